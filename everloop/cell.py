@@ -1,0 +1,339 @@
+"""How a step is declared: a Cell says what is carried (`state`), what is learned (`param`), what happens (`step`)."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from everloop.errors import CellError, OptionError, unknown
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size that is known when the cell is made: a sum of multiples of letters, such as `4 * H` or `I + H`."""
+
+    terms: tuple[tuple[str, int], ...]
+
+    def __add__(self, other: Size | int) -> Size:
+        return Size(self.terms + as_size(other).terms)
+
+    def __radd__(self, other: int) -> Size:
+        return as_size(other) + self
+
+    def __mul__(self, factor: int) -> Size:
+        return Size(tuple((letter, factor * count) for letter, count in self.terms))
+
+    __rmul__ = __mul__
+
+    def __call__(self, sizes: Mapping[str, int]) -> int:
+        """Return the number this size stands for, given the value of each letter (the letter "" is one)."""
+        return sum(count * (sizes[letter] if letter else 1) for letter, count in self.terms)
+
+    @property
+    def letters(self) -> frozenset[str]:
+        return frozenset(letter for letter, _ in self.terms if letter)
+
+    def __str__(self) -> str:
+        short = {"input_size": "I", "hidden_size": "H", "": "1"}
+        return " + ".join((f"{n}*" if n != 1 else "") + short.get(letter, letter) for letter, n in self.terms)
+
+
+def size(name: str) -> Size:
+    """Return a further letter, given by the keyword `name` when the cell is made (`P = size("proj_size")`)."""
+    return Size(((name, 1),))
+
+
+def as_size(value: Size | int) -> Size:
+    """Return `value` as a Size."""
+    return value if isinstance(value, Size) else Size((("", value),))
+
+
+I = size("input_size")  # noqa: E741 - the letter of the axis, as in the equations
+H = size("hidden_size")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a cell carries from one step to the next: rows of `size` numbers, one row a sequence."""
+
+    size: Size
+
+
+@dataclass(frozen=True)
+class Param:
+    """What a cell learns. `init` is None (uniform, as torch.nn), a number, or a function that fills a tensor."""
+
+    shape: tuple[Size, ...]
+    init: float | Callable[[Tensor], Any] | None
+    is_bias: bool
+
+
+# Declared as Any: inside `step` these names are tensors, and a type checker should let the mathematics pass.
+def state(size: Size | int) -> Any:
+    """Declare a state of `size` numbers. The first state declared is the cell's output."""
+    return State(as_size(size))
+
+
+def param(*shape: Size | int, init: float | Callable[[Tensor], Any] | None = None) -> Any:
+    """Declare a learned vector or matrix of this shape.
+
+    `init` None draws from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)) as torch.nn does; a number fills; a
+    function is called with the tensor and fills it in place.
+    """
+    return Param(tuple(as_size(s) for s in shape), init, is_bias=False)
+
+
+def bias(*shape: Size | int, init: float | Callable[[Tensor], Any] | None = None) -> Any:
+    """Declare a learned offset: as `param`, and the number 0 in a cell made with `bias=False`."""
+    return Param(tuple(as_size(s) for s in shape), init, is_bias=True)
+
+
+class Cell(nn.Module):
+    """The mathematics of one time step.
+
+    A subclass declares states, parameters and options in its body and writes `step(self, x, *states)` in
+    ordinary PyTorch, returning the new states in the order of their declaration. An annotated attribute with a
+    default (`eps: float = 1e-5`) is an option, given by keyword when the cell is made. `gates` names the
+    blocks of `hidden_size` rows in the stacked matrices.
+
+    Args:
+        input_size: I, numbers in each x.
+        hidden_size: H, numbers in the first state.
+        bias: whether parameters declared by `bias` exist.
+        options: further sizes and options of the subclass, by name.
+
+    Raises:
+        CellError: the declaration is incomplete or contradicts itself.
+        OptionError: an option is unknown, missing or of the wrong type.
+    """
+
+    states: ClassVar[dict[str, State]] = {}
+    params: ClassVar[dict[str, Param]] = {}
+    options: ClassVar[dict[str, Any]] = {}
+    gates: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = dict(vars(cls))
+        cls.states = cls.states | {k: v for k, v in declared.items() if isinstance(v, State)}
+        cls.params = cls.params | {k: v for k, v in declared.items() if isinstance(v, Param)}
+        annotated = inspect.get_annotations(cls)
+        cls.options = cls.options | {
+            k: declared[k]
+            for k, note in annotated.items()
+            if k in declared and not k.startswith("_") and "ClassVar" not in str(note)
+        }
+        for name, value in declared.items():
+            if isinstance(value, State | Param):
+                delattr(cls, name)
+        if "step" in declared and cls.state_sizes is Cell.state_sizes:
+            _check_step(cls)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        cls = type(self)
+        declared = [s.size for s in cls.states.values()] + [s for p in cls.params.values() for s in p.shape]
+        letters = frozenset().union(*(s.letters for s in declared)) - {"input_size", "hidden_size"}
+        for name in options:
+            if name not in cls.options and name not in letters:
+                known = ["input_size", "hidden_size", "bias", *cls.options, *sorted(letters)]
+                raise OptionError(f"{cls.__name__}: {unknown('option', name, known)}")
+        self.sizes = {"input_size": input_size, "hidden_size": hidden_size}
+        for name in sorted(letters):
+            if name not in options:
+                raise OptionError(f"{cls.__name__} needs {name}=…, a number")
+            self.sizes[name] = options[name]
+        for name, value in self.sizes.items():
+            least = 0 if name == "input_size" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected a whole number of at least {least}")
+        for name, default in cls.options.items():
+            setattr(self, name, _checked_option(cls, name, options.get(name, default)))
+        self.bias = bias
+        for name, spec in cls.params.items():
+            if spec.is_bias and not bias:
+                self.__dict__[name] = 0.0
+            else:
+                shape = [s(self.sizes) for s in spec.shape]
+                self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    @property
+    def input_size(self) -> int:
+        """I, the size of x."""
+        return self.sizes["input_size"]
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the letter of the declaration."""
+        return self.sizes["hidden_size"]
+
+    @property
+    def output_size(self) -> int:
+        """The size of the first state, which is the output."""
+        return next(iter(self.state_sizes.values()))
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """The size of each state by name, in the order of declaration."""
+        return {name: spec.size(self.sizes) for name, spec in type(self).states.items()}
+
+    def step(self, x: Tensor, *states: Any) -> Any:
+        """Return the states after one time step. x: [B, I]; each state: [B, its size]."""
+        raise CellError(f"{type(self).__name__} has no step(self, x, {', '.join(type(self).states)})")
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (output, state) after one time step. x: [B, I]; state: a tuple of [B, size], or None for zeros."""
+        states = as_states(self, self.step(x, *(state or self.zeros(x.shape[0], like=x))))
+        return states[0], states
+
+    def zeros(self, batch: int, like: Tensor) -> Any:
+        """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
+        return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
+
+    def like(self, input_size: int) -> Cell:
+        """Return a new cell of this kind, with this cell's sizes and options, for another input size."""
+        cls = type(self)
+        if cls.__init__ is not Cell.__init__:
+            raise CellError(f"{cls.__name__} has its own __init__ and cannot be repeated; pass a Stack([...]) of cells")
+        known = {name: getattr(self, name) for name in cls.options}
+        known |= {name: n for name, n in self.sizes.items() if name not in ("input_size", "hidden_size")}
+        first = next(self.parameters(), torch.empty(0))
+        return cls(input_size, self.hidden_size, bias=self.bias, device=first.device, dtype=first.dtype, **known)
+
+    def reset_parameters(self, *, orthogonal: bool = False, forget_bias: float | None = None) -> None:
+        """Draw every parameter anew, by default as torch.nn does.
+
+        Args:
+            orthogonal: fill each hidden_size-row block of the recurrent matrices with an orthogonal matrix
+                (Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning", 2014).
+            forget_bias: the sum of the biases of gate f (Jozefowicz, Zaremba and Sutskever, "An empirical
+                exploration of recurrent network architectures", 2015, use 1).
+        """
+        bound = 1 / math.sqrt(self.hidden_size)
+        with torch.no_grad():
+            for name, spec in type(self).params.items():
+                value = self._parameters.get(name)
+                if value is None:
+                    continue
+                if spec.init is None:
+                    nn.init.uniform_(value, -bound, bound)
+                elif callable(spec.init):
+                    spec.init(value)
+                else:
+                    value.fill_(spec.init)
+            for name, spans in self.recurrent_matrices().items() if orthogonal else ():
+                for columns in spans:
+                    for block in torch.split(self._parameters[name][:, columns], self.hidden_size):
+                        nn.init.orthogonal_(block)
+            if forget_bias is not None:
+                self._fill_forget_bias(forget_bias)
+
+    def recurrent_matrices(self) -> dict[str, list[slice]]:
+        """Return, for each matrix that multiplies the output fed back, the columns that do: those with its letter."""
+        fed_back = next(iter(type(self).states.values())).size.letters
+        found = {}
+        for name, spec in type(self).params.items():
+            if len(spec.shape) == 2 and spec.shape[-1].letters & fed_back:
+                found[name] = [span for letter, span in _spans(spec.shape[-1], self.sizes) if letter in fed_back]
+        return found
+
+    def _fill_forget_bias(self, value: float) -> None:
+        gates = type(self).gates
+        if "f" not in gates:
+            raise OptionError(f"{type(self).__name__} has no forget gate f; its gates: {', '.join(gates) or 'none'}")
+        rows = slice(gates.index("f") * self.hidden_size, (gates.index("f") + 1) * self.hidden_size)
+        stacked = Size((("hidden_size", len(gates)),))
+        biases = [n for n, p in type(self).params.items() if p.is_bias and p.shape == (stacked,)]
+        if not biases or not self.bias:
+            raise OptionError(f"{type(self).__name__} has no bias to fill with forget_bias={value}")
+        for name in biases:
+            self._parameters[name].data[rows] = value if name == biases[0] else 0.0  # type: ignore[union-attr]
+
+    def extra_repr(self) -> str:
+        chosen = [f"{k}={v}" for k, v in self.sizes.items() if k not in ("input_size", "hidden_size")]
+        chosen += [f"{k}={getattr(self, k)!r}" for k, v in type(self).options.items() if getattr(self, k) != v]
+        return ", ".join([f"{self.input_size}, {self.hidden_size}", *chosen, *([] if self.bias else ["bias=False"])])
+
+
+def as_states(cell: Cell, result: Any) -> tuple[Any, ...]:
+    """Return what `cell.step` returned as a tuple, checked against the declaration."""
+    states = tuple(result) if isinstance(result, tuple | list) else (result,)
+    names = list(cell.state_sizes)
+    if len(states) != len(names):
+        raise CellError(
+            f"{type(cell).__name__}.step returned {len(states)} value(s); "
+            f"expected {len(names)}: {', '.join(names)}, in this order"
+        )
+    return states
+
+
+def bind(module: M, values: Mapping[str, Any]) -> M:
+    """Return a twin of `module` that sees `values` (by dotted name) in place of its parameters.
+
+    The twin shares everything else, is cheap, and leaves `module` as it is: dropped weights, masks and the
+    compiler's symbols all enter a step this way.
+    """
+    twin = object.__new__(type(module))
+    own = {name: value for name, value in values.items() if "." not in name}
+    attributes = dict(module.__dict__)
+    attributes["_parameters"] = {k: v for k, v in module._parameters.items() if k not in own}
+    attributes["_modules"] = {
+        child: bind(sub, {k[len(child) + 1 :]: v for k, v in values.items() if k.startswith(child + ".")})
+        for child, sub in module._modules.items()
+        if sub is not None
+    }
+    twin.__dict__.update(attributes | own)
+    return twin
+
+
+def _spans(total: Size, sizes: Mapping[str, int]) -> list[tuple[str, slice]]:
+    spans, start = [], 0
+    for letter, count in total.terms:
+        width = Size(((letter, count),))(sizes)
+        spans.append((letter, slice(start, start + width)))
+        start += width
+    return spans
+
+
+def _checked_option(cls: type[Cell], name: str, value: Any) -> Any:
+    hint = get_type_hints(cls)[name]
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    if choices and value not in choices:
+        raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected {' or '.join(map(repr, choices))}")
+    accepted = (int, float) if hint is float else hint
+    if isinstance(hint, type) and not isinstance(value, accepted):
+        raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected {hint.__name__}")
+    return value
+
+
+def _check_step(cls: type[Cell]) -> None:
+    if not cls.states:
+        raise CellError(f"{cls.__name__} declares no state; write for instance `h = state(H)` in its body")
+    taken = [p.name for p in inspect.signature(cls.step).parameters.values() if p.kind != p.VAR_POSITIONAL][2:]
+    variadic = any(p.kind == p.VAR_POSITIONAL for p in inspect.signature(cls.step).parameters.values())
+    if taken != list(cls.states) and not variadic:
+        raise CellError(
+            f"{cls.__name__}.step takes ({', '.join(['x', *taken])}); "
+            f"expected (x, {', '.join(cls.states)}): the states in the order of their declaration"
+        )
+
+
+__all__ = ["Cell", "H", "I", "Param", "Size", "State", "as_states", "bias", "bind", "param", "size", "state"]

@@ -1,0 +1,71 @@
+"""Cells by the name used on the command line and in configurations."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from everloop.cell import Cell
+from everloop.cells.elman import Elman
+from everloop.cells.gru import GRU, ResetBeforeGRU
+from everloop.cells.independent import IndRNN
+from everloop.cells.layer_norm import LayerNormLSTM
+from everloop.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
+from everloop.cells.minimal import MinimalGatedUnit
+from everloop.cells.projected import ProjectedLSTM
+from everloop.errors import CellError, OptionError, unknown
+
+_BY_NAME: dict[str, type[Cell]] = {
+    "elman": Elman,
+    "lstm": LSTM,
+    "peephole-lstm": PeepholeLSTM,
+    "coupled-lstm": CoupledLSTM,
+    "projected-lstm": ProjectedLSTM,
+    "layer-norm-lstm": LayerNormLSTM,
+    "gru": GRU,
+    "reset-before-gru": ResetBeforeGRU,
+    "minimal-gated-unit": MinimalGatedUnit,
+    "indrnn": IndRNN,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the cells that come with the library."""
+    return tuple(_BY_NAME)
+
+
+def named(name: str) -> type[Cell]:
+    """Return the cell class called `name`, or the one at `file.py:Class`.
+
+    Raises:
+        OptionError: no such name, file or class.
+        CellError: the class is not a Cell.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise OptionError(unknown("cell", name, names()) + "; your own: file.py:Class")
+    return _from_file(Path(file), attribute)
+
+
+def name_of(cell: type[Cell]) -> str | None:
+    """Return the command-line name of a cell of the library, None for any other."""
+    return next((name for name, cls in _BY_NAME.items() if cls is cell), None)
+
+
+def _from_file(path: Path, attribute: str) -> type[Cell]:
+    if not path.is_file():
+        raise OptionError(f"cell {path}:{attribute}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec, "a .py file has a module spec"
+    assert spec.loader, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, attribute, None)
+    if found is None:
+        classes = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, Cell) and v is not Cell]
+        raise OptionError(f"{path}: " + unknown("cell", attribute, classes))
+    if not (isinstance(found, type) and issubclass(found, Cell)):
+        raise CellError(f"{path}:{attribute} is {type(found).__name__}; expected a class derived from everloop.Cell")
+    return found

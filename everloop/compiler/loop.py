@@ -1,0 +1,90 @@
+"""What a target receives: the body of the time loop as stages over named buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "sequence",  # [T, B, n], read: one row a step and sequence
+    "previous",  # [T, B, n], read one step back: row of the step before, `first` rows at the start, `restart` at a reset
+    "row",  # [B, n], read: one row a sequence, the same at every step
+    "vector",  # [n], read: the same for every row
+    "matrix",  # [height, width], read
+    "state",  # [B, n], carried from step to step: starts from the caller's rows, ends in the caller's rows
+    "scratch",  # [B, n], lives within one step
+    "emit",  # [T, B, n], written: one row a step and sequence, zeros where a sequence has ended
+    "total",  # [B, n] or [n] (height 0), written: a sum over time, or over time and batch
+]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A named piece of memory. Features are adjacent; time and batch have any stride."""
+
+    name: str
+    kind: Kind
+    width: int
+    height: int = 1
+    of: str = ""  # for "previous": the state whose first and restart rows it continues
+
+
+@dataclass(frozen=True)
+class Product:
+    """out[b] = source[b] @ matrix.T, or source[b] @ matrix when `transposed`."""
+
+    out: Buffer
+    source: Buffer
+    matrix: Buffer
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a Map: `op` of earlier lines `args`, or an access to `buffer` at feature `offset + j`.
+
+    load        value = buffer[row, offset + j]; a buffer of width 1 is read for every j
+    constant    value = number
+    store       buffer[row, offset + j] = args[0]
+    accumulate  buffer[offset + j] += args[0], a "total" of either form
+    sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j
+    any other   an element-wise operation of the table in `ir`
+    """
+
+    op: str
+    args: tuple[int, ...] = ()
+    buffer: Buffer | None = None
+    offset: int = 0
+    number: float = 0.0
+
+
+@dataclass(frozen=True)
+class Map:
+    """For every row and every feature j < width: the instructions in order."""
+
+    width: int
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A time loop. A gradient loop runs the steps of its forward loop in the opposite order.
+
+    At a reset a forward loop sets the states to the caller's restart rows before the step; a gradient loop adds the
+    carried gradients to the caller's restart totals after the step and sets them to zero.
+    """
+
+    stages: tuple[Product | Map, ...]
+    states: tuple[Buffer, ...]
+    is_gradient: bool = False
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Every buffer the stages name, states first, each once, in order of use."""
+        found: dict[Buffer, None] = dict.fromkeys(self.states)
+        for stage in self.stages:
+            if isinstance(stage, Product):
+                found.update(dict.fromkeys((stage.source, stage.matrix, stage.out)))
+            else:
+                found.update((i.buffer, None) for i in stage.body if i.buffer)
+        return tuple(found)

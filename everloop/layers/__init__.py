@@ -1,0 +1,10 @@
+"""A cell over time."""
+
+from __future__ import annotations
+
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.recurrent import Recurrent
+from everloop.layers.regularise import VariationalDropout, WeightDrop, Zoneout
+from everloop.layers.stack import Stack
+
+__all__ = ["Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"]

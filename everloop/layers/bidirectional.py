@@ -1,0 +1,63 @@
+"""Two cells that read the same sequence, one from the start and one from the end."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from everloop.errors import OptionError, ShapeError
+
+
+class Bidirectional(nn.Module):
+    """A pair of cells (or stacks) over the same sequence, with weights of their own, in opposite directions.
+
+    Schuster and Paliwal, "Bidirectional recurrent neural networks", 1997. It needs the whole sequence, so it runs
+    inside `Recurrent` only. The state is the pair of their states.
+
+    Args:
+        forward_cell: reads from the first step to the last.
+        backward_cell: reads from the last step of each sequence to its first; None makes one like `forward_cell`.
+        merge: "concat" (output sizes add) or "sum" (output sizes must be equal).
+    """
+
+    def __init__(
+        self, forward_cell: Any, backward_cell: Any = None, *, merge: Literal["concat", "sum"] = "concat"
+    ) -> None:
+        super().__init__()
+        if merge not in ("concat", "sum"):
+            raise OptionError(f"Bidirectional: merge is {merge!r}; expected 'concat' or 'sum'")
+        self.ahead = forward_cell
+        self.back = forward_cell.like(forward_cell.input_size) if backward_cell is None else backward_cell
+        self.merge = merge
+        if self.ahead.input_size != self.back.input_size:
+            raise ShapeError(f"Bidirectional: input sizes {self.ahead.input_size} and {self.back.input_size} differ")
+        if merge == "sum" and self.ahead.output_size != self.back.output_size:
+            raise ShapeError(
+                f"Bidirectional: output sizes {self.ahead.output_size} and {self.back.output_size} cannot be summed"
+            )
+
+    @property
+    def input_size(self) -> int:
+        return self.ahead.input_size  # type: ignore[no-any-return]
+
+    @property
+    def output_size(self) -> int:
+        sizes: tuple[int, int] = (self.ahead.output_size, self.back.output_size)
+        return sum(sizes) if self.merge == "concat" else sizes[0]
+
+    def zeros(self, batch: int, like: Tensor) -> Any:
+        """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
+        return self.ahead.zeros(batch, like), self.back.zeros(batch, like)
+
+    def join(self, ahead: Tensor, back: Tensor) -> Tensor:
+        """Return the output, given those of the two directions, both in the order of time."""
+        return torch.cat([ahead, back], -1) if self.merge == "concat" else ahead + back
+
+    def forward(self, *_: Any) -> Any:
+        """Raise: one step of a bidirectional layer does not exist."""
+        raise OptionError("Bidirectional needs the whole sequence and cannot be stepped; run it inside Recurrent")
+
+    def extra_repr(self) -> str:
+        return f"merge={self.merge!r}"

@@ -1,0 +1,129 @@
+"""Drop-in RNN, LSTM and GRU: torch.nn's arguments, names, results and errors, on this library's kernels."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.compiler.values import Values
+from everloop.layers.operator import compiles, run
+from everloop.layers.sequences import pack_like, reorder, unpack
+
+
+class _OverTime(nn.RNNBase):
+    """The forward call of torch.nn's layers as sweeps of cells."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch.nn's names
+        """Return (output, hidden state), as the layer of torch.nn with this name."""
+        packed = input if isinstance(input, PackedSequence) else None
+        data = input.data if packed else input
+        cell = _cell(self.mode, self.input_size, self.hidden_size, self.proj_size, self.bias)
+        if not (self._fits(input, hx) and compiles(cell, data)):
+            return super().forward(input, hx)  # a target of PyTorch's own, or its error
+        start: tuple[Tensor, ...] | None = hx if hx is None or self.mode == "LSTM" else (hx,)
+        if packed:
+            x, lengths = unpack(packed)
+            y, state = self._layers(x, reorder(start, packed.sorted_indices, axis=1), lengths)
+            return pack_like(packed, y, lengths), self._state(reorder(state, packed.unsorted_indices, axis=1))
+        if input.dim() == 2:
+            y, state = self._layers(input.unsqueeze(1), start and tuple(s.unsqueeze(1) for s in start), None)
+            return y.squeeze(1), self._state(tuple(s.squeeze(1) for s in state))
+        y, state = self._layers(input.transpose(0, 1) if self.batch_first else input, start, None)
+        return y.transpose(0, 1) if self.batch_first else y, self._state(state)
+
+    def _fits(self, input: Any, hx: Any) -> bool:  # noqa: A002
+        packed = isinstance(input, PackedSequence)
+        data = input.data if packed else input
+        if data.dim() not in ((2,) if packed else (2, 3)) or data.shape[-1] != self.input_size:
+            return False
+        if hx is None:
+            return True
+        if packed:
+            batch = [int(input.batch_sizes[0])]
+        else:
+            batch = [data.shape[0 if self.batch_first else 1]] if data.dim() == 3 else []
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        shapes = [(count, *batch, n) for n in self._sizes()]
+        given = hx if isinstance(hx, tuple) else (hx,)
+        return isinstance(hx, tuple) == (self.mode == "LSTM") and [tuple(h.shape) for h in given] == shapes
+
+    def _sizes(self) -> list[int]:
+        return [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
+
+    def _layers(self, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        directions = 2 if self.bidirectional else 1
+        if state is None:
+            state = tuple(x.new_zeros(self.num_layers * directions, x.shape[1], n) for n in self._sizes())
+        finals: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(directions):
+                k = layer * directions + direction
+                cell = _cell(self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias)
+                values = self._values(f"_l{layer}" + ("_reverse" if direction else ""))
+                start = tuple(s[k] for s in state)
+                y, final = run(cell, values, x, start, lengths=lengths, reverse=direction == 1)
+                outputs.append(y)
+                finals.append(final)
+            x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+            if self.dropout and layer < self.num_layers - 1:
+                x = dropout(x, self.dropout, self.training)
+        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _values(self, suffix: str) -> Values:
+        weights = {"W": getattr(self, "weight_ih" + suffix), "R": getattr(self, "weight_hh" + suffix)}
+        if self.proj_size:
+            weights["V"] = getattr(self, "weight_hr" + suffix)
+        if self.bias:
+            b, d = getattr(self, "bias_ih" + suffix), getattr(self, "bias_hh" + suffix)
+            weights |= {"b": b, "d": d} if self.mode == "GRU" else {"b": b + d}
+        return Values(weights)
+
+    def _state(self, state: tuple[Tensor, ...]) -> Any:
+        return state if self.mode == "LSTM" else state[0]
+
+
+class RNN(_OverTime, nn.RNN):
+    """torch.nn.RNN: same arguments, weight names, results and gradients."""
+
+
+class LSTM(_OverTime, nn.LSTM):
+    """torch.nn.LSTM: same arguments, weight names, results and gradients."""
+
+
+class GRU(_OverTime, nn.GRU):
+    """torch.nn.GRU: same arguments, weight names, results and gradients."""
+
+
+_SWAPS: dict[type, type] = {nn.RNN: RNN, nn.LSTM: LSTM, nn.GRU: GRU}
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn every torch.nn.RNN, LSTM and GRU inside `model` into this library's, in place, and return `model`.
+
+    The modules stay the same objects, so parameters, hooks, shared modules and optimisers hold. Subclasses of the
+    three are left as they are.
+    """
+    for module in model.modules():
+        if type(module) in _SWAPS:
+            module.__class__ = _SWAPS[type(module)]
+    return model
+
+
+@cache
+def _cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
+    common: dict[str, Any] = {"bias": bias, "device": "meta"}
+    if mode == "GRU":
+        return cells.GRU(input_size, hidden_size, **common)
+    if mode == "LSTM" and proj_size:
+        return cells.ProjectedLSTM(input_size, hidden_size, proj_size=proj_size, **common)
+    if mode == "LSTM":
+        return cells.LSTM(input_size, hidden_size, **common)
+    return cells.Elman(input_size, hidden_size, nonlinearity="tanh" if mode == "RNN_TANH" else "relu", **common)

@@ -1,0 +1,154 @@
+"""The layer: a cell run over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from everloop.cell import Cell
+from everloop.errors import OptionError, ShapeError
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.regularise import Wrapper
+from everloop.layers.sequences import (
+    checked_input,
+    checked_lengths,
+    checked_reset,
+    checked_state,
+    leaves,
+    map_state,
+    pack_like,
+    reorder,
+    unpack,
+)
+from everloop.layers.stack import Stack
+from everloop.layers.sweep import Course, sweep
+
+
+class Recurrent(nn.Module):
+    """Any cell over time: takes x, lengths, resets and a state, returns (output, state); remembers nothing.
+
+    Args:
+        cell: a cell, a Stack or a Bidirectional.
+        layers: how many of it, one above the other, each with weights of its own.
+        bidirectional: whether each layer reads in both directions; outputs are concatenated.
+        dropout: rate between layers, in training.
+        batch_first: whether x, reset and the output are [B, T, ...] instead of [T, B, ...], as in torch.nn.
+        learned_state: whether the initial state is learned; it is zero otherwise.
+        target: how to run ("eager", "llvm"); None takes the best that can run this cell.
+
+    Raises:
+        CellError: the cell cannot be repeated for several layers.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | Stack | Bidirectional,
+        *,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        batch_first: bool = False,
+        learned_state: bool = False,
+        target: Literal["eager", "llvm"] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(layers, int) or layers < 1:
+            raise OptionError(f"Recurrent: layers is {layers!r}; expected a whole number of at least 1")
+        level: Any = cell
+        levels: list[Any] = []
+        for _ in range(layers):
+            level = cell if not levels else level.like(levels[-1].output_size)
+            levels.append(Bidirectional(level) if bidirectional else level)
+        core: Any = levels[0] if layers == 1 else Stack(levels, dropout=dropout)
+        self.cell: Any = core
+        self.batch_first, self.target = batch_first, target
+        zeros = map_state(lambda s: s[0], core.zeros(1, like=next(self.parameters())))
+        self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
+
+    @property
+    def input_size(self) -> int:
+        """I, the number of features of x."""
+        return self.cell.input_size  # type: ignore[no-any-return]
+
+    @property
+    def output_size(self) -> int:
+        """The number of features of the output."""
+        return self.cell.output_size  # type: ignore[no-any-return]
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: Any = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Any, Any]:
+        """Return (output, state) of the whole sequence.
+
+        Args:
+            x: [T, B, I] ([B, T, I] if `batch_first`), [T, I] for one sequence, or a PackedSequence.
+            state: as returned by an earlier call, or None for the initial state.
+            lengths: steps of each sequence, [B], any order, zero allowed; the output is zero from there on.
+            reset: bool [T, B] ([B, T] if `batch_first`): the state becomes the initial one before that step.
+
+        Returns:
+            The output in the form of x (its features: `output_size`), and the state after the last step of each
+            sequence: a tuple of [B, H], for stacks and directions a tuple of such tuples.
+
+        Raises:
+            ShapeError: something does not fit; the message names what came and what was expected.
+        """
+        if isinstance(x, PackedSequence):
+            if lengths is not None or reset is not None:
+                raise ShapeError("Recurrent: a PackedSequence has its own lengths and no resets; pad it to give these")
+            padded, falling = unpack(x)
+            y, after = self._run(padded, reorder(state, x.sorted_indices), falling, None)
+            return pack_like(x, y, falling), reorder(after, x.unsorted_indices)
+        checked_input("Recurrent", x, self.input_size, next(self.parameters()).dtype)
+        if x.dim() == 2:
+            one = None if state is None else map_state(lambda s: s.unsqueeze(0), state)
+            marks = None if reset is None else reset.unsqueeze(1)
+            ends = None if lengths is None else torch.as_tensor(lengths).reshape(1)
+            y, after = self._run(x.unsqueeze(1), one, ends, marks)
+            return y.squeeze(1), map_state(lambda s: s.squeeze(0), after)
+        if not self.batch_first:
+            return self._run(x, state, lengths, reset)
+        y, after = self._run(x.transpose(0, 1), state, lengths, None if reset is None else reset.transpose(0, 1))
+        return y.transpose(0, 1), after
+
+    def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (output, state) after one more time step; equals the whole-sequence call.
+
+        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin.
+        """
+        if self.training and any(isinstance(m, Wrapper) and m.lasts for m in self.modules()):
+            raise OptionError("Recurrent.step: masks that last a whole sequence cannot be streamed; call eval() first")
+        if x_t.dim() not in (1, 2):
+            raise ShapeError(f"Recurrent.step: x_t has {x_t.dim()} axes; expected [B, I], or [I] for one sequence")
+        time = 1 if x_t.dim() == 2 and self.batch_first else 0
+        y, after = self(x_t.unsqueeze(time), state)
+        return y.squeeze(time), after
+
+    def _run(self, x: Tensor, state: Any, lengths: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
+        checked_input("Recurrent", x, self.input_size, next(self.parameters()).dtype)
+        zeros = self.cell.zeros(x.shape[1], like=x)
+        start = None if self.start is None else _nest(iter(self.start), zeros)
+        if state is not None:
+            state = checked_state("Recurrent", state, zeros)
+        else:
+            state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
+        course = Course(
+            checked_lengths("Recurrent", lengths, x), checked_reset("Recurrent", reset, x), target=self.target
+        )
+        return sweep(self.cell, x, state, start, course)
+
+    def extra_repr(self) -> str:
+        return f"batch_first={self.batch_first}, learned_state={self.start is not None}"
+
+
+def _nest(vectors: Any, like: Any) -> Any:
+    return tuple(_nest(vectors, part) for part in like) if isinstance(like, tuple) else next(vectors)

@@ -1,0 +1,189 @@
+"""Noise inside a cell: wrappers that are cells again, correct in training and absent in evaluation.
+
+A wrapper's `draw` makes the tensors of one call (masks, dropped weights); its `step` reads them by name.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from everloop.cell import Cell, as_states, bind
+from everloop.compiler.values import Values
+from everloop.errors import CellError, OptionError, unknown
+from everloop.layers.masked import MaskedMatrix
+
+
+def values_of(cell: Cell, steps: int, batch: int) -> Values:
+    """Return what the step of `cell` sees in one call over `steps` steps of `batch` sequences."""
+    return cell.draw(steps, batch) if isinstance(cell, Wrapper) else Values(dict(cell.named_parameters()))
+
+
+class Wrapper(Cell):
+    """A cell around a cell: the same states and sizes, a step that does a little more."""
+
+    def __init__(self, cell: Cell) -> None:
+        nn.Module.__init__(self)
+        if not isinstance(cell, Cell):
+            raise CellError(f"{type(self).__name__} got {type(cell).__name__}; expected a Cell (not a Stack)")
+        self.cell = cell
+        self.sizes = cell.sizes
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        return self.cell.state_sizes
+
+    def recurrent_matrices(self) -> dict[str, list[slice]]:
+        return {f"cell.{name}": spans for name, spans in self.cell.recurrent_matrices().items()}
+
+    def reset_parameters(self, *, orthogonal: bool = False, forget_bias: float | None = None) -> None:
+        self.cell.reset_parameters(orthogonal=orthogonal, forget_bias=forget_bias)
+
+    def like(self, input_size: int) -> Cell:
+        twin = copy.deepcopy(self)
+        twin.cell = self.cell.like(input_size)
+        twin.sizes = twin.cell.sizes
+        return twin
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a draw holds for a whole sequence, so that single steps cannot share it."""
+        return False
+
+    def draw(self, steps: int, batch: int) -> Values:
+        """Return the tensors of one call. Masks have the dtype and device of the first parameter."""
+        return values_of(self.cell, steps, batch).under("cell")
+
+    def step(self, x: Tensor, *states: Tensor) -> Any:
+        return self.cell.step(x, *states)
+
+    def _keep(self, rate: float, *shape: int) -> Tensor:
+        like = next(self.parameters())
+        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class VariationalDropout(Wrapper):
+    """Dropout with one mask a sequence, the same at every step, on the inputs and on the recurrence.
+
+    The recurrent mask applies to whatever the recurrent matrices multiply, and only there.
+    Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
+    """
+
+    def __init__(self, cell: Cell, *, inputs: float = 0.0, recurrence: float = 0.0) -> None:
+        super().__init__(cell)
+        self.inputs, self.recurrence = checked_rate("inputs", inputs), checked_rate("recurrence", recurrence)
+        self.mask_x: Tensor | None = None
+        self.mask_h: Tensor | None = None
+
+    @property
+    def lasts(self) -> bool:
+        return bool(self.inputs or self.recurrence)
+
+    def draw(self, steps: int, batch: int) -> Values:
+        values = super().draw(steps, batch)
+        rows = dict(values.rows)
+        if self.training and self.inputs:
+            rows["mask_x"] = self._keep(self.inputs, batch, self.input_size) / (1 - self.inputs)
+        if self.training and self.recurrence:
+            rows["mask_h"] = self._keep(self.recurrence, batch, self.output_size) / (1 - self.recurrence)
+        return replace(values, rows=rows)
+
+    def step(self, x: Tensor, *states: Tensor) -> Any:
+        cell = self.cell
+        if self.mask_x is not None:
+            x = x * self.mask_x
+        if self.mask_h is not None:
+            masked = {
+                name: MaskedMatrix(attrgetter(name)(cell), spans, self.mask_h)
+                for name, spans in cell.recurrent_matrices().items()
+            }
+            cell = bind(cell, masked)
+        return cell.step(x, *states)
+
+    def extra_repr(self) -> str:
+        return f"inputs={self.inputs}, recurrence={self.recurrence}"
+
+
+class Zoneout(Wrapper):
+    """Each unit of a state keeps its old value with the rate given for that state: `Zoneout(cell, h=0.05, c=0.5)`.
+
+    In evaluation the state is the expectation, new + rate * (old - new), as in the paper.
+    Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
+    """
+
+    def __init__(self, cell: Cell, **rates: float) -> None:
+        super().__init__(cell)
+        for name in rates:
+            if name not in cell.state_sizes:
+                raise OptionError("Zoneout: " + unknown("state", name, cell.state_sizes))
+        self.rates = {name: checked_rate(name, rate) for name, rate in rates.items()}
+
+    def draw(self, steps: int, batch: int) -> Values:
+        values = super().draw(steps, batch)
+        if not self.training:
+            return values
+        sizes = self.state_sizes
+        masks = {f"new_{k}": self._keep(rate, steps, batch, sizes[k]) for k, rate in self.rates.items()}
+        return replace(values, steps=values.steps | masks)
+
+    def step(self, x: Tensor, *states: Tensor) -> Any:
+        after = dict(zip(self.state_sizes, as_states(self.cell, self.cell.step(x, *states)), strict=True))
+        before = dict(zip(self.state_sizes, states, strict=True))
+        for name, rate in self.rates.items():
+            new, old = after[name], before[name]
+            if self.training:
+                mask = getattr(self, f"new_{name}", None)
+                mask = torch.bernoulli(torch.full_like(new, 1 - rate)) if mask is None else mask
+                after[name] = torch.where(mask > 0.5, new, old)
+            else:
+                after[name] = new + rate * (old - new)
+        return tuple(after.values())
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={rate}" for name, rate in self.rates.items())
+
+
+class WeightDrop(Wrapper):
+    """Dropout on the recurrent matrices, one mask a call. The raw weights stay and receive the gradient.
+
+    Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018.
+    """
+
+    def __init__(self, cell: Cell, rate: float) -> None:
+        super().__init__(cell)
+        self.rate = checked_rate("rate", rate)
+
+    @property
+    def lasts(self) -> bool:
+        return bool(self.rate)
+
+    def draw(self, steps: int, batch: int) -> Values:
+        values = super().draw(steps, batch)
+        if not (self.training and self.rate):
+            return values
+        fixed = dict(values.fixed)
+        for name, spans in self.recurrent_matrices().items():
+            keep = torch.ones_like(fixed[name])
+            for columns in spans:
+                keep[:, columns] = dropout(keep[:, columns], self.rate)
+            fixed[name] = fixed[name] * keep
+        return replace(values, fixed=fixed)
+
+    def extra_repr(self) -> str:
+        return f"{self.rate}"
+
+
+def checked_rate(name: str, rate: float) -> float:
+    """Return `rate`, a probability below one."""
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise OptionError(f"dropout rate {name} is {rate!r}; expected a number from 0 up to, not including, 1")
+    return float(rate)

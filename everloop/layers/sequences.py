@@ -1,0 +1,93 @@
+"""What a layer accepts: the checks of x, lengths, resets and states, and the forms of a batch of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from everloop.errors import ShapeError
+
+
+def map_state(function: Callable[..., Any], *states: Any) -> Any:
+    """Return the nested state made by `function` from the tensors at each place of `states`."""
+    if isinstance(states[0], tuple):
+        return tuple(map_state(function, *parts) for parts in zip(*states, strict=True))
+    return function(*states)
+
+
+def leaves(state: Any) -> list[Tensor]:
+    """Return the tensors of a nested state in order."""
+    return [leaf for part in state for leaf in leaves(part)] if isinstance(state, tuple) else [state]
+
+
+def reorder(state: Any, indices: Tensor | None, axis: int = 0) -> Any:
+    """Return the state of the sequences `indices`, in that order."""
+    return state if state is None or indices is None else map_state(lambda s: s.index_select(axis, indices), state)
+
+
+def checked_state(name: str, state: Any, expected: Any) -> Any:
+    """Return `state` if it is nested as `expected` and every tensor has the expected shape."""
+    if isinstance(expected, tuple):
+        if not isinstance(state, tuple | list) or len(state) != len(expected):
+            got = f"{len(state)} part(s)" if isinstance(state, tuple | list) else type(state).__name__
+            raise ShapeError(f"{name}: state is {got}; expected a tuple of {len(expected)}: {describe(expected)}")
+        return tuple(checked_state(name, s, e) for s, e in zip(state, expected, strict=True))
+    if not isinstance(state, Tensor) or state.shape != expected.shape:
+        came = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
+        raise ShapeError(f"{name}: a state is {came}; expected {list(expected.shape)}, [B, H]")
+    return state
+
+
+def describe(state: Any) -> str:
+    """Return the shapes of a nested state, nested alike."""
+    return f"({', '.join(map(describe, state))})" if isinstance(state, tuple) else str(list(state.shape))
+
+
+def checked_input(name: str, x: Tensor, input_size: int, dtype: torch.dtype) -> None:
+    """Raise ShapeError unless x is [T, B, I] or [T, I] with this input size and dtype."""
+    if not isinstance(x, Tensor):
+        raise ShapeError(f"{name}: x is {type(x).__name__}; expected a tensor or a PackedSequence")
+    if x.dim() not in (2, 3):
+        raise ShapeError(f"{name}: x has {x.dim()} axes, {list(x.shape)}; expected 3, [T, B, I], or 2 without a batch")
+    if x.shape[-1] != input_size:
+        raise ShapeError(f"{name}: x has {x.shape[-1]} features; expected input size {input_size}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(f"{name}: x is {x.dtype}, the parameters are {dtype}; convert one with .to(dtype)")
+
+
+def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:
+    """Return the lengths of the sequences in x [T, B, I] as whole numbers [B] from 0 to T."""
+    if lengths is None:
+        return None
+    steps, batch = x.shape[:2]
+    lengths = torch.as_tensor(lengths, device=x.device)
+    if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
+        raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
+    if batch and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
+        raise ShapeError(f"{name}: lengths go from {lengths.min()} to {lengths.max()}; expected 0 to {steps} steps")
+    return lengths.to(torch.int64)
+
+
+def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:
+    """Return the resets of x [T, B, I], a boolean for each step and sequence."""
+    if reset is None:
+        return None
+    if reset.dtype != torch.bool or reset.shape != x.shape[:2]:
+        raise ShapeError(f"{name}: reset is {reset.dtype} {list(reset.shape)}; expected bool {list(x.shape[:2])}")
+    return reset
+
+
+def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
+    """Return (x [T, B, I], lengths [B]) of a packed batch, its sequences by falling length."""
+    x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))
+    return x, lengths.to(x.device)
+
+
+def pack_like(packed: PackedSequence, y: Tensor, lengths: Tensor) -> PackedSequence:
+    """Return y [T, B, n] packed as `packed` is."""
+    data = pack_padded_sequence(y, lengths.cpu()).data
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)

@@ -1,0 +1,84 @@
+"""Several cells, one above the other, used as one bigger cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from everloop.cell import Cell
+from everloop.errors import OptionError, ShapeError
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.regularise import checked_rate
+
+
+class Stack(nn.Module):
+    """Cells of any kinds and sizes, each reading the output of the one below.
+
+    The state is the tuple of the members' states. With one time step, `forward(x, state)` is that of a cell;
+    `Recurrent(Stack(...))` runs it over time and may then also hold Bidirectional members.
+
+    Args:
+        members: cells, stacks or Bidirectional, from the bottom up.
+        dropout: rate on the output of every member but the last, in training (as torch.nn's `dropout`).
+        residual: add to each output of a member its input, where the sizes are equal.
+
+    Raises:
+        ShapeError: a member's input size is not the output size of the one below.
+    """
+
+    def __init__(
+        self, members: Sequence[Cell | Stack | Bidirectional], *, dropout: float = 0.0, residual: bool = False
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise OptionError("Stack got no cells; expected at least one")
+        self.members = nn.ModuleList(members)
+        self.dropout, self.residual = checked_rate("dropout", dropout), residual
+        for i, (below, above) in enumerate(pairwise(members)):
+            if below.output_size != above.input_size:
+                raise ShapeError(
+                    f"Stack: member {i + 1} ({type(above).__name__}) has input size {above.input_size}; "
+                    f"expected {below.output_size}, the output size of member {i} ({type(below).__name__})"
+                )
+
+    @property
+    def input_size(self) -> int:
+        return self.members[0].input_size  # type: ignore[return-value]
+
+    @property
+    def output_size(self) -> int:
+        return self.members[-1].output_size  # type: ignore[return-value]
+
+    def like(self, input_size: int) -> Stack:
+        """Return a new stack of the same kinds and sizes, for another input size."""
+        sizes = [input_size, *(member.input_size for member in self.members[1:])]
+        members = [member.like(n) for member, n in zip(self.members, sizes, strict=True)]  # type: ignore[operator]
+        return Stack(members, dropout=self.dropout, residual=self.residual)
+
+    def zeros(self, batch: int, like: Tensor) -> Any:
+        """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
+        return tuple(member.zeros(batch, like) for member in self.members)  # type: ignore[operator]
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (output, state) after one time step. x: [B, I]; state: the tuple of the members' states."""
+        states = state or self.zeros(x.shape[0], like=x)
+        after = []
+        for i, (member, before) in enumerate(zip(self.members, states, strict=True)):
+            y, new = member(x, before)
+            after.append(new)
+            x = self.join(i, x, y)
+        return x, tuple(after)
+
+    def join(self, i: int, x: Tensor, y: Tensor) -> Tensor:
+        """Return what member i hands up, given its input x and its output y."""
+        if self.residual and x.shape == y.shape:
+            y = y + x
+        last = i == len(self.members) - 1
+        return y if last else dropout(y, self.dropout, self.training)
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}, residual={self.residual}"

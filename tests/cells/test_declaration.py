@@ -1,0 +1,153 @@
+"""How a cell is declared and what a wrong declaration says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop import cells
+from everloop.cell import Cell, H, I, bias, bind, param, size, state
+from everloop.errors import CellError, OptionError
+
+
+def test_sizes_are_sums_of_letters() -> None:
+    sizes = {"input_size": 3, "hidden_size": 5}
+    assert (4 * H)(sizes) == 20
+    assert (I + H)(sizes) == 8
+    assert (H + I + 1)(sizes) == 9
+    assert (2 + 3 * size("hidden_size"))(sizes) == 17
+    assert str(4 * H + I) == "4*H + I"
+
+
+def test_initial_weights_are_uniform_as_in_torch() -> None:
+    cell = cells.LSTM(300, 100)
+    bound = 1 / math.sqrt(100)
+    for p in cell.parameters():
+        assert p.abs().max() <= bound
+        assert p.detach().std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_orthogonal_blocks_and_forget_bias() -> None:
+    cell = cells.LSTM(3, 8)
+    before = cell.W.clone()
+    cell.reset_parameters(orthogonal=True, forget_bias=1.0)
+    for block in cell.R.split(8):
+        torch.testing.assert_close(block @ block.T, torch.eye(8), atol=1e-5, rtol=0)
+    assert torch.equal(cell.b[8:16], torch.ones(8))
+    assert not torch.equal(cell.b[:8], torch.ones(8))
+    assert not torch.equal(cell.W, before)
+    minimal = cells.MinimalGatedUnit(3, 6)
+    minimal.reset_parameters(orthogonal=True)
+    torch.testing.assert_close(minimal.W_n[:, :6] @ minimal.W_n[:, :6].T, torch.eye(6), atol=1e-5, rtol=0)
+    projected = cells.ProjectedLSTM(3, 6, proj_size=4)
+    assert projected.recurrent_matrices() == {"R": [slice(0, 4)]}
+
+
+def test_forget_bias_needs_a_forget_gate_and_biases() -> None:
+    with pytest.raises(OptionError, match="no forget gate f; its gates: r, z, n"):
+        cells.GRU(2, 3).reset_parameters(forget_bias=1.0)
+    with pytest.raises(OptionError, match="no bias to fill"):
+        cells.LSTM(2, 3, bias=False).reset_parameters(forget_bias=1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cells.LSTM(3, 4, hiden_size=3), "unknown option 'hiden_size'; did you mean 'hidden_size'"),
+        (lambda: cells.Elman(3, 4, nonlinearity="rleu"), "nonlinearity is 'rleu'; expected 'tanh' or 'relu'"),
+        (lambda: cells.ProjectedLSTM(3, 4), "needs proj_size"),
+        (lambda: cells.LSTM(3, 0), "hidden_size is 0; expected a whole number of at least 1"),
+        (lambda: cells.LSTM(3.5, 2), "input_size is 3.5"),  # type: ignore[arg-type]
+        (lambda: cells.LayerNormLSTM(3, 4, eps="x"), "eps is 'x'; expected float"),
+        (lambda: cells.named("lstn"), "unknown cell 'lstn'; did you mean 'lstm'"),
+        (lambda: cells.named("nowhere.py:Mine"), "there is no file nowhere.py"),
+    ],
+)
+def test_errors_name_what_came_and_what_was_expected(make: object, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_a_step_must_take_the_states_in_order() -> None:
+    with pytest.raises(CellError, match=r"takes \(x, c, h\); expected \(x, h, c\)"):
+
+        class Swapped(Cell):
+            h, c = state(H), state(H)
+
+            def step(self, x: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+                return h, c
+
+    with pytest.raises(CellError, match="declares no state"):
+
+        class Stateless(Cell):
+            def step(self, x: Tensor) -> Tensor:
+                return x
+
+
+def test_a_step_must_return_every_state() -> None:
+    class Short(Cell):
+        h, c = state(H), state(H)
+
+        def step(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+            return h
+
+    with pytest.raises(CellError, match=r"Short.step returned 1 value\(s\); expected 2: h, c"):
+        Short(2, 3)(torch.zeros(1, 2))
+
+
+def test_named_loads_a_class_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from everloop.cell import Cell, H, I, param, state\n"
+        "class Mine(Cell):\n"
+        "    h = state(H)\n"
+        "    W = param(H, I)\n"
+        "    def step(self, x, h):\n"
+        "        return h + x @ self.W.T\n"
+        "other = 3\n"
+    )
+    assert cells.named(f"{file}:Mine")(2, 3)(torch.zeros(1, 2))[0].shape == (1, 3)
+    with pytest.raises(OptionError, match="did you mean 'Mine'"):
+        cells.named(f"{file}:Min")
+    with pytest.raises(CellError, match="expected a class derived from"):
+        cells.named(f"{file}:other")
+
+
+def test_bind_leaves_the_module_and_sees_the_values() -> None:
+    class Child(cells.LSTM):
+        def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            h, c = super().step(x, h, c)
+            return 2 * h, c
+
+    cell = Child(2, 3)
+    x = torch.randn(1, 2)
+    expected = cell(x)[0]
+    twin = bind(cell, {"R": torch.zeros(12, 3), "b": torch.zeros(12), "W": torch.zeros(12, 2)})
+    assert torch.equal(twin(x)[0], torch.zeros(1, 3))
+    assert torch.equal(cell(x)[0], expected)
+    assert isinstance(twin, Child)
+
+
+def test_like_keeps_sizes_and_options() -> None:
+    twin = cells.Elman(2, 3, nonlinearity="relu", bias=False, dtype=torch.float64).like(7)
+    assert (twin.input_size, twin.hidden_size, twin.bias) == (7, 3, False)
+    assert twin.nonlinearity == "relu"
+    assert next(twin.parameters()).dtype == torch.float64
+    assert cells.ProjectedLSTM(2, 5, proj_size=3).like(4).state_sizes == {"h": 3, "c": 5}
+
+
+def test_bias_options_are_zero_without_bias() -> None:
+    class Shifted(Cell):
+        h = state(H)
+        W, b = param(H, I), bias(H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.nn.functional.linear(x, self.W) + self.b
+
+    bare = Shifted(2, 2, bias=False)
+    assert bare.b == 0.0
+    assert set(dict(bare.named_parameters())) == {"W"}

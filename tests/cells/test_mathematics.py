@@ -1,0 +1,143 @@
+"""Every cell against the second writing of its equations, and against torch.nn where that has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.layers import Recurrent
+from tests.cells.references import REFERENCES, over_time
+from tests.zoo import make
+
+SIZES = [(1, 1, 1, 1), (2, 3, 5, 4), (7, 1, 2, 3), (5, 4, 3, 17)]
+
+
+def problem(name: str, steps: int, batch: int, inputs: int, hidden: int) -> tuple[Cell, Tensor, list[Tensor]]:
+    cell = make(name, inputs, hidden, dtype=torch.float64)
+    x = torch.randn(steps, batch, inputs, dtype=torch.float64, requires_grad=True)
+    states = [torch.randn(batch, n, dtype=torch.float64, requires_grad=True) for n in cell.state_sizes.values()]
+    return cell, x, states
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("name", REFERENCES)
+def test_values_equal_the_formula_written_twice(name: str, sizes: tuple[int, int, int, int]) -> None:
+    cell, x, states = problem(name, *sizes)
+    weights = {k: v.detach().numpy() for k, v in cell.named_parameters()}
+    expected, last = over_time(name, weights, x.detach().numpy(), [s.detach().numpy() for s in states])
+    output, final = Recurrent(cell)(x, tuple(states))
+    np.testing.assert_allclose(output.detach().numpy(), expected, rtol=1e-12, atol=1e-13)
+    for got, want in zip(final, last, strict=True):
+        np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", [*cells.names(), "elman-relu"])
+def test_gradients_equal_finite_differences(name: str) -> None:
+    cell, x, states = problem(name, 3, 2, 2, 3)
+    layer = Recurrent(cell)
+    parameters = list(cell.parameters())
+
+    def loss(x: Tensor, *rest: Tensor) -> Tensor:
+        output, final = layer(x, rest[: len(states)])
+        weights = torch.linspace(-1, 2, output.numel(), dtype=torch.float64)
+        total = (output.flatten() * weights).sum()
+        for k, last in enumerate(final):
+            total = total + (k + 0.5) * last.square().sum()
+        return total
+
+    everything = (x, *states, *parameters)
+    got = torch.autograd.grad(loss(*everything), everything)
+    for value, gradient in zip(everything, got, strict=True):
+        assert value.shape == gradient.shape
+        with torch.no_grad():
+            flat = value.view(-1)
+            for j in range(0, flat.numel(), max(1, flat.numel() // 7)):
+                old = flat[j].item()
+                sides = []
+                for step in (1e-6, -1e-6):
+                    flat[j] = old + step
+                    sides.append(loss(*everything).item())
+                flat[j] = old
+                numeric = (sides[0] - sides[1]) / 2e-6
+                assert gradient.flatten()[j].item() == pytest.approx(numeric, rel=1e-5, abs=1e-7)
+
+
+def torch_twin(name: str, cell: Cell, inputs: int, hidden: int) -> nn.Module:
+    kinds: dict[str, Any] = {
+        "elman": lambda: nn.RNN(inputs, hidden),
+        "elman-relu": lambda: nn.RNN(inputs, hidden, nonlinearity="relu"),
+        "lstm": lambda: nn.LSTM(inputs, hidden),
+        "projected-lstm": lambda: nn.LSTM(inputs, hidden, proj_size=cell.output_size),
+        "gru": lambda: nn.GRU(inputs, hidden),
+    }
+    twin: nn.Module = kinds[name]().double()
+    own = dict(cell.named_parameters())
+    names = {"W": "weight_ih_l0", "R": "weight_hh_l0", "b": "bias_ih_l0", "d": "bias_hh_l0", "V": "weight_hr_l0"}
+    with torch.no_grad():
+        twin.bias_hh_l0.zero_()  # type: ignore[operator]
+        for mine, theirs in names.items():
+            if mine in own:
+                getattr(twin, theirs).copy_(own[mine])
+    return twin
+
+
+@pytest.mark.parametrize("name", ["elman", "elman-relu", "lstm", "projected-lstm", "gru"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_and_gradients_equal_torch_nn(name: str, sizes: tuple[int, int, int, int]) -> None:
+    if name == "projected-lstm" and sizes[-1] == 1:
+        pytest.skip("torch.nn requires proj_size to be smaller than hidden_size")
+    cell, x, states = problem(name, *sizes)
+    twin = torch_twin(name, cell, *sizes[2:])
+    output, final = Recurrent(cell)(x, tuple(states))
+    weights = torch.randn_like(output)
+    ((output * weights).sum() + sum(s.square().sum() for s in final)).backward()
+    mine = [x.grad, *(s.grad for s in states)]
+    theirs_in = [v.detach().clone().requires_grad_() for v in (x, *states)]
+    start = tuple(s[None] for s in theirs_in[1:])
+    expected, last = twin(theirs_in[0], start if len(start) > 1 else start[0])
+    last = last if isinstance(last, tuple) else (last,)
+    ((expected * weights).sum() + sum(s.square().sum() for s in last)).backward()
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-13)
+    for got, want in zip(mine, theirs_in, strict=True):
+        torch.testing.assert_close(got, want.grad, rtol=1e-10, atol=1e-11)
+    names = {"W": "weight_ih_l0", "R": "weight_hh_l0", "b": "bias_ih_l0", "d": "bias_hh_l0", "V": "weight_hr_l0"}
+    for key, value in cell.named_parameters():
+        torch.testing.assert_close(value.grad, getattr(twin, names[key]).grad, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_without_bias_equals_biases_of_zero(name: str) -> None:
+    cell = make(name, 3, 4)
+    bare = make(name, 3, 4, bias=False)
+    own = dict(bare.named_parameters())
+    with torch.no_grad():
+        for key, value in cell.named_parameters():
+            if key in own:
+                own[key].copy_(value)
+            else:
+                value.zero_()
+    x = torch.randn(4, 2, 3)
+    torch.testing.assert_close(Recurrent(bare)(x)[0], Recurrent(cell)(x)[0])
+    assert len(own) < len(dict(cell.named_parameters()))
+
+
+def test_update_gate_conventions_differ_by_the_sign_of_z() -> None:
+    """Negating the z rows turns h = z * h + (1 - z) * n into h = (1 - z) * h + z * n."""
+    cell = cells.GRU(2, 3, dtype=torch.float64)
+    x, h = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    _, (kept,) = cell(x, (h,))
+    n = 3
+    with torch.no_grad():
+        for p in cell.parameters():
+            p[n : 2 * n] *= -1
+    r_x, z_x, n_x = (x @ cell.W.T + cell.b).chunk(3, -1)
+    r_h, z_h, n_h = (h @ cell.R.T + cell.d).chunk(3, -1)
+    z = torch.sigmoid(z_x + z_h)
+    textbook = (1 - z) * h + z * torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
+    torch.testing.assert_close(textbook, kept)

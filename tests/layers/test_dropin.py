@@ -1,0 +1,160 @@
+"""The drop-ins against torch.nn: results, gradients, states, forms of input, errors; and `accelerate`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+from everloop.layers import dropin
+from everloop.layers.dropin import accelerate
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu"}),
+    ("LSTM", {}),
+    ("LSTM", {"proj_size": 2}),
+    ("GRU", {}),
+]
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["own", "torch"])
+def _own_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test on the library's own path, and once riding on torch.nn's."""
+    monkeypatch.setattr(dropin, "compiles", lambda cell, x: request.param)
+
+
+def pair(name: str, *args: Any, **kwargs: Any) -> tuple[nn.Module, nn.Module]:
+    theirs = getattr(nn, name)(*args, **kwargs).double()
+    mine = getattr(dropin, name)(*args, **kwargs).double()
+    mine.load_state_dict(theirs.state_dict())
+    return mine, theirs
+
+
+def tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, PackedSequence):
+        return [value.data, value.batch_sizes]
+    return [t for part in value for t in tensors(part)] if isinstance(value, tuple) else [value]
+
+
+def same(got: Any, want: Any) -> None:
+    for a, b in zip(tensors(got), tensors(want), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def compare(mine: nn.Module, theirs: nn.Module, x: Any, hx: Any = None) -> None:
+    got, want = mine(x, hx), theirs(x, hx)
+    same(got, want)
+    for result, module in ((got, mine), (want, theirs)):
+        module.zero_grad()
+        floating = [t for t in tensors(result) if t.is_floating_point()]
+        total = torch.stack([(t * torch.arange(t.numel()).view_as(t).sin()).sum() for t in floating]).sum()
+        torch.autograd.backward(total)
+    for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(("layers", "both"), [(1, False), (2, True), (3, False)])
+@pytest.mark.parametrize(("name", "extra"), KINDS)
+def test_results_and_gradients(
+    name: str, extra: dict[str, Any], layers: int, both: bool, batch_first: bool, bias: bool
+) -> None:
+    mine, theirs = pair(name, 3, 5, num_layers=layers, bidirectional=both, batch_first=batch_first, bias=bias, **extra)
+    compare(mine, theirs, torch.randn(6, 4, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("name", "extra"), KINDS)
+def test_given_states_unbatched_and_packed(name: str, extra: dict[str, Any]) -> None:
+    mine, theirs = pair(name, 3, 5, num_layers=2, bidirectional=True, **extra)
+
+    def start(*batch: int) -> Any:
+        h = torch.randn(4, *batch, extra.get("proj_size", 5), dtype=torch.float64)
+        return (h, torch.randn(4, *batch, 5, dtype=torch.float64)) if name == "LSTM" else h
+
+    compare(mine, theirs, torch.randn(6, 4, 3, dtype=torch.float64), start(4))
+    compare(mine, theirs, torch.randn(6, 3, dtype=torch.float64))
+    compare(mine, theirs, torch.randn(6, 3, dtype=torch.float64), start())
+    sequences = [torch.randn(n, 3, dtype=torch.float64) for n in (2, 6, 1, 6)]
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    compare(mine, theirs, packed)
+    compare(mine, theirs, packed, start(4))
+    compare(mine, theirs, pack_sequence(sorted(sequences, key=len, reverse=True)))
+
+
+@pytest.mark.parametrize(("name", "extra"), KINDS)
+def test_errors_are_those_of_torch(name: str, extra: dict[str, Any]) -> None:
+    mine, theirs = pair(name, 3, 5, **extra)
+    wrong: list[tuple[Any, Any]] = [
+        (torch.zeros(2, 2, 4).double(), None),
+        (torch.zeros(3).double(), None),
+        (torch.zeros(2, 2, 2, 3).double(), None),
+    ]
+    h = torch.zeros(1, 9, 5).double()
+    wrong.append((torch.zeros(6, 4, 3).double(), (h, h) if name == "LSTM" else h))
+    flat = torch.zeros(1, 5).double()
+    wrong.append((torch.zeros(6, 4, 3).double(), (flat, flat) if name == "LSTM" else flat))
+    for x, hx in wrong:
+        with pytest.raises((RuntimeError, ValueError)) as expected:
+            theirs(x, hx)
+        with pytest.raises(expected.type) as got:
+            mine(x, hx)
+        assert str(got.value) == str(expected.value)
+
+
+def test_arguments_are_those_of_torch() -> None:
+    with pytest.raises(ValueError, match="proj_size"):
+        dropin.GRU(3, 4, proj_size=2)
+    with pytest.raises(ValueError, match="dropout"):
+        dropin.LSTM(3, 4, dropout=1.5)
+    with pytest.raises(TypeError):
+        dropin.LSTM(3)
+
+
+def test_dropout_between_layers() -> None:
+    mine, theirs = pair("GRU", 3, 5, num_layers=3, dropout=0.5)
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    assert not torch.equal(mine(x)[0], mine(x)[0])
+    mine.eval()
+    theirs.eval()
+    same(mine(x), theirs(x))
+
+
+def test_state_dicts_copies_and_pickles() -> None:
+    mine, theirs = pair("LSTM", 3, 5, num_layers=2)
+    theirs.load_state_dict(mine.state_dict())
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    same(copy.deepcopy(mine)(x), theirs(x))
+    same(pickle.loads(pickle.dumps(mine))(x), theirs(x))
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+
+
+def test_accelerate_keeps_objects_hooks_and_sharing() -> None:
+    shared = nn.GRU(3, 3)
+
+    class Own(nn.LSTM):
+        pass
+
+    model = nn.ModuleDict({"a": shared, "b": nn.ModuleList([shared, nn.LSTM(3, 3)]), "c": Own(3, 3), "d": nn.RNN(3, 3)})
+    seen: list[str] = []
+    shared.register_forward_hook(lambda module, args, out: seen.append(type(module).__module__))
+    parameters = list(model.parameters())
+    x = torch.randn(4, 2, 3)
+    before = [shared(x)[0], model["b"][1](x)[0], model["d"](x)[0]]  # type: ignore[index]
+    assert accelerate(model) is model
+    assert type(model["a"]) is dropin.GRU
+    assert model["a"] is model["b"][0]  # type: ignore[index]
+    assert type(model["b"][1]) is dropin.LSTM  # type: ignore[index]
+    assert type(model["c"]) is Own
+    assert all(p is q for p, q in zip(parameters, model.parameters(), strict=True))
+    after = [shared(x)[0], model["b"][1](x)[0], model["d"](x)[0]]  # type: ignore[index]
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(seen) == 2
+    assert type(accelerate(nn.LSTM(2, 2))) is dropin.LSTM

@@ -1,0 +1,139 @@
+"""Noise inside cells: right in training, absent in evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from everloop import cells
+from everloop.errors import CellError, OptionError
+from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
+from everloop.layers.regularise import values_of
+
+T, B, I_, H_ = 6, 3, 4, 5
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda c: VariationalDropout(c, inputs=0.5, recurrence=0.5),
+        lambda c: WeightDrop(c, 0.5),
+        lambda c: Zoneout(c),
+    ],
+)
+def test_evaluation_is_the_bare_cell(wrap: Any) -> None:
+    cell, x = cells.LSTM(I_, H_), torch.randn(T, B, I_)
+    torch.testing.assert_close(Recurrent(wrap(cell)).eval()(x)[0], Recurrent(cell)(x)[0])
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_recurrent_mask_scales_what_the_recurrent_matrices_multiply(name: str) -> None:
+    """With all-equal masks the layer must equal one whose recurrent columns are scaled."""
+    sizes: dict[str, Any] = {"proj_size": 3} if name == "projected-lstm" else {}
+    cell = cells.named(name)(I_, H_, **sizes).double()
+    wrapped = VariationalDropout(cell, recurrence=0.5)
+    x = torch.randn(B, I_, dtype=torch.float64)
+    state = tuple(torch.randn(B, n, dtype=torch.float64) for n in cell.state_sizes.values())
+    wrapped.mask_h = torch.full((B, cell.output_size), 2.0, dtype=torch.float64)
+    got = wrapped(x, state)[0]
+    with torch.no_grad():
+        for key, spans in cell.recurrent_matrices().items():
+            for columns in spans:
+                dict(cell.named_parameters())[key][:, columns] *= 2
+    torch.testing.assert_close(got, cell(x, state)[0])
+
+
+def test_variational_masks_last_and_differ_between_sequences() -> None:
+    wrapped = VariationalDropout(cells.GRU(50, 40), inputs=0.4, recurrence=0.25)
+    values = values_of(wrapped, 9, 200)
+    for name, rate, n in (("mask_x", 0.4, 50), ("mask_h", 0.25, 40)):
+        mask = values.rows[name]
+        assert mask.shape == (200, n)
+        assert torch.unique(mask).tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+        assert (mask == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
+    assert not torch.equal(values.rows["mask_x"][0], values.rows["mask_x"][1])
+
+
+def test_masked_inputs_have_no_gradient_at_any_step() -> None:
+    rnn = Recurrent(VariationalDropout(cells.Elman(30, 8), inputs=0.5))
+    x = torch.randn(T, 2, 30, requires_grad=True)
+    rnn(x)[0].square().sum().backward()
+    assert x.grad is not None
+    silent = x.grad == 0
+    assert torch.equal(silent.all(0), silent.any(0))
+    assert 0 < int(silent[0].sum()) < 60
+
+
+def test_zoneout_keeps_old_values_at_its_rate_and_expects_in_evaluation() -> None:
+    cell = cells.LSTM(I_, 400).double()
+    wrapped = Zoneout(cell, h=0.2, c=0.7)
+    x, state = torch.randn(1, 8, I_).double(), (torch.randn(8, 400).double(), torch.randn(8, 400).double())
+    new = cell(x[0], state)[1]
+    got = Recurrent(wrapped)(x, state)[1]
+    for rate, old, fresh, drawn in zip((0.2, 0.7), state, new, got, strict=True):
+        kept = drawn == old
+        assert kept.double().mean().item() == pytest.approx(rate, abs=0.03)
+        torch.testing.assert_close(drawn[~kept], fresh[~kept])
+    expected = Recurrent(wrapped).eval()(x, state)[1]
+    for rate, old, fresh, mean in zip((0.2, 0.7), state, new, expected, strict=True):
+        torch.testing.assert_close(mean, rate * old + (1 - rate) * fresh)
+
+
+def test_zoneout_draws_anew_each_step() -> None:
+    rnn = Recurrent(Zoneout(cells.Elman(1, 300), h=0.5))
+    y, _ = rnn(torch.randn(5, 1, 1))
+    kept = y[1:] == y[:-1]
+    assert not torch.equal(kept[0], kept[1])
+
+
+def test_weight_drop_keeps_raw_weights_and_their_gradient() -> None:
+    torch.manual_seed(3)
+    cell = cells.LSTM(I_, 20)
+    raw = cell.R.detach().clone()
+    rnn = Recurrent(WeightDrop(cell, 0.5))
+    torch.manual_seed(5)
+    dropped = values_of(rnn.cell, T, B).fixed["cell.R"]
+    torch.manual_seed(5)
+    rnn(torch.randn(T, B, I_))[0].sum().backward()
+    assert torch.equal(cell.R, raw)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    torch.testing.assert_close(dropped[dropped != 0], 2 * raw[dropped != 0])
+    assert cell.R.grad is not None
+    assert 0.3 < (cell.R.grad == 0).float().mean() < 0.7
+    assert not (cell.W.grad == 0).any()
+
+
+def test_dropout_between_layers_only_in_training() -> None:
+    stack = Stack([cells.GRU(I_, H_), cells.GRU(H_, H_)], dropout=0.5)
+    x = torch.randn(T, B, I_)
+    rnn = Recurrent(stack)
+    assert not torch.equal(rnn(x)[0], rnn(x)[0])
+    rnn.eval()
+    assert torch.equal(rnn(x)[0], rnn(x)[0])
+
+
+def test_wrappers_compose_and_repeat() -> None:
+    cell = Zoneout(VariationalDropout(WeightDrop(cells.ResetBeforeGRU(I_, H_), 0.2), recurrence=0.3), h=0.1)
+    rnn = Recurrent(cell, layers=2, bidirectional=True, dropout=0.1)
+    y, _ = rnn(torch.randn(T, B, I_), lengths=[6, 2, 0])
+    y.sum().backward()
+    assert all(p.grad is not None for p in rnn.parameters())
+    assert [m.rates for m in rnn.modules() if isinstance(m, Zoneout)] == [{"h": 0.1}] * 4
+
+
+def test_lasting_masks_cannot_be_streamed_in_training() -> None:
+    rnn = Recurrent(WeightDrop(cells.GRU(I_, H_), 0.2))
+    with pytest.raises(OptionError, match="call eval"):
+        rnn.step(torch.zeros(1, I_))
+    rnn.eval().step(torch.zeros(1, I_))
+
+
+def test_wrong_rates_and_names() -> None:
+    with pytest.raises(OptionError, match="unknown state 'hh'; did you mean 'h'"):
+        Zoneout(cells.LSTM(2, 3), hh=0.1)
+    with pytest.raises(OptionError, match=r"rate h is 1.0; expected a number from 0"):
+        Zoneout(cells.LSTM(2, 3), h=1.0)
+    with pytest.raises(CellError, match="expected a Cell"):
+        WeightDrop(Stack([cells.LSTM(2, 3)]), 0.1)  # type: ignore[arg-type]

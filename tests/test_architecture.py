@@ -1,0 +1,66 @@
+"""The house: who may import whom, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent / "everloop"
+LEVELS = [
+    {"errors"},
+    {"cell"},
+    {"cells", "compiler"},
+    {"data"},
+    {"layers"},
+    {"models"},
+    {"train", "decode", "diagnose", "draw", "export"},
+    {"cli"},
+]
+HEIGHT = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room not in ("__init__", "__main__"):
+            yield path, room
+
+
+def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "everloop" and len(parts) > 1 and parts[1] in HEIGHT:
+                yield node.lineno, parts[1]
+
+
+def test_every_room_is_on_a_level() -> None:
+    assert {room for _, room in modules()} <= set(HEIGHT)
+
+
+def test_rooms_import_only_from_rooms_above() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {other}"
+        for path, room in modules()
+        for line, other in imported_rooms(path)
+        if other != room and HEIGHT[other] >= HEIGHT[room]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_has_two_thoughts() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 400} == {}
+
+
+def test_every_file_says_what_it_does() -> None:
+    files = [p for p in ROOT.rglob("*.py") if p.read_text(encoding="utf-8").strip()]
+    assert [str(p.relative_to(ROOT)) for p in files if not ast.get_docstring(ast.parse(p.read_text("utf-8")))] == []

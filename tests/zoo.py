@@ -1,0 +1,100 @@
+"""The cells every test runs over: those of the library and odd ones a user might write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn, sigmoid, tanh
+
+from everloop import cells
+from everloop.cell import Cell, H, I, bias, param, size, state
+from everloop.layers import VariationalDropout, WeightDrop, Zoneout
+
+K = size("keys")
+
+
+class Highway(Cell):
+    """A module inside a cell, a recurrence through two products, and an option."""
+
+    depth: int = 2
+
+    h = state(H)
+    W, b = param(2 * H, I), bias(2 * H)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        n, dtype = self.hidden_size, self.W.dtype
+        self.inner = nn.ModuleList(nn.Linear(n, 2 * n, dtype=dtype) for _ in range(self.depth))
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        u = x @ self.W.T + self.b
+        for layer in self.inner:
+            n, t = (u + layer(h)).chunk(2, -1)
+            t = sigmoid(t)
+            h = t * tanh(n) + (1 - t) * h
+            u = u * 0.5
+        return h
+
+
+class Counter(Cell):
+    """States of other sizes than H, one of them never read by the output."""
+
+    y, h, n = state(K), state(H), state(1)
+    W, R, V = param(H, I), param(H, H), param(K, H)
+
+    def step(self, x: Tensor, y: Tensor, h: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = torch.relu(x @ self.W.T + h @ self.R.T) / (1 + n)
+        return h @ self.V.T, h, n + 1
+
+
+class Softmax(Cell):
+    """Reductions over features: a soft choice and a norm."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        choice = torch.softmax(x @ self.W.T + h @ self.R.T, -1)
+        return torch.where(choice > h.mean(-1, keepdim=True), choice - 0.1 * h, torch.nn.functional.gelu(h))
+
+
+class Concatenated(Cell):
+    """The textbook's W [h, x] with the input first."""
+
+    h, c = state(H), state(H)
+    W, b = param(4 * H, I + H), bias(4 * H)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        f, i, o, g = torch.split(torch.cat((x, h), dim=1) @ self.W.t() + self.b, h.shape[-1], dim=-1)
+        c = c * f.sigmoid() + i.sigmoid() * g.tanh()
+        return c.tanh() * o.sigmoid(), c
+
+
+ODD = {"highway": Highway, "counter": Counter, "softmax": Softmax, "concatenated": Concatenated}
+WRAPPED = ("zoneout", "weight-drop", "variational")
+NAMES = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
+
+
+def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
+    """Return a cell of the zoo with weights of different sizes per row, so that no two gates are alike."""
+    cell: Cell
+    if name == "zoneout":
+        cell = Zoneout(cells.LSTM(input_size, hidden_size, **kwargs), h=0.3, c=0.5)
+    elif name == "weight-drop":
+        cell = WeightDrop(cells.MinimalGatedUnit(input_size, hidden_size, **kwargs), 0.4)
+    elif name == "variational":
+        cell = VariationalDropout(cells.ResetBeforeGRU(input_size, hidden_size, **kwargs), inputs=0.2, recurrence=0.3)
+    elif name == "elman-relu":
+        cell = cells.Elman(input_size, hidden_size, nonlinearity="relu", **kwargs)
+    elif name == "projected-lstm":
+        cell = cells.ProjectedLSTM(input_size, hidden_size, proj_size=max(1, hidden_size - 1), **kwargs)
+    elif name == "counter":
+        cell = Counter(input_size, hidden_size, keys=2, **kwargs)
+    else:
+        cls = ODD.get(name)
+        cell = (cls or cells.named(name))(input_size, hidden_size, **kwargs)
+    with torch.no_grad():
+        for p in cell.parameters():
+            p.add_(0.3 * torch.randn(p.shape, dtype=p.dtype) / max(1, p.shape[-1]) ** 0.5)
+    return cell
