@@ -1,0 +1,77 @@
+"""The command `everloop`: verb -> function. Parsing and printing happen in this folder alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as Line
+
+from everloop.errors import EverloopError, OptionError, unknown
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: the module that has `main(args) -> exit status`, and what the command does."""
+
+    module: str
+    does: str
+
+
+VERBS = {
+    "train": Verb("everloop.cli.train", "train a model on your files: everloop train language-model --text FILE…"),
+    "sample": Verb("everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"'),
+    "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
+    "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 2 for an error of the user, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        return _dispatch(given)
+    except EverloopError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # the reader has gone, as in `everloop sample … | head`; nothing more may be written, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        _help()
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        print(f"everloop {version('everloop')}")
+        return 0
+    if args[0] not in VERBS:
+        raise OptionError(unknown("command", args[0], VERBS) + "; everloop --help lists all")
+    module = importlib.import_module(VERBS[args[0]].module)
+    return int(module.main(args[1:]))
+
+
+def _help() -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, verb in VERBS.items():
+        table.add_row(Line(name, "bold"), Line(verb.does))
+    console = Console()
+    console.print(Line("everloop COMMAND …: recurrent networks for PyTorch\n", "bold"))
+    console.print(table)
+    console.print("\neverloop COMMAND --help tells the options of one; everloop --version the version.")
+
+
+def _fail(message: str) -> int:
+    Console(stderr=True, soft_wrap=True).print(Line.assemble(("error: ", "bold red"), (message, "red")))
+    return 2

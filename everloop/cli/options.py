@@ -1,0 +1,110 @@
+"""From command line and TOML file to the dataclasses that the library configures itself with."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import torch
+import tyro
+
+from everloop.data.settings import from_table
+from everloop.errors import OptionError, unknown
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], args: Sequence[str], *, command: str, description: str, default: T | None = None) -> T:
+    """Return the options of a command, groups of them without a prefix. A wrong value ends the program with status 2.
+
+    Raises:
+        OptionError: an option is unknown; the message names the nearest right one.
+    """
+    known = sorted(f"--{name.replace('_', '-')}" for name in _names(kind))
+    for arg in args:
+        name = arg.partition("=")[0].replace("_", "-")
+        if name == "--":
+            break
+        if name.startswith("--") and name not in known and name != "--help":
+            raise OptionError(f"{unknown('option', name, known)}; everloop {command} --help lists all")
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    options: T = tyro.cli(
+        kind,
+        args=list(args),
+        prog=f"everloop {command}",
+        description=description,
+        config=(tyro.conf.OmitArgPrefixes,),
+        **given,
+    )
+    return options
+
+
+def _names(kind: Any) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _names(hints[field.name])
+        else:
+            yield from [field.name, f"no-{field.name}"] if hints[field.name] is bool else [field.name]
+
+
+def early(args: Sequence[str], name: str) -> Path | None:
+    """Return the value of one option before the others are parsed: they take their defaults from the file it names."""
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return Path(args[i + 1])
+        if arg.startswith(f"{name}="):
+            return Path(arg.partition("=")[2])
+    return None
+
+
+def from_tables(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], where: str) -> dict[str, Any]:
+    """Return a dataclass for each kind, filled from the table of its name.
+
+    Raises:
+        OptionError: a table or a setting is unknown.
+    """
+    for name, table in tables.items():
+        if name not in kinds:
+            raise OptionError(f"{where}: {unknown('table', name, kinds)}")
+        if not isinstance(table, Mapping):
+            raise OptionError(f"{where}: {name} is {table!r}; expected a table [{name}]")
+    return {name: from_table(kind, tables.get(name, {}), f"{where} [{name}]") for name, kind in kinds.items()}
+
+
+def machine(threads: int, device: str) -> torch.device:
+    """Set the number of threads (0: leave it) and return the device.
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    if threads < 0:
+        raise OptionError(f"threads is {threads}; expected 0 (all) or more")
+    if threads:
+        torch.set_num_threads(threads)
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise OptionError(unknown("device", device, ["cpu", "cuda", "mps"]))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device cuda: PyTorch finds no CUDA here; use --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise OptionError("device mps: PyTorch finds no Metal device here; use --device cpu")
+    return torch.device(device)
+
+
+def free_folder(path: Path) -> Path:
+    """Return `path`, or the first of path-2, path-3, … that does not exist yet."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def write(text: str) -> None:
+    """Write to standard output at once, so that text appears as it is drawn."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,103 @@
+"""Reading and writing files with errors that name file and place; writing is all or nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from everloop.errors import DataError
+
+Units = Literal["characters", "bytes"]
+
+
+def read_bytes(path: str | Path, what: str = "file") -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataError: there is no such file or it cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such {what}{_nearest(path)}")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected a {what}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_text(path: str | Path) -> str:
+    """Return a text file's content: UTF-8, without byte order mark, lines ended by a single newline character.
+
+    Raises:
+        DataError: missing, empty, binary or not UTF-8; the message names the byte offset.
+    """
+    data = read_bytes(path)
+    if not data.strip():
+        raise DataError(f"{path} is empty; expected text")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16, not UTF-8; convert it, for instance with: iconv -f utf-16 -t utf-8")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte 0x{data[error.start]:02x} at offset {error.start} is not UTF-8; "
+            "convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols"
+        ) from None
+    if (at := data.find(b"\0")) >= 0:
+        raise DataError(f"{path} looks binary: a zero byte at offset {at}; expected text, or take bytes as symbols")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Path]:
+    """Return the files that `sources` name: a file itself, of a folder every file below that fits `pattern`, by name.
+
+    Raises:
+        DataError: a source does not exist, or a folder has no such file.
+    """
+    found: list[Path] = []
+    for source in map(Path, sources):
+        if not source.is_dir():
+            if not source.exists():
+                raise DataError(f"{source}: no such file or folder{_nearest(source)}")
+            found.append(source)
+            continue
+        inside = sorted(path for path in source.rglob(pattern) if path.is_file())
+        if not inside:
+            raise DataError(f"folder {source} has no file that fits {pattern!r}")
+        found += inside
+    return found
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves either the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _nearest(path: Path) -> str:
+    from difflib import get_close_matches
+
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -1,0 +1,128 @@
+"""Settings as dataclasses, to and from TOML: a wrong name or type is an error that says what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from everloop.data.files import read_bytes
+from everloop.errors import DataError, OptionError, unknown
+
+T = TypeVar("T")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        DataError: missing, or not TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(read_bytes(path, "configuration file").decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML: {error}") from None
+
+
+def from_table(kind: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:
+    """Return a dataclass with the settings of `table`; what is not named is as in `base`, or the default.
+
+    Raises:
+        OptionError: a name is unknown or a value has the wrong type; the message begins with `where`.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    values = {} if base is None else {name: getattr(base, name) for name in names}
+    for name, value in table.items():
+        if name not in names:
+            raise OptionError(f"{where}: {unknown('setting', name, names)}")
+        values[name] = _fit(value, hints[name], f"{where}: {name}")
+    return kind(**values)
+
+
+def to_table(settings: Any) -> dict[str, Any]:
+    """Return the settings of a dataclass as plain values; those that are None are left out."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(settings)
+        if (value := getattr(settings, field.name)) is not None
+    }
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return tables as TOML."""
+    blocks = []
+    for title, table in tables.items():
+        blocks.append("\n".join([f"[{title}]", *(f"{_key(name)} = {_value(value)}" for name, value in table.items())]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if math.isfinite(value) else str(value)
+        case str() | Path():
+            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list() | tuple():
+            return "[" + ", ".join(_value(item) for item in value) + "]"
+        case Mapping():
+            return "{" + ", ".join(f"{_key(str(name))} = {_value(item)}" for name, item in value.items()) + "}"
+    raise OptionError(f"a setting is {value!r}; TOML holds numbers, strings, truth values, lists and tables")
+
+
+def _fit(value: Any, hint: Any, name: str) -> Any:
+    """Return `value` as the type `hint`, converting only where nothing is lost."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        return _first_fit(value, [c for c in choices if c is not type(None)], name)
+    if origin is Literal:
+        if value in choices:
+            return value
+        raise OptionError(f"{name}: {unknown('choice', str(value), map(str, choices))}")
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else list(choices)
+        if len(kinds) == len(value):
+            return tuple(_fit(v, k, f"{name}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
+        raise OptionError(f"{name} has {len(value)} values; expected {len(kinds)}")
+    if origin is dict and isinstance(value, Mapping):
+        return {str(k): _fit(v, choices[1], f"{name}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise OptionError(f"{name} is {value!r}; expected {_words(hint)}")
+
+
+def _first_fit(value: Any, kinds: list[Any], name: str) -> Any:
+    # an exact type first, so that 1 stays a whole number where int and float are both right
+    for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
+        try:
+            return _fit(value, kind, name)
+        except OptionError:
+            continue
+    raise OptionError(f"{name} is {value!r}; expected {' or '.join(map(_words, kinds))}")
+
+
+def _words(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
+    origin = get_origin(hint)
+    return words.get(hint) or ("a list" if origin is tuple else "a table" if origin is dict else str(hint))

@@ -1,0 +1,82 @@
+"""Contiguous streams: a long sequence read in windows, so that a state can be carried from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from everloop.errors import DataError, OptionError
+
+
+@dataclass(frozen=True)
+class Window:
+    """One batch of a stream: the symbols read, and those that follow each of them.
+
+    x, y: int64 [T, B]. `first` says that no state comes from a window before.
+    """
+
+    x: Tensor
+    y: Tensor
+    first: bool
+
+    def to(self, device: torch.device | str) -> Window:
+        """Return the window on a device."""
+        return Window(self.x.to(device), self.y.to(device), self.first)
+
+    @property
+    def count(self) -> int:
+        """The number of targets."""
+        return self.y.numel()
+
+
+class Windows(Sequence[Window]):
+    """`batch` contiguous streams of one sequence of numbers, read `length` symbols at a time.
+
+    Stream b of window k+1 continues stream b of window k. Nothing is copied before a window is asked for.
+
+    Args:
+        numbers: one axis of symbol numbers.
+        batch: B, how many streams the sequence is cut into.
+        length: T, the symbols of a window.
+        whole: keep the shorter last window and start with fewer streams if need be; otherwise windows are all alike.
+        where: what the numbers are, for messages.
+
+    Raises:
+        DataError: there are too few symbols.
+    """
+
+    def __init__(self, numbers: Tensor, batch: int, length: int, *, whole: bool, where: str = "the text") -> None:
+        if batch < 1 or length < 1:
+            raise OptionError(f"batch is {batch} and length is {length}; expected at least 1")
+        usable = len(numbers) - 1
+        needed = batch + 1 if whole else batch * length + 1
+        if len(numbers) < needed:
+            raise DataError(
+                f"{where} has {len(numbers):,} symbols, too short for one window; {batch} streams of {length} symbols "
+                f"need {needed:,}: give more text or a smaller batch or length"
+            )
+        size = usable // batch
+        self.x = numbers[: size * batch].view(batch, size)
+        self.y = numbers[1 : size * batch + 1].view(batch, size)
+        self.length = length
+        self.windows = -(-size // length) if whole else size // length
+
+    def __len__(self) -> int:
+        return self.windows
+
+    @overload
+    def __getitem__(self, index: int) -> Window: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Window]: ...
+    def __getitem__(self, index: int | slice) -> Window | list[Window]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < self.windows:
+            raise IndexError(f"window {index} of {self.windows}")
+        span = slice(index * self.length, (index + 1) * self.length)
+        x, y = (part[:, span].t().to(torch.int64).contiguous() for part in (self.x, self.y))
+        return Window(x, y, first=index == 0)

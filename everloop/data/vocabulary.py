@@ -1,0 +1,157 @@
+"""The symbols a model knows, each with its number."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.data.files import Units, read_bytes, write_atomically
+from everloop.errors import DataError, OptionError, unknown
+
+
+class Vocabulary:
+    """The symbols a model knows, numbered from 0 in the given order.
+
+    Args:
+        symbols: different non-empty strings; with `units="characters"` each is one character.
+        units: what one symbol of a text is, "characters" or "bytes".
+    """
+
+    def __init__(self, symbols: Iterable[str], units: Units = "characters") -> None:
+        self.symbols = tuple(symbols)
+        self.units = check_units(units)
+        self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+        if not self.symbols:
+            raise DataError("a vocabulary has no symbols; expected at least one")
+        if len(self.numbers) != len(self.symbols):
+            twice = next(s for i, s in enumerate(self.symbols) if self.numbers[s] != i)
+            raise DataError(f"symbol {twice!r} is twice in the vocabulary")
+        if any(len(symbol) != 1 for symbol in self.symbols):
+            wrong = next(symbol for symbol in self.symbols if len(symbol) != 1)
+            raise DataError(f"symbol {wrong!r} is not one character; expected single {units}")
+        if units == "bytes" and self.symbols != BYTES:
+            raise DataError("a vocabulary of bytes has the 256 byte values as its symbols, in order")
+        codes = _codes("".join(self.symbols))
+        self._order = np.argsort(codes)
+        self._codes = codes[self._order]
+
+    @classmethod
+    def of(cls, text: str, units: Units = "characters") -> Vocabulary:
+        """Return the vocabulary of a text: its characters in code order, or all 256 bytes."""
+        return cls(BYTES, units) if check_units(units) == "bytes" else cls(sorted(set(text)), units)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self.numbers
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and (self.symbols, self.units) == (other.symbols, other.units)
+
+    def __hash__(self) -> int:
+        return hash((self.symbols, self.units))
+
+    def __repr__(self) -> str:
+        shown = "256 bytes" if self.units == "bytes" else repr("".join(self.symbols[:60]))
+        return f"Vocabulary({shown}{'…' if len(self) > 60 and self.units != 'bytes' else ''}, {len(self)} symbols)"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest integer type that holds every number."""
+        return torch.uint8 if len(self) <= 256 else torch.int32
+
+    def encode(self, text: str, place: str = "the text") -> Tensor:
+        """Return the numbers of a text's symbols, one axis, in the smallest dtype that holds them.
+
+        Raises:
+            DataError: a symbol is unknown; the message names it, its position and `place`.
+        """
+        if self.units == "bytes":
+            try:
+                return torch.tensor(bytearray(text.encode("utf-8", "surrogateescape")), dtype=torch.uint8)
+            except UnicodeEncodeError as error:
+                wrong = f"U+{ord(text[error.start]):04X} at position {error.start} of {place}"
+                raise DataError(f"{wrong} is half a surrogate pair and has no bytes") from None
+        codes = _codes(text)
+        spots = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1)
+        strange = np.flatnonzero(self._codes[spots] != codes)
+        if len(strange):
+            raise DataError(self._unknown(text, int(strange[0]), place))
+        return torch.from_numpy(self._order[spots]).to(self.dtype)
+
+    def decode(self, numbers: Iterable[int] | Tensor) -> str:
+        """Return the text of these numbers. Bytes that are not UTF-8 become U+FFFD."""
+        return "".join(self.stream(numbers.tolist() if isinstance(numbers, Tensor) else numbers))
+
+    def stream(self, numbers: Iterable[int]) -> Iterator[str]:
+        """Yield the text of numbers as they come: a character as soon as it is complete."""
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        for number in numbers:
+            piece = utf8.decode(bytes([number])) if self.units == "bytes" else self.symbols[number]
+            if piece:
+                yield piece
+        if rest := utf8.decode(b"", final=True):
+            yield rest
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary as JSON."""
+        content = {"format": FORMAT, "units": self.units, "symbols": list(self.symbols)}
+        # ASCII only, so that lone surrogates survive and every editor can show the file
+        write_atomically(Path(path), (json.dumps(content, indent=0) + "\n").encode("ascii"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read a vocabulary written by `save`.
+
+        Raises:
+            DataError: the file is missing, damaged or something else.
+        """
+        try:
+            content: Any = json.loads(read_bytes(path, "vocabulary"))
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
+        symbols = content.get("symbols") if isinstance(content, dict) else None
+        if symbols is None or content.get("format") != FORMAT:
+            raise DataError(f"{path} is not a vocabulary; expected JSON with format {FORMAT!r} and symbols")
+        if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
+            raise DataError(f"{path}: symbols must be a list of strings")
+        return cls(symbols, content.get("units", "characters"))
+
+    def _unknown(self, text: str, position: int, place: str) -> str:
+        symbol = text[position]
+        line = text.count("\n", 0, position) + 1
+        known = "".join(s if s.isprintable() else "" for s in self.symbols[:120])
+        return (
+            f"unknown symbol {symbol!r} (U+{ord(symbol):04X}) at position {position}, line {line} of {place}; "
+            f"the model knows {len(self)} symbols: {known}{'…' if len(self) > 120 else ''}"
+        )
+
+
+FORMAT = "everloop-vocabulary-1"
+BYTES = tuple(chr(n) for n in range(256))
+
+
+def check_units(units: str) -> Units:
+    """Return `units` if it names what a symbol can be.
+
+    Raises:
+        OptionError: it does not.
+    """
+    for known in get_args(Units):
+        if units == known:
+            return units  # type: ignore[return-value]
+    raise OptionError(unknown("unit of text", units, get_args(Units)))
+
+
+def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

@@ -1,0 +1,187 @@
+"""A language model: the next symbol of a text from those before it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.data import Vocabulary, Window
+from everloop.errors import DataError, OptionError
+from everloop.layers import Recurrent
+from everloop.models.loss import Loss, Model, Score
+
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """The shape of a language model."""
+
+    cell: str = "gru"
+    """A cell by name, or your own as file.py:Class."""
+    hidden: int = 512
+    """Units of each layer."""
+    layers: int = 2
+    """Recurrent layers, one above the other."""
+    embedding: int | None = None
+    """Numbers that stand for a symbol; by default at most 128, or as many as the output of the layers if tied."""
+    dropout: float = 0.0
+    """Probability of dropping a number after the embedding, between the layers and before the head."""
+    tied: bool = False
+    """Whether embedding and head share their weights."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the cell by name, for instance proj_size."""
+
+
+class LanguageModel(Model):
+    """Predicts each symbol of a text from those before it: embedding, recurrent layers, linear head.
+
+    Bengio et al., "A neural probabilistic language model", JMLR 2003; Mikolov et al., "Recurrent neural network
+    based language model", Interspeech 2010.
+
+    Args:
+        vocabulary: the symbols; V of them.
+        cell: a cell class, its name, or "file.py:Class".
+        hidden: H, the units of a layer.
+        layers: how many layers.
+        embedding: E, the size of a symbol's vector; None: min(hidden, 128), or the size of the output if tied.
+        dropout: after the embedding, between layers and before the head, while training.
+        tied: head and embedding share one matrix (Press and Wolf, "Using the output embedding to improve
+            language models", EACL 2017).
+        options: options of the cell.
+
+    Raises:
+        OptionError: a setting is unknown or does not fit the others.
+    """
+
+    kind: ClassVar[str] = "language-model"
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        cell: type[Cell] | str = cells.GRU,
+        hidden: int = 512,
+        layers: int = 2,
+        embedding: int | None = None,
+        dropout: float = 0.0,
+        tied: bool = False,
+        options: Mapping[str, Option] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(vocabulary, Vocabulary):
+            raise OptionError(f"vocabulary is {type(vocabulary).__name__}; expected one such as text.vocabulary")
+        for name, value in {"hidden": hidden, "layers": layers, "embedding": embedding or 1}.items():
+            if value < 1:
+                raise OptionError(f"{name} is {value}; expected at least 1")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout is {dropout}; expected a probability below 1")
+        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        options = dict(options or {})
+        if tied and embedding is None:
+            embedding = made(1, hidden, **options).output_size
+        size = embedding or min(hidden, 128)
+        self.config = LanguageModelConfig(_name(cell), hidden, layers, size, dropout, tied, options)
+        self.vocabulary = vocabulary
+        self.embedding = nn.Embedding(len(vocabulary), size)
+        self.recurrent = Recurrent(made(size, hidden, **options), layers=layers, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.recurrent.output_size, len(vocabulary))
+        if tied:
+            if size != self.recurrent.output_size:
+                raise OptionError(
+                    f"embedding is {size}; tied weights expect {self.recurrent.output_size}, the output of the layers"
+                )
+            # small enough that the untrained head is close to uniform
+            nn.init.normal_(self.embedding.weight, std=size**-0.5)
+            self.head.weight = self.embedding.weight
+
+    @property
+    def target(self) -> str:
+        return self.vocabulary.units.removesuffix("s")
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""
+        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state)
+        return self.head(self.dropout(y)), state
+
+    def step(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
+        y, state = self.recurrent.step(self.dropout(self.embedding(symbols)), state)
+        return self.head(self.dropout(y)), state
+
+    def begin(self, prompt: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (logits [B, V] of the next symbol, state) after a prompt [T, B]."""
+        y, state = self.recurrent(self.dropout(self.embedding(prompt)), state=state)
+        return self.head(self.dropout(y[-1])), state
+
+    def loss(self, batch: Window, state: Any = None) -> Loss:
+        """Return the cross entropy of a window whose streams continue from `state`."""
+        logits, state = self(batch.x, state)
+        # one large product and one reduction over all T·B targets
+        total = F.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="sum")
+        return Loss(total, batch.y.numel(), state)
+
+    @torch.no_grad()
+    def score(self, text: str, context: str = "\n") -> Score:
+        """Return how likely a text is, given what stands before it.
+
+        The symbols of `context` are read, not scored. Of two sentences the one with fewer nats is more plausible.
+        """
+        if not context:
+            raise OptionError("context is empty; expected at least one symbol that stands before the text")
+        if not text:
+            raise DataError("the text to score is empty")
+        before = self.vocabulary.encode(context, "the context")
+        scored = self.vocabulary.encode(text, "the text to score")
+        numbers = torch.cat([before, scored]).to(self.head.weight.device, torch.int64)
+        training = self.training
+        self.eval()
+        logits, _ = self(numbers[:-1, None])
+        self.train(training)
+        count = len(scored)
+        nats = F.cross_entropy(logits[-count:, 0].double(), numbers[-count:], reduction="sum")
+        return Score(float(nats), count)
+
+    def neighbours(self, symbol: str, count: int = 5) -> list[tuple[str, float]]:
+        """Return the symbols whose embeddings point most nearly the same way, with the cosine of the angle."""
+        (number,) = self.vocabulary.encode(symbol, "the symbol").tolist()
+        vectors = F.normalize(self.embedding.weight.detach(), dim=1)
+        cosines = vectors @ vectors[number]
+        nearest = [i for i in cosines.argsort(descending=True).tolist() if i != number]
+        return [(self.vocabulary.symbols[i], float(cosines[i])) for i in nearest[:count]]
+
+    def write(self, folder: Path) -> None:
+        """Write the vocabulary into a run folder."""
+        self.vocabulary.save(folder / "vocabulary.json")
+
+    @classmethod
+    def read(cls, folder: Path, config: LanguageModelConfig) -> LanguageModel:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        return cls.from_config(Vocabulary.load(folder / "vocabulary.json"), config)
+
+    @classmethod
+    def from_config(cls, vocabulary: Vocabulary, config: LanguageModelConfig) -> LanguageModel:
+        """Return the model that a configuration describes."""
+        return cls(vocabulary, **vars(config))
+
+
+def _name(cell: type[Cell] | str) -> str:
+    """Return what `cells.named` finds this cell by, from any folder; a class that no file holds keeps its bare name."""
+    if isinstance(cell, str):
+        file, colon, attribute = cell.rpartition(":")
+        return f"{Path(file).absolute()}:{attribute}" if colon else cell
+    if known := cells.name_of(cell):
+        return known
+    # the code of a step knows its file even where the module of the class is gone, as in a notebook or runpy
+    own = vars(cell).get("step")
+    source = Path(inspect.unwrap(own).__code__.co_filename if own else inspect.getsourcefile(cell) or "")
+    return f"{source.absolute()}:{cell.__qualname__}" if source.is_file() else cell.__qualname__

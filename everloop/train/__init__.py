@@ -1,0 +1,8 @@
+"""Training: the loop, its settings, what it reports, and the checkpoints it continues from."""
+
+from everloop.train.config import TrainConfig
+from everloop.train.evaluate import evaluate
+from everloop.train.events import Event, Note, Started, Stepped, Validated
+from everloop.train.loop import Run, train
+
+__all__ = ["Event", "Note", "Run", "Started", "Stepped", "TrainConfig", "Validated", "evaluate", "train"]

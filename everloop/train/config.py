@@ -1,0 +1,84 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from everloop.data.settings import from_table
+from everloop.errors import OptionError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. The same settings with the same data give the same weights."""
+
+    steps: int = 5_000
+    """Updates of the weights."""
+    batch: int = 64
+    """Streams, or sequences, in a batch."""
+    length: int = 256
+    """Time steps in a batch; for streams also how far gradients reach back."""
+    lr: float = 2e-3
+    """Highest learning rate, reached after the warm-up."""
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0."""
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """After the warm-up: a cosine down to `floor`, halved whenever validation stops improving, or constant."""
+    floor: float = 0.05
+    """The lowest learning rate, as a share of the highest."""
+    plateau: int = 2
+    """Validations without improvement after which the schedule "plateau" halves the learning rate."""
+    weight_decay: float = 0.01
+    """Decay of matrices (AdamW); biases, embeddings and vectors have none."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Memory of AdamW for gradients and for their squares."""
+    clip_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it; inf: never."""
+    clip_value: float = math.inf
+    """Single gradient numbers are cut off at this size; inf: never."""
+    average: float = 0.0
+    """Share of the old value in a running average of the weights, which is then validated and kept (0: none)."""
+    validate: int = 250
+    """Steps between validations; the last step is always followed by one."""
+    watch: str = "loss"
+    """The figure of validation that says which weights are best: the smallest loss, or the largest of any other."""
+    early_stop: int = 0
+    """Validations without improvement after which training stops; 0: never."""
+    log: int = 10
+    """Steps between lines of metrics."""
+    seed: int = 0
+    """Where the random numbers of dropout and data order start."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "length", "plateau", "validate", "log"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup", "early_stop", "seed"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        for name in ("lr", "clip_norm", "clip_value"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
+        _check("lr", self.lr, math.isfinite(self.lr), "a finite number")
+        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        _check("floor", self.floor, 0 <= self.floor <= 1, "a share from 0 to 1")
+        _check("average", self.average, 0 <= self.average < 1, "a share below 1")
+        _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two shares below 1")
+
+    def replace(self, settings: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration with some settings changed.
+
+        Raises:
+            OptionError: a name is unknown, or a value makes no sense.
+        """
+        return from_table(TrainConfig, settings, "train", base=self)
+
+    def differences(self, other: TrainConfig, names: tuple[str, ...]) -> list[str]:
+        """Return which of the named settings differ, in words."""
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        return [f"{name} {mine} instead of {theirs}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def _check(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise OptionError(f"{name} is {value}; expected {expected}")

@@ -1,0 +1,73 @@
+"""The loss of a model on a part of the data, without learning from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from everloop.errors import DataError
+from everloop.models.loss import Model, Score, detach
+
+
+class Batch(Protocol):
+    """One portion of data. `first` says that no state comes from the batch before it."""
+
+    @property
+    def first(self) -> bool: ...
+
+    def to(self, device: torch.device | str) -> Any: ...
+
+
+class Data(Protocol):
+    """What the training loop reads: parts by name, and the batches of one pass over a part.
+
+    `epoch` depends on its arguments alone, and batch i can be had without those before it; that is what lets a run
+    resume in the middle of a pass. `length` is the number of time steps in a batch where the data has no own.
+    """
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int) -> Sequence[Any]: ...
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    split: str = "valid",
+    *,
+    batch: int = 64,
+    length: int = 256,
+    stop: Callable[[], bool] = lambda: False,
+) -> Score:
+    """Return the score of a model on a part of the data, "valid" unless said otherwise.
+
+    `stop` is asked before each batch; once it says yes the score is that of the batches so far.
+
+    Raises:
+        DataError: the data has no such part.
+    """
+    if split not in data.splits:
+        raise DataError(f"the data has no {split} part; it has: {', '.join(data.splits)}")
+    device = next(model.parameters()).device
+    nats, count, sums = 0.0, 0, dict[str, list[float]]()
+    training, state = model.training, None
+    model.eval()
+    with torch.no_grad():
+        for portion in data.epoch(split, 0, batch=batch, length=length, seed=0):
+            if stop():
+                break
+            loss = model.loss(portion.to(device), None if portion.first else state)
+            state = detach(loss.state)
+            nats, count = nats + float(loss.total), count + loss.count
+            for name, (value, of) in loss.sums.items():
+                total = sums.setdefault(name, [0.0, 0.0])
+                total[0] += float(value)
+                total[1] += of
+    model.train(training)
+    return Score(nats, count, {name: value / max(of, 1) for name, (value, of) in sums.items()})

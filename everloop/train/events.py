@@ -1,0 +1,82 @@
+"""What happens during training, told to whoever wants to show it: every event prints itself as one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everloop.models.loss import Score
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins, or goes on, at `step` of `steps`."""
+
+    step: int
+    steps: int
+    target: str
+    parameters: int
+
+    def __str__(self) -> str:
+        verb = f"resuming after step {self.step:,}," if self.step else "training,"
+        return f"{verb} {self.steps:,} steps, {self.parameters:,} parameters"
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Some steps were made: `loss` is the mean over them; `rate` counts targets a second, `left` seconds."""
+
+    step: int
+    steps: int
+    target: str
+    loss: float
+    lr: float
+    norm: float
+    rate: float
+    left: float
+
+    @property
+    def bits(self) -> float:
+        """Bits per target."""
+        return self.loss / math.log(2)
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step:>6,}/{self.steps:,}  loss {self.loss:.4f}  {self.bits:.3f} bits/{self.target}  "
+            f"{self.rate:,.0f} {self.target}s/s  lr {self.lr:.2e}  norm {self.norm:.2f}  {clock(self.left)} left"
+        )
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The model was validated after `step` steps; `best` says whether never better."""
+
+    step: int
+    target: str
+    score: Score
+    best: bool
+
+    def __str__(self) -> str:
+        return f"step {self.step:>6,}  valid {self.score} per {self.target}{'  (best so far)' if self.best else ''}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Anything else worth a line."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Event = Started | Stepped | Validated | Note
+Report = Callable[[Event], None]
+
+
+def clock(seconds: float) -> str:
+    """Return a time span as people write it."""
+    whole = round(seconds) if math.isfinite(seconds) else 0
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,85 @@
+"""The run folder while it is written: configuration, best and last checkpoints, metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from everloop.data.files import write_atomically
+from everloop.data.settings import from_table, to_table, to_toml
+from everloop.errors import RunError
+from everloop.models.loss import Model
+from everloop.models.run import BEST, CONFIG, LAST, model_table, read_config, write_weights
+from everloop.train.config import TrainConfig
+from everloop.train.evaluate import Data
+
+METRICS = "metrics.jsonl"
+
+
+class Folder:
+    """A run folder.
+
+    Args:
+        path: where it is, or will be.
+        resume: whether it holds a run to go on with, or must not hold one.
+
+    Raises:
+        RunError: there is no run to resume, or one that would be overwritten.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
+        self.path = Path(path)
+        if resume:
+            read_config(self.path)
+        elif (self.path / CONFIG).exists():
+            raise RunError(f"{self.path} already holds a run; resume it, or choose another folder")
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; expected a folder, or a name that is free")
+
+    @property
+    def last(self) -> Path:
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        return self.path / BEST
+
+    def config(self) -> TrainConfig:
+        """Return the training settings that the folder was written with."""
+        return from_table(TrainConfig, read_config(self.path).get("train", {}), f"{self.path / CONFIG} [train]")
+
+    def begin(self, model: Model, data: Data, config: TrainConfig) -> None:
+        """Write what describes the run. It makes the folder a run, so it comes before any checkpoint."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        source = getattr(data, "config", None)
+        tables = {"model": model_table(model), "data": to_table(source) if source else {}, "train": to_table(config)}
+        model.write(self.path)
+        write_atomically(self.path / CONFIG, to_toml(tables).encode())
+
+    def write_best(self, model: Model, facts: dict[str, Any]) -> None:
+        """Keep the model's weights as the best so far."""
+        write_weights(self.best, model, facts)
+
+    def metric(self, **values: Any) -> None:
+        """Add a line of metrics."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that will be made again."""
+        file = self.path / METRICS
+        if not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
+        write_atomically(file, "".join(line + "\n" for line in kept).encode())
+
+
+def _step(line: str) -> int | None:
+    """Return the step of a line of metrics; None for one that a crash cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

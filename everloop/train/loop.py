@@ -1,0 +1,304 @@
+"""The training loop: batches in, updated weights out, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.errors import DataError, OptionError, RunError, TrainingError
+from everloop.models.loss import Model, Score, detach
+from everloop.models.weights import fill, own_tensors, read_tensors
+from everloop.train.checkpoint import read_checkpoint, write_checkpoint
+from everloop.train.config import TrainConfig
+from everloop.train.evaluate import Data, evaluate
+from everloop.train.events import Note, Report, Started, Stepped, Validated
+from everloop.train.folder import Folder
+from everloop.train.interrupt import Interrupt
+from everloop.train.optimiser import Average, Schedule, adamw, clip
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run came to. Where a path is expected, a Run stands for its folder."""
+
+    path: Path | None
+    step: int
+    best: Score | None
+    best_step: int
+    interrupted: bool
+
+    def __fspath__(self) -> str:
+        if self.path is None:
+            raise RunError("this run was not kept in a folder; give train(…, out=FOLDER)")
+        return str(self.path)
+
+    def __str__(self) -> str:
+        place = f" in {self.path}" if self.path else ""
+        best = f"best validation at step {self.best_step:,}: {self.best}" if self.best else "never validated"
+        return f"{'interrupted after' if self.interrupted else 'finished'} {self.step:,} steps{place}; {best}"
+
+
+def train(
+    model: Model,
+    data: Data,
+    config: TrainConfig | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a model; afterwards it has the weights of its best validation, or its last ones if there was none.
+
+    The model is left in evaluation mode, and torch's random numbers are left as they were.
+
+    Args:
+        model: any of `everloop.models`, on the device where it is to be trained.
+        data: what the model reads, for a language model a Text.
+        config: the settings; by default those of TrainConfig, or of the resumed run.
+        out: the run folder to write; None keeps nothing on disk.
+        resume: go on with the run in `out`, to the bit as if it had not been interrupted.
+        report: called with each event, for instance `print`.
+        settings: single settings of TrainConfig, such as steps=5_000.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+        DataError: the data is too short for one batch.
+        RunError: the folder holds another run already, or nothing that can be resumed.
+        TrainingError: the loss or the gradient is not finite any more.
+    """
+    if resume and out is None:
+        raise OptionError("resume=True needs out=…, the folder of the run to go on with")
+    folder = None if out is None else Folder(out, resume=resume)
+    before = folder.config() if folder and resume else None
+    chosen = (config or before or TrainConfig()).replace(settings)
+    if before and (changed := chosen.differences(before, ("batch", "length", "seed"))):
+        raise OptionError(f"{out} cannot be resumed with {', '.join(changed)}: it would be another run")
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupt() as interrupt:
+        torch.manual_seed(chosen.seed)
+        return Trainer(model, data, chosen, folder, report or (lambda event: None)).run(interrupt, resume)
+
+
+class Trainer:
+    """A model in training: the loop and all that it carries from one step to the next."""
+
+    def __init__(self, model: Model, data: Data, config: TrainConfig, folder: Folder | None, report: Report) -> None:
+        self.model, self.data, self.config, self.folder, self.report = model, data, config, folder, report
+        self.device = next(model.parameters()).device
+        self.optimiser = adamw(model, config)
+        self.schedule = Schedule(config)
+        self.average = Average(model, config.average) if config.average else None
+        self.step = 0  # updates made
+        self.epoch, self.index = 0, 0  # the next batch
+        self.carried: Any = None  # the state after the last batch
+        self.validated, self.stale = 0, 0  # the step last validated; validations since the best one
+        self.best: Score | None = None
+        self.best_step = 0
+        self.best_weights: dict[str, Tensor] | None = None
+        self.nats, self.count = 0.0, 0  # since the last line of metrics
+        self.norm, self.seconds = 0.0, 0.0
+        self.pass_: Sequence[Any] = self._pass(0)
+
+    def run(self, interrupt: Interrupt, resume: bool) -> Run:
+        """Train until the steps are done, validation stops improving, or someone interrupts."""
+        self._begin(resume)
+        self.model.train()
+        clock, made = time.perf_counter(), self.step
+        while True:
+            if self._validation_due():
+                self._validate(interrupt)
+            if interrupt.asked or self.step >= self.config.steps or self._stale():
+                break
+            loss = self._update()
+            self.nats, self.count = self.nats + loss[0], self.count + loss[1]
+            if self.step % self.config.log == 0 or self.step == self.config.steps:
+                now = time.perf_counter()
+                self._log(now - clock, self.step - made)
+                clock, made = now, self.step
+        self.save()
+        if interrupt.asked:
+            self._say_how_to_resume()
+        elif self.step < self.config.steps:
+            self.report(Note(f"stopped early: no better validation since step {self.best_step:,}"))
+        self._take_best()
+        path = self.folder.path if self.folder else None
+        return Run(path, self.step, self.best, self.best_step, interrupt.asked)
+
+    def _update(self) -> tuple[float, int]:
+        """Learn from one batch; return its loss in nats, and its count."""
+        if self.index >= len(self.pass_):
+            self.epoch, self.index = self.epoch + 1, 0
+            self.pass_ = self._pass(self.epoch)
+        batch = self.pass_[self.index].to(self.device)
+        loss = self.model.loss(batch, None if batch.first else self.carried)
+        nats = float(loss.total.detach())
+        self._check("loss", nats)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.mean)
+        self.norm = float(clip(self.model, self.config))
+        self._check("norm of the gradient", self.norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule(self.step)
+        self.optimiser.step()
+        if self.average:
+            self.average.update(self.step)
+        self.carried = detach(loss.state)
+        self.index += 1
+        self.step += 1
+        return nats, loss.count
+
+    def _validation_due(self) -> bool:
+        at_end = self.step == self.config.steps
+        return self.step > self.validated and (self.step % self.config.validate == 0 or at_end) and self._can_validate()
+
+    def _can_validate(self) -> bool:
+        return "valid" in self.data.splits
+
+    def _validate(self, interrupt: Interrupt) -> None:
+        """Validate, unless interrupted: then the resumed run validates anew before its first step."""
+        if self.average:
+            with self.average:
+                self._judge(interrupt)
+        else:
+            self._judge(interrupt)
+        if not interrupt.asked:
+            self.save()
+
+    def _judge(self, interrupt: Interrupt) -> None:
+        config = self.config
+        sizes = {"batch": config.batch, "length": config.length}
+        score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.asked)
+        if interrupt.asked:
+            return
+        self._check("validation loss", score.loss)
+        if config.watch != "loss" and config.watch not in score.means:
+            raise OptionError(f"watch is {config.watch!r}; validation has: {', '.join(['loss', *score.means])}")
+        better = self.best is None or _merit(score, config.watch) > _merit(self.best, config.watch)
+        self.validated, self.stale = self.step, 0 if better else self.stale + 1
+        self.schedule.validated(better)
+        if better:
+            self.best, self.best_step = score, self.step
+            if self.folder:
+                self.folder.write_best(self.model, {"step": self.step, "loss": score.loss, **score.means})
+            else:
+                self.best_weights = {name: tensor.clone() for name, tensor in own_tensors(self.model).items()}
+        if self.folder:
+            line = {"loss": score.loss, "bits": score.bits, **score.means, "seconds": round(self.seconds, 1)}
+            self.folder.metric(step=self.step, split="valid", **line)
+        self.report(Validated(self.step, self.model.target, score, better))
+
+    def _stale(self) -> bool:
+        return bool(self.config.early_stop) and self.stale >= self.config.early_stop
+
+    def _log(self, seconds: float, steps: int) -> None:
+        self.seconds += seconds
+        loss, rate = self.nats / self.count, self.count / seconds
+        left = (self.config.steps - self.step) * seconds / steps
+        lr = self.optimiser.param_groups[0]["lr"]
+        event = Stepped(self.step, self.config.steps, self.model.target, loss, lr, self.norm, rate, left)
+        if self.folder:
+            line = {"loss": loss, "bits": event.bits, "lr": lr, "norm": self.norm, "rate": round(rate)}
+            self.folder.metric(step=self.step, split="train", **line, seconds=round(self.seconds, 1))
+        self.nats, self.count = 0.0, 0
+        self.report(event)
+
+    def _pass(self, epoch: int) -> Sequence[Any]:
+        config = self.config
+        batches = self.data.epoch("train", epoch, batch=config.batch, length=config.length, seed=config.seed)
+        if not len(batches):
+            raise DataError("the training part has no batch; give more data or a smaller batch")
+        return batches
+
+    def _check(self, what: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        kept = f" The last good checkpoint is kept in {self.folder.last}." if self.folder else ""
+        raise TrainingError(
+            f"step {self.step + 1}: the {what} is {value}, so training stops.{kept} "
+            f"Try a lower lr (now {self.schedule(self.step):.2g}) or clip_norm (now {self.config.clip_norm:g})"
+        )
+
+    def save(self) -> None:
+        """Write the last checkpoint, if there is a folder and all weights are finite."""
+        if not self.folder:
+            return
+        for name, weight in self.model.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                self._check(f"weight {name}", math.nan)
+        facts = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "index": self.index,
+            "data": self.data.fingerprint,
+            "schedule": self.schedule.state(),
+            "validated": self.validated,
+            "stale": self.stale,
+            "best": None if self.best is None else [self.best.nats, self.best.count, dict(self.best.means)],
+            "best_step": self.best_step,
+            "since_log": [self.nats, self.count],
+            "seconds": self.seconds,
+        }
+        average = self.average.values if self.average else []
+        write_checkpoint(
+            self.folder.last, self.model, self.optimiser, carried=self.carried, average=average, facts=facts
+        )
+
+    def _begin(self, resume: bool) -> None:
+        if self.folder and resume:
+            self._resume(self.folder)
+        if self.folder:
+            self.folder.begin(self.model, self.data, self.config)
+        self.report(
+            Started(
+                self.step, self.config.steps, self.model.target, sum(p.numel() for p in self.model.parameters())
+            )
+        )
+        if not resume:
+            self.save()
+
+    def _resume(self, folder: Folder) -> None:
+        average = self.average.values if self.average else []
+        self.carried, facts = read_checkpoint(folder.last, self.model, self.optimiser, average=average)
+        if facts["data"] != self.data.fingerprint:
+            raise RunError(
+                f"{folder.path} was trained on other data (fingerprint {facts['data']}, now {self.data.fingerprint}); "
+                "give the same files and split, or start a new run"
+            )
+        self.step, self.epoch, self.index = facts["step"], facts["epoch"], facts["index"]
+        self.validated, self.stale = facts["validated"], facts["stale"]
+        self.schedule.resume(facts["schedule"])
+        self.best = None if facts["best"] is None else Score(*facts["best"])
+        self.best_step = facts["best_step"]
+        self.nats, self.count = facts["since_log"]
+        self.seconds = facts["seconds"]
+        self.pass_ = self._pass(self.epoch)
+        folder.forget_after(self.step)
+
+    def _say_how_to_resume(self) -> None:
+        if self.folder:
+            command = f"everloop train {self.model.kind} --resume {self.folder.path}"
+            self.report(Note(f"interrupted after step {self.step:,}; saved. Resume with: {command}"))
+        else:
+            self.report(Note(f"interrupted after step {self.step:,}"))
+
+    def _take_best(self) -> None:
+        self.model.eval()
+        if self.best is None:
+            return
+        if self.best_weights is not None:
+            fill(self.model, self.best_weights, "the best weights")
+        elif self.folder:
+            fill(self.model, read_tensors(self.folder.best)[0], self.folder.best)
+
+
+def _merit(score: Score, watch: str) -> float:
+    return -score.loss if watch == "loss" else score.means[watch]

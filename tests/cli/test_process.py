@@ -1,0 +1,69 @@
+"""The program as a process: Ctrl-C, a reader that leaves, no traceback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+
+VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
+EVERLOOP = [sys.executable, "-m", "everloop"]
+SIZES = {"batch": 2, "length": 8, "hidden": 8, "layers": 1, "cell": "lstm", "log": 1, "validate": 50, "threads": 1}
+SMALL = [part for name, value in SIZES.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_saves_and_says_how_to_resume(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "verse.txt").write_text(VERSE)
+    endless = ["--text", "verse.txt", "--steps", "1000000", "--out", "run", *SMALL]
+    command = [*EVERLOOP, "train", "language-model", *endless]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if metrics.exists() and metrics.read_text().count("\n") > 5:
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Resume with: everloop train language-model --resume run" in errors
+    assert "Traceback" not in errors
+    made = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert f"interrupted after step {made:,}" in errors
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "language-model", "--resume", "run", "--steps", str(made + 3)]) == 0
+    assert f"resuming after step {made:,}" in capsys.readouterr().err
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"train"' in line]
+    assert steps == list(range(1, made + 4))
+
+
+def test_a_reader_that_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "verse.txt").write_text(VERSE)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "language-model", "--text", "verse.txt", "--steps", "2", "--out", "run", *SMALL]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b[" not in shown.out + shown.err
+    with subprocess.Popen(
+        [*EVERLOOP, "sample", "run", "--length", "1000000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert len(process.stdout.read(5)) > 0  # arrives although the sample is far from done
+        process.stdout.close()
+        assert process.wait(timeout=30) == 141
+        assert process.stderr.read() == b""
