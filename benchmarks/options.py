@@ -1,0 +1,89 @@
+"""What lengths, resets, direction and batch_first cost, against the plain call; and PackedSequence in torch.nn."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from benchmarks.layers import MODES
+from benchmarks.timing import SHAPES, alternate, machine, table
+from everloop import cells
+from everloop.compiler.values import Values
+from everloop.layers import Recurrent
+from everloop.layers.operator import run
+
+
+class Call(nn.Module):
+    """A layer called with fixed further arguments."""
+
+    def __init__(self, layer: nn.Module, **arguments: object) -> None:
+        super().__init__()
+        self.layer, self.arguments = layer, arguments
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.layer(x, **self.arguments)
+
+
+class Packed(nn.Module):
+    """torch.nn's own way for ragged batches: pack, run; packing itself is not timed."""
+
+    def __init__(self, layer: nn.Module, lengths: torch.Tensor) -> None:
+        super().__init__()
+        self.layer, self.lengths = layer, lengths
+
+    def forward(self, x: torch.Tensor) -> object:
+        y, state = self.layer(pack_padded_sequence(x, self.lengths, enforce_sorted=False))
+        return y.data, state
+
+
+class Backwards(nn.Module):
+    """A cell run from the end."""
+
+    def __init__(self, cell: cells.LSTM) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: torch.Tensor) -> object:
+        return run(
+            self.cell, Values(dict(self.cell.named_parameters())), x, self.cell.zeros(x.shape[1], x), reverse=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--shapes", nargs="*", type=int, default=[2, 3, 4, 5, 6], help="indices of SHAPES")
+    options = parser.parse_args()
+    print(machine())
+    print("Time of the call / time of the plain call of the same layer; packed: torch.nn's packed time / ours.\n")
+    for mode, make in MODES.items():
+        lines: list[list[object]] = []
+        for index in options.shapes:
+            batch, steps, hidden = SHAPES[index]
+            x = torch.randn(steps, batch, hidden)
+            cell, theirs = cells.LSTM(hidden, hidden), nn.LSTM(hidden, hidden)
+            lengths = torch.randint(10, steps + 1, (batch,))
+            lengths[0] = steps
+            swapped = x.transpose(0, 1).contiguous()
+            peers: dict[str, Callable[[], object]] = {
+                "plain": make(Recurrent(cell), x),
+                "lengths": make(Call(Recurrent(cell), lengths=lengths), x),
+                "reset": make(Call(Recurrent(cell), reset=torch.rand(steps, batch) < 0.01), x),
+                "reverse": make(Backwards(cell), x),
+                "batch_first": make(Recurrent(cell, batch_first=True), swapped),
+                "packed": make(Packed(theirs, lengths), x),
+            }
+            seconds = alternate(peers, rounds=options.rounds)
+            ratios = [seconds[k] / seconds["plain"] for k in ("lengths", "reset", "reverse", "batch_first")]
+            share = float(lengths.sum()) / (batch * steps)
+            lines.append([f"{batch}, {steps}, {hidden}", share, *ratios, seconds["packed"] / seconds["lengths"]])
+        header = ["B, T, H", "useful", "lengths", "reset", "reverse", "batch_first", "packed / ours"]
+        print(f"### LSTM, {mode}\n\n{table(header, lines)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

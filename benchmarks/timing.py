@@ -1,0 +1,79 @@
+"""Timing of peers: alternating in one process, medians, and the machine named."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+
+import torch
+
+SHAPES = [
+    (1, 1000, 64),
+    (1, 200, 512),
+    (8, 200, 128),
+    (32, 100, 128),
+    (32, 100, 256),
+    (64, 50, 512),
+    (16, 400, 512),
+    (128, 35, 650),
+    (256, 20, 64),
+]
+"""(B, T, H): the shapes of the comparison; the input size is H."""
+
+PAUSE = 0.045  # other runtimes' thread pools spin for up to 28 ms after a call
+
+
+def alternate(peers: Mapping[str, Callable[[], object]], *, rounds: int = 7, least: float = 0.02) -> dict[str, float]:
+    """Return the median seconds of a call of each peer.
+
+    In each round every peer has its turn: a pause, one warm call, then calls for at least `least` seconds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    for call in peers.values():
+        call()
+    for _ in range(rounds):
+        for name, call in peers.items():
+            time.sleep(PAUSE)
+            call()
+            calls, start = 0, time.perf_counter()
+            while calls == 0 or time.perf_counter() - start < least:
+                call()
+                calls += 1
+            seconds[name].append((time.perf_counter() - start) / calls)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    """Return the geometric mean."""
+    return math.exp(statistics.fmean(math.log(r) for r in ratios))
+
+
+def machine() -> str:
+    """Return one line that names the machine, the versions and the day."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":")[1].strip() if lines else name
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    return f"{name}, {capability}, {threads} threads, torch {torch.__version__}, {date.today()}"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table; numbers get two decimals below ten, one or none above."""
+
+    def cell(value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+
+    lines = [[*header], *([cell(v) for v in row] for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    padded = ["| " + " | ".join(v.rjust(w) for v, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([padded[0], "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|", *padded[1:]])

@@ -1,0 +1,80 @@
+"""The target `llvm`: a Loop becomes one native function of the processor, by LLVM text and llvmlite."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from everloop.compiler.loop import Loop, Map
+from everloop.compiler.targets.llvm.driver import driver
+from everloop.compiler.targets.llvm.kernel import Kernel, Prepared
+from everloop.compiler.targets.llvm.layout import Layout, normalise
+from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
+from everloop.compiler.targets.llvm.mapping import mapping
+from everloop.compiler.targets.llvm.mathematics import FORMATS, Format, operations
+from everloop.compiler.targets.llvm.packing import pack
+from everloop.compiler.targets.llvm.product import product, tile
+from everloop.compiler.targets.llvm.vector import Isa, named
+from everloop.errors import UnsupportedError
+
+__all__ = ["Kernel", "Prepared", "compile", "ir", "is_available", "operations", "shared_ir"]
+
+_kernels: dict[tuple[Loop, torch.dtype, str], Kernel] = {}
+_shared: dict[tuple[torch.dtype, str], Library] = {}
+_lock = threading.RLock()
+
+
+def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> Kernel:  # noqa: A001
+    """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
+
+    Raises UnsupportedError where llvmlite is not installed or the dtype is not a float of 32 or 64 bits.
+    """
+    need()
+    instructions = named(isa or host().name)
+    if not runs(instructions.name):
+        raise UnsupportedError(f"this processor has no {instructions.name}; it runs {host().name}")
+    key = (loop, dtype, instructions.name)
+    kernel = _kernels.get(key)
+    if kernel is not None:
+        return kernel
+    with _lock:
+        if key not in _kernels:
+            layout = Layout(normalise(loop), _format(dtype), instructions)
+            code = object_code(repr(loop), str(dtype), instructions, lambda: _text(layout))
+            library = Library(code, ("everloop_run",))
+            _kernels[key] = Kernel(layout, lambda: _text(layout), library, _common(layout.form, instructions))
+        return _kernels[key]
+
+
+def ir(loop: Loop, dtype: torch.dtype, isa: str) -> str:
+    """Return the LLVM text of a loop for any instruction set, of this machine or not."""
+    return _text(Layout(normalise(loop), _format(dtype), named(isa)))
+
+
+def shared_ir(dtype: torch.dtype, isa: str) -> str:
+    """Return the LLVM text of the product and packing functions that all kernels share."""
+    form, instructions = _format(dtype), named(isa)
+    sizes = [(r, v) for r in range(1, instructions.rows + 1) for v in range(1, instructions.vectors + 1)]
+    tiles = [tile(instructions, form, r, v) for r, v in sizes]
+    return module(instructions, "\n".join([*tiles, product(instructions, form), pack(instructions, form)]))
+
+
+def _format(dtype: torch.dtype) -> Format:
+    if dtype not in FORMATS:
+        raise UnsupportedError(f"the target 'llvm' runs float32 and float64, got {dtype}")
+    return FORMATS[dtype]
+
+
+def _text(layout: Layout) -> str:
+    stages = layout.loop.stages
+    maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(stages) if isinstance(stage, Map)]
+    return module(layout.isa, "\n".join([*maps, driver(layout)]))
+
+
+def _common(form: Format, isa: Isa) -> Library:
+    key = (form.dtype, isa.name)
+    if key not in _shared:
+        code = object_code("shared", str(form.dtype), isa, lambda: shared_ir(form.dtype, isa.name))
+        _shared[key] = Library(code, ("everloop_product", "everloop_pack"))
+    return _shared[key]

@@ -1,0 +1,141 @@
+"""Where everything lies: slots of the argument block, offsets inside a row's record, packed matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
+from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.product import packed_bytes
+from everloop.compiler.targets.llvm.vector import Isa
+
+# The head of the argument block, one 8-byte slot each.
+HEAD = (
+    "T",
+    "B",
+    "reverse",
+    "threads",
+    "columns",
+    "pack",
+    "order",
+    "ends",
+    "reset",
+    "reset_t",
+    "reset_b",
+    "work",
+    "packed",
+    "parallel",
+    "number",
+    "team",
+    "yield",
+    "waiting",
+    "turn",
+    "product",
+    "packer",
+    "came",
+)
+SLOT = {name: n for n, name in enumerate(HEAD)}
+# The head of a local row's table; pointers into the caller's buffers follow.
+RECORD, ROW, LENGTH, POINTERS = 0, 1, 2, 3
+
+
+def round_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+@dataclass
+class Layout:
+    """The places of one loop's buffers, for one format and instruction set."""
+
+    loop: Loop
+    form: Format
+    isa: Isa
+    slots: dict[str, int] = field(default_factory=dict)  # buffer name or role -> first slot
+    total_slots: int = len(HEAD)
+    offsets: dict[str, int] = field(default_factory=dict)  # state and scratch: bytes inside the record of a row
+    record: int = 0
+    pointers: dict[str, int] = field(default_factory=dict)  # row-like buffers: entry in a local row's table
+    sums: dict[str, int] = field(default_factory=dict)  # totals of a vector: bytes inside a thread's own memory
+    parts: int = 0  # bytes of all such totals: first the sums of a few steps, then those over all steps
+    packed: dict[tuple[str, bool], int] = field(default_factory=dict)  # (matrix, transposed) -> offset
+    packed_size: int = 0
+
+    def __post_init__(self) -> None:
+        size = self.form.size
+        for buffer in self.loop.buffers:
+            if buffer.kind == "state":
+                self.take("first " + buffer.name, 2)
+                self.take("final " + buffer.name, 2)
+                self.take("restart " + buffer.name, 1)
+                if self.loop.is_gradient:
+                    self.sum("restart " + buffer.name, buffer.width)
+            elif buffer.kind != "scratch":
+                self.take(buffer.name, 3)
+            if buffer.kind == "previous" and f"first {buffer.of}" not in self.slots:
+                self.take("first " + buffer.of, 2)
+                self.take("restart " + buffer.of, 1)
+            if buffer.kind in ("state", "scratch"):
+                self.offsets[buffer.name] = self.record
+                self.record += round_up(buffer.width * size, 64)
+            elif buffer.kind in ("sequence", "previous", "row", "emit") or is_row_total(buffer):
+                self.pointers[buffer.name] = POINTERS + len(self.pointers)
+            elif buffer.kind == "total":
+                self.sum(buffer.name, buffer.width)
+        if self.record % 128 == 0:
+            self.record += 64  # rows at powers of two would share cache sets
+        for stage in self.loop.stages:
+            if isinstance(stage, Product) and (stage.matrix.name, stage.transposed) not in self.packed:
+                self.packed[stage.matrix.name, stage.transposed] = self.packed_size
+                inner, width = shape(stage)
+                # The space behind is for prefetching past the end.
+                self.packed_size += round_up(packed_bytes(self.isa, size, inner, width), 64) + 64
+
+    def take(self, name: str, count: int) -> None:
+        self.slots[name] = self.total_slots
+        self.total_slots += count
+
+    def sum(self, name: str, width: int) -> None:
+        self.sums[name] = self.parts
+        self.parts += round_up(width * self.form.size, 64)
+
+    @property
+    def own(self) -> int:
+        """Bytes of a thread's own memory before its row table."""
+        return 2 * self.parts
+
+    @property
+    def table(self) -> int:
+        """Bytes of a local row's table."""
+        return 8 * (POINTERS + len(self.pointers))
+
+    def work_bytes(self, batch: int, threads: int, columns: bool) -> int:
+        """Bytes of working memory that are enough for `threads` threads or fewer."""
+        own = self.own + 128
+        if columns:
+            return batch * self.record + threads * (own + batch * self.table) + 64
+        return threads * own + (batch + threads) * (self.record + self.table) + 64
+
+
+def is_row_total(buffer: Buffer) -> bool:
+    """A "total" with one row a sequence (height 0 is one vector for all)."""
+    return buffer.kind == "total" and buffer.height != 0
+
+
+def shape(stage: Product) -> tuple[int, int]:
+    """Return (numbers a product sums over, columns of its result)."""
+    matrix = stage.matrix
+    return (matrix.height, matrix.width) if stage.transposed else (matrix.width, matrix.height)
+
+
+def normalise(loop: Loop) -> Loop:
+    """Let every product write to memory with padded rows: a product into a sequence goes through a scratch row."""
+    stages: list[Product | Map] = []
+    for n, stage in enumerate(loop.stages):
+        if isinstance(stage, Product) and stage.out.kind not in ("state", "scratch"):
+            between = Buffer(f"product {n} {stage.out.name}", "scratch", stage.out.width)
+            stages.append(replace(stage, out=between))
+            body = (Instruction("load", (), between), Instruction("store", (0,), stage.out))
+            stages.append(Map(stage.out.width, body))
+        else:
+            stages.append(stage)
+    return replace(loop, stages=tuple(stages))

@@ -1,0 +1,139 @@
+"""The only file that imports llvmlite: LLVM text to object code, object code to addresses, with the cache between."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from everloop.compiler import cache
+from everloop.compiler.targets.llvm.vector import Isa, best, named
+from everloop.errors import UnsupportedError
+
+try:
+    import llvmlite
+    import llvmlite.binding as binding
+except ImportError:  # pragma: no cover - a platform without wheels
+    binding = None
+
+OPTIMISATION = 2  # of code generation; optimisation passes cost much and gain nothing here
+C_LIBRARY = ("sin", "cos", "erf")
+_lock = threading.RLock()
+
+
+def is_available() -> bool:
+    """Whether llvmlite is installed."""
+    return binding is not None
+
+
+def need() -> Any:
+    """Return llvmlite's binding, or say what to install."""
+    if binding is None:
+        raise UnsupportedError("the target 'llvm' needs llvmlite, which is not installed: pip install llvmlite")
+    return binding
+
+
+@lru_cache(maxsize=1)
+def host() -> Isa:
+    """Return the widest instruction set of this processor."""
+    llvm = need()
+    with _lock:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        arch = llvm.get_process_triple().split("-")[0]
+        arch = {"arm64": "aarch64", "amd64": "x86_64"}.get(arch, arch)
+        features = dict(llvm.get_host_cpu_features()) if arch == "x86_64" else {"neon": True}
+    isa = best(arch, features)
+    if isa is None:
+        raise UnsupportedError(f"the target 'llvm' knows no vector instructions of this processor ({arch})")
+    return isa
+
+
+@lru_cache
+def runs(name: str) -> bool:
+    """Whether this processor has the instruction set `name`; False without llvmlite."""
+    if binding is None or named(name).arch != host().arch:
+        return False
+    features = dict(binding.get_host_cpu_features()) if host().arch == "x86_64" else {"neon": True}
+    return all(features.get(need, False) for need in named(name).needs)
+
+
+def triple(isa: Isa) -> str:
+    """Return the host's triple, or a Linux one of the other architecture."""
+    native: str = need().get_process_triple()
+    return native if isa.arch == host().arch else f"{isa.arch}-unknown-linux-gnu"
+
+
+def module(isa: Isa, functions: str) -> str:
+    """Return the functions as a whole module: declarations, attributes, triple."""
+    declared = [
+        f"declare {kind} @{name}{suffix}({kind})"
+        for name in C_LIBRARY
+        for kind, suffix in (("float", "f"), ("double", ""))
+        if f"@{name}{suffix}(" in functions
+    ]
+    bits = isa.bytes * 8
+    attributes = f'attributes #0 = {{ nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}" }}'
+    return "\n".join([f'target triple = "{triple(isa)}"', *declared, functions, attributes, ""])
+
+
+@lru_cache(maxsize=1)
+def _generator() -> str:
+    """The versions of all that makes code: llvmlite, LLVM, and this folder's own sources."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    version = ".".join(map(str, need().llvm_version_info))
+    return f"{llvmlite.__version__} {version} {hashlib.sha256(sources).hexdigest()}"
+
+
+def object_code(what: str, dtype: str, isa: Isa, text: Callable[[], str]) -> bytes:
+    """Return the object code of `text()`, the module for `what`; from the cache where it is there."""
+    name = cache.key(what, dtype, isa.name, isa.features, triple(isa), _generator()) + ".o"
+    code = cache.read(name)
+    if code is None:
+        code = generate(text(), isa)
+        cache.write(name, code)
+    return code
+
+
+def generate(text: str, isa: Isa) -> bytes:
+    """Compile a module to an object."""
+    llvm = need()
+    with _lock:
+        if isa.arch != host().arch:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+        parsed = llvm.parse_assembly(text)
+        target = llvm.Target.from_triple(triple(isa))
+        machine = target.create_target_machine(
+            cpu="", features=isa.features, opt=OPTIMISATION, reloc="pic", codemodel="small"
+        )
+        return bytes(machine.emit_object(parsed))
+
+
+@lru_cache(maxsize=1)
+def _linker() -> Any:
+    llvm = need()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        opt=OPTIMISATION, codemodel="jitdefault", jit=True
+    )
+    return llvm.create_lljit_compiler(machine)
+
+
+class Library:
+    """Object code in memory; its addresses are good while it lives."""
+
+    _count = 0
+
+    def __init__(self, code: bytes, names: tuple[str, ...]) -> None:
+        llvm = need()
+        host()
+        with _lock:
+            builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+            for name in names:
+                builder.export_symbol(name)
+            Library._count += 1
+            self._tracker = builder.link(_linker(), f"everloop {Library._count}")
+        self.address: dict[str, int] = {name: self._tracker[name] for name in names}

@@ -1,0 +1,282 @@
+"""The element-wise operations as vector code: one table row an operation, polynomials for the functions.
+
+Range reductions and the exponential's polynomials follow the Cephes library (S. Moshier, 1984 to 1992); tanh is
+formed from exp(2x) - 1, which keeps its relative accuracy near zero without a branch.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from everloop.compiler.targets.llvm.emit import Code, literal
+from everloop.compiler.targets.llvm.vector import Isa
+
+
+class Value(NamedTuple):
+    """A vector of floats, or of truth values (i1) when `is_mask`."""
+
+    name: str
+    is_mask: bool = False
+
+
+@dataclass(frozen=True)
+class Format:
+    """The bits of a floating type and the constants of its polynomials."""
+
+    dtype: torch.dtype
+    scalar: str
+    integer: str
+    size: int
+    mantissa: int
+    bias: int
+    suffix: str
+    exponential: tuple[float, ...]  # p: exp(r) = 1 + r + r^2 p(r), highest power first
+    logarithm: int  # terms of the series of atanh
+    lowest: float  # exp(x) is zero below
+    highest: float  # exp(x) is infinite above
+    flat: float  # tanh(x) is one above half of it
+
+    @property
+    def magic(self) -> float:
+        """Adding it to x leaves the nearest integer of x in the low bits."""
+        return 1.5 * 2.0**self.mantissa
+
+
+_EXP32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_EXP64 = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
+FORMATS = {
+    torch.float32: Format(torch.float32, "float", "i32", 4, 23, 127, "f32", _EXP32, 5, -104.0, 89.0, 20.0),
+    torch.float64: Format(torch.float64, "double", "i64", 8, 52, 1023, "f64", _EXP64, 12, -746.0, 710.0, 40.0),
+}
+_LN2_HIGH, _LN2_LOW = {4: 0.693359375, 8: 6.93145751953125e-1}, {4: -2.12194440e-4, 8: 1.42860682030941723212e-6}
+
+
+class Lanes:
+    """Arithmetic on vectors of one format, written into `code`."""
+
+    def __init__(self, code: Code, form: Format, isa: Isa) -> None:
+        self.code, self.form, self.isa = code, form, isa
+        self.count = isa.lanes(form.size)
+        self.vector = f"<{self.count} x {form.scalar}>"
+        self.integers = f"<{self.count} x {form.integer}>"
+        self.masks = f"<{self.count} x i1>"
+
+    # The parts.
+
+    def number(self, value: float) -> str:
+        return f"splat ({self.form.scalar} {literal(value, self.form.dtype)})"
+
+    def whole(self, value: int) -> str:
+        return f"splat ({self.form.integer} {value})"
+
+    def floats(self, value: Value) -> str:
+        return self.pick(value.name, self.number(1), self.number(0)) if value.is_mask else value.name
+
+    def mask(self, value: Value) -> str:
+        return value.name if value.is_mask else self.compare("une", value.name, self.number(0))
+
+    def plain(self, op: str, a: str, b: str) -> str:
+        return self.code(f"{op} {self.vector} {a}, {b}")
+
+    def add(self, a: str, b: str) -> str:
+        return self.plain("fadd", a, b)
+
+    def sub(self, a: str, b: str) -> str:
+        return self.plain("fsub", a, b)
+
+    def mul(self, a: str, b: str) -> str:
+        return self.plain("fmul", a, b)
+
+    def div(self, a: str, b: str) -> str:
+        return self.plain("fdiv", a, b)
+
+    def neg(self, a: str) -> str:
+        return self.code(f"fneg {self.vector} {a}")
+
+    def compare(self, relation: str, a: str, b: str) -> str:
+        return self.code(f"fcmp {relation} {self.vector} {a}, {b}")
+
+    def pick(self, mask: str, a: str, b: str) -> str:
+        return self.code(f"select {self.masks} {mask}, {self.vector} {a}, {self.vector} {b}")
+
+    def intrinsic(self, name: str, *args: str) -> str:
+        operands = ", ".join(f"{self.vector} {a}" for a in args)
+        return self.code(f"call {self.vector} @llvm.{name}.v{self.count}{self.form.suffix}({operands})")
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        return self.intrinsic("fmuladd", a, b, c)
+
+    def integer(self, op: str, a: str, b: str) -> str:
+        return self.code(f"{op} {self.integers} {a}, {b}")
+
+    def bits(self, a: str) -> str:
+        return self.code(f"bitcast {self.vector} {a} to {self.integers}")
+
+    def unbits(self, a: str) -> str:
+        return self.code(f"bitcast {self.integers} {a} to {self.vector}")
+
+    def clamp(self, a: str, low: float, high: float) -> str:
+        """NaN passes, since a comparison with it is false."""
+        a = self.pick(self.compare("ogt", a, self.number(high)), self.number(high), a)
+        return self.pick(self.compare("olt", a, self.number(low)), self.number(low), a)
+
+    def horner(self, x: str, factors: tuple[float, ...]) -> str:
+        value = self.number(factors[0])
+        for factor in factors[1:]:
+            value = self.fma(value, x, self.number(factor))
+        return value
+
+    # The functions.
+
+    def reduce_exp(self, x: str) -> tuple[str, str, str]:
+        """x = n ln 2 + r: returns (bits holding n in the low part, n, exp(r) - 1)."""
+        form = self.form
+        shifted = self.fma(x, self.number(1 / math.log(2)), self.number(form.magic))
+        n = self.sub(shifted, self.number(form.magic))
+        r = self.fma(n, self.number(-_LN2_HIGH[form.size]), x)
+        r = self.fma(n, self.number(-_LN2_LOW[form.size]), r)
+        p = self.horner(r, form.exponential)
+        return self.bits(shifted), n, self.fma(self.mul(r, r), p, r)
+
+    def exp(self, x: str) -> str:
+        form = self.form
+        low, n, p = self.reduce_exp(self.clamp(x, form.lowest, form.highest))
+        p = self.add(p, self.number(1))
+        if self.isa.name == "avx512":
+            kind, full = ("ps", "i16 -1") if form.size == 4 else ("pd", "i8 -1")
+            args = f"{self.vector} {p}, {self.vector} {n}, {self.vector} {p}, {full}, i32 4"
+            return self.code(f"call {self.vector} @llvm.x86.avx512.mask.scalef.{kind}.512({args})")
+        # Two factors, so that neither is out of range where the product is not (or is zero or infinite).
+        whole = self.integer("sub", low, self.whole(_bits(form.magic, form)))
+        half = self.integer("ashr", whole, self.whole(1))
+        for part in (half, self.integer("sub", whole, half)):
+            raised = self.integer("add", part, self.whole(form.bias))
+            p = self.mul(p, self.unbits(self.integer("shl", raised, self.whole(form.mantissa))))
+        return p
+
+    def expm1_within(self, x: str, limit: float) -> str:
+        """exp(x) - 1 for |x| <= limit, a number whose exponential is in range; relative accuracy near zero."""
+        low, _, p = self.reduce_exp(self.clamp(x, -limit, limit))
+        power = self.integer("shl", low, self.whole(self.form.mantissa))
+        one = self.whole(self.form.bias << self.form.mantissa)
+        scale = self.unbits(self.integer("add", power, one))
+        return self.fma(p, scale, self.sub(scale, self.number(1)))
+
+    def tanh(self, x: str) -> str:
+        e = self.expm1_within(self.add(x, x), self.form.flat)
+        return self.div(e, self.add(e, self.number(2)))
+
+    def sigmoid(self, x: str) -> str:
+        return self.div(self.number(1), self.add(self.number(1), self.exp(self.neg(x))))
+
+    def log(self, x: str) -> str:
+        form = self.form
+        normal = 2.0 ** (1 - form.bias)
+        small = self.compare("olt", x, self.number(normal))
+        scaled = self.pick(small, self.mul(x, self.number(2.0**form.mantissa)), x)
+        bits = self.bits(scaled)
+        n = self.integer("sub", bits, self.whole(_bits(math.sqrt(0.5), form)))
+        n = self.integer("ashr", n, self.whole(form.mantissa))
+        shift = self.integer("shl", n, self.whole(form.mantissa))
+        f = self.sub(self.unbits(self.integer("sub", bits, shift)), self.number(1))
+        power = self.code(f"sitofp {self.integers} {n} to {self.vector}")
+        power = self.add(power, self.pick(small, self.number(-form.mantissa), self.number(0)))
+        s = self.div(f, self.add(f, self.number(2)))
+        z = self.mul(s, s)
+        series = self.horner(z, tuple(2 / (2 * k + 1) for k in range(form.logarithm, 0, -1)))
+        # 2 s = f - s f: keeps f exact where x is near one.
+        tail = self.fma(s, self.sub(self.mul(z, series), f), self.mul(power, self.number(_LN2_LOW[form.size])))
+        value = self.fma(power, self.number(_LN2_HIGH[form.size]), self.add(f, tail))
+        value = self.pick(self.compare("oeq", x, self.number(0)), self.number(-math.inf), value)
+        value = self.pick(self.compare("ogt", x, self.number(_largest(form))), x, value)
+        return self.pick(self.compare("uge", x, self.number(0)), self.keep_nan(x, value), self.number(math.nan))
+
+    def log1p(self, x: str) -> str:
+        """log(u) x / (u - 1) with u = 1 + x rounded: the error of u cancels."""
+        one = self.number(1)
+        u = self.add(x, one)
+        value = self.mul(self.log(u), self.div(x, self.sub(u, one)))
+        value = self.pick(self.compare("oeq", u, self.number(math.inf)), u, value)
+        return self.pick(self.compare("oeq", u, one), x, value)
+
+    def expm1(self, x: str) -> str:
+        limit = self.form.highest - 2
+        near = self.expm1_within(x, limit)
+        return self.pick(self.compare("ogt", x, self.number(limit)), self.exp(x), near)
+
+    def keep_nan(self, x: str, value: str) -> str:
+        return self.pick(self.compare("uno", x, x), x, value)
+
+    def sign(self, x: str) -> str:
+        up = self.pick(self.compare("ogt", x, self.number(0)), self.number(1), self.number(0))
+        return self.pick(self.compare("olt", x, self.number(0)), self.number(-1), up)
+
+    def each(self, name: str, x: str) -> str:
+        """Call the C library's function for every lane."""
+        scalar, value = self.form.scalar, "poison"
+        name += "f" if self.form.size == 4 else ""
+        for lane in range(self.count):
+            one = self.code(f"extractelement {self.vector} {x}, i64 {lane}")
+            one = self.code(f"call {scalar} @{name}({scalar} {one})")
+            value = self.code(f"insertelement {self.vector} {value}, {scalar} {one}, i64 {lane}")
+        return value
+
+
+def _bits(number: float, form: Format) -> int:
+    """The bits of a number, as an integer."""
+    code = ("f", "I") if form.size == 4 else ("d", "Q")
+    return int(struct.unpack(code[1], struct.pack(code[0], number))[0])
+
+
+def _largest(form: Format) -> float:
+    return torch.finfo(form.dtype).max
+
+
+Rule = Callable[..., str]  # (lanes, floats...) -> float
+
+FUNCTIONS: dict[str, Rule] = {
+    "add": Lanes.add,
+    "sub": Lanes.sub,
+    "mul": Lanes.mul,
+    "div": Lanes.div,
+    "neg": Lanes.neg,
+    "abs": lambda m, x: m.intrinsic("fabs", x),
+    "sign": Lanes.sign,
+    "floor": lambda m, x: m.intrinsic("floor", x),
+    "sqrt": lambda m, x: m.intrinsic("sqrt", x),
+    "rsqrt": lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x)),
+    "exp": Lanes.exp,
+    "expm1": Lanes.expm1,
+    "log": Lanes.log,
+    "log1p": Lanes.log1p,
+    "sin": lambda m, x: m.each("sin", x),
+    "cos": lambda m, x: m.each("cos", x),
+    "tanh": Lanes.tanh,
+    "sigmoid": Lanes.sigmoid,
+    "erf": lambda m, x: m.each("erf", x),
+    "minimum": lambda m, x, y: m.intrinsic("minimum", x, y),
+    "maximum": lambda m, x, y: m.intrinsic("maximum", x, y),
+}
+RELATIONS = {"less": "olt", "less_equal": "ole", "equal": "oeq"}  # false where a side is NaN
+
+
+def operations() -> frozenset[str]:
+    """Return the names of every element-wise operation."""
+    return frozenset(FUNCTIONS) | frozenset(RELATIONS) | {"where"}
+
+
+def apply(lanes: Lanes, op: str, args: list[Value]) -> Value:
+    """Write the operation `op` and return its value; comparisons give masks, stored as 0 and 1."""
+    if op in FUNCTIONS:
+        return Value(FUNCTIONS[op](lanes, *(lanes.floats(a) for a in args)))
+    if op in RELATIONS:
+        return Value(lanes.compare(RELATIONS[op], *(lanes.floats(a) for a in args)), True)
+    assert op == "where", op
+    condition, yes, no = args
+    return Value(lanes.pick(lanes.mask(condition), lanes.floats(yes), lanes.floats(no)))

@@ -1,0 +1,70 @@
+"""PyTorch's own thread pool: GOMP_parallel of the libgomp that is loaded in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Addresses of the functions that start a team and number its threads; all zero where there is one thread only."""
+
+    parallel: int
+    number: int
+    team: int
+    give_way: int
+    note: str
+
+
+_child_note = ""
+
+
+def _in_child() -> None:
+    """A forked process has the parent's pool in memory, but not its threads."""
+    global _child_note
+    _child_note = "one thread: this process was forked, and the threads of its pool were not"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def _loaded() -> list[str]:
+    """Paths of the libgomp copies mapped into this process, PyTorch's own first."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    fields = (line.split(maxsplit=5) for line in maps.read_text().splitlines())
+    found = dict.fromkeys(f[5] for f in fields if len(f) == 6 and Path(f[5]).name.startswith("libgomp"))
+    home = str(Path(torch.__file__).parent)
+    return sorted(found, key=lambda path: (not path.startswith(home), path))
+
+
+@lru_cache(maxsize=1)
+def _find() -> Pool:
+    give_way = _address(ctypes.CDLL(None), "sched_yield") if sys.platform != "win32" else 0
+    for path in _loaded():
+        library = ctypes.CDLL(path)  # loaded already: this gives the same copy
+        if hasattr(library, "GOMP_parallel"):
+            names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+            parallel, number, team = (_address(library, name) for name in names)
+            return Pool(parallel, number, team, give_way, f"threads of {Path(path).name}")
+    return Pool(0, 0, 0, give_way, "one thread: PyTorch's libgomp is not loaded in this process")
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+
+def pool() -> Pool:
+    """Return the pool that is safe to use now."""
+    if _child_note:
+        return Pool(0, 0, 0, 0, _child_note)
+    return _find()

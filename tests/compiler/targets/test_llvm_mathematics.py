@@ -1,0 +1,77 @@
+"""Every element-wise operation against PyTorch in float64: accuracy, range, infinities and NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop.compiler.loop import Buffer, Instruction, Loop, Map
+from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.targets import llvm
+from tests.compiler.targets.test_llvm_lstm import ISAS
+
+CORE = {name: row for name, row in OPERATIONS.items() if row.core}
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1e-8,
+    -1e-8,
+    1000.0,
+    -1000.0,
+    88.0,
+    -88.0,
+    745.0,
+    -745.0,
+    math.inf,
+    -math.inf,
+    math.nan,
+]
+# Units in the last place that an operation may be off; the others must be exact.
+LOOSE = dict.fromkeys(("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "rsqrt"), 8) | {
+    "sqrt": 1
+}
+
+
+def evaluate(op: str, args: list[Tensor], isa: str) -> Tensor:
+    n = args[0].numel()
+    names = [Buffer(f"x{k}", "vector", n) for k in range(len(args))]
+    body = [Instruction("load", (), b) for b in names]
+    body += [Instruction(op, tuple(range(len(args)))), Instruction("store", (len(args),), Buffer("y", "emit", n))]
+    result = torch.full((1, 1, n), math.nan, dtype=args[0].dtype)
+    buffers = {b.name: x for b, x in zip(names, args, strict=True)} | {"y": result}
+    llvm.compile(Loop((Map(n, tuple(body)),), ()), args[0].dtype, isa)(1, 1, buffers)
+    return result[0, 0]
+
+
+def test_the_table_is_the_compilers() -> None:
+    assert llvm.operations() == CORE.keys()
+
+
+def numbers(op: str, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    arity = CORE[op].arity
+    special = torch.tensor(SPECIAL, dtype=dtype)
+    grid = [g.flatten() for g in torch.meshgrid(*[special] * arity, indexing="ij")]
+    wide = [torch.randn(301, generator=generator, dtype=torch.float64) * 10.0 ** (n % 4 - 2) for n in range(arity * 4)]
+    return [torch.cat([g, *(w.to(dtype) for w in wide[a::arity])]) for a, g in enumerate(grid)]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("op", sorted(CORE))
+def test_operation(op: str, dtype: torch.dtype, isa: str) -> None:
+    args = numbers(op, dtype)
+    got = evaluate(op, args, isa)
+    want = CORE[op].meaning(*(a.double() for a in args)).to(dtype)
+    finite = want.isfinite()
+    torch.testing.assert_close(got[~finite], want[~finite], rtol=0, atol=0, equal_nan=True)
+    tiny, eps = torch.finfo(dtype).tiny, torch.finfo(dtype).eps
+    error = (got[finite] - want[finite]).abs() / (want[finite].abs() + tiny) / eps
+    worst = int(error.argmax())
+    assert error[worst] <= LOOSE.get(op, 0.51), f"{op}{[float(a[finite][worst]) for a in args]} is {got[finite][worst]}"
