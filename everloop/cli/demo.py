@@ -18,7 +18,7 @@ from everloop.data.files import write_atomically
 from everloop.models import LanguageModel, LanguageModelConfig
 from everloop.train import TrainConfig
 
-MODEL = LanguageModelConfig(cell="lstm", hidden=256, layers=1, embedding=64)
+MODEL = LanguageModelConfig(cell="lstm", hidden=384, layers=1, embedding=64, dropout=0.2)
 TRAIN = TrainConfig(steps=2400, batch=32, length=96, lr=6e-3, warmup=50, validate=240)
 PROMPT = "The "
 

@@ -1,0 +1,34 @@
+"""How a step is run: the passes, in their order, from a cell to the loops a target makes kernels of.
+
+trace          a step, called once on symbols          -> Graph
+simplify       the same with less to do                -> Graph
+split          before the loop, and the loop           -> Split
+differentiate  the gradient of one step                -> Gradient
+choose         what is saved, what is computed again   -> Saving
+plan_forward   the loop as stages                      -> Forward
+plan_training  both loops as stages                    -> Training
+Program        all of it for one cell, with kernels, each made when it is first needed
+"""
+
+from everloop.compiler.gradient import differentiate
+from everloop.compiler.hoist import split
+from everloop.compiler.plan import plan_forward
+from everloop.compiler.program import Program
+from everloop.compiler.saving import choose
+from everloop.compiler.simplify import simplify
+from everloop.compiler.trace import trace
+from everloop.compiler.training import plan_training
+
+PASSES = (trace, simplify, split, differentiate, choose, plan_forward, plan_training)
+
+__all__ = [
+    "PASSES",
+    "Program",
+    "choose",
+    "differentiate",
+    "plan_forward",
+    "plan_training",
+    "simplify",
+    "split",
+    "trace",
+]

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler.program import Compile, Program, frozen
+from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
+from everloop.errors import OptionError, UnsupportedError, unknown
+from everloop.layers import captured
+from everloop.layers.sequence import compute
+
+TARGETS = ("eager", "llvm")
+_INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
+_programs: dict[Any, Program | str] = {}
+_chosen: ContextVar[str | None] = ContextVar("target", default=None)
+
+
+@contextmanager
+def using(target: str) -> Iterator[None]:
+    """Run every layer in the block that names no target itself by `target`."""
+    before = _chosen.set(_known(target))
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
+
+
+def _known(target: str) -> str:
+    if target not in TARGETS:
+        raise OptionError(unknown("target", target, TARGETS))
+    return target
 
 
 def run(
@@ -23,10 +54,137 @@ def run(
     reverse: bool = False,
     target: str | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return (output [T, B, n], final states) of `cell` over x [T, B, I]."""
+    """Return (output [T, B, n], final states) of `cell` over x [T, B, I].
+
+    Raises:
+        OptionError: there is no such target.
+        UnsupportedError: the named target cannot run this cell; `target=None` runs `eager` then.
+    """
+    if torch.compiler.is_compiling():
+        return _captured(cell, values, x, state, restart, lengths, reset, reverse, target)
+    target = _chosen.get() if target is None else _known(target)
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(state[0].dtype)
+            return _run(cell, values, x, state, restart, lengths, reset, reverse, target)
+    return _run(cell, values, x, state, restart, lengths, reset, reverse, target)
+
+
+def _run(
+    cell: Cell,
+    values: Values,
+    x: Tensor,
+    state: Sequence[Tensor],
+    restart: Sequence[Tensor | None] | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    target: str | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    held = with_tensors(cell, values)
+    program = "asked for" if target == "eager" else program_of(cell, held, x)
+    if isinstance(program, Program) and x.size(0) and x.size(1):
+        return compute(program, held, x, state, restart, lengths, reset, reverse)
+    if target == "llvm" and isinstance(program, str):
+        raise UnsupportedError(program)
     return eager.run(cell, values, x, state, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
 
 
+def _captured(
+    cell: Cell,
+    values: Values,
+    x: Tensor,
+    state: Sequence[Tensor],
+    restart: Sequence[Tensor | None] | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    target: str | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run inside torch.compile, as one operator."""
+    held = with_tensors(cell, values)
+    groups = (held.fixed, held.rows, held.steps)
+    key = captured.key_of(cell, *(" ".join(group) for group in groups), target, run)
+    x = x.to(state[0].dtype)
+    origin = [] if restart is None else [s.new_zeros(s.shape[-1]) if r is None else r
+                                         for r, s in zip(restart, state, strict=True)]  # fmt: skip
+    y, *final = captured.sequence(
+        key, x, *(list(group.values()) for group in groups), list(state), origin, lengths, reset, reverse
+    )
+    return y, tuple(final)
+
+
+def why(cell: Cell, values: Values, x: Tensor) -> str:
+    """Return why `eager` runs this cell over this input; "" where the compiled target does."""
+    found = program_of(cell, with_tensors(cell, values), x)
+    return found if isinstance(found, str) else ""
+
+
+def explain(cell: Cell, values: Values, x: Tensor) -> str:
+    """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
+    found = program_of(cell, with_tensors(cell, values), x)
+    if isinstance(found, str):
+        return f"target eager, because {found}"
+    kernel = found.inference().kernel
+    note = getattr(kernel, "threads_note", "")
+    return f"target llvm, {getattr(kernel, 'isa', '')}, {x.dtype}; threads: {note}\n\n{plan_text(found.split)}"
+
+
+def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:
+    """Return the compiled program of a cell, or why there is none."""
+    key = (
+        x.dtype,
+        x.device.type,
+        picture(cell),
+        *((name, v.shape) for name, v in values.fixed.items()),
+        *((name, v.shape[-1], v.dtype) for name, v in values.rows.items()),
+        *((name, v.shape[-1], v.dtype) for name, v in values.steps.items()),
+    )
+    found = _programs.get(key)
+    if found is None:
+        found = _programs[key] = _new_program(cell, values, x)
+    return found
+
+
+def with_tensors(cell: Cell, values: Values) -> Values:
+    """Return `values` with the cell's buffers, which a step may read too."""
+    if not _has_buffers(cell):
+        return values
+    missing = {n: b for n, b in cell.named_buffers() if n not in values.fixed}
+    return Values({**values.fixed, **missing}, values.rows, values.steps) if missing else values
+
+
+def _has_buffers(module: nn.Module) -> bool:
+    return bool(module._buffers) or any(_has_buffers(m) for m in module._modules.values() if m is not None)
+
+
+def picture(module: nn.Module) -> tuple[Any, ...]:
+    """Return what a step may depend on besides tensors, hashable."""
+    own = module.__dict__
+    return (
+        module.__class__,
+        *((k, frozen(v)) for k, v in own.items() if k not in _INTERNAL),
+        *((k, picture(m)) for k, m in own["_modules"].items() if m is not None),
+    )
+
+
+def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return f"the target llvm runs float32 and float64 on a processor; got {x.dtype} on {x.device.type}"
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is not installed, so there is no target llvm"
+    try:
+        return Program.of(cell, values, x.dtype, _llvm())
+    except UnsupportedError as error:
+        return str(error)
+
+
+def _llvm() -> Compile:
+    from everloop.compiler.targets import llvm  # only where llvmlite is installed
+
+    return llvm.compile
+
+
 def compiles(cell: Cell, x: Tensor) -> bool:
-    """Whether a compiled target runs `cell` on inputs like x (device, dtype, autocast); `run` takes `eager` if not."""
-    return False
+    """Return whether the compiled target runs this cell over x."""
+    return not why(cell, Values(dict(cell.named_parameters())), x)

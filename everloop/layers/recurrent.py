@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from everloop.cell import Cell
 from everloop.errors import OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.explanation import explanation
 from everloop.layers.regularise import Wrapper
 from everloop.layers.sequences import (
     checked_input,
@@ -132,6 +133,10 @@ class Recurrent(nn.Module):
         time = 1 if x_t.dim() == 2 and self.batch_first else 0
         y, after = self(x_t.unsqueeze(time), state)
         return y.squeeze(time), after
+
+    def explain(self) -> str:
+        """Return which target runs each cell, what it takes out of the loop, fuses and saves, and why."""
+        return explanation(self.cell, target=self.target)
 
     def _run(self, x: Tensor, state: Any, lengths: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
         checked_input("Recurrent", x, self.input_size, next(self.parameters()).dtype)

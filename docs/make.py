@@ -1,0 +1,188 @@
+"""Writes docs/compiler.md, and the list of operations into docs/your-own-cell.md: `python docs/make.py`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from everloop import cells
+from everloop.cli.show import example, show
+from everloop.compiler.equations import text
+from everloop.compiler.hoist import split
+from everloop.compiler.plan import plan_forward
+from everloop.compiler.report import after_text, hoisted, loop_text, saved_text
+from everloop.compiler.simplify import simplify
+from everloop.compiler.symbol import Symbol
+from everloop.compiler.targets import llvm
+from everloop.compiler.trace import trace
+from everloop.compiler.training import plan_training
+
+HERE = Path(__file__).parent
+START, END = "<!-- operations: made by docs/make.py -->", "<!-- end of operations -->"
+CELL = "reset-before-gru"
+
+PAGE = """\
+# The compiler, followed through one cell
+
+This page is printed by the compiler itself (`python docs/make.py`); a test holds that it is up to date. The cell is the
+gated recurrent unit with the reset before the product, with 3 inputs and 4 units. The same for any cell, yours
+included: `everloop show CELL --stage equations|graph|gradient|plan|llvm`.
+
+A step is ordinary PyTorch. The passes turn it into one native function for a whole sequence and one for its gradient:
+
+| pass | file | makes of it |
+|---|---|---|
+| trace | `trace.py`, `symbol.py`, `functions.py`, `features.py` | a graph: what one step computes |
+| simplify | `simplify.py`, `rules.py` | a graph that does less, with what needs no state gathered |
+| hoist | `hoist.py`, `prelude.py` | what runs before the loop, and the loop |
+| gradient | `gradient.py` | the gradient of one step, a graph again |
+| saving | `saving.py` | which values the forward loop keeps: a minimum cut |
+| schedule | `placing.py`, `schedule.py` | stages: products, and maps between them |
+| plan | `plan.py`, `training.py` | both loops, and the products that are left for afterwards |
+| target | `targets/llvm/` | one native function a loop |
+
+## Trace
+
+`step` is called once with symbols in place of tensors. `h[t-1]` is the state of the step before.
+
+```
+{equations}
+```
+
+As LaTeX (`--form latex`), for a paper or a notebook:
+
+```latex
+{latex}
+```
+
+## Simplify
+
+Nothing is left to do in this cell. In a textbook's minimal gated unit, `W_f [h, x]` is split, and the parts that
+multiply x become one product outside the loop. Before:
+
+```
+{unit}
+```
+
+After:
+
+```
+{simple}
+```
+
+## Hoist
+
+What depends on no state leaves the loop and runs once for all steps, as one large product by PyTorch:
+
+```
+{hoisted}
+```
+
+## The forward loop
+
+What is left, as stages. A product multiplies rows by a matrix; a map does everything else in one pass over the
+features. `h` is the state, `h[t]` its whole sequence, the output.
+
+```
+{forward}
+```
+
+## The gradient of a step
+
+From the results back, one rule an operation. `d(h)` on the right is the gradient that arrives from the step behind,
+`d(h[t])` the one from the output. A matrix has no gradient here: `left` and `right` are kept for every step, and one
+product over all steps after the loop gives it.
+
+```
+{gradient}
+```
+
+## What is saved
+
+The gradient needs values of the forward loop. To save one costs memory, to compute it again costs time, and products
+are never computed again: a minimum cut finds the cheapest set. Saved values move into the memory of the sequence they
+were computed from, where nobody else needs it.
+
+```
+{saved}
+```
+
+## The gradient loop
+
+```
+{backward}
+```
+
+After it, once for all steps:
+
+```
+{after}
+```
+
+## The machine's text
+
+The loop becomes LLVM text, and llvmlite turns that into a function of this processor. The first lines of the last map,
+for AVX2:
+
+```llvm
+{llvm}
+```
+"""
+
+
+def page() -> str:
+    """Return docs/compiler.md."""
+    cell = example(cells.named(CELL))
+    parts = split(simplify(trace(cell, dict(cell.named_parameters()), names=True)))
+    training = plan_training(parts, frozenset(parts.cuts))
+    unit = example(cells.MinimalGatedUnit)
+    graph = trace(unit, dict(unit.named_parameters()), names=True)
+    machine = llvm.ir(plan_forward(parts).loop, torch.float32, "avx2")
+    last = machine[machine.index("define internal void @map_3(") :].splitlines()[:24]
+    return PAGE.format(
+        equations=show(CELL),
+        latex=show(CELL, form="latex"),
+        unit=text(graph),
+        simple=text(simplify(graph)),
+        hoisted=hoisted(parts),
+        forward=loop_text(plan_forward(parts).loop),
+        gradient=show(CELL, "gradient"),
+        saved=saved_text(training),
+        backward=loop_text(training.gradient),
+        after=after_text(training),
+        llvm="\n".join(last),
+    )
+
+
+def operations() -> str:
+    """Return the functions a step may call, as Markdown."""
+    hidden = re.compile("r?(add|sub|mul|div|truediv|pow|matmul|and|or|xor)|getitem|t|pos|invert")
+    shown = {"add", "sub", "mul", "div", "pow", "matmul"}
+    names = sorted(n for n in Symbol.handlers if n in shown or not hidden.fullmatch(n))
+    lines = [
+        "By name, as functions of `torch` or `torch.nn.functional` and as methods, where PyTorch has them; along",
+        "features (`dim=-1`) where they reduce, split or join:",
+        "",
+        ", ".join(f"`{n}`" for n in names) + ".",
+        "",
+        "Besides: the operators `+ - * / ** @ < <= > >= == != & | ~`, slices such as `a[..., 2:5]`, the queries",
+        "`shape`, `size`, `dim`, `dtype`, and any PyTorch function at all of parameters and constants alone, which",
+        "runs before the loop.",
+    ]
+    return "\n".join(lines)
+
+
+def with_operations(page: str) -> str:
+    """Return docs/your-own-cell.md with the list of operations between its marks."""
+    if START not in page:
+        page = page.replace("@@OPERATIONS@@", f"{START}\n{END}")
+    head, _, rest = page.partition(START)
+    return f"{head}{START}\n{operations()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    (HERE / "compiler.md").write_text(page(), encoding="utf-8")
+    own = HERE / "your-own-cell.md"
+    own.write_text(with_operations(own.read_text(encoding="utf-8")), encoding="utf-8")

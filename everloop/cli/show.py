@@ -1,0 +1,102 @@
+"""`everloop show CELL`: a cell as equations, and at each stage of the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from everloop.cell import Cell
+from everloop.cells import named
+from everloop.cli.options import parse, write
+from everloop.compiler.equations import FORMS, text
+from everloop.compiler.gradient import differentiate
+from everloop.compiler.hoist import split
+from everloop.compiler.ir import Graph
+from everloop.compiler.plan import exposed, plan_forward
+from everloop.compiler.report import plan_text
+from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.targets import llvm
+from everloop.compiler.trace import trace
+from everloop.errors import OptionError, unknown
+
+Stage = Literal["equations", "graph", "gradient", "plan", "llvm"]
+Form = Literal["text", "latex", "markdown"]
+STAGES = ("equations", "graph", "gradient", "plan", "llvm")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `everloop show` can be told."""
+
+    cell: Annotated[str, tyro.conf.Positional]
+    """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""
+    stage: Stage = "equations"
+    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; llvm: the kernel."""
+    form: Form = "text"
+    """How equations are written."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop show`."""
+    given = parse(Options, args, command="show", description="Print a cell as equations or at a stage of the compiler.")
+    write(show(given.cell, given.stage, given.form) + "\n")
+    return 0
+
+
+def show(cell: str, stage: str = "equations", form: str = "text") -> str:
+    """Return a cell at one stage of the compiler.
+
+    Args:
+        cell: a name of the library or file.py:Class.
+        stage: equations, graph, gradient, plan or llvm.
+        form: text, latex or markdown, for equations, graph and gradient.
+
+    Raises:
+        OptionError: an argument is unknown.
+        UnsupportedError: the compiler cannot read the step; the message names the operation and its line.
+    """
+    if stage not in STAGES:
+        raise OptionError(unknown("stage", stage, STAGES))
+    if form not in FORMS:
+        raise OptionError(unknown("form", form, FORMS))
+    return show_cell(example(named(cell)), stage, form)
+
+
+def example(kind: type[Cell]) -> Cell:
+    """Return a small cell of a class: 3 inputs, 4 units, 2 of every other size."""
+    letters = {letter for p in kind.params.values() for size in p.shape for letter in size.letters}
+    letters |= {letter for s in kind.states.values() for letter in s.size.letters}
+    sizes: dict[str, Any] = dict.fromkeys(sorted(letters - {"input_size", "hidden_size"}), 2)
+    return kind(3, 4, **sizes)
+
+
+def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
+    """Return one cell at one stage; arguments as in `show`."""
+    tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    graph = trace(cell, tensors, dtype=torch.float32, names=True)
+    write_graph = FORMS[form]
+    if stage == "equations":
+        return write_graph(graph)
+    simple = simplify(graph)
+    if stage == "graph":
+        return write_graph(simple)
+    parts = split(simple)
+    if stage == "gradient":
+        return _gradient(differentiate(parts.loop, exposed(parts), frozenset(parts.cuts)), form)
+    if stage == "plan":
+        return plan_text(parts)
+    return llvm.compile(plan_forward(parts).loop, torch.float32).ir
+
+
+def _gradient(gradient: Any, form: str) -> str:
+    graph: Graph = gradient.graph
+    whole = dict(graph.outputs)
+    for matrix, pairs in gradient.pairs.items():
+        for k, (left, right) in enumerate(pairs):
+            whole |= {f"left {k} of {matrix}": left, f"right {k} of {matrix}": right}
+    simple = simplify(Graph(whole, gradient.forward.names), is_source=lambda v: v.op == "input", passes=LOCAL)
+    return text(simple) if form == "text" else FORMS[form](simple)

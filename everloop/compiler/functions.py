@@ -1,0 +1,264 @@
+"""What PyTorch's functions do to symbols: each in terms of the operations of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from everloop.compiler.ir import Type, Value
+from everloop.compiler.symbol import Batch, Symbol, unsupported
+
+Number = float | int | bool
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def known(*names: str) -> Callable[[Handler], Handler]:
+    """Register the meaning of PyTorch functions, methods and operators by name."""
+
+    def register(function: Handler) -> Handler:
+        for name in names:
+            assert name not in Symbol.handlers, name
+            Symbol.handlers[name] = function
+        return function
+
+    return register
+
+
+def value_of(thing: Any, like: Symbol) -> Value:
+    """Return a symbol, number or tensor as a value of the graph of `like`."""
+    builder = like.builder
+    if isinstance(thing, Symbol):
+        return thing.value
+    if isinstance(thing, Number):
+        return builder.constant(float(thing))
+    if isinstance(thing, torch.Tensor):
+        if thing.requires_grad:
+            raise unsupported("a tensor with a gradient that is no parameter of the cell")
+        return builder.make("input", data=("taken", thing), type=Type(tuple(thing.shape)))
+    raise unsupported(f"a {type(thing).__name__} here")
+
+
+def elementwise(op: str, *things: Any, mask: bool = False) -> Symbol:
+    """Return `op` of symbols, numbers and tensors, with PyTorch's broadcasting."""
+    like = next(t for t in things if isinstance(t, Symbol))
+    flat = any(isinstance(t, Symbol) and t.is_flat for t in things)
+    if flat and not all((isinstance(t, Symbol) and t.is_flat) or isinstance(t, Number) for t in things):
+        raise unsupported("mixing a row that was reduced with keepdim=False and one that was not")
+    values = [value_of(t, like) for t in things]
+    if any(v.type.rows for v in values):
+        values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:]))
+                  if v.type.kind == "matrix" and v.type.shape[0] == 1 else v for v in values]  # fmt: skip
+    return like.like(like.builder.make(op, *values), mask=mask, flat=flat)
+
+
+def _first_row(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix[0]
+
+
+def of(op: str) -> Callable[..., Symbol]:
+    """Return the handler of an element-wise operation with numbers as results."""
+    return lambda *things: elementwise(op, *things)
+
+
+for _names, _op in {
+    ("mul", "multiply", "rmul"): "mul", ("neg", "negative"): "neg", ("abs", "absolute"): "abs",
+    ("sign", "sgn"): "sign", ("floor",): "floor", ("sqrt",): "sqrt", ("rsqrt",): "rsqrt",
+    ("exp",): "exp", ("expm1",): "expm1", ("log",): "log", ("log1p",): "log1p", ("sin",): "sin", ("cos",): "cos",
+    ("tanh",): "tanh", ("sigmoid", "expit", "special_expit"): "sigmoid", ("erf", "special_erf"): "erf",
+    ("minimum", "fmin"): "minimum", ("maximum", "fmax"): "maximum", ("detach",): "stop",
+}.items():  # fmt: skip
+    known(*(n for n in _names if n not in ("fmin", "fmax")))(of(_op))
+
+
+@known("add")
+def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
+    return elementwise("add", a, b if alpha == 1 else elementwise("mul", b, alpha))
+
+
+@known("sub", "subtract")
+def sub(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
+    return elementwise("sub", a, b if alpha == 1 else elementwise("mul", b, alpha))
+
+
+known("radd")(lambda a, b: elementwise("add", b, a))
+known("rsub")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
+known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
+known("reciprocal")(lambda a: elementwise("div", 1.0, a))
+known("square")(lambda a: elementwise("mul", a, a))
+known("pos", "positive", "clone", "contiguous")(lambda a: a)
+known("relu")(lambda a, inplace=False: elementwise("relu", a))
+known("addcmul")(lambda a, b, c, *, value=1: add(a, elementwise("mul", b, c), alpha=value))
+known("lerp")(lambda a, b, w: add(a, elementwise("mul", w, sub(b, a))))
+
+
+@known("div", "divide", "true_divide", "truediv")
+def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Symbol:
+    if rounding_mode not in (None, "floor"):
+        raise unsupported(f"div with rounding_mode={rounding_mode!r}")
+    result = elementwise("div", a, b)
+    return elementwise("floor", result) if rounding_mode else result
+
+
+@known("pow", "power")
+def power(a: Any, b: Any) -> Symbol:
+    if isinstance(b, Number):
+        if b == 0.5:
+            return elementwise("sqrt", a)
+        if b == int(b) and 1 <= abs(b) <= 8:
+            result = a
+            for _ in range(int(abs(b)) - 1):
+                result = elementwise("mul", result, a)
+            return result if b > 0 else elementwise("div", 1.0, result)
+    return elementwise("power", a, b)
+
+
+known("rpow")(lambda a, b: power(b, a))
+
+
+# comparisons and masks: numbers 0 and 1
+known("lt", "less")(lambda a, b: elementwise("less", a, b, mask=True))
+known("le", "less_equal")(lambda a, b: elementwise("less_equal", a, b, mask=True))
+known("gt", "greater")(lambda a, b: elementwise("less", b, a, mask=True))
+known("ge", "greater_equal")(lambda a, b: elementwise("less_equal", b, a, mask=True))
+known("eq")(lambda a, b: elementwise("equal", a, b, mask=True))
+known("ne", "not_equal")(lambda a, b: elementwise("sub", 1.0, elementwise("equal", a, b), mask=True))
+known("isnan")(lambda a: elementwise("sub", 1.0, elementwise("equal", a, a), mask=True))
+
+
+def _mask(a: Any) -> Any:
+    if isinstance(a, Symbol) and not a.is_mask:
+        raise unsupported("a logical operation on numbers; compare them first")
+    return a
+
+
+known("logical_not", "invert", "bitwise_not")(lambda a: elementwise("sub", 1.0, _mask(a), mask=True))
+known("logical_and", "and", "bitwise_and", "rand")(lambda a, b: elementwise("mul", _mask(a), _mask(b), mask=True))
+known("logical_or", "or", "bitwise_or", "ror")(lambda a, b: elementwise("maximum", _mask(a), _mask(b), mask=True))
+known("logical_xor", "xor", "bitwise_xor")(lambda a, b: elementwise("abs", sub(_mask(a), _mask(b)), mask=True))
+
+
+@known("where")
+def where(mask: Any, a: Any, b: Any) -> Symbol:
+    return elementwise("where", mask, a, b)
+
+
+@known("masked_fill")
+def masked_fill(a: Symbol, mask: Any, value: Any) -> Symbol:
+    return where(mask, value, a)
+
+
+@known("clamp", "clip")
+def clamp(a: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002 - torch's names
+    if isinstance(min, Number | None) and isinstance(max, Number | None):
+        a = a if min is None else elementwise("at_least", a, min)
+        return a if max is None else elementwise("at_most", a, max)
+    a = a if min is None else where(elementwise("less", a, min), min, a)
+    return a if max is None else where(elementwise("less", max, a), max, a)
+
+
+known("clamp_min")(lambda a, min: clamp(a, min=min))  # noqa: A006
+known("clamp_max")(lambda a, max: clamp(a, max=max))  # noqa: A006
+
+
+# types
+@known("to", "type")
+def to(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
+    for wanted in [*args, *kwargs.values()]:
+        dtype = wanted.dtype if isinstance(wanted, Symbol | torch.Tensor) else wanted
+        if isinstance(dtype, torch.dtype) and dtype != a.float_dtype:
+            if dtype == torch.bool:
+                return elementwise("sub", 1.0, elementwise("equal", a, 0.0), mask=True)
+            raise unsupported(f"a change of dtype to {dtype} (the loop computes in {a.float_dtype})")
+    return a.like(a.value, flat=a.is_flat)
+
+
+known("type_as", "expand_as")(lambda a, other: to(a, other))
+known("float")(lambda a: to(a, torch.float32))
+known("double")(lambda a: to(a, torch.float64))
+known("bool")(lambda a: to(a, torch.bool))
+
+
+# new values
+def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
+    shape = tuple(a.shape if shape is None else shape)
+    rows = any(isinstance(n, Batch) for n in shape)
+    if rows and not isinstance(shape[0], Batch):
+        raise unsupported(f"a tensor of shape {shape}")
+    shape = tuple(n for n in shape if not isinstance(n, Batch)) or (1,)
+    return a.like(a.builder.constant(number, Type(shape, rows)), flat=a.is_flat)
+
+
+def _sizes(sizes: tuple[Any, ...]) -> Any:
+    return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
+
+
+known("zeros_like")(lambda a, **_: _filled(a, 0.0))
+known("ones_like")(lambda a, **_: _filled(a, 1.0))
+known("full_like")(lambda a, fill_value, **_: _filled(a, float(fill_value)))
+known("new_zeros")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
+known("new_ones")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
+known("new_full")(lambda a, size, fill_value, **_: _filled(a, float(fill_value), size))
+
+
+# activations made of others
+@known("leaky_relu")
+def leaky_relu(a: Symbol, negative_slope: float = 0.01, inplace: bool = False) -> Symbol:
+    return where(elementwise("less", 0.0, a), a, elementwise("mul", a, negative_slope))
+
+
+@known("prelu")
+def prelu(a: Symbol, weight: Any) -> Symbol:
+    return where(elementwise("less", 0.0, a), a, elementwise("mul", weight, a))
+
+
+@known("elu")
+def elu(a: Symbol, alpha: float = 1.0, inplace: bool = False) -> Symbol:
+    negative = elementwise("expm1", elementwise("at_most", a, 0.0))
+    return where(elementwise("less", 0.0, a), a, elementwise("mul", alpha, negative))
+
+
+@known("selu")
+def selu(a: Symbol, inplace: bool = False) -> Symbol:
+    return elementwise("mul", 1.0507009873554804934193349852946, elu(a, 1.6732632423543772848170429916717))
+
+
+@known("gelu")
+def gelu(a: Symbol, approximate: str = "none") -> Symbol:
+    half = elementwise("mul", 0.5, a)
+    if approximate == "tanh":
+        cubed = elementwise("mul", 0.044715, power(a, 3))
+        inside = elementwise("tanh", elementwise("mul", math.sqrt(2 / math.pi), add(a, cubed)))
+    else:
+        inside = elementwise("erf", elementwise("mul", math.sqrt(0.5), a))
+    return elementwise("mul", half, add(inside, 1.0))
+
+
+@known("softplus")
+def softplus(a: Symbol, beta: float = 1.0, threshold: float = 20.0) -> Symbol:
+    scaled = a if beta == 1 else elementwise("mul", a, beta)
+    soft = elementwise("log1p", elementwise("exp", elementwise("at_most", scaled, threshold)))
+    return where(elementwise("less", threshold, scaled), a, soft if beta == 1 else elementwise("div", soft, beta))
+
+
+@known("hardtanh")
+def hardtanh(a: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Symbol:
+    low = elementwise("less_equal", a, min_val)
+    return where(low, min_val, where(elementwise("less_equal", max_val, a), max_val, a))
+
+
+known("relu6")(lambda a, inplace=False: hardtanh(a, 0.0, 6.0))
+known("hardsigmoid")(lambda a, inplace=False: elementwise("div", hardtanh(add(a, 3.0), 0.0, 6.0), 6.0))
+known("hardswish")(lambda a, inplace=False: elementwise("mul", a, Symbol.handlers["hardsigmoid"](a)))
+known("silu")(lambda a, inplace=False: elementwise("mul", a, elementwise("sigmoid", a)))
+known("mish")(lambda a, inplace=False: elementwise("mul", a, elementwise("tanh", softplus(a))))
+known("softsign")(lambda a: elementwise("div", a, add(elementwise("abs", a), 1.0)))
+known("tanhshrink")(lambda a: sub(a, elementwise("tanh", a)))
+
+
+@known("logsigmoid", "log_sigmoid")
+def log_sigmoid(a: Symbol) -> Symbol:
+    tail = elementwise("log1p", elementwise("exp", elementwise("neg", elementwise("abs", a))))
+    return sub(elementwise("minimum", a, 0.0), tail)

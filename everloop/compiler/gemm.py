@@ -1,0 +1,106 @@
+"""The large products outside the loop, with gradients of every order.
+
+They run in the library's own kernel (targets/llvm/large.py). Measured beside it in float32 and float64, on one thread
+and on two: PyTorch's products call MKL, which on processors of other makers reaches half of what the kernel does, and
+oneDNN (float32 only) stays up to 40 % behind where two threads share a product or time is summed over. What the kernel
+does not take goes to PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop.compiler.pages import fresh
+from everloop.compiler.targets.llvm.machine import host, is_available
+from everloop.compiler.targets.llvm.matrices import Products, products
+
+LARGE = 1 << 18  # multiplications from which the kernel is quicker than PyTorch, its call of 5 µs included
+ROWS = 4  # a matrix that meets fewer rows is packed in vain
+_KINDS = (Tensor, nn.Parameter)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight.T + bias, as torch.nn.functional.linear, with gradients of every order."""
+    if not _takes(x, weight, bias):
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
+    return _linear(x, weight, bias)
+
+
+def matmul(x: Tensor, matrix: Tensor) -> Tensor:
+    """Return x @ matrix."""
+    return linear(x, matrix.mT)
+
+
+def over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
+    left, right = _flat(left), _flat(right)
+    return linear(left.T, right.T)
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether the kernel is for x @ weight.T + bias; errors are left to PyTorch."""
+    multiplications = x.numel() * weight.shape[0]
+    return (
+        multiplications >= max(LARGE, 1)
+        and multiplications >= ROWS * weight.numel()
+        and x.dtype in (torch.float32, torch.float64)
+        and all(t is None or (type(t) in _KINDS and t.dtype == x.dtype and t.device.type == "cpu")
+                for t in (x, weight, bias))
+        and weight.shape[1:] == x.shape[-1:]
+        and (bias is None or bias.shape == weight.shape[:1])
+        and _has_kernel()
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _has_kernel() -> bool:
+    return is_available() and host().arch == "x86_64"  # what it was measured on
+
+
+def _kernel(like: Tensor) -> Products:
+    return products(like.dtype)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows = _flat(x)
+    out = fresh((len(rows), len(weight)), x.dtype)
+    _kernel(x)(out, rows, weight.T, None if bias is None else bias.contiguous())
+    return out.view(*x.shape[:-1], len(weight))
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        by_x = matmul(grad, weight) if needs_x else None
+        if needs_weight and needs_bias and not torch.is_grad_enabled():
+            return by_x, *_of_weight_and_bias(_flat(grad), _flat(x))
+        return by_x, over_rows(grad, x) if needs_weight else None, _flat(grad).sum(0) if needs_bias else None
+
+
+def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return grad.T @ x and grad.sum(0), reading grad once."""
+    if grad.stride(1) != 1 or not _takes(grad.T, x.T):
+        return over_rows(grad, x), grad.sum(0)
+    product, sums = fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
+    _kernel(x)(product, grad.T, x, None, sums)
+    return product, sums

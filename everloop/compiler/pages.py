@@ -1,0 +1,38 @@
+"""Fresh memory for large results, on huge pages where the system has them: small ones cost more than the arithmetic."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HUGE = 2 << 20  # bytes of a huge page on the common processors
+LEAST = 4 << 20  # bytes from which asking pays
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return memory with anything in it."""
+    result = torch.empty(shape, dtype=dtype)
+    size = result.numel() * result.element_size()
+    if size >= LEAST:
+        advise = _advise()
+        if advise is not None:
+            begin = -(-result.data_ptr() // HUGE) * HUGE
+            end = (result.data_ptr() + size) // HUGE * HUGE
+            advise(begin, end - begin, mmap.MADV_HUGEPAGE)  # only advice: what it returns does not matter
+    return result
+
+
+@lru_cache(maxsize=1)
+def _advise() -> Any:
+    if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function

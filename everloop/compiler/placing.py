@@ -1,0 +1,220 @@
+"""Sixth pass, first half: which values of a step need memory, and at which moment each is there."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from everloop.compiler.ir import Value, walk
+from everloop.compiler.loop import Buffer
+from everloop.compiler.rewrite import users
+from everloop.compiler.saving import AGAIN
+
+Place = tuple[Buffer, int]  # a buffer and the first feature
+Slot = tuple[int, int]  # a Map: its moment and its width
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a value must end up. `source` is where it is read instead of where it was placed."""
+
+    value: Value
+    buffer: Buffer
+    offset: int = 0
+    source: Place | None = None
+
+
+def parts(store: Store) -> list[Store]:
+    """Return the stores of the parts of a concatenation."""
+    if store.value.op == "constant" and store.value.number == 0 and store.buffer.kind == "total":
+        return []
+    if store.value.op != "cat" or store.source:
+        return [store]
+    found, at = [], store.offset
+    for part in store.value.args:
+        found += parts(Store(part, store.buffer, at))
+        at += part.width
+    return found
+
+
+class Placing:
+    """Places every product, every sum over features, every row a product reads, and every value that two maps share.
+
+    Everything else is computed where it is read. Stages have moments: what a stage reads from a buffer was
+    written by a stage of an earlier moment, and at one moment products run before maps.
+    """
+
+    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Place]) -> None:
+        given = list(stores)
+        self.holds = {s.value: (s.buffer, s.offset) for s in given if s.buffer.kind == "emit"}
+        self.stores = [part for store in given for part in parts(store)]
+        self.holds |= {s.value: (s.buffer, s.offset) for s in self.stores if s.buffer.kind == "emit"}
+        self.places: dict[Value, Place] = dict(leaves)
+        self.leaves = set(leaves)
+        self.values = list(walk(s.value for s in given))
+        self.readers = users(s.value for s in given)
+        self.known: dict[Value, int] = {}
+        self.scratches = 0
+        for value in self.values:
+            self._place_what_it_reads(value)
+        self._place_what_is_shared()
+
+    def scratch(self, width: int) -> Buffer:
+        self.scratches += 1
+        return Buffer(f"scratch {self.scratches}", "scratch", width)
+
+    # What is placed
+    def _place_what_it_reads(self, value: Value) -> None:
+        if value.kind == "product":
+            self.place(value.args[0], whole=True)
+        if value.kind in ("product", "reduce"):
+            self.places.setdefault(value, (self.scratch(value.width), 0))
+        for arg in value.args:
+            if value.op == "slice" or (arg.op == "cat" and value.op != "cat"):
+                self.place(arg)
+            elif arg.width == 1 and value.kind == "map" and self._is_spread(arg):
+                if self.located(arg) or arg.op == "slice":
+                    self.place(arg, whole=True)
+                elif not self._is_light(arg):
+                    self.place(arg)
+
+    def _is_spread(self, value: Value) -> bool:
+        """Whether a value of one feature is read by values of more."""
+        return any(r.kind == "map" and (r.width > 1 or self._is_spread(r)) for r in self.readers[value])
+
+    def _is_light(self, value: Value) -> bool:
+        """Whether a value of one feature is simply computed again by each reader."""
+        if self.located(value) or value.op == "constant":
+            return True
+        return value.kind == "map" and value.op not in AGAIN and all(map(self._is_light, value.args))
+
+    def located(self, value: Value) -> Place | None:
+        """Return where a value can be read, if it is in a buffer."""
+        if value in self.places:
+            return self.places[value]
+        if value.op == "slice":
+            found = self.located(value.args[0])
+            return (found[0], found[1] + value.data[0]) if found else None
+        return None
+
+    def place(self, value: Value, *, whole: bool = False) -> None:
+        """Give a value a buffer; `whole` if it must fill the buffer from its first feature on."""
+        place = self.located(value)
+        if place and (not whole or _fills(place, value)):
+            return
+        held = self.holds.get(value)
+        if held is None or (whole and not _fills(held, value)):
+            held = (self.scratch(value.width), 0)
+            self.stores += parts(Store(value, held[0], 0, source=place))
+        elif place:
+            copied = Store(value, *held)
+            self.stores = [replace(s, source=place) if s == copied else s for s in self.stores]
+        self.places[value] = held
+        self.leaves.discard(value)
+        self.known = {}
+
+    def _place_what_is_shared(self) -> None:
+        """Place what two maps would compute, unless it is nearly free; the last such value first."""
+        for _ in self.values:
+            demands: dict[Value, set[Slot]] = defaultdict(set)
+            for slot, (stores, sums) in self.maps().items():
+                for value in [*(s.value for s in stores if not s.source), *(v.args[0] for v in sums)]:
+                    self.demand(value, slot, demands)
+            shared = [v for v in self.values if len(demands[v]) > 1 and v.kind == "map" and self._is_dear(v)]
+            if not shared:
+                return
+            self.place(shared[-1])
+
+    def demand(self, value: Value, slot: Slot, demands: dict[Value, set[Slot]]) -> None:
+        """Note in `demands` what the map at `slot` computes or loads for `value`."""
+        if slot in demands[value] or value.op == "constant":
+            return
+        demands[value].add(slot)
+        if not self.is_loaded(value, slot):
+            for arg in value.args:
+                self.demand(arg, slot, demands)
+
+    def is_loaded(self, value: Value, slot: Slot) -> bool:
+        """Whether the map at `slot` reads `value` from a buffer."""
+        return self.located(value) is not None and not self._is_made_at(value, slot)
+
+    def _is_made_at(self, value: Value, slot: Slot) -> bool:
+        placed = value in self.places and value not in self.leaves and value.kind == "map"
+        return placed and (self.made(value), value.width) == slot
+
+    def _is_dear(self, value: Value) -> bool:
+        if self.located(value) or (value.width == 1 and self._is_light(value)):
+            return False
+        own = list(self._own(value))
+        return len(own) > 2 or any(v.op in AGAIN for v in own)
+
+    def _own(self, value: Value) -> Iterable[Value]:
+        """Yield what a map computes to have `value`."""
+        if not self.located(value) and value.op != "constant":
+            yield value
+            for arg in value.args:
+                yield from self._own(arg)
+
+    # When it is there
+    def moment(self, value: Value, width: int) -> int:
+        """Return the earliest moment at which a map of `width` can have `value`."""
+        base = value
+        while base not in self.places and base.op == "slice":
+            base = base.args[0]
+        if base in self.leaves:
+            return 0
+        if base in self.places:
+            same_map = base is value and base.kind == "map" and base.width == width
+            return self.made(base) + (0 if same_map else 1)
+        return max((self.moment(a, width) for a in value.args), default=0)
+
+    def made(self, value: Value) -> int:
+        """Return the moment of the stage that writes a placed value."""
+        if value not in self.known:
+            if value.kind == "product":
+                self.known[value] = self._written(value.args[0])
+            elif value.kind == "reduce":
+                self.known[value] = self.moment(value.args[0], value.args[0].width)
+            elif value.op == "cat":
+                self.known[value] = max(self.moment(a, a.width) for a in value.args)
+            elif value.op == "slice":  # a copy of part of a buffer
+                self.known[value] = self.moment(value.args[0], value.width)
+            else:
+                self.known[value] = max((self.moment(a, value.width) for a in value.args), default=0)
+        return self.known[value]
+
+    def _written(self, row: Value) -> int:
+        """Return the moment at which a product can read `row`."""
+        return 0 if row in self.leaves else self.made(row) + 1
+
+    def maps(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
+        """Return what each map stores and which values it sums over features."""
+        found: dict[Slot, tuple[list[Store], list[Value]]] = defaultdict(lambda: ([], []))
+        for value in self.values:
+            if value.kind == "reduce":
+                found[self.made(value), value.args[0].width][1].append(value)
+        waiting = []
+        for store in self.stores:
+            slot = (self.moment(store.value, store.value.width), store.value.width)
+            if store.source and self.located(store.value) == (store.buffer, store.offset):
+                slot = (self.made(store.value), store.value.width)
+            if store.buffer.kind == "emit" and not self.located(store.value):
+                waiting.append(store)
+            else:
+                found[slot][0].append(store)
+        demands: dict[Value, set[Slot]] = defaultdict(set)
+        for slot, (stores, sums) in list(found.items()):
+            for value in [*(s.value for s in stores if not s.source), *(v.args[0] for v in sums)]:
+                self.demand(value, slot, demands)
+        for store in waiting:  # an emit waits for a map that computes its value anyway
+            first = (self.moment(store.value, store.value.width), store.value.width)
+            slots = [s for s in demands[store.value] if s[1] == first[1]]
+            slot = first if first in slots or not slots else min(slots)
+            found[slot][0].append(store)
+            self.demand(store.value, slot, demands)
+        return found
+
+
+def _fills(place: Place, value: Value) -> bool:
+    return place[1] == 0 and place[0].width == value.width

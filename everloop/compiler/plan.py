@@ -1,0 +1,125 @@
+"""Last pass: a Plan, everything a target needs to run a step over time, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from everloop.compiler.gradient import Gradient, before, every
+from everloop.compiler.hoist import Split
+from everloop.compiler.ir import Builder, Graph, Value
+from everloop.compiler.loop import Buffer, Loop
+from everloop.compiler.lower import lower
+from everloop.compiler.placing import Place, Store
+from everloop.compiler.rewrite import rebuild
+from everloop.compiler.saving import Saving
+from everloop.compiler.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows for every step and sequence, one factor of a matrix's gradient.
+
+    name: the memory they are in; of: the state they are one step behind ("" where they are not).
+    """
+
+    name: str
+    start: int
+    stop: int
+    of: str = ""
+
+
+Factor = tuple[Rows, ...]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The forward loop.
+
+    emits: the width of each sequence it writes; in_place: the sequence whose memory an emit may take.
+    """
+
+    loop: Loop
+    emits: dict[str, int]
+    in_place: dict[str, str]
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Training:
+    """A forward loop that saves, and the gradient loop that reads.
+
+    reads:  for each buffer the gradient reads and does not write, the forward loop's memory of it.
+    pairs:  for each matrix, the factors (left, right) of its gradient, the sum over time and batch of left.T @ right;
+            each factor is a row of parts, side by side.
+    totals: the cuts whose gradient is a total; emits: the width of each sequence the gradient loop writes.
+    """
+
+    forward: Forward
+    gradient: Loop
+    saving: Saving
+    derivative: Gradient
+    reads: dict[str, str]
+    pairs: dict[str, list[tuple[Factor, Factor]]]
+    totals: dict[str, Buffer]
+    emits: dict[str, int]
+    schedule: Schedule
+
+
+def exposed(split: Split) -> list[str]:
+    """Return the states whose whole sequence is a result: the first."""
+    return [next(iter(split.loop.outputs))]
+
+
+def plan_forward(split: Split) -> Forward:
+    """Return the loop that only computes."""
+    return forward_of(split.loop, exposed(split), {})
+
+
+def buffer_of(leaf: Value) -> Buffer:
+    """Return the buffer of an input of a loop's graph."""
+    group, name = leaf.group, leaf.name
+    if group == "matrix":
+        return Buffer(name, "matrix", leaf.type.shape[1], leaf.type.shape[0])
+    of = name.removesuffix(before("")) if group == "previous" else ""
+    return Buffer(name, group, leaf.width, of=of)  # type: ignore[arg-type]
+
+
+def leaves_of(graph: Graph) -> dict[Value, Place]:
+    """Return where the inputs of a loop's graph are."""
+    return {leaf: (buffer_of(leaf), 0) for leaf in graph.inputs}
+
+
+def lowered(graph: Graph) -> Graph:
+    """Return a graph of core operations."""
+    builder = Builder()
+    graph = rebuild(graph, builder, lambda v, args: lower(builder, v, args))
+    graph.verify()
+    return graph
+
+
+def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> Forward:
+    """Return the forward loop that also writes whole sequences and what is saved.
+
+    sequences: the states written at every step.
+    saved: by name, the value, the emit buffer and the offset where the gradient will read it.
+    """
+    wanted = {**loop.outputs, **{f"save {name}": value for name, (value, _, _) in saved.items()}}
+    graph = lowered(Graph(wanted))
+    widths = {v.name: v.width for v in loop.inputs}
+    emits: dict[str, int] = {every(s): loop.outputs[s].width for s in sequences}
+    stores = []
+    for value, buffer, _ in saved.values():
+        emits[buffer] = widths[buffer[:-1]] if buffer.endswith("'") else value.width
+    for name, value in graph.outputs.items():
+        if name in loop.outputs:
+            stores.append(Store(value, Buffer(name, "state", value.width)))
+            if every(name) in emits:
+                stores.append(Store(value, Buffer(every(name), "emit", value.width)))
+        else:
+            _, buffer, offset = saved[name.removeprefix("save ")]
+            stores.append(Store(value, Buffer(buffer, "emit", emits[buffer]), offset))
+    schedule = Schedule(stores, leaves_of(graph))
+    states = tuple(Buffer(name, "state", v.width) for name, v in loop.outputs.items())
+    in_place = {b: b[:-1] for b in emits if b.endswith("'")}
+    return Forward(Loop(schedule.stages, states), emits, in_place, schedule)

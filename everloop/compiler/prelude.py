@@ -1,0 +1,127 @@
+"""Runs what stands before the loop, as ordinary PyTorch with its gradients, for all steps and sequences at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.compiler import gemm
+from everloop.compiler.hoist import moment
+from everloop.compiler.ir import Graph, Type, Value
+from everloop.compiler.rewrite import users
+from everloop.compiler.values import Values
+
+# Operations whose result PyTorch does not keep for its own gradient: their memory is free to be overwritten.
+FORGETTING = frozenset({"add", "sub", "neg", "linear", "matmul", "cat"})
+
+
+@dataclass(frozen=True)
+class Line:
+    """results[out] = function(results of args)."""
+
+    function: Callable[..., Any]
+    args: tuple[int, ...]
+
+
+class Prelude:
+    """A graph outside the loop, ready to run.
+
+    Outputs are sequences [T, B, n], rows [B, n], vectors [n] and matrices [m, k] by name. In batch-major order
+    everything is computed as [B, T, n], so that nothing is copied on the way.
+    """
+
+    def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.sources: list[tuple[str, Any]] = []
+        self.lines: list[Line] = []
+        self.at: dict[Value, int] = {}
+        self.readers = users(graph.outputs.values())
+        self.roots = set(graph.outputs.values())
+        moments: dict[Value, str] = {}
+        for leaf in graph.inputs:
+            self.at[leaf] = len(self.sources)
+            self.sources.append((leaf.group, leaf.data[1]))
+        for value in graph.values:
+            if not self._is_inside(value):
+                self._add(value)
+        self.outputs = [(name, self.at[v], moment(v, moments), v.type) for name, v in graph.outputs.items()]
+        # Outputs whose memory nobody else reads.
+        self.owned = {name for name, v in graph.outputs.items() if v.op in FORGETTING and not self.readers[v]}
+
+    def _is_inside(self, value: Value) -> bool:
+        """Whether a product is part of the one addition that reads it."""
+        readers = self.readers[value]
+        return (
+            value.op == "linear" and value not in self.roots and len(readers) == 1
+            and readers[0].op == "add" and readers[0].args[0] is value and readers[0].args[1].type.kind == "vector"
+        )  # fmt: skip
+
+    def _add(self, value: Value) -> None:
+        if value in self.at:
+            return
+        function, args = value.operation.meaning, value.args
+        if value.op == "constant":
+            tensor = torch.full(value.type.shape, value.number, dtype=self.dtype)
+            function = lambda: tensor  # noqa: E731 - one of many meanings
+        elif value.op == "call":
+            function = value.data[0]
+        elif value.op in ("slice", "block"):
+            function = _ranged(value)
+        elif value.op == "cat":
+            function = _cat
+        elif value.op == "add" and self._is_inside(value.args[0]):
+            function, args = gemm.linear, (*value.args[0].args, value.args[1])
+        self.lines.append(Line(function, tuple(self.at[a] for a in args)))
+        self.at[value] = len(self.sources) + len(self.lines) - 1
+
+    def __call__(self, values: Values, x: Tensor, *, batch_major: bool) -> dict[str, Tensor]:
+        """Return the outputs by name."""
+        groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
+        results: list[Tensor] = []
+        for group, name in self.sources:
+            tensor = x if group == "x" else name if group == "taken" else groups[group][name]
+            if tensor.dtype != self.dtype:
+                tensor = tensor.to(self.dtype)
+            if batch_major and group in ("x", "steps"):
+                tensor = tensor.transpose(0, 1)
+            elif batch_major and group == "rows":
+                tensor = tensor.unsqueeze(1)
+            results.append(tensor)
+        for line in self.lines:
+            results.append(line.function(*[results[a] for a in line.args]))
+        found = {}
+        for name, at, when, kind in self.outputs:
+            tensor = results[at]
+            if when == "sequence":
+                tensor = _adjacent(tensor.transpose(0, 1) if batch_major else tensor)
+            elif when == "row":
+                tensor = _adjacent(tensor.squeeze(1) if batch_major else tensor)
+            elif len(kind.shape) < 2:
+                tensor = tensor.reshape(-1).contiguous()
+            found[name] = tensor
+        return found
+
+
+def _ranged(value: Value) -> Callable[[Tensor], Tensor]:
+    start, stop = value.data
+    if value.op == "block":
+        return lambda a: a[start:stop]
+    return lambda a: a[..., start:stop]
+
+
+def _cat(*parts: Tensor) -> Tensor:
+    """Concatenate along features; vectors join every row."""
+    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
+    return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
+
+
+def _adjacent(tensor: Tensor) -> Tensor:
+    """Return rows whose features lie side by side."""
+    return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()
+
+
+__all__ = ["FORGETTING", "Line", "Prelude", "Type"]

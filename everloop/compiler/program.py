@@ -1,0 +1,108 @@
+"""What the compiler makes of a cell's step: plans and kernels, made when they are first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from everloop.cell import Cell
+from everloop.compiler.hoist import Split, split
+from everloop.compiler.ir import Graph
+from everloop.compiler.loop import Loop
+from everloop.compiler.plan import Forward, Training, plan_forward
+from everloop.compiler.prelude import Prelude
+from everloop.compiler.simplify import simplify
+from everloop.compiler.trace import trace
+from everloop.compiler.training import plan_training
+from everloop.compiler.values import Values
+
+Kernel = Callable[..., None]
+Compile = Callable[[Loop, torch.dtype], Kernel]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A forward loop and its kernel."""
+
+    plan: Forward
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A forward loop that saves, the gradient loop, and their kernels. kept: the forward memory the gradient reads."""
+
+    plan: Training
+    forward: Kernel
+    gradient: Kernel
+    kept: tuple[str, ...]
+
+
+class Program:
+    """The passes applied to one cell, for one dtype. `target` makes kernels of loops."""
+
+    def __init__(self, graph: Graph, dtype: torch.dtype, target: Compile) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.simple = simplify(graph)
+        self.split: Split = split(self.simple)
+        self.prelude = Prelude(self.split.prelude, dtype)
+        self.cuts = tuple(self.split.cuts)
+        self.states = tuple(graph.outputs)
+        self.output_size = graph.outputs[self.states[0]].width
+        self._compile = target
+        self._inference: Inference | None = None
+        self._trained: dict[frozenset[str], Trained] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, cell: Cell, values: Values, dtype: torch.dtype, target: Compile) -> Program:
+        """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
+        return cls(trace(cell, values.fixed, values.rows, values.steps, dtype), dtype, target)
+
+    def inference(self) -> Inference:
+        """Return what runs without gradients."""
+        if self._inference is None:
+            with self._lock:
+                plan = plan_forward(self.split)
+                self._inference = Inference(plan, self._compile(plan.loop, self.dtype))
+        return self._inference
+
+    def training(self, wanted: frozenset[str]) -> Trained:
+        """Return what runs with gradients of the states and of the `wanted` cuts."""
+        found = self._trained.get(wanted)
+        if found is None:
+            with self._lock:
+                plan = plan_training(self.split, wanted)
+                forward, gradient = (self._compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient))
+                kept = tuple(dict.fromkeys(plan.reads.values()))
+                found = self._trained[wanted] = Trained(plan, forward, gradient, kept)
+        return found
+
+
+class _Same:
+    """Stands for one object that cannot be hashed, and keeps it, so that no other gets its place."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def frozen(thing: Any) -> Any:
+    """Return a hashable picture of a cell's attribute; objects that are no plain data stand for themselves."""
+    if isinstance(thing, dict):
+        return tuple((k, frozen(v)) for k, v in thing.items())
+    if isinstance(thing, list | tuple | set | frozenset):
+        return (thing.__class__, *map(frozen, thing))
+    if thing.__class__.__hash__ is None:
+        return _Same(thing)
+    return (thing.__class__, thing) if thing.__class__ in (float, bool) else thing

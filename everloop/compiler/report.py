@@ -1,0 +1,113 @@
+"""A plan as text: what left the loop, the stages inside it, what is saved and what is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from everloop.compiler.equations import Writer, text
+from everloop.compiler.gradient import gradient_of
+from everloop.compiler.hoist import Split
+from everloop.compiler.ir import Graph
+from everloop.compiler.loop import Instruction, Loop, Map
+from everloop.compiler.plan import Factor, Training, plan_forward
+from everloop.compiler.training import plan_training
+
+INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "equal": "=="}
+
+
+def plan_text(split: Split) -> str:
+    """Return the whole plan of a step, for inference and for training with every gradient."""
+    training = plan_training(split, frozenset(split.cuts))
+    sections = [
+        ("before the loop, once for all steps", hoisted(split)),
+        ("the loop", loop_text(plan_forward(split).loop)),
+        ("the loop in training, which saves", loop_text(training.forward.loop)),
+        ("saved for the gradient", saved_text(training)),
+        ("the gradient loop, from the last step to the first", loop_text(training.gradient)),
+        ("after the gradient loop, once for all steps", after_text(training)),
+    ]
+    return "\n\n".join(f"# {title}\n{body or 'nothing'}" for title, body in sections)
+
+
+def hoisted(split: Split) -> str:
+    """Return what runs before the loop, and what the loop reads unchanged."""
+    made = {n: v for n, v in split.prelude.outputs.items() if v.op != "input"}
+    given = [f"{n}: {split.cuts[n].type}" for n, v in split.prelude.outputs.items() if v.op == "input"]
+    lines = [text(Graph(made, split.prelude.names))] if made else []
+    return "\n".join([*lines, *([f"read as they are: {', '.join(given)}"] if given else [])])
+
+
+def loop_text(loop: Loop) -> str:
+    """Return one line a product and one line a store of a map."""
+    return "\n".join(line for stage in loop.stages for line in _stage(stage))
+
+
+def _stage(stage: object) -> Iterator[str]:
+    if isinstance(stage, Map):
+        yield f"for each of {stage.width} feature(s):"
+        yield from _map(stage)
+    else:
+        turned = "" if stage.transposed else ".T"  # type: ignore[attr-defined]
+        yield f"{stage.out.name} = {stage.source.name} @ {stage.matrix.name}{turned}"  # type: ignore[attr-defined]
+
+
+def _map(stage: Map) -> Iterator[str]:
+    reads = [sum(k in i.args for i in stage.body) for k in range(len(stage.body))]
+    shown: list[str] = []
+    for k, i in enumerate(stage.body):
+        args = [shown[a] for a in i.args]
+        if i.op == "load":
+            line = _place(i, stage)
+        elif i.op == "constant":
+            line = f"{i.number:g}"
+        elif i.op in ("store", "accumulate"):
+            yield f"    {_place(i, stage)} {'=' if i.op == 'store' else '+='} {args[0]}"
+            line = ""
+        elif i.op in ("sum", "max"):
+            yield f"    {i.buffer.name if i.buffer else ''} = {i.op}({args[0]})"
+            line = ""
+        elif i.op in INFIX:
+            line = f"({args[0]} {INFIX[i.op]} {args[1]})"
+        else:
+            line = f"{i.op}({', '.join(args)})"
+        if reads[k] > 1 and i.op not in ("load", "constant"):
+            yield f"    t{k} = {line}"
+            line = f"t{k}"
+        shown.append(line)
+
+
+def _place(i: Instruction, stage: Map) -> str:
+    assert i.buffer is not None
+    whole = i.offset == 0 and i.buffer.width in (1, stage.width)
+    return i.buffer.name if whole else f"{i.buffer.name}[{i.offset}:{i.offset + stage.width}]"
+
+
+def saved_text(training: Training) -> str:
+    """Return what the forward loop keeps, where, and what the gradient loop computes again."""
+    forward = training.derivative.forward
+    writer = Writer(Graph({f"saved {k}": v for k, v in enumerate(training.saving.saved)}, forward.names))
+    lines = [f"{', '.join(training.saving.states)}: the whole sequence"]
+    for k, value in enumerate(training.saving.saved):
+        shown = forward.names.get(value) or writer.expression(value)[0]
+        lines.append(f"saved {k}: {shown}, {value.width} feature(s)")
+    lines += [f"{emit} lies in the memory of {of}" for emit, of in training.forward.in_place.items()]
+    again = [v for v in training.saving.again if v.op in ("tanh", "sigmoid", "exp", "log", "erf", "sin", "cos")]
+    lines += [f"computed again: {writer.expression(v)[0]}" for v in again]
+    return "\n".join(lines)
+
+
+def after_text(training: Training) -> str:
+    """Return the products over all steps that give the matrices' gradients, and the totals."""
+    lines = []
+    for matrix, pairs in training.pairs.items():
+        terms = []
+        for left, right in pairs:
+            terms.append(f"{_factor(left)}.T @ {_factor(right)}")
+        lines.append(f"{gradient_of(matrix)} = {' + '.join(terms) or '0'}")
+    lines += [f"{name}: summed inside the loop" for name in training.totals]
+    return "\n".join(lines)
+
+
+def _factor(factor: Factor) -> str:
+    shown = [f"{r.name}[{r.start}:{r.stop}]{' one step back' if r.of else ''}" for r in factor]
+    return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"

@@ -1,0 +1,151 @@
+"""Sixth pass, second half: the stages of a Loop in order, and no state overwritten before its last reading."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from everloop.compiler.ir import Value
+from everloop.compiler.loop import Buffer, Instruction, Map, Product
+from everloop.compiler.placing import Place, Placing, Slot, Store
+
+
+@dataclass(frozen=True)
+class Access:
+    """A reading of features start to stop of a buffer, by the map at `slot` or by a product (width 0)."""
+
+    buffer: Buffer
+    start: int
+    stop: int
+    slot: Slot
+
+    def overlaps(self, start: int, stop: int) -> bool:
+        return self.start < stop and start < self.stop
+
+    def is_before(self, slot: Slot, start: int, stop: int) -> bool:
+        """Whether it happens before a store at `slot`: earlier, by a product, or by the same map at the same place."""
+        if self.slot[0] != slot[0]:
+            return self.slot[0] < slot[0]
+        return self.slot[1] == 0 or (self.slot == slot and (self.start, self.stop) == (start, stop))
+
+
+class Schedule:
+    """The stages that bring values into their stores.
+
+    leaves: where the values that exist before the step are.
+    """
+
+    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Place]) -> None:
+        self.placing = Placing(stores, leaves)
+        self.maps: dict[Slot, tuple[list[Store], list[Value]]] = defaultdict(lambda: ([], []))
+        self.maps.update(self.placing.maps())
+        self.products = [v for v in self.placing.values if v.kind == "product"]
+        self._write_states()
+        self.stages = self._stages()
+
+    def readings(self) -> list[Access]:
+        """Return every reading of a buffer that is no scratch."""
+        placing, found = self.placing, []
+        for slot, (stores, sums) in self.maps.items():
+            demands: dict[Value, set[Slot]] = defaultdict(set)
+            for store in stores:
+                if store.source:
+                    buffer, start = store.source
+                    found.append(Access(buffer, start, start + store.value.width, slot))
+                else:
+                    placing.demand(store.value, slot, demands)
+            for value in sums:
+                placing.demand(value.args[0], slot, demands)
+            for value in demands:
+                if placing.is_loaded(value, slot):
+                    buffer, start = placing.located(value) or (Buffer("", "scratch", 0), 0)
+                    found.append(Access(buffer, start, start + value.width, slot))
+        for product in self.products:
+            buffer, _ = placing.places[product.args[0]]
+            found.append(Access(buffer, 0, buffer.width, (placing.made(product), 0)))
+        return [a for a in found if a.buffer.kind != "scratch"]
+
+    def _write_states(self) -> None:
+        """Move stores into states behind the last reading of the old state, through a scratch buffer if need be."""
+        readings = self.readings()
+        for slot, (stores, _) in list(self.maps.items()):
+            for store in [s for s in stores if s.buffer.kind == "state"]:
+                start, stop = store.offset, store.offset + store.value.width
+                old = [r for r in readings if r.buffer == store.buffer and r.overlaps(start, stop)]
+                if self._write_directly(store, old):
+                    stores.remove(store)
+                    continue
+                late = [r for r in old if not r.is_before(slot, start, stop)]
+                if not late:
+                    continue
+                stores.remove(store)
+                place = self.placing.located(store.value)
+                if place is None or place[0].kind != "scratch":
+                    place = (self.placing.scratch(store.value.width), 0)
+                    stores.append(replace(store, buffer=place[0], offset=0))
+                last = max(r.slot[0] for r in late)
+                self.maps[max(last, slot[0]) + 1, store.value.width][0].append(replace(store, source=place))
+
+    def _write_directly(self, store: Store, old: list[Access]) -> bool:
+        """Let a product write a whole state itself, where nobody reads the old one any more."""
+        value, placing = store.value, self.placing
+        if value.kind != "product" or store.source or store.buffer.width != value.width:
+            return False
+        if placing.places[value][0].kind != "scratch" or any(r.slot[0] >= placing.made(value) for r in old):
+            return False
+        placing.places[value] = (store.buffer, 0)
+        return True
+
+    def _product(self, value: Value) -> Product:
+        row, matrix = (self.placing.places[a][0] for a in value.args)
+        return Product(self.placing.places[value][0], row, matrix, value.op == "matmul")
+
+    def _stages(self) -> tuple[Product | Map, ...]:
+        placing = self.placing
+        found: list[tuple[int, int, Product | Map]] = []
+        found += [(placing.made(p), 0, self._product(p)) for p in self.products]
+        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
+        return tuple(stage for _, _, stage in sorted(found, key=lambda each: each[:2]))
+
+
+class _Body:
+    """Writes the instructions of one map: loads and arithmetic first, then stores and sums."""
+
+    def __init__(self, placing: Placing, slot: Slot) -> None:
+        self.placing, self.slot = placing, slot
+        self.lines: list[Instruction] = []
+        self.at: dict[Value | Place | float, int] = {}
+
+    def map(self, stores: list[Store], sums: list[Value]) -> Map:
+        ends = []
+        for store in stores:
+            line = self._load(store.source) if store.source else self._line(store.value)
+            op = "accumulate" if store.buffer.kind == "total" else "store"
+            ends.append(Instruction(op, (line,), store.buffer, store.offset))
+        ends += [Instruction(v.op, (self._line(v.args[0]),), self.placing.places[v][0]) for v in sums]
+        return Map(self.slot[1], (*self.lines, *ends))
+
+    def _add(self, key: Value | Place | float, instruction: Instruction) -> int:
+        self.lines.append(instruction)
+        self.at[key] = len(self.lines) - 1
+        return self.at[key]
+
+    def _load(self, place: Place) -> int:
+        if place in self.at:
+            return self.at[place]
+        return self._add(place, Instruction("load", (), *place))
+
+    def _line(self, value: Value) -> int:
+        if value in self.at:
+            return self.at[value]
+        if value.op == "constant":
+            number = value.number
+            return self.at[number] if number in self.at else self._add(number, Instruction("constant", number=number))
+        if self.placing.is_loaded(value, self.slot):
+            place = self.placing.located(value)
+            assert place
+            return self._load(place)
+        args = tuple(self._line(a) for a in value.args)
+        assert value.kind == "map", f"{value!r} is not placed"
+        return self._add(value, Instruction(value.op, args))

@@ -1,0 +1,290 @@
+"""What a step computes with when the compiler calls it: symbols that look like tensors and record what happens."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from everloop.compiler.ir import Builder, Type, Value
+from everloop.errors import UnsupportedError
+
+_OURS = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+
+class Missing(UnsupportedError, AttributeError):  # noqa: N818 - it is an UnsupportedError
+    """A tensor attribute that symbols do not have."""
+
+
+class Batch:
+    """The number of sequences, which the compiler does not know."""
+
+    def __repr__(self) -> str:
+        return "B"
+
+    def _refuse(self, *_: Any) -> Any:
+        raise unsupported("arithmetic with the batch size")
+
+    __rtruediv__ = __rfloordiv__ = __pow__ = __rpow__ = __mod__ = __neg__ = _refuse
+    __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __floordiv__ = _refuse
+    __int__ = __index__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = _refuse
+
+
+BATCH = Batch()
+
+
+def line_of_cell() -> str:
+    """Return file:line of the innermost caller outside PyTorch and the compiler."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((_OURS, _TORCH, "<")):
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def unsupported(what: str) -> UnsupportedError:
+    """Return the error for an operation outside the table: it names the operation and the line of the cell."""
+    return UnsupportedError(f"the compiler does not know {what} ({line_of_cell()})")
+
+
+class Symbol:
+    """A tensor without numbers.
+
+    value: what it is in the graph.
+    is_mask: the tensor would be boolean.
+    is_flat: a row of one feature whose feature axis was reduced away, shape [B].
+    """
+
+    handlers: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __init__(self, value: Value, builder: Builder, dtype: torch.dtype, *, mask: bool = False, flat: bool = False):
+        self.value = value
+        self.builder = builder
+        self.float_dtype = dtype
+        self.is_mask = mask
+        self.is_flat = flat
+
+    def like(self, value: Value, *, mask: bool = False, flat: bool = False) -> Symbol:
+        """Return another symbol of the same trace."""
+        return Symbol(value, self.builder, self.float_dtype, mask=mask, flat=flat)
+
+    @property
+    def rows(self) -> bool:
+        return self.value.type.rows
+
+    @property
+    def shape(self) -> Any:
+        if self.is_flat:
+            return (BATCH,)
+        return (BATCH, *self.value.type.shape) if self.rows else torch.Size(self.value.type.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bool if self.is_mask else self.float_dtype
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    @property
+    def requires_grad(self) -> bool:
+        return False
+
+    @property
+    def T(self) -> Any:
+        return call("t", self)
+
+    @property
+    def mT(self) -> Any:
+        return call("t", self)
+
+    @property
+    def data(self) -> Any:
+        return call("detach", self)
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not all(issubclass(t, Symbol | torch.Tensor) for t in types):
+            return NotImplemented  # another stand-in for a tensor knows better
+        name = getattr(function, "__name__", str(function))
+        owner = getattr(function, "__self__", None)
+        if name == "__get__" and owner is not None:  # a tensor property: Tensor.shape, Tensor.T
+            return getattr(args[0], owner.__name__)
+        return call(name.strip("_") if name.startswith("__") else name, *args, function=function, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self.handlers and (self.rows or not hasattr(torch.Tensor, name)):
+            error = unsupported(f"the tensor attribute {name!r}")
+            raise Missing(str(error))
+        return lambda *args, **kwargs: call(name, self, *args, function=getattr(torch.Tensor, name), **kwargs)
+
+    def __bool__(self) -> bool:
+        raise unsupported("Python control flow on a value of the step (if, while, and, or); write torch.where")
+
+    def _number(self) -> Any:
+        raise unsupported("turning a value of the step into a Python number")
+
+    __float__ = __int__ = __index__ = __complex__ = _number
+
+    def __array__(self, *_: Any) -> Any:
+        raise unsupported("turning a value of the step into a NumPy array")
+
+    def __len__(self) -> int:
+        if self.rows:
+            raise unsupported("len() of a row, the batch size")
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Symbol]:
+        raise unsupported("iteration over a value of the step; write chunk, split or unbind along features")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise unsupported("assignment to a part of a value; write torch.cat or torch.where")
+
+    def __getitem__(self, index: Any) -> Any:
+        return call("getitem", self, index)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
+    """Return what the function `name` makes of symbols, tensors and numbers."""
+    leaves = list(_leaves((args, kwargs)))
+    origin = next(leaf for leaf in leaves if isinstance(leaf, Symbol))
+    origin.builder.line = line_of_cell()
+    handler = Symbol.handlers.get(name)
+    has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in leaves)
+    if has_rows:
+        if handler is None:
+            raise unsupported(f"the operation {name!r}")
+        return _handle(name, handler, args, kwargs)
+    if handler is not None:
+        try:
+            return _handle(name, handler, args, kwargs)
+        except UnsupportedError:
+            pass  # of fixed values PyTorch itself computes the rest, before the loop
+    return _opaque(origin, name, function or getattr(operator, name, None), args, kwargs)
+
+
+def _handle(name: str, handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        inspect.signature(handler).bind(*args, **kwargs)
+    except TypeError as error:
+        raise unsupported(f"the operation {name!r} with these arguments ({error})") from error
+    try:
+        return handler(*args, **kwargs)
+    except ValueError as error:
+        raise unsupported(f"the operation {name!r}: {error}") from error
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, tuple | list):
+        for branch in tree:
+            yield from _leaves(branch)
+    elif isinstance(tree, dict):
+        yield from _leaves(list(tree.values()))
+    else:
+        yield tree
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A PyTorch function with holes for its arguments, run before the loop."""
+
+    name: str
+    function: Callable[..., Any]
+    template: Any
+    part: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.part is None else f"{self.name}[{self.part}]"
+
+    def __call__(self, *values: Any) -> Any:
+        remaining = iter(values)
+
+        def fill(tree: Any) -> Any:
+            if isinstance(tree, tuple | list):
+                return type(tree)(fill(branch) for branch in tree)
+            if isinstance(tree, dict):
+                return {k: fill(v) for k, v in tree.items()}
+            return next(remaining) if tree is _HOLE else tree
+
+        args, kwargs = fill(self.template)
+        result = self.function(*args, **kwargs)
+        return result if self.part is None else result[self.part]
+
+
+_HOLE = object()
+_RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uniform|gumbel|normal$")
+
+
+def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if function is None or name.endswith("_") or _RANDOM.search(name):
+        raise unsupported(f"the operation {name!r} of fixed values")
+    found: list[Value] = []
+
+    def hole(tree: Any) -> Any:
+        if isinstance(tree, tuple | list):
+            return type(tree)(hole(branch) for branch in tree) if type(tree) in (tuple, list) else tree
+        if isinstance(tree, dict):
+            return {k: hole(v) for k, v in tree.items()}
+        if isinstance(tree, Symbol):
+            found.append(tree.value)
+            return _HOLE
+        return tree
+
+    template = hole((args, kwargs))
+    whole = Call(name, function, template)
+    example = whole(*(torch.empty(v.type.shape, dtype=origin.float_dtype, device="meta") for v in found))
+
+    def one(call: Call, result: Any) -> Symbol:
+        if not isinstance(result, torch.Tensor) or not (result.dtype.is_floating_point or result.dtype == torch.bool):
+            raise unsupported(f"the operation {name!r} of fixed values, which gives {type(result).__name__}")
+        value = origin.builder.make("call", *found, data=(call,), type=Type(tuple(result.shape)))
+        return origin.like(value, mask=result.dtype == torch.bool)
+
+    if isinstance(example, tuple | list):
+        return tuple(one(Call(name, function, template, k), part) for k, part in enumerate(example))
+    return one(whole, example)
+
+
+def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
+    def apply(self: Symbol, *others: Any) -> Any:
+        if not all(isinstance(o, Symbol | torch.Tensor | float | int) for o in others):
+            return NotImplemented
+        return call(name, *others, self) if swapped else call(name, self, *others)
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or", "xor", "mod", "floordiv"):
+    setattr(Symbol, f"__{_name}__", _operator(_name))
+    setattr(Symbol, f"__r{_name}__", _operator(_name, swapped=True))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
+    setattr(Symbol, f"__{_name}__", _operator(_name))

@@ -1,0 +1,193 @@
+"""The plan of training: where saved values lie, the loop that writes them and the gradient loop that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from everloop.compiler.gradient import Gradient, before, differentiate, every, gradient_of
+from everloop.compiler.hoist import Split
+from everloop.compiler.ir import Builder, Graph, Type, Value
+from everloop.compiler.loop import Buffer, Loop
+from everloop.compiler.placing import Store, parts
+from everloop.compiler.plan import Factor, Rows, Training, buffer_of, exposed, forward_of, leaves_of, lowered
+from everloop.compiler.rewrite import rebuild, same
+from everloop.compiler.saving import Saving, choose
+from everloop.compiler.schedule import Schedule
+from everloop.compiler.simplify import LOCAL, simplify
+
+
+def plan_training(split: Split, wanted: frozenset[str]) -> Training:
+    """Return the loops that compute with gradients of the states and of the `wanted` cuts."""
+    results = exposed(split)
+    gradient = differentiate(split.loop, results, wanted)
+    saving = choose(gradient, tuple(results), split.owned)
+    return _Trainer(gradient, saving, split.owned).training()
+
+
+class _Trainer:
+    """Chooses where saved values lie, then writes both loops."""
+
+    def __init__(self, gradient: Gradient, saving: Saving, owned: frozenset[str]) -> None:
+        self.derivative, self.saving, self.owned = gradient, saving, owned
+        self.names = {value: f"saved {k}" for k, value in enumerate(saving.saved)}
+        self.places = self._shared_memory()
+        saved = {name: (value, *self.places.get(value, (name, 0))) for value, name in self.names.items()}
+        self.forward = forward_of(gradient.forward, saving.states, saved)
+        unsafe = self._unsafe()
+        if unsafe:
+            self.places = {v: p for v, p in self.places.items() if p[0] not in unsafe}
+            saved = {name: (value, *self.places.get(value, (name, 0))) for value, name in self.names.items()}
+            self.forward = forward_of(gradient.forward, saving.states, saved)
+
+    def _shared_memory(self) -> dict[Value, tuple[str, int]]:
+        """Give saved values the memory of the slices they are computed from, where the gradient has no use for it."""
+        free = {v for v in self.derivative.forward.inputs if v.group == "sequence" and v.name in self.owned}
+        free -= set(_needed(self.derivative, self.saving))
+        found: dict[Value, tuple[str, int]] = {}
+        taken: set[tuple[str, int]] = set()
+        for value in self.saving.saved:
+            if value.width == 1 or value.kind != "map":
+                continue
+            for start, leaf in _slices_below(value):
+                place = (leaf.name + "'", start)
+                fits = leaf in free and not any(
+                    name == place[0] and at < start + value.width and start < at + self._width(name, at, found)
+                    for name, at in taken
+                )
+                if fits:
+                    found[value] = place
+                    taken.add(place)
+                    break
+        return found
+
+    def _width(self, name: str, at: int, found: dict[Value, tuple[str, int]]) -> int:
+        return next(v.width for v, place in found.items() if place == (name, at))
+
+    def _unsafe(self) -> set[str]:
+        """Return the emits that overwrite a sequence before its last reading."""
+        schedule, found = self.forward.schedule, set()
+        readings = schedule.readings()
+        for slot, (stores, _) in schedule.maps.items():
+            for store in stores:
+                if store.buffer.name in self.forward.in_place:
+                    start, stop = store.offset, store.offset + store.value.width
+                    of = self.forward.in_place[store.buffer.name]
+                    old = [r for r in readings if r.buffer.name == of and r.overlaps(start, stop)]
+                    if not all(r.is_before(slot, start, stop) for r in old):
+                        found.add(store.buffer.name)
+        return found
+
+    def training(self) -> Training:
+        graph, factors = self._gradient_graph()
+        outputs, kinds = self.derivative.graph.outputs, {v.name: v.group for v in self.derivative.forward.inputs}
+        stores, emits, totals = [], {}, {}
+        states = [gradient_of(name) for name in self.derivative.forward.outputs]
+        for name, value in graph.outputs.items():
+            if name in states:
+                stores.append(Store(value, Buffer(name, "state", value.width)))
+            elif name in outputs:
+                kind = kinds[name.removeprefix("d(").removesuffix(")")]
+                if kind == "sequence":
+                    buffer = Buffer(name, "emit", value.width)
+                    emits[name] = value.width
+                else:
+                    buffer = Buffer(name, "total", value.width, height=1 if kind == "row" else 0)
+                    totals[name] = buffer
+                stores.append(Store(value, buffer))
+        rows = {name: self._factor(name, v, stores, emits) for name, v in graph.outputs.items() if "of " in name}
+        schedule = Schedule(stores, leaves_of(graph))
+        loop = Loop(schedule.stages, tuple(Buffer(n, "state", outputs[n].width) for n in states), is_gradient=True)
+        pairs = {m: [(rows[g], rows[a]) for g, a in each] for m, each in factors.items()}
+        given = {v.name for v in self.derivative.cotangents}
+        read = (b for b in loop.buffers if b.kind in ("sequence", "previous", "row", "vector", "matrix"))
+        reads = {b.name: every(b.of) if b.of else b.name for b in read if b.name not in given}
+        factored = (r.name for each in pairs.values() for pair in each for factor in pair for r in factor)
+        reads |= {name: name for name in factored if name not in emits}
+        return Training(self.forward, loop, self.saving, self.derivative, reads, pairs, totals, emits, schedule)
+
+    def _factor(self, name: str, value: Value, stores: list[Store], emits: dict[str, int]) -> Factor:
+        """Return where rows for every step already are; what is nowhere gets an emit of its own."""
+        start, base = (value.data[0], value.args[0]) if value.op == "slice" else (0, value)
+        if base.op == "input" and base.group in ("sequence", "previous"):
+            buffer = buffer_of(base)
+            return (Rows(every(buffer.of) if buffer.of else buffer.name, start, start + value.width, of=buffer.of),)
+        written = [(part.value, (part.buffer.name, part.offset))
+                   for s in stores if s.buffer.kind == "emit" for part in (*parts(s), s)]  # fmt: skip
+        known = dict(reversed(written))
+        pieces = value.args if value.op == "cat" and value not in known else (value,)
+        if not any(piece in known for piece in pieces):
+            pieces = (value,)
+        factor: list[Rows] = []
+        for k, piece in enumerate(pieces):
+            if piece not in known:
+                own = name if len(pieces) == 1 else f"{name}, part {k}"
+                stores.append(Store(piece, Buffer(own, "emit", piece.width)))
+                emits[own] = piece.width
+                known[piece] = (own, 0)
+            memory, at = known[piece]
+            last = factor[-1] if factor else None
+            if last is not None and last.name == memory and last.stop == at:
+                factor[-1] = Rows(memory, last.start, at + piece.width)
+            else:
+                factor.append(Rows(memory, at, at + piece.width))
+        return tuple(factor)
+
+    def _gradient_graph(self) -> tuple[Graph, dict[str, list[tuple[str, str]]]]:
+        """Return the gradient with what was saved as inputs, and the names of the factors among its outputs."""
+        wanted = dict(self.derivative.graph.outputs)
+        factors: dict[str, list[tuple[str, str]]] = {}
+        for matrix, pairs in self.derivative.pairs.items():
+            factors[matrix] = []
+            for k, (g, a) in enumerate(pairs):
+                names = (f"left {k} of {matrix}", f"right {k} of {matrix}")
+                wanted |= {names[0]: g, names[1]: a}
+                factors[matrix].append(names)
+        b = Builder()
+        whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.saving.states}
+        after = {v: name for name, v in whole.items()}
+
+        def read(value: Value, args: tuple[Value, ...]) -> Value:
+            if value in self.names:
+                name, offset = self.places.get(value, (self.names[value], 0))
+                width = self.forward.emits[name]
+                packed = b.make("input", data=("sequence", name), type=Type((width,), rows=True))
+                return b.slice(packed, offset, offset + value.width)
+            if value in after:
+                return b.make("input", data=("sequence", after[value]), type=value.type)
+            if value.op == "input" and value.group == "state" and value not in self.derivative.cotangents:
+                return b.make("input", data=("previous", before(value.name)), type=value.type)
+            return same(b, value, args)
+
+        graph = rebuild(Graph(wanted), b, read)
+        simple = simplify(graph, is_source=lambda v: v.op == "input", passes=LOCAL)
+        return lowered(simple), factors
+
+
+def _needed(gradient: Gradient, saving: Saving) -> Iterable[Value]:
+    """Yield the leaves of the forward graph that the gradient loop reads."""
+    stops = {*saving.saved, *(v for s, v in gradient.forward.outputs.items() if s in saving.states)}
+    stack = [*gradient.graph.outputs.values(), *(v for ps in gradient.pairs.values() for p in ps for v in p)]
+    seen: set[Value] = set()
+    while stack:
+        value = stack.pop()
+        if value in seen or value in stops:
+            continue
+        seen.add(value)
+        if value.op == "input":
+            yield value
+        stack += value.args
+
+
+def _slices_below(value: Value) -> Iterable[tuple[int, Value]]:
+    """Yield (start, leaf) for the slices of sequences of the same width that an element-wise value is computed from."""
+    stack, seen = [value], set()
+    while stack:
+        each = stack.pop()
+        if each in seen:
+            continue
+        seen.add(each)
+        base, start = (each.args[0], each.data[0]) if each.op == "slice" else (each, 0)
+        if base.op == "input" and base.group == "sequence" and each.width == value.width:
+            yield start, base
+        elif each.kind == "map":
+            stack += each.args

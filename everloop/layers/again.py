@@ -1,0 +1,71 @@
+"""Gradients of gradients: the loop once more, in plain PyTorch, where every gradient has a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from everloop.compiler.evaluate import evaluate
+from everloop.compiler.ir import Graph, Value
+from everloop.compiler.program import Program
+from everloop.compiler.targets import eager
+from everloop.compiler.values import Values
+from everloop.layers.running import Run
+
+
+class _LoopCell(nn.Module):
+    """The loop's part of a step as a cell of its own. Its cuts are attributes cut0, cut1, …"""
+
+    def __init__(self, graph: Graph, cuts: Sequence[str]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.attribute = {name: f"cut{k}" for k, name in enumerate(cuts)}
+        self.state_sizes = {name: value.width for name, value in graph.outputs.items()}
+        self.output_size = next(iter(self.state_sizes.values()))
+
+    def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.state_sizes, states, strict=True))
+
+        def leaf(value: Value) -> Tensor:
+            found: Tensor = given[value.name] if value.group == "state" else getattr(self, self.attribute[value.name])
+            return found
+
+        return tuple(evaluate(self.graph, leaf, like=x).values())
+
+
+def differentiable(
+    program: Program,
+    run: Run,
+    values: Values,
+    x: Tensor,
+    state: Sequence[Tensor],
+    restart: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Return the gradients of the cuts, the states and the restart vectors, each with a graph of its own."""
+    cell = _LoopCell(program.split.loop, program.cuts)
+    cuts = program.prelude(values, x, batch_major=run.batch_major)
+    kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
+    inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
+
+    def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
+        given = iter(tensors)
+        parts: dict[str, dict[str, Tensor]] = {"fixed": {}, "row": {}, "sequence": {}}
+        for name in program.cuts:
+            kind = kinds[name] if kinds[name] in parts else "fixed"
+            parts[kind][cell.attribute[name]] = next(given)
+        start = [next(given) for _ in state]
+        origin = [None if r is None else next(given) for r in restart]
+        time = x.new_empty(run.steps, run.batch, 0)
+        y, final = eager.run(
+            cell, Values(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
+            restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,
+        )  # fmt: skip
+        return (y, *final)
+
+    results, pull = torch.func.vjp(outputs, *inputs)[:2]
+    found = iter(pull(tuple(torch.zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True))))
+    first = [next(found) for _ in (*program.cuts, *state)]
+    return [*first, *(None if r is None else next(found) for r in restart)]

@@ -1,0 +1,143 @@
+"""A sequence as one operator of PyTorch's own kind, so that `torch.compile` takes a layer without a break.
+
+The operator knows its cell by a key. Its backward runs the forward loop once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.cell import Cell, bind
+from everloop.compiler.values import Values
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A cell without its tensors, the names of the tensors it is given, and what runs it."""
+
+    cell: Cell
+    names: tuple[tuple[str, ...], ...]
+    target: str | None
+    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+
+    def values(self, tensors: Sequence[Sequence[Tensor]]) -> Values:
+        return Values(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
+
+
+_known: dict[str, _Known] = {}
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, run: Any) -> str:
+    """Return the key under which the operator finds the cell. Names come joined by spaces."""
+    names = tuple(tuple(part.split()) for part in (fixed, rows, steps))
+    twin = bind(cell, dict.fromkeys(name for part in names for name in part))
+    key = f"{type(cell).__name__} {len(_known)}"
+    _known[key] = _Known(twin, names, target, run)
+    return key
+
+
+@torch.library.custom_op("everloop::sequence", mutates_args=())
+def sequence(
+    key: str,
+    x: Tensor,
+    fixed: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    state: Sequence[Tensor],
+    restart: Sequence[Tensor],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+) -> list[Tensor]:
+    """Return the output and the final states, as `operator.run`."""
+    known = _known[key]
+    y, final = known.run(
+        known.cell, known.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
+        lengths=lengths, reset=reset, reverse=reverse, target=known.target,
+    )  # fmt: skip
+    given = {t.data_ptr() for t in (x, *state)}
+    kept = zip((y, *final), _outputs(known, x, state), strict=True)
+    return [t if t.stride() == e.stride() and t.data_ptr() not in given else e.copy_(t) for t, e in kept]
+
+
+def _outputs(known: _Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+    """Return memory laid out as the results are."""
+    T, B, n = x.shape[0], x.shape[1], known.cell.output_size
+    batch_major = x.stride(0) < x.stride(1)
+    y = x.new_empty(B, T, n).transpose(0, 1) if batch_major else x.new_empty(T, B, n)
+    return [y, *(s.new_empty(s.shape) for s in state)]
+
+
+@sequence.register_fake
+def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:
+    return _outputs(_known[key], x, state)
+
+
+@torch.library.custom_op("everloop::sequence_backward", mutates_args=())
+def sequence_backward(
+    key: str,
+    tensors: Sequence[Tensor],
+    counts: Sequence[int],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    grads: Sequence[Tensor],
+) -> list[Tensor]:
+    """Return the gradients of all `tensors`: x, fixed, rows, steps, state, restart, in groups of `counts`."""
+    known = _known[key]
+    leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
+    x, fixed, rows, steps, state, restart = _groups(leaves, counts)
+    # Inside an operator PyTorch hides autograd; this differentiates something of its own.
+    visible = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with visible, torch.enable_grad():
+        y, final = known.run(
+            known.cell, known.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
+            lengths=lengths, reset=reset, reverse=reverse, target=known.target,
+        )  # fmt: skip
+        wanted = [t for t in leaves if t.requires_grad]
+        found = iter(torch.autograd.grad([y, *final], wanted, list(grads), allow_unused=True))
+    results = [next(found) if t.requires_grad else None for t in leaves]
+    return [torch.empty_like(t).copy_(g) if g is not None else torch.zeros_like(t)
+            for g, t in zip(results, tensors, strict=True)]  # fmt: skip
+
+
+@sequence_backward.register_fake
+def _(key: str, tensors: Any, *_: Any) -> list[Tensor]:
+    return [torch.empty_like(t) for t in tensors]
+
+
+def _groups(items: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    remaining = iter(items)
+    return [[next(remaining) for _ in range(n)] for n in counts]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    key, x, *groups, lengths, reset, reverse = inputs
+    ctx.key, ctx.reverse = key, reverse
+    ctx.counts = [1, *map(len, groups)]
+    ctx.has = [lengths is not None, reset is not None]
+    ctx.shapes = [(t.shape, t.dtype, t.device) for t in output]
+    extra = [t for t in (lengths, reset) if t is not None]
+    ctx.save_for_backward(x, *(t for group in groups for t in group), *extra)
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    saved = list(ctx.saved_tensors)
+    count = sum(ctx.counts)
+    extra = iter(saved[count:])
+    lengths, reset = (next(extra) if has else None for has in ctx.has)
+    filled = [torch.zeros(s, dtype=d, device=p) if g is None else g.contiguous()
+              for g, (s, d, p) in zip(grads, ctx.shapes, strict=True)]  # fmt: skip
+    found = sequence_backward(ctx.key, saved[:count], ctx.counts, lengths, reset, ctx.reverse, filled)
+    slopes = [g if t.is_floating_point() else None for g, t in zip(found, saved, strict=False)]
+    x, *groups = _groups(slopes, ctx.counts)
+    return None, x[0], *groups, None, None, None
+
+
+sequence.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,21 @@
+"""Which target runs each cell of a layer, and why."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from everloop.cell import Cell
+from everloop.layers.operator import explain
+from everloop.layers.regularise import values_of
+
+
+def explanation(module: nn.Module, name: str = "cell", target: str | None = None) -> str:
+    """Return, for every cell inside `module`, its name, its target and the plan of its compiled step."""
+    if not isinstance(module, Cell):
+        inside = [(f"{name}.{key}", child) for key, child in module.named_children()]
+        return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
+    if target == "eager":
+        return f"{name} ({type(module).__name__}): target eager, asked for"
+    like = next(module.parameters())
+    x = like.new_empty(1, 1, module.input_size)
+    return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x)}"

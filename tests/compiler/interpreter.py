@@ -1,0 +1,134 @@
+"""Runs a Loop in plain PyTorch, with the same call as a kernel: what the passes promise, without a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.loop import Instruction, Loop, Map, Product
+from everloop.compiler.operations import OPERATIONS
+
+
+class Interpreter:
+    """A kernel: every buffer that may not be read before it is written starts as NaN."""
+
+    def __init__(self, loop: Loop, dtype: torch.dtype) -> None:
+        self.loop, self.dtype = loop, dtype
+
+    def __call__(
+        self,
+        T: int,
+        B: int,
+        buffers: Mapping[str, Tensor],
+        *,
+        first: Mapping[str, Tensor | None],
+        final: Mapping[str, Tensor | None],
+        restart: Mapping[str, Tensor | None],
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+    ) -> None:
+        self.buffers, self.first, self.restart = buffers, first, restart
+        ends = torch.full((B,), T) if lengths is None else lengths
+        memory = {b.name: torch.full((B, b.width), torch.nan, dtype=self.dtype)
+                  for b in self.loop.buffers if b.kind in ("state", "scratch")}  # fmt: skip
+        for state in self.loop.states:
+            given = first.get(state.name)
+            memory[state.name] = torch.zeros(B, state.width, dtype=self.dtype) if given is None else given.clone()
+        self.memory = memory
+        for buffer in self.loop.buffers:
+            if buffer.kind == "emit":
+                for b in range(B):
+                    buffers[buffer.name][int(ends[b]):, b] = 0
+            elif buffer.kind == "total":
+                buffers[buffer.name].zero_()
+        for s in reversed(range(T)) if self.loop.is_gradient else range(T):
+            rows = torch.nonzero(s < ends)[:, 0]
+            if len(rows):
+                time = ends[rows] - 1 - s if reverse else torch.full_like(rows, s)
+                at = torch.zeros(len(rows), dtype=torch.bool) if reset is None else reset[time, rows]
+                self.step(s, time, rows, at, reverse)
+        for state in self.loop.states:
+            place = final.get(state.name)
+            if place is not None:
+                place.copy_(memory[state.name])
+
+    def step(self, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> None:
+        if not self.loop.is_gradient:
+            for state in self.loop.states:
+                given = self.restart.get(state.name)
+                self.memory[state.name][rows[at]] = 0.0 if given is None else given
+        for stage in self.loop.stages:
+            if isinstance(stage, Product):
+                source = self.read(stage.source, s, time, rows, at, reverse)
+                matrix = self.buffers[stage.matrix.name]
+                assert source.shape[1] == matrix.shape[0 if stage.transposed else 1]
+                assert stage.out.kind in ("scratch", "state")
+                self.memory[stage.out.name][rows] = source @ (matrix if stage.transposed else matrix.T)
+            else:
+                self.map(stage, s, time, rows, at, reverse)
+        if self.loop.is_gradient:
+            for state in self.loop.states:
+                total = self.restart.get(state.name)
+                if total is not None:
+                    total += self.memory[state.name][rows[at]].sum(0)
+                self.memory[state.name][rows[at]] = 0.0
+
+    def read(self, buffer, s, time, rows, at, reverse) -> Tensor:  # type: ignore[no-untyped-def]
+        if buffer.kind in ("state", "scratch"):
+            return self.memory[buffer.name][rows]
+        tensor = self.buffers[buffer.name]
+        if buffer.kind in ("sequence", "emit"):
+            return tensor[time, rows]
+        if buffer.kind == "row":
+            return tensor[rows]
+        if buffer.kind == "vector":
+            return tensor.expand(len(rows), -1)
+        assert buffer.kind == "previous"
+        given, origin = self.first.get(buffer.of), self.restart.get(buffer.of)
+        zeros = torch.zeros(len(rows), buffer.width, dtype=self.dtype)
+        found = (zeros if given is None else given[rows]) if s == 0 else tensor[time + 1 if reverse else time - 1, rows]
+        return torch.where(at[:, None], zeros if origin is None else origin, found)
+
+    def map(self, stage: Map, s, time, rows, at, reverse) -> None:  # type: ignore[no-untyped-def]
+        lines: list[Tensor] = []
+        stored = False
+        for i in stage.body:
+            if i.op in ("store", "accumulate", "sum", "max"):
+                stored = True
+                self.write(i, stage, lines[i.args[0]].expand(len(rows), stage.width), time, rows)
+                lines.append(torch.empty(0))
+                continue
+            assert not stored, "loads and arithmetic come before stores"
+            if i.op == "load":
+                assert i.buffer is not None
+                whole = self.read(i.buffer, s, time, rows, at, reverse)
+                spread = i.buffer.width == 1
+                assert spread or i.offset + stage.width <= i.buffer.width
+                lines.append(whole if spread else whole[:, i.offset : i.offset + stage.width])
+            elif i.op == "constant":
+                lines.append(torch.full((len(rows), 1), i.number, dtype=self.dtype))
+            else:
+                assert OPERATIONS[i.op].core, i.op
+                lines.append(OPERATIONS[i.op].meaning(*(lines[a] for a in i.args)))
+
+    def write(self, i: Instruction, stage: Map, value: Tensor, time: Tensor, rows: Tensor) -> None:
+        assert i.buffer is not None
+        name, stop = i.buffer.name, i.offset + stage.width
+        if i.op in ("sum", "max"):
+            assert (i.buffer.kind, i.buffer.width) == ("scratch", 1)
+            self.memory[name][rows] = value.sum(1, keepdim=True) if i.op == "sum" else value.amax(1, keepdim=True)
+        elif i.op == "accumulate":
+            assert i.buffer.kind == "total"
+            if i.buffer.height:
+                self.buffers[name][rows, i.offset : stop] += value
+            else:
+                self.buffers[name][i.offset : stop] += value.sum(0)
+        elif i.buffer.kind == "emit":
+            self.buffers[name][time, rows, i.offset : stop] = value
+        else:
+            assert i.buffer.kind in ("state", "scratch")
+            assert stop <= i.buffer.width
+            self.memory[name][rows, i.offset : stop] = value

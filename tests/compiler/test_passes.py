@@ -1,0 +1,155 @@
+"""The passes one by one: tables that cover each other, what is hoisted, merged, saved, and sub-gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.compiler.gradient import RULES, differentiate
+from everloop.compiler.hoist import Split, split
+from everloop.compiler.ir import Builder, Graph, Type
+from everloop.compiler.loop import Map, Product
+from everloop.compiler.lower import lower
+from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.plan import plan_forward
+from everloop.compiler.simplify import simplify
+from everloop.compiler.targets import llvm
+from everloop.compiler.trace import trace
+from everloop.compiler.training import plan_training
+from everloop.compiler.values import Values
+from everloop.layers.operator import run
+from tests.zoo import NAMES, make
+
+D = torch.float64
+
+
+def parts(cell: Cell) -> Split:
+    return split(simplify(trace(cell, dict(cell.named_parameters()))))
+
+
+def products(split: Split) -> list[tuple[str, str]]:
+    loop = plan_forward(split).loop
+    return [(s.source.name, s.matrix.name) for s in loop.stages if isinstance(s, Product)]
+
+
+def test_every_table_covers_every_operation() -> None:
+    element_wise = {name for name, row in OPERATIONS.items() if row.kind in ("map", "reduce")}
+    assert element_wise == set(RULES)
+    core = {name for name, row in OPERATIONS.items() if row.core}
+    assert core <= set(llvm.operations())
+    b = Builder()
+    for name in element_wise - core - {"sum", "max"}:
+        row = OPERATIONS[name]
+        args = [b.make("input", data=("state", f"s{k}"), type=Type((3,), rows=True)) for k in range(row.arity)]
+        value = b.make(name, *args)
+        made = lower(b, value, value.args)
+        assert all(v.operation.core or v.kind in ("input", "constant") for v in Graph({"": made}).values), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pass_verifies(name: str) -> None:
+    cell = make(name, 3, 4)
+    cell.eval()
+    found = parts(cell)
+    for graph in (found.prelude, found.loop):
+        graph.verify()
+    gradient = differentiate(found.loop, [next(iter(found.loop.outputs))], frozenset(found.cuts))
+    gradient.graph.verify()
+    training = plan_training(found, frozenset(found.cuts))
+    for loop in (training.forward.loop, training.gradient):
+        for stage in loop.stages:
+            if isinstance(stage, Map):
+                ends = [i.op in ("store", "accumulate", "sum", "max") for i in stage.body]
+                assert ends == sorted(ends), "loads and arithmetic come before stores"
+
+
+def test_one_projection_of_the_input_leaves_the_loop() -> None:
+    for cell in (cells.LSTM(3, 4), cells.GRU(3, 4), cells.PeepholeLSTM(3, 4), cells.MinimalGatedUnit(3, 4)):
+        found = parts(cell)
+        assert [v.group for v in found.cuts.values()].count("sequence") == 1
+        assert {v.args[0].op for v in found.prelude.values if v.kind == "product"} == {"input"}
+
+
+def test_separate_gates_become_one_product() -> None:
+    class Apart(Cell):
+        """An LSTM with eight matrices."""
+
+        h, c = cells.LSTM.states["h"], cells.LSTM.states["c"]
+
+        def __init__(self, inputs: int, hidden: int) -> None:
+            super().__init__(inputs, hidden)
+            self.of_x = nn.ModuleList(nn.Linear(inputs, hidden) for _ in range(4))
+            self.of_h = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(4))
+
+        def step(self, x: Tensor, h: Tensor, c: Tensor) -> Any:
+            i, f, g, o = (a(x) + b(h) for a, b in zip(self.of_x, self.of_h, strict=True))
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            return o.sigmoid() * c.tanh(), c
+
+    found = parts(Apart(3, 4))
+    assert len(products(found)) == 1
+    assert {n: v.type for n, v in found.cuts.items() if v.group == "sequence"} == {"u1": Type((16,), rows=True)}
+    assert len(plan_forward(found).loop.stages) == 2
+
+
+def test_an_lstm_saves_gates_in_the_memory_of_its_input_and_no_tanh() -> None:
+    training = plan_training(parts(cells.LSTM(3, 4)), frozenset({"R", "u1"}))
+    assert sorted(v.op for v in training.saving.saved) == ["sigmoid", "sigmoid", "sigmoid", "tanh"]
+    assert training.saving.states == ("h", "c")
+    assert "tanh" in [v.op for v in training.saving.again]
+    assert training.forward.in_place == {"u1'": "u1"}
+    assert training.emits == {"d(u1)": 16}
+    assert [type(s).__name__ for s in training.gradient.stages] == ["Map", "Product"]
+
+
+def test_a_simple_network_saves_nothing_but_its_output() -> None:
+    training = plan_training(parts(cells.Elman(3, 4)), frozenset({"R", "u1"}))
+    assert training.saving.saved == ()
+    assert training.saving.states == ("h",)
+
+
+def test_frozen_parameters_cost_nothing() -> None:
+    found = parts(cells.PeepholeLSTM(3, 4))
+    training = plan_training(found, frozenset({"u1"}))
+    assert training.pairs == {}
+    assert training.totals == {}
+
+
+EDGES: dict[str, Any] = {
+    "relu": torch.relu,
+    "abs": torch.abs,
+    "clamp": lambda a: a.clamp(0.0, 1.0),
+    "hardtanh": lambda a: nn.functional.hardtanh(a, 0.0, 1.0),
+    "maximum": lambda a: torch.maximum(a, a * 0),
+    "minimum": lambda a: torch.minimum(a, a * 2),
+    "leaky_relu": nn.functional.leaky_relu,
+    "elu": lambda a: nn.functional.elu(a, 2.0),
+    "amax": lambda a: a * 0 + a.amax(-1, keepdim=True),
+    "power 0": lambda a: a**0.0 + (a.abs() + 1) ** 1.0,
+    "where": lambda a: torch.where(a >= 0, a, 3 * a),
+    "softplus": lambda a: nn.functional.softplus(a, threshold=0.0),
+}
+
+
+@pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+@pytest.mark.parametrize("name", EDGES)
+def test_slopes_at_the_corners_are_pytorchs(name: str) -> None:
+    class Corner(Cell):
+        h = cells.Elman.states["h"]
+
+        def step(self, x: Tensor, h: Tensor) -> Any:
+            return EDGES[name](h + x)
+
+    cell = Corner(4, 4)
+    x = torch.tensor([[[0.0, 1.0, -1.0, 1.0]]], dtype=D, requires_grad=True)
+    start = torch.zeros(1, 4, dtype=D, requires_grad=True)
+    slopes = [
+        torch.autograd.grad(run(cell, Values({}), x, (start,), target=target)[0].sum(), [x, start])
+        for target in ("eager", "llvm")
+    ]
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=4 * torch.finfo(D).eps, atol=0)
