@@ -35,7 +35,10 @@ class Size:
 
     def __call__(self, sizes: Mapping[str, int]) -> int:
         """Return the number this size stands for, given the value of each letter (the letter "" is one)."""
-        return sum(count * (sizes[letter] if letter else 1) for letter, count in self.terms)
+        total = 0
+        for letter, count in self.terms:  # no generator: this runs at every call of a layer
+            total += count * (sizes[letter] if letter else 1)
+        return total
 
     @property
     def letters(self) -> frozenset[str]:
@@ -240,8 +243,9 @@ class Cell(nn.Module):
                 else:
                     value.fill_(spec.init)
             for name, spans in self.recurrent_matrices().items() if orthogonal else ():
+                matrix = self.get_parameter(name)
                 for columns in spans:
-                    for block in torch.split(self._parameters[name][:, columns], self.hidden_size):
+                    for block in torch.split(matrix[:, columns], self.hidden_size):
                         nn.init.orthogonal_(block)
             if forget_bias is not None:
                 self._fill_forget_bias(forget_bias)

@@ -26,7 +26,11 @@ class Verb:
 
 VERBS = {
     "train": Verb("everloop.cli.train", "train a model on your files: everloop train language-model --text FILE…"),
+    "predict": Verb("everloop.cli.predict", "what a trained model says about new data: everloop predict RUN FILE"),
+    "evaluate": Verb("everloop.cli.evaluate", "how good a trained model is: everloop evaluate RUN FILE"),
     "sample": Verb("everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"'),
+    "tree": Verb("everloop.cli.tree", 'show what may come next as a tree: everloop tree RUN "prompt"'),
+    "score": Verb("everloop.cli.score", "how probable a language model finds each line: everloop score RUN FILE"),
     "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
     "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,14 @@ from everloop.models.run import read_config
 from everloop.train import Event, Run, TrainConfig, Validated, train
 
 KINDS = ("language-model",)
+OTHERS = {
+    "tagger": "everloop.cli.tagger",
+    "classifier": "everloop.cli.classifier",
+    "forecaster": "everloop.cli.forecaster",
+    "translator": "everloop.cli.translator",
+    "transcriber": "everloop.cli.transcriber",
+    "generator": "everloop.cli.generator",
+}
 TABLES: dict[str, type[Any]] = {"data": TextConfig, "model": LanguageModelConfig, "train": TrainConfig}
 TEMPERATURES = (0.5, 0.8, 1.0)
 
@@ -48,13 +57,15 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop train`; 130 if it was interrupted."""
-    kinds = ", ".join(KINDS)
+    kinds = ", ".join((*KINDS, *OTHERS))
     if not args or args[0] in ("-h", "--help"):
         write(f"usage: everloop train KIND …\n\nkinds: {kinds}\n\n")
         write("everloop train KIND --help tells the options of one.\n")
         return 0 if args else 2
+    if args[0] in OTHERS:
+        return int(importlib.import_module(OTHERS[args[0]]).main(args[1:]))
     if args[0] not in KINDS:
-        raise OptionError(unknown("kind of model", args[0], KINDS))
+        raise OptionError(unknown("kind of model", args[0], (*KINDS, *OTHERS)))
     options = read_options(args[1:])
     device = machine(options.threads, options.device)
     text, model = prepare(options)

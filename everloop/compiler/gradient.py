@@ -229,9 +229,7 @@ RULES: dict[str, Rule] = {
     "sign": _none,
     "floor": _none,
     "sqrt": _each(lambda b, v, g: b.made("div", b.made("mul", g, 0.5), v)),
-    "rsqrt": _each(
-        lambda b, v, g: b.made("mul", b.made("mul", g, -0.5), b.made("mul", v, b.made("mul", v, v)))
-    ),
+    "rsqrt": _each(lambda b, v, g: b.made("mul", b.made("mul", g, -0.5), b.made("mul", v, b.made("mul", v, v)))),
     "exp": _each(lambda b, v, g: b.made("mul", g, v)),
     "expm1": _each(lambda b, v, g: b.made("mul", g, b.made("add", v, 1.0))),
     "log": _each(lambda b, v, g: b.made("div", g, v.args[0])),
@@ -250,9 +248,7 @@ RULES: dict[str, Rule] = {
     "less": _none,
     "less_equal": _none,
     "equal": _none,
-    "where": lambda b, v, g: iter(
-        [(v.args[1], _where(b, v.args[0], g)), (v.args[2], _where(b, v.args[0], 0.0, g))]
-    ),
+    "where": lambda b, v, g: iter([(v.args[1], _where(b, v.args[0], g)), (v.args[2], _where(b, v.args[0], 0.0, g))]),
     "relu": _each(lambda b, v, g: _where(b, b.made("less", 0.0, v), g)),
     "power": _power,
     "at_least": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[1], v.args[0]), g))]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from everloop.compiler.ir import Builder, Graph, Type, Value
@@ -26,7 +27,6 @@ class Split:
         found = {v.name: v for v in self.loop.inputs if v.group != "state"}
         return {name: found[name] for name in self.prelude.outputs}
 
-
     @property
     def owned(self) -> frozenset[str]:
         """The sequences that the prelude computes, so that nobody else reads them."""
@@ -48,9 +48,9 @@ def moment(value: Value, known: dict[Value, str]) -> str:
     return found
 
 
-def split(graph: Graph) -> Split:
-    """Return `graph`, a simplified step, cut at the border of the loop."""
-    in_loop = Depends(lambda v: v.op == "input" and v.group == "state")
+def split(graph: Graph, stays: Callable[[Value], bool] = lambda v: v.op == "input" and v.group == "state") -> Split:
+    """Return `graph`, a simplified step, cut at the border of the loop: what depends on a value that `stays`."""
+    in_loop = Depends(stays)
     builder = Builder()
     cuts: dict[Value, str] = {}
     moments: dict[Value, str] = {}

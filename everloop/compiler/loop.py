@@ -7,7 +7,7 @@ from typing import Literal
 
 Kind = Literal[
     "sequence",  # [T, B, n], read: one row a step and sequence
-    "previous",  # [T, B, n], read one step back: row of the step before, `first` rows at the start, `restart` at a reset
+    "previous",  # [T, B, n], read one step back: the `first` rows at the start, the `restart` rows at a reset
     "row",  # [B, n], read: one row a sequence, the same at every step
     "vector",  # [n], read: the same for every row
     "matrix",  # [height, width], read

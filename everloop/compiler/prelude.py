@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from everloop.compiler import gemm
+from everloop.compiler.compact import Compact
 from everloop.compiler.hoist import moment
 from everloop.compiler.ir import Graph, Type, Value
 from everloop.compiler.rewrite import users
@@ -21,17 +22,19 @@ FORGETTING = frozenset({"add", "sub", "neg", "linear", "matmul", "cat"})
 
 @dataclass(frozen=True)
 class Line:
-    """results[out] = function(results of args)."""
+    """results[out] = function(results of args). every_step: whether args have a form for all steps and sequences."""
 
     function: Callable[..., Any]
     args: tuple[int, ...]
+    every_step: bool
 
 
 class Prelude:
     """A graph outside the loop, ready to run.
 
     Outputs are sequences [T, B, n], rows [B, n], vectors [n] and matrices [m, k] by name. In batch-major order
-    everything is computed as [B, T, n], so that nothing is copied on the way.
+    sequences are computed as [B, T, n], so that nothing is copied on the way; with compact rows as [N, n], and that is
+    how they come out, but for those that are inputs.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
@@ -41,14 +44,16 @@ class Prelude:
         self.at: dict[Value, int] = {}
         self.readers = users(graph.outputs.values())
         self.roots = set(graph.outputs.values())
-        moments: dict[Value, str] = {}
+        self.moments: dict[Value, str] = {}
+        self.when: list[str] = []
         for leaf in graph.inputs:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
+            self.when.append(moment(leaf, self.moments))
         for value in graph.values:
             if not self._is_inside(value):
                 self._add(value)
-        self.outputs = [(name, self.at[v], moment(v, moments), v.type) for name, v in graph.outputs.items()]
+        self.outputs = [(name, self.at[v], moment(v, self.moments), v.type) for name, v in graph.outputs.items()]
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if v.op in FORGETTING and not self.readers[v]}
 
@@ -75,10 +80,13 @@ class Prelude:
             function = _cat
         elif value.op == "add" and self._is_inside(value.args[0]):
             function, args = gemm.linear, (*value.args[0].args, value.args[1])
-        self.lines.append(Line(function, tuple(self.at[a] for a in args)))
+        self.when.append(moment(value, self.moments))
+        self.lines.append(Line(function, tuple(self.at[a] for a in args), self.when[-1] == "sequence"))
         self.at[value] = len(self.sources) + len(self.lines) - 1
 
-    def __call__(self, values: Values, x: Tensor, *, batch_major: bool) -> dict[str, Tensor]:
+    def __call__(
+        self, values: Values, x: Tensor, *, batch_major: bool, compact: Compact | None = None
+    ) -> dict[str, Tensor]:
         """Return the outputs by name."""
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
@@ -86,24 +94,43 @@ class Prelude:
             tensor = x if group == "x" else name if group == "taken" else groups[group][name]
             if tensor.dtype != self.dtype:
                 tensor = tensor.to(self.dtype)
-            if batch_major and group in ("x", "steps"):
-                tensor = tensor.transpose(0, 1)
-            elif batch_major and group == "rows":
-                tensor = tensor.unsqueeze(1)
             results.append(tensor)
+        formed: dict[int, Tensor] = {}
+
+        def form(at: int) -> Tensor:
+            """Return a source, or a row for each sequence, as it meets rows of every step."""
+            if at not in formed:
+                formed[at] = _formed(results[at], self.when[at], batch_major, compact)
+            return formed[at]
+
+        count = len(self.sources)
         for line in self.lines:
-            results.append(line.function(*[results[a] for a in line.args]))
+            if line.every_step:
+                is_formed = [a >= count and self.when[a] == "sequence" for a in line.args]
+                args = [results[a] if done else form(a) for a, done in zip(line.args, is_formed, strict=True)]
+            else:
+                args = [results[a] for a in line.args]
+            results.append(line.function(*args))
         found = {}
         for name, at, when, kind in self.outputs:
             tensor = results[at]
             if when == "sequence":
-                tensor = _adjacent(tensor.transpose(0, 1) if batch_major else tensor)
+                back = batch_major and compact is None and at >= count
+                tensor = _adjacent(tensor.transpose(0, 1) if back else tensor)
             elif when == "row":
-                tensor = _adjacent(tensor.squeeze(1) if batch_major else tensor)
+                tensor = _adjacent(tensor)
             elif len(kind.shape) < 2:
                 tensor = tensor.reshape(-1).contiguous()
             found[name] = tensor
         return found
+
+
+def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | None) -> Tensor:
+    if when == "sequence":
+        return compact.gather(tensor) if compact else tensor.transpose(0, 1) if batch_major else tensor
+    if when == "row":
+        return compact.spread(tensor) if compact else tensor.unsqueeze(1) if batch_major else tensor
+    return tensor
 
 
 def _ranged(value: Value) -> Callable[[Tensor], Tensor]:

@@ -83,9 +83,7 @@ class Text:
     @classmethod
     def from_config(cls, config: TextConfig, vocabulary: Vocabulary | None = None) -> Text:
         """Return the Text that a configuration describes."""
-        return cls(
-            *config.text, units=config.units, split=config.split, pattern=config.pattern, vocabulary=vocabulary
-        )
+        return cls(*config.text, units=config.units, split=config.split, pattern=config.pattern, vocabulary=vocabulary)
 
     def _fill(self, text: str, vocabulary: Vocabulary | None, place: str) -> None:
         if not text:

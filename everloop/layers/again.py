@@ -46,7 +46,7 @@ def differentiable(
 ) -> list[Tensor | None]:
     """Return the gradients of the cuts, the states and the restart vectors, each with a graph of its own."""
     cell = _LoopCell(program.split.loop, program.cuts)
-    cuts = program.prelude(values, x, batch_major=run.batch_major)
+    cuts = program.prelude(values, x, batch_major=run.batch_major, compact=run.compact)
     kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
     inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
 
@@ -55,7 +55,10 @@ def differentiable(
         parts: dict[str, dict[str, Tensor]] = {"fixed": {}, "row": {}, "sequence": {}}
         for name in program.cuts:
             kind = kinds[name] if kinds[name] in parts else "fixed"
-            parts[kind][cell.attribute[name]] = next(given)
+            tensor = next(given)
+            if run.compact is not None and kind == "sequence" and tensor.dim() == 2:
+                tensor = run.compact.pad(tensor)
+            parts[kind][cell.attribute[name]] = tensor
         start = [next(given) for _ in state]
         origin = [None if r is None else next(given) for r in restart]
         time = x.new_empty(run.steps, run.batch, 0)

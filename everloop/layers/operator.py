@@ -36,6 +36,11 @@ def using(target: str) -> Iterator[None]:
         _chosen.reset(before)
 
 
+def chosen(target: str | None) -> str | None:
+    """Return the target that runs a layer which names `target`."""
+    return _chosen.get() if target is None else _known(target)
+
+
 def _known(target: str) -> str:
     if target not in TARGETS:
         raise OptionError(unknown("target", target, TARGETS))
@@ -62,7 +67,7 @@ def run(
     """
     if torch.compiler.is_compiling():
         return _captured(cell, values, x, state, restart, lengths, reset, reverse, target)
-    target = _chosen.get() if target is None else _known(target)
+    target = chosen(target)
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(state[0].dtype)

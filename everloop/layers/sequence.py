@@ -28,8 +28,8 @@ def compute(
     reverse: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return (output [T, B, n], final states) by the program's kernels; arguments as in `operator.run`."""
-    run = Run(x.size(0), x.size(1), x.stride(0) < x.stride(1), lengths, reset, reverse)
-    cuts = program.prelude(values, x, batch_major=run.batch_major)
+    run = Run.of(x, lengths, reset, reverse)
+    cuts = program.prelude(values, x, batch_major=run.batch_major, compact=run.compact)
     state = tuple(adjacent(s) for s in state)
     origin: list[Tensor | None] = [None] * len(state)
     if reset is not None and restart is not None:
@@ -56,15 +56,17 @@ def forward(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run a forward kernel; return its buffers and the final states."""
     buffers, owned = dict(cuts), program.prelude.owned
+    output = every(program.states[0])
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
-        buffers[name] = cuts[source] if source in owned else run.rows(width, like=state[0])
+        make = run.padded if name == output else run.rows
+        buffers[name] = cuts[source] if source in owned else make(width, like=state[0])
     final = {name: s.new_empty(s.shape) for name, s in zip(program.states, state, strict=True)}
     kernel(
         run.steps, run.batch, buffers,
         first=dict(zip(program.states, state, strict=True)), final=final,
         restart=dict(zip(program.states, restart, strict=True)),
-        lengths=run.lengths, reset=run.reset, reverse=run.reverse,
+        lengths=run.lengths, reset=run.reset, reverse=run.reverse, compact=run.compact,
     )  # fmt: skip
     return buffers, final
 

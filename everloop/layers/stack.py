@@ -77,8 +77,9 @@ class Stack(nn.Module):
         """Return what member i hands up, given its input x and its output y."""
         if self.residual and x.shape == y.shape:
             y = y + x
-        last = i == len(self.members) - 1
-        return y if last else dropout(y, self.dropout, self.training)
+        if not (self.training and self.dropout) or i == len(self.members) - 1:
+            return y
+        return dropout(y, self.dropout)
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, residual={self.residual}"

@@ -9,8 +9,14 @@ from typing import Any, Literal
 
 from everloop.data.settings import from_table, read_toml, to_table
 from everloop.errors import DataError, EverloopError, RunError, unknown
+from everloop.models.classifier import Classifier, ClassifierConfig
+from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from everloop.models.forecaster import Forecaster, ForecasterConfig
+from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
 from everloop.models.loss import Model
+from everloop.models.tagger import Tagger, TaggerConfig
+from everloop.models.transcriber import Transcriber, TranscriberConfig
 from everloop.models.weights import fill, own_tensors, read_tensors, write_tensors
 
 
@@ -22,7 +28,15 @@ class Kind:
     config: type[Any]
 
 
-KINDS = {LanguageModel.kind: Kind(LanguageModel, LanguageModelConfig)}
+KINDS = {
+    LanguageModel.kind: Kind(LanguageModel, LanguageModelConfig),
+    Tagger.kind: Kind(Tagger, TaggerConfig),
+    Classifier.kind: Kind(Classifier, ClassifierConfig),
+    Forecaster.kind: Kind(Forecaster, ForecasterConfig),
+    EncoderDecoder.kind: Kind(EncoderDecoder, EncoderDecoderConfig),
+    Generator.kind: Kind(Generator, GeneratorConfig),
+    Transcriber.kind: Kind(Transcriber, TranscriberConfig),
+}
 
 CONFIG, BEST, LAST = "config.toml", "best.safetensors", "last.safetensors"
 

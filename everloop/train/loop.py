@@ -258,9 +258,7 @@ class Trainer:
         if self.folder:
             self.folder.begin(self.model, self.data, self.config)
         self.report(
-            Started(
-                self.step, self.config.steps, self.model.target, sum(p.numel() for p in self.model.parameters())
-            )
+            Started(self.step, self.config.steps, self.model.target, sum(p.numel() for p in self.model.parameters()))
         )
         if not resume:
             self.save()

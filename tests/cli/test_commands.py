@@ -169,9 +169,7 @@ LM = ("train", "language-model")
         (("demo", "--step", "4"), "did you mean '--steps'"),
     ],
 )
-def test_mistakes(
-    verse: Path, args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes(verse: Path, args: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty.txt").write_text("")
     Path("binary.txt").write_bytes(b"ab\x80")
     Path("table.toml").write_text("[trian]\nsteps = 3\n")
@@ -267,5 +265,3 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert main(["demo", "--steps", "2", "--threads", "1", "--out", "mine"]) == 0
     assert train("--resume", "runs/demo", "--steps", "3") == 0
     assert main(["sample", "mine", "The ", "--length", "5"]) == 0
-
-

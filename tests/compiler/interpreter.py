@@ -29,7 +29,9 @@ class Interpreter:
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
         reverse: bool = False,
+        compact: None = None,
     ) -> None:
+        assert compact is None, "the interpreter reads padded rows; its cases are too small to be compact"
         self.buffers, self.first, self.restart = buffers, first, restart
         ends = torch.full((B,), T) if lengths is None else lengths
         memory = {b.name: torch.full((B, b.width), torch.nan, dtype=self.dtype)
@@ -41,7 +43,7 @@ class Interpreter:
         for buffer in self.loop.buffers:
             if buffer.kind == "emit":
                 for b in range(B):
-                    buffers[buffer.name][int(ends[b]):, b] = 0
+                    buffers[buffer.name][int(ends[b]) :, b] = 0
             elif buffer.kind == "total":
                 buffers[buffer.name].zero_()
         for s in reversed(range(T)) if self.loop.is_gradient else range(T):

@@ -106,7 +106,7 @@ def test_any_strides(layout: str) -> None:
     expected, found = s.run("eager"), s.run("llvm")
     same(found, expected)
     same(s.slopes(found), s.slopes(expected))
-    assert (found[0].transpose(0, 1).is_contiguous() if layout == "batch-major" else found[0].is_contiguous())
+    assert found[0].transpose(0, 1).is_contiguous() if layout == "batch-major" else found[0].is_contiguous()
 
 
 @pytest.mark.parametrize("name", NAMES)

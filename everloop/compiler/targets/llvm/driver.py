@@ -9,9 +9,9 @@ from everloop.compiler.targets.llvm.worker import Places, Worker, argument
 SPINS = 2000  # of the barrier, before it yields
 
 
-def driver(layout: Layout) -> str:
+def driver(layout: Layout, worker: type[Worker] = Worker) -> str:
     """Text of `everloop_run(args)` and what it calls."""
-    return "\n".join([_barrier(), Worker(layout).text(), _region(), _run(layout)])
+    return "\n".join([_barrier(), worker(layout).text(), _region(), _run(layout)])
 
 
 def _barrier() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from everloop.compiler.compact import Compact
 from everloop.compiler.loop import Buffer, Loop, Product
 from everloop.compiler.targets.llvm import memory, threads
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, shape
@@ -81,16 +82,24 @@ class Kernel:
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
         reverse: bool = False,
+        compact: Compact | None = None,
     ) -> None:
         """Run T steps of B sequences over `buffers` (all of the loop's buffers but states and scratch).
+
+        Rows of every step and sequence are [T, B, n] or, where `compact` orders the sequences of these `lengths`
+        in this direction, also [N, n].
 
         Missing `first` and `restart` rows are zeros, missing `final` rows are not written. In a gradient loop
         `restart` of a carried gradient is written: the sum of what its resets cut off.
         """
         block = self._block()
-        self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset)
+        self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset, compact)
         kept: Tensor | None = None
-        if lengths is not None:
+        if compact is not None:
+            kept = compact.table
+            block[SLOT["order"]], block[SLOT["ends"]] = kept.data_ptr(), kept.data_ptr() + 8 * B
+            block[SLOT["starts"]] = kept.data_ptr() + 16 * B
+        elif lengths is not None:
             assert (lengths.shape, lengths.dtype) == ((B,), torch.int64), "lengths: int64 [B]"
             ends, order = torch.sort(lengths, descending=True)
             kept = torch.cat((order, ends))
@@ -152,11 +161,16 @@ class Kernel:
         final: Rows,
         restart: Rows,
         reset: Tensor | None,
+        compact: Compact | None = None,
     ) -> None:
         block[0], block[1] = T, B
         block[SLOT["product"]], block[SLOT["packer"]] = self._product, self._packer
         for buffer, slot in self._given:
             tensor = buffers[buffer.name]
+            if tensor.dim() == 2 and buffer.kind in ("sequence", "previous", "emit"):
+                assert compact is not None, f"{buffer}: rows without an order"
+                block[slot], block[slot + 3] = self._rows(tensor, len(compact), buffer.width)
+                continue
             address, by_outer, by_inner = self._place(buffer, tensor, T, B)
             block[slot], block[slot + 1], block[slot + 2] = address, by_outer, by_inner
         zeros = self._zeros.data_ptr()
@@ -179,7 +193,7 @@ class Kernel:
 
     def _rows(self, tensor: Tensor, B: int, width: int) -> tuple[int, int]:
         assert (tensor.shape, tensor.dtype) == ((B, width), self.dtype), f"{tuple(tensor.shape)}, not {(B, width)}"
-        assert tensor.stride(1) == 1 or width == 1, "features are adjacent"
+        assert tensor.stride(1) == 1 or width == 1 or B == 0, "features are adjacent"
         return tensor.data_ptr(), tensor.stride(0) * self._layout.form.size
 
     def _place(self, buffer: Buffer, tensor: Tensor, T: int, B: int) -> tuple[int, int, int]:

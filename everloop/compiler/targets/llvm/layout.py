@@ -19,6 +19,7 @@ HEAD = (
     "pack",
     "order",
     "ends",
+    "starts",
     "reset",
     "reset_t",
     "reset_b",
@@ -36,7 +37,7 @@ HEAD = (
 )
 SLOT = {name: n for n, name in enumerate(HEAD)}
 # The head of a local row's table; pointers into the caller's buffers follow.
-RECORD, ROW, LENGTH, POINTERS = 0, 1, 2, 3
+RECORD, ROW, LENGTH, RANK, POINTERS = 0, 1, 2, 3, 4
 
 
 def round_up(number: int, unit: int) -> int:
@@ -70,7 +71,7 @@ class Layout:
                 if self.loop.is_gradient:
                     self.sum("restart " + buffer.name, buffer.width)
             elif buffer.kind != "scratch":
-                self.take(buffer.name, 3)
+                self.take(buffer.name, 4)  # address; strides of time (or matrix rows), batch (columns), compact rows
             if buffer.kind == "previous" and f"first {buffer.of}" not in self.slots:
                 self.take("first " + buffer.of, 2)
                 self.take("restart " + buffer.of, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from everloop.compiler.loop import Buffer, Map, Product
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.layout import LENGTH, RECORD, ROW, SLOT, Layout, is_row_total, shape
+from everloop.compiler.targets.llvm.layout import LENGTH, RANK, RECORD, ROW, SLOT, Layout, is_row_total, shape
 from everloop.compiler.targets.llvm.mapping import has_reduction, units
 from everloop.compiler.targets.llvm.product import panel_width
 
@@ -58,15 +58,27 @@ class Worker:
         # Where rows are shared, the row-wise work on them is dealt out again.
         self.part_stride = code(f"select i1 {self.columns}, i64 %team, i64 1")
         self.part_offset = code(f"select i1 {self.columns}, i64 %tid, i64 0")
-        behind = code.sub(code.add(places.batch, self.stride), code.add(self.offset, 1))
-        self.rows = code.divide(behind, self.stride)
+        full = code.divide(places.batch, self.stride)
+        is_more = code.less(self.rank(full), places.batch)
+        self.rows = code.add(full, code(f"zext i1 {is_more} to i64"))
         self.tables = code.at(self.own, layout.own)
         self.steps, self.reverse = argument(code, "T"), argument(code, "reverse")
         self.reset = argument(code, "reset", "ptr")
         self.has_reset = code(f"icmp ne ptr {self.reset}, null")
 
+    def rank(self, i: str) -> str:
+        """The rank by length of local row i: dealt out to and fro, so that all threads get about as many steps."""
+        code = self.code
+        back = code.sub(code.sub(self.stride, 1), self.offset)
+        is_odd = code(f"trunc i64 {i} to i1")
+        return code.add(code.mul(i, self.stride), code(f"select i1 {is_odd}, i64 {back}, i64 {self.offset}"))
+
     def of(self, *kinds: str) -> list[Buffer]:
         return [b for b in self.layout.loop.buffers if b.kind in kinds]
+
+    def rows_in(self, buffer: Buffer) -> list[str]:
+        """Address of a row-like buffer, and its strides by time and batch, or by compact rows; the others are 0."""
+        return [self.slot(buffer.name, n, kind) for n, kind in enumerate(("ptr", "i64", "i64", "i64"))]
 
     def table(self, i: str) -> str:
         return self.code.at(self.tables, self.code.mul(i, self.layout.table))
@@ -173,14 +185,15 @@ class Worker:
         has_order, has_ends = (code(f"icmp ne ptr {p}, null") for p in (order, ends))
 
         def fill(i: str, _: list[str]) -> list[str]:
-            position = code.add(code.mul(i, self.stride), self.offset)
-            eight = code.mul(position, 8)
-            row = code.either(has_order, "i64", lambda: code.load("i64", code.at(order, eight)), lambda: position)
+            rank = self.rank(i)
+            eight = code.mul(rank, 8)
+            row = code.either(has_order, "i64", lambda: code.load("i64", code.at(order, eight)), lambda: rank)
             length = code.either(has_ends, "i64", lambda: code.load("i64", code.at(ends, eight)), lambda: self.steps)
             table = self.table(i)
             record = code.at(self.records, code.mul(i, layout.record))
-            for kind, value, place in (("ptr", record, RECORD), ("i64", row, ROW), ("i64", length, LENGTH)):
-                code.store(kind, value, code.at(table, 8 * place))
+            code.store("ptr", record, code.at(table, 8 * RECORD))
+            for value, place in ((row, ROW), (length, LENGTH), (rank, RANK)):
+                code.store("i64", value, code.at(table, 8 * place))
             for buffer in [*self.of("row"), *filter(is_row_total, self.of("total"))]:
                 pointer = code.at(self.slot(buffer.name, 0, "ptr"), code.mul(row, self.slot(buffer.name, 2)))
                 code.store("ptr", pointer, code.at(table, 8 * layout.pointers[buffer.name]))
@@ -201,8 +214,9 @@ class Worker:
             for buffer in filter(is_row_total, self.of("total")):
                 code.clear(code.slot(table, layout.pointers[buffer.name], "ptr"), buffer.width * size)
             for buffer in self.of("emit"):
-                pointer, by_t, by_b = (self.slot(buffer.name, n, k) for n, k in enumerate(("ptr", "i64", "i64")))
+                pointer, by_t, by_b, by_row = self.rows_in(buffer)
                 place = code.at(pointer, code.mul(row, by_b))
+                padding = code(f"select i1 {code.equal(by_row, 0)}, i64 {length}, i64 {self.steps}")
 
                 def ended(
                     t: str, _: list[str], place: str = place, by_t: str = by_t, width: int = buffer.width
@@ -210,7 +224,7 @@ class Worker:
                     code.clear(code.at(place, code.mul(t, by_t)), width * size)
                     return []
 
-                code.loop(length, self.steps, ended)
+                code.loop(padding, self.steps, ended)
 
         self.own_rows(start, self.rows)
 
@@ -294,28 +308,38 @@ class Worker:
         sequences, earlier = self.of("sequence", "emit"), self.of("previous")
         if not sequences and not earlier:
             return
-        strides = {
-            b.name: [self.slot(b.name, n, k) for n, k in enumerate(("ptr", "i64", "i64"))] for b in sequences + earlier
-        }
+        strides = {b.name: self.rows_in(b) for b in sequences + earlier}
+        starts = argument(code, "starts", "ptr")
+        is_compact = code(f"icmp ne ptr {starts}, null")
+
+        def first_row(s: str) -> str:
+            """Where the step s begins among compact rows."""
+            place = code.at(starts, code.mul(s, 8))
+            return code.either(is_compact, "i64", lambda: code.load("i64", place), lambda: "0")
+
         back = code(f"select i1 {code(f'icmp ne i64 {self.reverse}, 0')}, i64 1, i64 -1")
         is_first = code.equal(s, 0)
+        now = first_row(s)
+        before = first_row(code(f"select i1 {is_first}, i64 0, i64 {code.sub(s, 1)}")) if earlier else now
 
         def row(i: str, _: list[str]) -> list[str]:
             table = self.table(i)
             time, number = self.time(table, s), code.slot(table, ROW)
+            rank = code.slot(table, RANK)
 
-            def address(buffer: Buffer, t: str) -> str:
-                pointer, by_t, by_b = strides[buffer.name]
-                return code.at(code.at(pointer, code.mul(t, by_t)), code.mul(number, by_b))
+            def address(buffer: Buffer, t: str, first: str) -> str:
+                pointer, by_t, by_b, by_row = strides[buffer.name]
+                place = code.at(code.at(pointer, code.mul(t, by_t)), code.mul(number, by_b))
+                return code.at(place, code.mul(code.add(first, rank), by_row))
 
             for buffer in sequences:
-                code.store("ptr", address(buffer, time), code.at(table, 8 * layout.pointers[buffer.name]))
+                code.store("ptr", address(buffer, time, now), code.at(table, 8 * layout.pointers[buffer.name]))
             if not earlier:
                 return []
             reset = code.either(self.has_reset, "i1", lambda: self.is_reset(time, number), lambda: "false")
             for buffer in earlier:
                 first, by_b = self.slot("first " + buffer.of, 0, "ptr"), self.slot("first " + buffer.of, 1)
-                place = address(buffer, code.add(time, back))
+                place = address(buffer, code.add(time, back), before)
                 place = code(f"select i1 {is_first}, ptr {code.at(first, code.mul(number, by_b))}, ptr {place}")
                 place = code(f"select i1 {reset}, ptr {self.slot('restart ' + buffer.of, 0, 'ptr')}, ptr {place}")
                 code.store("ptr", place, code.at(table, 8 * layout.pointers[buffer.name]))

@@ -1,0 +1,91 @@
+"""`everloop train classifier`, and what `predict` and `evaluate` do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from everloop.cli.figures import print_notes, show
+from everloop.cli.kind import Common, train_kind
+from everloop.cli.source import Source
+from everloop.data.arrays import sequences
+from everloop.data.examples import Examples, ExamplesConfig, read_part
+from everloop.data.faults import Faults
+from everloop.data.images import read_images
+from everloop.data.lines import numbered
+from everloop.data.series import ts_series
+from everloop.data.symbols import Symbols
+from everloop.data.tables import Form, Records
+from everloop.data.words import TextReader, read_reader
+from everloop.models.classifier import Classifier, ClassifierConfig
+from everloop.train import TrainConfig
+
+_TABLES: dict[str, Form] = {"tsv": "tsv", "csv": "csv", "jsonl": "jsonl"}
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """What `everloop train classifier` can be told."""
+
+    data: ExamplesConfig = field(default_factory=ExamplesConfig)
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop train classifier`; 130 if it was interrupted."""
+    return train_kind("classifier", Options, prepare, show, args, "Train a classifier: one label for a whole sequence.")
+
+
+def prepare(options: Options, resumed: Path | None) -> tuple[Examples, Classifier]:
+    """Return the data and the untrained model of these options."""
+    reads = read_reader(resumed, TextReader) if resumed else None
+    labels = Symbols.load(resumed / "labels.json") if resumed else None
+    data = Examples.from_config(options.data, reads if isinstance(reads, TextReader) else None, labels)
+    print_notes(data, options.train.batch)
+    return data, Classifier.of(data, options.model)
+
+
+def predict(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[str]:
+    """Yield for each text or series a line: the most likely label, its probability, and the text."""
+    with source.open() as file:
+        for chunk in source.chunks(_read(model, config, source, file)):
+            if model.reader is not None:
+                source.saw(number for text in chunk for number in model.reader.encode(text))
+            sure, best = model.classify(chunk).max(-1)
+            for item, probability, label in zip(chunk, sure.tolist(), best.tolist(), strict=True):
+                text = f"\t{item}" if isinstance(item, str) else ""
+                yield f"{model.labels.symbols[label]}\t{probability:.4f}{text}\n"
+
+
+def _read(model: Classifier, config: ExamplesConfig, source: Source, file: Any) -> Iterator[Any]:
+    if model.reader is None:
+        form = source.chosen({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
+        if form == "ts":
+            yield from (series for series, _ in ts_series(file, source.place, source.faults, labelled=False))
+        elif form == "npz":
+            yield from sequences(source.by_path(), config.text, config.lengths)
+        else:
+            yield from read_images(source.by_path())
+        return
+    form = source.chosen({".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl"}, "text")
+    if form in _TABLES:
+        columns = source.columns or config.columns
+        records = Records({config.text: "text"}, _TABLES[form], columns, source.place, source.faults)
+        yield from (row[config.text].replace("\n", " ") for _, _, row in records.read(file))
+    else:
+        yield from (line for _, line in numbered(file, source.place, source.faults) if line.strip())
+
+
+def given(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None = None) -> Examples:
+    """Return the labelled sequences of a file as the test part of the model's data."""
+    faults = Faults(config.malformed)
+    parts = {"test": read_part(path, labels, config, faults)}
+    return Examples(parts, config, model.reader, model.labels, faults)
+
+
+def own(model: Classifier, config: ExamplesConfig) -> Examples:
+    """Return the data that the model was trained with."""
+    return Examples.from_config(config, model.reader, model.labels)

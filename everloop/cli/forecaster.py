@@ -1,0 +1,115 @@
+"""`everloop train forecaster`, and what `predict` and `evaluate` do with one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from everloop.cli.figures import print_notes, show
+from everloop.cli.kind import Common, train_kind
+from everloop.cli.source import Source
+from everloop.data.forecasts import Batch, Series, SeriesConfig, calendar_of, time_of
+from everloop.data.tables import Form, Kind, Records
+from everloop.errors import DataError, OptionError
+from everloop.models.forecaster import Forecaster, ForecasterConfig
+from everloop.train import TrainConfig
+
+_TABLES: dict[str, Form] = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl"}
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """What `everloop train forecaster` can be told."""
+
+    data: SeriesConfig = field(default_factory=SeriesConfig)
+    model: ForecasterConfig = field(default_factory=ForecasterConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=1e-3))
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop train forecaster`; 130 if it was interrupted."""
+    return train_kind(
+        "forecaster", Options, prepare, show, args, "Train a forecaster: what comes next in series of numbers."
+    )
+
+
+def prepare(options: Options, resumed: Path | None) -> tuple[Series, Forecaster]:
+    """Return the data and the untrained model of these options."""
+    data = Series.from_config(options.data, context=options.model.context, horizon=options.model.horizon)
+    print_notes(data, options.train.batch)
+    return data, Forecaster.of(data, options.model)
+
+
+def predict(model: Forecaster, config: SeriesConfig, source: Source) -> Iterator[str]:
+    """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
+    form = source.chosen({".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}, "csv")
+    numbers = (*config.series, *config.covariates)
+    wanted: dict[str, Kind] = {**dict.fromkeys(numbers, "number")}
+    if config.time:
+        wanted[config.time] = "text"
+    columns = source.columns or config.columns
+    yield ",".join([config.time or "step", *_headings(model)]) + "\n"
+    context, count = model.config.context, 0
+    known: deque[list[float]] = deque(maxlen=context)
+    times: deque[datetime] = deque(maxlen=context)
+    with source.open() as file:
+        for number, _, row in Records(wanted, _TABLES[form], columns, source.place, source.faults).read(file):
+            known.append([row[name] for name in numbers])
+            if config.time:
+                times.append(time_of(row[config.time], f"{source.place}: line {number}"))
+            count += 1
+            if source.every and len(known) == context and count % source.every == 0:
+                yield from _forecast(model, config, torch.tensor([*known]), [*times], count)
+    if len(known) < context:
+        raise DataError(f"{source.place} has {len(known)} rows; a forecast needs {context} before it")
+    if not source.every:
+        yield from _forecast(model, config, torch.tensor([*known]), [*times], count)
+
+
+def _headings(model: Forecaster) -> list[str]:
+    ends = [""]
+    if model.config.output == "gaussian":
+        ends = ["", "_deviation"]
+    elif model.config.output == "quantile":
+        ends = ["", *(f"_{q:g}" for q in sorted(model.config.quantiles))]
+    return [f"{name}{end}" for name in model.names for end in ends]
+
+
+def _forecast(
+    model: Forecaster, config: SeriesConfig, known: Tensor, times: list[datetime], count: int
+) -> Iterator[str]:
+    series, horizon = len(model.names), model.config.horizon
+    step = times[-1] - times[-2] if len(times) > 1 else None
+    to_come = [times[-1] + step * (i + 1) for i in range(horizon)] if step is not None else []
+    cycles = config.calendar if times else ()
+    before = calendar_of(times, cycles) if cycles else torch.zeros(len(known), 0)
+    ahead = calendar_of(to_come, cycles) if cycles else torch.zeros(horizon, 0)
+    extra = torch.cat([known[:, series:], before], 1)
+    batch = Batch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
+    said = model.forecast(batch.to(model.mean.device))
+    parts = [said.point[:, 0, :, None]]
+    if said.spread is not None:
+        parts.append(said.spread[:, 0, :, None])
+    if said.quantiles is not None:
+        parts.append(said.quantiles[:, 0])
+    for i, row in enumerate(torch.cat(parts, -1).flatten(1).tolist()):
+        when = to_come[i].isoformat(sep=" ") if to_come else str(count + i + 1)
+        yield ",".join([when, *(f"{value:.6g}" for value in row)]) + "\n"
+
+
+def given(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None = None) -> Series:
+    """Return the series of a file as the test part of the model's data."""
+    if labels is not None:
+        raise OptionError("--labels is for IDX images; a forecaster needs none")
+    return own(model, replace(config, train=path, split=(0.0, 0.0, 1.0)))
+
+
+def own(model: Forecaster, config: SeriesConfig) -> Series:
+    """Return the data that the model was trained with."""
+    return Series.from_config(config, context=model.config.context, horizon=model.config.horizon)

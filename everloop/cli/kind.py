@@ -1,0 +1,111 @@
+"""What `everloop train KIND` does for every kind: options, data and model, training, and a look at the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.text import Text as Line
+
+from everloop.cli.options import early, free_folder, from_tables, machine, parse
+from everloop.cli.progress import Progress
+from everloop.data.settings import read_toml
+from everloop.errors import OptionError
+from everloop.models import Model
+from everloop.models.run import read_config
+from everloop.train import Run, TrainConfig, train
+
+Prepare = Callable[[Any, Path | None], tuple[Any, Model]]
+Show = Callable[[Any, Any, Run], None]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every `everloop train KIND` can be told. A kind adds `data` and `model`."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    out: Path | None = None
+    """Run folder to write; by default a new one in runs/."""
+    config: Path | None = None
+    """TOML file with tables [data], [model], [train]; options on the command line come on top."""
+    resume: Path | None = None
+    """Run folder to go on with; only settings of training may change."""
+    threads: int = 0
+    """Processor threads; 0: as many as PyTorch takes."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+
+
+def train_kind(
+    kind: str, options: type[Any], prepare: Prepare, show: Show, args: Sequence[str], description: str
+) -> int:
+    """Run `everloop train KIND`; return 130 if it was interrupted.
+
+    Args:
+        kind: its name.
+        options: a Common with fields `data` and `model`.
+        prepare: from the options and the folder of a resumed run (or None) to data and untrained model.
+        show: prints what the trained model does, given model, data and run.
+        args: the rest of the command line.
+        description: one sentence for --help.
+    """
+    given = read_options(kind, options, args, description)
+    device = machine(given.threads, given.device)
+    torch.manual_seed(given.train.seed)
+    data, model = prepare(given, given.resume)
+    console = Console(stderr=True)
+    console.print(Line(repr(data)), soft_wrap=True)
+    out = given.resume or given.out or free_folder(Path("runs") / kind)
+    shape = model.config
+    with Progress(f"{kind}  {shape.cell} {shape.layers}×{shape.hidden}") as progress:
+        run = train(model.to(device), data, given.train, out=out, resume=given.resume is not None, report=progress)
+    console.print(Line(str(run), "bold"), soft_wrap=True)
+    show(model, data, run)
+    return 130 if run.interrupted else 0
+
+
+def read_options(kind: str, options: type[Any], args: Sequence[str], description: str) -> Any:
+    """Return the options: defaults, then the file or the resumed run, then the command line.
+
+    Raises:
+        OptionError: options contradict each other, or a setting in the file is unknown.
+    """
+    file, run = early(args, "--config"), early(args, "--resume")
+    if file and run:
+        raise OptionError("--config and --resume exclude each other: a resumed run has its own configuration")
+    tables: dict[str, Any] = {}
+    where = str(run / "config.toml" if run else file)
+    if file or run:
+        found = read_config(run) if run else read_toml(where)
+        tables = {name: dict(table) if isinstance(table, dict) else table for name, table in found.items()}
+        named = tables["model"].pop("kind", kind) if isinstance(tables.get("model"), dict) else kind
+        if named != kind:
+            raise OptionError(f"{where} is for a {named}; this is everloop train {kind}")
+    default = options()
+    kinds = {name: type(getattr(default, name)) for name in ("data", "model", "train")}
+    base = dataclasses.replace(default, **from_tables(tables, kinds, where))
+    given = parse(options, args, command=f"train {kind}", description=description, default=base)
+    if run and (given.model, given.data) != (base.model, base.data):
+        raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
+    if run and given.out:
+        raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
+    return given
+
+
+def check_one(given: dict[str, object]) -> str:
+    """Return which one of several sources was given.
+
+    Raises:
+        OptionError: none was, or more than one.
+    """
+    chosen = [name for name, value in given.items() if value is not None]
+    names = [f"--{name.replace('_', '-')}" for name in given]
+    if len(chosen) != 1:
+        came = "none was given" if not chosen else "both were given"
+        raise OptionError(f"expected either {' or '.join(names)}; {came}")
+    return chosen[0]

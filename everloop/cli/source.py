@@ -1,0 +1,89 @@
+"""Where predictions are read from: a file, or standard input as it comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, TypeVar
+
+from everloop.data.faults import Faults
+from everloop.data.lines import opened, suffix
+from everloop.data.symbols import UNKNOWN
+from everloop.errors import OptionError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read, and how.
+
+    Args:
+        path: a file, or - for standard input.
+        form: what it is, "auto" if its name tells.
+        columns: names of the columns of a table without a header.
+        batch: how many sequences are read at once; 0: one from standard input, many from a file.
+        every: rows of a series after which a forecast is written; 0: one at the end.
+        faults: takes malformed lines.
+        counts: symbols read, and how many of them the model does not know.
+    """
+
+    path: Path
+    form: str
+    columns: tuple[str, ...]
+    batch: int
+    every: int
+    faults: Faults
+    counts: list[int] = field(default_factory=lambda: [0, 0])
+
+    @property
+    def piped(self) -> bool:
+        """Whether it is standard input."""
+        return str(self.path) == "-"
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.piped else str(self.path)
+
+    def open(self) -> IO[bytes]:
+        """Return the open file."""
+        return sys.stdin.buffer if self.piped else opened(self.path)
+
+    def chosen(self, forms: dict[str, str], default: str) -> str:
+        """Return the form, among those a model reads: as said, as the file's name tells, or `default`.
+
+        `forms` gives the form for each ending of a name.
+        """
+        known = sorted({*forms.values(), default})
+        told = default if self.piped else forms.get(suffix(self.path), default)
+        form = told if self.form == "auto" else self.form
+        if form not in known:
+            raise OptionError(f"form is {form!r}; this model reads: {', '.join(known)}")
+        return form
+
+    def saw(self, numbers: Iterable[int]) -> None:
+        """Count symbols read, by their numbers."""
+        for number in numbers:
+            self.counts[0] += 1
+            self.counts[1] += number == UNKNOWN
+
+    def chunks(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        """Yield items in batches."""
+        size = self.batch or (1 if self.piped else 64)
+        items = iter(items)
+        while chunk := list(islice(items, size)):
+            yield chunk
+
+    def by_path(self) -> Path:
+        """Return the path of a file that must be read as a whole.
+
+        Raises:
+            OptionError: it is standard input.
+        """
+        if self.piped:
+            raise OptionError("this form cannot come from standard input; name a file")
+        return self.path

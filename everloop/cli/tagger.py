@@ -1,0 +1,103 @@
+"""`everloop train tagger`, and what `predict` and `evaluate` do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from everloop.cli.figures import print_notes, show
+from everloop.cli.kind import Common, train_kind
+from everloop.cli.source import Source
+from everloop.data.arrays import sequences
+from everloop.data.conllu import sentences
+from everloop.data.faults import Faults
+from everloop.data.lines import numbered
+from everloop.data.symbols import Symbols
+from everloop.data.tables import Records
+from everloop.data.tagged import Tagged, TaggedConfig, form_of, read_part
+from everloop.data.words import WordReader, read_reader, words_of
+from everloop.errors import OptionError
+from everloop.models.tagger import Tagger, TaggerConfig
+from everloop.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """What `everloop train tagger` can be told."""
+
+    data: TaggedConfig = field(default_factory=TaggedConfig)
+    model: TaggerConfig = field(default_factory=TaggerConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=32, watch="accuracy"))
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop train tagger`; 130 if it was interrupted."""
+    return train_kind("tagger", Options, prepare, show, args, "Train a tagger: a label for each step of a sequence.")
+
+
+def prepare(options: Options, resumed: Path | None) -> tuple[Tagged, Tagger]:
+    """Return the data and the untrained model of these options."""
+    reads = read_reader(resumed, WordReader) if resumed else None
+    labels = Symbols.load(resumed / "labels.json") if resumed else None
+    data = Tagged.from_config(options.data, reads if isinstance(reads, WordReader) else None, labels)
+    print_notes(data, options.train.batch)
+    return data, Tagger.of(data, options.model)
+
+
+def predict(model: Tagger, config: TaggedConfig, source: Source) -> Iterator[str]:
+    """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step."""
+    if model.reader is None:
+        for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
+            yield from _steps(model, vectors)
+        return
+    form = source.chosen({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
+    reader = model.reader
+
+    def tags(chunk: list[list[str]]) -> list[list[str]]:
+        source.saw(reader.encode(word)[0] for words in chunk for word in words)
+        return model.tag(chunk)
+
+    with source.open() as file:
+        if form == "conllu":
+            for some in source.chunks(sentences(file, source.place, source.faults)):
+                answers = tags([sentence.column(config.text) for sentence in some])
+                yield from (s.replaced(config.label, answer) for s, answer in zip(some, answers, strict=True))
+            return
+        if form == "jsonl":
+            records = Records({config.text: "words"}, "jsonl", (), source.place, source.faults).read(file)
+            read = (row[config.text] for _, _, row in records)
+        else:
+            lines = numbered(file, source.place, source.faults)
+            read = (words for _, line in lines if (words := words_of(line)))
+        for chunk in source.chunks(read):
+            for words, answer in zip(chunk, tags(chunk), strict=True):
+                yield "".join(f"{word}\t{tag}\n" for word, tag in zip(words, answer, strict=True)) + "\n"
+
+
+def _steps(model: Tagger, chunk: list[torch.Tensor]) -> Iterator[str]:
+    """Yield the labels of sequences of vectors: a step a line, and those that are more likely than not."""
+    if model.config.output != "several":
+        yield from ("".join(f"{tag}\n" for tag in tags) + "\n" for tags in model.tag(chunk))
+        return
+    for sure in model.probabilities(chunk):
+        rows = [[n for n, p in zip(model.labels.symbols, row, strict=True) if p > 0.5] for row in sure.tolist()]
+        yield "".join(" ".join(row) + "\n" for row in rows) + "\n"
+
+
+def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None = None) -> Tagged:
+    """Return the tagged sequences of a file as the test part of the model's data."""
+    if form_of(path, config.form) == "chorales":
+        return Tagged.from_config(replace(config, train=path), model.reader, model.labels)
+    if labels is not None:
+        raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
+    faults = Faults(config.malformed)
+    parts = {"test": read_part(path, config, faults)}
+    return Tagged(parts, config, model.reader, model.labels, faults)
+
+
+def own(model: Tagger, config: TaggedConfig) -> Tagged:
+    """Return the data that the model was trained with."""
+    return Tagged.from_config(config, model.reader, model.labels)

@@ -1,0 +1,103 @@
+"""`everloop train translator`: one language into another, or any sequence into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text as Line
+
+from everloop.cli.figures import print_notes
+from everloop.cli.kind import Common, train_kind
+from everloop.cli.source import Source
+from everloop.data.faults import Faults
+from everloop.data.lines import numbered
+from everloop.data.parallel import Parallel, ParallelConfig, read_pairs
+from everloop.data.pieces import Pieces
+from everloop.decode.bleu import bleu
+from everloop.decode.generate import Beam, generate
+from everloop.errors import OptionError
+from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from everloop.train import Run
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """What `everloop train translator` can be told."""
+
+    data: ParallelConfig = field(default_factory=ParallelConfig)
+    model: EncoderDecoderConfig = field(default_factory=EncoderDecoderConfig)
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop train translator`."""
+    text = "Train an encoder-decoder: it reads a line and writes that of the other file."
+    return train_kind("translator", Options, prepare, show, args, text)
+
+
+def prepare(options: Options, resumed: Path | None) -> tuple[Parallel, EncoderDecoder]:
+    """Return the pairs and the untrained model of these options."""
+    known = (Pieces.load(resumed / "source.json"), Pieces.load(resumed / "target.json")) if resumed else None
+    data = Parallel.from_config(options.data, known)
+    print_notes(data, options.train.batch)
+    return data, EncoderDecoder.from_config(data.source, data.target, options.model)
+
+
+def show(model: EncoderDecoder, data: Parallel, run: Run) -> None:
+    """Print some translations of validation sentences, and BLEU over all of them."""
+    pairs = data.sentences["valid"]
+    if not pairs or run.interrupted:
+        return
+    console = Console()
+    for (source, wanted), text in zip(pairs[:5], translate(model, [a for a, _ in pairs[:5]]), strict=True):
+        console.print(Line(source, "dim"), Line(f"  {text}", "bold"), Line(f"  {wanted}"), sep="\n", soft_wrap=True)
+    console.print(decoded(model, data, "valid"), soft_wrap=True)
+
+
+def decoded(model: EncoderDecoder, data: Parallel, part: str) -> str:
+    """Return BLEU over the sentences of a part, in words."""
+    pairs = data.sentences[part]
+    written = translate(model, [source for source, _ in pairs])
+    references = [target.lower() if data.config.lower else target for _, target in pairs]
+    case = ", lower case" if data.config.lower else ""
+    return f"BLEU {bleu(written, references):.2f} on {len(pairs):,} {part} sentences (beam 5{case})"
+
+
+def predict(model: EncoderDecoder, config: ParallelConfig, source: Source) -> Iterator[str]:
+    """Yield the translation of each line; an empty line stays empty."""
+    source.chosen({}, "text")
+    with source.open() as file:
+        for chunk in source.chunks(line for _, line in numbered(file, source.place, source.faults)):
+            full = [line for line in chunk if line.strip()]
+            written = iter(translate(model, full))
+            yield from (f"{next(written) if line.strip() else ''}\n" for line in chunk)
+
+
+def given(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None = None) -> Parallel:
+    """Return the pairs of a file, or of two, as the test part of the model's data."""
+    faults = Faults(config.malformed)
+    if labels is None:
+        raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
+    data = Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, faults))
+    data.faults = faults
+    return data
+
+
+def own(model: EncoderDecoder, config: ParallelConfig) -> Parallel:
+    """Return the data that the model was trained with."""
+    return Parallel.from_config(config, (model.source, model.written))
+
+
+def translate(model: EncoderDecoder, sentences: Sequence[str], width: int = 5, batch: int = 64) -> list[str]:
+    """Return the translations of sentences, those of about the same length at a time."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    found = [""] * len(sentences)
+    for start in range(0, len(order), batch):
+        group = order[start : start + batch]
+        longest = max(len(model.source.encode(sentences[i])) for i in group)
+        written = generate(model, [sentences[i] for i in group], Beam(width), length=2 * longest + 10)
+        for i, hypotheses in zip(group, written, strict=True):
+            found[i] = hypotheses[0].text
+    return found

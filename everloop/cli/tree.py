@@ -1,0 +1,53 @@
+"""`everloop tree RUN "prompt"`: what may come next, and how probable each continuation is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from everloop.cli.options import machine, parse
+from everloop.data.files import write_atomically
+from everloop.decode.tree import tree
+from everloop.draw.tree import svg, terminal
+from everloop.models import load
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `everloop tree` can be told."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of a model that writes symbols."""
+    prompt: Annotated[str, tyro.conf.Positional] = "\n"
+    """What the model reads first: a prompt, a sentence to translate, a label."""
+    width: int = 4
+    """Branches of each branch."""
+    depth: int = 6
+    """Levels."""
+    least: float = 0.01
+    """Branches whose cumulative probability is smaller are cut."""
+    svg: Path | None = None
+    """Also write the tree as an SVG picture."""
+    weights: Literal["best", "last"] = "best"
+    """The weights of the best validation, or the last ones."""
+    threads: int = 1
+    """Processor threads; 0: as many as PyTorch takes."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop tree`."""
+    given = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
+    device = machine(given.threads, given.device)
+    model = load(given.run, given.weights).to(device)
+    found = tree(model, given.prompt, width=given.width, depth=given.depth, least=given.least)
+    Console().print(terminal(found))
+    if given.svg:
+        write_atomically(given.svg, svg(found).encode())
+    return 0

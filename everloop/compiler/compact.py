@@ -1,0 +1,88 @@
+"""Compact rows: the steps that sequences of different lengths really have, side by side, without the padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Rows are gathered where at most this share of them is useful and at least so many numbers of x are padding: to gather
+# costs 0.2 to 0.4 ms a call, and less padding than that costs less.
+SHARE = 0.9
+LEAST = 1 << 16
+
+
+class Compact:
+    """Where the useful rows of [T, B, n] lie as [N, n].
+
+    They are in order of steps, and a step holds its living sequences by falling length: the row of step s and the
+    sequence of rank r is starts[s] + r. Reversed, step s of a sequence is time length - 1 - s.
+
+    order: the sequence of each rank; ends: its length; starts: the first row of each step; table: all three.
+    sequence: of each row; place: of each row in [T, B, n] or, batch-major, in [B, T, n], flattened.
+    """
+
+    def __init__(self, lengths: Tensor, steps: int, *, batch_major: bool, reverse: bool) -> None:
+        self.shape = (steps, len(lengths))
+        self.batch_major = batch_major
+        ends, order = torch.sort(lengths, descending=True)
+        alive = torch.arange(steps, device=lengths.device)[:, None] < ends
+        step, rank = alive.nonzero(as_tuple=True)
+        counts = alive.sum(1)
+        starts = counts.cumsum(0) - counts
+        self.table = torch.cat((order, ends, starts))
+        self.order, self.ends, self.starts = order, ends, starts
+        self.sequence = order[rank]
+        time = ends[rank] - 1 - step if reverse else step
+        self.place = self.sequence * steps + time if batch_major else time * len(lengths) + self.sequence
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def before(self) -> Tensor:
+        """Return for each row that of the step before; nothing of use for the rows of the first step."""
+        counts = self.starts.diff(append=self.starts.new_tensor([len(self)]))
+        return torch.arange(len(self)) - counts.roll(1).repeat_interleave(counts)
+
+    def gather(self, padded: Tensor) -> Tensor:
+        """Return the useful rows of padded [T, B, n], as [N, n]."""
+        if torch.is_grad_enabled() and padded.requires_grad:
+            found: Tensor = _Gather.apply(padded, self)  # type: ignore[no-untyped-call]
+            return found
+        return self.at(padded, self.place)
+
+    def at(self, padded: Tensor, places: Tensor) -> Tensor:
+        """Return the rows of padded [T, B, n] at these places."""
+        whole = padded.transpose(0, 1) if self.batch_major else padded
+        outer, inner = whole.shape[:2]
+        if whole.stride(0) == inner * whole.stride(1) or 1 in (outer, inner):
+            return whole.flatten(0, 1).index_select(0, places)
+        return whole[places // inner, places % inner]
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """Return rows [N, n] as [T, B, n], with zeros where a sequence has ended."""
+        steps, batch = self.shape
+        flat = rows.new_zeros(steps * batch, rows.shape[-1]).index_add(0, self.place, rows)
+        return flat.view(batch, steps, -1).transpose(0, 1) if self.batch_major else flat.view(steps, batch, -1)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Return for each row of [N, n] that of its sequence in rows [B, n]."""
+        return rows.index_select(0, self.sequence)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, compact: Compact) -> Tensor:
+        ctx.compact = compact
+        return compact.at(padded, compact.place)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        compact: Compact = ctx.compact
+        return compact.pad(grads[0]), None
+
+
+def pays(useful: int, rows: int, width: int) -> bool:
+    """Return whether it is worth to gather the useful ones of so many rows of x."""
+    return useful <= SHARE * rows and (rows - useful) * width >= LEAST

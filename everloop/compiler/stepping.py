@@ -1,0 +1,92 @@
+"""A step on its own: one kernel for all of it, over parameters that are read where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.hoist import split
+from everloop.compiler.ir import Builder, Graph, Value
+from everloop.compiler.loop import Loop
+from everloop.compiler.plan import forward_of
+from everloop.compiler.prelude import Prelude
+from everloop.compiler.rewrite import rebuild, same, users
+from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.values import Values
+from everloop.errors import UnsupportedError
+
+INPUT = "the input"
+_NOTHING = torch.empty(0)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A step of some rows. call(*addresses of each derived tensor, x, states, new states)."""
+
+    call: Callable[..., None]
+    derived: Callable[[Values], Sequence[Tensor]] | None
+
+
+class Step:
+    """The passes applied to a step that runs alone, for one dtype.
+
+    No number is remembered between steps: the kernel reads parameters (and slices of them) in place, arithmetic on
+    vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel.
+    """
+
+    def __init__(self, graph: Graph, dtype: torch.dtype, target: Callable[[Loop, torch.dtype], Any]) -> None:
+        simple = simplify(graph, is_source=_is_carried, passes=LOCAL)  # joined matrices would be made at every step
+        readers = users(simple.outputs.values())
+        light: dict[Value, bool] = {}
+
+        def is_light(value: Value) -> bool:
+            """Whether a value of parameters alone is a vector that only rows and other such vectors read."""
+            if value not in light:
+                is_vector = value.kind == "map" and value.type.kind in ("scalar", "vector")
+                light[value] = is_vector and all(r.type.rows or is_light(r) for r in readers[value])
+            return light[value]
+
+        parts = split(simple, lambda v: _is_carried(v) or is_light(v))
+        self.prelude = Prelude(parts.prelude, dtype)
+        self.loop = forward_of(_with_input(parts.loop), (), {}).loop
+        if not any(b.kind == "sequence" for b in self.loop.buffers):
+            raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
+        self.kernel = target(self.loop, dtype)
+        self.states = tuple(graph.outputs)
+
+    def sources(self, values: Values) -> list[Tensor]:
+        """Return the tensors that the step reads besides its input and its states."""
+        return [name if group == "taken" else values.fixed[name] for group, name in self.prelude.sources]
+
+    def bind(self, values: Values, batch: int) -> Bound:
+        """Return the step over these parameters, good as long as they stay where they are."""
+        memory = {s.untyped_storage().data_ptr() for s in self.sources(values)}
+        found = self._fixed(values)
+        derived = [name for name, t in found.items() if t.untyped_storage().data_ptr() not in memory]
+        vary = [*derived, INPUT, *(f"first {s}" for s in self.states[1:]), *(f"final {s}" for s in self.states)]
+        call = self.kernel.over(batch, found, vary)
+        return Bound(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
+
+    def _fixed(self, values: Values) -> Mapping[str, Tensor]:
+        found = self.prelude(values, _NOTHING, batch_major=False)
+        return {name: t if t.dim() < 2 or 1 in t.stride() else t.contiguous() for name, t in found.items()}
+
+
+def _is_carried(value: Value) -> bool:
+    return value.op == "input" and value.group in ("state", "x")
+
+
+def _with_input(loop: Graph) -> Graph:
+    """Return the loop with x as a sequence, which is what a target reads it as."""
+    builder = Builder()
+
+    def rule(value: Value, args: tuple[Value, ...]) -> Value:
+        if value.op == "input" and value.group == "x":
+            return builder.make("input", data=("sequence", INPUT), type=value.type)
+        return same(builder, value, args)
+
+    return rebuild(loop, builder, rule)

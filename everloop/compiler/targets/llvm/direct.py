@@ -1,0 +1,283 @@
+"""Products of a few rows with a matrix as it lies in memory: nothing is packed, so nothing can be out of date.
+
+A matrix whose numbers along the sum are adjacent is read row by row (`dot`); one whose numbers along the result are
+adjacent is read as multiples of its rows (`spread`). Both read every cache line once, as fast as memory gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from everloop.compiler.loop import Map, Product
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.layout import shape
+from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.vector import Isa
+from everloop.compiler.targets.llvm.worker import Worker
+
+_HEAD = (
+    "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
+    "ptr %matrix, i64 %step, i64 %k, i64 %n, i64 %first, i64 %last"
+)
+
+
+ROWS = 8
+
+
+class DirectWorker(Worker):
+    """A worker whose products read the caller's matrices."""
+
+    def pack(self) -> None:
+        """Do nothing."""
+
+    def stage(self, n: int, stage: Product | Map, alive: str) -> None:
+        if isinstance(stage, Map):
+            super().stage(n, stage, alive)
+            return
+        code, layout = self.code, self.layout
+        inner, width = shape(stage)
+        first, last = self.share(-(-width // layout.isa.lanes(layout.form.size)))
+        source, begin = self.rows_of(stage.source)
+        out, to = self.rows_of(stage.out)
+        matrix, outer, across = (self.slot(stage.matrix.name, n, kind) for n, kind in enumerate(("ptr", "i64", "i64")))
+        along, over = (outer, across) if stage.transposed else (across, outer)  # bytes along the sum, over the results
+
+        def run(name: str, step: str) -> Callable[[], object]:
+            head = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {alive}"
+            rest = f"ptr {matrix}, i64 {step}, i64 {inner}, i64 {width}, i64 {first}, i64 {last}"
+            return lambda: code.do(f"call void @{name}({head}, {rest})")
+
+        adjacent = code.equal(along, layout.form.size)
+        code.when(adjacent, run("dot", over))
+        code.when(code(f"xor i1 {adjacent}, true"), run("spread", along))
+
+
+class _Writer:
+    """What both products share: types, masked reading of the last numbers, multiply and add."""
+
+    def __init__(self, isa: Isa, form: Format, name: str) -> None:
+        self.code = Code(f"internal void @{name}({_HEAD})")
+        self.bytes, self.scalar, self.size, self.suffix = isa.bytes, form.scalar, form.size, form.suffix
+        self.lanes = isa.lanes(form.size)
+        self.vector = f"<{self.lanes} x {self.scalar}>"
+
+    def row(self, body: Callable[[str, str], None]) -> None:
+        """For every row: body(address of its numbers, address of its results)."""
+        code = self.code
+
+        def one(i: str, _: list[str]) -> list[str]:
+            at = code.mul(i, "%stride")
+            source, out = (code.at(code.load("ptr", code.at(t, at)), d) for t, d in (("%in", "%from"), ("%out", "%to")))
+            body(source, out)
+            return []
+
+        code.loop(0, "%rows", one)
+
+    def splat(self, kind: str, number: str) -> str:
+        vector = f"<{self.lanes} x {kind}>"
+        one = self.code(f"insertelement {vector} poison, {kind} {number}, i64 0")
+        return self.code(f"shufflevector {vector} {one}, {vector} poison, <{self.lanes} x i32> zeroinitializer")
+
+    def mask(self, count: str) -> str:
+        """The first `count` lanes."""
+        numbers = ", ".join(f"i64 {lane}" for lane in range(self.lanes))
+        return self.code(f"icmp ult <{self.lanes} x i64> <{numbers}>, {self.splat('i64', count)}")
+
+    def read(self, place: str, mask: str = "") -> str:
+        if not mask:
+            return self.code.load(self.vector, place, self.size)
+        name = f"@llvm.masked.load.v{self.lanes}{self.suffix}.p0"
+        lanes = f"<{self.lanes} x i1> {mask}"
+        return self.code(
+            f"call {self.vector} {name}(ptr {place}, i32 {self.size}, {lanes}, {self.vector} zeroinitializer)"
+        )
+
+    def fused(self, a: str, b: str, total: str) -> str:
+        name = f"@llvm.fmuladd.v{self.lanes}{self.suffix}"
+        return self.code(f"call {self.vector} {name}({self.vector} {a}, {self.vector} {b}, {self.vector} {total})")
+
+    def add(self, parts: Sequence[str]) -> str:
+        while len(parts) > 1:
+            pairs = [self.code(f"fadd {self.vector} {a}, {b}") for a, b in zip(parts[::2], parts[1::2], strict=False)]
+            parts = [*pairs, *parts[len(pairs) * 2 :]]
+        return parts[0]
+
+    def rounded(self, number: str, step: int) -> str:
+        return self.code(f"and i64 {number}, {-step}")
+
+
+def dot(isa: Isa, form: Format) -> str:
+    """Text of `dot`: result j is the row times the numbers at matrix + j * step; units of as many j as a vector has."""
+    w = _Writer(isa, form, "dot")
+    code, lanes = w.code, w.lanes
+    order = _order(lanes, w.size)
+
+    def group(base: str, source: str) -> list[str]:
+        """Sums, still spread over their lanes, of the rows at base, base + step, ..., in the order of the tree."""
+        found = [""] * lanes
+        for first in range(0, lanes, ROWS):
+            start = code.at(base, code.mul("%step", first) if first else 0)
+            rows = range(first, min(first + ROWS, lanes))
+            for r, total in zip(rows, few(len(rows), start, source), strict=True):
+                found[order.index(r)] = total
+        return found
+
+    def few(rows: int, base: str, source: str) -> list[str]:
+        """The same of a few rows: few streams of memory, each read far ahead."""
+        sets = max(1, 16 // rows if isa.registers == 32 else 8 // rows)
+
+        def multiply(count: int, mask: str = "") -> Callable[[str, list[str]], list[str]]:
+            def body(k: str, values: list[str]) -> list[str]:
+                sums, (x, line) = values[:-2], values[-2:]
+                for u in range(count):
+                    numbers = w.read(code.at(x, u * w.bytes), mask)
+                    for r in range(rows):
+                        at = code.at(code.at(line, code.mul("%step", r) if r else 0), u * w.bytes)
+                        n = (u % sets) * rows + r
+                        sums[n] = w.fused(w.read(at, mask), numbers, sums[n])
+                return [*sums, *(code.at(p, count * w.bytes) for p in (x, line))]
+
+            return body
+
+        carried = [(w.vector, "zeroinitializer")] * (sets * rows) + [("ptr", source), ("ptr", base)]
+        kinds = [kind for kind, _ in carried]
+        unroll = max(2, sets)
+        whole, last = w.rounded("%k", unroll * lanes), w.rounded("%k", lanes)
+        values = code.loop(0, whole, multiply(unroll), carried, unroll * lanes)
+        values = code.loop(whole, last, multiply(1), list(zip(kinds, values, strict=True)), lanes)
+        remain = code(f"zext i1 {code.less(last, '%k')} to i64")
+
+        def rest(k: str, values: list[str]) -> list[str]:
+            return multiply(1, w.mask(code.sub("%k", last)))(k, values)
+
+        values = code.loop(0, remain, rest, list(zip(kinds, values, strict=True)))
+        return [w.add(values[r : sets * rows : rows]) for r in range(rows)]
+
+    def groups() -> None:
+        def unit(v: str, _: list[str]) -> list[str]:
+            j = code.least(code.mul(v, lanes), code.sub("%n", lanes))  # the last group goes back over its neighbour
+            base, at = code.at("%matrix", code.mul(j, "%step")), code.mul(j, w.size)
+
+            def row(source: str, out: str) -> None:
+                code.store(w.vector, _tree(w, group(base, source)), code.at(out, at), w.size)
+
+            w.row(row)
+            return []
+
+        code.loop("%first", "%last", unit)
+
+    def singles() -> None:
+        """Fewer results than lanes: one after the other."""
+
+        def row(source: str, out: str) -> None:
+            def one(j: str, _: list[str]) -> list[str]:
+                line = code.at("%matrix", code.mul(j, "%step"))
+
+                def part(k: str, sums: list[str]) -> list[str]:
+                    at = code.mul(k, w.size)
+                    mask = w.mask(code.least(code.sub("%k", k), lanes))
+                    return [w.fused(w.read(code.at(line, at), mask), w.read(code.at(source, at), mask), sums[0])]
+
+                end = code.add("%k", lanes - 1)
+                total = code.loop(0, end, part, [(w.vector, "zeroinitializer")], lanes)[0]
+                name = f"@llvm.vector.reduce.fadd.v{lanes}{w.suffix}"
+                number = code(f"call reassoc {w.scalar} {name}({w.scalar} -0.0, {w.vector} {total})")
+                code.store(w.scalar, number, code.at(out, code.mul(j, w.size)), w.size)
+                return []
+
+            code.loop(0, "%n", one)
+
+        code.when(code.less("%first", "%last"), lambda: w.row(row))
+
+    enough = code(f"icmp sge i64 %n, {lanes}")
+    code.when(enough, groups)
+    code.when(code(f"xor i1 {enough}, true"), singles)
+    return code.end()
+
+
+def spread(isa: Isa, form: Format) -> str:
+    """Text of `spread`: the results are the sum over k of number k times the vector at matrix + k * step."""
+    w = _Writer(isa, form, "spread")
+    code, tile, sets = w.code, 4, 4
+
+    def vectors(count: int, v: str, mask: str = "") -> None:
+        at = code.mul(v, w.bytes)
+        base = code.at("%matrix", at)
+
+        def row(source: str, out: str) -> None:
+            def multiply(unroll: int) -> Callable[[str, list[str]], list[str]]:
+                def body(k: str, values: list[str]) -> list[str]:
+                    sums, line = values[:-1], values[-1]
+                    for u in range(unroll):
+                        place = code.at(source, code.mul(code.add(k, u), w.size))
+                        number = w.splat(w.scalar, code.load(w.scalar, place, w.size))
+                        for c in range(count):
+                            n = (u % sets) * count + c
+                            sums[n] = w.fused(w.read(code.at(line, c * w.bytes), mask), number, sums[n])
+                        line = code.at(line, "%step")
+                    return [*sums, line]
+
+                return body
+
+            carried = [(w.vector, "zeroinitializer")] * (sets * count) + [("ptr", base)]
+            whole = w.rounded("%k", sets)
+            values = code.loop(0, whole, multiply(sets), carried, sets)
+            kinds = [kind for kind, _ in carried]
+            values = code.loop(whole, "%k", multiply(1), list(zip(kinds, values, strict=True)))
+            for c in range(count):
+                total = w.add(values[c : sets * count : count])
+                code.store(w.vector, total, code.at(code.at(out, at), c * w.bytes), w.size)
+
+        w.row(row)
+
+    def many(v: str, _: list[str]) -> list[str]:
+        vectors(tile, v)
+        return []
+
+    def single(v: str, _: list[str]) -> list[str]:
+        vectors(1, v, w.mask(code.least(code.sub("%n", code.mul(v, w.lanes)), w.lanes)))
+        return []
+
+    end = code.least("%last", code.divide("%n", w.lanes))
+    count = code(f"select i1 {code.less('%first', end)}, i64 {code.sub(end, '%first')}, i64 0")
+    between = code.add("%first", w.rounded(count, tile))
+    code.loop("%first", between, many, step=tile)
+    code.loop(between, "%last", single)
+    return code.end()
+
+
+def _halves(lanes: int, group: int, size: int) -> tuple[list[int], list[int]]:
+    """Lanes of two vectors side by side: the first and the second half of every group, moved as little as may be."""
+    half, block = group // 2, max(group // 2, 16 // size)
+    low: list[int] = []
+    for start in range(0, lanes, block) if half < block else (0,):
+        span = block if half < block else lanes
+        for vector in (0, lanes):
+            low += [vector + start + g + n for g in range(0, span, group) for n in range(half)]
+    return low, [n + half for n in low]
+
+
+def _order(lanes: int, size: int) -> list[int]:
+    """Which sum each leaf of the tree must be, so that the sums come out in order."""
+    rows = [[leaf] * lanes for leaf in range(lanes)]
+    group = lanes
+    while len(rows) > 1:
+        low, _ = _halves(lanes, group, size)
+        rows = [[[*a, *b][n] for n in low] for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        group //= 2
+    return [rows[0].index(leaf) for leaf in range(lanes)]
+
+
+def _tree(w: _Writer, vectors: list[str]) -> str:
+    """Add up the lanes of as many vectors as a vector has lanes: one vector of their sums."""
+    group = w.lanes
+    while len(vectors) > 1:
+        masks = [
+            f"<{w.lanes} x i32> <{', '.join(f'i32 {n}' for n in part)}>" for part in _halves(w.lanes, group, w.size)
+        ]
+        vectors = [
+            w.add([w.code(f"shufflevector {w.vector} {a}, {w.vector} {b}, {mask}") for mask in masks])
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        group //= 2
+    return vectors[0]

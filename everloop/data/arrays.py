@@ -1,0 +1,69 @@
+"""NumPy .npz archives: many sequences of numbers in one file, with their labels."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.data.files import read_bytes
+from everloop.errors import DataError, unknown
+
+Array = np.ndarray[Any, Any]
+
+
+def read_npz(path: str | Path) -> dict[str, Array]:
+    """Return the arrays of an archive by name; objects (pickles) are refused.
+
+    Raises:
+        DataError: missing, damaged, or an array of objects.
+    """
+    try:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+
+
+def sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
+    """Return the sequences [T, F] of an archive.
+
+    Args:
+        path: the archive.
+        values: the name of an array [N, T, F] or [N, T], or [sum of lengths, F] of sequences one after another.
+        lengths: the name of an array [N] with the steps of each; "" if all have T.
+
+    Raises:
+        DataError: there is no such array, or the sizes do not fit.
+    """
+    arrays = read_npz(path)
+    x, ends = named(arrays, values, path), named(arrays, lengths, path) if lengths else None
+    if x.ndim not in (2, 3) or x.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {values} is {x.dtype} {list(x.shape)}; expected numbers [N, T, F], or [steps, F]")
+    if ends is not None and (ends.ndim != 1 or ends.dtype.kind not in "iu" or (len(ends) and ends.min() < 0)):
+        raise DataError(f"{path}: {lengths} is {ends.dtype} {list(ends.shape)}; expected whole numbers [N]")
+    numbers = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    if ends is None:
+        return list(numbers if x.ndim == 3 else numbers[..., None])
+    if x.ndim == 2 and int(ends.sum()) == len(x):
+        return list(torch.split(numbers, [int(n) for n in ends]))
+    rows = numbers if x.ndim == 3 else numbers[..., None]
+    if len(ends) != len(x) or (len(ends) and ends.max() > x.shape[1]):
+        raise DataError(f"{path}: {lengths} does not fit {values} {list(x.shape)}")
+    return [row[: int(n)] for row, n in zip(rows, ends, strict=True)]
+
+
+def named(arrays: dict[str, Array], name: str, path: str | Path) -> Array:
+    """Return an array by name.
+
+    Raises:
+        DataError: there is none; the message names the nearest.
+    """
+    if name not in arrays:
+        raise DataError(f"{path}: {unknown('array', name, arrays)}")
+    return arrays[name]

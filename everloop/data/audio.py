@@ -1,0 +1,249 @@
+"""Recordings: WAV files as samples, samples as log-mel frames, recordings with their transcripts as batches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.data.buckets import buckets
+from everloop.data.faults import Faults, Malformed
+from everloop.data.padding import Pass, padded
+from everloop.data.parallel import read_lines
+from everloop.data.vocabulary import Vocabulary
+from everloop.errors import DataError, OptionError, unknown
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """How samples become frames."""
+
+    rate: int = 16_000
+    """Samples a second."""
+    window: float = 0.025
+    """Seconds of sound that one frame sees."""
+    hop: float = 0.010
+    """Seconds from one frame to the next."""
+    mels: int = 40
+    """Bands of a frame, evenly spaced on the mel scale from 0 to half the sampling rate."""
+
+
+def log_mel(samples: Tensor, config: FrameConfig) -> Tensor:
+    """Return frames [T, mels] of samples [n] in -1 … 1: the logarithm of the power in each mel band.
+
+    A frame is a Hann window of the samples; the last frame is the last that fits. Bands are triangles that are 1 at
+    their centre: Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition",
+    1980, on the scale 2595 log10(1 + f / 700).
+
+    Raises:
+        DataError: the recording is shorter than one window.
+    """
+    width, hop = round(config.window * config.rate), round(config.hop * config.rate)
+    if len(samples) < width:
+        raise DataError(f"a recording has {len(samples)} samples; expected at least {width}, the window of a frame")
+    size = 1 << (width - 1).bit_length()
+    power = torch.fft.rfft(samples.unfold(0, width, hop) * _hann(width, samples.dtype), size).abs().square()
+    return torch.log(power @ _filters(config, size, samples.dtype) + 1e-6)
+
+
+def normalised(frames: Tensor) -> Tensor:
+    """Return frames [T, mels] with mean 0 and deviation 1 in each band: loudness and microphone no longer matter."""
+    return (frames - frames.mean(0)) / (frames.std(0, correction=0) + 1e-3)
+
+
+def mel_filters(config: FrameConfig, size: int) -> Tensor:
+    """Return the weights [size / 2 + 1, mels] of the frequencies of a transform of `size` samples in each mel band."""
+    top = 2595 * math.log10(1 + config.rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, config.mels + 2, dtype=torch.float64) / 2595) - 1)
+    frequencies = torch.arange(size // 2 + 1, dtype=torch.float64)[:, None] * config.rate / size
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    if empty := int((filters.sum(0) == 0).sum()):
+        raise OptionError(
+            f"{empty} of {config.mels} mel bands lie between two frequencies of a window of {config.window} s at "
+            f"{config.rate} Hz; take fewer mels or a longer window"
+        )
+    return filters
+
+
+@lru_cache(maxsize=16)
+def _filters(config: FrameConfig, size: int, dtype: torch.dtype) -> Tensor:
+    return mel_filters(config, size).to(dtype)
+
+
+@lru_cache(maxsize=16)
+def _hann(width: int, dtype: torch.dtype) -> Tensor:
+    return torch.hann_window(width, dtype=dtype)
+
+
+def read_wav(path: Path, rate: int | None = None) -> Tensor:
+    """Return the samples of a WAV file (8, 16 or 32-bit PCM) in -1 … 1; channels are averaged.
+
+    Raises:
+        DataError: missing, no such WAV file, or sampled at another rate than `rate`.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such recording")
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            raw = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise DataError(f"{path} is no WAV file that can be read: {error or 'it ends too early'}") from None
+    if width not in (1, 2, 4):
+        raise DataError(f"{path} has samples of {8 * width} bits; expected 8, 16 or 32")
+    if rate is not None and found != rate:
+        raise DataError(f"{path} is sampled at {found} Hz; expected {rate}: convert it, or give --rate {found}")
+    samples = np.frombuffer(raw, dtype=np.dtype({1: "u1", 2: "<i2", 4: "<i4"}[width])).astype(np.float64)
+    scaled = (samples - 128) / 128 if width == 1 else samples / 2.0 ** (8 * width - 1)
+    return torch.from_numpy(scaled.reshape(-1, channels).mean(1).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Which recordings are read."""
+
+    audio: Path | None = None
+    """Folder of WAV files."""
+    said: Path | None = None
+    """Training transcripts, one a line: the name of a WAV file, a tab, what is said."""
+    valid_said: Path | None = None
+    """Validation transcripts."""
+    seconds: float = math.inf
+    """Training recordings that last longer are left out."""
+    malformed: Malformed = "stop"
+    """What to do with a malformed line."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of recordings. frames: [T, B, mels] of `lengths` [B]; labels: [B, L] of `label_lengths` [B]."""
+
+    frames: Tensor
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
+    first: bool = True
+
+    def to(self, device: torch.device | str) -> Clips:
+        """Return the batch on a device."""
+        labels, lengths = self.labels.to(device), self.label_lengths.to(device)
+        return Clips(self.frames.to(device), self.lengths.to(device), labels, lengths)
+
+
+Clip = tuple[Tensor, str]
+
+
+class Recordings:
+    """Recordings and what is said in them.
+
+    Args:
+        parts: by name ("train", "valid", "test") the clips: samples [n] and transcript.
+        frames: how samples become frames.
+        vocabulary: the characters of transcripts; by default those of all parts.
+        seconds: training clips that last longer are left out.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Sequence[Clip]],
+        frames: FrameConfig,
+        vocabulary: Vocabulary | None = None,
+        seconds: float = math.inf,
+    ) -> None:
+        self.config, self.faults = AudioConfig(seconds=seconds), Faults()
+        if not parts.get("train") and vocabulary is None:
+            raise DataError("there is no recording to train on; expected at least one")
+        kept = {name: list(clips) for name, clips in parts.items() if clips}
+        if "train" in kept:
+            kept["train"] = [clip for clip in kept["train"] if len(clip[0]) <= seconds * frames.rate]
+        self.frames, self.clips = frames, kept
+        self.vocabulary = vocabulary or Vocabulary.of("".join(text for clips in parts.values() for _, text in clips))
+
+    @classmethod
+    def from_config(cls, config: AudioConfig, frames: FrameConfig, vocabulary: Vocabulary | None = None) -> Recordings:
+        """Return the recordings that a configuration describes."""
+        if config.audio is None or config.said is None:
+            raise DataError("no recordings given; name them with --audio FOLDER --said FILE")
+        faults = Faults(config.malformed)
+        lists = {"train": config.said, "valid": config.valid_said}
+        parts = {k: read_transcripts(config.audio, v, frames.rate, faults) for k, v in lists.items() if v}
+        data = cls(parts, frames, vocabulary, config.seconds)
+        data.config, data.faults = config, faults
+        return data
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that there are."""
+        return tuple(self.clips)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of exactly these recordings, transcripts and frames."""
+        digest = hashlib.sha256(repr((self.frames, self.vocabulary.symbols)).encode())
+        for name, clips in self.clips.items():
+            for samples, text in clips:
+                digest.update(f"{name} {len(samples)} {text}".encode())
+                digest.update(samples.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Clips]:
+        """Return the batches of one pass: clips that last about as long together, in training shuffled anew."""
+        if split not in self.clips:
+            raise OptionError(unknown("part of the data", split, self.clips))
+        clips = self.clips[split]
+        order = seed * 1_000_003 + number if split == "train" else None
+        chosen = buckets([len(samples) for samples, _ in clips], batch, seed=order, padding=0.2)
+        return Pass(chosen, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
+
+    def notes(self, batch: int) -> list[str]:
+        """Return what one should know of the data: sizes, malformed lines."""
+        lines = []
+        for name, clips in self.clips.items():
+            seconds = sum(len(samples) for samples, _ in clips) / self.frames.rate
+            characters = sum(len(text) for _, text in clips)
+            lines.append(f"{name}: {len(clips):,} recordings, {seconds:,.0f} seconds, {characters:,} characters")
+        return [*lines, str(self.faults)] if self.faults.skipped else lines
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {len(clips):,}" for name, clips in self.clips.items())
+        return f"Recordings({counts}; {len(self.vocabulary)} characters)"
+
+
+def clips_of(clips: Sequence[Clip], frames: FrameConfig, vocabulary: Vocabulary) -> Clips:
+    """Return recordings with their transcripts as a batch."""
+    rows, lengths = padded([normalised(log_mel(samples, frames)) for samples, _ in clips])
+    labels, label_lengths = padded([vocabulary.encode(text, "a transcript").long() for _, text in clips])
+    return Clips(rows, lengths, labels.T.contiguous(), label_lengths)
+
+
+def read_transcripts(folder: Path, said: Path, rate: int, faults: Faults) -> list[Clip]:
+    """Return the recordings that a list names: one a line, the name of a WAV file in `folder`, a tab, what is said.
+
+    Args:
+        folder: where the recordings are.
+        said: the list, UTF-8.
+        rate: their sampling rate.
+        faults: takes malformed lines.
+    """
+    clips = []
+    for number, line in enumerate(read_lines(said), 1):
+        name, _, text = (part.strip() for part in line.partition("\t"))
+        if not line.strip():
+            continue
+        if not (line.count("\t") == 1 and name and text):
+            faults(said, number, repr(line), "NAME.wav TAB TEXT")
+        elif not (folder / name).is_file():
+            faults(said, number, f"there is no {folder / name}", "the name of a recording")
+        else:
+            clips.append((read_wav(folder / name, rate), text))
+    return clips

@@ -1,0 +1,296 @@
+"""Examples: sequences with one label each, for a classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from everloop.data.arrays import named, read_npz, sequences
+from everloop.data.buckets import buckets, padding_share
+from everloop.data.faults import Faults, Malformed
+from everloop.data.files import find_files
+from everloop.data.images import moved, read_images, read_labels
+from everloop.data.lines import numbered, opened, suffix
+from everloop.data.padding import Pass, padded
+from everloop.data.series import read_ts
+from everloop.data.symbols import UNKNOWN, Symbols
+from everloop.data.tables import Table
+from everloop.data.words import TextReader, Units
+from everloop.errors import DataError, OptionError, unknown
+
+Form = Literal["auto", "table", "files", "idx", "ts", "npz"]
+_FORMS: dict[str, Form] = {".ts": "ts", ".npz": "npz", ".tsv": "table", ".csv": "table", ".jsonl": "table"}
+KEPT = 20_000_000  # symbols that are kept as numbers; of more text each example is read again when its turn comes
+
+
+@dataclass(frozen=True)
+class ExamplesConfig:
+    """Which labelled sequences are read, and how."""
+
+    train: Path | None = None
+    """Training examples: TSV, CSV, JSON lines, .ts, .npz, IDX images, or a folder with a text file for each label."""
+    valid: Path | None = None
+    """Validation examples; without a file, `hold_out` says how many."""
+    test: Path | None = None
+    """Test examples."""
+    train_labels: Path | None = None
+    """IDX file with the labels of the training images."""
+    valid_labels: Path | None = None
+    """IDX file with the labels of the validation images."""
+    test_labels: Path | None = None
+    """IDX file with the labels of the test images."""
+    form: Form = "auto"
+    """What the files are; by default as their names end, and a folder holds a text file for each label."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a TSV or CSV file that has no header."""
+    text: str = "text"
+    """The column that holds the text, or the array that holds the sequences."""
+    label: str = "label"
+    """The column, or the array, that holds the label."""
+    lengths: str = ""
+    """The array that holds the steps of each sequence."""
+    units: Units = "words"
+    """What a step of a text is."""
+    lower: bool = True
+    """Whether texts are read in lower case."""
+    least: int = 1
+    """How often a symbol must occur in training to have a number of its own."""
+    longest: int = 1000
+    """Symbols of a text that are read, at most."""
+    hold_out: tuple[float, float] = (0.1, 0.0)
+    """Shares of the training examples taken for validation and test, where there is no file for them."""
+    shift: int = 0
+    """Pixels by which training images are moved, at most and at random, in each direction."""
+    padding: float = 0.1
+    """Largest share of padding in a batch."""
+    malformed: Malformed = "stop"
+    """What to do with a malformed line."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences and labels. x: numbers [T, B] or features [T, B, F]; lengths: [B]; y: [B]."""
+
+    x: Tensor
+    lengths: Tensor
+    y: Tensor
+    first: bool = True
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.x.to(device), self.lengths.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples: `get` returns the sequence of one by number, `text` that a sequence is a text yet."""
+
+    get: Callable[[int], Any]
+    labels: Sequence[str]
+    text: bool
+    digest: str
+
+    def take(self, chosen: Sequence[int]) -> Part:
+        """Return the examples with these numbers."""
+        return Part(
+            lambda i: self.get(chosen[i]), [self.labels[i] for i in chosen], self.text, f"{self.digest} {len(chosen)}"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.get(i) for i in range(len(self.labels)))
+
+
+class Examples:
+    """Labelled sequences in parts "train", "valid" and "test".
+
+    Args:
+        parts: the examples by name of their part; texts, or sequences of features [T, F].
+        config: how texts are read and batches are made.
+        reader, labels: those of a trained model; by default learned from the training part.
+
+    Raises:
+        DataError: a part is empty, or a label of another part is not among those of training.
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, Part],
+        config: ExamplesConfig | None = None,
+        reader: TextReader | None = None,
+        labels: Symbols | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        self.config, self.faults = config or ExamplesConfig(), faults or Faults()
+        self.parts = {name: part for name, part in parts.items() if len(part.labels)}
+        first = next(iter(self.parts.values()), None)
+        if first is None or ("train" not in self.parts and labels is None):
+            raise DataError("there are no training examples; expected at least one")
+        if first.text and reader is None:
+            texts, how = self.parts["train"], self.config
+            reader = TextReader.learn(texts, how.units, lower=how.lower, least=how.least)
+        self.reader, self.features = reader, 0 if first.text else first.get(0).shape[1]
+        self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
+        self.numbers = {name: torch.tensor(self.labels.encode(part.labels)) for name, part in self.parts.items()}
+        self.unknown: dict[str, tuple[int, int]] = {}
+        self.sequences = {name: self._sequences(name, part) for name, part in self.parts.items()}
+
+    @classmethod
+    def from_config(
+        cls, config: ExamplesConfig, reader: TextReader | None = None, labels: Symbols | None = None
+    ) -> Examples:
+        """Return the examples that a configuration describes."""
+        if config.train is None:
+            raise DataError("no training examples given; name them with --train FILE")
+        faults = Faults(config.malformed)
+        parts = {"train": read_part(config.train, config.train_labels, config, faults)}
+        for name in ("valid", "test"):
+            if (path := getattr(config, name)) is not None:
+                parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, faults)
+        return cls(_held_out(parts, config.hold_out), config, reader, labels, faults)
+
+    def _sequences(self, name: str, part: Part) -> tuple[Callable[[int], Any], list[int]]:
+        """Return (what gives the numbers of one example, steps of each), and count the unknown symbols."""
+        if not part.text:
+            wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
+            if wrong is not None:
+                raise DataError(f"a {name} series has {wrong} channels; expected {self.features}")
+            return part.get, [len(series) for series in part]
+        assert self.reader is not None, "texts have a reader"
+        reader, longest = self.reader, self.config.longest
+        kept: list[Tensor] = []
+        lengths, unknowns, total = [], 0, 0
+        for text in part:
+            numbers = reader.encode(text, longest)
+            lengths.append(len(numbers))
+            unknowns, total = unknowns + numbers.count(UNKNOWN), total + len(numbers)
+            if total <= KEPT:
+                kept.append(torch.tensor(numbers, dtype=torch.int32))
+        self.unknown[name] = unknowns, total
+        if len(kept) == len(lengths):
+            return kept.__getitem__, lengths
+        return lambda i: torch.tensor(reader.encode(part.get(i), longest), dtype=torch.int32), lengths
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that there are."""
+        return tuple(self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of exactly these examples, labels and symbols."""
+        known = self.reader.symbols.symbols if self.reader else self.features
+        content = (known, self.labels.symbols, [(name, part.digest) for name, part in self.parts.items()])
+        digest = hashlib.sha256(repr(content).encode("utf-8", "replace"))
+        for numbers in self.numbers.values():
+            digest.update(numbers.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def groups(self, split: str, number: int, *, batch: int, seed: int) -> list[list[int]]:
+        """Return which examples form each batch of a pass."""
+        if split not in self.parts:
+            raise OptionError(unknown("part of the data", split, self.parts))
+        order = seed * 1_000_003 + number if split == "train" else None
+        return buckets(self.sequences[split][1], batch, seed=order, padding=self.config.padding)
+
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
+        """Return the batches of one pass: sequences of about the same length together, in training shuffled anew."""
+        chosen = self.groups(split, number, batch=batch, seed=seed)
+        get, _ = self.sequences[split]
+        shift = self.config.shift if split == "train" else 0
+
+        def make(group: list[int]) -> Batch:
+            rows = [get(i) for i in group]
+            if shift:
+                chance = torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + group[0])
+                steps = torch.randint(-shift, shift + 1, (len(rows), 2), generator=chance).tolist()
+                rows = [moved(row, down, right) for row, (down, right) in zip(rows, steps, strict=True)]
+            x, lengths = padded(rows)
+            return Batch(x if self.features else x.long(), lengths, self.numbers[split][group])
+
+        return Pass(chosen, make)
+
+    def notes(self, batch: int) -> list[str]:
+        """Return what one should know of the data: sizes, unknown symbols, padding, malformed lines."""
+        lines = []
+        for name, part in self.parts.items():
+            share = padding_share(self.groups(name, 0, batch=batch, seed=0), self.sequences[name][1])
+            line = f"{name}: {len(part.labels):,} examples, padding {share:.1%}"
+            if name in self.unknown and self.reader:
+                few, of = self.unknown[name]
+                line += f", {few:,} of {of:,} {self.reader.units} unknown ({few / max(of, 1):.2%})"
+            lines.append(line)
+        return [*lines, str(self.faults)] if self.faults.skipped else lines
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {len(part.labels):,}" for name, part in self.parts.items())
+        return f"Examples({counts}; {len(self.labels)} labels)"
+
+
+def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: Faults) -> Part:
+    """Return the examples of one file or folder."""
+    match form_of(path, config.form):
+        case "table":
+            table = Table(path, {config.text: "text", config.label: "text"}, config.columns, faults)
+            found = [row[config.label] for row in table]
+            return Part(lambda i: table[i][config.text], found, True, table.digest)
+        case "files":
+            pairs = [pair for file in find_files([path]) for pair in _lines(file, faults)]
+            texts = [text for text, _ in pairs]
+            return Part(texts.__getitem__, [label for _, label in pairs], True, _digest(texts))
+        case "ts":
+            series, found = read_ts(path, faults)
+        case "npz":
+            series = sequences(path, config.text, config.lengths)
+            found = [str(label) for label in named(read_npz(path), config.label, path).tolist()]
+        case _:
+            if labels is None:
+                raise DataError(f"{path}: no labels given; name their IDX file, for instance with --train-labels FILE")
+            series, found = read_images(path), read_labels(labels)
+    if len(series) != len(found):
+        raise DataError(f"{path} has {len(series):,} sequences and {len(found):,} labels; expected equally many")
+    return Part(series.__getitem__, found, False, _digest(torch.cat(series)))
+
+
+def form_of(path: Path, form: Form) -> Form:
+    """Return what a file is, as it was said, or as its name tells."""
+    if form != "auto":
+        return form
+    if path.is_dir():
+        return "files"
+    if "-idx" in path.name or ".idx" in path.name:
+        return "idx"
+    if (found := _FORMS.get(suffix(path))) is None:
+        raise OptionError(f"{path}: the name tells no form; say it with --form (table, files, idx, ts, npz)")
+    return found
+
+
+def _lines(file: Path, faults: Faults) -> list[tuple[str, str]]:
+    with opened(file) as content:
+        return [(line.strip(), file.stem) for _, line in numbered(content, str(file), faults) if line.strip()]
+
+
+def _held_out(parts: dict[str, Part], shares: tuple[float, float]) -> dict[str, Part]:
+    """Return the parts, with what is missing taken from the training examples, always the same ones."""
+    if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
+        raise OptionError(f"hold_out is {shares}; expected two shares that leave something for training")
+    train = parts["train"]
+    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0)).tolist()
+    taken = dict(parts)
+    # the test part is the same whether or not something is held out for validation
+    for name, share in (("test", shares[1]), ("valid", shares[0])):
+        if name not in parts and share:
+            count = round(share * len(train.labels))
+            taken[name], order = train.take(order[:count]), order[count:]
+    taken["train"] = train.take(sorted(order))
+    return {name: taken[name] for name in ("train", "valid", "test") if name in taken}
+
+
+def _digest(content: Any) -> str:
+    raw = content.numpy().tobytes() if isinstance(content, Tensor) else repr(content).encode("utf-8", "replace")
+    return hashlib.sha256(raw).hexdigest()

@@ -1,0 +1,230 @@
+"""Series over time, cut into windows: what is known, and what follows it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from everloop.data.faults import Faults, Malformed
+from everloop.data.padding import Pass
+from everloop.data.series import read_columns
+from everloop.errors import DataError, OptionError, unknown
+
+Cycle = Literal["hour", "weekday", "month"]
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class SeriesConfig:
+    """Which series are read, and how."""
+
+    train: Path | None = None
+    """CSV, TSV or JSON lines with a row a time step; all parts are cut from it."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a TSV or CSV file that has no header."""
+    series: tuple[str, ...] = ()
+    """Columns to forecast."""
+    covariates: tuple[str, ...] = ()
+    """Further columns of numbers that help; they are known as far as the series are."""
+    time: str = ""
+    """Column with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
+    calendar: tuple[Cycle, ...] = ()
+    """What the model knows of the time, also of the time to come."""
+    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of the rows for training, validation and test, in this order; numbers above 1 count rows."""
+    malformed: Malformed = "stop"
+    """What to do with a malformed line."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows. past: [T, B, S]; extra: covariates and calendar [T, B, C]; ahead: calendar to come [H, B, K];
+    future: [H, B, S]. Everything is as in the file, not scaled."""
+
+    past: Tensor
+    extra: Tensor
+    ahead: Tensor
+    future: Tensor
+    first: bool = True
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        past, extra, ahead, future = (t.to(device) for t in (self.past, self.extra, self.ahead, self.future))
+        return Batch(past, extra, ahead, future)
+
+
+class Series:
+    """Series over time in parts "train", "valid" and "test", one after another.
+
+    The windows of a part forecast steps of that part; what is known may begin in the part before.
+
+    Args:
+        values: [N, S], a column a series.
+        extra: covariates [N, C]; None: none.
+        times: the time of each step, for the calendar.
+        config: the parts.
+        context: T, steps known.
+        horizon: H, steps to forecast.
+
+    Raises:
+        DataError: there are too few steps.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        extra: Tensor | None = None,
+        times: Sequence[datetime] = (),
+        config: SeriesConfig | None = None,
+        *,
+        context: int,
+        horizon: int,
+    ) -> None:
+        self.config, self.context, self.horizon = config or SeriesConfig(), context, horizon
+        if context < 1 or horizon < 1:
+            raise OptionError(f"context is {context} and horizon is {horizon}; expected at least 1")
+        self.values = values.float()
+        self.covariates = torch.zeros(len(values), 0) if extra is None else extra.float()
+        self.faults = Faults()
+        self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
+        self.bounds = _bounds(len(values), self.config.split)
+        self.starts = {name: self._starts(*self.bounds[name]) for name in PARTS}
+        if not len(self.starts["train"]):
+            raise DataError(
+                f"the training part has {self.bounds['train'][1]:,} steps; a window of {context} + {horizon} needs more"
+            )
+
+    @classmethod
+    def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:
+        """Return the series that a configuration describes."""
+        if config.train is None:
+            raise DataError("no series given; name their file with --train FILE")
+        faults = Faults(config.malformed)
+        values, extra, times = read_series(config.train, config, faults)
+        self = cls(values, extra, times, config, context=context, horizon=horizon)
+        self.faults = faults
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the series."""
+        return self.config.series or tuple(f"series {i + 1}" for i in range(self.values.shape[1]))
+
+    @property
+    def extras(self) -> tuple[int, int]:
+        """The numbers a step has beside the series: covariates, and calendar."""
+        return self.covariates.shape[1], self.calendar.shape[1]
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return (means, standard deviations) of series and covariates in the training part."""
+        known = torch.cat([self.values, self.covariates], 1)[: self.bounds["train"][1]].double()
+        return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that have at least one window."""
+        return tuple(name for name in PARTS if len(self.starts[name]))
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of exactly these numbers and parts."""
+        digest = hashlib.sha256(repr((self.bounds, self.context, self.horizon)).encode())
+        for part in (self.values, self.covariates, self.calendar):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
+        """Return the batches of one pass over all windows of a part, in training shuffled anew."""
+        if split not in PARTS:
+            raise OptionError(unknown("part of the data", split, PARTS))
+        starts = self.starts[split]
+        order = list(range(len(starts)))
+        if split == "train":
+            chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
+            order = torch.randperm(len(starts), generator=chance).tolist()
+        groups = [order[i : i + batch] for i in range(0, len(order), batch)]
+        return Pass(groups, lambda group: self.window(torch.tensor([starts[i] for i in group])))
+
+    def window(self, starts: Tensor) -> Batch:
+        """Return the windows whose first unknown steps are these."""
+        before = torch.arange(-self.context, 0)[:, None] + starts
+        after = torch.arange(self.horizon)[:, None] + starts
+        extra = torch.cat([self.covariates[before], self.calendar[before]], -1)
+        return Batch(self.values[before], extra, self.calendar[after], self.values[after])
+
+    def notes(self, batch: int) -> list[str]:
+        """Return what one should know of the data: steps, windows, malformed lines."""
+        lines = [
+            f"{name}: {self.bounds[name][1] - self.bounds[name][0]:,} steps, {len(self.starts[name]):,} windows"
+            for name in self.splits
+        ]
+        return [*lines, str(self.faults)] if self.faults.skipped else lines
+
+    def _starts(self, begin: int, end: int) -> range:
+        return range(max(begin, self.context), max(begin, end - self.horizon + 1))
+
+    def __repr__(self) -> str:
+        return f"Series({len(self.values):,} steps of {', '.join(self.names)})"
+
+
+def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tensor, Tensor, list[datetime]]:
+    """Return (series [N, S], covariates [N, C], times) of a file.
+
+    Raises:
+        DataError: missing, malformed, or a column that is not there.
+    """
+    if not config.series:
+        raise OptionError("no series named; say which columns are to be forecast with --series COLUMN…")
+    if config.calendar and not config.time:
+        raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
+    names = (*config.series, *config.covariates)
+    values, texts = read_columns(path, names, (config.time,) if config.time else (), config.columns, faults)
+    times = [time_of(text, f"{path}: row {i + 1}") for i, text in enumerate(texts.get(config.time, ()))]
+    count = len(config.series)
+    return values[:, :count], values[:, count:], times
+
+
+def time_of(text: str, where: str) -> datetime:
+    """Return a time written as ISO 8601.
+
+    Raises:
+        DataError: it is not.
+    """
+    try:
+        return datetime.fromisoformat(text.strip() + ("-01" if text.strip().count("-") == 1 else ""))
+    except ValueError:
+        raise DataError(f"{where}: {text!r} is no time; expected one such as 2016-07-01 00:00:00") from None
+
+
+def calendar_of(times: Sequence[datetime], cycles: Sequence[Cycle]) -> Tensor:
+    """Return sine and cosine of each cycle at each time [N, 2 * cycles]."""
+    turns: dict[Cycle, Any] = {
+        "hour": lambda t: (t.hour + t.minute / 60) / 24,
+        "weekday": lambda t: t.weekday() / 7,
+        "month": lambda t: (t.month - 1 + (t.day - 1) / 31) / 12,
+    }
+    for cycle in cycles:
+        if cycle not in turns:
+            raise OptionError(unknown("cycle of the calendar", cycle, turns))
+    rows = [[f(2 * math.pi * turns[c](t)) for c in cycles for f in (math.sin, math.cos)] for t in times]
+    return torch.tensor(rows).reshape(len(times), 2 * len(cycles))
+
+
+def _bounds(count: int, split: tuple[float, float, float]) -> dict[str, tuple[int, int]]:
+    if len(split) != 3 or min(split) < 0 or (max(split) <= 1 and sum(split) > 1 + 1e-9):
+        raise OptionError(f"split is {split}; expected three shares that add up to 1 at most, or three numbers of rows")
+    sizes = [round(part * count) if max(split) <= 1 else round(part) for part in split]
+    if max(split) <= 1 and abs(sum(split) - 1) < 1e-9:
+        sizes[2 if split[2] else 1 if split[1] else 0] += count - sum(sizes)
+    if sum(sizes) > count:
+        raise DataError(f"split asks for {sum(sizes):,} rows; the series have {count:,}")
+    ends = [sum(sizes[: i + 1]) for i in range(3)]
+    return {name: (end - size, end) for name, size, end in zip(PARTS, sizes, ends, strict=True)}

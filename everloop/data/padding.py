@@ -1,0 +1,42 @@
+"""Sequences of different lengths side by side, and the batches of one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+Batch = TypeVar("Batch")
+
+
+def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
+    """Return (tensor [T, B, ...], lengths [B]) of sequences of numbers or of rows; `value` fills what is missing."""
+    rows = [torch.as_tensor(sequence) for sequence in sequences]
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, padding_value=value), lengths
+
+
+class Pass(Sequence[Batch], Generic[Batch]):
+    """The batches of one pass; a batch is made when it is asked for.
+
+    Args:
+        groups: the numbers of the sequences of each batch.
+        make: returns the batch of these sequences.
+    """
+
+    def __init__(self, groups: list[list[int]], make: Callable[[list[int]], Batch]) -> None:
+        self.groups, self.make = groups, make
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.make(self.groups[index])

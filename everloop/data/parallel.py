@@ -1,0 +1,208 @@
+"""Two parallel text files: line n of one is the translation of line n of the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from everloop.data.buckets import buckets, padding_share
+from everloop.data.faults import Faults, Malformed
+from everloop.data.lines import numbered, opened
+from everloop.data.padding import Pass, padded
+from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces
+from everloop.errors import DataError, OptionError, unknown
+
+PADDING = 0.2  # largest share in a batch; sentences are short, and a smaller share would make batches small
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Which parallel files are read, and how."""
+
+    source: Path | None = None
+    """Training sentences to read, one a line (.gz is unpacked)."""
+    written: Path | None = None
+    """Training sentences to write: line n is the translation of line n."""
+    valid_source: Path | None = None
+    """Validation sentences to read."""
+    valid_written: Path | None = None
+    """Validation sentences to write."""
+    lower: bool = True
+    """Whether everything is written in lower case."""
+    least: int = 2
+    """How often a word must occur in training to have a number of its own."""
+    merges: int = 0
+    """Joins of byte-pair encoding in each language; 0: words are whole."""
+    longest: int = 100
+    """Training pairs with more pieces than this on either side are left out."""
+    malformed: Malformed = "stop"
+    """What to do with a pair of which one line is empty."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of pairs. source: [S, B]; inputs and targets: [T, B], the target from begin on, and as far as end.
+
+    `source_lengths` and `lengths` are [B]; padding is number 0.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor
+    first: bool = True
+
+    def to(self, device: torch.device | str) -> Pairs:
+        """Return the batch on a device."""
+        read = self.source.to(device), self.source_lengths.to(device)
+        return Pairs(*read, self.inputs.to(device), self.targets.to(device), self.lengths.to(device))
+
+    @property
+    def exists(self) -> Tensor:
+        """Where there is a target and no padding, bool [T, B]."""
+        return torch.arange(len(self.targets), device=self.lengths.device)[:, None] < self.lengths
+
+
+class Parallel:
+    """Pairs of sentences, with the pieces of both languages.
+
+    Args:
+        train, valid, test: pairs (source sentence, target sentence); all but `train` may be empty, and with `pieces`
+            that too.
+        config: how they are read.
+        pieces: the pieces of both languages, for instance of a trained model; by default learned from `train`.
+
+    Raises:
+        DataError: there are no pairs.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[tuple[str, str]],
+        valid: Sequence[tuple[str, str]] = (),
+        config: ParallelConfig | None = None,
+        pieces: tuple[Pieces, Pieces] | None = None,
+        test: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        if not (train or (pieces and test)):
+            raise DataError("there are no pairs to train on; expected at least one")
+        self.config, self.faults = config or ParallelConfig(), Faults()
+        self.sentences = {"train": list(train), "valid": list(valid), "test": list(test)}
+        if pieces is None:
+            pieces = self._learn([a for a, _ in train]), self._learn([b for _, b in train])
+        self.source, self.target = pieces
+        self.parts = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if pairs}
+        if train and not self.parts["train"]:
+            raise DataError(f"every training pair is longer than {self.config.longest} pieces; raise longest")
+
+    @classmethod
+    def from_config(cls, config: ParallelConfig, pieces: tuple[Pieces, Pieces] | None = None) -> Parallel:
+        """Return the pairs that a configuration describes."""
+        if config.source is None or config.written is None:
+            raise DataError("no parallel files given; name them with --source FILE --written FILE")
+        if (config.valid_source is None) != (config.valid_written is None):
+            raise DataError("one validation file is missing; expected --valid-source and --valid-written")
+        faults = Faults(config.malformed)
+        train = read_pairs(config.source, config.written, faults)
+        valid = []
+        if config.valid_source and config.valid_written:
+            valid = read_pairs(config.valid_source, config.valid_written, faults)
+        data = cls(train, valid, config, pieces)
+        data.faults = faults
+        return data
+
+    def _learn(self, sentences: list[str]) -> Pieces:
+        config = self.config
+        return Pieces.learn(sentences, least=config.least, merges=config.merges, lower=config.lower)
+
+    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> list[tuple[list[int], list[int]]]:
+        longest = self.config.longest if part == "train" else None
+        encoded = ((self.source.encode(a), self.target.encode(b)) for a, b in pairs)
+        return [(a, b) for a, b in encoded if longest is None or max(len(a), len(b)) <= longest]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that there are."""
+        return tuple(self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of exactly these pairs and pieces."""
+        digest = hashlib.sha256(repr((self.source.symbols, self.target.symbols)).encode())
+        digest.update(repr(self.parts).encode())
+        return digest.hexdigest()[:16]
+
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Pairs]:
+        """Return the batches of one pass: pairs of about the same length together, in training shuffled anew."""
+        if split not in self.parts:
+            raise OptionError(unknown("part of the data", split, self.parts))
+        pairs = self.parts[split]
+        order = seed * 1_000_003 + number if split == "train" else None
+        chosen = buckets(self._lengths(split), batch, seed=order, padding=PADDING)
+        return Pass(chosen, lambda group: batch_of([pairs[i] for i in group]))
+
+    def _lengths(self, part: str) -> list[int]:
+        return [len(a) + len(b) for a, b in self.parts[part]]
+
+    def notes(self, batch: int) -> list[str]:
+        """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
+        lines = []
+        for name, pairs in self.parts.items():
+            lengths = self._lengths(name)
+            order = 0 if name == "train" else None
+            share = padding_share(buckets(lengths, batch, seed=order, padding=PADDING), lengths)
+            few = [sum(numbers.count(UNKNOWN) for numbers in side) for side in zip(*pairs, strict=True)]
+            lines.append(
+                f"{name}: {len(pairs):,} pairs, {sum(lengths):,} pieces, padding {share:.1%}, "
+                f"unknown {few[0]:,} in the source and {few[1]:,} in the target"
+            )
+        return [*lines, str(self.faults)] if self.faults.skipped else lines
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
+        return f"Parallel({counts} pairs, {self.source!r} to {self.target!r})"
+
+
+def batch_of(pairs: Sequence[tuple[list[int], list[int]]]) -> Pairs:
+    """Return pairs of numbers as a batch, with begin and end added."""
+    source, source_lengths = padded([[*a, END] for a, _ in pairs])
+    inputs, lengths = padded([[BEGIN, *b] for _, b in pairs])
+    targets, _ = padded([[*b, END] for _, b in pairs])
+    return Pairs(source, source_lengths, inputs, targets, lengths)
+
+
+def read_pairs(source: Path, target: Path, faults: Faults) -> list[tuple[str, str]]:
+    """Return the pairs of two parallel files; a pair of empty lines is passed over.
+
+    Raises:
+        DataError: the files have different numbers of lines, or a line is malformed and stops the reading.
+    """
+    left, right = read_lines(source), read_lines(target)
+    if len(left) != len(right):
+        raise DataError(
+            f"{source} has {len(left):,} lines and {target} has {len(right):,}; line n of one is the translation of "
+            "line n of the other, so they must be equally many"
+        )
+    pairs = []
+    for number, (a, b) in enumerate(zip(left, right, strict=True), 1):
+        if a.strip() and b.strip():
+            pairs.append((a, b))
+        elif a.strip() or b.strip():
+            faults(target if a.strip() else source, number, "an empty line", "the translation of a line that is not")
+    return pairs
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file, unpacked if its name ends in .gz.
+
+    Raises:
+        DataError: missing, damaged or not UTF-8; the message names the line.
+    """
+    with opened(path) as file:
+        return [line for _, line in numbered(file, str(path), Faults())]

@@ -1,0 +1,194 @@
+"""Tables with a record a line: TSV, CSV and JSON lines. The user names the columns; nothing is guessed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+from everloop.data.faults import Faults
+from everloop.data.lines import decoded, opened, suffix
+from everloop.errors import DataError, OptionError, unknown
+
+Form = Literal["tsv", "csv", "jsonl"]
+Kind = Literal["text", "words", "number"]
+Row = dict[str, Any]
+_FORMS: dict[str, Form] = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_EXPECTED = {"text": "text", "words": "a list of words", "number": "a number"}
+
+
+def form_of(path: str | Path) -> Form:
+    """Return the form of a table that its name tells.
+
+    Raises:
+        OptionError: it tells none.
+    """
+    found = _FORMS.get(suffix(path))
+    if found is None:
+        raise OptionError(f"{path}: the name tells no form of table; expected one that ends in {', '.join(_FORMS)}")
+    return found
+
+
+class Records:
+    """Turns lines into rows of the wanted columns.
+
+    Args:
+        wanted: the columns to read, and what each holds: "text", "words" (separated by spaces; in JSON a list of
+            strings), or "number".
+        form: "tsv", "csv" (a quoted field may hold line breaks) or "jsonl".
+        columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
+        place: the file's name, for messages.
+        faults: takes malformed lines.
+    """
+
+    def __init__(
+        self, wanted: Mapping[str, Kind], form: Form, columns: Sequence[str], place: str | Path, faults: Faults
+    ) -> None:
+        if form not in get_args(Form):
+            raise OptionError(unknown("form of table", form, get_args(Form)))
+        self.wanted, self.form, self.place, self.faults = dict(wanted), form, str(place), faults
+        self.columns: list[str] | None = None
+        if columns and form != "jsonl":
+            self._take_columns(list(columns), "the columns given")
+
+    def read(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes, Row]]:
+        """Yield (line number, bytes, row) of each well-formed record of an open file; empty lines are passed over."""
+        for number, raw in self._pieces(file):
+            row = self.row(number, raw)
+            if row is not None:
+                yield number, raw, row
+
+    def row(self, number: int, raw: bytes) -> Row | None:
+        """Return the row of one record; None for an empty line, a header or a malformed record."""
+        text = decoded(raw, self.place, number, self.faults)
+        if text is None or not text.strip():
+            return None
+        fields = self._fields(number, text)
+        return None if fields is None else self._values(number, fields)
+
+    def _pieces(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        start, kept = 0, b""
+        for number, raw in enumerate(file, 1):
+            start = start if kept else number
+            kept += raw
+            # inside quotes there is an odd number of quotation marks so far
+            if self.form == "csv" and kept.count(b'"') % 2 and len(kept) < 1 << 20:
+                continue
+            yield start, kept
+            kept = b""
+        if kept:
+            yield start, kept
+
+    def _fields(self, number: int, text: str) -> Mapping[str, Any] | None:
+        if self.form == "jsonl":
+            try:
+                value = json.loads(text)
+            except ValueError as error:
+                self.faults(self.place, number, f"no JSON ({error})", "one JSON object a line")
+                return None
+            if not isinstance(value, dict):
+                self.faults(self.place, number, f"a JSON {type(value).__name__}", "one JSON object a line")
+                return None
+            return value
+        try:
+            cells = next(csv.reader([text], strict=True)) if self.form == "csv" else text.split("\t")
+        except csv.Error as error:
+            self.faults(self.place, number, f"no CSV ({error})", "fields separated by commas")
+            return None
+        if self.columns is None:
+            self._take_columns(cells, f"the header of {self.place}")
+            return None
+        if len(cells) != len(self.columns):
+            expected = f"{len(self.columns)}: {', '.join(self.columns)}"
+            self.faults(self.place, number, f"{len(cells)} field{'s' if len(cells) > 1 else ''}", expected)
+            return None
+        return dict(zip(self.columns, cells, strict=True))
+
+    def _take_columns(self, names: list[str], where: str) -> None:
+        for name in self.wanted:
+            if name not in names:
+                raise DataError(f"{where}: {unknown('column', name, names)}; or name the columns with --columns")
+        self.columns = names
+
+    def _values(self, number: int, fields: Mapping[str, Any]) -> Row | None:
+        row: Row = {}
+        for name, kind in self.wanted.items():
+            if name not in fields:
+                self.faults(self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", _EXPECTED[kind])
+                return None
+            value = _value(fields[name], kind)
+            if value is None:
+                self.faults(self.place, number, f"{name} is {_short(fields[name])}", _EXPECTED[kind])
+                return None
+            row[name] = value
+        return row
+
+
+class Table(Sequence[Row]):
+    """The rows of a file. Only the place of each is in memory, so that the file may be larger than that.
+
+    Raises:
+        DataError: the file is missing, or a line is malformed and stops the reading.
+    """
+
+    def __init__(self, path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], faults: Faults) -> None:
+        self.records = Records(wanted, form_of(path), columns, path, faults)
+        self.file = opened(path)
+        weakref.finalize(self, self.file.close)
+        self.spans = array("q")  # of each row: first byte, bytes, line
+        digest, place = hashlib.sha256(), 0
+        for number, raw in self.records._pieces(self.file):
+            if self.records.row(number, raw) is not None:
+                self.spans.extend((place, len(raw), number))
+                digest.update(raw)
+            place += len(raw)
+        self.digest = digest.hexdigest()
+        if not len(self):
+            raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
+
+    def __len__(self) -> int:
+        return len(self.spans) // 3
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        start, size, number = self.spans[3 * index : 3 * index + 3]
+        self.file.seek(start)
+        row = self.records.row(number, self.file.read(size))
+        if row is None:
+            raise DataError(f"{self.records.place}: line {number} has changed since it was read first")
+        return row
+
+
+def _value(value: Any, kind: Kind) -> Any:
+    """Return a field as what its column holds, None if it is not."""
+    if kind == "text":
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if kind == "words":
+        words = value.split() if isinstance(value, str) else value
+        right = isinstance(words, list) and words and all(isinstance(word, str) and word for word in words)
+        return words if right else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"

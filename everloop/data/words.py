@@ -1,0 +1,184 @@
+"""From texts and words to numbers: what a model that reads language remembers of its training data."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from everloop.data.padding import padded
+from everloop.data.symbols import UNKNOWN, Symbols, read_json, strings, write_json
+from everloop.errors import DataError, OptionError, unknown
+
+Units = Literal["words", "characters"]
+FEATURES = "everloop-features-1"
+SPELLED = 24  # characters of a word that are read; of longer ones the first and the last
+_ENDING = r"['’](?:s|re|ve|ll|d|m)\b"
+_WORD = re.compile(rf"{_ENDING}|\w+(?:(?!{_ENDING})['’]\w+)*|[^\w\s]", re.IGNORECASE)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words and signs of a text."""
+    return _WORD.findall(text)
+
+
+class TextReader:
+    """Texts as numbers: of their words, or of their characters.
+
+    Args:
+        symbols: those to read.
+        units: what a symbol is.
+        lower: whether texts are read in lower case.
+    """
+
+    format = "everloop-text-reader-1"
+
+    def __init__(self, symbols: Symbols, units: Units = "words", *, lower: bool = True) -> None:
+        if units not in get_args(Units):
+            raise OptionError(unknown("unit of text", units, get_args(Units)))
+        self.symbols, self.units, self.lower = symbols, units, lower
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], units: Units = "words", *, lower: bool = True, least: int = 1) -> TextReader:
+        """Return the reader of some texts, with every symbol that occurs at least so often."""
+        self = cls(Symbols.learn(Counter()), units, lower=lower)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(self.split(text))
+        self.symbols = Symbols.learn(counts, least)
+        return self
+
+    def split(self, text: str) -> list[str]:
+        """Return the symbols of a text."""
+        text = text.lower() if self.lower else text
+        return words_of(text) if self.units == "words" else list(text)
+
+    def encode(self, text: str, longest: int | None = None) -> list[int]:
+        """Return the numbers of a text; an empty one is a single unknown symbol."""
+        return self.symbols.encode(self.split(text)[:longest]) or [UNKNOWN]
+
+    def save(self, path: Path) -> None:
+        """Write the reader as JSON."""
+        content = {"units": self.units, "lower": self.lower, "symbols": self.symbols.symbols}
+        write_json(path, self.format, content)
+
+    @classmethod
+    def load(cls, path: Path) -> TextReader:
+        """Read a reader written by `save`."""
+        content = read_json(path, cls.format)
+        symbols = Symbols(strings(content, "symbols", path))
+        return cls(symbols, content.get("units", "words"), lower=bool(content.get("lower")))
+
+    def __repr__(self) -> str:
+        return f"TextReader({len(self.symbols):,} {self.units}{', lower case' if self.lower else ''})"
+
+
+def write_reader(folder: Path, reads: TextReader | WordReader | int) -> None:
+    """Write what a model reads into a run folder: a reader, or how many numbers a step has."""
+    if isinstance(reads, int):
+        write_json(folder / "reader.json", FEATURES, {"features": reads})
+    else:
+        reads.save(folder / "reader.json")
+
+
+def read_reader(folder: Path, kind: type[TextReader] | type[WordReader]) -> TextReader | WordReader | int:
+    """Return what a model reads, as `write_reader` wrote it.
+
+    Raises:
+        DataError: it is missing, damaged or something else.
+    """
+    path = folder / "reader.json"
+    if read_json(path).get("format") != FEATURES:
+        return kind.load(path)
+    found = read_json(path, FEATURES).get("features")
+    if not isinstance(found, int) or found < 1:
+        raise DataError(f"{path}: features is {found!r}; expected a whole number of at least 1")
+    return found
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences as numbers. Each different word of a batch is spelled once.
+
+    numbers: of words [T, B]; spelled: numbers of the characters of W different words [C, W]; spelled_lengths: [W];
+    which: for each step the place of its word among them [T, B].
+    """
+
+    numbers: Tensor
+    spelled: Tensor
+    spelled_lengths: Tensor
+    which: Tensor
+
+    def to(self, device: torch.device | str) -> Words:
+        """Return the words on a device."""
+        return Words(*(t.to(device) for t in (self.numbers, self.spelled, self.spelled_lengths, self.which)))
+
+
+class WordReader:
+    """Words as numbers, of the word (in lower case, if so chosen) and of its characters (as they are).
+
+    Args:
+        words, characters: the symbols to read.
+        lower: whether a word's number is that of its lower case.
+    """
+
+    format = "everloop-word-reader-1"
+
+    def __init__(self, words: Symbols, characters: Symbols, *, lower: bool = True) -> None:
+        self.words, self.characters, self.lower = words, characters, lower
+        self._known: dict[str, tuple[int, list[int]]] = {}
+
+    @classmethod
+    def learn(cls, sentences: Iterable[Sequence[str]], *, lower: bool = True, least: int = 1) -> WordReader:
+        """Return the reader of some sentences, with every word that occurs at least so often."""
+        words: Counter[str] = Counter()
+        for sentence in sentences:
+            words.update(sentence)
+        spelled, folded = Counter[str](), Counter[str]()
+        for word, count in words.items():
+            folded[word.lower() if lower else word] += count
+            for character in word:
+                spelled[character] += count
+        return cls(Symbols.learn(folded, least), Symbols.learn(spelled), lower=lower)
+
+    def encode(self, word: str) -> tuple[int, list[int]]:
+        """Return the number of a word, and the numbers of its characters."""
+        found = self._known.get(word)
+        if found is None:
+            half = SPELLED // 2
+            letters = word if len(word) <= SPELLED else word[:half] + word[-half:]
+            number = self.words.numbers.get(word.lower() if self.lower else word, UNKNOWN)
+            found = self._known[word] = number, self.characters.encode(list(letters)) or [UNKNOWN]
+        return found
+
+    def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Words, Tensor]:
+        """Return (words, lengths [B]) of sentences."""
+        places: dict[str, int] = {}
+        which, lengths = padded([[places.setdefault(word, len(places)) for word in s] for s in sentences])
+        known = [self.encode(word) for word in places]
+        spelled, spelled_lengths = padded([letters for _, letters in known])
+        numbers = torch.tensor([number for number, _ in known])[which]
+        exists = torch.arange(len(which))[:, None] < lengths
+        return Words(numbers * exists, spelled, spelled_lengths, which), lengths
+
+    def save(self, path: Path) -> None:
+        """Write the reader as JSON."""
+        content = {"lower": self.lower, "words": self.words.symbols, "characters": self.characters.symbols}
+        write_json(path, self.format, content)
+
+    @classmethod
+    def load(cls, path: Path) -> WordReader:
+        """Read a reader written by `save`."""
+        content = read_json(path, cls.format)
+        words, characters = (Symbols(strings(content, name, path)) for name in ("words", "characters"))
+        return cls(words, characters, lower=bool(content.get("lower")))
+
+    def __repr__(self) -> str:
+        kind = ", lower case" if self.lower else ""
+        return f"WordReader({len(self.words):,} words{kind}, {len(self.characters):,} characters)"

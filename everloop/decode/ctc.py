@@ -1,0 +1,153 @@
+"""What a transcriber heard: its most likely path, or the most likely texts, if wished with a character model's help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.decode.writer import Hypothesis, evaluating, join, pick
+from everloop.errors import OptionError
+from everloop.models.language_model import LanguageModel
+from everloop.models.transcriber import Transcriber
+
+Prefix = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Helper:
+    """A character model that says which texts are plausible.
+
+    Args:
+        model: a language model that knows every character of the transcriber.
+        weight: its log-probabilities count this much.
+        bonus: added for each character, since every further character costs probability.
+        context: what stands before the text.
+    """
+
+    model: LanguageModel
+    weight: float = 0.5
+    bonus: float = 0.0
+    context: str = "\n"
+
+
+def greedy(model: Transcriber, sources: Sequence[Tensor]) -> list[Hypothesis]:
+    """Return what the most likely path of each recording says; its log-probability is that of the path."""
+    with evaluating(model):
+        chances, steps = model(*model.read_in(sources))
+        heard = model.best_paths(chances, steps)
+        alive = torch.arange(len(chances), device=steps.device)[:, None] < steps
+        totals = chances.max(-1).values.double().where(alive, 0).sum(0).tolist()
+    return [Hypothesis(tuple(h), model.text(h), total, total, True) for h, total in zip(heard, totals, strict=True)]
+
+
+def beam(
+    model: Transcriber, sources: Sequence[Tensor], *, width: int = 16, best: int = 1, helper: Helper | None = None
+) -> list[list[Hypothesis]]:
+    """Return the `best` texts for each recording, the best first. Arguments as of `prefix_beam`."""
+    if width < 1 or not 1 <= best <= width:
+        raise OptionError(f"width is {width} and best is {best}; expected at least 1, and no more best than width")
+    with evaluating(model):
+        chances, steps = model(*model.read_in(sources))
+    found = []
+    for b, count in enumerate(steps.tolist()):
+        scores = None if helper is None else Scores(helper, model)
+        kept = prefix_beam(chances[:count, b], width, model.blank, scores)[:best]
+        found.append([Hypothesis(prefix, model.text(prefix), logp, score, True) for prefix, logp, score in kept])
+    return found
+
+
+def prefix_beam(
+    chances: Tensor, width: int, blank: int, scores: Scores | None = None
+) -> list[tuple[Prefix, float, float]]:
+    """Return (text, log-probability, score), the best first: the paths that say the same add up.
+
+    Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural networks", ICML 2014; Hannun et
+    al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014.
+
+    Args:
+        chances: log-probabilities [T, V + 1].
+        width: texts kept after each step.
+        blank: the number of the blank.
+        scores: what a character model says of a text; it is added for ranking.
+    """
+    beams: dict[Prefix, tuple[float, float]] = {
+        (): (0.0, -math.inf)
+    }  # paths that end in a blank, and those that do not
+    for row in chances.double().tolist():
+        after: dict[Prefix, list[float]] = {}
+        for prefix, (blanked, spoken) in beams.items():
+            both = _plus(blanked, spoken)
+            same = after.setdefault(prefix, [-math.inf, -math.inf])
+            same[0] = _plus(same[0], both + row[blank])
+            if prefix:
+                same[1] = _plus(same[1], spoken + row[prefix[-1]])
+            for symbol, chance in enumerate(row):
+                if symbol == blank:
+                    continue
+                # the same character twice needs a blank in between
+                before = blanked if prefix and symbol == prefix[-1] else both
+                if before + chance > -math.inf:
+                    longer = after.setdefault((*prefix, symbol), [-math.inf, -math.inf])
+                    longer[1] = _plus(longer[1], before + chance)
+        ranked = sorted(after, key=lambda p: -_score(p, after[p], scores))[:width]
+        beams = {prefix: (after[prefix][0], after[prefix][1]) for prefix in ranked}
+        if scores is not None:
+            scores.read(ranked)
+    found = [(prefix, _plus(*ends), _score(prefix, ends, scores)) for prefix, ends in beams.items()]
+    return sorted(found, key=lambda entry: -entry[2])
+
+
+class Scores:
+    """What a character model says of texts. Each text is read once, after the one it continues; new ones as a batch."""
+
+    def __init__(self, helper: Helper, model: Transcriber) -> None:
+        self.helper = helper
+        vocabulary = helper.model.vocabulary
+        self.device = helper.model.head.weight.device
+        known = "".join(model.vocabulary.symbols)
+        self.numbers = vocabulary.encode(known, "the transcriber's characters").tolist()
+        prompt = vocabulary.encode(helper.context, "the context").to(self.device, torch.int64)
+        with evaluating(helper.model):
+            logits, state = helper.model.begin(prompt[:, None])
+        self.next: dict[Prefix, list[float]] = {(): self._chances(logits)[0]}
+        self.states: dict[Prefix, Any] = {(): state}
+        self.totals: dict[Prefix, float] = {(): 0.0}
+
+    def __call__(self, prefix: Prefix) -> float:
+        """Return the weighted log-probability of a text, with the bonus for its length; what it continues is read."""
+        total = self.totals.get(prefix)
+        if total is None:
+            total = self.totals[prefix] = self.totals[prefix[:-1]] + self.next[prefix[:-1]][prefix[-1]]
+        return self.helper.weight * total + self.helper.bonus * len(prefix)
+
+    def read(self, prefixes: Sequence[Prefix]) -> None:
+        """Read the texts that are new, so that those which continue them can be scored."""
+        new = [prefix for prefix in prefixes if prefix not in self.next]
+        if not new:
+            return
+        symbols = torch.tensor([self.numbers[prefix[-1]] for prefix in new], device=self.device)
+        with evaluating(self.helper.model):
+            logits, state = self.helper.model.step(symbols, join([self.states[prefix[:-1]] for prefix in new]))
+        for i, (prefix, chances) in enumerate(zip(new, self._chances(logits), strict=True)):
+            self.next[prefix] = chances
+            self.states[prefix] = pick(state, torch.tensor([i], device=self.device), moved=True)
+
+    def _chances(self, logits: Tensor) -> list[list[float]]:
+        found: list[list[float]] = logits.double().log_softmax(-1)[:, self.numbers].tolist()
+        return found
+
+
+def _score(prefix: Prefix, ends: Sequence[float], scores: Scores | None) -> float:
+    return _plus(*ends) + (0.0 if scores is None else scores(prefix))
+
+
+def _plus(a: float, b: float) -> float:
+    """Return log(exp(a) + exp(b))."""
+    if a < b:
+        a, b = b, a
+    return a if b == -math.inf else a + math.log1p(math.exp(b - a))

@@ -1,0 +1,103 @@
+"""One interface for everything that generates: what to decode, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from everloop.decode import ctc
+from everloop.decode.beam import beam
+from everloop.decode.ctc import Helper
+from everloop.decode.single import draw, greedy
+from everloop.decode.sketch import Sketch, sketch
+from everloop.decode.writer import Hypothesis, writer
+from everloop.errors import OptionError
+from everloop.models.generator import Generator
+from everloop.models.transcriber import Transcriber
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Always the most likely symbol."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Symbols drawn; arguments as of `sample`. `count` draws for each source."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    count: int = 1
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The most likely sequences; arguments as of `beam`. `helper`: a character model, for a transcriber."""
+
+    width: int = 5
+    penalty: float = 1.0
+    best: int = 1
+    helper: Helper | None = None
+
+
+How = Greedy | Sampling | Beam
+
+
+def generate(model: Any, sources: Sequence[Any], how: How | None = None, *, length: int = 200) -> list[list[Any]]:
+    """Return what a model writes for each source: one Hypothesis or several, the best first; Sketches for strokes.
+
+    Args:
+        model: a language model (sources: prompts), a translator (sentences), a generator of symbols (what it is
+            given), a generator of strokes (labels), or a transcriber (recordings: samples [n]).
+        sources: what the model reads.
+        how: Greedy(), Sampling(…) or Beam(…); greedy by default.
+        length: the most symbols written; a transcriber needs no such end.
+
+    Raises:
+        OptionError: this model cannot be decoded so.
+    """
+    how = how or Greedy()
+    if length < 1:
+        raise OptionError(f"length is {length}; expected at least 1")
+    if not sources:
+        return []
+    if isinstance(model, Transcriber):
+        return _transcribe(model, sources, how)
+    if isinstance(model, Generator) and model.vocabulary is None:
+        return _sketch(model, sources, how, length)
+    by = writer(model)
+    match how:
+        case Greedy():
+            return [[one] for one in greedy(by, sources, length=length)]
+        case Beam(width, penalty, best, helper):
+            if helper is not None:
+                raise OptionError("a helper scores the texts of a transcriber; this model has its own probabilities")
+            return beam(by, sources, width=width, length=length, penalty=penalty, best=best)
+        case Sampling(temperature, top_k, top_p, count, seed):
+            repeated = [source for source in sources for _ in range(count)]
+            choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+            drawn = draw(by, repeated, length=length, **choice)  # type: ignore[arg-type]
+            return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+
+
+def _transcribe(model: Transcriber, sources: Sequence[Any], how: How) -> list[list[Hypothesis]]:
+    match how:
+        case Greedy():
+            return [[one] for one in ctc.greedy(model, sources)]
+        case Beam(width, _, best, helper):
+            return ctc.beam(model, sources, width=width, best=best, helper=helper)
+    raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
+
+
+def _sketch(model: Generator, sources: Sequence[Any], how: How, length: int) -> list[list[Sketch]]:
+    match how:
+        case Greedy():
+            return [[one] for one in sketch(model, sources, temperature=0, length=length)]
+        case Sampling(temperature, None, None, count, seed):
+            repeated = [source for source in sources for _ in range(count)]
+            drawn = sketch(model, repeated, temperature=temperature, length=length, seed=seed)
+            return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+    raise OptionError("strokes are drawn greedily or by sampling at a temperature; their steps cannot be counted off")

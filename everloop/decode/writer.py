@@ -1,0 +1,143 @@
+"""What a model must offer to be decoded, what decoding returns, and the states it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from everloop.errors import DataError, OptionError
+from everloop.models.attention import Memory
+from everloop.models.language_model import LanguageModel
+
+
+class Writer(Protocol):
+    """A model that writes symbol by symbol.
+
+    `begin` gives logits [B, V] of the first symbol for each source, and a state; `step` goes on after symbols [B].
+    A state is a nested tuple of rows [B, ...], None, and Memory. `stop` is the symbol that ends a sequence (None: there
+    is none), `never` those that are not to be written.
+    """
+
+    @property
+    def stop(self) -> int | None: ...
+
+    @property
+    def never(self) -> Sequence[int]: ...
+
+    def begin(self, sources: Sequence[Any]) -> tuple[Tensor, Any]: ...
+
+    def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+    def text(self, symbols: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One thing that a model may write.
+
+    Args:
+        symbols: the numbers written, without the stop symbol.
+        text: what they say.
+        logp: the model's log-probability of them, stop symbol included.
+        score: what hypotheses are ranked by.
+        finished: whether it ends with the stop symbol; False: it was cut at the longest length allowed.
+    """
+
+    symbols: tuple[int, ...]
+    text: str
+    logp: float
+    score: float
+    finished: bool
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Prompts:
+    """A language model as a Writer: its sources are prompts, and nothing ends what it writes."""
+
+    stop: int | None = None
+    never: tuple[int, ...] = ()
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+
+    def begin(self, sources: Sequence[str]) -> tuple[Tensor, Any]:
+        """Return logits and state after each prompt; those of the same length are read as one batch."""
+        device = self.model.head.weight.device
+        encoded = []
+        for prompt in sources:
+            if not prompt:
+                raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
+            encoded.append(self.model.vocabulary.encode(prompt, "the prompt").to(device, torch.int64))
+        by_length: dict[int, list[int]] = {}
+        for i, numbers in enumerate(encoded):
+            by_length.setdefault(len(numbers), []).append(i)
+        order = [i for same in by_length.values() for i in same]
+        parts = [self.model.begin(torch.stack([encoded[i] for i in same], 1)) for same in by_length.values()]
+        back = torch.tensor(order, device=device).argsort()
+        return torch.cat([part[0] for part in parts])[back], pick(join([part[1] for part in parts]), back, moved=True)
+
+    def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (logits, state) after one symbol more of each row."""
+        return self.model.step(symbols, state)
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """Return what these numbers say."""
+        return self.model.vocabulary.decode(symbols)
+
+
+def writer(model: Any) -> Writer:
+    """Return what decodes this model.
+
+    Raises:
+        OptionError: this kind of model writes no symbols.
+    """
+    if isinstance(model, LanguageModel):
+        return Prompts(model)
+    if all(hasattr(model, name) for name in ("begin", "step", "stop", "text")):
+        return model  # type: ignore[no-any-return]
+    raise OptionError(f"a {getattr(model, 'kind', type(model).__name__)} writes no symbols one after another")
+
+
+def pick(state: Any, rows: Tensor, *, moved: bool) -> Any:
+    """Return the state with these rows. `moved` says that a row may now belong to another source than before."""
+    if isinstance(state, Memory):
+        return state.rows(rows) if moved else state
+    if isinstance(state, tuple):
+        return tuple(pick(part, rows, moved=moved) for part in state)
+    return None if state is None else state[rows]
+
+
+def join(states: Sequence[Any]) -> Any:
+    """Return the rows of several states as one state."""
+    if isinstance(states[0], tuple):
+        return tuple(join(parts) for parts in zip(*states, strict=True))
+    return None if states[0] is None else torch.cat(list(states))
+
+
+def log_chances(model: Writer, logits: Tensor) -> Tensor:
+    """Return the log-probabilities [..., V] of the next symbol, minus infinity for what is never written."""
+    if model.never:
+        logits = logits.index_fill(-1, torch.tensor(model.never, device=logits.device), -torch.inf)
+    return logits.log_softmax(-1)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A context without gradients in which a model is in evaluation mode; afterwards it is as it was."""
+    inner = model.model if isinstance(model, Prompts) else model
+    training = isinstance(inner, nn.Module) and inner.training
+    if training:
+        inner.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            inner.train()

@@ -1,0 +1,193 @@
+"""Single steps without gradients: the whole cell or stack as one call of one kernel."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop.cell import Cell
+from everloop.compiler.stepping import Step
+from everloop.compiler.trace import trace
+from everloop.compiler.values import Values
+from everloop.errors import UnsupportedError
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.flat import Flat, flatten, last, nest, sizes
+from everloop.layers.operator import chosen, picture
+from everloop.layers.regularise import Wrapper, values_of
+from everloop.layers.stack import Stack
+
+ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
+_INTERNAL = frozenset(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
+_END = object()
+_address, _is_contiguous, _empty_like = Tensor.data_ptr, Tensor.is_contiguous, torch.empty_like
+_steps: dict[Any, Step | None] = {}
+
+
+class Stream:
+    """How a layer takes single steps. It holds addresses and compiled code, never numbers, and is never copied."""
+
+    def __init__(self) -> None:
+        self._ready: _Ready | None = None
+
+    def __reduce__(self) -> tuple[type[Stream], tuple[()]]:
+        return Stream, ()
+
+    def step(
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
+    ) -> tuple[Tensor, Any] | None:
+        """Return (output, state), or None where the step must go the way of a whole sequence."""
+        if torch.is_autocast_enabled("cpu") or chosen(target) == "eager":
+            return None
+        ready = self._ready
+        if ready is None or not ready.holds(core):
+            ready = self._ready = _Ready(core)
+        return ready.step(x, state, start)
+
+
+class _Form:
+    """A step for one shape of x: the bound kernel, and the shapes of x and of each state."""
+
+    def __init__(self, program: Step, values: Values, shape: torch.Size, sizes: list[int]) -> None:
+        rows = shape[:-1]
+        bound = program.bind(values, rows[0] if rows else 1)
+        self.call, self.derived = bound.call, bound.derived
+        self.shapes = [shape, *(torch.Size((*rows, n)) for n in sizes)]
+
+    def begin(self, start: Iterable[Tensor] | None, like: Tensor) -> list[Tensor]:
+        """Return the states before the first step."""
+        if start is None:
+            return [like.new_zeros(shape) for shape in self.shapes[1:]]
+        return [vector.expand(shape) for vector, shape in zip(start, self.shapes[1:], strict=True)]
+
+
+class _Ready:
+    """What is known about a cell or stack as long as nothing about it but the numbers in its tensors changes."""
+
+    def __init__(self, core: nn.Module) -> None:
+        self._core = core
+        held = list(_containers(core))
+        self._views = [*(h.values() if isinstance(h, dict) else h for h in held), [_END]]
+        self._seen = list(chain.from_iterable(self._views))
+        own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
+        self._values = Values(dict(own)).under("core")
+        self._program = _program(core, self._values)
+        self._forms: dict[torch.Size, _Form] = {}
+        self._tensors = self._program.sources(self._values) if self._program else []
+        # An address stands for a tensor: held here, its memory cannot become another's.
+        self._memory = [t.detach() for t in self._tensors]
+        self._places = list(map(_address, self._tensors))
+        self._contiguous = list(map(_is_contiguous, self._tensors))
+        if self._program is not None:
+            self._dtype = self._program.prelude.dtype
+            self._sizes = [n for _, n in sizes(core)]
+            self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
+            self._count = len(self._nested) if isinstance(core, Cell) else -1
+            # The output is as wide as the first state of the last cell; x is number 0.
+            self._fresh = [len(self._sizes) - len(last(core).state_sizes) + 1, *range(1, len(self._sizes) + 1)]
+
+    def holds(self, core: nn.Module) -> bool:
+        """Whether nothing has changed that this relies on."""
+        return (
+            core is self._core
+            and all(map(is_, chain.from_iterable(self._views), self._seen))
+            and list(map(_address, self._tensors)) == self._places
+            and list(map(_is_contiguous, self._tensors)) == self._contiguous
+        )
+
+    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Tensor, Any] | None:
+        """Return (output, state), or None where something does not fit."""
+        if self._program is None or type(x) is not Tensor:
+            return None
+        form = self._forms.get(x.shape) or self._new_form(x)
+        if form is None:
+            return None
+        is_flat = type(state) is tuple and len(state) == self._count
+        tensors = (x, *state) if is_flat else self._all(form, x, state, start)
+        if len(tensors) != len(form.shapes):
+            return None
+        dtype, is_adjacent = self._dtype, True
+        for tensor, shape in zip(tensors, form.shapes, strict=True):
+            if type(tensor) is not Tensor or tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
+                return None
+            is_adjacent = is_adjacent and tensor.is_contiguous()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *self._tensors)):
+            return None
+        if not is_adjacent:
+            tensors = [t.contiguous() for t in tensors]
+        new = [_empty_like(tensors[n]) for n in self._fresh]
+        derived = form.derived(self._values) if form.derived else ()
+        form.call(*map(_address, chain(derived, tensors, new)))
+        return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
+
+    def _new_form(self, x: Tensor) -> _Form | None:
+        shape = x.shape
+        if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
+            return None
+        assert self._program is not None
+        form = self._forms[shape] = _Form(self._program, self._values, shape, self._sizes)
+        return form
+
+    def _all(self, form: _Form, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:
+        """Return x and the tensors of a state in order; less where it is not nested as it should be."""
+        if state is None:
+            return [x, *form.begin(start, x)]
+        found: list[Any] = [x]
+        return found if flatten(state, self._nested, found) else ()
+
+
+def _program(core: Any, values: Values) -> Step | None:
+    """Return the compiled step of a cell or stack, or None where there is none."""
+    like = next(iter(values.fixed.values()), None)
+    if like is None or not like.is_floating_point() or importlib.util.find_spec("llvmlite") is None:
+        return None
+    if not all(map(_is_plain, values.fixed.values())) or not all(map(_is_fixed, core.modules())):
+        return None
+    key = (like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
+    if key not in _steps:
+        from everloop.compiler.targets.llvm import single  # only where llvmlite is installed
+
+        try:
+            graph = trace(Flat(core), values.fixed, dtype=like.dtype)  # type: ignore[arg-type]
+            _steps[key] = Step(graph, like.dtype, single.compile)
+        except UnsupportedError:
+            _steps[key] = None
+    return _steps[key]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.layout is torch.strided
+
+
+def _is_fixed(module: nn.Module) -> bool:
+    """Whether the mathematics of a part is the same at every step, without random draws."""
+    if isinstance(module, Stack):
+        return not (module.training and module.dropout)
+    if isinstance(module, Wrapper):
+        if module.training:
+            return False
+        drawn, own = values_of(module, 1, 1), dict(module.named_parameters())
+        same = drawn.fixed.keys() == own.keys() and all(drawn.fixed[name] is own[name] for name in own)
+        return same and not (drawn.rows or drawn.steps)
+    return not isinstance(module, Bidirectional)
+
+
+def _containers(module: nn.Module) -> Iterator[dict[str, Any] | list[Any]]:
+    """Yield everything in a cell or stack that may be changed in place, except tensors."""
+    for part in module.modules():
+        yield part.__dict__
+        for name, thing in part.__dict__.items():
+            if name not in _INTERNAL:
+                yield from _inside(thing)
+
+
+def _inside(thing: Any) -> Iterator[dict[str, Any] | list[Any]]:
+    if isinstance(thing, dict | list):
+        yield thing
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            yield from _inside(part)

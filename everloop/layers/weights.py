@@ -1,0 +1,145 @@
+"""The gradients of the matrices: products of rows of every step and sequence, some of them one step back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from everloop.compiler import gemm
+from everloop.compiler.plan import Factor, Rows
+from everloop.layers.running import Run
+
+MANY = 8  # where more than one row in so many has no row before it, rows one step back are copied
+
+
+class Weights:
+    """buffers: rows of every step and sequence by name; state, restart: by name of the state."""
+
+    def __init__(
+        self,
+        run: Run,
+        buffers: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        restart: Mapping[str, Tensor | None],
+    ) -> None:
+        self.run, self.buffers, self.state, self.restart = run, buffers, state, restart
+        self._back: dict[str, Tensor] = {}
+        self._begin: Tensor | None = None
+
+    def gradient(self, pairs: Sequence[tuple[Factor, Factor]]) -> Tensor:
+        """Return the sum of left.T @ right over all pairs, steps and sequences."""
+        first, *others = (self._over_time(left, right) for left, right in pairs)
+        for product in others:
+            first.add_(product)
+        return first
+
+    def _over_time(self, left: Factor, right: Factor) -> Tensor:
+        blocks = [[self._block(a, b) for b in right] for a in left]
+        rows = [row[0] if len(row) == 1 else torch.cat(row, 1) for row in blocks]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _block(self, left: Rows, right: Rows) -> Tensor:
+        if self.run.compact is None and bool(left.of) != bool(right.of):
+            found = self._shifted(left, right) if right.of else self._shifted(right, left)
+            if found is not None:
+                return found if right.of else found.T
+        return gemm.over_rows(self._rows(left), self._rows(right))
+
+    def _rows(self, rows: Rows) -> Tensor:
+        """Return the rows of every step, side by side."""
+        if rows.of:
+            return self._one_step_back(rows.name, rows.of)[:, rows.start : rows.stop]
+        whole, compact = self.buffers[rows.name][..., rows.start : rows.stop], self.run.compact
+        if compact is None:
+            return self.run.flat(whole)
+        return compact.at(whole, compact.place) if whole.dim() == 3 else whole
+
+    def _shifted(self, now: Rows, past: Rows) -> Tensor | None:
+        """Return the sum of now.T @ past, `past` one step behind, without a copy of it; None where that is no good.
+
+        The row before is equally far away for all rows but those at which a sequence begins or begins anew: the
+        product over all is corrected for them.
+        """
+        run = self.run
+        g, states = (run.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
+        by = 1 if run.batch_major else run.batch
+        if run.batch_major or run.reset is not None or (run.reverse and run.lengths is not None):
+            begin = self._beginnings()
+            if MANY * len(begin) > len(g):
+                return None
+            right = self._start(past.of, begin)[:, past.start : past.stop]
+            if run.reverse:
+                count = int((begin < len(g) - by).sum())
+                right[:count] -= states.index_select(0, begin[:count] + by)
+            else:
+                count = int((begin < by).sum())
+                right[count:] -= states.index_select(0, begin[count:] - by)
+            if not math.isfinite(right.sum()):
+                return None
+            left = g.index_select(0, begin)
+        else:
+            left, right = g[-by:] if run.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
+        correction = gemm.over_rows(left, right)
+        if run.steps == 1:
+            return correction
+        total = gemm.over_rows(g[:-by], states[by:]) if run.reverse else gemm.over_rows(g[by:], states[:-by])
+        return total.add_(correction)
+
+    def _beginnings(self) -> Tensor:
+        """Return the places of the rows that no row of their sequence stands before, in order."""
+        run = self.run
+        if self._begin is None:
+            marks = torch.zeros(run.steps, run.batch, dtype=torch.bool) if run.reset is None else run.reset.clone()
+            if run.reverse and run.lengths is not None:
+                living = run.lengths.nonzero()[:, 0]
+                marks[run.lengths[living] - 1, living] = True
+            else:
+                marks[-1 if run.reverse else 0] = True
+            self._begin = run.flat(marks).nonzero()[:, 0]
+        return self._begin
+
+    def _start(self, name: str, places: Tensor) -> Tensor:
+        """Return the states from which the rows at these places begin."""
+        run, state, restart = self.run, self.state[name], self.restart[name]
+        rows = state.index_select(0, places // run.steps if run.batch_major else places % run.batch)
+        if run.reset is None:
+            return rows
+        is_reset = run.flat(run.reset)[places][:, None]
+        return rows.masked_fill_(is_reset, 0) if restart is None else torch.where(is_reset, restart, rows)
+
+    def _one_step_back(self, name: str, of: str) -> Tensor:
+        """Return the state before every step."""
+        if name not in self._back:
+            make = self._padded_back if self.run.compact is None else self._compact_back
+            self._back[name] = make(self.buffers[name], of)
+        return self._back[name]
+
+    def _padded_back(self, whole: Tensor, of: str) -> Tensor:
+        run = self.run
+        result = torch.empty_like(whole)
+        if run.reverse:
+            result[:-1], result[-1] = whole[1:], 0
+        else:
+            result[1:], result[0] = whole[:-1], 0
+        flat, begin = run.flat(result), self._beginnings()
+        return flat.index_copy_(0, begin, self._start(of, begin))
+
+    def _compact_back(self, whole: Tensor, of: str) -> Tensor:
+        run, compact = self.run, self.run.compact
+        assert compact is not None
+        result = whole.new_empty(len(compact), whole.shape[-1])
+        living = int((compact.ends > 0).sum())
+        torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
+        if whole.dim() == 2:
+            rows, before = whole, compact.before()[living:]
+        else:
+            rows, by = run.flat(whole), 1 if run.batch_major else run.batch
+            before = compact.place[living:] + (by if run.reverse else -by)
+        torch.index_select(rows, 0, before, out=result[living:])
+        if run.reset is None:
+            return result
+        is_reset, restart = compact.at(run.reset[..., None], compact.place), self.restart[of]
+        return result.masked_fill_(is_reset, 0) if restart is None else torch.where(is_reset, restart, result)

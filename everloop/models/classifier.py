@@ -1,0 +1,143 @@
+"""N → 1: one label for a whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop.cell import Cell
+from everloop.data.examples import Batch, Examples
+from everloop.data.padding import padded
+from everloop.data.symbols import PAD, UNKNOWN, Symbols
+from everloop.data.words import TextReader, read_reader, write_reader
+from everloop.errors import ShapeError
+from everloop.models.body import BodyConfig, body, check, configured, forgotten
+from everloop.models.loss import Loss, Model
+from everloop.models.pooling import Pooling, Way
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(BodyConfig):
+    """The shape of a classifier."""
+
+    pooling: Way = "max"
+    """How the steps become one vector: the last, their mean, the largest values, or attention."""
+    embedding: int = 128
+    """Numbers that stand for a symbol of a text."""
+    word_dropout: float = 0.0
+    """Probability of taking a symbol for unknown while training."""
+    smoothing: float = 0.0
+    """Label smoothing while training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("embedding",), at_least=1)
+        check(self, ("word_dropout", "smoothing"), below=1)
+
+
+class Classifier(Model):
+    """Gives a text or a series of numbers one label: embedding, layers, pooling, a head.
+
+    Series are scaled by what `of` found in the training data, or by nothing.
+
+    Args:
+        reads: the reader of texts, or how many numbers a step of a series has.
+        labels: the labels.
+        cell: a cell class, its name, or "file.py:Class".
+        settings: those of ClassifierConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "classifier"
+    config: ClassifierConfig
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, reads: TextReader | int, labels: Symbols | Sequence[str], cell: type[Cell] | str = "lstm", **settings: Any
+    ) -> None:
+        super().__init__()
+        self.reader = None if isinstance(reads, int) else reads
+        self.labels = labels if isinstance(labels, Symbols) else Symbols(labels)
+        self.config = config = configured(ClassifierConfig, cell, settings)
+        self.features = features = reads if isinstance(reads, int) else 0
+        if self.reader is not None:
+            self.embedding = nn.Embedding(len(self.reader.symbols), config.embedding, padding_idx=PAD)
+            nn.init.normal_(self.embedding.weight, std=0.3)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.recurrent = body(config, config.embedding if self.reader else features)
+        size = self.recurrent.output_size
+        self.pooling = Pooling(config.pooling, size, bidirectional=config.bidirectional)
+        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(size, len(self.labels))
+
+    @classmethod
+    def of(cls, data: Examples, config: ClassifierConfig | None = None) -> Classifier:
+        """Return the untrained classifier that fits some data."""
+        self = cls.from_config(data.reader or data.features, data.labels, config or ClassifierConfig())
+        if data.reader is None:
+            steps = torch.cat(list(data.parts["train"])).double()
+            # a number that hardly ever changes (the border of an image) is not blown up
+            spread = steps.std(0, unbiased=False).clamp_min(0.1 * float(steps.std()))
+            self.mean.copy_(steps.mean(0))
+            self.scale.copy_(1 / spread.clamp_min(1e-8))
+        return self
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the scores [B, K] of the labels. x: symbol numbers [T, B], or features [T, B, F]; lengths: [B]."""
+        if self.reader is None:
+            if x.dim() != 3 or x.shape[2] != self.features:
+                raise ShapeError(f"Classifier: x is {list(x.shape)}; expected [T, B, {self.features}]")
+            read = (x - self.mean) * self.scale
+        else:
+            if self.training and self.config.word_dropout:
+                x = forgotten(x, self.config.word_dropout, UNKNOWN)
+            read = self.embedding(x)
+        y, _ = self.recurrent(self.inputs(read), lengths=lengths)
+        return self.head(self.dropout(self.pooling(y, lengths)))  # type: ignore[no-any-return]
+
+    def loss(self, batch: Batch, state: Any = None) -> Loss:
+        """Return the surprise at the labels, and the share guessed right."""
+        scores = self(batch.x, batch.lengths)
+        smoothing = self.config.smoothing if self.training else 0.0
+        total = F.cross_entropy(scores, batch.y, reduction="sum", label_smoothing=smoothing)
+        count = len(batch.y)
+        return Loss(total, count, sums={"accuracy": (float((scores.argmax(-1) == batch.y).sum()), count)})
+
+    @torch.no_grad()
+    def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
+        """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
+        if self.reader is not None:
+            sequences = [torch.tensor(self.reader.encode(text)) for text in sequences]  # type: ignore[arg-type]
+        x, lengths = padded(sequences)
+        training, device = self.training, self.head.weight.device
+        self.eval()
+        scores = self(x.to(device), lengths.to(device))
+        self.train(training)
+        return scores.softmax(-1).cpu()  # type: ignore[no-any-return]
+
+    def write(self, folder: Path) -> None:
+        """Write the labels, and what it reads, into a run folder."""
+        self.labels.save(folder / "labels.json")
+        write_reader(folder, self.reader or self.features)
+
+    @classmethod
+    def read(cls, folder: Path, config: ClassifierConfig) -> Classifier:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        reads: Any = read_reader(folder, TextReader)
+        return cls.from_config(reads, Symbols.load(folder / "labels.json"), config)
+
+    @classmethod
+    def from_config(cls, reads: TextReader | int, labels: Symbols, config: ClassifierConfig) -> Classifier:
+        """Return the model that a configuration describes."""
+        return cls(reads, labels, **vars(config))

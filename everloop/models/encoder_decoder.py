@@ -1,0 +1,270 @@
+"""N → M: one sequence is read, another is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.data.padding import padded
+from everloop.data.parallel import Pairs
+from everloop.data.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
+from everloop.errors import OptionError, unknown
+from everloop.layers import Recurrent
+from everloop.models.attention import Attention, Memory, Scoring
+from everloop.models.bridge import Bridge
+from everloop.models.forcing import forced_share, mixed
+from everloop.models.language_model import _name
+from everloop.models.loss import Loss, Model
+
+Option = int | float | bool | str
+Context = Literal["initial", "every-step", "attention"]
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The shape of an encoder-decoder."""
+
+    cell: str = "gru"
+    """A cell by name, or your own as file.py:Class."""
+    hidden: int = 512
+    """Units of each layer of the decoder; a direction of a bidirectional encoder has half as many."""
+    layers: int = 1
+    """Recurrent layers of the encoder, and of the decoder."""
+    embedding: int = 256
+    """Numbers that stand for a symbol, in both languages."""
+    dropout: float = 0.3
+    """Probability of dropping a number after the embeddings, between the layers and before the head."""
+    context: Context = "attention"
+    """What the decoder knows of the source: its initial state, a vector fed at every step, or attention."""
+    scoring: Scoring = "multiplicative"
+    """How attention scores a step of the source."""
+    feeding: bool = False
+    """Whether attention is asked before each step and feeds it (as Bahdanau), one step at a time and so slower."""
+    bidirectional: bool = True
+    """Whether the encoder reads in both directions."""
+    tied: bool = True
+    """Whether the head shares the weights of the target embedding."""
+    smoothing: float = 0.1
+    """Label smoothing while training."""
+    forcing: float = 1.0
+    """Share of true symbols among the decoder's inputs at the end of its schedule (teacher forcing)."""
+    forcing_steps: int = 0
+    """Updates over which that share falls from 1 to `forcing`."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the cell by name, for instance proj_size."""
+
+
+class EncoderDecoder(Model):
+    """Reads a sequence and writes another: encoder, bridge, decoder, head, with a context as chosen.
+
+    "initial": Sutskever, Vinyals and Le, "Sequence to sequence learning with neural networks", NeurIPS 2014.
+    "every-step": Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
+    "attention": see `Attention`; it reads what the recurrent layers put out, so that training runs them over the
+    whole target at once, unless `feeding` asks for Bahdanau's order.
+
+    Args:
+        source, target: the pieces of the two languages.
+        settings: those of EncoderDecoderConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "translator"
+    stop = END
+    never = (PAD, UNKNOWN, BEGIN)
+
+    def __init__(self, source: Pieces, target: Pieces, cell: type[Cell] | str = "gru", **settings: Any) -> None:
+        super().__init__()
+        config = _checked(cell, settings)
+        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        self.config, self.source, self.written = config, source, target
+        size, drop = config.embedding, config.dropout if config.layers > 1 else 0.0
+        units = config.hidden // 2 if config.bidirectional else config.hidden
+        self.read_embedding = nn.Embedding(len(source), size, padding_idx=PAD)
+        self.encoder = Recurrent(
+            made(size, units, **config.options),
+            layers=config.layers,
+            bidirectional=config.bidirectional,
+            dropout=drop,
+        )
+        known = self.encoder.output_size
+        self.embedding = nn.Embedding(len(target), size, padding_idx=PAD)
+        fed = known if config.context == "every-step" or config.feeding else 0
+        self.decoder = Recurrent(made(size + fed, config.hidden, **config.options), layers=config.layers, dropout=drop)
+        self.bridge = Bridge(self.encoder, self.decoder)
+        hidden = self.decoder.output_size
+        self.attention = Attention(hidden, known, config.scoring) if config.context == "attention" else None
+        self.readout = nn.Linear(hidden + (0 if config.context == "initial" else known), size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(size, len(target))
+        for embedding in (self.read_embedding, self.embedding):
+            nn.init.normal_(embedding.weight, std=size**-0.5)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.updates: Tensor
+
+    @property
+    def target(self) -> str:
+        return "piece" if self.written.merges else "word"
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Any:
+        """Return the state in which decoding begins: (state of the layers, context [B, D] or None, memory or None).
+
+        source: numbers [S, B], each of `lengths` [B].
+        """
+        outputs, state = self.encoder(self.dropout(self.read_embedding(source)), lengths=lengths)
+        start, summary = self.bridge(state)
+        if self.attention is not None:
+            return start, None, self.attention.remember(outputs, lengths)
+        return start, summary if self.config.context == "every-step" else None, None
+
+    def forward(self, source: Tensor, lengths: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return (logits [T, B, V] of what follows each input, attention weights [T, B, S] or None).
+
+        source: numbers [S, B], each of `lengths` [B]; inputs: target numbers [T, B], from the begin symbol on.
+        """
+        features, weights, _ = self._decode(inputs, self.encode(source, lengths))
+        return self.head(features), weights
+
+    def _decode(self, inputs: Tensor, state: Any) -> tuple[Tensor, Tensor | None, Any]:
+        """Return (features [T, B, E] for the head, attention weights or None, state) after inputs [T, B]."""
+        before, context, memory = state
+        x = self.dropout(self.embedding(inputs))
+        weights = None
+        if self.config.feeding:
+            y, means, weights, after = self._fed(x, before, memory)
+            y = torch.cat([y, means], -1)
+        elif context is not None:
+            everywhere = context.expand(len(x), -1, -1)
+            y, after = self.decoder(torch.cat([x, everywhere], -1), before)
+            y = torch.cat([y, everywhere], -1)
+        else:
+            y, after = self.decoder(x, before)
+            if self.attention is not None:
+                means, weights = self.attention(y, memory)
+                y = torch.cat([y, means], -1)
+        return self.dropout(torch.tanh(self.readout(self.dropout(y)))), weights, (after, context, memory)
+
+    def _fed(self, x: Tensor, state: Any, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Return (outputs, contexts, weights, state), where each step is fed what its predecessor asked for."""
+        assert self.attention is not None, "checked when the model was made"
+        outputs, contexts, weights = [], [], []
+        for x_t in x:
+            query = (state if self.config.layers == 1 else state[-1])[0]
+            context, weight = self.attention(query[None], memory)
+            y, state = self.decoder.cell(torch.cat([x_t, context[0]], -1), state)
+            outputs.append(y)
+            contexts.append(context[0])
+            weights.append(weight[0])
+        return torch.stack(outputs), torch.stack(contexts), torch.stack(weights), state
+
+    def loss(self, batch: Pairs, state: Any = None) -> Loss:
+        """Return the cross entropy of the targets, and outside of training the share guessed right."""
+        start = self.encode(batch.source, batch.source_lengths)
+        inputs, smoothing = batch.inputs, 0.0
+        if self.training:
+            smoothing = self.config.smoothing
+            inputs = self._inputs(batch, start)
+            self.updates += 1
+        features, _, _ = self._decode(inputs, start)
+        exists = batch.exists
+        logits, targets = self.head(features[exists]), batch.targets[exists]
+        total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        count = len(targets)
+        right = {} if self.training else {"accuracy": (float((logits.argmax(-1) == targets).sum()), count)}
+        return Loss(total, count, sums=right)
+
+    def _inputs(self, batch: Pairs, start: Any) -> Tensor:
+        share = forced_share(int(self.updates), self.config.forcing, self.config.forcing_steps)
+        if share >= 1:
+            return batch.inputs
+        with torch.no_grad():
+            features, _, _ = self._decode(batch.inputs, start)
+            guesses = self.head(features).argmax(-1)
+        return mixed(batch.inputs, guesses, share)
+
+    def read_in(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return (numbers [S, B], lengths [B]) of source sentences."""
+        device = self.head.weight.device
+        numbers, lengths = padded([[*self.source.encode(sentence), END] for sentence in sentences])
+        return numbers.to(device), lengths.to(device)
+
+    def begin(self, sentences: Sequence[str]) -> tuple[Tensor, Any]:
+        """Return (logits [B, V] of the first symbol, state) for source sentences."""
+        source, lengths = self.read_in(sentences)
+        start = torch.full((len(sentences),), BEGIN, device=source.device)
+        return self.step(start, self.encode(source, lengths))
+
+    def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
+        features, _, state = self._decode(symbols[None], state)
+        return self.head(features[0]), state
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """Return what these numbers say."""
+        return self.written.decode(symbols)
+
+    @torch.no_grad()
+    def weights(self, source: str, target: str) -> Tensor:
+        """Return the attention weights [T, S] of one pair: row t is read to write piece t; the last of each is the end.
+
+        Raises:
+            OptionError: the model has no attention.
+        """
+        if self.attention is None:
+            raise OptionError(f"context is {self.config.context!r}; only a model with attention has weights")
+        numbers, lengths = self.read_in([source])
+        inputs = torch.tensor([BEGIN, *self.written.encode(target)], device=numbers.device)[:, None]
+        training = self.training
+        self.eval()
+        _, weights = self(numbers, lengths, inputs)
+        self.train(training)
+        return weights[:, 0]  # type: ignore[no-any-return]
+
+    def write(self, folder: Path) -> None:
+        """Write the pieces of both languages into a run folder."""
+        self.source.save(folder / "source.json")
+        self.written.save(folder / "target.json")
+
+    @classmethod
+    def read(cls, folder: Path, config: EncoderDecoderConfig) -> EncoderDecoder:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        return cls.from_config(Pieces.load(folder / "source.json"), Pieces.load(folder / "target.json"), config)
+
+    @classmethod
+    def from_config(cls, source: Pieces, target: Pieces, config: EncoderDecoderConfig) -> EncoderDecoder:
+        """Return the model that a configuration describes."""
+        return cls(source, target, **vars(config))
+
+
+def _checked(cell: type[Cell] | str, settings: Mapping[str, Any]) -> EncoderDecoderConfig:
+    names = list(EncoderDecoderConfig.__dataclass_fields__)
+    for name in settings:
+        if name not in names:
+            raise OptionError(unknown("setting", name, names))
+    config = EncoderDecoderConfig(_name(cell), **settings)
+    for name in ("hidden", "layers", "embedding"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
+    for name in ("dropout", "smoothing"):
+        if not 0 <= getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}; expected a share below 1")
+    if config.context not in get_args(Context):
+        raise OptionError(unknown("context", config.context, get_args(Context)))
+    if config.feeding and config.context != "attention":
+        raise OptionError(f"feeding needs context 'attention'; it is {config.context!r}")
+    if config.bidirectional and config.hidden % 2:
+        raise OptionError(f"hidden is {config.hidden}; a bidirectional encoder expects an even number")
+    if not 0 <= config.forcing <= 1 or config.forcing_steps < 0:
+        raise OptionError(f"forcing is {config.forcing} over {config.forcing_steps} steps; expected a share, and steps")
+    return config

@@ -1,0 +1,258 @@
+"""Numbers over time: from what is known of some series to what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop.cell import Cell
+from everloop.data.forecasts import Batch, Series
+from everloop.data.symbols import read_json, strings, write_json
+from everloop.errors import DataError, OptionError, unknown
+from everloop.models.body import BodyConfig, body, check, configured
+from everloop.models.loss import Loss, Model
+from everloop.models.pooling import Pooling
+
+FORMAT = "everloop-series-1"
+Output = Literal["point", "gaussian", "quantile"]
+Around = Literal["zero", "last", "mean", "seasonal"]
+
+
+@dataclass(frozen=True)
+class ForecasterConfig(BodyConfig):
+    """The shape of a forecaster."""
+
+    bidirectional: bool = False
+    """Whether each layer reads in both directions."""
+    context: int = 96
+    """Steps known."""
+    horizon: int = 24
+    """Steps to forecast."""
+    season: int = 24
+    """Steps after which the series roughly repeat; of the seasonal baseline, and of `around`."""
+    output: Output = "point"
+    """One number a step, a mean with a standard deviation, or quantiles."""
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Which quantiles, with that output."""
+    around: Around = "last"
+    """What the forecast is the difference to: nothing, the last value, the mean of the window, or the last season."""
+    together: bool = False
+    """Whether all series of a step are read together; otherwise each on its own, with the same weights."""
+    patch: int = 1
+    """Steps that are read at once, as one step of the layers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("context", "horizon", "season", "patch"), at_least=1)
+        for name, kinds in (("output", Output), ("around", Around)):
+            if getattr(self, name) not in get_args(kinds):
+                raise OptionError(unknown(name, str(getattr(self, name)), get_args(kinds)))
+        if self.context % self.patch:
+            raise OptionError(f"context is {self.context}; expected a multiple of patch, {self.patch}")
+        if self.around == "seasonal" and self.season > self.context:
+            raise OptionError(f"season is {self.season}; around 'seasonal' expects at most context, {self.context}")
+        if self.output == "quantile" and not all(0 < q < 1 for q in self.quantiles):
+            raise OptionError(f"quantiles are {self.quantiles}; expected numbers between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A forecast. point: [H, B, S]; spread: standard deviations, or None; quantiles: [H, B, S, Q], or None."""
+
+    point: Tensor
+    spread: Tensor | None = None
+    quantiles: Tensor | None = None
+
+
+class Forecaster(Model):
+    """Forecasts all steps of the horizon at once, from the last state of its layers.
+
+    Salinas et al., "DeepAR: probabilistic forecasting with autoregressive recurrent networks", 2020 (Gaussian output);
+    Wen et al., "A multi-horizon quantile recurrent forecaster", 2017 (quantiles, all steps at once); Lin et al.,
+    "SegRNN: segment recurrent neural network for long-term time series forecasting", 2023 (patches, last value).
+
+    The loss is counted on series scaled by the means and deviations that `of` found in the training part: squared
+    error, nats of a Gaussian, or pinball loss.
+
+    Args:
+        names: of the series.
+        cell: a cell class, its name, or "file.py:Class".
+        extras: how many covariates, and how many numbers of the calendar, a step has.
+        settings: those of ForecasterConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "forecaster"
+    config: ForecasterConfig
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, names: Sequence[str], cell: type[Cell] | str = "lstm", extras: tuple[int, int] = (0, 0), **settings: Any
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.config = config = configured(ForecasterConfig, cell, settings)
+        self.series, self.extras = len(names), tuple(extras)
+        known = self.series + self.extras[0]
+        self.register_buffer("mean", torch.zeros(known))
+        self.register_buffer("scale", torch.ones(known))
+        self.outs = {"point": 1, "gaussian": 2, "quantile": len(config.quantiles)}[config.output]
+        read = self.series if config.together else 1
+        width = (read + sum(self.extras)) * config.patch
+        # patches are embedded, so that the layers do not read many raw numbers at once
+        self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
+        self.recurrent = body(config, config.hidden if config.patch > 1 else width)
+        self.last = Pooling("last", self.recurrent.output_size, bidirectional=config.bidirectional)
+        self.inputs = nn.Dropout(config.dropped_inputs(embedded=config.patch > 1))
+        self.dropout = nn.Dropout(config.dropout)
+        size = self.recurrent.output_size + config.horizon * self.extras[1]
+        self.head = nn.Linear(size, config.horizon * read * self.outs)
+
+    @classmethod
+    def of(cls, data: Series, config: ForecasterConfig | None = None) -> Forecaster:
+        """Return the untrained forecaster that fits some data."""
+        config = replace(config or ForecasterConfig(), context=data.context, horizon=data.horizon)
+        self = cls.from_config(data.names, config, data.extras)
+        mean, deviation = data.scale()
+        self.mean.copy_(mean)
+        self.scale.copy_(deviation)
+        return self
+
+    @property
+    def target(self) -> str:
+        return "value"
+
+    def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
+        """Return what the head says [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
+
+        past: [T, B, S] as in the data; extra: covariates and calendar [T, B, C]; ahead: calendar to come [H, B, K].
+        """
+        config, batch = self.config, past.shape[1]
+        values = (past - self.mean[: self.series]) / self.scale[: self.series]
+        covariates, calendar = torch.split(extra, list(self.extras), -1)
+        covariates = (covariates - self.mean[self.series :]) / self.scale[self.series :]
+        base, level = self._around(values)
+        x = (
+            torch.cat([values - level, covariates, calendar], -1)
+            if config.together
+            else self._apart(values - level, torch.cat([covariates, calendar], -1))
+        )
+        x = x.reshape(len(x) // config.patch, config.patch, *x.shape[1:]).transpose(1, 2).flatten(2)
+        y, _ = self.recurrent(self.inputs(self.read_in(x)))
+        last = self.last(y, torch.full((x.shape[1],), len(x), device=x.device))
+        known = torch.cat([self.dropout(last), self._spread(ahead, x.shape[1] // batch)], -1)
+        said = self.head(known).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
+        said = said.permute(2, 0, 1, 3, 4).flatten(2, 3)
+        if config.output == "gaussian":
+            return torch.cat([said[..., :1] + base[..., None], F.softplus(said[..., 1:]) + 1e-3], -1)
+        return torch.add(said, base[..., None])
+
+    def _around(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (what a forecast is the difference to [H or 1, B, S], what is subtracted from the past)."""
+        match self.config.around:
+            case "last":
+                return values[-1:], values[-1:]
+            case "mean":
+                return values.mean(0, keepdim=True), values.mean(0, keepdim=True)
+            case "seasonal":
+                return seasonal(values, self.config.horizon, self.config.season), values.mean(0, keepdim=True)
+        return torch.zeros_like(values[:1]), torch.zeros_like(values[:1])
+
+    def _apart(self, values: Tensor, extra: Tensor) -> Tensor:
+        """Return the series side by side as sequences of their own [T, B * S, 1 + C]."""
+        steps, batch, series = values.shape
+        shared = extra[:, :, None].expand(steps, batch, series, extra.shape[-1])
+        return torch.cat([values[..., None], shared], -1).flatten(1, 2)
+
+    def _spread(self, ahead: Tensor, times: int) -> Tensor:
+        """Return the calendar to come, flat, for each sequence [B * times, H * K]."""
+        return ahead.transpose(0, 1).flatten(1).repeat_interleave(times, 0)
+
+    def loss(self, batch: Batch, state: Any = None) -> Loss:
+        """Return the loss; outside of training also the errors, and beside them those of the baselines."""
+        said = self(batch.past, batch.extra, batch.ahead)
+        future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
+        count = future.numel()
+        match self.config.output:
+            case "point":
+                total = (said[..., 0] - future).square().sum()
+            case "gaussian":
+                total = F.gaussian_nll_loss(said[..., 0], future, said[..., 1].square(), full=True, reduction="sum")
+            case _:
+                wanted = torch.tensor(self.config.quantiles, device=said.device, dtype=said.dtype)
+                error = future[..., None] - said
+                total = torch.maximum(wanted * error, (wanted - 1) * error).sum() / len(wanted)
+        if self.training:
+            return Loss(total, count)
+        past = (batch.past - self.mean[: self.series]) / self.scale[: self.series]
+        guesses = {"": self._point(said)} | {
+            f"_{name}": guess for name, guess in baselines(past, self.config.horizon, self.config.season).items()
+        }
+        sums = {f"mse{name}": (float((guess - future).square().sum()), count) for name, guess in guesses.items()}
+        sums |= {f"mae{name}": (float((guess - future).abs().sum()), count) for name, guess in guesses.items()}
+        return Loss(total, count, sums=sums)
+
+    def _point(self, said: Tensor) -> Tensor:
+        """Return the middle of what the head says."""
+        if self.config.output != "quantile":
+            return said[..., 0]
+        middle = min(range(self.outs), key=lambda i: abs(self.config.quantiles[i] - 0.5))
+        return said[..., middle]
+
+    @torch.no_grad()
+    def forecast(self, batch: Batch) -> Forecast:
+        """Return the forecast for windows, in the numbers of the data."""
+        training = self.training
+        self.eval()
+        said = self(batch.past, batch.extra, batch.ahead)
+        self.train(training)
+        mean, scale = self.mean[: self.series], self.scale[: self.series]
+        point = self._point(said) * scale + mean
+        if self.config.output == "gaussian":
+            return Forecast(point, spread=said[..., 1] * scale)
+        if self.config.output == "quantile":
+            return Forecast(point, quantiles=(said * scale[:, None] + mean[:, None]).sort(-1).values)
+        return Forecast(point)
+
+    def write(self, folder: Path) -> None:
+        """Write the names of the series, and what comes with them, into a run folder."""
+        write_json(folder / "series.json", FORMAT, {"names": self.names, "extras": self.extras})
+
+    @classmethod
+    def read(cls, folder: Path, config: ForecasterConfig) -> Forecaster:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        path = folder / "series.json"
+        content = read_json(path, FORMAT)
+        extras = content.get("extras")
+        if not isinstance(extras, list) or [type(n) for n in extras] != [int, int]:
+            raise DataError(f"{path}: extras must be two whole numbers")
+        return cls.from_config(strings(content, "names", path), config, (extras[0], extras[1]))
+
+    @classmethod
+    def from_config(cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int]) -> Forecaster:
+        """Return the model that a configuration describes."""
+        return cls(names, extras=extras, **vars(config))
+
+
+def seasonal(past: Tensor, horizon: int, season: int) -> Tensor:
+    """Return the last season of [T, ...], repeated over the horizon."""
+    if season > len(past):
+        raise DataError(f"{len(past)} steps are known; the seasonal baseline needs {season}")
+    return past[-season:].repeat(-(-horizon // season), *[1] * (past.dim() - 1))[:horizon]
+
+
+def baselines(past: Tensor, horizon: int, season: int) -> dict[str, Tensor]:
+    """Return what needs no model: the last value, and the last season if one is known."""
+    found = {"last": past[-1:].expand(horizon, *past.shape[1:])}
+    if 1 < season <= len(past):
+        found["seasonal"] = seasonal(past, horizon, season)
+    return found

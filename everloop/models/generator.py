@@ -1,0 +1,235 @@
+"""1 → N: from one thing, a label or a vector, a sequence: symbols until the stop, or strokes until the drawing ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.data import Vocabulary
+from everloop.data.conditions import Conditioned
+from everloop.data.files import read_bytes, write_atomically
+from everloop.data.strokes import END, Drawings
+from everloop.errors import DataError, OptionError, unknown
+from everloop.layers import Recurrent
+from everloop.models.language_model import _name
+from everloop.models.loss import Loss, Model
+from everloop.models.mixture import SIZE, Mixture
+
+Option = int | float | bool | str
+PENS = 3
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The shape of a generator."""
+
+    cell: str = "lstm"
+    """A cell by name, or your own as file.py:Class."""
+    hidden: int = 256
+    """Units of each layer."""
+    layers: int = 1
+    """Recurrent layers, one above the other."""
+    embedding: int = 64
+    """Numbers that stand for a symbol, and for what is given."""
+    dropout: float = 0.2
+    """Probability of dropping a number before the layers, between them and before the head."""
+    given: Literal["first", "every-step"] = "every-step"
+    """Whether the layers see what is given at the first step only, or at every step."""
+    mixtures: int = 20
+    """Gaussians that say where the pen goes, for strokes."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the cell by name, for instance proj_size."""
+
+
+class Generator(Model):
+    """Writes a sequence from what it is given; each step reads what the step before wrote.
+
+    Symbols: Vinyals, Toshev, Bengio and Erhan, "Show and tell: a neural image caption generator", CVPR 2015, gives x
+    at the first step. Strokes: Graves, "Generating sequences with recurrent neural networks", 2013.
+
+    Args:
+        labels: the labels that can be given, or the size of the vectors that are.
+        vocabulary: the symbols it writes; None: it draws strokes.
+        cell: a cell class, its name, or "file.py:Class".
+        settings: those of GeneratorConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "generator"
+    never: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        labels: Sequence[str] | int,
+        vocabulary: Vocabulary | None = None,
+        cell: type[Cell] | str = "lstm",
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self.config = config = _checked(cell, settings)
+        self.labels = () if isinstance(labels, int) else tuple(labels)
+        self.given_size = labels if isinstance(labels, int) else None
+        self.vocabulary = vocabulary
+        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        size, drop = config.embedding, config.dropout
+        self.condition: nn.Module = (
+            nn.Linear(labels, size) if isinstance(labels, int) else nn.Embedding(len(self.labels), size)
+        )
+        if vocabulary is None:
+            self.embedding: nn.Embedding | None = None
+            read, written = 2 + PENS, SIZE * config.mixtures + PENS
+        else:
+            self.embedding = nn.Embedding(len(vocabulary) + 1, size)
+            read, written = size, len(vocabulary) + 1
+        self.recurrent = Recurrent(
+            made(read + size, config.hidden, **config.options),
+            layers=config.layers,
+            dropout=drop if config.layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(drop)
+        self.head = nn.Linear(self.recurrent.output_size, written)
+
+    @property
+    def target(self) -> str:
+        return "step" if self.vocabulary is None else "character"
+
+    @property
+    def stop(self) -> int | None:
+        """The number of the stop symbol; None for strokes."""
+        return None if self.vocabulary is None else len(self.vocabulary)
+
+    def forward(self, given: Tensor, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (what the head says [T, B, …], state). given: labels [B] or vectors [B, n].
+
+        inputs: symbols [T, B], or steps of a pen [T, B, 3]; the first is the stop symbol, or a pen step of zeros that
+        END marks. A state means that the sequence has begun before.
+        """
+        y, state = self._read(given, inputs, state)
+        return self.head(self.dropout(y)), state
+
+    def _read(self, given: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if self.embedding is None:
+            pens = F.one_hot(inputs[..., 2].long(), PENS).to(inputs.dtype)
+            x = torch.cat([inputs[..., :2], pens], -1)
+        else:
+            x = self.dropout(self.embedding(inputs))
+        known = self.condition(given).expand(len(x), -1, -1)
+        if self.config.given == "first":
+            shown = torch.zeros_like(known)
+            if state is None:
+                shown[0] = known[0]
+            known = shown
+        return self.recurrent(torch.cat([x, known], -1), state)  # type: ignore[no-any-return]
+
+    def loss(self, batch: Any, state: Any = None) -> Loss:
+        """Return the negative log-likelihood of a batch: Conditioned for symbols, Drawings for strokes."""
+        return self._drawing_loss(batch) if isinstance(batch, Drawings) else self._text_loss(batch)
+
+    def _text_loss(self, batch: Conditioned) -> Loss:
+        y, _ = self._read(batch.given, batch.inputs, None)
+        exists = batch.exists
+        logits, targets = self.head(self.dropout(y[exists])), batch.targets[exists]
+        return Loss(F.cross_entropy(logits, targets, reduction="sum"), len(targets))
+
+    def _drawing_loss(self, batch: Drawings) -> Loss:
+        begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)
+        y, _ = self._read(batch.given, torch.cat([begin, batch.steps[:-1]]), None)
+        exists = batch.exists
+        steps = batch.steps[exists]
+        mixture, pens = self.drawn(self.head(self.dropout(y[exists])))
+        going = steps[:, 2] != END
+        nats = F.cross_entropy(pens, steps[:, 2].long(), reduction="sum")
+        # the last step goes nowhere, so only its pen counts
+        density = mixture.log_density(steps[:, :2])[going].sum()
+        return Loss(nats - density, len(steps), sums={"pen nats": (float(nats.detach()), len(steps))})
+
+    def drawn(self, numbers: Tensor) -> tuple[Mixture, Tensor]:
+        """Return (where the pen goes, logits [..., 3] of what it does on the way) for what the head says."""
+        return Mixture.of(numbers[..., :-PENS]), numbers[..., -PENS:]
+
+    def read_in(self, sources: Sequence[Any]) -> Tensor:
+        """Return labels [B] or vectors [B, n] for what is given.
+
+        Raises:
+            DataError: a label is unknown, or a vector has another size.
+        """
+        device = self.head.weight.device
+        if self.given_size is None:
+            for source in sources:
+                if source not in self.labels:
+                    raise DataError(unknown("label", str(source), self.labels))
+            return torch.tensor([self.labels.index(source) for source in sources], device=device)
+        vectors = torch.stack([torch.as_tensor(source, dtype=self.head.weight.dtype) for source in sources])
+        if vectors.dim() != 2 or vectors.shape[1] != self.given_size:
+            raise DataError(f"got vectors of shape {list(vectors.shape[1:])}; expected [{self.given_size}]")
+        return vectors.to(device)
+
+    def begin(self, sources: Sequence[Any]) -> tuple[Tensor, Any]:
+        """Return (logits [B, V + 1] of the first symbol, state) for what is given."""
+        if self.stop is None:
+            raise OptionError("this generator draws strokes; see everloop.decode.sketch")
+        given = self.read_in(sources)
+        numbers, state = self(given, torch.full((1, len(sources)), self.stop, device=given.device))
+        return numbers[0], (given, state)
+
+    def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (logits [B, V + 1] of the next symbol, state) after one symbol [B] more."""
+        numbers, after = self(state[0], symbols[None], state[1])
+        return numbers[0], (state[0], after)
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """Return what these numbers say."""
+        assert self.vocabulary is not None, "strokes say nothing"
+        return self.vocabulary.decode(n for n in symbols if n != self.stop)
+
+    def write(self, folder: Path) -> None:
+        """Write what can be given, and the vocabulary, into a run folder."""
+        given: Any = list(self.labels) if self.given_size is None else self.given_size
+        write_atomically(folder / "given.json", (json.dumps(given, ensure_ascii=False) + "\n").encode())
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder / "vocabulary.json")
+
+    @classmethod
+    def read(cls, folder: Path, config: GeneratorConfig) -> Generator:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        raw = read_bytes(folder / "given.json", "list of labels")
+        try:
+            given = json.loads(raw)
+        except ValueError as error:
+            raise DataError(f"{folder / 'given.json'} is not JSON: {error}") from None
+        vocabulary = folder / "vocabulary.json"
+        return cls.from_config(given, Vocabulary.load(vocabulary) if vocabulary.exists() else None, config)
+
+    @classmethod
+    def from_config(
+        cls, labels: Sequence[str] | int, vocabulary: Vocabulary | None, config: GeneratorConfig
+    ) -> Generator:
+        """Return the model that a configuration describes."""
+        return cls(labels, vocabulary, **vars(config))
+
+
+def _checked(cell: type[Cell] | str, settings: dict[str, Any]) -> GeneratorConfig:
+    names = list(GeneratorConfig.__dataclass_fields__)
+    for name in settings:
+        if name not in names:
+            raise OptionError(unknown("setting", name, names))
+    config = GeneratorConfig(_name(cell), **settings)
+    for name in ("hidden", "layers", "embedding", "mixtures"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
+    if not 0 <= config.dropout < 1:
+        raise OptionError(f"dropout is {config.dropout}; expected a probability below 1")
+    if config.given not in ("first", "every-step"):
+        raise OptionError(unknown("way to give x", config.given, ("first", "every-step")))
+    return config

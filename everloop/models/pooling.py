@@ -1,0 +1,66 @@
+"""From a sequence to one vector: its last step, the mean, the largest values, or a mean weighted by attention."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from everloop.errors import OptionError, unknown
+
+Way = Literal["last", "mean", "max", "attention"]
+
+
+class Pooling(nn.Module):
+    """One vector of a sequence, padding left out; zeros of an empty one.
+
+    "last" takes from a layer in both directions what each has read last. "attention" weighs the steps by
+    v · tanh(W y): Yang et al., "Hierarchical attention networks for document classification", NAACL 2016.
+
+    Args:
+        way: "last", "mean", "max" or "attention".
+        size: numbers in a step.
+        bidirectional: whether the second half of them comes from the other direction.
+    """
+
+    def __init__(self, way: Way, size: int, *, bidirectional: bool = False) -> None:
+        super().__init__()
+        if way not in get_args(Way):
+            raise OptionError(unknown("pooling", way, get_args(Way)))
+        self.way, self.ahead = way, size // 2 if bidirectional else size
+        if way == "attention":
+            self.hidden = nn.Linear(size, size)
+            self.score = nn.Linear(size, 1, bias=False)
+
+    def forward(self, y: Tensor, lengths: Tensor) -> Tensor:
+        """Return [B, n] for y [T, B, n] and lengths [B]."""
+        if self.way == "last":
+            return self._last(y, lengths)
+        if self.way == "attention":
+            return (self.weights(y, lengths)[..., None] * y).sum(0)
+        exists = _exists(y, lengths)[..., None]
+        if self.way == "mean":
+            return y.masked_fill(~exists, 0).sum(0) / lengths.clamp_min(1)[:, None]
+        return y.masked_fill(~exists, -torch.inf).amax(0).masked_fill((lengths == 0)[:, None], 0)
+
+    def weights(self, y: Tensor, lengths: Tensor) -> Tensor:
+        """Return how much each step counts [T, B]; they add up to 1, to 0 for an empty sequence."""
+        scores = self.score(torch.tanh(self.hidden(y)))[..., 0]
+        exists = _exists(y, lengths)
+        # finite, so that an empty sequence gives zeros and no NaN
+        weights = scores.masked_fill(~exists, torch.finfo(y.dtype).min).softmax(0)
+        return weights * exists  # type: ignore[no-any-return]
+
+    def _last(self, y: Tensor, lengths: Tensor) -> Tensor:
+        ends = (lengths - 1).clamp_min(0)
+        ahead = y[ends, torch.arange(y.shape[1], device=y.device), : self.ahead]
+        both = torch.cat([ahead, y[0, :, self.ahead :]], -1)
+        return both.masked_fill((lengths == 0)[:, None], 0)
+
+    def extra_repr(self) -> str:
+        return self.way
+
+
+def _exists(y: Tensor, lengths: Tensor) -> Tensor:
+    return torch.arange(len(y), device=y.device)[:, None] < lengths

@@ -1,0 +1,203 @@
+"""N → N: a label for each step of a sequence, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop.cell import Cell
+from everloop.data.padding import padded
+from everloop.data.symbols import PAD, UNKNOWN, Symbols
+from everloop.data.tagged import Batch, Tagged
+from everloop.data.words import WordReader, Words, read_reader, write_reader
+from everloop.errors import OptionError
+from everloop.models.body import BodyConfig, body, check, configured, forgotten
+from everloop.models.crf import LinearChainCRF
+from everloop.models.loss import Loss, Model
+from everloop.models.pooling import Pooling
+
+Output = Literal["softmax", "crf", "several"]
+
+
+@dataclass(frozen=True)
+class TaggerConfig(BodyConfig):
+    """The shape of a tagger."""
+
+    output: Output = "softmax"
+    """One label a step, each on its own (softmax) or all together (crf), or several labels a step."""
+    embedding: int = 100
+    """Numbers that stand for a word."""
+    characters: int = 32
+    """Numbers that stand for a character of a word; 0: words are not spelled."""
+    spelling: int = 64
+    """Units, in each direction, of the layer that reads the characters of a word."""
+    word_dropout: float = 0.0
+    """Probability of taking a word for unknown while training; its characters stay."""
+    smoothing: float = 0.0
+    """Label smoothing while training, with softmax."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("embedding", "spelling"), at_least=1)
+        check(self, ("characters",), at_least=0)
+        check(self, ("word_dropout", "smoothing"), below=1)
+        if self.output not in ("softmax", "crf", "several"):
+            raise OptionError(f"output is {self.output!r}; expected 'softmax', 'crf' or 'several'")
+
+
+class Tagger(Model):
+    """Gives every step of a sequence a label: words with what their characters say, or vectors; layers; a head.
+
+    Ling et al., "Finding function in form: compositional character models for open vocabulary word representation",
+    EMNLP 2015; Huang, Xu and Yu, "Bidirectional LSTM-CRF models for sequence tagging", 2015.
+
+    Args:
+        reads: the reader of words, or how many numbers a step of a sequence of vectors has.
+        labels: the labels; with output "several" any number of them holds at a step.
+        cell: a cell class, its name, or "file.py:Class".
+        settings: those of TaggerConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "tagger"
+    config: TaggerConfig
+
+    def __init__(
+        self, reads: WordReader | int, labels: Symbols | Sequence[str], cell: type[Cell] | str = "lstm", **settings: Any
+    ) -> None:
+        super().__init__()
+        self.reader = None if isinstance(reads, int) else reads
+        self.labels = labels if isinstance(labels, Symbols) else Symbols(labels)
+        self.config = config = configured(TaggerConfig, cell, settings)
+        self.features = size = reads if isinstance(reads, int) else 0
+        if self.reader is not None:
+            self.embedding = nn.Embedding(len(self.reader.words), config.embedding, padding_idx=PAD)
+            size = config.embedding
+            if config.characters:
+                self.character = nn.Embedding(len(self.reader.characters), config.characters, padding_idx=PAD)
+                spell = BodyConfig(config.cell, config.spelling, bidirectional=True, options=config.options)
+                self.speller = body(spell, config.characters)
+                self.spelled = Pooling("last", self.speller.output_size, bidirectional=True)
+                size += self.speller.output_size
+        self.recurrent = body(config, size)
+        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.recurrent.output_size, len(self.labels))
+        self.crf = LinearChainCRF(len(self.labels)) if config.output == "crf" else None
+
+    @classmethod
+    def of(cls, data: Tagged, config: TaggerConfig | None = None) -> Tagger:
+        """Return the untrained tagger that fits some data.
+
+        Raises:
+            OptionError: the data has several labels a step and the configuration one, or the other way round.
+        """
+        config = config or TaggerConfig(output="several" if data.several else "softmax")
+        if (config.output == "several") != data.several:
+            raise OptionError(
+                f"output is {config.output!r}; the data has {'several labels' if data.several else 'one label'} a step"
+            )
+        return cls.from_config(data.reader or data.features, data.labels, config)
+
+    @property
+    def target(self) -> str:
+        return "word" if self.reader else "step"
+
+    def forward(self, x: Words | Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return (scores [T, B, K] of the labels, state). x: words, or features [T, B, F]; lengths: [B]."""
+        y, state = self.recurrent(self.inputs(self._read(x)), state, lengths=lengths)
+        return self.head(self.dropout(y)), state
+
+    def _read(self, x: Words | Tensor) -> Tensor:
+        if isinstance(x, Tensor):
+            return x.to(self.head.weight.dtype)
+        numbers = x.numbers
+        if self.training and self.config.word_dropout:
+            numbers = forgotten(numbers, self.config.word_dropout, UNKNOWN)
+        words = self.embedding(numbers)
+        if not self.config.characters:
+            return words  # type: ignore[no-any-return]
+        # each different word is spelled once, however often it occurs
+        y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
+        return torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
+
+    def loss(self, batch: Batch, state: Any = None) -> Loss:
+        """Return the surprise at the labels, and outside of training the share guessed right."""
+        scores, _ = self(batch.x, batch.lengths)
+        exists, smoothing = batch.exists, self.config.smoothing if self.training else 0.0
+        count = int(batch.lengths.sum())
+        if self.config.output == "several":
+            return Loss(F.binary_cross_entropy_with_logits(scores[exists], batch.y[exists], reduction="sum"), count)
+        if self.crf is not None:
+            total = self.crf(scores, batch.y, batch.lengths).sum()
+        else:
+            total = F.cross_entropy(scores[exists], batch.y[exists], reduction="sum", label_smoothing=smoothing)
+        return Loss(total, count, sums={} if self.training else self._accuracy(batch, scores))
+
+    def _accuracy(self, batch: Batch, scores: Tensor) -> dict[str, tuple[float, int]]:
+        right = self._best(scores, batch.lengths) == batch.y
+        exists = batch.exists
+        sums = {"accuracy": (float((right & exists).sum()), int(exists.sum()))}
+        if isinstance(batch.x, Words):
+            strange = exists & (batch.x.numbers == UNKNOWN)
+            sums["unknown"] = float((right & strange).sum()), int(strange.sum())
+        return sums
+
+    def _best(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        return self.crf.decode(scores, lengths)[0] if self.crf is not None else scores.argmax(-1)
+
+    @torch.no_grad()
+    def tag(self, sequences: Sequence[Sequence[str] | Tensor]) -> list[list[str]]:
+        """Return the label of each step of sequences of words, or of features [T, F].
+
+        Raises:
+            OptionError: the model gives several labels a step.
+        """
+        if self.config.output == "several":
+            raise OptionError("this tagger gives several labels a step; ask for probabilities")
+        if not sequences:
+            return []
+        scores, lengths = self._scores(sequences)
+        best, names = self._best(scores, lengths).T.tolist(), self.labels.symbols
+        return [[names[i] for i in row[:n]] for row, n in zip(best, lengths.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def probabilities(self, sequences: Sequence[Sequence[str] | Tensor]) -> list[Tensor]:
+        """Return the probability [T, K] of each label at each step, each step on its own."""
+        if not sequences:
+            return []
+        scores, lengths = self._scores(sequences)
+        sure = scores.sigmoid() if self.config.output == "several" else scores.softmax(-1)
+        return [row[:n].cpu() for row, n in zip(sure.unbind(1), lengths.tolist(), strict=True)]
+
+    def _scores(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        device, training = self.head.weight.device, self.training
+        x, lengths = self.reader.batch(sequences) if self.reader else padded(sequences)
+        self.eval()
+        scores, _ = self(x.to(device), lengths.to(device))
+        self.train(training)
+        return scores, lengths.to(device)
+
+    def write(self, folder: Path) -> None:
+        """Write the labels, and what it reads, into a run folder."""
+        self.labels.save(folder / "labels.json")
+        write_reader(folder, self.reader or self.features)
+
+    @classmethod
+    def read(cls, folder: Path, config: TaggerConfig) -> Tagger:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        reads: Any = read_reader(folder, WordReader)
+        return cls.from_config(reads, Symbols.load(folder / "labels.json"), config)
+
+    @classmethod
+    def from_config(cls, reads: WordReader | int, labels: Symbols, config: TaggerConfig) -> Tagger:
+        """Return the model that a configuration describes."""
+        return cls(reads, labels, **vars(config))

@@ -1,0 +1,188 @@
+"""N → shorter M, not aligned: frames are read, and characters written without saying which frame each belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everloop import cells
+from everloop.cell import Cell
+from everloop.data import Vocabulary
+from everloop.data.audio import Clips, FrameConfig, log_mel, normalised
+from everloop.data.padding import padded
+from everloop.errors import DataError, OptionError, unknown
+from everloop.layers import Recurrent
+from everloop.models.language_model import _name
+from everloop.models.loss import Loss, Model
+
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class TranscriberConfig:
+    """The shape of a transcriber, and the frames it reads."""
+
+    cell: str = "lstm"
+    """A cell by name, or your own as file.py:Class."""
+    hidden: int = 128
+    """Units of each layer and direction."""
+    layers: int = 2
+    """Recurrent layers, one above the other."""
+    bidirectional: bool = True
+    """Whether the layers read in both directions; a model that reads forward only can be streamed."""
+    dropout: float = 0.2
+    """Probability of dropping a number before the layers, between them and before the head."""
+    stacked: int = 3
+    """Frames that the layers read as one step."""
+    rate: int = 16_000
+    """Samples a second."""
+    window: float = 0.025
+    """Seconds of sound that one frame sees."""
+    hop: float = 0.010
+    """Seconds from one frame to the next."""
+    mels: int = 40
+    """Mel bands of a frame."""
+    options: dict[str, Option] = field(default_factory=dict)
+    """Options of the cell by name, for instance proj_size."""
+
+    @property
+    def frames(self) -> FrameConfig:
+        """How samples become frames."""
+        return FrameConfig(self.rate, self.window, self.hop, self.mels)
+
+
+class Transcriber(Model):
+    """Reads frames and says at each step a character or "blank"; all ways to say a text add up (CTC).
+
+    Graves, Fernández, Gomez and Schmidhuber, "Connectionist temporal classification", ICML 2006.
+
+    Args:
+        vocabulary: the characters; the blank has the number after them.
+        cell: a cell class, its name, or "file.py:Class".
+        settings: those of TranscriberConfig, by name.
+
+    Raises:
+        OptionError: a setting is unknown or makes no sense.
+    """
+
+    kind: ClassVar[str] = "transcriber"
+
+    def __init__(self, vocabulary: Vocabulary, cell: type[Cell] | str = "lstm", **settings: Any) -> None:
+        super().__init__()
+        config = _checked(cell, settings)
+        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        self.config, self.vocabulary, self.blank = config, vocabulary, len(vocabulary)
+        self.dropout = nn.Dropout(config.dropout)
+        self.recurrent = Recurrent(
+            made(config.mels * config.stacked, config.hidden, **config.options),
+            layers=config.layers,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
+
+    @property
+    def target(self) -> str:
+        return "character"
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (log-probabilities [S, B, V + 1], steps of each [B]) for frames [T, B, mels] of `lengths` [B]."""
+        n = self.config.stacked
+        steps = (lengths + n - 1) // n
+        whole = F.pad(frames, (0, 0, 0, 0, 0, -len(frames) % n))
+        x = whole.view(-1, n, *whole.shape[1:]).transpose(1, 2).flatten(2)
+        y, _ = self.recurrent(self.dropout(x), lengths=steps)
+        return self.head(self.dropout(y)).log_softmax(-1), steps
+
+    def loss(self, batch: Clips, state: Any = None) -> Loss:
+        """Return the negative log-probability of the transcripts; outside of training also the accuracy.
+
+        The accuracy is one minus the character errors (left out, put in, taken for another) per character.
+
+        Raises:
+            DataError: a recording has fewer steps than its transcript needs.
+        """
+        chances, steps = self(batch.frames, batch.lengths)
+        labels, lengths = batch.labels, batch.label_lengths
+        inside = torch.arange(1, labels.shape[1], device=labels.device) < lengths[:, None]
+        needed = lengths + ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
+        if bool((short := steps < needed).any()):
+            b = int(short.nonzero()[0])
+            raise DataError(
+                f"a transcript of {int(lengths[b])} characters needs {int(needed[b])} steps, its recording has "
+                f"{int(steps[b])}; take fewer stacked frames or a shorter hop"
+            )
+        total = F.ctc_loss(chances, labels, steps, lengths, blank=self.blank, reduction="sum")
+        count = int(lengths.sum())
+        if self.training:
+            return Loss(total, count)
+        heard = self.best_paths(chances, steps)
+        said = [row[:n] for row, n in zip(labels.tolist(), lengths.tolist(), strict=True)]
+        errors = sum(distance(a, b) for a, b in zip(said, heard, strict=True))
+        return Loss(total, count, sums={"accuracy": (float(count - errors), count)})
+
+    def best_paths(self, chances: Tensor, steps: Tensor) -> list[list[int]]:
+        """Return what the most likely path of each recording says: repetitions once, then blanks away."""
+        paths = chances.argmax(-1).T.tolist()
+        return [
+            [symbol for symbol, _ in groupby(path[:n]) if symbol != self.blank]
+            for path, n in zip(paths, steps.tolist(), strict=True)
+        ]
+
+    def read_in(self, sources: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (frames [T, B, mels], lengths [B]) of recordings: samples [n] at the model's rate, or [T, mels]."""
+        rows = [source if source.dim() == 2 else normalised(log_mel(source, self.config.frames)) for source in sources]
+        frames, lengths = padded(rows)
+        weight = self.head.weight
+        return frames.to(weight), lengths.to(weight.device)
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """Return what these numbers say."""
+        return self.vocabulary.decode(symbols)
+
+    def write(self, folder: Path) -> None:
+        """Write the vocabulary into a run folder."""
+        self.vocabulary.save(folder / "vocabulary.json")
+
+    @classmethod
+    def read(cls, folder: Path, config: TranscriberConfig) -> Transcriber:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        return cls.from_config(Vocabulary.load(folder / "vocabulary.json"), config)
+
+    @classmethod
+    def from_config(cls, vocabulary: Vocabulary, config: TranscriberConfig) -> Transcriber:
+        """Return the model that a configuration describes."""
+        return cls(vocabulary, **vars(config))
+
+
+def distance(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return how many symbols must be put in, left out or changed to make `b` of `a` (Levenshtein 1966)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        corner, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
+    return row[-1]
+
+
+def _checked(cell: type[Cell] | str, settings: dict[str, Any]) -> TranscriberConfig:
+    names = list(TranscriberConfig.__dataclass_fields__)
+    for name in settings:
+        if name not in names:
+            raise OptionError(unknown("setting", name, names))
+    config = TranscriberConfig(_name(cell), **settings)
+    for name in ("hidden", "layers", "stacked", "rate", "mels"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
+    if not 0 <= config.dropout < 1:
+        raise OptionError(f"dropout is {config.dropout}; expected a probability below 1")
+    if not 0 < config.hop <= config.window:
+        raise OptionError(f"hop is {config.hop} s and window {config.window} s; expected 0 < hop ≤ window")
+    return config

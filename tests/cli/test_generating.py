@@ -1,0 +1,154 @@
+"""`everloop train translator|transcriber|generator`, `tree` and `score`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+from everloop.cli.generator import Options as GeneratorOptions
+from everloop.cli.kind import read_options
+from everloop.cli.transcriber import Options as TranscriberOptions
+from everloop.cli.translator import Options as TranslatorOptions
+from everloop.data import Text
+from everloop.models import LanguageModel
+from everloop.train import train
+from tests.data.test_audio import digit_recordings, write_wav
+
+RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
+KINDS = {"translator": TranslatorOptions, "transcriber": TranscriberOptions, "generator": GeneratorOptions}
+QUICK = ["--steps", "4", "--batch", "4", "--validate", "2", "--warmup", "1", "--hidden", "8", "--threads", "1"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_can_be_read(path: Path) -> None:
+    kind = next((kind for kind in KINDS if f'kind = "{kind}"' in path.read_text()), None)
+    if kind is None:
+        pytest.skip("a recipe of another kind")
+    options = read_options(kind, KINDS[kind], ["--config", str(path)], "")
+    assert options.train.seed == 1
+    assert f"everloop train {kind} --config recipes/{path.name}" in path.read_text()
+
+
+def pairs(folder: Path) -> list[str]:
+    for name, line in (("a.de", "ein hund und ein mann\n"), ("a.en", "a dog and a man\n")):
+        (folder / name).write_text(line * 12)
+    names = {"source": "a.de", "written": "a.en", "valid-source": "a.de", "valid-written": "a.en"}
+    return [part for flag, name in names.items() for part in (f"--{flag}", str(folder / name))]
+
+
+def test_a_translator_is_trained_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "translator", *pairs(tmp_path), *QUICK, "--out", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "ein hund und ein mann" in out
+    assert "on 12 valid sentences (beam 5, lower case)" in out
+    assert main(["train", "translator", "--resume", str(run), "--steps", "6"]) == 0
+    assert "resuming after step 4" in capsys.readouterr().err
+    assert main(["train", "translator", "--resume", str(run), "--hidden", "9"]) == 2
+    assert "keeps its model" in capsys.readouterr().err
+    assert main(["train", "generator", "--resume", str(run)]) == 2
+    assert "is for a translator" in capsys.readouterr().err
+    assert main(["evaluate", str(run), str(tmp_path / "a.de"), "--labels", str(tmp_path / "a.en")]) == 0
+    figures = capsys.readouterr().out
+    assert figures.startswith("accuracy ")
+    assert "on 12 test sentences" in figures
+    (tmp_path / "new.txt").write_text("ein mann\n\nein hund\n")
+    assert main(["predict", str(run), str(tmp_path / "new.txt")]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert (len(lines), lines[1]) == (4, "")
+    assert main(["tree", str(run), "ein hund", "--width", "2", "--depth", "2", "--least", "0"]) == 0
+    assert capsys.readouterr().out.startswith("ein hund")
+
+
+def test_a_generator_of_names_and_one_of_strokes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "n.tsv").write_text("Czech\tAbl\nGreek\tMaki\n" * 20)
+    assert main(["train", "generator", "--texts", str(tmp_path / "n.tsv"), *QUICK, "--out", str(tmp_path / "a")]) == 0
+    assert "Greek: " in capsys.readouterr().out
+    drawing = {"label": "1", "split": "train", "strokes": [[[0, 0], [3, 9], [5, 0]]]}
+    lines = [json.dumps({**drawing, "split": part}) for part in ("train", "valid") for _ in range(8)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    strokes = ["--strokes", str(tmp_path / "d.jsonl")]
+    assert main(["train", "generator", *strokes, *QUICK, "--out", str(tmp_path / "b")]) == 0
+    (tmp_path / "labels.txt").write_text("1\n1\n")
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt")]) == 0
+    drawn = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in drawn if line.startswith("{")]
+    assert [row["label"] for row in rows] == ["1", "1"]
+    assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "d.jsonl")]) == 0
+    assert "loss " in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "n.tsv")]) == 0
+    assert "per character" in capsys.readouterr().out
+    (tmp_path / "labels.txt").write_text("Czech\nGreek\n")
+    assert main(["predict", str(tmp_path / "a"), str(tmp_path / "labels.txt")]) == 0
+    assert [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["Czech", "Greek"]
+    assert (tmp_path / "b" / "drawings.svg").read_text().startswith("<svg")
+    assert (tmp_path / "b" / "drawings.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["train", "generator", "--resume", str(tmp_path / "b"), "--steps", "5"]) == 0
+    assert main(["train", "generator", *QUICK]) == 2
+    assert "expected either --texts or --strokes; none was given" in capsys.readouterr().err
+
+
+def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for digit, found in digit_recordings(4).items():
+        for i, samples in enumerate(found):
+            write_wav(tmp_path / f"{digit}_ann_{i}.wav", samples.clamp(-1, 1).numpy())
+            said.append(f"{digit}_ann_{i}.wav\t{digit}")
+    sizes = ["--rate", "8000", "--mels", "20", "--strings", "12", "--held", "6", "--split", "0.5", "0.25", "0.25"]
+    digits = ["train", "transcriber", "--digits", str(tmp_path)]
+    assert main([*digits, *sizes, *QUICK, "--out", str(tmp_path / "a")]) == 0
+    assert "on 6 test recordings, beam 8" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "said.tsv").write_text("\n".join(said))
+    audio = ["--audio", str(tmp_path), "--said", str(tmp_path / "said.tsv"), "--valid-said", str(tmp_path / "said.tsv")]
+    frames = ["--rate", "8000", "--mels", "20", "--stacked", "1"]
+    assert main(["train", "transcriber", *audio, *frames, *QUICK, "--out", str(tmp_path / "b")]) == 0
+    assert "on 16 valid recordings" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv")]) == 0
+    assert "on 16 test recordings" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", str(tmp_path / "a"), "--part", "valid"]) == 0
+    assert "on 6 valid recordings" in " ".join(capsys.readouterr().out.split())
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "1_ann_2.wav")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / '1_ann_2.wav'}\t")
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 16
+    assert main(["train", "transcriber", "--resume", str(tmp_path / "b"), "--steps", "5"]) == 0
+
+
+def language_model(folder: Path) -> LanguageModel:
+    text = Text.from_string("the cat sat on the mat.\n" * 60, split=(0.9, 0.1, 0))
+    model = LanguageModel(text.vocabulary, hidden=12, layers=1)
+    train(model, text, steps=60, batch=4, length=16, lr=2e-2, out=folder)
+    return model
+
+
+def test_tree_and_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = language_model(tmp_path / "run")
+    picture = tmp_path / "tree.svg"
+    assert main(["tree", str(tmp_path / "run"), "the c", "--svg", str(picture), "--depth", "3"]) == 0
+    assert "the c" in capsys.readouterr().out
+    assert picture.read_text().startswith("<svg")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the cat sat\n\ntac eht tas\n")
+    assert main(["score", str(tmp_path / "run"), str(lines)]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[1:] for row in rows] == [["11", "the cat sat"], ["11", "tac eht tas"]]
+    assert float(rows[0][0]) > float(rows[1][0])
+    assert float(rows[0][0]) == pytest.approx(-model.score("the cat sat").nats, abs=1e-3)
+    lines.write_text("the cat\nthe dog\n")
+    assert main(["score", str(tmp_path / "run"), str(lines)]) == 2
+    assert "line 2: unknown symbol 'd'" in " ".join(capsys.readouterr().err.split())
+    assert main(["score", str(tmp_path / "run"), str(lines), "--malformed", "skip"]) == 0
+    assert "left out 1 line" in capsys.readouterr().err
+
+
+def test_other_kinds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "n.tsv").write_text("Czech\tAbl\nGreek\tMaki\n" * 20)
+    main(["train", "generator", "--texts", str(tmp_path / "n.tsv"), *QUICK, "--out", str(tmp_path / "a")])
+    assert main(["score", str(tmp_path / "a"), str(tmp_path / "n.tsv")]) == 2
+    assert "holds a generator; expected a language model" in " ".join(capsys.readouterr().err.split())
+    assert main(["tree", str(tmp_path / "a"), "Greek", "--depth", "2", "--least", "0"]) == 0
+    assert main(["train", "translater"]) == 2
+    assert "did you mean 'translator'" in capsys.readouterr().err

@@ -1,0 +1,191 @@
+"""`train tagger`, `classifier`, `forecaster`, then `predict` and `evaluate`: files in, answers out."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+from everloop.cli.figures import told
+from everloop.cli.predict import part_of
+from everloop.models import load
+from everloop.train import evaluate
+
+TRAIN = ["--steps", "40", "--batch", "8", "--lr", "0.02", "--warmup", "5", "--validate", "20", "--hidden", "8"]
+TSV = "".join(f"{'good' if i % 2 else 'bad'} film {i % 7}\t{i % 2}\n" for i in range(60))
+SENTENCE = "1\t{}\t_\tX\t_\t_\t_\t_\t_\t_\n2\truns\t_\tVERB\t_\t_\t_\t_\t_\t_\n\n"
+CONLLU = "".join(SENTENCE.format(f"n{i}") for i in range(40)).replace("\tX\t", "\tNOUN\t")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.tsv").write_text(TSV)
+    Path("t.conllu").write_text(CONLLU)
+    rows = "".join(f"2024-01-{1 + i // 24:02} {i % 24:02}:00,{i % 4},{i % 3}\n" for i in range(240))
+    Path("t.csv").write_text("time,a,b\n" + rows)
+
+
+def classifier(*args: str) -> int:
+    columns = ["--columns", "text", "label"]
+    return main(["train", "classifier", "--train", "t.tsv", *columns, *TRAIN, "--threads", "1", "--out", "run", *args])
+
+
+def tagger(*args: str) -> int:
+    return main(["train", "tagger", "--train", "t.conllu", *TRAIN, "--threads", "1", "--out", "run", *args])
+
+
+def forecaster(*args: str) -> int:
+    sizes = ["--context", "12", "--horizon", "4", "--season", "4", "--series", "a", "--covariates", "b"]
+    days = ["--time", "time", "--calendar", "hour"]
+    given = ["train", "forecaster", "--train", "t.csv", *sizes, *days, *TRAIN, "--threads", "1", "--out", "run"]
+    return main([*given, *args])
+
+
+def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert classifier("--hold-out", "0.2", "0.2") == 0
+    shown = capsys.readouterr()
+    assert "test: accuracy 1.0000" in shown.out
+    assert "train: 36 examples, padding 0.0%, 0 of 108 words unknown" in shown.err
+    Path("new.txt").write_text("a good one\n\nbad bad\n")
+    assert main(["predict", "run", "new.txt"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(label, text) for label, _, text in lines] == [("1", "a good one"), ("0", "bad bad")]
+    assert all(0.5 <= float(sure) <= 1 for _, sure, _ in lines)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "good"}\n{"text": 3.5}\n')))
+    assert main(["predict", "run", "--form", "jsonl", "--malformed", "skip"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("1\t")
+    assert "1 malformed line left out; the first: standard input: line 2: text is 3.5; expected text" in shown.err
+    assert main(["evaluate", "run", "t.tsv"]) == 0
+    assert capsys.readouterr().out == evaluated(60)
+    assert main(["evaluate", "run", "--part", "valid"]) == 0
+    assert "12 examples" in capsys.readouterr().out
+
+
+def evaluated(count: int) -> str:
+    """Return what evaluate prints for a run that is always right, by the numbers that it just printed elsewhere."""
+    module, config = part_of(Path("run"))
+    model = load("run")
+    score = evaluate(model, module.given(model, config, Path("t.tsv")), "test")
+    assert score.means == {"accuracy": 1.0}
+    assert score.count == count
+    return told(score, model) + "\n"
+
+
+def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tagger("--output", "crf") == 0
+    capsys.readouterr()
+    Path("new.conllu").write_text("# new\n" + SENTENCE.format("n999"))
+    assert main(["predict", "run", "new.conllu"]) == 0
+    assert capsys.readouterr().out == "# new\n" + SENTENCE.format("n999").replace("\tX\t", "\tNOUN\t")
+    Path("new.txt").write_text("n5 runs\n")
+    assert main(["predict", "run", "new.txt"]) == 0
+    assert capsys.readouterr().out == "n5\tNOUN\nruns\tVERB\n\n"
+    Path("new.jsonl").write_text('{"form": ["n888", "runs"]}\n')
+    assert main(["predict", "run", "new.jsonl"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "n888\tNOUN\nruns\tVERB\n\n"
+    assert "1 of 2 symbols unknown (50.00%)" in shown.err
+    assert main(["evaluate", "run", "new.conllu"]) == 2
+    assert "unknown label 'X'" in capsys.readouterr().err
+    assert main(["evaluate", "run", "t.conllu"]) == 0
+    assert "accuracy 1.0000, unknown 1.0000" in capsys.readouterr().out
+
+
+def test_forecaster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert forecaster("--output", "quantile") == 0
+    shown = capsys.readouterr()
+    assert "mse_last" in shown.out
+    assert "mse_seasonal 0.0000" in shown.out
+    assert main(["predict", "run", "t.csv"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header == "time,a,a_0.1,a_0.5,a_0.9"
+    assert [row.split(",")[0] for row in rows] == [f"2024-01-11 {hour:02}:00:00" for hour in range(4)]
+    assert main(["predict", "run", "t.csv", "--every", "100"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 4
+    assert main(["evaluate", "run"]) == 0
+    shown = capsys.readouterr()
+    assert "180 values" in shown.out  # 48 steps of the test part have 45 windows
+    assert "test: 48 steps, 45 windows" in shown.err
+    Path("short.csv").write_text("time,a,b\n2024-01-01,1,2\n")
+    assert main(["predict", "run", "short.csv"]) == 2
+    assert "short.csv has 1 rows; a forecast needs 12" in capsys.readouterr().err
+
+
+def test_a_classifier_of_series_reads_them_from_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low, high = "1,2,1:0,0,0", "9,8,9,8:5,5,5,5"
+    Path("t.ts").write_text("@dimensions 2\n@classLabel true low high\n@data\n" + f"{low}:low\n{high}:high\n" * 12)
+    assert main(["train", "classifier", "--train", "t.ts", *TRAIN, "--threads", "1", "--out", "run"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"@dimensions 2\n{high}\n{low}\n".encode())))
+    assert main(["predict", "run"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["high", "low"]
+    assert main(["evaluate", "run", "t.ts"]) == 0
+    assert "accuracy 1.0000" in capsys.readouterr().out
+
+
+def test_resume_makes_the_same_weights() -> None:
+    still = ["--schedule", "constant", "--dropout", "0.3", "--word-dropout", "0.2"]
+    assert classifier(*still, "--out", "whole") == 0
+    assert classifier(*still, "--steps", "22") == 0
+    assert main(["train", "classifier", "--resume", "run", "--steps", "40", "--threads", "1"]) == 0
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 40
+    whole, resumed = (load(run, "last").state_dict() for run in ("whole", "run"))
+    assert all(whole[name].equal(resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "classifier", "--train", "none.tsv"], "none.tsv: no such file"),
+        (["train", "classifier"], "name them with --train FILE"),
+        (["train", "classifier", "--train", "t.tsv"], "unknown column 'text'"),
+        (["train", "tagger", "--train", "t.conllu", "--label", "upso"], "did you mean 'upos'"),
+        (["train", "tagger", "--train", "t.tsv"], "the name tells no form"),
+        (["train", "forecaster", "--train", "t.csv"], "--series COLUMN"),
+        (["train", "classifer"], "did you mean 'classifier'"),
+        (["predict", "nowhere"], "there is no such run folder"),
+        (["evaluate", "nowhere"], "there is no such run folder"),
+    ],
+)
+def test_mistakes(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert classifier() == 0
+    Path("new.jsonl").write_text('{"text": "good"}\n{"txt": "bad"}\n')
+    for args, message in [
+        (["predict", "run", "new.jsonl"], "new.jsonl: line 2: no 'text' among 'txt'; expected text"),
+        (["predict", "run", "t.tsv", "--form", "conllu"], "form is 'conllu'; this model reads: csv, jsonl, text, tsv"),
+        (["predict", "run", "--batch", "-1"], "batch is -1"),
+        (["evaluate", "run", "--part", "test"], "the data has no test part"),
+        (["train", "tagger", "--resume", "run"], "is for a classifier"),
+    ]:
+        capsys.readouterr()
+        assert main(args) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_predict_answers_before_the_end_of_its_input() -> None:
+    assert classifier() == 0
+    command = [sys.executable, "-m", "everloop", "predict", "run"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for text, label in ((b"good film\n", b"1"), (b"bad film\n", b"0")):
+            process.stdin.write(text)
+            process.stdin.flush()
+            assert process.stdout.readline().split(b"\t")[0] == label
+        process.stdin.close()
+        assert process.wait() == 0

@@ -1,0 +1,199 @@
+"""Recordings: frames against NumPy, WAV files of every width, transcripts, strings of digits."""
+
+from __future__ import annotations
+
+import cmath
+import math
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from everloop.data.audio import (
+    AudioConfig,
+    FrameConfig,
+    Recordings,
+    log_mel,
+    mel_filters,
+    normalised,
+    read_wav,
+)
+from everloop.data.digits import DigitsConfig, DigitStrings
+from everloop.errors import DataError, OptionError
+
+FRAMES = FrameConfig(rate=8000, mels=20)
+
+
+def write_wav(path: Path, samples: Any, rate: int = 8000, width: int = 2, channels: int = 1) -> None:
+    scaled = np.round(np.asarray(samples) * (2 ** (8 * width - 1) - 1))
+    raw = (scaled + 128).astype(np.uint8) if width == 1 else scaled.astype({2: "<i2", 4: "<i4"}[width])
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(raw.tobytes())
+
+
+def test_frames_are_those_of_numpy() -> None:
+    samples = torch.randn(1234).double() * 0.2
+    found = log_mel(samples, FRAMES).numpy()
+    width, hop, size = 200, 80, 256
+    x = samples.numpy()
+    assert found.shape == ((1234 - width) // hop + 1, 20)
+    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / width) for n in range(width)])
+    top = 2595 * math.log10(1 + 4000 / 700)
+    centres = [700 * (10 ** (top * i / 21 / 2595) - 1) for i in range(22)]
+    for t in (0, 5, len(found) - 1):
+        part = x[t * hop : t * hop + width] * hann
+        power = [
+            abs(sum(float(part[n]) * cmath.exp(-2j * math.pi * k * n / size) for n in range(width))) ** 2
+            for k in range(size // 2 + 1)
+        ]
+        for m in range(20):
+            low, middle, high = centres[m : m + 3]
+            energy = 0.0
+            for k in range(size // 2 + 1):
+                f = k * 8000 / size
+                share = (f - low) / (middle - low) if f <= middle else (high - f) / (high - middle)
+                energy += max(0.0, share) * power[k]
+            assert found[t, m] == pytest.approx(math.log(energy + 1e-6), rel=1e-9)
+
+
+def test_a_tone_is_loudest_in_its_band() -> None:
+    time = torch.arange(8000) / 8000
+    bands = [int(log_mel(torch.sin(2 * math.pi * f * time), FRAMES).mean(0).argmax()) for f in (200, 700, 1500, 3000)]
+    assert bands == sorted(set(bands))
+
+
+def test_normalised_frames_forget_loudness() -> None:
+    samples = torch.randn(4000).double()
+    a, b = (normalised(log_mel(samples * gain, FRAMES)) for gain in (1.0, 3.0))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(a.mean(0), torch.zeros(20).double(), rtol=0, atol=1e-9)
+
+
+def test_filters_that_are_too_narrow_are_refused() -> None:
+    with pytest.raises(OptionError, match="fewer mels"):
+        mel_filters(FrameConfig(rate=8000, mels=120), 256)
+    with pytest.raises(DataError, match="expected at least 200"):
+        log_mel(torch.zeros(150), FRAMES)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_wav_files_of_every_width(tmp_path: Path, width: int) -> None:
+    samples = np.sin(np.arange(300) / 7) * 0.9
+    write_wav(tmp_path / "a.wav", samples, width=width)
+    found = read_wav(tmp_path / "a.wav", 8000)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), samples, atol=2.5 / 2 ** (8 * width - 1) + 1e-6)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    both = np.stack([np.full(50, 0.5), np.full(50, -0.25)], 1)
+    write_wav(tmp_path / "a.wav", both, channels=2)
+    np.testing.assert_allclose(read_wav(tmp_path / "a.wav").numpy(), 0.125, atol=1e-4)
+
+
+def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", np.zeros(10), rate=16000)
+    with pytest.raises(DataError, match=r"a\.wav is sampled at 16000 Hz; expected 8000"):
+        read_wav(tmp_path / "a.wav", 8000)
+    (tmp_path / "b.wav").write_bytes(b"RIFFxxxxnothing")
+    with pytest.raises(DataError, match=r"b\.wav is no WAV file"):
+        read_wav(tmp_path / "b.wav")
+    with pytest.raises(DataError, match="there is no such recording"):
+        read_wav(tmp_path / "c.wav")
+
+
+def test_transcripts_name_recordings(tmp_path: Path) -> None:
+    for name, seconds in (("a", 0.5), ("b", 0.1), ("c", 0.2)):
+        write_wav(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, int(8000 * seconds)))
+    said = tmp_path / "said.tsv"
+    said.write_text("a.wav\tone two\nb.wav\ttwo\n\nc.wav\tone\n")
+    config = AudioConfig(audio=tmp_path, said=said, valid_said=said, seconds=0.4)
+    data = Recordings.from_config(config, FRAMES)
+    assert data.splits == ("train", "valid")
+    assert [text for _, text in data.clips["train"]] == ["two", "one"]
+    assert data.vocabulary.symbols == tuple(" enotw")
+    (batch,) = data.epoch("valid", 0, batch=1)[2:]
+    assert batch.frames.shape == ((4000 - 200) // 80 + 1, 1, 20)
+    assert "".join(data.vocabulary.symbols[n] for n in data.epoch("train", 0, batch=1, seed=3)[0].labels[0]) in "onetwo"
+    assert data.fingerprint == Recordings.from_config(config, FRAMES).fingerprint
+
+
+def test_malformed_transcripts(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", np.zeros(800))
+    said = tmp_path / "said.tsv"
+    for line, message in (("a.wav one", "NAME.wav TAB TEXT"), ("x.wav\tone", "name of a recording")):
+        said.write_text(f"a.wav\tone\n{line}\n")
+        with pytest.raises(DataError, match=f"line 2: .*{message}"):
+            Recordings.from_config(AudioConfig(tmp_path, said), FRAMES)
+        data = Recordings.from_config(AudioConfig(tmp_path, said, malformed="skip"), FRAMES)
+        assert (len(data.clips["train"]), data.faults.skipped) == (1, 1)
+
+
+def digit_recordings(count: int = 20) -> dict[str, list[torch.Tensor]]:
+    """Return tones that fade: each digit has a pitch of its own, each recording a length of its own."""
+    found = {}
+    for d in range(4):
+        sizes = [900 + 40 * i for i in range(count)]
+        tones = [torch.sin(torch.arange(n) * (0.2 + 0.35 * d)) * torch.linspace(0.9, 0.05, n) for n in sizes]
+        found[str(d)] = [tone + 0.01 * torch.randn(len(tone)) for tone in tones]
+    return found
+
+
+def test_strings_are_joined_from_the_recordings_of_their_part() -> None:
+    found = digit_recordings()
+    data = DigitStrings(found, DigitsConfig(split=(0.5, 0.25, 0.25), strings=30, held=12, speed=0, gain=0), FRAMES)
+    parts = {name: {id(s) for some in part.values() for s in some} for name, part in data.parts.items()}
+    assert [len(parts[name]) for name in ("train", "valid", "test")] == [40, 20, 20]
+    assert not parts["train"] & parts["valid"]
+    assert not parts["test"] & (parts["valid"] | parts["train"])
+    samples, text = data.clip("valid", 7)
+    assert 3 <= len(text) <= 7
+    at = 0
+    for digit in text:
+        piece = next(s for s in data.parts["valid"][digit] if samples[at : at + len(s)].equal(s))
+        at += len(piece)
+    assert at == len(samples)
+
+
+def test_training_strings_are_new_in_every_pass_and_the_others_never() -> None:
+    data = DigitStrings(digit_recordings(), DigitsConfig(strings=10, held=6, split=(0.5, 0.25, 0.25)), FRAMES)
+    first, again, second = (data.epoch("train", n, batch=4, seed=1) for n in (0, 0, 1))
+    assert [len(first), len(data.epoch("valid", 0, batch=4))] == [3, 2]
+    assert first[2].frames.equal(again[2].frames)
+    assert not (first[0].labels.shape == second[0].labels.shape and first[0].labels.equal(second[0].labels))
+    assert data.epoch("valid", 0, batch=6)[0].frames.equal(data.epoch("valid", 5, batch=6, seed=9)[0].frames)
+    texts = [text for _, text in data.test_clips("test")]
+    labels = data.epoch("test", 0, batch=6)[0]
+    assert texts == [
+        "".join(map(str, row[:n])) for row, n in zip(labels.labels.tolist(), labels.label_lengths.tolist(), strict=True)
+    ]
+
+
+def test_speed_and_gain_change_training_alone() -> None:
+    plain, played = (
+        DigitStrings(digit_recordings(), DigitsConfig(split=(0.5, 0.5, 0), speed=s, gain=s), FRAMES) for s in (0.0, 0.2)
+    )
+    assert len(plain.clip("train", 5)[0]) != len(played.clip("train", 5)[0])
+    assert len(plain.clip("valid", 5)[0]) == len(played.clip("valid", 5)[0])
+    assert plain.fingerprint != played.fingerprint
+    assert plain.splits == ("train", "valid")
+
+
+def test_folders_of_digits(tmp_path: Path) -> None:
+    for name in ("0_ann_0", "0_ann_1", "1_ann_0", "1_ann_1", "0_bob_0"):
+        write_wav(tmp_path / f"{name}.wav", np.zeros(800))
+    config = DigitsConfig(tmp_path, speaker="ann", split=(0.5, 0.5, 0.0))
+    assert repr(DigitStrings.from_config(config, FRAMES)) == "DigitStrings(train 2, valid 2, test 0 recordings)"
+    with pytest.raises(DataError, match="did you mean 'ann'"):
+        DigitStrings.from_config(DigitsConfig(tmp_path, speaker="anna"), FRAMES)
+    with pytest.raises(DataError, match="none is left for its"):
+        DigitStrings.from_config(DigitsConfig(tmp_path, speaker="ann", split=(0.9, 0.05, 0.05)), FRAMES)
+    write_wav(tmp_path / "seven.wav", np.zeros(800))
+    with pytest.raises(DataError, match=r"seven\.wav: expected a name such as"):
+        DigitStrings.from_config(config, FRAMES)

@@ -1,0 +1,147 @@
+"""Parallel files and their pieces: what comes back, what is cut, what is refused."""
+
+from __future__ import annotations
+
+import gzip
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everloop.data.parallel import Parallel, ParallelConfig
+from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces, split
+from everloop.data.subwords import learn_merges, merge
+from everloop.errors import DataError, OptionError
+
+SENTENCES = [
+    "Two young, white males are outside (near many bushes).",
+    "A man's blue-ish 3.5 inch hat isn't his.",
+    "Zwei junge weiße Männer sind im Freien.",
+] * 2
+
+
+@pytest.mark.parametrize("merges", [0, 40])
+def test_known_sentences_come_back_with_their_spaces(merges: int) -> None:
+    pieces = Pieces.learn(SENTENCES, least=1, merges=merges, lower=False)
+    for sentence in SENTENCES:
+        assert pieces.decode(pieces.encode(sentence)) == sentence
+    assert len(pieces.encode(SENTENCES[0])) == (13 if not merges else len(pieces.encode(SENTENCES[0])))
+
+
+@given(st.text(alphabet="abcABC .,'-!?ß3", max_size=40))
+def test_any_sentence_of_known_letters_comes_back(sentence: str) -> None:
+    letters = "a b c A B C . , ' - ! ? ß 3 xabcABCß3 .,'-!?ß3 x.x x,x x'x x-x x!x x?x"
+    pieces = Pieces.learn([letters] * 2, least=1, merges=5, lower=False)
+    expected = " ".join(sentence.split())
+    assert pieces.decode(pieces.encode(sentence)) == expected
+
+
+def test_lower_case_and_rare_words() -> None:
+    pieces = Pieces.learn(["the cat", "The dog", "the cat"], least=2)
+    assert pieces.encode("THE cat dog") == [pieces.numbers["▁the"], pieces.numbers["▁cat"], UNKNOWN]
+    assert pieces.decode([BEGIN, *pieces.encode("The dog"), END, 5, 5]) == "the <unknown>"
+    assert split("It's 3.5!") == ["▁it", "'", "s", "▁3", ".", "5", "!"]
+
+
+def test_merges_are_those_of_the_paper() -> None:
+    # Sennrich, Haddow and Birch 2016, figure 1, with their end of word left out
+    words = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
+    assert learn_merges(words, 3) == [("e", "s"), ("es", "t"), ("l", "o")]
+    ranks = {pair: rank for rank, pair in enumerate(learn_merges(words, 10))}
+    assert merge("lowest", ranks) == ["low", "est"]
+    assert merge("x", ranks) == ["x"]
+
+
+def test_merges_equal_those_of_plain_counting() -> None:
+    words = {"banana": 3, "bandana": 2, "anna": 5, "nab": 4, "aaaa": 2}
+    spelled = {word: list(word) for word in words}
+    expected = []
+    for _ in range(8):
+        counts: dict[tuple[str, str], int] = {}
+        for word, parts in spelled.items():
+            for pair in pairwise(parts):
+                counts[pair] = counts.get(pair, 0) + words[word]
+        if not counts or max(counts.values()) < 2:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        expected.append(best)
+        for parts in spelled.values():
+            i = 0
+            while i < len(parts) - 1:
+                if (parts[i], parts[i + 1]) == best:
+                    parts[i : i + 2] = ["".join(best)]
+                i += 1
+    assert learn_merges(words, 8) == expected
+
+
+def test_pieces_come_back_from_their_file(tmp_path: Path) -> None:
+    pieces = Pieces.learn(SENTENCES, merges=20)
+    pieces.save(tmp_path / "p.json")
+    again = Pieces.load(tmp_path / "p.json")
+    assert again == pieces
+    assert again.encode(SENTENCES[1]) == pieces.encode(SENTENCES[1])
+    (tmp_path / "q.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"q\.json is not a vocabulary of pieces"):
+        Pieces.load(tmp_path / "q.json")
+    with pytest.raises(OptionError, match="least is 0"):
+        Pieces.learn(["a"], least=0)
+
+
+def files(folder: Path, left: str, right: str) -> ParallelConfig:
+    (folder / "a.de").write_text(left)
+    (folder / "a.en.gz").write_bytes(gzip.compress(right.encode()))
+    return ParallelConfig(source=folder / "a.de", written=folder / "a.en.gz", least=1)
+
+
+def test_files_become_batches(tmp_path: Path) -> None:
+    config = files(tmp_path, "ein hund\nzwei hunde\n", "a dog\ntwo dogs\n")
+    data = Parallel.from_config(config)
+    assert data.splits == ("train",)
+    batch = data.epoch("train", 0, batch=2, seed=1)[0]
+    for b in range(2):
+        wanted = data.target.decode(batch.targets[:, b].tolist())
+        source = data.source.decode(batch.source[:, b].tolist())
+        assert (source, wanted) in (("ein hund", "a dog"), ("zwei hunde", "two dogs"))
+        assert batch.inputs[:, b].tolist() == [BEGIN, *batch.targets[:-1, b].tolist()]
+        assert batch.targets[-1, b] == batch.source[-1, b] == END
+    assert data.fingerprint == Parallel.from_config(config).fingerprint
+    assert data.fingerprint != Parallel([("ein hund", "a dog")]).fingerprint
+
+
+def test_every_training_pair_comes_once_in_each_pass_and_in_another_order() -> None:
+    pairs = [(f"w{i} " * (1 + i % 5), f"v{i}") for i in range(50)]
+    data = Parallel(pairs, pairs[:7], ParallelConfig(least=1))
+    seen = []
+    for number in range(2):
+        batches = data.epoch("train", number, batch=8, seed=3)
+        seen.append([data.target.decode(row) for batch in batches for row in batch.targets.T.tolist()])
+        assert sorted(seen[-1]) == sorted(target for _, target in pairs)
+    assert seen[0] != seen[1]
+    valid = [row for batch in data.epoch("valid", 4, batch=3) for row in batch.targets.T.tolist()]
+    assert len(valid) == 7
+
+
+def test_long_pairs_are_left_out_of_training_alone() -> None:
+    pairs = [("a " * 9, "b"), ("a", "b")]
+    data = Parallel(pairs, pairs, ParallelConfig(least=1, longest=5))
+    assert [len(data.parts[name]) for name in ("train", "valid")] == [1, 2]
+    with pytest.raises(DataError, match="raise longest"):
+        Parallel(pairs[:1], config=ParallelConfig(least=1, longest=5))
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has 2 lines and .* has 1"):
+        Parallel.from_config(files(tmp_path, "a\nb\n", "a\n"))
+    config = files(tmp_path, "a\n\nc\n\n", "x\ny\nz\n\n")
+    with pytest.raises(DataError, match=r"a\.de: line 2: an empty line"):
+        Parallel.from_config(config)
+    skipping = ParallelConfig(config.source, config.written, least=1, malformed="skip")
+    data = Parallel.from_config(skipping)
+    assert (len(data.parts["train"]), data.faults.skipped) == (2, 1)
+    (tmp_path / "a.de").write_bytes(b"a\n\xff\n")
+    with pytest.raises(DataError, match=r"a\.de: line 2: byte 0xff"):
+        Parallel.from_config(config)
+    with pytest.raises(DataError, match="--source FILE --written FILE"):
+        Parallel.from_config(ParallelConfig())

@@ -1,0 +1,123 @@
+"""Tables: what is read, what is malformed and where, and that rows stay in the file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from everloop.data.faults import Faults
+from everloop.data.tables import Kind, Table
+from everloop.errors import DataError, OptionError
+
+WANTED: dict[str, Kind] = {"text": "text", "label": "text"}
+FORMS = {
+    "t.tsv": "label\ttext\nA\tone, two\n\nB\tthree\n",
+    "t.csv": 'label,text\nA,"one, two"\n\nB,three\n',
+    "t.jsonl": '{"label": "A", "text": "one, two"}\n\n{"text": "three", "label": "B", "more": 1}\n',
+}
+
+
+def table(
+    path: Path,
+    content: str,
+    wanted: dict[str, Kind] = WANTED,
+    columns: Sequence[str] = (),
+    faults: Faults | None = None,
+) -> Table:
+    data = content.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return Table(path, wanted, columns, faults or Faults())
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_the_forms_say_the_same(tmp_path: Path, name: str, packed: str) -> None:
+    rows = table(tmp_path / (name + packed), "\ufeff" + FORMS[name])
+    expected = [{"text": "one, two", "label": "A"}, {"text": "three", "label": "B"}]
+    assert list(rows) == expected
+    assert [rows[1], rows[0], rows[1]] == [expected[1], expected[0], expected[1]]
+    assert rows[0:2] == expected
+
+
+def test_columns_of_a_file_without_header(tmp_path: Path) -> None:
+    rows = table(tmp_path / "t.tsv", "good film\t1\nbad film\t0\n", columns=("text", "label"))
+    assert [row["label"] for row in rows] == ["1", "0"]
+
+
+def test_a_field_in_quotes_may_hold_lines(tmp_path: Path) -> None:
+    rows = table(tmp_path / "t.csv", 'label,text\nA,"one\ntwo ""quoted"""\nB,three\n')
+    assert [row["text"] for row in rows] == ['one\ntwo "quoted"', "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.tsv", "label\ttext\nA\tone\nB\n", "t.tsv: line 3: 1 field; expected 2: label, text"),
+        ("t.tsv", "label\ttext\nA\tone\nB\tx\ty\n", "line 3: 3 fields"),
+        ("t.csv", 'label,text\nA,one\nB,"x"y\n', "line 3: no CSV"),
+        ("t.jsonl", '{"label": "A", "text": "b"}\n{"label": \n', "line 2: no JSON"),
+        (
+            "t.jsonl",
+            '{"label": "A", "text": "b"}\n["A", "b"]\n',
+            "line 2: a JSON list; expected one JSON object a line",
+        ),
+        ("t.jsonl", '{"label": "A", "text": "b"}\n{"label": "A"}\n', "line 2: no 'text' among 'label'; expected text"),
+        (
+            "t.jsonl",
+            '{"label": "A", "text": "b"}\n{"label": "A", "text": [1]}\n',
+            r"line 2: text is \[1\]; expected text",
+        ),
+    ],
+)
+def test_malformed_lines(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        table(tmp_path / name, content)
+    faults = Faults("skip")
+    assert len(table(tmp_path / name, content, faults=faults)) == 1
+    assert faults.skipped == 1
+    assert "1 malformed line left out; the first: " in str(faults)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_bytes(b"label\ttext\nA\t\xff\nB\tok\n")
+    with pytest.raises(DataError, match=r"line 2: byte 0xff at byte 2 is not UTF-8"):
+        Table(tmp_path / "t.tsv", WANTED, (), Faults())
+    assert len(Table(tmp_path / "t.tsv", WANTED, (), Faults("skip"))) == 1
+
+
+@pytest.mark.parametrize(("text", "number"), [("1.5", 1.5), ("-2e3", -2000), ("x", None), ("nan", None), ("", None)])
+def test_numbers(tmp_path: Path, text: str, number: float | None) -> None:
+    faults = Faults("skip")
+    rows = list(table(tmp_path / "t.csv", f"v,w\n7,a\n{text},b\n", {"v": "number"}, faults=faults))
+    assert [row["v"] for row in rows] == ([7, number] if number is not None else [7])
+    assert faults.skipped == (number is None)
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown column 'text'; did you mean 'texts'"):
+        table(tmp_path / "t.tsv", "label\ttexts\nA\tone\n")
+
+
+def test_no_rows_and_no_form(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no row"):
+        table(tmp_path / "t.tsv", "label\ttext\n")
+    with pytest.raises(OptionError, match="tells no form"):
+        table(tmp_path / "t.xls", "label\ttext\n")
+    with pytest.raises(OptionError, match="did you mean 'skip'"):
+        Faults("skp")  # type: ignore[arg-type]
+    (tmp_path / "t.tsv.gz").write_bytes(b"nothing packed")
+    with pytest.raises(DataError, match="no gzip file"):
+        Table(tmp_path / "t.tsv.gz", WANTED, (), Faults())
+
+
+def test_rows_stay_in_the_file(tmp_path: Path) -> None:
+    rows = table(tmp_path / "t.jsonl", '{"label": "A", "text": "one"}\n' * 2000)
+    assert rows.spans.itemsize * len(rows.spans) == 2000 * 24
+    (tmp_path / "t.jsonl").write_bytes(b'{"label": "A", "text": "two"}\n' * 2000)
+    assert rows[1000]["text"] == "two"
+    (tmp_path / "t.jsonl").write_bytes(b"\n" * 60000)
+    with pytest.raises(DataError, match="line 1 has changed"):
+        rows[0]
