@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.onnx_peer import onnx_session
-from benchmarks.timing import SHAPES, alternate, geometric_mean, machine, table
+from benchmarks.timing import SHAPES, alternate, geometric_mean, machine, statistic_option, table
 from everloop import cells
 from everloop.layers import Recurrent
 
@@ -50,7 +50,7 @@ def products(cell: nn.Module) -> int:
     return sum(p.numel() for p in cell.parameters() if p.dim() == 2)
 
 
-def measure(name: str, shape: tuple[int, int, int], mode: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, shape: tuple[int, int, int], mode: str, rounds: int, statistic: str) -> dict[str, Any]:
     """Return the seconds of ours and of each peer for one cell, shape and mode."""
     batch, steps, hidden = shape
     x = torch.randn(steps, batch, hidden)
@@ -65,7 +65,7 @@ def measure(name: str, shape: tuple[int, int, int], mode: str, rounds: int) -> d
     session = onnx_session(name, ours.cell, x) if name in ONNX and mode == "inference" else None
     if session is not None:
         peers["onnxruntime"] = session
-    seconds = alternate(peers, rounds=rounds)
+    seconds = alternate(peers, rounds=rounds, statistic=statistic)
     result: dict[str, Any] = {"ms": seconds["ours"] * 1e3}
     result |= {peer: seconds[peer] / seconds["ours"] for peer in seconds if peer != "ours"}
     if "own lstm" in result:
@@ -79,15 +79,15 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=[*TWINS, *VARIANTS], choices=cells.names())
     parser.add_argument("--modes", nargs="*", default=[*MODES], choices=[*MODES])
     parser.add_argument("--shapes", nargs="*", type=int, default=range(len(SHAPES)), help="indices of SHAPES")
-    parser.add_argument("--rounds", type=int, default=7)
+    statistic_option(parser)
     options = parser.parse_args()
-    print(machine())
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds")
     print("torch.nn, eager loop, onnxruntime: time of the peer / ours, above 1 is faster.")
     print("own lstm: our time per multiplication of the products / that of our LSTM, below 1.25 is the goal.\n")
     for mode in options.modes:
         for name in options.cells:
             shapes = [SHAPES[index] for index in options.shapes]
-            rows = [(shape, measure(name, shape, mode, options.rounds)) for shape in shapes]
+            rows = [(shape, measure(name, shape, mode, options.rounds, options.statistic)) for shape in shapes]
             peers = [key for key in rows[0][1] if key != "ms"]
             lines: list[list[object]] = [
                 [", ".join(map(str, shape)), r["ms"], *(r[p] for p in peers)] for shape, r in rows

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from benchmarks.layers import MODES
-from benchmarks.timing import SHAPES, alternate, machine, table
+from benchmarks.timing import SHAPES, alternate, machine, statistic_option, table
 from everloop import cells
 from everloop.compiler.values import Values
 from everloop.layers import Recurrent
@@ -55,10 +55,10 @@ class Backwards(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    statistic_option(parser)
     parser.add_argument("--shapes", nargs="*", type=int, default=[2, 3, 4, 5, 6], help="indices of SHAPES")
     options = parser.parse_args()
-    print(machine())
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds")
     print("Time of the call / time of the plain call of the same layer; packed: torch.nn's packed time / ours.\n")
     for mode, make in MODES.items():
         lines: list[list[object]] = []
@@ -77,7 +77,7 @@ def main() -> None:
                 "batch_first": make(Recurrent(cell, batch_first=True), swapped),
                 "packed": make(Packed(theirs, lengths), x),
             }
-            seconds = alternate(peers, rounds=options.rounds)
+            seconds = alternate(peers, rounds=options.rounds, statistic=options.statistic)
             ratios = [seconds[k] / seconds["plain"] for k in ("lengths", "reset", "reverse", "batch_first")]
             share = float(lengths.sum()) / (batch * steps)
             lines.append([f"{batch}, {steps}, {hidden}", share, *ratios, seconds["packed"] / seconds["lengths"]])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from benchmarks.onnx_peer import onnx_session
-from benchmarks.timing import alternate, machine, table
+from benchmarks.timing import alternate, machine, statistic_option, table
 from everloop import cells
 from everloop.layers import Recurrent
 
@@ -26,11 +27,14 @@ def peers(hidden: int) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    print(machine() + "\n")
+    parser = argparse.ArgumentParser(description=__doc__)
+    statistic_option(parser)
+    options = parser.parse_args()
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds\n")
     lines: list[list[object]] = []
     with torch.no_grad():
         for hidden in (64, 128, 256, 512):
-            seconds = alternate(peers(hidden), rounds=15)
+            seconds = alternate(peers(hidden), rounds=options.rounds, statistic=options.statistic)
             lines.append([hidden, *(value * 1e6 for value in seconds.values())])
     print(table(["H", *seconds], lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import platform
 import statistics
@@ -25,27 +26,58 @@ SHAPES = [
 ]
 """(B, T, H): the shapes of the comparison; the input size is H."""
 
+STATISTICS: dict[str, Callable[[list[float]], float]] = {"median": statistics.median, "minimum": min}
+
+TRIES = 5
 PAUSE = 0.045  # other runtimes' thread pools spin for up to 28 ms after a call
 
 
-def alternate(peers: Mapping[str, Callable[[], object]], *, rounds: int = 7, least: float = 0.02) -> dict[str, float]:
-    """Return the median seconds of a call of each peer.
+def alternate(
+    peers: Mapping[str, Callable[[], object]], *, rounds: int = 7, least: float = 0.02, statistic: str = "median"
+) -> dict[str, float]:
+    """Return the seconds of a call of each peer: the median, or the "minimum" where others use the machine too.
 
-    In each round every peer has its turn: a pause, one warm call, then calls for at least `least` seconds.
+    In each round every peer has its turn: a pause, one warm call, then calls for at least `least` seconds, each
+    timed by itself. A turn in which a hypervisor took the processor away is repeated, a few times at most.
     """
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     for call in peers.values():
         call()
     for _ in range(rounds):
         for name, call in peers.items():
-            time.sleep(PAUSE)
-            call()
-            calls, start = 0, time.perf_counter()
-            while calls == 0 or time.perf_counter() - start < least:
-                call()
-                calls += 1
-            seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            for _ in range(TRIES):
+                before = stolen()
+                values = turn(call, least)
+                if stolen() == before:
+                    break
+            seconds[name] += values
+    return {name: STATISTICS[statistic](values) for name, values in seconds.items()}
+
+
+def turn(call: Callable[[], object], least: float) -> list[float]:
+    """Return the seconds of each call of one turn."""
+    time.sleep(PAUSE)
+    call()
+    found: list[float] = []
+    begin = end = time.perf_counter()
+    while end - begin < least:
+        start = time.perf_counter()
+        call()
+        end = time.perf_counter()
+        found.append(end - start)
+    return found
+
+
+def stolen() -> int:
+    """Return the ticks a hypervisor has kept this machine's processors for others, 0 where that is not known."""
+    stat = Path("/proc/stat")
+    return int(stat.read_text().split(maxsplit=9)[8]) if stat.exists() else 0
+
+
+def statistic_option(parser: argparse.ArgumentParser) -> None:
+    """Let a script choose rounds and statistic."""
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--statistic", choices=[*STATISTICS], default="median")
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing import alternate, machine, table
+from benchmarks.timing import alternate, machine, statistic_option, table
 from everloop.layers import dropin
 
 SHAPES = [(32, 96, 384), (64, 256, 512), (32, 128, 512)]
@@ -49,9 +49,9 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    statistic_option(parser)
     options = parser.parse_args()
-    print(machine() + "\n")
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds\n")
     lines: list[list[object]] = []
     for kind in ("LSTM", "GRU", "RNN"):
         for batch, steps, hidden in SHAPES:
@@ -60,7 +60,7 @@ def main() -> None:
                 "everloop": training_step(Characters(getattr(dropin, kind), hidden), x, y),
                 "torch.nn": training_step(Characters(getattr(nn, kind), hidden), x, y),
             }
-            seconds = alternate(peers, rounds=options.rounds)
+            seconds = alternate(peers, rounds=options.rounds, statistic=options.statistic)
             rates = [round(batch * steps / seconds[name]) for name in peers]
             shown = [f"{rate:,}" for rate in rates]
             lines.append([kind, f"{batch}, {steps}, {hidden}", *shown, rates[0] / rates[1]])

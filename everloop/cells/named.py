@@ -39,7 +39,7 @@ def named(name: str) -> type[Cell]:
 
     Raises:
         OptionError: no such name, file or class.
-        CellError: the class is not a Cell.
+        CellError: the class is not a Cell, or its file cannot be loaded.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
@@ -61,7 +61,10 @@ def _from_file(path: Path, attribute: str) -> type[Cell]:
     assert spec, "a .py file has a module spec"
     assert spec.loader, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CellError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if found is None:
         classes = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, Cell) and v is not Cell]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,9 @@ VERBS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 2 for an error of the user, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     try:
         return _dispatch(given)
     except EverloopError as error:
@@ -51,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        return _fail(f"not enough memory; take a smaller model, batch or length ({str(error).splitlines()[0]})")
 
 
 def _dispatch(args: list[str]) -> int:

@@ -81,8 +81,8 @@ def machine(threads: int, device: str) -> torch.device:
     Raises:
         OptionError: there is no such device.
     """
-    if threads < 0:
-        raise OptionError(f"threads is {threads}; expected 0 (all) or more")
+    if not 0 <= threads <= 4096:
+        raise OptionError(f"threads is {threads}; expected 0 (all) or more, at most 4096")
     if threads:
         torch.set_num_threads(threads)
     kind = device.partition(":")[0]
@@ -92,7 +92,13 @@ def machine(threads: int, device: str) -> torch.device:
         raise OptionError("device cuda: PyTorch finds no CUDA here; use --device cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise OptionError("device mps: PyTorch finds no Metal device here; use --device cpu")
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f"device is {device!r}; expected cpu, cuda, cuda:1 or mps") from None
+    if kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device is {device!r}; PyTorch finds {torch.cuda.device_count()} of them, from cuda:0")
+    return found
 
 
 def free_folder(path: Path) -> Path:

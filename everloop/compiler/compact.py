@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Rows are gathered where at most this share of them is useful and at least so many numbers of x are padding: to gather
-# costs 0.2 to 0.4 ms a call, and less padding than that costs less.
-SHARE = 0.9
-LEAST = 1 << 16
+# Rows are gathered where at most this share of them is useful and at least so many numbers of x are padding. Measured
+# on LSTMs of 16 to 512 units: gathering costs 0.05 ms a call in inference and 0.3 in training, and copies of the rows.
+SHARE = 0.8
+LEAST = 1 << 15
 
 
 class Compact:
@@ -33,8 +33,8 @@ class Compact:
         starts = counts.cumsum(0) - counts
         self.table = torch.cat((order, ends, starts))
         self.order, self.ends, self.starts = order, ends, starts
-        self.sequence = order[rank]
-        time = ends[rank] - 1 - step if reverse else step
+        self.sequence = order.index_select(0, rank)
+        time = ends.index_select(0, rank) - 1 - step if reverse else step
         self.place = self.sequence * steps + time if batch_major else time * len(lengths) + self.sequence
 
     def __len__(self) -> int:

@@ -126,11 +126,12 @@ class Prelude:
 
 
 def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | None) -> Tensor:
-    if when == "sequence":
-        return compact.gather(tensor) if compact else tensor.transpose(0, 1) if batch_major else tensor
-    if when == "row":
-        return compact.spread(tensor) if compact else tensor.unsqueeze(1) if batch_major else tensor
-    return tensor
+    """Return [T, B, n] or [B, n] in a form in which they meet each other and [n]."""
+    if when == "fixed" or (compact is None and not batch_major):
+        return tensor
+    if compact is not None:
+        return compact.gather(tensor) if when == "sequence" else compact.spread(tensor)
+    return tensor.transpose(0, 1) if when == "sequence" else tensor.unsqueeze(1)
 
 
 def _ranged(value: Value) -> Callable[[Tensor], Tensor]:

@@ -57,7 +57,7 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
     """Return the files that `sources` name: a file itself, of a folder every file below that fits `pattern`, by name.
 
     Raises:
-        DataError: a source does not exist, or a folder has no such file.
+        DataError: a source does not exist, a folder has no such file, or the pattern is none.
     """
     found: list[Path] = []
     for source in map(Path, sources):
@@ -66,7 +66,10 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
                 raise DataError(f"{source}: no such file or folder{_nearest(source)}")
             found.append(source)
             continue
-        inside = sorted(path for path in source.rglob(pattern) if path.is_file())
+        try:
+            inside = sorted(path for path in source.rglob(pattern) if path.is_file())
+        except (NotImplementedError, ValueError) as error:
+            raise DataError(f"pattern is {pattern!r}; expected one such as '*.txt' ({error})") from None
         if not inside:
             raise DataError(f"folder {source} has no file that fits {pattern!r}")
         found += inside

@@ -150,7 +150,7 @@ def check_units(units: str) -> Units:
     for known in get_args(Units):
         if units == known:
             return units  # type: ignore[return-value]
-    raise OptionError(unknown("unit of text", units, get_args(Units)))
+    raise OptionError(unknown("unit of text", str(units), get_args(Units)))
 
 
 def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

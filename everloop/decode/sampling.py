@@ -64,6 +64,8 @@ def stream(
         OptionError: an argument is out of range.
     """
     check_choice(temperature, top_k, top_p)
+    if seed is not None and not 0 <= seed < 2**63:
+        raise OptionError(f"seed is {seed}; expected a whole number from 0 to {2**63 - 1}")
     if length is not None and length < 0:
         raise OptionError(f"length is {length}; expected 0 or more")
     if not prompt:
@@ -85,7 +87,7 @@ def probabilities(
     check_choice(temperature, top_k, top_p)
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits / temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # below zero, so that none overflows
     order = logits.argsort(dim=-1, descending=True, stable=True)
     ordered = logits.gather(-1, order)
     if top_k is not None:

@@ -47,6 +47,10 @@ class Bidirectional(nn.Module):
         sizes: tuple[int, int] = (self.ahead.output_size, self.back.output_size)
         return sum(sizes) if self.merge == "concat" else sizes[0]
 
+    def like(self, input_size: int) -> Bidirectional:
+        """Return a new pair of the same kinds and sizes, for another input size."""
+        return Bidirectional(self.ahead.like(input_size), self.back.like(input_size), merge=self.merge)
+
     def zeros(self, batch: int, like: Tensor) -> Any:
         """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
         return self.ahead.zeros(batch, like), self.back.zeros(batch, like)

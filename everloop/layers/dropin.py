@@ -43,6 +43,10 @@ class _OverTime(nn.RNNBase):
         data = input.data if packed else input
         if data.dim() not in ((2,) if packed else (2, 3)) or data.shape[-1] != self.input_size:
             return False
+        if data.dtype != self._flat_weights[0].dtype:  # type: ignore[union-attr]
+            return False
+        if data.shape[1 if self.batch_first and data.dim() == 3 else 0] == 0:
+            return False
         if hx is None:
             return True
         if packed:
@@ -52,7 +56,9 @@ class _OverTime(nn.RNNBase):
         count = self.num_layers * (2 if self.bidirectional else 1)
         shapes = [(count, *batch, n) for n in self._sizes()]
         given = hx if isinstance(hx, tuple) else (hx,)
-        return isinstance(hx, tuple) == (self.mode == "LSTM") and [tuple(h.shape) for h in given] == shapes
+        if isinstance(hx, tuple) != (self.mode == "LSTM") or not all(isinstance(h, Tensor) for h in given):
+            return False
+        return [tuple(h.shape) for h in given] == shapes and all(h.dtype == data.dtype for h in given)
 
     def _sizes(self) -> list[int]:
         return [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])

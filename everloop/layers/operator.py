@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from everloop.cell import Cell
 from everloop.compiler.program import Compile, Program, frozen
@@ -87,7 +88,7 @@ def _run(
     target: str | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     held = with_tensors(cell, values)
-    program = "asked for" if target == "eager" else program_of(cell, held, x)
+    program = "asked for" if target == "eager" else _observed() or program_of(cell, held, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
         return compute(program, held, x, state, restart, lengths, reset, reverse)
     if target == "llvm" and isinstance(program, str):
@@ -184,6 +185,15 @@ def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
         return str(error)
 
 
+def _observed() -> str:
+    """Return what needs to see each single operation of PyTorch; "" where nothing does."""
+    if torch._C._are_functorch_transforms_active():
+        return "transforms of torch.func see only PyTorch's own operations"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation sees only PyTorch's own operations"
+    return "torch.jit.trace records only PyTorch's own operations" if torch._C._get_tracing_state() else ""
+
+
 def _llvm() -> Compile:
     from everloop.compiler.targets import llvm  # only where llvmlite is installed
 
@@ -192,4 +202,4 @@ def _llvm() -> Compile:
 
 def compiles(cell: Cell, x: Tensor) -> bool:
     """Return whether the compiled target runs this cell over x."""
-    return not why(cell, Values(dict(cell.named_parameters())), x)
+    return not (_observed() or why(cell, Values(dict(cell.named_parameters())), x))

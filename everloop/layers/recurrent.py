@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
-from everloop.errors import OptionError, ShapeError
+from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.explanation import explanation
 from everloop.layers.flat import nest
-from everloop.layers.regularise import Wrapper
+from everloop.layers.operator import chosen
+from everloop.layers.regularise import Wrapper, checked_rate
 from everloop.layers.sequences import (
     checked_input,
     checked_lengths,
@@ -61,6 +62,11 @@ class Recurrent(nn.Module):
         super().__init__()
         if not isinstance(layers, int) or layers < 1:
             raise OptionError(f"Recurrent: layers is {layers!r}; expected a whole number of at least 1")
+        if not isinstance(cell, Cell | Stack | Bidirectional):
+            came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
+            raise CellError(f"Recurrent: cell is {came}; expected a made Cell, Stack or Bidirectional")
+        dropout = checked_rate("dropout", dropout)
+        chosen(target)
         level: Any = cell
         levels: list[Any] = []
         for _ in range(layers):
@@ -69,7 +75,7 @@ class Recurrent(nn.Module):
         core: Any = levels[0] if layers == 1 else Stack(levels, dropout=dropout)
         self.cell: Any = core
         self.batch_first, self.target = batch_first, target
-        zeros = map_state(lambda s: s[0], core.zeros(1, like=next(self.parameters())))
+        zeros = map_state(lambda s: s[0], core.zeros(1, like=next(self.parameters(), torch.empty(0))))
         self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
         self._stream = Stream()
 
@@ -110,15 +116,16 @@ class Recurrent(nn.Module):
             if lengths is not None or reset is not None:
                 raise ShapeError("Recurrent: a PackedSequence has its own lengths and no resets; pad it to give these")
             padded, falling = unpack(x)
-            checked_input("Recurrent", padded, self.input_size, _first(self).dtype)
+            checked_input("Recurrent", padded, self.input_size, self._dtype())
+            state = self._checked_state(state, padded)
             y, after = self._run(padded, reorder(state, x.sorted_indices), falling, None)
             return pack_like(x, y, falling), reorder(after, x.unsorted_indices)
-        checked_input("Recurrent", x, self.input_size, _first(self).dtype)
+        checked_input("Recurrent", x, self.input_size, self._dtype())
+        reset = checked_reset("Recurrent", reset, x)
         if x.dim() == 2:
+            state = self._checked_state(state, x)
             one = None if state is None else map_state(lambda s: s.unsqueeze(0), state)
-            marks = None if reset is None else reset.unsqueeze(1)
-            ends = None if lengths is None else torch.as_tensor(lengths).reshape(1)
-            y, after = self._run(x.unsqueeze(1), one, ends, marks)
+            y, after = self._run(x.unsqueeze(1), one, lengths, None if reset is None else reset.unsqueeze(1))
             return y.squeeze(1), map_state(lambda s: s.squeeze(0), after)
         if not self.batch_first:
             return self._run(x, state, lengths, reset)
@@ -139,8 +146,11 @@ class Recurrent(nn.Module):
                 return found
         if self.training and any(isinstance(m, Wrapper) and m.lasts for m in self.modules()):
             raise OptionError("Recurrent.step: masks that last a whole sequence cannot be streamed; call eval() first")
-        if x_t.dim() not in (1, 2):
-            raise ShapeError(f"Recurrent.step: x_t has {x_t.dim()} axes; expected [B, I], or [I] for one sequence")
+        if any(isinstance(m, Bidirectional) for m in self.modules()):
+            raise OptionError("Recurrent.step: a bidirectional layer needs the whole sequence and cannot be stepped")
+        if not isinstance(x_t, Tensor) or x_t.dim() not in (1, 2):
+            came = f"has {x_t.dim()} axes" if isinstance(x_t, Tensor) else f"is {type(x_t).__name__}"
+            raise ShapeError(f"Recurrent.step: x_t {came}; expected [B, I], or [I] for one sequence")
         time = 1 if x_t.dim() == 2 and self.batch_first else 0
         y, after = self(x_t.unsqueeze(time), state)
         return y.squeeze(time), after
@@ -154,16 +164,26 @@ class Recurrent(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _run(self, x: Tensor, state: Any, lengths: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
+        x = x.to(self._dtype() or x.dtype)  # autocast may bring another one
         zeros = self.cell.zeros(x.shape[1], like=x)
         start = None if self.start is None else nest(iter(self.start), zeros)
         if state is not None:
             state = checked_state("Recurrent", state, zeros)
         else:
             state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
-        course = Course(
-            checked_lengths("Recurrent", lengths, x), checked_reset("Recurrent", reset, x), target=self.target
-        )
+        course = Course(checked_lengths("Recurrent", lengths, x), reset, target=self.target)
         return sweep(self.cell, x, state, start, course)
+
+    def _dtype(self) -> torch.dtype | None:
+        first = _first(self)  # a cell may have nothing to learn
+        return None if first is None else first.dtype
+
+    def _checked_state(self, state: Any, x: Tensor) -> Any:
+        """Return the state given for x [T, B, I] or [T, I], None if there is none."""
+        if state is None:
+            return None
+        zeros = self.cell.zeros(x.shape[1] if x.dim() == 3 else 1, like=x.to(self._dtype() or x.dtype))
+        return checked_state("Recurrent", state, zeros if x.dim() == 3 else map_state(lambda s: s[0], zeros))
 
     def extra_repr(self) -> str:
         return f"batch_first={self.batch_first}, learned_state={self.start is not None}"

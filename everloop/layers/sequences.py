@@ -39,6 +39,8 @@ def checked_state(name: str, state: Any, expected: Any) -> Any:
     if not isinstance(state, Tensor) or state.shape != expected.shape:
         came = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
         raise ShapeError(f"{name}: a state is {came}; expected {list(expected.shape)}, [B, H]")
+    if state.dtype != expected.dtype:
+        raise ShapeError(f"{name}: a state is {state.dtype}; expected {expected.dtype}, as the parameters")
     return state
 
 
@@ -47,15 +49,15 @@ def describe(state: Any) -> str:
     return f"({', '.join(map(describe, state))})" if isinstance(state, tuple) else str(list(state.shape))
 
 
-def checked_input(name: str, x: Tensor, input_size: int, dtype: torch.dtype) -> None:
-    """Raise ShapeError unless x is [T, B, I] or [T, I] with this input size and dtype."""
+def checked_input(name: str, x: Tensor, input_size: int, dtype: torch.dtype | None) -> None:
+    """Raise ShapeError unless x is [T, B, I] or [T, I] with this input size and dtype (None: any)."""
     if not isinstance(x, Tensor):
         raise ShapeError(f"{name}: x is {type(x).__name__}; expected a tensor or a PackedSequence")
     if x.dim() not in (2, 3):
         raise ShapeError(f"{name}: x has {x.dim()} axes, {list(x.shape)}; expected 3, [T, B, I], or 2 without a batch")
     if x.shape[-1] != input_size:
         raise ShapeError(f"{name}: x has {x.shape[-1]} features; expected input size {input_size}")
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+    if dtype is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise ShapeError(f"{name}: x is {x.dtype}, the parameters are {dtype}; convert one with .to(dtype)")
 
 
@@ -64,7 +66,11 @@ def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor
     if lengths is None:
         return None
     steps, batch = x.shape[:2]
-    lengths = torch.as_tensor(lengths, device=x.device)
+    try:
+        lengths = torch.as_tensor(lengths, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(f"{name}: lengths are {lengths!r}; expected {batch} whole numbers") from error
+    lengths = lengths[None] if lengths.dim() == 0 else lengths
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
         raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
     if batch and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
@@ -73,11 +79,13 @@ def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor
 
 
 def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:
-    """Return the resets of x [T, B, I], a boolean for each step and sequence."""
+    """Return the resets of x [T, B, I] or [T, I], a boolean for each step and sequence."""
     if reset is None:
         return None
-    if reset.dtype != torch.bool or reset.shape != x.shape[:2]:
-        raise ShapeError(f"{name}: reset is {reset.dtype} {list(reset.shape)}; expected bool {list(x.shape[:2])}")
+    if not isinstance(reset, Tensor):
+        raise ShapeError(f"{name}: reset is {type(reset).__name__}; expected a tensor, bool {list(x.shape[:-1])}")
+    if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
+        raise ShapeError(f"{name}: reset is {reset.dtype} {list(reset.shape)}; expected bool {list(x.shape[:-1])}")
     return reset
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from everloop.cell import Cell
-from everloop.errors import OptionError, ShapeError
+from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.regularise import checked_rate
 
@@ -27,6 +27,7 @@ class Stack(nn.Module):
         residual: add to each output of a member its input, where the sizes are equal.
 
     Raises:
+        CellError: a member is something else.
         ShapeError: a member's input size is not the output size of the one below.
     """
 
@@ -34,8 +35,13 @@ class Stack(nn.Module):
         self, members: Sequence[Cell | Stack | Bidirectional], *, dropout: float = 0.0, residual: bool = False
     ) -> None:
         super().__init__()
+        members = list(members)
         if not members:
             raise OptionError("Stack got no cells; expected at least one")
+        for i, member in enumerate(members):
+            if not isinstance(member, Cell | Stack | Bidirectional):
+                came = member.__name__ if isinstance(member, type) else type(member).__name__
+                raise CellError(f"Stack: member {i} is {came}; expected a made Cell, Stack or Bidirectional")
         self.members = nn.ModuleList(members)
         self.dropout, self.residual = checked_rate("dropout", dropout), residual
         for i, (below, above) in enumerate(pairwise(members)):

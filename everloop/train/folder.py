@@ -72,7 +72,7 @@ class Folder:
         file = self.path / METRICS
         if not file.exists():
             return
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
         write_atomically(file, "".join(line + "\n" for line in kept).encode())
 

@@ -100,7 +100,7 @@ class Trainer:
         self.step = 0  # updates made
         self.epoch, self.index = 0, 0  # the next batch
         self.carried: Any = None  # the state after the last batch
-        self.validated, self.stale = 0, 0  # the step last validated; validations since the best one
+        self.validated, self.stale = 0, 0  # the step last validated or kept; validations since the best one
         self.best: Score | None = None
         self.best_step = 0
         self.best_weights: dict[str, Tensor] | None = None
@@ -115,7 +115,7 @@ class Trainer:
         clock, made = time.perf_counter(), self.step
         while True:
             if self._validation_due():
-                self._validate(interrupt)
+                self._validate(interrupt) if "valid" in self.data.splits else self._keep()
             if interrupt.asked or self.step >= self.config.steps or self._stale():
                 break
             loss = self._update()
@@ -141,11 +141,11 @@ class Trainer:
         batch = self.pass_[self.index].to(self.device)
         loss = self.model.loss(batch, None if batch.first else self.carried)
         nats = float(loss.total.detach())
-        self._check("loss", nats)
+        self._check("loss", nats, self.step + 1)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.mean)
         self.norm = float(clip(self.model, self.config))
-        self._check("norm of the gradient", self.norm)
+        self._check("norm of the gradient", self.norm, self.step + 1)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule(self.step)
         self.optimiser.step()
@@ -158,10 +158,12 @@ class Trainer:
 
     def _validation_due(self) -> bool:
         at_end = self.step == self.config.steps
-        return self.step > self.validated and (self.step % self.config.validate == 0 or at_end) and self._can_validate()
+        return self.step > self.validated and (self.step % self.config.validate == 0 or at_end)
 
-    def _can_validate(self) -> bool:
-        return "valid" in self.data.splits
+    def _keep(self) -> None:
+        """Write a checkpoint where a validation would have, had the data a part for it."""
+        self.validated = self.step
+        self.save()
 
     def _validate(self, interrupt: Interrupt) -> None:
         """Validate, unless interrupted: then the resumed run validates anew before its first step."""
@@ -179,7 +181,7 @@ class Trainer:
         score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.asked)
         if interrupt.asked:
             return
-        self._check("validation loss", score.loss)
+        self._check("validation loss", score.loss, self.step)
         if config.watch != "loss" and config.watch not in score.means:
             raise OptionError(f"watch is {config.watch!r}; validation has: {', '.join(['loss', *score.means])}")
         better = self.best is None or _merit(score, config.watch) > _merit(self.best, config.watch)
@@ -218,12 +220,12 @@ class Trainer:
             raise DataError("the training part has no batch; give more data or a smaller batch")
         return batches
 
-    def _check(self, what: str, value: float) -> None:
+    def _check(self, what: str, value: float, step: int) -> None:
         if math.isfinite(value):
             return
         kept = f" The last good checkpoint is kept in {self.folder.last}." if self.folder else ""
         raise TrainingError(
-            f"step {self.step + 1}: the {what} is {value}, so training stops.{kept} "
+            f"step {step}: the {what} is {value}, so training stops.{kept} "
             f"Try a lower lr (now {self.schedule(self.step):.2g}) or clip_norm (now {self.config.clip_norm:g})"
         )
 
@@ -233,7 +235,7 @@ class Trainer:
             return
         for name, weight in self.model.named_parameters():
             if not bool(torch.isfinite(weight).all()):
-                self._check(f"weight {name}", math.nan)
+                self._check(f"weight {name}", math.nan, self.step)
         facts = {
             "step": self.step,
             "epoch": self.epoch,

@@ -115,6 +115,10 @@ def test_named_loads_a_class_from_a_file(tmp_path: Path) -> None:
         cells.named(f"{file}:Min")
     with pytest.raises(CellError, match="expected a class derived from"):
         cells.named(f"{file}:other")
+    for content, message in (("class A(:\n", "SyntaxError: invalid syntax.*line 1"), ("1 / 0\n", "ZeroDivisionError")):
+        file.write_text(content)
+        with pytest.raises(CellError, match=f"mine.py cannot be loaded: {message}"):
+            cells.named(f"{file}:A")
 
 
 def test_bind_leaves_the_module_and_sees_the_values() -> None:

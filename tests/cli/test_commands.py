@@ -151,7 +151,12 @@ LM = ("train", "language-model")
         ((*LM, "--text", "verse.txt", "--cell", "lstn"), "unknown cell 'lstn'; did you mean 'lstm'"),
         ((*LM, "--text", "verse.txt", "--cell", "no.py:X"), "there is no file no.py"),
         ((*LM, "--text", "verse.txt", "--device", "cdua"), "unknown device 'cdua'; did you mean 'cuda'"),
+        ((*LM, "--text", "verse.txt", "--device", "cpu:one"), "device is 'cpu:one'; expected cpu, cuda"),
         ((*LM, "--text", "verse.txt", "--threads", "-1"), "threads is -1"),
+        ((*LM, "--text", "verse.txt", "--threads", "99999999999"), "threads is 99999999999"),
+        ((*LM, "--text", "verse.txt", "--hidden", "10000000"), "not enough memory"),
+        ((*LM, "--text", ".", "--pattern", "/x"), "pattern is '/x'"),
+        ((*LM, "--text", "verse.txt", "--cell", "broken.py:X"), "broken.py cannot be loaded: SyntaxError"),
         ((*LM, "--text", "vers.txt"), "vers.txt: no such file or folder; did you mean verse.txt"),
         ((*LM, "--text", "verse.txt", "--batch", "500"), "too short for one window"),
         ((*LM, "--text", "empty.txt"), "empty.txt is empty"),
@@ -176,6 +181,7 @@ def test_mistakes(verse: Path, args: tuple[str, ...], message: str, capsys: pyte
     Path("setting.toml").write_text("[train]\nstep = 3\n")
     Path("kind.toml").write_text('[model]\nkind = "tagger"\n')
     Path("flat.toml").write_text("model = 3\n")
+    Path("broken.py").write_text("class X(:\n")
     assert message in failure(capsys, *args)
     assert not Path("runs").exists()
 

@@ -99,6 +99,13 @@ def test_folder_without_text(tmp_path: Path) -> None:
         Text(tmp_path)
 
 
+@pytest.mark.parametrize("pattern", ["/x", "**x"])
+def test_patterns_that_are_none(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(DataError, match="pattern"):
+        Text(tmp_path, pattern=pattern)
+
+
 def test_nothing_given() -> None:
     with pytest.raises(DataError, match="no text given"):
         Text()

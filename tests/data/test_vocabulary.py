@@ -83,6 +83,7 @@ def test_unknown_symbols_outside_and_between(symbol: str) -> None:
         ('{"format": "everloop-vocabulary-1", "symbols": ["a", "a"]}', "'a' is twice"),
         ('{"format": "everloop-vocabulary-1", "symbols": ["ab"]}', "not one character"),
         ('{"format": "everloop-vocabulary-1", "symbols": ["a"], "units": "bytes"}', "256 byte values"),
+        ('{"format": "everloop-vocabulary-1", "symbols": ["a"], "units": 5}', "unknown unit of text '5'"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: str, message: str) -> None:

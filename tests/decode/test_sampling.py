@@ -84,6 +84,12 @@ def test_temperature_zero_takes_the_most_likely() -> None:
     assert sample(Dice(LOGITS), "e", length=20, temperature=0) == "a" * 20
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300, 5e-324])
+def test_temperatures_near_zero_take_the_most_likely(temperature: float) -> None:
+    found = probabilities(torch.tensor([3.0, -900.0, 5.0], dtype=torch.float64), temperature)
+    assert found.tolist() == [0.0, 0.0, 1.0]
+
+
 def test_ties_are_not_widened_by_top_k() -> None:
     assert (probabilities(torch.zeros(6), top_k=2) > 0).sum() == 2
 
@@ -154,6 +160,8 @@ def test_nothing_wanted_nothing_computed() -> None:
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"length": -1}, "length is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
     ],
 )
 def test_out_of_range(setting: dict[str, Any], message: str) -> None:

@@ -100,6 +100,9 @@ def test_errors_are_those_of_torch(name: str, extra: dict[str, Any]) -> None:
     wrong.append((torch.zeros(6, 4, 3).double(), (h, h) if name == "LSTM" else h))
     flat = torch.zeros(1, 5).double()
     wrong.append((torch.zeros(6, 4, 3).double(), (flat, flat) if name == "LSTM" else flat))
+    wrong += [(torch.zeros(6, 4, 3), None), (torch.zeros(0, 4, 3).double(), None), (torch.zeros(0, 3).double(), None)]
+    single = torch.zeros(1, 4, 5)
+    wrong.append((torch.zeros(6, 4, 3).double(), (single, single) if name == "LSTM" else single))
     for x, hx in wrong:
         with pytest.raises((RuntimeError, ValueError)) as expected:
             theirs(x, hx)

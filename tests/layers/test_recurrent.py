@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from everloop import cells
-from everloop.errors import OptionError, ShapeError
+from everloop.cell import Cell, I, state
+from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
 from tests.zoo import NAMES, make
 
@@ -235,6 +236,21 @@ def test_learned_state_is_trained() -> None:
         (lambda r: r(torch.zeros(T, B, 3), torch.zeros(B, 5)), "state is Tensor; expected a tuple of 2"),
         (lambda r: r(torch.zeros(T, B, 3), (torch.zeros(B, 5),)), r"state is 1 part\(s\); expected a tuple of 2"),
         (lambda r: r(torch.zeros(T, B, 3), (torch.zeros(B, 5), torch.zeros(1, 5))), r"\[1, 5\]; expected \[4, 5\]"),
+        (
+            lambda r: r(torch.zeros(T, B, 3), (torch.zeros(B, 5).double(),) * 2),
+            "a state is torch.float64; expected torch.float32",
+        ),
+        (lambda r: r(torch.zeros(T, 3), (None, None)), r"a state is NoneType; expected \[5\]"),
+        (lambda r: r(torch.zeros(T, 3), (torch.zeros(1, 5),) * 2), r"a state is \[1, 5\]; expected \[5\]"),
+        (
+            lambda r: r(pack_sequence([torch.zeros(2, 3), torch.zeros(4, 3)], False), (torch.zeros(1, 5),) * 2),
+            r"a state is \[1, 5\]; expected \[2, 5\]",
+        ),
+        (lambda r: r(torch.zeros(T, B, 3), lengths="long"), "lengths are 'long'; expected 4 whole numbers"),
+        (lambda r: r(torch.zeros(T, 3), lengths=[1, 2]), r"lengths are torch.int64 \[2\]; expected 1 whole"),
+        (lambda r: r(torch.zeros(T, B, 3), reset=[[True] * B] * T), r"reset is list; expected a tensor, bool \[7, 4\]"),
+        (lambda r: r(torch.zeros(T, 3), reset=torch.tensor(True)), r"reset is torch.bool \[\]; expected bool \[7\]"),
+        (lambda r: r.step([1.0]), "x_t is list; expected"),
     ],
 )
 def test_errors_name_layer_got_and_expected(call: Any, message: str) -> None:
@@ -251,5 +267,51 @@ def test_wrong_structures_are_refused() -> None:
         Recurrent(cells.GRU(3, 5), bidirectional=True).cell(torch.zeros(1, 3))
     with pytest.raises(OptionError, match="layers is 0"):
         Recurrent(cells.GRU(3, 5), layers=0)
+    with pytest.raises(OptionError, match="dropout rate dropout is 5"):
+        Recurrent(cells.GRU(3, 5), dropout=5)
+    with pytest.raises(OptionError, match="did you mean 'llvm'"):
+        Recurrent(cells.GRU(3, 5), target="lvm")  # type: ignore[arg-type]
+    for wrong in (cells.GRU, torch.nn.Linear(3, 5)):
+        with pytest.raises(CellError, match="expected a made Cell"):
+            Recurrent(wrong)  # type: ignore[arg-type]
+        with pytest.raises(CellError, match="member 1 is"):
+            Stack([cells.GRU(3, 3), wrong])  # type: ignore[list-item]
     with pytest.raises(OptionError, match="no cells"):
         Stack([])
+
+
+def test_a_bidirectional_is_repeated_and_nested() -> None:
+    rnn = Recurrent(Bidirectional(cells.GRU(I_, 4), cells.LSTM(I_, 4), merge="sum"), layers=2, bidirectional=True)
+    first, second = rnn.cell.members
+    assert [m.input_size for m in (first, second, second.ahead, second.back.back)] == [I_, 8, 8, 8]
+    assert type(second.back.back) is cells.LSTM
+    assert rnn(torch.zeros(T, B, I_), lengths=LENGTHS)[0].shape == (T, B, 8)
+
+
+@pytest.mark.parametrize("cell", [Bidirectional(cells.GRU(3, 5)), Stack([Bidirectional(cells.GRU(3, 5))])])
+def test_a_bidirectional_layer_is_not_stepped(cell: Any) -> None:
+    with pytest.raises(OptionError, match="needs the whole sequence"):
+        Recurrent(cell).step(torch.zeros(B, 3))
+
+
+def test_a_cell_without_parameters() -> None:
+    class Mean(Cell):
+        keep: float = 0.5
+        h = state(I)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return self.keep * h + (1 - self.keep) * x
+
+    rnn = Recurrent(Mean(3, 3), learned_state=True)
+    x = torch.ones(2, B, 3, dtype=torch.float32)
+    assert torch.equal(rnn(x)[0][1], torch.full((B, 3), 0.75))
+
+
+def test_autocast_takes_what_a_layer_below_gives() -> None:
+    rnn, below = Recurrent(cells.LSTM(3, 5)), torch.nn.Linear(3, 3)
+    x = torch.randn(T, B, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, after = rnn(below(x))
+        again = rnn(below(x), after)[0]
+    assert y.dtype == again.dtype == torch.float32
+    torch.testing.assert_close(y, rnn(below(x))[0], rtol=0.05, atol=0.01)

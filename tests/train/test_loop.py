@@ -152,6 +152,39 @@ def test_without_validation_the_last_weights_stay(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(load(run)), strict=True))
 
 
+def test_without_validation_checkpoints_are_written_all_the_same(tmp_path: Path) -> None:
+    text = Text.from_string("the cat sat on the mat\n" * 20, split=(1, 0, 0))
+    model, made = LanguageModel(text.vocabulary, hidden=4), list[int]()
+    ask = model.loss
+
+    def failing(batch: Window, state: Any = None) -> Loss:
+        loss = ask(batch, state)
+        made.append(1)
+        return replace(loss, total=loss.total * math.nan) if len(made) == 11 else loss
+
+    model.loss = failing  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="step 11: the loss is nan"):
+        train(model, text, BASE, out=tmp_path / "run")
+    del model.loss
+    seen = list[Event]()
+    train(LanguageModel(text.vocabulary, hidden=4), text, out=tmp_path / "run", resume=True, report=seen.append)
+    assert isinstance(seen[0], Started)
+    assert seen[0].step == 8
+
+
+def test_a_validation_that_is_not_finite_names_the_step_validated(tmp_path: Path) -> None:
+    model = small_model()
+    ask = model.loss
+
+    def failing(batch: Window, state: Any = None) -> Loss:
+        loss = ask(batch, state)
+        return loss if model.training else replace(loss, total=loss.total * math.nan)
+
+    model.loss = failing  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="step 4: the validation loss is nan"):
+        train(model, TEXT, BASE, out=tmp_path / "run")
+
+
 def test_state_is_carried_within_a_pass_and_not_across() -> None:
     model, states = small_model(dropout=0.0), list[tuple[bool, Any, Any]]()
     ask = model.loss
@@ -254,6 +287,7 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"betas": (0.9, 1.0)}, "two shares below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0"),
         ({"watch": "acuracy"}, "watch is 'acuracy'; validation has: loss"),
     ],
 )

@@ -188,6 +188,14 @@ def test_damaged_checkpoint(tmp_path: Path, content: bytes | None) -> None:
         train(small_model(), TEXT, out=tmp_path / "run", resume=True)
 
 
+def test_damaged_metrics_do_not_stand_in_the_way(finished: Path) -> None:
+    metrics = finished / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole + b"\xff\xfe{")
+    train(small_model(), TEXT, out=finished, resume=True)
+    assert metrics.read_bytes() == whole
+
+
 def test_best_weights_are_no_checkpoint(tmp_path: Path) -> None:
     train(small_model(), TEXT, CONFIG, out=tmp_path / "run", steps=3)
     (tmp_path / "run" / "best.safetensors").replace(tmp_path / "run" / "last.safetensors")
