@@ -125,7 +125,10 @@ class Vocabulary:
             raise DataError(f"{path} is not a vocabulary; expected JSON with format {FORMAT!r} and symbols")
         if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
             raise DataError(f"{path}: symbols must be a list of strings")
-        return cls(symbols, content.get("units", "characters"))
+        units = content.get("units", "characters")
+        if units not in get_args(Units):
+            raise DataError(f"{path}: {unknown('unit of text', str(units), get_args(Units))}")
+        return cls(symbols, units)
 
     def _unknown(self, text: str, position: int, place: str) -> str:
         symbol = text[position]
@@ -150,7 +153,7 @@ def check_units(units: str) -> Units:
     for known in get_args(Units):
         if units == known:
             return units  # type: ignore[return-value]
-    raise OptionError(unknown("unit of text", str(units), get_args(Units)))
+    raise OptionError(unknown("unit of text", units, get_args(Units)))
 
 
 def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

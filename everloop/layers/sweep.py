@@ -40,7 +40,7 @@ class Course:
         if self.lengths is None:
             return x
         alive = torch.arange(len(x), device=x.device)[:, None] < self.lengths
-        return torch.where(alive[..., None], x, 0)
+        return x.clone().masked_fill_(~alive[..., None], 0)  # a clone is laid out in memory as x is
 
 
 def sweep(module: nn.Module, x: Tensor, state: Any, start: Any, course: Course) -> tuple[Tensor, Any]:

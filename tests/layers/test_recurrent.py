@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, I, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
+from everloop.layers.sweep import Course
 from tests.zoo import NAMES, make
 
 T, B, I_, H_ = 7, 4, 3, 5
@@ -286,6 +288,22 @@ def test_a_bidirectional_is_repeated_and_nested() -> None:
     assert [m.input_size for m in (first, second, second.ahead, second.back.back)] == [I_, 8, 8, 8]
     assert type(second.back.back) is cells.LSTM
     assert rnn(torch.zeros(T, B, I_), lengths=LENGTHS)[0].shape == (T, B, 8)
+
+
+@pytest.mark.parametrize("target", [None, "eager"])
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_may_hold_anything(name: str, target: Any) -> None:
+    rnn, x, dirty = layer(name, target=target), inputs(), inputs()
+    ended = (torch.arange(T)[:, None] >= LENGTHS)[..., None]
+    dirty.data = torch.where(ended, torch.tensor([math.nan, math.inf, -math.inf]), x.data)
+    (y, state), (again, same) = rnn(x, lengths=LENGTHS), rnn(dirty, lengths=LENGTHS)
+    close(again, y)
+    close(same, state)
+    assert Course(LENGTHS).mask(x.transpose(0, 1).contiguous().transpose(0, 1)).stride() == (I_, T * I_, 1)
+    for got, want in zip(
+        gradients(again, same, [dirty, *rnn.parameters()]), gradients(y, state, [x, *rnn.parameters()]), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("cell", [Bidirectional(cells.GRU(3, 5)), Stack([Bidirectional(cells.GRU(3, 5))])])

@@ -41,7 +41,7 @@ def test_forward_mode(make: Any) -> None:
     found = torch.func.jvp(lambda z: layer(z)[0], (x,), (v,))[1]
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
     with forward_ad.dual_level():
-        both = forward_ad.make_dual(x, v)  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        both = forward_ad.make_dual(x, v)  # type: ignore[no-untyped-call]
         dual = forward_ad.unpack_dual(layer(both)[0]).tangent  # type: ignore[no-untyped-call]
     torch.testing.assert_close(dual, found)
 
