@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 import torch
 from torch import Tensor, nn
 
-from everloop.errors import CellError, OptionError, unknown
+from everloop.errors import CellError, OptionError, ShapeError, unknown
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -203,8 +203,20 @@ class Cell(nn.Module):
         raise CellError(f"{type(self).__name__} has no step(self, x, {', '.join(type(self).states)})")
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return (output, state) after one time step. x: [B, I]; state: a tuple of [B, size], or None for zeros."""
-        states = as_states(self, self.step(x, *(state or self.zeros(x.shape[0], like=x))))
+        """Return (output, state) after one time step. x: [B, I]; state: a tuple of [B, size], or None for zeros.
+
+        Raises:
+            ShapeError: x or the state does not fit.
+        """
+        name = type(self).__name__
+        if x.dim() != 2 or x.shape[1] != self.input_size:
+            raise ShapeError(f"{name}: x is {list(x.shape)}; expected [B, {self.input_size}]")
+        before = self.zeros(len(x), like=x) if state is None else state
+        came = [list(s.shape) for s in before] if isinstance(before, tuple | list) else type(before).__name__
+        expected = [[len(x), n] for n in self.state_sizes.values()]
+        if came != expected:
+            raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
+        states = as_states(self, self.step(x, *before))
         return states[0], states
 
     def zeros(self, batch: int, like: Tensor) -> Any:

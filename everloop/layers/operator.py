@@ -20,6 +20,7 @@ from everloop.compiler.values import Values
 from everloop.errors import OptionError, UnsupportedError, unknown
 from everloop.layers import captured
 from everloop.layers.sequence import compute
+from everloop.layers.sequences import cleared
 
 TARGETS = ("eager", "llvm")
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
@@ -88,11 +89,13 @@ def _run(
     target: str | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     held = with_tensors(cell, values)
-    program = "asked for" if target == "eager" else _observed() or program_of(cell, held, x)
+    program = "asked for" if target == "eager" else observed() or program_of(cell, held, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
         return compute(program, held, x, state, restart, lengths, reset, reverse)
     if target == "llvm" and isinstance(program, str):
         raise UnsupportedError(program)
+    if lengths is not None and torch.is_grad_enabled():
+        x = cleared(x, lengths)  # zero times what padding holds is not zero where that is not finite
     return eager.run(cell, values, x, state, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
 
 
@@ -185,7 +188,7 @@ def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
         return str(error)
 
 
-def _observed() -> str:
+def observed() -> str:
     """Return what needs to see each single operation of PyTorch; "" where nothing does."""
     if torch._C._are_functorch_transforms_active():
         return "transforms of torch.func see only PyTorch's own operations"
@@ -202,4 +205,4 @@ def _llvm() -> Compile:
 
 def compiles(cell: Cell, x: Tensor) -> bool:
     """Return whether the compiled target runs this cell over x."""
-    return not (_observed() or why(cell, Values(dict(cell.named_parameters())), x))
+    return not (observed() or why(cell, Values(dict(cell.named_parameters())), x))

@@ -172,8 +172,6 @@ class Recurrent(nn.Module):
         else:
             state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
         course = Course(checked_lengths("Recurrent", lengths, x), reset, target=self.target)
-        if torch.is_grad_enabled():
-            x = course.mask(x)  # zero times what padding holds is not zero where that is not finite
         return sweep(self.cell, x, state, start, course)
 
     def _dtype(self) -> torch.dtype | None:

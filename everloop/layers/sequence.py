@@ -15,6 +15,7 @@ from everloop.compiler.values import Values
 from everloop.layers.again import differentiable
 from everloop.layers.reverse import Reverse
 from everloop.layers.running import Run, adjacent
+from everloop.layers.sequences import cleared
 
 
 def compute(
@@ -29,6 +30,8 @@ def compute(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return (output [T, B, n], final states) by the program's kernels; arguments as in `operator.run`."""
     run = Run.of(x, lengths, reset, reverse)
+    if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
+        x = cleared(x, run.lengths)  # zero times what padding holds is not zero where that is not finite
     cuts = program.prelude(values, x, batch_major=run.batch_major, compact=run.compact)
     state = tuple(adjacent(s) for s in state)
     origin: list[Tensor | None] = [None] * len(state)

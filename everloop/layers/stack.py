@@ -71,7 +71,10 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (output, state) after one time step. x: [B, I]; state: the tuple of the members' states."""
-        states = state or self.zeros(x.shape[0], like=x)
+        states = self.zeros(x.shape[0], like=x) if state is None else state
+        if not isinstance(states, tuple | list) or len(states) != len(self.members):
+            came = f"{len(states)} part(s)" if isinstance(states, tuple | list) else type(states).__name__
+            raise ShapeError(f"Stack: state is {came}; expected a tuple of {len(self.members)}, one a member")
         after = []
         for i, (member, before) in enumerate(zip(self.members, states, strict=True)):
             y, new = member(x, before)

@@ -18,7 +18,7 @@ from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.flat import Flat, flatten, last, nest, sizes
-from everloop.layers.operator import chosen, picture
+from everloop.layers.operator import chosen, observed, picture
 from everloop.layers.regularise import Wrapper, values_of
 from everloop.layers.stack import Stack
 
@@ -42,7 +42,7 @@ class Stream:
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
     ) -> tuple[Tensor, Any] | None:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
-        if torch.is_autocast_enabled("cpu") or chosen(target) == "eager":
+        if torch.is_autocast_enabled("cpu") or chosen(target) == "eager" or observed():
             return None
         ready = self._ready
         if ready is None or not ready.holds(core):

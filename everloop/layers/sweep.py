@@ -13,6 +13,7 @@ from everloop.errors import CellError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.operator import run
 from everloop.layers.regularise import values_of
+from everloop.layers.sequences import cleared
 from everloop.layers.stack import Stack
 
 
@@ -37,10 +38,7 @@ class Course:
 
     def mask(self, x: Tensor) -> Tensor:
         """Return x [T, B, n] with zeros where a sequence has ended."""
-        if self.lengths is None:
-            return x
-        alive = torch.arange(len(x), device=x.device)[:, None] < self.lengths
-        return x.clone().masked_fill_(~alive[..., None], 0)  # a clone is laid out in memory as x is
+        return x if self.lengths is None else cleared(x, self.lengths)
 
 
 def sweep(module: nn.Module, x: Tensor, state: Any, start: Any, course: Course) -> tuple[Tensor, Any]:

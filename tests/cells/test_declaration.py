@@ -11,7 +11,8 @@ from torch import Tensor
 
 from everloop import cells
 from everloop.cell import Cell, H, I, bias, bind, param, size, state
-from everloop.errors import CellError, OptionError
+from everloop.errors import CellError, OptionError, ShapeError
+from everloop.layers import Stack
 
 
 def test_sizes_are_sums_of_letters() -> None:
@@ -97,6 +98,25 @@ def test_a_step_must_return_every_state() -> None:
 
     with pytest.raises(CellError, match=r"Short.step returned 1 value\(s\); expected 2: h, c"):
         Short(2, 3)(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("x", "given", "message"),
+    [
+        (torch.zeros(2, 4), None, r"LSTM: x is \[2, 4\]; expected \[B, 3\]"),
+        (torch.zeros(3), None, r"LSTM: x is \[3\]; expected \[B, 3\]"),
+        (torch.zeros(2, 3), torch.zeros(2, 5), r"LSTM: state is Tensor; expected a tuple of \[2, 5\], \[2, 5\]"),
+        (torch.zeros(2, 3), (torch.zeros(2, 5),), r"LSTM: state is \[\[2, 5\]\]; expected a tuple of"),
+        (torch.zeros(2, 3), (torch.zeros(2, 5), torch.zeros(1, 5)), r"state is \[\[2, 5\], \[1, 5\]\]; expected"),
+    ],
+)
+def test_one_step_says_what_does_not_fit(x: torch.Tensor, given: object, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        cells.LSTM(3, 5)(x, given)
+    if given is None:
+        return
+    with pytest.raises(ShapeError, match="Stack: state is|LSTM: state is"):
+        Stack([cells.LSTM(3, 5)])(x, (given,) if isinstance(given, tuple) else given)
 
 
 def test_named_loads_a_class_from_a_file(tmp_path: Path) -> None:

@@ -240,4 +240,5 @@ def test_memory_holds_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
 
     compact_bytes = saved()
     choose(monkeypatch, "padded")
-    assert compact_bytes < 0.5 * saved()
+    # a third of the rows is useful; what the caller sees is padded in both, and may or may not be counted
+    assert compact_bytes < 0.6 * saved()

@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, I, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
-from everloop.layers.sweep import Course
+from everloop.layers.sequences import cleared
 from tests.zoo import NAMES, make
 
 T, B, I_, H_ = 7, 4, 3, 5
@@ -299,7 +299,7 @@ def test_padding_may_hold_anything(name: str, target: Any) -> None:
     (y, state), (again, same) = rnn(x, lengths=LENGTHS), rnn(dirty, lengths=LENGTHS)
     close(again, y)
     close(same, state)
-    assert Course(LENGTHS).mask(x.transpose(0, 1).contiguous().transpose(0, 1)).stride() == (I_, T * I_, 1)
+    assert cleared(x.transpose(0, 1).contiguous().transpose(0, 1), LENGTHS).stride() == (I_, T * I_, 1)
     for got, want in zip(
         gradients(again, same, [dirty, *rnn.parameters()]), gradients(y, state, [x, *rnn.parameters()]), strict=True
     ):

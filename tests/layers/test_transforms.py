@@ -46,6 +46,17 @@ def test_forward_mode(make: Any) -> None:
     torch.testing.assert_close(dual, found)
 
 
+def test_single_steps() -> None:
+    layer, x = Recurrent(cells.PeepholeLSTM(I_, H_)).requires_grad_(False), torch.randn(T, B, I_)
+    found = torch.func.vmap(lambda one: layer.step(one)[0])(x)
+    torch.testing.assert_close(found, torch.stack([layer.step(one)[0] for one in x]))
+    with forward_ad.dual_level():
+        both = forward_ad.make_dual(x[0], x[1])  # type: ignore[no-untyped-call]
+        tangent = forward_ad.unpack_dual(layer.step(both)[0]).tangent  # type: ignore[no-untyped-call]
+        whole = forward_ad.unpack_dual(layer(both[None])[0]).tangent  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(tangent, whole[0])
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.jit.trace is deprecated and warns of every size it fixes
 @pytest.mark.parametrize("make", LAYERS)
 def test_traces(make: Any) -> None:
