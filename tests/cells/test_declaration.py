@@ -115,7 +115,7 @@ def test_one_step_says_what_does_not_fit(x: torch.Tensor, given: object, message
         cells.LSTM(3, 5)(x, given)
     if given is None:
         return
-    with pytest.raises(ShapeError, match="Stack: state is|LSTM: state is"):
+    with pytest.raises(ShapeError, match=r"Stack: state is|LSTM: state is"):
         Stack([cells.LSTM(3, 5)])(x, (given,) if isinstance(given, tuple) else given)
 
 
