@@ -33,4 +33,4 @@ benchmark: .venv/developer
 	@touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv
