@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 
 from benchmarks.timing import machine, table
+from everloop import cells
 
-CELLS = ("lstm", "peephole-lstm", "layer-norm-lstm", "reset-before-gru", "minimal-gated-unit")
+NAMES = [name for name in cells.names() if name != "elman"]
 
 FIRST = """
 import sys, time, torch
 from everloop import cells
 from everloop.layers import Recurrent
 
-def first(name):
-    layer, x = Recurrent(cells.named(name)(40, 64)), torch.randn(20, 4, 40)
+def first(name, layers=1):
+    sizes = {"proj_size": 32} if name == "projected-lstm" else {}
+    layer, x = Recurrent(cells.named(name)(40, 64, **sizes), layers=layers), torch.randn(20, 4, 40)
     start = time.perf_counter()
     layer(x)[0].sum().backward()
     return 1e3 * (time.perf_counter() - start)
 
 torch.nn.GRU(3, 3)(torch.randn(2, 2, 3))[0].sum().backward()
-print(first("elman"), first(sys.argv[1]))
+print(first("elman"), first(sys.argv[1], int(sys.argv[2])))
 """
 
 
-def first_calls(name: str, cache: str) -> tuple[float, float]:
+def first_calls(name: str, layers: int, cache: str) -> tuple[float, float]:
     """Return the milliseconds of the first call of any cell in a new process, and then of `name`."""
     environment = os.environ | {"EVERLOOP_CACHE": cache}
     run = subprocess.run(
-        [sys.executable, "-c", FIRST, name], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", FIRST, name, str(layers)], env=environment, check=True, capture_output=True, text=True
     )
     loading, own = map(float, run.stdout.split())
     return loading, own
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", nargs="+", choices=NAMES, default=NAMES, metavar="CELL")
+    asked = parser.parse_args().cells
     print(machine() + "\n")
     lines: list[list[object]] = []
-    for name in CELLS:
+    for name, layers in [(name, count) for count in (1, 2) for name in asked]:
         with tempfile.TemporaryDirectory() as cache:
-            cold_start, cold = first_calls(name, cache)
-            warm_start, warm = min((first_calls(name, cache) for _ in range(3)), key=lambda pair: pair[1])
-        lines.append([name, cold_start, cold, warm_start, warm])
+            cold_start, cold = first_calls(name, layers, cache)
+            warm_start, warm = min((first_calls(name, layers, cache) for _ in range(3)), key=lambda pair: pair[1])
+        lines.append([name if layers == 1 else f"{name}, {layers} layers", cold_start, cold, warm_start, warm])
     print("Cold: with an empty cache. elman comes first and loads the compiler and what all cells share.\n")
     print(table(["cell", "cold: elman", "cold: cell", "warm: elman", "warm: cell"], lines))
 

@@ -6,7 +6,7 @@ A ratio is the time of the peer divided by ours: above 1 we are faster. Packing,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from everloop.layers import Recurrent
 TWINS: dict[str, type[nn.Module]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 VARIANTS = ("peephole-lstm", "layer-norm-lstm", "reset-before-gru", "minimal-gated-unit")
 ONNX = ("lstm", "gru", "peephole-lstm")
+PEERS = ("torch.nn", "own lstm", "eager loop", "onnxruntime")
 
 
 def inference(layer: nn.Module, x: Tensor) -> Callable[[], object]:
@@ -50,21 +51,24 @@ def products(cell: nn.Module) -> int:
     return sum(p.numel() for p in cell.parameters() if p.dim() == 2)
 
 
-def measure(name: str, shape: tuple[int, int, int], mode: str, rounds: int, statistic: str) -> dict[str, Any]:
-    """Return the seconds of ours and of each peer for one cell, shape and mode."""
+def measure(
+    name: str, shape: tuple[int, int, int], mode: str, rounds: int, statistic: str, wanted: Collection[str] = PEERS
+) -> dict[str, Any]:
+    """Return the milliseconds of ours and the ratio of each of the `wanted` peers for one cell, shape and mode."""
     batch, steps, hidden = shape
     x = torch.randn(steps, batch, hidden)
     ours = Recurrent(cells.named(name)(hidden, hidden))
     run = MODES[mode]
     peers = {"ours": run(ours, x)}
-    if name in TWINS:
+    if name in TWINS and "torch.nn" in wanted:
         peers["torch.nn"] = run(TWINS[name](hidden, hidden), x)
-    else:
+    if name not in TWINS and "own lstm" in wanted:
         peers["own lstm"] = run(Recurrent(cells.LSTM(hidden, hidden)), x)
+    if name not in TWINS and "eager loop" in wanted:
         peers["eager loop"] = run(Recurrent(ours.cell, target="eager"), x)
-    session = onnx_session(name, ours.cell, x) if name in ONNX and mode == "inference" else None
-    if session is not None:
-        peers["onnxruntime"] = session
+    if name in ONNX and mode == "inference" and "onnxruntime" in wanted:
+        session = onnx_session(name, ours.cell, x)
+        peers |= {} if session is None else {"onnxruntime": session}
     seconds = alternate(peers, rounds=rounds, statistic=statistic)
     result: dict[str, Any] = {"ms": seconds["ours"] * 1e3}
     result |= {peer: seconds[peer] / seconds["ours"] for peer in seconds if peer != "ours"}
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=[*TWINS, *VARIANTS], choices=cells.names())
     parser.add_argument("--modes", nargs="*", default=[*MODES], choices=[*MODES])
     parser.add_argument("--shapes", nargs="*", type=int, default=range(len(SHAPES)), help="indices of SHAPES")
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="the eager loop takes longest")
     statistic_option(parser)
     options = parser.parse_args()
     print(f"{machine()}; {options.statistic} of {options.rounds} rounds")
@@ -87,7 +92,8 @@ def main() -> None:
     for mode in options.modes:
         for name in options.cells:
             shapes = [SHAPES[index] for index in options.shapes]
-            rows = [(shape, measure(name, shape, mode, options.rounds, options.statistic)) for shape in shapes]
+            how = (mode, options.rounds, options.statistic, options.peers)
+            rows = [(shape, measure(name, shape, *how)) for shape in shapes]
             peers = [key for key in rows[0][1] if key != "ms"]
             lines: list[list[object]] = [
                 [", ".join(map(str, shape)), r["ms"], *(r[p] for p in peers)] for shape, r in rows

@@ -16,6 +16,8 @@ from everloop.compiler.values import Values
 from everloop.layers import Recurrent
 from everloop.layers.operator import run
 
+SHORTEST = 10  # steps
+
 
 class Call(nn.Module):
     """A layer called with fixed further arguments."""
@@ -53,10 +55,18 @@ class Backwards(nn.Module):
         )
 
 
+def spread(batch: int, steps: int) -> torch.Tensor:
+    """Return lengths evenly spread over 10 to `steps`, mixed, the same in every run; one alone is in the middle."""
+    if batch == 1:
+        return torch.tensor([(SHORTEST + steps) // 2])
+    even = torch.linspace(SHORTEST, steps, batch).round().to(torch.int64)
+    return even[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     statistic_option(parser)
-    parser.add_argument("--shapes", nargs="*", type=int, default=[2, 3, 4, 5, 6], help="indices of SHAPES")
+    parser.add_argument("--shapes", nargs="*", type=int, default=range(len(SHAPES)), help="indices of SHAPES")
     options = parser.parse_args()
     print(f"{machine()}; {options.statistic} of {options.rounds} rounds")
     print("Time of the call / time of the plain call of the same layer; packed: torch.nn's packed time / ours.\n")
@@ -66,13 +76,12 @@ def main() -> None:
             batch, steps, hidden = SHAPES[index]
             x = torch.randn(steps, batch, hidden)
             cell, theirs = cells.LSTM(hidden, hidden), nn.LSTM(hidden, hidden)
-            lengths = torch.randint(10, steps + 1, (batch,))
-            lengths[0] = steps
+            lengths, again = spread(batch, steps), torch.Generator().manual_seed(0)
             swapped = x.transpose(0, 1).contiguous()
             peers: dict[str, Callable[[], object]] = {
                 "plain": make(Recurrent(cell), x),
                 "lengths": make(Call(Recurrent(cell), lengths=lengths), x),
-                "reset": make(Call(Recurrent(cell), reset=torch.rand(steps, batch) < 0.01), x),
+                "reset": make(Call(Recurrent(cell), reset=torch.rand(steps, batch, generator=again) < 0.01), x),
                 "reverse": make(Backwards(cell), x),
                 "batch_first": make(Recurrent(cell, batch_first=True), swapped),
                 "packed": make(Packed(theirs, lengths), x),

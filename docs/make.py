@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from everloop import cells
+from everloop.cell import Cell, H, I, param, size, state
 from everloop.cli.show import example, show
 from everloop.compiler.equations import text
-from everloop.compiler.hoist import split
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import after_text, hoisted, loop_text, saved_text
 from everloop.compiler.simplify import simplify
+from everloop.compiler.sink import divide
 from everloop.compiler.symbol import Symbol
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
@@ -22,6 +24,7 @@ from everloop.compiler.training import plan_training
 HERE = Path(__file__).parent
 START, END = "<!-- operations: made by docs/make.py -->", "<!-- end of operations -->"
 CELL = "reset-before-gru"
+K = size("outputs")
 
 PAGE = """\
 # The compiler, followed through one cell
@@ -35,9 +38,10 @@ A step is ordinary PyTorch. The passes turn it into one native function for a wh
 | pass | file | makes of it |
 |---|---|---|
 | trace | `trace.py`, `symbol.py`, `functions.py`, `features.py` | a graph: what one step computes |
+| sink | `sink.py` | the step, and what can run after the loop |
 | simplify | `simplify.py`, `rules.py` | a graph that does less, with what needs no state gathered |
 | hoist | `hoist.py`, `prelude.py` | what runs before the loop, and the loop |
-| gradient | `gradient.py` | the gradient of one step, a graph again |
+| gradient | `gradient.py`, `sums.py` | the gradient of one step, a graph again |
 | saving | `saving.py` | which values the forward loop keeps: a minimum cut |
 | schedule | `placing.py`, `schedule.py` | stages: products, and maps between them |
 | plan | `plan.py`, `training.py` | both loops, and the products that are left for afterwards |
@@ -74,7 +78,8 @@ After:
 
 ## Hoist
 
-What depends on no state leaves the loop and runs once for all steps, as one large product by PyTorch:
+What depends on no state leaves the loop and runs once for all steps, as one large product. Element-wise mathematics
+and normalisations of that product stay in the loop, where its rows are at hand:
 
 ```
 {hoisted}
@@ -121,6 +126,31 @@ After it, once for all steps:
 {after}
 ```
 
+## Sink
+
+A state that no step reads back, such as the output of a network with an output layer, needs no loop. Where that takes
+a product out of the loop, it runs after it, once for all steps, and PyTorch's own gradient comes before the gradient
+loop. Of a state that is not the output only the last row is computed. An Elman network with
+`y = softmax(h @ V.T + c)`, first before the loop:
+
+```
+{before_readout}
+```
+
+in it:
+
+```
+{in_readout}
+```
+
+and after it:
+
+```
+{after_readout}
+```
+
+It comes right after the trace, so that no other pass joins the product to one that must stay.
+
 ## The machine's text
 
 The loop becomes LLVM text, and llvmlite turns that into a function of this processor. The first lines of the last map,
@@ -132,14 +162,29 @@ for AVX2:
 """
 
 
+class Readout(Cell):
+    """Elman's network with an output layer."""
+
+    y, h = state(K), state(H)
+    W, R, b = param(H, I), param(H, H), param(H)
+    V, c = param(K, H), param(K)
+
+    def step(self, x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(x @ self.W.T + h @ self.R.T + self.b)
+        y = torch.softmax(h @ self.V.T + self.c, -1)
+        return y, h
+
+
 def page() -> str:
     """Return docs/compiler.md."""
     cell = example(cells.named(CELL))
-    parts = split(simplify(trace(cell, dict(cell.named_parameters()), names=True)))
+    parts = divide(trace(cell, dict(cell.named_parameters()), names=True))
     training = plan_training(parts, frozenset(parts.cuts))
     unit = example(cells.MinimalGatedUnit)
     graph = trace(unit, dict(unit.named_parameters()), names=True)
     machine = llvm.ir(plan_forward(parts).loop, torch.float32, "avx2")
+    readout = example(Readout)
+    three = divide(trace(readout, dict(readout.named_parameters()), names=True))
     last = machine[machine.index("define internal void @map_3(") :].splitlines()[:24]
     return PAGE.format(
         equations=show(CELL),
@@ -152,6 +197,9 @@ def page() -> str:
         saved=saved_text(training),
         backward=loop_text(training.gradient),
         after=after_text(training),
+        before_readout=hoisted(three),
+        in_readout=text(three.loop),
+        after_readout=text(three.after),
         llvm="\n".join(last),
     )
 

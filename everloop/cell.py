@@ -335,7 +335,7 @@ def _checked_option(cls: type[Cell], name: str, value: Any) -> Any:
     if choices and value not in choices:
         raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected {' or '.join(map(repr, choices))}")
     accepted = (int, float) if hint is float else hint
-    if isinstance(hint, type) and not isinstance(value, accepted):
+    if isinstance(hint, type) and hint is not Any and not isinstance(value, accepted):
         raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected {hint.__name__}")
     return value
 

@@ -71,7 +71,54 @@ class Concatenated(Cell):
         return c.tanh() * o.sigmoid(), c
 
 
-ODD = {"highway": Highway, "counter": Counter, "softmax": Softmax, "concatenated": Concatenated}
+class Readout(Cell):
+    """Elman's network with its output layer, which no step reads back."""
+
+    y, h = state(K), state(H)
+    W, R, b = param(H, I), param(H, H), bias(H)
+    V, c = param(K, H), bias(K)
+
+    def step(self, x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = tanh(x @ self.W.T + h @ self.R.T + self.b)
+        return torch.softmax(h @ self.V.T + self.c, -1), h
+
+
+class Jordan(Cell):
+    """Jordan's network: each step reads the output of the one before, which so stays in the loop."""
+
+    y, h = state(K), state(H)
+    W, R, b = param(H, I), param(H, K), bias(H)
+    V = param(K, H)
+
+    def step(self, x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = tanh(x @ self.W.T + y @ self.R.T + self.b)
+        return torch.log_softmax(h @ self.V.T, -1), h
+
+
+class Tapped(Cell):
+    """Outputs of what is no state: a gated memory, and one that also reads the old state and counts at the end only."""
+
+    y, c, z = state(K), state(H), state(H)
+    W, R, U = param(2 * H, I), param(2 * H, H), param(K, I)
+    V, Z = param(K, H), param(H, H)
+
+    def step(self, x: Tensor, y: Tensor, c: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f, o = (x @ self.W.T + c @ self.R.T).sigmoid().chunk(2, -1)
+        old, c = c, f * c + (1 - f) * o
+        y = (o * tanh(c)) @ self.V.T + x @ self.U.T
+        z = tanh(c + old) @ self.Z.T * o
+        return torch.log(0.1 + y.square()), c, z
+
+
+ODD = {
+    "highway": Highway,
+    "counter": Counter,
+    "softmax": Softmax,
+    "concatenated": Concatenated,
+    "readout": Readout,
+    "jordan": Jordan,
+    "tapped": Tapped,
+}
 WRAPPED = ("zoneout", "weight-drop", "variational")
 NAMES = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
 
@@ -89,8 +136,8 @@ def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
         cell = cells.Elman(input_size, hidden_size, nonlinearity="relu", **kwargs)
     elif name == "projected-lstm":
         cell = cells.ProjectedLSTM(input_size, hidden_size, proj_size=max(1, hidden_size - 1), **kwargs)
-    elif name == "counter":
-        cell = Counter(input_size, hidden_size, keys=2, **kwargs)
+    elif name in ("counter", "readout", "jordan", "tapped"):
+        cell = ODD[name](input_size, hidden_size, keys=2, **kwargs)
     else:
         cls = ODD.get(name)
         cell = (cls or cells.named(name))(input_size, hidden_size, **kwargs)

@@ -1,6 +1,7 @@
 """How a step is run: the passes, in their order, from a cell to the loops a target makes kernels of.
 
 trace          a step, called once on symbols          -> Graph
+sink           the step, and what runs after it       -> Sunk
 simplify       the same with less to do                -> Graph
 split          before the loop, and the loop           -> Split
 differentiate  the gradient of one step                -> Gradient
@@ -16,10 +17,11 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.program import Program
 from everloop.compiler.saving import choose
 from everloop.compiler.simplify import simplify
+from everloop.compiler.sink import sink
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 
-PASSES = (trace, simplify, split, differentiate, choose, plan_forward, plan_training)
+PASSES = (trace, sink, simplify, split, differentiate, choose, plan_forward, plan_training)
 
 __all__ = [
     "PASSES",
@@ -29,6 +31,7 @@ __all__ = [
     "plan_forward",
     "plan_training",
     "simplify",
+    "sink",
     "split",
     "trace",
 ]

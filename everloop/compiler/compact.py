@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,31 +21,38 @@ class Compact:
     They are in order of steps, and a step holds its living sequences by falling length: the row of step s and the
     sequence of rank r is starts[s] + r. Reversed, step s of a sequence is time length - 1 - s.
 
-    order: the sequence of each rank; ends: its length; starts: the first row of each step; table: all three.
-    sequence: of each row; place: of each row in [T, B, n] or, batch-major, in [B, T, n], flattened.
+    order: the sequence of each rank; starts: the first row of each step; table: order, lengths by rank, starts.
+    place: of each row in [T, B, n] or, batch-major, in [B, T, n], flattened; living: sequences with a step at all.
     """
 
     def __init__(self, lengths: Tensor, steps: int, *, batch_major: bool, reverse: bool) -> None:
-        self.shape = (steps, len(lengths))
+        # NumPy does this in two thirds of PyTorch's time, which a short call feels.
+        self.shape = steps, batch = steps, len(lengths)
         self.batch_major = batch_major
-        ends, order = torch.sort(lengths, descending=True)
-        alive = torch.arange(steps, device=lengths.device)[:, None] < ends
-        step, rank = alive.nonzero(as_tuple=True)
+        numbers = lengths.numpy()
+        order = np.argsort(-numbers, kind="stable")
+        ends, step = numbers[order], np.arange(steps)[:, None]
+        self._alive = alive = step < ends
         counts = alive.sum(1)
-        starts = counts.cumsum(0) - counts
-        self.table = torch.cat((order, ends, starts))
-        self.order, self.ends, self.starts = order, ends, starts
-        self.sequence = order.index_select(0, rank)
-        time = ends.index_select(0, rank) - 1 - step if reverse else step
-        self.place = self.sequence * steps + time if batch_major else time * len(lengths) + self.sequence
+        self.starts = counts.cumsum() - counts
+        self.table = torch.from_numpy(np.concatenate((order, ends, self.starts)))
+        self.order = self.table[:batch]
+        time = ends - 1 - step if reverse else step
+        self.place = torch.from_numpy((order * steps + time if batch_major else time * batch + order)[alive])
+        self.living = int(counts[0]) if steps else 0
 
     def __len__(self) -> int:
         return len(self.place)
 
+    @cached_property
+    def sequence(self) -> Tensor:
+        """The sequence of each row."""
+        return torch.from_numpy(np.broadcast_to(self.order.numpy(), self.shape)[self._alive])
+
     def before(self) -> Tensor:
         """Return for each row that of the step before; nothing of use for the rows of the first step."""
-        counts = self.starts.diff(append=self.starts.new_tensor([len(self)]))
-        return torch.arange(len(self)) - counts.roll(1).repeat_interleave(counts)
+        earlier = np.concatenate((self.starts[:1], self.starts[:-1]))
+        return torch.from_numpy((earlier[:, None] + np.arange(self.shape[1]))[self._alive])
 
     def gather(self, padded: Tensor) -> Tensor:
         """Return the useful rows of padded [T, B, n], as [N, n]."""
@@ -63,7 +72,7 @@ class Compact:
     def pad(self, rows: Tensor) -> Tensor:
         """Return rows [N, n] as [T, B, n], with zeros where a sequence has ended."""
         steps, batch = self.shape
-        flat = rows.new_zeros(steps * batch, rows.shape[-1]).index_add(0, self.place, rows)
+        flat = rows.new_zeros(steps * batch, rows.shape[-1]).index_copy_(0, self.place, rows)
         return flat.view(batch, steps, -1).transpose(0, 1) if self.batch_major else flat.view(steps, batch, -1)
 
     def spread(self, rows: Tensor) -> Tensor:

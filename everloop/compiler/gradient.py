@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from everloop.compiler.ir import Builder, Graph, Type, Value, walk
+from everloop.compiler import sums
+from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
-from everloop.compiler.rules import Local
+from everloop.compiler.rules import Simplifying
 
 Parts = Iterator[tuple[Value, Value]]  # (argument, its share of the gradient)
 Rule = Callable[["Simplifying", Value, Value], Parts]
@@ -29,25 +30,6 @@ def before(name: str) -> str:
 def gradient_of(name: str) -> str:
     """Return the name of a gradient."""
     return f"d({name})"
-
-
-class Simplifying(Builder):
-    """A Builder that applies the local rules to everything it makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.local = Local(self)
-        self.depth = 0
-
-    def made(self, op: str, *args: Value | float) -> Value:
-        """Return `op` of `args`, simplified."""
-        values = tuple(map(self.lift, args))
-        return self.local(self.make(op, *values), values)
-
-    def part(self, value: Value, start: int, stop: int) -> Value:
-        """Return features start to stop, simplified."""
-        whole = self.slice(value, start, stop)
-        return self.local(whole, whole.args) if whole.op == "slice" else whole
 
 
 @dataclass
@@ -81,7 +63,7 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
     matters = Depends(lambda v: v in leaves)
     forward = Graph({name: moved[v] for name, v in loop.outputs.items()}, {moved[v]: n for v, n in loop.names.items()})
     result = Gradient(forward, Graph({}))
-    reverse = _Reverse(b, matters)
+    reverse = _Reverse(b, matters, forward)
     for name, value in loop.outputs.items():
         carried = b.make("input", data=("state", gradient_of(name)), type=value.type)
         result.cotangents.append(carried)
@@ -110,9 +92,11 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
 class _Reverse:
     """The gradient of each value, gathered from its readers feature range by feature range."""
 
-    def __init__(self, builder: Simplifying, matters: Depends) -> None:
+    def __init__(self, builder: Simplifying, matters: Depends, forward: Graph) -> None:
         self.b = builder
         self.matters = matters
+        self.known = set(forward.values)
+        self.levels: dict[Value, int] = {}
         self.shares: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
         self.pairs: dict[Value, list[tuple[Value, Value]]] = defaultdict(list)
 
@@ -125,6 +109,8 @@ class _Reverse:
         b, shares = self.b, self.shares[value]
         if not shares:
             return b.constant(0.0, Type((value.width,), rows=True))
+        if value.width == 1 and len(shares) > 1:
+            shares = [(0, 1, number) for number in sums.together(b, [g for _, _, g in shares], self.level)]
         edges = sorted({0, value.width, *(e for start, stop, _ in shares for e in (start, stop))})
         segments = []
         for low, high in pairwise(edges):
@@ -140,6 +126,15 @@ class _Reverse:
             return segments[0]
         joined = b.make("cat", *segments)
         return b.local(joined, joined.args)
+
+    def level(self, value: Value) -> int:
+        """Return how many sums over features and products of gradients come before a value, one after the other."""
+        for each in walk([value]):
+            if each not in self.levels:
+                below = max((self.levels[a] for a in each.args), default=0)
+                late = each.kind in ("reduce", "product") and each not in self.known
+                self.levels[each] = 0 if each in self.known else below + late
+        return self.levels[value]
 
     def visit(self, value: Value) -> None:
         """Hand the gradient of `value` on to its arguments."""
@@ -160,7 +155,7 @@ class _Reverse:
         else:
             for arg, share in RULES[value.op](self.b, value, g):
                 if self.matters(arg):
-                    self.add(arg, self.b.made("sum", share) if share.width > arg.width else share)
+                    self.add(arg, sums.total(self.b, share) if share.width > arg.width else share)
 
     def _slice(self, value: Value) -> None:
         """A slice of a slice ends at the value that is no slice."""

@@ -1,4 +1,8 @@
-"""Third pass: cut the step where the loop begins. What depends on no state runs before it, for all steps at once."""
+"""Third pass: cut the step where the loop begins. What depends on no state runs before it, for all steps at once.
+
+All but element-wise mathematics and sums over features that only the loop reads: before the loop each operation would
+pass over the rows of all steps, in the loop they are at hand. Products, and biases added to them, are never left there.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from everloop.compiler.ir import Builder, Graph, Type, Value
-from everloop.compiler.rewrite import Depends, same
+from everloop.compiler.rewrite import Depends, same, users
+from everloop.compiler.simplify import LOCAL, simplify
 
 
 @dataclass(frozen=True)
 class Split:
-    """A step in two parts.
+    """A step in parts.
 
     prelude: what runs before the loop; its outputs are the cuts by name.
     loop:    what runs in the loop; its inputs are ("state", name) and (kind, cut) where kind is the kind of the
-             Loop's buffer: sequence, row, vector or matrix. Its outputs are the new states.
+             Loop's buffer: sequence, row, vector or matrix. Its outputs are the new states, and rows for what
+             runs after the loop.
+    after:   what runs after the loop; its outputs are the states that no step reads back, by name.
+    exposed: the outputs of the loop whose whole sequence is a result or read after the loop.
     """
 
     prelude: Graph
     loop: Graph
+    after: Graph
+    exposed: tuple[str, ...]
 
     @property
     def cuts(self) -> dict[str, Value]:
@@ -48,15 +58,27 @@ def moment(value: Value, known: dict[Value, str]) -> str:
     return found
 
 
-def split(graph: Graph, stays: Callable[[Value], bool] = lambda v: v.op == "input" and v.group == "state") -> Split:
-    """Return `graph`, a simplified step, cut at the border of the loop: what depends on a value that `stays`."""
+def split(
+    graph: Graph,
+    stays: Callable[[Value], bool] = lambda v: v.op == "input" and v.group == "state",
+    *,
+    after: Graph | None = None,
+    exposed: tuple[str, ...] = (),
+) -> Split:
+    """Return `graph`, a simplified step, cut at the border of the loop: what depends on a value that `stays`.
+
+    after, exposed: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
+    """
     in_loop = Depends(stays)
     builder = Builder()
     cuts: dict[Value, str] = {}
     moments: dict[Value, str] = {}
     moved: dict[Value, Value] = {}
+    inner = _inner(graph, in_loop, moments)
 
     def cut(value: Value) -> Value:
+        if value in inner:
+            return moved[value]
         if value.op == "constant":
             return builder.constant(value.number, value.type)
         if value.op == "slice" and value.type.kind != "matrix":
@@ -72,7 +94,7 @@ def split(graph: Graph, stays: Callable[[Value], bool] = lambda v: v.op == "inpu
         return builder.make("input", data=(kind, cuts[value]), type=Type(shape, rows=kind in ("sequence", "row")))
 
     for value in graph.values:
-        if in_loop(value):
+        if in_loop(value) or value in inner:
             builder.line = value.where
             args = tuple(moved[a] if in_loop(a) else cut(a) for a in value.args)
             moved[value] = same(builder, value, args)
@@ -80,5 +102,38 @@ def split(graph: Graph, stays: Callable[[Value], bool] = lambda v: v.op == "inpu
     names = {moved[v]: n for v, n in graph.names.items() if v in moved}
     loop = Graph(outputs, names)
     loop.verify()
+    if inner:
+        loop = simplify(loop, is_source=lambda v: v.op == "input", passes=LOCAL)
+        read = {v.name for v in loop.inputs}
+        cuts = {v: name for v, name in cuts.items() if name in read}
     prelude = Graph({name: v for v, name in cuts.items()}, {v: n for v, n in graph.names.items() if v not in moved})
-    return Split(prelude, loop)
+    return Split(prelude, loop, after or Graph({}), exposed or tuple(graph.outputs)[:1])
+
+
+def _inner(graph: Graph, in_loop: Depends, moments: dict[Value, str]) -> set[Value]:
+    """Return what could run before the loop for every step, and is computed inside."""
+    readers, roots = users(graph.outputs.values()), set(graph.outputs.values())
+    found: set[Value] = set()
+
+    def is_light(value: Value) -> bool:
+        if in_loop(value) or value in roots or _is_product(value) or not value.type.rows:
+            return False
+        fits = value.kind in ("map", "reduce") or value.op in ("slice", "cat")
+        return fits and moment(value, moments) == "sequence"
+
+    def is_read_inside(value: Value) -> bool:
+        return all(r in found or (in_loop(r) and r.kind != "product") for r in readers[value])
+
+    for value in reversed(graph.values):
+        if is_light(value) and is_read_inside(value):
+            found.add(value)
+    return found
+
+
+def _is_product(value: Value) -> bool:
+    """Whether a value is a product, or parts of one, or one with a bias."""
+    if value.kind == "product" or value.op == "input":
+        return True
+    if value.op == "slice":
+        return _is_product(value.args[0])
+    return value.op == "add" and value.args[0].kind == "product" and value.args[1].type.kind == "vector"

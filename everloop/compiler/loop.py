@@ -45,7 +45,8 @@ class Instruction:
 
     load        value = buffer[row, offset + j]; a buffer of width 1 is read for every j
     constant    value = number
-    store       buffer[row, offset + j] = args[0]
+    store       buffer[row, offset + j] = args[0]; a buffer of width 1, "scratch" or "emit", takes what is the same for
+                every j, and no line of the Map loads it
     accumulate  buffer[offset + j] += args[0], a "total" of either form
     sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j
     any other   an element-wise operation of the table in `ir`

@@ -124,7 +124,21 @@ class Placing:
             shared = [v for v in self.values if len(demands[v]) > 1 and v.kind == "map" and self._is_dear(v)]
             if not shared:
                 return
-            self.place(shared[-1])
+            self.place(self._common(shared))
+
+    def _common(self, shared: list[Value]) -> Value:
+        """Return the last shared value, or what several are a single light operation away from."""
+        last = shared[-1]
+        for arg in last.args:
+            near = [v for v in shared if arg in v.args and self._is_near(v, arg)]
+            if arg in shared and len(near) > 1 and last in near:
+                return arg
+        return last
+
+    def _is_near(self, value: Value, arg: Value) -> bool:
+        """Whether a value is one light operation on `arg` and on what is in a buffer."""
+        others = (a for a in value.args if a is not arg)
+        return value.op not in AGAIN and all(self.located(a) or a.op == "constant" for a in others)
 
     def demand(self, value: Value, slot: Slot, demands: dict[Value, set[Slot]]) -> None:
         """Note in `demands` what the map at `slot` computes or loads for `value`."""

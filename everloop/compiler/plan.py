@@ -42,6 +42,12 @@ class Forward:
     loop: Loop
     emits: dict[str, int]
     in_place: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Scheduled(Forward):
+    """A forward loop with the schedule it was written from."""
+
     schedule: Schedule
 
 
@@ -57,23 +63,23 @@ class Training:
 
     forward: Forward
     gradient: Loop
-    saving: Saving
-    derivative: Gradient
     reads: dict[str, str]
     pairs: dict[str, list[tuple[Factor, Factor]]]
     totals: dict[str, Buffer]
     emits: dict[str, int]
-    schedule: Schedule
 
 
-def exposed(split: Split) -> list[str]:
-    """Return the states whose whole sequence is a result: the first."""
-    return [next(iter(split.loop.outputs))]
+@dataclass(frozen=True)
+class Derived(Training):
+    """A training with what it was made from."""
+
+    saving: Saving
+    derivative: Gradient
 
 
-def plan_forward(split: Split) -> Forward:
+def plan_forward(split: Split) -> Scheduled:
     """Return the loop that only computes."""
-    return forward_of(split.loop, exposed(split), {})
+    return forward_of(split.loop, split.exposed, {})
 
 
 def buffer_of(leaf: Value) -> Buffer:
@@ -98,7 +104,7 @@ def lowered(graph: Graph) -> Graph:
     return graph
 
 
-def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> Forward:
+def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> Scheduled:
     """Return the forward loop that also writes whole sequences and what is saved.
 
     sequences: the states written at every step.
@@ -122,4 +128,4 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     schedule = Schedule(stores, leaves_of(graph))
     states = tuple(Buffer(name, "state", v.width) for name, v in loop.outputs.items())
     in_place = {b: b[:-1] for b in emits if b.endswith("'")}
-    return Forward(Loop(schedule.stages, states), emits, in_place, schedule)
+    return Scheduled(Loop(schedule.stages, states), emits, in_place, schedule)

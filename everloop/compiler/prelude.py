@@ -1,9 +1,10 @@
-"""Runs what stands before the loop, as ordinary PyTorch with its gradients, for all steps and sequences at once."""
+"""Runs what stands before or after the loop, as ordinary PyTorch with its gradients, for all steps and sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,9 +51,16 @@ class Prelude:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
             self.when.append(moment(leaf, self.moments))
-        for value in graph.values:
-            if not self._is_inside(value):
-                self._add(value)
+        forms = {value: self._form(value) for value in graph.values if value.op != "input"}
+        needed, stack = set[Value](), list(self.roots)
+        while stack:
+            value = stack.pop()
+            if value not in needed:
+                needed.add(value)
+                stack += forms[value][1] if value in forms else ()
+        for value, (function, args) in forms.items():
+            if value in needed:
+                self._add(value, function, args)
         self.outputs = [(name, self.at[v], moment(v, self.moments), v.type) for name, v in graph.outputs.items()]
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if v.op in FORGETTING and not self.readers[v]}
@@ -63,23 +71,25 @@ class Prelude:
         return (
             value.op == "linear" and value not in self.roots and len(readers) == 1
             and readers[0].op == "add" and readers[0].args[0] is value and readers[0].args[1].type.kind == "vector"
+            and readers[0].args[1].width == value.width
         )  # fmt: skip
 
-    def _add(self, value: Value) -> None:
-        if value in self.at:
-            return
-        function, args = value.operation.meaning, value.args
+    def _form(self, value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]]:
+        """Return the function that makes a value, and of what."""
         if value.op == "constant":
             tensor = torch.full(value.type.shape, value.number, dtype=self.dtype)
-            function = lambda: tensor  # noqa: E731 - one of many meanings
-        elif value.op == "call":
-            function = value.data[0]
-        elif value.op in ("slice", "block"):
-            function = _ranged(value)
-        elif value.op == "cat":
-            function = _cat
-        elif value.op == "add" and self._is_inside(value.args[0]):
-            function, args = gemm.linear, (*value.args[0].args, value.args[1])
+            return lambda: tensor, ()
+        if value.op == "call":
+            return value.data[0], value.args
+        if value.op in ("slice", "block"):
+            return _ranged(value), value.args
+        if value.op == "cat":
+            return _cat, value.args
+        if value.op == "add" and self._is_inside(value.args[0]):
+            return gemm.linear, (*value.args[0].args, value.args[1])
+        return _softmax(value) or (value.operation.meaning, value.args)
+
+    def _add(self, value: Value, function: Callable[..., Any], args: tuple[Value, ...]) -> None:
         self.when.append(moment(value, self.moments))
         self.lines.append(Line(function, tuple(self.at[a] for a in args), self.when[-1] == "sequence"))
         self.at[value] = len(self.sources) + len(self.lines) - 1
@@ -126,8 +136,8 @@ class Prelude:
 
 
 def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | None) -> Tensor:
-    """Return [T, B, n] or [B, n] in a form in which they meet each other and [n]."""
-    if when == "fixed" or (compact is None and not batch_major):
+    """Return [T, B, n] or [B, n] in a form in which they meet each other and [n]; compact rows [N, n] have it."""
+    if when == "fixed" or (compact is None and not batch_major) or (when == "sequence" and tensor.dim() == 2):
         return tensor
     if compact is not None:
         return compact.gather(tensor) if when == "sequence" else compact.spread(tensor)
@@ -139,6 +149,23 @@ def _ranged(value: Value) -> Callable[[Tensor], Tensor]:
     if value.op == "block":
         return lambda a: a[start:stop]
     return lambda a: a[..., start:stop]
+
+
+def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | None:
+    """Return PyTorch's own softmax or its logarithm for a value that is one: fewer passes over the rows."""
+    form = value.op, *(a.op for a in value.args)
+    if form == ("div", "exp", "sum"):
+        shares, shifted, function = value.args[0], value.args[0].args[0], torch.softmax
+        fits = value.args[1].args == (shares,)
+    elif form == ("sub", "sub", "log"):
+        shifted, sums, function = value.args[0], value.args[1].args[0], torch.log_softmax
+        fits = sums.op == "sum" and sums.args[0].op == "exp" and sums.args[0].args == (shifted,)
+    else:
+        return None
+    if not fits or shifted.op != "sub" or shifted.args[1].op != "stop":
+        return None
+    row, top = shifted.args[0], shifted.args[1].args[0]
+    return (partial(function, dim=-1), (row,)) if top.op == "max" and top.args == (row,) else None
 
 
 def _cat(*parts: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from everloop.cell import Cell
-from everloop.compiler.hoist import Split, split
+from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Loop
 from everloop.compiler.plan import Forward, Training, plan_forward
 from everloop.compiler.prelude import Prelude
-from everloop.compiler.simplify import simplify
+from everloop.compiler.sink import divide
+from everloop.compiler.stored import Shelf
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.compiler.values import Values
@@ -43,17 +44,29 @@ class Trained:
 
 
 class Program:
-    """The passes applied to one cell, for one dtype. `target` makes kernels of loops."""
+    """The passes applied to one cell, for one dtype. `target` makes kernels of loops.
+
+    results: the states of the cell, the first of which is the output; states: the outputs of the loop.
+    begins: for each of these, its place among the results, None for rows that are no state, and its width.
+    """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: Compile) -> None:
         self.graph = graph
         self.dtype = dtype
-        self.simple = simplify(graph)
-        self.split: Split = split(self.simple)
+        self._shelf = Shelf(graph)
+        self.split: Split = self._shelf.split(lambda: divide(graph))
         self.prelude = Prelude(self.split.prelude, dtype)
         self.cuts = tuple(self.split.cuts)
-        self.states = tuple(graph.outputs)
-        self.output_size = graph.outputs[self.states[0]].width
+        self.states = tuple(self.split.loop.outputs)
+        self.results = tuple(graph.outputs)
+        outputs = self.split.loop.outputs.items()
+        self.begins = [(self.results.index(n) if n in self.results else None, v.width) for n, v in outputs]
+        # What runs after the loop: of the output for every step, of other states for the last.
+        late = self.split.after.outputs
+        of_output = {name: v for name, v in late.items() if name == self.results[0]}
+        of_states = {name: v for name, v in late.items() if name != self.results[0]}
+        self.after_output = Prelude(Graph(of_output), dtype) if of_output else None
+        self.after_states = Prelude(Graph(of_states), dtype) if of_states else None
         self._compile = target
         self._inference: Inference | None = None
         self._trained: dict[frozenset[str], Trained] = {}
@@ -68,7 +81,7 @@ class Program:
         """Return what runs without gradients."""
         if self._inference is None:
             with self._lock:
-                plan = plan_forward(self.split)
+                plan = self._shelf.forward(lambda: plan_forward(self.split))
                 self._inference = Inference(plan, self._compile(plan.loop, self.dtype))
         return self._inference
 
@@ -77,7 +90,7 @@ class Program:
         found = self._trained.get(wanted)
         if found is None:
             with self._lock:
-                plan = plan_training(self.split, wanted)
+                plan = self._shelf.training(wanted, lambda: plan_training(self.split, wanted))
                 forward, gradient = (self._compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = Trained(plan, forward, gradient, kept)

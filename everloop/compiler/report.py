@@ -9,7 +9,7 @@ from everloop.compiler.gradient import gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Instruction, Loop, Map
-from everloop.compiler.plan import Factor, Training, plan_forward
+from everloop.compiler.plan import Derived, Factor, Training, plan_forward
 from everloop.compiler.training import plan_training
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "equal": "=="}
@@ -18,9 +18,11 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equa
 def plan_text(split: Split) -> str:
     """Return the whole plan of a step, for inference and for training with every gradient."""
     training = plan_training(split, frozenset(split.cuts))
+    after = [("after the loop, once for all steps", text(split.after))] if split.after.outputs else []
     sections = [
         ("before the loop, once for all steps", hoisted(split)),
         ("the loop", loop_text(plan_forward(split).loop)),
+        *after,
         ("the loop in training, which saves", loop_text(training.forward.loop)),
         ("saved for the gradient", saved_text(training)),
         ("the gradient loop, from the last step to the first", loop_text(training.gradient)),
@@ -82,7 +84,7 @@ def _place(i: Instruction, stage: Map) -> str:
     return i.buffer.name if whole else f"{i.buffer.name}[{i.offset}:{i.offset + stage.width}]"
 
 
-def saved_text(training: Training) -> str:
+def saved_text(training: Derived) -> str:
     """Return what the forward loop keeps, where, and what the gradient loop computes again."""
     forward = training.derivative.forward
     writer = Writer(Graph({f"saved {k}": v for k, v in enumerate(training.saving.saved)}, forward.names))

@@ -21,6 +21,7 @@ class Local:
             folded = self.fold(value, args)
             if folded is not None:
                 return folded
+            args = self.narrowed(value, args)
         rule = getattr(self, f"rule_{value.op}", None)
         found = rule(value, args) if rule else None
         return same(self.b, value, args) if found is None else found
@@ -30,6 +31,15 @@ class Local:
             return None
         numbers = [torch.tensor(a.number, dtype=torch.float64) for a in args]
         return self.b.constant(float(value.operation.meaning(*numbers)), broadcast(a.type for a in args))
+
+    def narrowed(self, value: Value, args: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Return the arguments, numbers that zeros spread over all features as they were, where another is as wide."""
+        for k, arg in enumerate(args):
+            number = spread(arg)
+            others = [a.type for n, a in enumerate(args) if n != k]
+            if number is not None and broadcast([number.type, *others]) == value.type:
+                args = (*args[:k], number, *args[k + 1 :])
+        return args
 
     def keeps(self, kept: Value, other: Value) -> bool:
         """Return whether an operation of the two has the type of `kept`."""
@@ -42,9 +52,16 @@ class Local:
         if args[1].op == "neg":
             return self.b.sub(args[0], args[1].args[0])
         left, right = args
+        if left is right:
+            return self.doubled(left)
+        if left.op == "add" and left.args[1] is right and left.args[0].type == value.type:
+            return self.b.add(left.args[0], self.doubled(right))
         if left.op == "add" and is_fixed(left.args[1]) and is_fixed(right) and left.args[0].type == value.type:
             return self.b.add(left.args[0], self.b.add(left.args[1], right))
         return None
+
+    def doubled(self, value: Value) -> Value:
+        return self(self.b.mul(value, 2.0), (value, self.b.constant(2.0)))
 
     def rule_sub(self, value: Value, args: tuple[Value, ...]) -> Value | None:
         left, right = args
@@ -66,6 +83,10 @@ class Local:
                 for inner, number in (kept.args, kept.args[::-1]):
                     if number.op == "constant" and self.keeps(inner, number):
                         return self.b.mul(inner, self.b.constant(other.number * number.number, other.type))
+                for inner, number in (kept.args, kept.args[::-1]):
+                    if number.width == 1 < inner.width and self.keeps(kept, other) and other.type.shape in ((), (1,)):
+                        scaled = self.b.mul(number, other)
+                        return self.b.mul(inner, self(scaled, scaled.args))
         return None
 
     def rule_div(self, value: Value, args: tuple[Value, ...]) -> Value | None:
@@ -157,9 +178,35 @@ class Local:
         return self.b.make("stack", *parts)
 
 
+class Simplifying(Builder):
+    """A Builder that applies the local rules to everything it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.local = Local(self)
+
+    def made(self, op: str, *args: Value | float) -> Value:
+        """Return `op` of `args`, simplified."""
+        values = tuple(map(self.lift, args))
+        return self.local(self.make(op, *values), values)
+
+    def part(self, value: Value, start: int, stop: int) -> Value:
+        """Return features start to stop, simplified."""
+        whole = self.slice(value, start, stop)
+        return self.local(whole, whole.args) if whole.op == "slice" else whole
+
+
 def is_number(value: Value, number: float) -> bool:
     """Return whether `value` is this constant."""
     return value.op == "constant" and value.number == number
+
+
+def spread(value: Value) -> Value | None:
+    """Return the value of one feature that adding zeros has spread over more."""
+    for number, zeros in (value.args, value.args[::-1]) if value.op == "add" else ():
+        if is_number(zeros, 0.0) and number.width == 1 < value.width and number.type.rows == value.type.rows:
+            return number
+    return None
 
 
 def is_fixed(value: Value) -> bool:

@@ -97,6 +97,29 @@ class Schedule:
         placing.places[value] = (store.buffer, 0)
         return True
 
+    def _joined(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
+        """Return the maps, what is stored of one feature joined to a wider map of the same moment."""
+        found = {slot: (list(stores), sums) for slot, (stores, sums) in self.maps.items() if stores or sums}
+        for moment, width in list(found):
+            wider = min((w for m, w in found if m == moment and w > 1), default=0)
+            if width == 1 and wider:
+                stores, _ = found[moment, 1]
+                moved = [s for s in stores if self._is_narrow(s, (moment, 1))]
+                found[moment, wider][0].extend(moved)
+                stores[:] = [s for s in stores if s not in moved]
+        return found
+
+    def _is_narrow(self, store: Store, slot: Slot) -> bool:
+        """Whether a store of one feature reads only buffers of one feature, and no map minds when it happens."""
+        if store.buffer.width > 1 or store.buffer.kind not in ("scratch", "emit"):
+            return False
+        placing, loaded = self.placing, [store.source]
+        if not store.source:
+            demands: dict[Value, set[Slot]] = defaultdict(set)
+            placing.demand(store.value, slot, demands)
+            loaded = [placing.located(v) for v in demands if placing.is_loaded(v, slot)]
+        return all(place is not None and place[0].width == 1 and place[0].kind != "state" for place in loaded)
+
     def _product(self, value: Value) -> Product:
         row, matrix = (self.placing.places[a][0] for a in value.args)
         return Product(self.placing.places[value][0], row, matrix, value.op == "matmul")
@@ -105,7 +128,7 @@ class Schedule:
         placing = self.placing
         found: list[tuple[int, int, Product | Map]] = []
         found += [(placing.made(p), 0, self._product(p)) for p in self.products]
-        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
+        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self._joined().items() if any(ends)]
         return tuple(stage for _, _, stage in sorted(found, key=lambda each: each[:2]))
 
 
@@ -116,15 +139,22 @@ class _Body:
         self.placing, self.slot = placing, slot
         self.lines: list[Instruction] = []
         self.at: dict[Value | Place | float, int] = {}
+        self.joined: set[Value] = set()
 
     def map(self, stores: list[Store], sums: list[Value]) -> Map:
         ends = []
+        self.joined = {s.value for s in stores if s.value.width < self.slot[1]}
         for store in stores:
             line = self._load(store.source) if store.source else self._line(store.value)
             op = "accumulate" if store.buffer.kind == "total" else "store"
             ends.append(Instruction(op, (line,), store.buffer, store.offset))
         ends += [Instruction(v.op, (self._line(v.args[0]),), self.placing.places[v][0]) for v in sums]
         return Map(self.slot[1], (*self.lines, *ends))
+
+    def _is_loaded(self, value: Value) -> bool:
+        """Whether to read a value; what was joined to this map is computed here."""
+        slots = (self.slot, (self.slot[0], 1)) if value in self.joined else (self.slot,)
+        return all(self.placing.is_loaded(value, slot) for slot in slots)
 
     def _add(self, key: Value | Place | float, instruction: Instruction) -> int:
         self.lines.append(instruction)
@@ -142,7 +172,7 @@ class _Body:
         if value.op == "constant":
             number = value.number
             return self.at[number] if number in self.at else self._add(number, Instruction("constant", number=number))
-        if self.placing.is_loaded(value, self.slot):
+        if self._is_loaded(value):
             place = self.placing.located(value)
             assert place
             return self._load(place)

@@ -16,6 +16,7 @@ from everloop.compiler.plan import forward_of
 from everloop.compiler.prelude import Prelude
 from everloop.compiler.rewrite import rebuild, same, users
 from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.stored import Shelf
 from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
 
@@ -39,20 +40,8 @@ class Step:
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: Callable[[Loop, torch.dtype], Any]) -> None:
-        simple = simplify(graph, is_source=_is_carried, passes=LOCAL)  # joined matrices would be made at every step
-        readers = users(simple.outputs.values())
-        light: dict[Value, bool] = {}
-
-        def is_light(value: Value) -> bool:
-            """Whether a value of parameters alone is a vector that only rows and other such vectors read."""
-            if value not in light:
-                is_vector = value.kind == "map" and value.type.kind in ("scalar", "vector")
-                light[value] = is_vector and all(r.type.rows or is_light(r) for r in readers[value])
-            return light[value]
-
-        parts = split(simple, lambda v: _is_carried(v) or is_light(v))
-        self.prelude = Prelude(parts.prelude, dtype)
-        self.loop = forward_of(_with_input(parts.loop), (), {}).loop
+        prelude, self.loop = Shelf(graph).step(lambda: _planned(graph))
+        self.prelude = Prelude(prelude, dtype)
         if not any(b.kind == "sequence" for b in self.loop.buffers):
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
         self.kernel = target(self.loop, dtype)
@@ -74,6 +63,23 @@ class Step:
     def _fixed(self, values: Values) -> Mapping[str, Tensor]:
         found = self.prelude(values, _NOTHING, batch_major=False)
         return {name: t if t.dim() < 2 or 1 in t.stride() else t.contiguous() for name, t in found.items()}
+
+
+def _planned(graph: Graph) -> tuple[Graph, Loop]:
+    """Return what runs before each step, and the step."""
+    simple = simplify(graph, is_source=_is_carried, passes=LOCAL)  # joined matrices would be made at every step
+    readers = users(simple.outputs.values())
+    light: dict[Value, bool] = {}
+
+    def is_light(value: Value) -> bool:
+        """Whether a value of parameters alone is a vector that only rows and other such vectors read."""
+        if value not in light:
+            is_vector = value.kind == "map" and value.type.kind in ("scalar", "vector")
+            light[value] = is_vector and all(r.type.rows or is_light(r) for r in readers[value])
+        return light[value]
+
+    parts = split(simple, lambda v: _is_carried(v) or is_light(v))
+    return parts.prelude, forward_of(_with_input(parts.loop), (), {}).loop
 
 
 def _is_carried(value: Value) -> bool:

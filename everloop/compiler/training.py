@@ -9,18 +9,17 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.placing import Store, parts
-from everloop.compiler.plan import Factor, Rows, Training, buffer_of, exposed, forward_of, leaves_of, lowered
+from everloop.compiler.plan import Derived, Factor, Rows, buffer_of, forward_of, leaves_of, lowered
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.saving import Saving, choose
 from everloop.compiler.schedule import Schedule
 from everloop.compiler.simplify import LOCAL, simplify
 
 
-def plan_training(split: Split, wanted: frozenset[str]) -> Training:
+def plan_training(split: Split, wanted: frozenset[str]) -> Derived:
     """Return the loops that compute with gradients of the states and of the `wanted` cuts."""
-    results = exposed(split)
-    gradient = differentiate(split.loop, results, wanted)
-    saving = choose(gradient, tuple(results), split.owned)
+    gradient = differentiate(split.loop, list(split.exposed), wanted)
+    saving = choose(gradient, split.exposed, split.owned)
     return _Trainer(gradient, saving, split.owned).training()
 
 
@@ -77,7 +76,7 @@ class _Trainer:
                         found.add(store.buffer.name)
         return found
 
-    def training(self) -> Training:
+    def training(self) -> Derived:
         graph, factors = self._gradient_graph()
         outputs, kinds = self.derivative.graph.outputs, {v.name: v.group for v in self.derivative.forward.inputs}
         stores, emits, totals = [], {}, {}
@@ -103,7 +102,7 @@ class _Trainer:
         reads = {b.name: every(b.of) if b.of else b.name for b in read if b.name not in given}
         factored = (r.name for each in pairs.values() for pair in each for factor in pair for r in factor)
         reads |= {name: name for name in factored if name not in emits}
-        return Training(self.forward, loop, self.saving, self.derivative, reads, pairs, totals, emits, schedule)
+        return Derived(self.forward, loop, reads, pairs, totals, emits, self.saving, self.derivative)
 
     def _factor(self, name: str, value: Value, stores: list[Store], emits: dict[str, int]) -> Factor:
         """Return where rows for every step already are; what is nowhere gets an emit of its own."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everloop.layers.arguments import leaves
 from everloop.layers.operator import TARGETS, using
-from everloop.layers.sequences import leaves
 
 SLACK = 64  # units in the last place that one step may lose, relative to the largest number of a tensor
 

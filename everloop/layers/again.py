@@ -12,18 +12,23 @@ from everloop.compiler.ir import Graph, Value
 from everloop.compiler.program import Program
 from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
+from everloop.layers.call import Call
 from everloop.layers.running import Run
 
 
 class _LoopCell(nn.Module):
-    """The loop's part of a step as a cell of its own. Its cuts are attributes cut0, cut1, …"""
+    """The loop's part of a step as a cell of its own. Its output is all that is exposed, side by side.
 
-    def __init__(self, graph: Graph, cuts: Sequence[str]) -> None:
+    The cuts are attributes cut0, cut1, …
+    """
+
+    def __init__(self, graph: Graph, cuts: Sequence[str], exposed: Sequence[str]) -> None:
         super().__init__()
-        self.graph = graph
+        self.graph, self.exposed = graph, exposed
         self.attribute = {name: f"cut{k}" for k, name in enumerate(cuts)}
-        self.state_sizes = {name: value.width for name, value in graph.outputs.items()}
-        self.output_size = next(iter(self.state_sizes.values()))
+        sizes = {name: value.width for name, value in graph.outputs.items()}
+        self.output_size = sum(sizes[name] for name in exposed)
+        self.state_sizes = {"": self.output_size, **sizes}
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.state_sizes, states, strict=True))
@@ -32,21 +37,16 @@ class _LoopCell(nn.Module):
             found: Tensor = given[value.name] if value.group == "state" else getattr(self, self.attribute[value.name])
             return found
 
-        return tuple(evaluate(self.graph, leaf, like=x).values())
+        found = evaluate(self.graph, leaf, like=x)
+        return torch.cat([found[name] for name in self.exposed], -1), *found.values()
 
 
-def differentiable(
-    program: Program,
-    run: Run,
-    values: Values,
-    x: Tensor,
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None],
-    grads: Sequence[Tensor | None],
-) -> list[Tensor | None]:
+def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Return the gradients of the cuts, the states and the restart vectors, each with a graph of its own."""
-    cell = _LoopCell(program.split.loop, program.cuts)
-    cuts = program.prelude(values, x, batch_major=run.batch_major, compact=run.compact)
+    x, state, restart = call.x, call.state, call.restart
+    widths = [program.split.loop.outputs[name].width for name in program.split.exposed]
+    cell = _LoopCell(program.split.loop, program.cuts, program.split.exposed)
+    cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
     kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
     inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
 
@@ -59,14 +59,19 @@ def differentiable(
             if run.compact is not None and kind == "sequence" and tensor.dim() == 2:
                 tensor = run.compact.pad(tensor)
             parts[kind][cell.attribute[name]] = tensor
-        start = [next(given) for _ in state]
-        origin = [None if r is None else next(given) for r in restart]
+        start = [x.new_zeros(run.batch, cell.output_size), *(next(given) for _ in state)]
+        origin = [None, *(None if r is None else next(given) for r in restart)]
         time = x.new_empty(run.steps, run.batch, 0)
         y, final = eager.run(
             cell, Values(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
             restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,
         )  # fmt: skip
-        return (y, *final)
+        sequences = torch.split(y, widths, -1)
+        if run.compact is not None:  # all but the output have compact rows
+            names = program.split.exposed
+            sequences = tuple(t if name == program.results[0] else run.compact.at(t, run.compact.place)
+                              for name, t in zip(names, sequences, strict=True))  # fmt: skip
+        return (*sequences, *final[1:])
 
     results, pull = torch.func.vjp(outputs, *inputs)[:2]
     found = iter(pull(tuple(torch.zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True))))

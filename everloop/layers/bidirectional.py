@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from everloop.errors import OptionError, ShapeError
+from everloop.errors import CellError, OptionError, ShapeError
 
 
 class Bidirectional(nn.Module):
@@ -20,6 +20,9 @@ class Bidirectional(nn.Module):
         forward_cell: reads from the first step to the last.
         backward_cell: reads from the last step of each sequence to its first; None makes one like `forward_cell`.
         merge: "concat" (output sizes add) or "sum" (output sizes must be equal).
+
+    Raises:
+        CellError: one of the two is no cell.
     """
 
     def __init__(
@@ -28,6 +31,11 @@ class Bidirectional(nn.Module):
         super().__init__()
         if merge not in ("concat", "sum"):
             raise OptionError(f"Bidirectional: merge is {merge!r}; expected 'concat' or 'sum'")
+        for name, cell in {"forward_cell": forward_cell, "backward_cell": backward_cell}.items():
+            is_absent = cell is None and name == "backward_cell"
+            if not (is_absent or (isinstance(cell, nn.Module) and hasattr(cell, "like"))):
+                came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
+                raise CellError(f"Bidirectional: {name} is {came}; expected a made Cell or Stack")
         self.ahead = forward_cell
         self.back = forward_cell.like(forward_cell.input_size) if backward_cell is None else backward_cell
         self.merge = merge

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from everloop.cell import Cell, bind
 from everloop.compiler.values import Values
+from everloop.layers.arguments import check_range
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,23 @@ def sequence(
 ) -> list[Tensor]:
     """Return the output and the final states, as `operator.run`."""
     known = _known[key]
+    if lengths is not None:
+        check_range("Recurrent", lengths, x.shape[0])
     y, final = known.run(
         known.cell, known.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
         lengths=lengths, reset=reset, reverse=reverse, target=known.target,
     )  # fmt: skip
-    given = {t.data_ptr() for t in (x, *state)}
-    kept = zip((y, *final), _outputs(known, x, state), strict=True)
-    return [t if t.stride() == e.stride() and t.data_ptr() not in given else e.copy_(t) for t, e in kept]
+    taken = {_memory(t) for t in (x, *fixed, *rows, *steps, *state, *restart)}
+    results = []
+    for found, expected in zip((y, *final), _outputs(known, x, state), strict=True):
+        is_own = found.stride() == expected.stride() and _memory(found) not in taken
+        results.append(found if is_own else expected.copy_(found))
+        taken.add(_memory(results[-1]))
+    return results
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _outputs(known: _Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from everloop import cells
 from everloop.cell import Cell
 from everloop.compiler.values import Values
+from everloop.layers.arguments import pack_like, reorder, unpack
 from everloop.layers.operator import compiles, run
-from everloop.layers.sequences import pack_like, reorder, unpack
 
 
 class _OverTime(nn.RNNBase):

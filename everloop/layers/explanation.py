@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from everloop.cell import Cell
@@ -16,6 +17,6 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
         return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
     if target == "eager":
         return f"{name} ({type(module).__name__}): target eager, asked for"
-    like = next(module.parameters())
+    like = next(module.parameters(), torch.empty(0))
     x = like.new_empty(1, 1, module.input_size)
     return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x)}"

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
 from everloop.errors import OptionError, UnsupportedError, unknown
 from everloop.layers import captured
+from everloop.layers.arguments import cleared
+from everloop.layers.call import Call
 from everloop.layers.sequence import compute
-from everloop.layers.sequences import cleared
 
 TARGETS = ("eager", "llvm")
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
@@ -67,58 +69,42 @@ def run(
         OptionError: there is no such target.
         UnsupportedError: the named target cannot run this cell; `target=None` runs `eager` then.
     """
+    call = Call(
+        values, x, tuple(state), (None,) * len(state) if restart is None else tuple(restart), lengths, reset, reverse
+    )
     if torch.compiler.is_compiling():
-        return _captured(cell, values, x, state, restart, lengths, reset, reverse, target)
+        return _captured(cell, call, target)
     target = chosen(target)
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(state[0].dtype)
-            return _run(cell, values, x, state, restart, lengths, reset, reverse, target)
-    return _run(cell, values, x, state, restart, lengths, reset, reverse, target)
+            return _run(cell, replace(call, x=x.to(state[0].dtype)), target)
+    return _run(cell, call, target)
 
 
-def _run(
-    cell: Cell,
-    values: Values,
-    x: Tensor,
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None] | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reverse: bool,
-    target: str | None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    held = with_tensors(cell, values)
-    program = "asked for" if target == "eager" else observed() or program_of(cell, held, x)
+def _run(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    held, x, lengths = with_tensors(cell, call.values), call.x, call.lengths
+    call = call if held is call.values else replace(call, values=held)
+    program = "asked for" if target == "eager" else observed() or program_of(cell, call.values, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
-        return compute(program, held, x, state, restart, lengths, reset, reverse)
+        return compute(program, call)
     if target == "llvm" and isinstance(program, str):
         raise UnsupportedError(program)
     if lengths is not None and torch.is_grad_enabled():
         x = cleared(x, lengths)  # zero times what padding holds is not zero where that is not finite
-    return eager.run(cell, values, x, state, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
+    return eager.run(cell, call.values, x, call.state, **call.options())
 
 
-def _captured(
-    cell: Cell,
-    values: Values,
-    x: Tensor,
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None] | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reverse: bool,
-    target: str | None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _captured(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run inside torch.compile, as one operator."""
-    held = with_tensors(cell, values)
+    held, state = with_tensors(cell, call.values), call.state
     groups = (held.fixed, held.rows, held.steps)
     key = captured.key_of(cell, *(" ".join(group) for group in groups), target, run)
-    x = x.to(state[0].dtype)
-    origin = [] if restart is None else [s.new_zeros(s.shape[-1]) if r is None else r
-                                         for r, s in zip(restart, state, strict=True)]  # fmt: skip
+    x = call.x.to(state[0].dtype)
+    is_zero = all(r is None for r in call.restart)
+    origin = [] if is_zero else [s.new_zeros(s.shape[-1]) if r is None else r
+                                 for r, s in zip(call.restart, state, strict=True)]  # fmt: skip
     y, *final = captured.sequence(
-        key, x, *(list(group.values()) for group in groups), list(state), origin, lengths, reset, reverse
+        key, x, *(list(group.values()) for group in groups), list(state), origin, call.lengths, call.reset, call.reverse
     )
     return y, tuple(final)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,12 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, ShapeError
-from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.explanation import explanation
-from everloop.layers.flat import nest
-from everloop.layers.operator import chosen
-from everloop.layers.regularise import Wrapper, checked_rate
-from everloop.layers.sequences import (
+from everloop.layers.arguments import (
     checked_input,
     checked_lengths,
     checked_reset,
@@ -27,8 +23,13 @@ from everloop.layers.sequences import (
     reorder,
     unpack,
 )
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.explanation import explanation
+from everloop.layers.flat import nest
+from everloop.layers.operator import chosen
+from everloop.layers.regularise import checked_rate
 from everloop.layers.stack import Stack
-from everloop.layers.stream import Stream
+from everloop.layers.stream import Stream, unsteppable
 from everloop.layers.sweep import Course, sweep
 
 
@@ -39,7 +40,7 @@ class Recurrent(nn.Module):
         cell: a cell, a Stack or a Bidirectional.
         layers: how many of it, one above the other, each with weights of its own.
         bidirectional: whether each layer reads in both directions; outputs are concatenated.
-        dropout: rate between layers, in training.
+        dropout: rate between layers, in training; of no use, with a warning, where there is one layer.
         batch_first: whether x, reset and the output are [B, T, ...] instead of [T, B, ...], as in torch.nn.
         learned_state: whether the initial state is learned; it is zero otherwise.
         target: how to run ("eager", "llvm"); None takes the best that can run this cell.
@@ -66,6 +67,9 @@ class Recurrent(nn.Module):
             came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
             raise CellError(f"Recurrent: cell is {came}; expected a made Cell, Stack or Bidirectional")
         dropout = checked_rate("dropout", dropout)
+        if dropout and layers == 1:
+            text = f"Recurrent: dropout={dropout} is between layers; with layers=1 nothing is dropped"
+            warnings.warn(text, stacklevel=2)
         chosen(target)
         level: Any = cell
         levels: list[Any] = []
@@ -138,16 +142,13 @@ class Recurrent(nn.Module):
         x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin. A few rows without
         gradients are one native call, which reads the parameters where they are.
         """
-        if type(self).forward is Recurrent.forward and not (
-            torch.compiler.is_compiling() or self._forward_hooks or self._forward_pre_hooks
-        ):
+        if not (self._seen_by() or torch.compiler.is_compiling()):
             found = self._stream.step(self._modules["cell"], x_t, state, self.start, self.target)
             if found is not None:
                 return found
-        if self.training and any(isinstance(m, Wrapper) and m.lasts for m in self.modules()):
-            raise OptionError("Recurrent.step: masks that last a whole sequence cannot be streamed; call eval() first")
-        if any(isinstance(m, Bidirectional) for m in self.modules()):
-            raise OptionError("Recurrent.step: a bidirectional layer needs the whole sequence and cannot be stepped")
+        reason = unsteppable(self)
+        if reason:
+            raise OptionError(f"Recurrent.step: {reason}")
         if not isinstance(x_t, Tensor) or x_t.dim() not in (1, 2):
             came = f"has {x_t.dim()} axes" if isinstance(x_t, Tensor) else f"is {type(x_t).__name__}"
             raise ShapeError(f"Recurrent.step: x_t {came}; expected [B, I], or [I] for one sequence")
@@ -156,8 +157,16 @@ class Recurrent(nn.Module):
         return y.squeeze(time), after
 
     def explain(self) -> str:
-        """Return which target runs each cell, what it takes out of the loop, fuses and saves, and why."""
-        return explanation(self.cell, target=self.target)
+        """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""
+        reason = "the target eager was asked for" if chosen(self.target) == "eager" else self._seen_by()
+        step = self._stream.explain(self.cell, reason)
+        return f"{explanation(self.cell, target=chosen(self.target))}\n\n\n{step}"
+
+    def _seen_by(self) -> str:
+        """Return what must see every call of forward, single steps too; "" where nothing must."""
+        if type(self).forward is not Recurrent.forward:
+            return f"{type(self).__name__} has a forward of its own"
+        return "forward has hooks" if self._forward_hooks or self._forward_pre_hooks else ""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._stream = Stream()  # let go of the memory that the parameters leave

@@ -63,14 +63,14 @@ class Wrapper(Cell):
         return False
 
     def draw(self, steps: int, batch: int) -> Values:
-        """Return the tensors of one call. Masks have the dtype and device of the first parameter."""
+        """Return the tensors of one call. Masks have the dtype and device of the first parameter, if there is one."""
         return values_of(self.cell, steps, batch).under("cell")
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
         return self.cell.step(x, *states)
 
     def _keep(self, rate: float, *shape: int) -> Tensor:
-        like = next(self.parameters())
+        like = next(self.parameters(), torch.empty(0))
         return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
 
     def extra_repr(self) -> str:

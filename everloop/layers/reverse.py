@@ -32,7 +32,9 @@ class Reverse:
         """Return the gradients of the cuts, the states and the restart vectors."""
         program, plan, run, buffers = self.program, self.trained.plan, self.run, self.buffers
         states, like = program.states, self.state[0]
-        buffers[gradient_of(every(states[0]))] = self._of_output(grads[0])
+        exposed = program.split.exposed
+        for name, grad in zip(exposed, grads, strict=False):
+            buffers[gradient_of(every(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
         for name, width in plan.emits.items():
             buffers[name] = self._memory(name, width)
         for name, total in plan.totals.items():
@@ -40,7 +42,7 @@ class Reverse:
         first: dict[str, Tensor | None] = dict(zip(states, self.state, strict=True))
         ends: dict[str, Tensor | None] = dict(zip(states, self.restart, strict=True))
         final: dict[str, Tensor] = {}
-        for name, given, start, restart in zip(states, grads[1:], self.state, self.restart, strict=True):
+        for name, given, start, restart in zip(states, grads[len(exposed) :], self.state, self.restart, strict=True):
             first[gradient_of(name)] = None if given is None else adjacent(given)
             final[gradient_of(name)] = start.new_empty(start.shape)
             ends[gradient_of(name)] = None if restart is None else restart.new_zeros(restart.shape)
@@ -48,18 +50,16 @@ class Reverse:
             run.steps, run.batch, buffers, first=first, final=final, restart=ends,
             lengths=run.lengths, reset=run.reset, reverse=run.reverse, compact=run.compact,
         )  # fmt: skip
-        weights = Weights(
-            run, buffers, dict(zip(states, self.state, strict=True)), dict(zip(states, self.restart, strict=True))
-        )
+        starts, restarts = (dict(zip(states, part, strict=True)) for part in (self.state, self.restart))
+        weights = Weights(run, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
         cuts = [
-            weights.gradient(plan.pairs[name]) if name in plan.pairs else buffers.get(gradient_of(name))
+            weights.gradient(plan.pairs[name]) if plan.pairs.get(name) else buffers.get(gradient_of(name))
             for name in program.cuts
         ]
         return [*cuts, *final.values(), *(ends[gradient_of(s)] for s in states)]
 
-    def _of_output(self, grad: Tensor | None) -> Tensor:
+    def _of_sequence(self, grad: Tensor | None, width: int) -> Tensor:
         if grad is None:
-            width = self.program.output_size
             return self.state[0].new_zeros(width).expand(self.run.steps, self.run.batch, width)
         return adjacent(grad)
 

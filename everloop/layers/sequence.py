@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,40 +13,53 @@ from everloop.compiler.gradient import every
 from everloop.compiler.plan import Forward
 from everloop.compiler.program import Program
 from everloop.compiler.values import Values
+from everloop.layers.after import results
 from everloop.layers.again import differentiable
+from everloop.layers.arguments import cleared
+from everloop.layers.call import Call
 from everloop.layers.reverse import Reverse
 from everloop.layers.running import Run, adjacent
-from everloop.layers.sequences import cleared
 
 
-def compute(
-    program: Program,
-    values: Values,
-    x: Tensor,
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None] | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return (output [T, B, n], final states) by the program's kernels; arguments as in `operator.run`."""
-    run = Run.of(x, lengths, reset, reverse)
+def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return (output [T, B, n], final states) by the program's kernels."""
+    x = call.x
+    run = Run.of(x, call.lengths, call.reset, call.reverse)
     if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
         x = cleared(x, run.lengths)  # zero times what padding holds is not zero where that is not finite
-    cuts = program.prelude(values, x, batch_major=run.batch_major, compact=run.compact)
-    state = tuple(adjacent(s) for s in state)
-    origin: list[Tensor | None] = [None] * len(state)
-    if reset is not None and restart is not None:
-        origin = [None if r is None else r.contiguous() for r in restart]
+    cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
+    state: list[Tensor] = []
+    origin: list[Tensor | None] = []
+    for at, width in program.begins:
+        restart = None if at is None or run.reset is None else call.restart[at]
+        state.append(x.new_zeros(run.batch, width) if at is None else adjacent(call.state[at]))
+        origin.append(None if restart is None else restart.contiguous())
+    call = call if x is call.x else replace(call, x=x)
+    sequences, finals = _loop(program, run, call, cuts, state, origin)
+    if program.after_output is None and program.after_states is None:
+        return sequences[program.results[0]], tuple(finals.values())
+    return results(program, run, call, sequences, finals)
+
+
+def _loop(
+    program: Program,
+    run: Run,
+    call: Call,
+    cuts: Mapping[str, Tensor],
+    state: Sequence[Tensor],
+    restart: Sequence[Tensor | None],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the loop's exposed sequences and its final states, by name."""
+    names = program.split.exposed
     if torch.is_grad_enabled():
         wanted = frozenset(name for name, cut in cuts.items() if cut.requires_grad)
-        if wanted or any(t is not None and t.requires_grad for t in (*state, *origin)):
-            tensors = (*cuts.values(), *state, *origin)
-            results = _Loop.apply(program, run, values, x, wanted, *tensors)  # type: ignore[no-untyped-call]
-            return results[0], tuple(results[1:])
-    found = program.inference()
-    buffers, final = forward(program, run, found.plan, found.kernel, cuts, state, origin)
-    return buffers[every(program.states[0])], tuple(final.values())
+        if wanted or any(t is not None and t.requires_grad for t in (*state, *restart)):
+            tensors = (*cuts.values(), *state, *restart)
+            found = _Loop.apply(program, run, call, wanted, *tensors)  # type: ignore[no-untyped-call]
+            return dict(zip(names, found, strict=False)), dict(zip(program.states, found[len(names) :], strict=True))
+    inference = program.inference()
+    buffers, final = forward(program, run, inference.plan, inference.kernel, cuts, state, restart)
+    return {name: buffers[every(name)] for name in names}, final
 
 
 def forward(
@@ -59,7 +73,7 @@ def forward(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run a forward kernel; return its buffers and the final states."""
     buffers, owned = dict(cuts), program.prelude.owned
-    output = every(program.states[0])
+    output = every(program.results[0])
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
         make = run.padded if name == output else run.rows
@@ -75,34 +89,33 @@ def forward(
 
 
 class _Loop(torch.autograd.Function):
-    """Takes the cuts, the states and the restart vectors; gives the output and the final states."""
+    """Takes the cuts, the states and the restart vectors; gives the exposed sequences and the final states."""
 
     @staticmethod
-    def forward(
-        ctx: Any, program: Program, run: Run, values: Values, x: Tensor, wanted: frozenset[str], *tensors: Any
-    ) -> Any:
+    def forward(ctx: Any, program: Program, run: Run, call: Call, wanted: frozenset[str], *tensors: Any) -> Any:
         n, k = len(program.cuts), len(program.states)
         cuts, state, restart = dict(zip(program.cuts, tensors[:n], strict=True)), tensors[n : n + k], tensors[n + k :]
         trained = program.training(wanted)
         buffers, final = forward(program, run, trained.plan.forward, trained.forward, cuts, state, restart)
         kept = {name: buffers[name] for name in trained.kept}
         ctx.program, ctx.run, ctx.trained = program, run, trained
+        values = call.values
         ctx.names = [tuple(part) for part in (values.fixed, values.rows, values.steps)]
         ctx.set_materialize_grads(False)
         originals = [*values.fixed.values(), *values.rows.values(), *values.steps.values()]
-        ctx.save_for_backward(*kept.values(), *state, *restart, x, *originals)
-        return (buffers[every(program.states[0])], *final.values())
+        ctx.save_for_backward(*kept.values(), *state, *restart, call.x, *originals)
+        return (*(buffers[every(name)] for name in program.split.exposed), *final.values())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         saved = iter(ctx.saved_tensors)
         program: Program = ctx.program
         memory = {name: next(saved) for name in ctx.trained.kept}
-        state, restart = ([next(saved) for _ in program.states] for _ in range(2))
+        state, restart = (tuple(next(saved) for _ in program.states) for _ in range(2))
         if torch.is_grad_enabled():  # create_graph: the gradient itself must be differentiable
             x = next(saved)
             values = Values(*({name: next(saved) for name in names} for names in ctx.names))
-            found = differentiable(program, ctx.run, values, x, state, restart, grads)
+            found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
         else:
             found = Reverse(program, ctx.trained, ctx.run, memory, state, restart).gradients(grads)
-        return None, None, None, None, None, *found
+        return None, None, None, None, *found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +35,9 @@ class Stack(nn.Module):
         self, members: Sequence[Cell | Stack | Bidirectional], *, dropout: float = 0.0, residual: bool = False
     ) -> None:
         super().__init__()
+        if not isinstance(members, Iterable):
+            came = members.__name__ if isinstance(members, type) else type(members).__name__
+            raise CellError(f"Stack: members is {came}; expected a list of cells, as in Stack([below, above])")
         members = list(members)
         if not members:
             raise OptionError("Stack got no cells; expected at least one")

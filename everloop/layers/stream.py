@@ -26,7 +26,7 @@ ROWS = 8  # more rows a step than this keep the packed products of the whole-seq
 _INTERNAL = frozenset(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
 _END = object()
 _address, _is_contiguous, _empty_like = Tensor.data_ptr, Tensor.is_contiguous, torch.empty_like
-_steps: dict[Any, Step | None] = {}
+_steps: dict[Any, Step | str] = {}
 
 
 class Stream:
@@ -44,10 +44,25 @@ class Stream:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
         if torch.is_autocast_enabled("cpu") or chosen(target) == "eager" or observed():
             return None
-        ready = self._ready
-        if ready is None or not ready.holds(core):
-            ready = self._ready = _Ready(core)
-        return ready.step(x, state, start)
+        return self._of(core).step(x, state, start)
+
+    def explain(self, core: Any, reason: str) -> str:
+        """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
+        impossible = unsteppable(core)
+        if impossible:
+            return f"step: not possible, because {impossible}"
+        reason = reason or self._of(core).reason
+        if reason:
+            return f"step: as a sequence of one step, by the target above, because {reason}"
+        return (
+            f"step: one native call, {self._of(core).isa}, for up to {ROWS} rows without gradients, over the parameters"
+            " where they lie; otherwise as a sequence of one step, by the target above"
+        )
+
+    def _of(self, core: nn.Module) -> _Ready:
+        if self._ready is None or not self._ready.holds(core):
+            self._ready = _Ready(core)
+        return self._ready
 
 
 class _Form:
@@ -76,7 +91,9 @@ class _Ready:
         self._seen = list(chain.from_iterable(self._views))
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Values(dict(own)).under("core")
-        self._program = _program(core, self._values)
+        found = _program(core, self._values)
+        self._program = found if isinstance(found, Step) else None
+        self.reason = found if isinstance(found, str) else ""
         self._forms: dict[torch.Size, _Form] = {}
         self._tensors = self._program.sources(self._values) if self._program else []
         # An address stands for a tensor: held here, its memory cannot become another's.
@@ -84,6 +101,7 @@ class _Ready:
         self._places = list(map(_address, self._tensors))
         self._contiguous = list(map(_is_contiguous, self._tensors))
         if self._program is not None:
+            self.isa = self._program.kernel.layout.isa.name
             self._dtype = self._program.prelude.dtype
             self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
@@ -141,13 +159,27 @@ class _Ready:
         return found if flatten(state, self._nested, found) else ()
 
 
-def _program(core: Any, values: Values) -> Step | None:
-    """Return the compiled step of a cell or stack, or None where there is none."""
+def unsteppable(core: nn.Module) -> str:
+    """Return why a layer can take no single steps at all; "" where it can."""
+    if any(isinstance(m, Wrapper) and m.training and m.lasts for m in core.modules()):
+        return "masks that last a whole sequence cannot be streamed; call eval() first"
+    if any(isinstance(m, Bidirectional) for m in core.modules()):
+        return "a bidirectional layer needs the whole sequence and cannot be stepped"
+    return ""
+
+
+def _program(core: Any, values: Values) -> Step | str:
+    """Return the compiled step of a cell or stack, or why there is none."""
     like = next(iter(values.fixed.values()), None)
-    if like is None or not like.is_floating_point() or importlib.util.find_spec("llvmlite") is None:
-        return None
-    if not all(map(_is_plain, values.fixed.values())) or not all(map(_is_fixed, core.modules())):
-        return None
+    if like is None or not like.is_floating_point():
+        return "it has no parameters, whose dtype the compiled step would have"
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is not installed"
+    if not all(map(_is_plain, values.fixed.values())):
+        return "its parameters are not all plain tensors in the processor's memory"
+    drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
+    if drawing is not None:
+        return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
     key = (like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
     if key not in _steps:
         from everloop.compiler.targets.llvm import single  # only where llvmlite is installed
@@ -155,8 +187,8 @@ def _program(core: Any, values: Values) -> Step | None:
         try:
             graph = trace(Flat(core), values.fixed, dtype=like.dtype)  # type: ignore[arg-type]
             _steps[key] = Step(graph, like.dtype, single.compile)
-        except UnsupportedError:
-            _steps[key] = None
+        except UnsupportedError as error:
+            _steps[key] = str(error)
     return _steps[key]
 
 

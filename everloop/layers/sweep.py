@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.errors import CellError
+from everloop.layers.arguments import cleared
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.operator import run
 from everloop.layers.regularise import values_of
-from everloop.layers.sequences import cleared
 from everloop.layers.stack import Stack
 
 

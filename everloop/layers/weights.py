@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ MANY = 8  # where more than one row in so many has no row before it, rows one st
 
 
 class Weights:
-    """buffers: rows of every step and sequence by name; state, restart: by name of the state."""
+    """buffers: rows of every step and sequence by name; state, restart: by name of the state.
+
+    own: the buffers that nobody else reads now, so that they may change for a moment.
+    """
 
     def __init__(
         self,
@@ -24,8 +27,9 @@ class Weights:
         buffers: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
         restart: Mapping[str, Tensor | None],
+        own: Collection[str],
     ) -> None:
-        self.run, self.buffers, self.state, self.restart = run, buffers, state, restart
+        self.run, self.buffers, self.state, self.restart, self.own = run, buffers, state, restart, own
         self._back: dict[str, Tensor] = {}
         self._begin: Tensor | None = None
 
@@ -60,33 +64,36 @@ class Weights:
     def _shifted(self, now: Rows, past: Rows) -> Tensor | None:
         """Return the sum of now.T @ past, `past` one step behind, without a copy of it; None where that is no good.
 
-        The row before is equally far away for all rows but those at which a sequence begins or begins anew: the
-        product over all is corrected for them.
+        The row before is equally far away for all rows but those at which a sequence begins or begins anew: these are
+        zero in the product over all, and have one of their own. A difference of two sums would not do, because what is
+        left out may be far larger than the rest.
         """
         run = self.run
         g, states = (run.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
         by = 1 if run.batch_major else run.batch
-        if run.batch_major or run.reset is not None or (run.reverse and run.lengths is not None):
-            begin = self._beginnings()
-            if MANY * len(begin) > len(g):
-                return None
-            right = self._start(past.of, begin)[:, past.start : past.stop]
-            if run.reverse:
-                count = int((begin < len(g) - by).sum())
-                right[:count] -= states.index_select(0, begin[:count] + by)
-            else:
-                count = int((begin < by).sum())
-                right[count:] -= states.index_select(0, begin[count:] - by)
-            if not math.isfinite(right.sum()):
-                return None
-            left = g.index_select(0, begin)
-        else:
+        if not (run.batch_major or run.reset is not None or (run.reverse and run.lengths is not None)):
             left, right = g[-by:] if run.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
-        correction = gemm.over_rows(left, right)
-        if run.steps == 1:
-            return correction
-        total = gemm.over_rows(g[:-by], states[by:]) if run.reverse else gemm.over_rows(g[by:], states[:-by])
-        return total.add_(correction)
+            return self._plus(gemm.over_rows(left, right), g, states, by)
+        begin = self._beginnings()
+        if now.name not in self.own or MANY * len(begin) > len(g):
+            return None
+        other = begin + by if run.reverse else begin - by
+        other = other[(other >= 0) & (other < len(g))]
+        if not math.isfinite(states.index_select(0, other).sum()):  # zero times that is not zero
+            return None
+        left = g.index_select(0, begin)
+        first = gemm.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
+        g.index_fill_(0, begin, 0)
+        found = self._plus(first, g, states, by)
+        g.index_copy_(0, begin, left)
+        return found
+
+    def _plus(self, first: Tensor, g: Tensor, states: Tensor, by: int) -> Tensor:
+        """Return `first` and the product of all rows with those `by` rows before, or behind where time is reversed."""
+        if self.run.steps == 1:
+            return first
+        reverse = self.run.reverse
+        return first.add_(gemm.over_rows(g[:-by], states[by:]) if reverse else gemm.over_rows(g[by:], states[:-by]))
 
     def _beginnings(self) -> Tensor:
         """Return the places of the rows that no row of their sequence stands before, in order."""
@@ -131,7 +138,7 @@ class Weights:
         run, compact = self.run, self.run.compact
         assert compact is not None
         result = whole.new_empty(len(compact), whole.shape[-1])
-        living = int((compact.ends > 0).sum())
+        living = compact.living
         torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
         if whole.dim() == 2:
             rows, before = whole, compact.before()[living:]

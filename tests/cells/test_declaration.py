@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +163,19 @@ def test_like_keeps_sizes_and_options() -> None:
     assert twin.nonlinearity == "relu"
     assert next(twin.parameters()).dtype == torch.float64
     assert cells.ProjectedLSTM(2, 5, proj_size=3).like(4).state_sizes == {"h": 3, "c": 5}
+
+
+def test_an_option_may_be_anything() -> None:
+    class Chosen(Cell):
+        h = state(H)
+        W = param(H, I)
+        function: Any = None
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            result: Tensor = self.function(x @ self.W.T)
+            return result
+
+    assert Chosen(2, 3, function=torch.relu).like(4).function is torch.relu
 
 
 def test_bias_options_are_zero_without_bias() -> None:

@@ -100,7 +100,8 @@ class Interpreter:
         for i in stage.body:
             if i.op in ("store", "accumulate", "sum", "max"):
                 stored = True
-                self.write(i, stage, lines[i.args[0]].expand(len(rows), stage.width), time, rows)
+                is_narrow = i.op == "store" and i.buffer is not None and i.buffer.width == 1
+                self.write(i, stage, lines[i.args[0]].expand(len(rows), 1 if is_narrow else stage.width), time, rows)
                 lines.append(torch.empty(0))
                 continue
             assert not stored, "loads and arithmetic come before stores"
@@ -118,7 +119,10 @@ class Interpreter:
 
     def write(self, i: Instruction, stage: Map, value: Tensor, time: Tensor, rows: Tensor) -> None:
         assert i.buffer is not None
-        name, stop = i.buffer.name, i.offset + stage.width
+        name, stop = i.buffer.name, i.offset + value.shape[1]
+        if value.shape[1] < stage.width:
+            assert i.buffer.kind in ("scratch", "emit")
+            assert not any(line.op == "load" and line.buffer == i.buffer for line in stage.body)
         if i.op in ("sum", "max"):
             assert (i.buffer.kind, i.buffer.width) == ("scratch", 1)
             self.memory[name][rows] = value.sum(1, keepdim=True) if i.op == "sum" else value.amax(1, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop import cells
-from everloop.cell import Cell
+from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.gradient import RULES, differentiate
 from everloop.compiler.hoist import Split, split
 from everloop.compiler.ir import Builder, Graph, Type
@@ -22,6 +22,8 @@ from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.compiler.values import Values
+from everloop.diagnose import agree
+from everloop.layers import Recurrent
 from everloop.layers.operator import run
 from tests.zoo import NAMES, make
 
@@ -153,3 +155,19 @@ def test_slopes_at_the_corners_are_pytorchs(name: str) -> None:
         for target in ("eager", "llvm")
     ]
     torch.testing.assert_close(slopes[1], slopes[0], rtol=4 * torch.finfo(D).eps, atol=0)
+
+
+class Narrow(Cell):
+    """A product one wide meets a wider vector: no bias of that product."""
+
+    h = state(H)
+    w, b = param(1, I), param(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x @ self.w.T + self.b + h)
+
+
+def test_a_vector_wider_than_a_product_is_not_its_bias() -> None:
+    torch.manual_seed(0)
+    agreement = agree(Recurrent(Narrow(3, 5)).to(D), torch.randn(4, 2, 3, dtype=D))
+    assert agreement, agreement

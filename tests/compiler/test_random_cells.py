@@ -13,6 +13,7 @@ from torch import Tensor
 from everloop.compiler.program import Compile, Program
 from everloop.compiler.targets import eager, llvm
 from everloop.compiler.values import Values
+from everloop.layers.call import Call
 from everloop.layers.sequence import compute
 from tests.compiler.interpreter import Interpreter
 from tests.compiler.random_cells import Case, cases
@@ -38,9 +39,9 @@ def results(case: Case, target: Compile | None) -> tuple[list[Tensor], list[Tens
         y, final = eager.run(cell, values, x, start, restart=restart, **options)
     else:
         program = Program.of(cell, values, torch.float64, target)
-        y, final = compute(program, values, x, start, restart, *options.values())
+        y, final = compute(program, Call(values, x, start, restart, *options.values()))
         with torch.no_grad():
-            again = compute(program, values, x, start, restart, *options.values())
+            again = compute(program, Call(values, x, start, restart, *options.values()))
         torch.testing.assert_close([again[0], *again[1]], [y, *final], rtol=TOLERANCE, atol=TOLERANCE)
     leaves = [x, *start, *restart, *values.fixed.values(), *values.rows.values(), *values.steps.values()]
     weights = [torch.randn(t.shape, dtype=torch.float64) for t in (y, *final)]

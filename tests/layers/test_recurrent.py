@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, I, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
-from everloop.layers.sequences import cleared
+from everloop.layers.arguments import cleared
 from tests.zoo import NAMES, make
 
 T, B, I_, H_ = 7, 4, 3, 5
@@ -278,8 +278,24 @@ def test_wrong_structures_are_refused() -> None:
             Recurrent(wrong)  # type: ignore[arg-type]
         with pytest.raises(CellError, match="member 1 is"):
             Stack([cells.GRU(3, 3), wrong])  # type: ignore[list-item]
+        with pytest.raises(CellError, match=r"forward_cell is .*; expected a made Cell or Stack"):
+            Bidirectional(wrong)
+        with pytest.raises(CellError, match=r"backward_cell is .*; expected a made Cell or Stack"):
+            Bidirectional(cells.GRU(3, 5), wrong)
+    with pytest.raises(CellError, match="forward_cell is NoneType"):
+        Bidirectional(None)
+    for lonely in (cells.GRU, cells.GRU(3, 3), 3):
+        with pytest.raises(CellError, match=r"members is .*; expected a list of cells, as in Stack\(\["):
+            Stack(lonely)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="no cells"):
         Stack([])
+
+
+def test_dropout_that_has_nowhere_to_be_says_so() -> None:
+    with pytest.warns(UserWarning, match=r"dropout=0.2 is between layers; with layers=1 nothing is dropped") as caught:
+        Recurrent(cells.GRU(3, 5), dropout=0.2)
+    assert caught[0].filename == __file__
+    Recurrent(cells.GRU(3, 5), layers=2, dropout=0.2)
 
 
 def test_a_bidirectional_is_repeated_and_nested() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from everloop import cells
+from everloop.cell import Cell, H, state
 from everloop.errors import CellError, OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.regularise import values_of
@@ -128,6 +130,26 @@ def test_lasting_masks_cannot_be_streamed_in_training() -> None:
     with pytest.raises(OptionError, match="call eval"):
         rnn.step(torch.zeros(1, I_))
     rnn.eval().step(torch.zeros(1, I_))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("target", ["eager", None])
+def test_a_cell_without_parameters(target: Any, dtype: torch.dtype) -> None:
+    class Summed(Cell):
+        """Nothing to learn."""
+
+        h = state(H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return h + x.sum(-1, keepdim=True)
+
+    wrapped = VariationalDropout(Zoneout(Summed(I_, H_), h=0.5), inputs=0.5)
+    rnn, x = Recurrent(wrapped, target=target), torch.ones(50, B, I_, dtype=dtype)
+    y, _ = rnn(x)
+    assert y.dtype == dtype
+    assert 0.3 < (y[1:] == y[:-1]).double().mean() < 0.9
+    torch.testing.assert_close(rnn.eval()(x)[0][0], torch.full((B, H_), I_ / 2, dtype=dtype))
+    assert "Zoneout" in rnn.explain() or "VariationalDropout" in rnn.explain()
 
 
 def test_wrong_rates_and_names() -> None:

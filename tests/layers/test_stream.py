@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import pickle
+import re
 import threading
 import weakref
 from typing import Any
@@ -19,11 +20,11 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.values import Values
 from everloop.errors import OptionError, ShapeError
-from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, Zoneout
+from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers import stream as module
+from everloop.layers.arguments import leaves
 from everloop.layers.operator import using
 from everloop.layers.regularise import Wrapper
-from everloop.layers.sequences import leaves
 from tests import zoo
 
 pytest.importorskip("llvmlite")
@@ -493,3 +494,66 @@ def test_the_step_assembles_for_other_processors() -> None:
     layout = the_call(layer)._kernel.layout
     code = generate(single.text(Layout(layout.loop, layout.form, named("neon"))), named("neon"))
     assert code[:4] == b"\x7fELF"
+
+
+class Silent(Cell):
+    """A step that the compiler cannot follow."""
+
+    h = state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.sort(x @ self.W.T + h, -1)[0]
+
+
+class Bare(Cell):
+    """A step without parameters."""
+
+    h = state(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return h + x.sum(-1, keepdim=True)
+
+
+class Counted(Recurrent):
+    """A forward of its own."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Recurrent(cells.LSTM(3, 4), layers=2), "one native call, .* for up to 8 rows"),
+        (lambda: Recurrent(Zoneout(cells.GRU(3, 4), h=0.1)).eval(), "one native call"),
+        (lambda: Recurrent(Zoneout(cells.GRU(3, 4), h=0.1)), "one step, .* because Zoneout draws"),
+        (lambda: Recurrent(cells.GRU(3, 4), layers=2, dropout=0.1), "one step, .* because Stack draws"),
+        (lambda: Recurrent(WeightDrop(cells.GRU(3, 4), 0.1)), r"not possible, .* call eval\(\)"),
+        (lambda: Recurrent(cells.GRU(3, 4), bidirectional=True), "not possible, .* whole sequence"),
+        (lambda: Recurrent(cells.GRU(3, 4), target="eager"), "one step, .* eager was asked for"),
+        (lambda: Recurrent(Silent(3, 4)), "one step, .* because .*'sort'.*test_stream.py"),
+        (lambda: Recurrent(Bare(3, 4)), "one step, .* no parameters"),
+        (lambda: Recurrent(cells.GRU(3, 4, device="meta")), "one step, .* plain tensors"),
+        (lambda: Counted(cells.GRU(3, 4)), "one step, .* Counted has a forward of its own"),
+    ],
+)
+def test_a_layer_explains_how_it_steps(make: Any, says: str) -> None:
+    layer = make()
+    last = layer.explain().splitlines()[-1]
+    assert re.match(f"step: (as a sequence of )?{says}", last), last
+    if type(layer) is Recurrent:  # and it is true
+        with torch.no_grad():
+            assert is_single(layer, torch.randn(3)) == ("native" in says)
+
+
+def test_what_explains_a_hook_is_true() -> None:
+    layer, calls = Recurrent(cells.GRU(3, 4)), []
+    assert "one native call" in layer.explain()
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    assert layer.explain().endswith("because forward has hooks")
+    with torch.no_grad():
+        layer.step(torch.randn(3))
+    assert calls == [1]
+    with using("eager"):
+        assert layer.explain().endswith("because the target eager was asked for")

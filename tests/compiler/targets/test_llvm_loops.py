@@ -18,7 +18,6 @@ from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import kernel as kernels
 from everloop.compiler.targets.llvm import threads
-from everloop.errors import OptionError
 from tests.compiler.targets import loops, references
 from tests.compiler.targets.test_llvm_lstm import ISAS, check, close, poisoned
 
@@ -97,7 +96,7 @@ def test_reductions_and_totals(H: int, isa: str) -> None:
 
 def columns(monkeypatch: pytest.MonkeyPatch, count: int, split: bool) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr(kernels.Kernel, "team", lambda self, T, B: (count, split))
+    monkeypatch.setattr(kernels.Kernel, "team", lambda self, T, B, useful=None: (count, split))
 
 
 @pytest.fixture
@@ -125,6 +124,8 @@ def test_a_call_uses_the_threads_that_pytorch_has(two_threads: None) -> None:
     assert kernel.team(100, 32) == (2, False)
     assert kernel.team(100, 1) == (2, True)
     assert kernel.team(1, 1) == (1, False)
+    assert kernel.team(100, 16, 800) == (2, True), "few rows are left in the end"
+    assert kernel.team(100, 32, 1600) == (2, False)
     torch.set_num_threads(1)
     assert kernel.team(100, 32) == (1, False)
 
@@ -181,36 +182,6 @@ def test_a_second_reset_total_is_optional() -> None:
     }
     llvm.compile(loops.lstm_gradient(H), torch.float32)(2, 1, zeros, reset=torch.ones(2, 1, dtype=torch.bool))
     assert zeros["G"].isfinite().all()
-
-
-def test_prepared_steps_equal_one_sequence() -> None:
-    H, T = 20, 5
-    kernel = llvm.compile(loops.lstm(H), torch.float32)
-    x, R = torch.randn(T, 1, 4 * H), torch.randn(4 * H, H) / H**0.5
-    start, last = torch.randn(2, 1, H), torch.empty(2, 1, H)
-    emits = {"hs": torch.empty(T, 1, H), "cs": torch.empty(T, 1, H), "a": torch.empty(T, 1, 4 * H)}
-    names = {"h": 0, "c": 1}
-    ends = {"first": {n: start[k] for n, k in names.items()}, "final": {n: last[k] for n, k in names.items()}}
-    kernel(T, 1, {"x": x, "R": R, **emits}, first=ends["first"], final=ends["final"])
-
-    state, one = start.clone(), {n: torch.empty(1, *e.shape[1:]) for n, e in emits.items()}
-    ends = {"first": {n: state[k] for n, k in names.items()}, "final": {n: state[k] for n, k in names.items()}}
-    step = kernel.prepare(1, 1, {"x": x[:1], "R": R, **one}, ["x", "hs"], first=ends["first"], final=ends["final"])
-    got = torch.empty(T, 1, H)
-    for t in range(T):
-        step(x[t].data_ptr(), got[t].data_ptr())
-    torch.testing.assert_close(got, emits["hs"], rtol=0, atol=0)
-    torch.testing.assert_close(state, last, rtol=0, atol=0)
-
-    R.mul_(2)
-    step(x[0].data_ptr(), got[0].data_ptr())
-    before = got[0].clone()
-    step.repack()
-    state.copy_(last)
-    step(x[0].data_ptr(), got[0].data_ptr())
-    assert not torch.equal(got[0], before)
-    with pytest.raises(OptionError, match="did you mean 'first h'"):
-        kernel.prepare(1, 1, {"x": x[:1], "R": R, **one}, ["firsth"])
 
 
 def test_long_totals_keep_their_digits() -> None:

@@ -21,6 +21,7 @@ LOOPS = (loops.lstm, loops.lstm_gradient, loops.rnn, loops.gru, loops.normalised
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    run()  # what all kernels share is compiled before
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(llvm, "_kernels", {})
     return tmp_path / "cache"

@@ -8,7 +8,7 @@ import torch
 
 from everloop.compiler.loop import Loop, Map
 from everloop.compiler.targets.llvm.driver import driver
-from everloop.compiler.targets.llvm.kernel import Kernel, Prepared
+from everloop.compiler.targets.llvm.kernel import Kernel
 from everloop.compiler.targets.llvm.layout import Layout, normalise
 from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
 from everloop.compiler.targets.llvm.mapping import mapping
@@ -18,7 +18,7 @@ from everloop.compiler.targets.llvm.product import product, tile
 from everloop.compiler.targets.llvm.vector import Isa, named
 from everloop.errors import UnsupportedError
 
-__all__ = ["Kernel", "Prepared", "compile", "ir", "is_available", "operations", "shared_ir"]
+__all__ = ["Kernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
 _kernels: dict[tuple[Loop, torch.dtype, str], Kernel] = {}
 _shared: dict[tuple[torch.dtype, str], Library] = {}

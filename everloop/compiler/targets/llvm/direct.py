@@ -30,13 +30,16 @@ class DirectWorker(Worker):
     def pack(self) -> None:
         """Do nothing."""
 
+    def fetch(self, rows: list[tuple[str, int]]) -> None:
+        """Do nothing: there is no next step."""
+
     def stage(self, n: int, stage: Product | Map, alive: str) -> None:
         if isinstance(stage, Map):
             super().stage(n, stage, alive)
             return
         code, layout = self.code, self.layout
         inner, width = shape(stage)
-        first, last = self.share(-(-width // layout.isa.lanes(layout.form.size)))
+        first, last = self.part(-(-width // layout.isa.lanes(layout.form.size)))
         source, begin = self.rows_of(stage.source)
         out, to = self.rows_of(stage.out)
         matrix, outer, across = (self.slot(stage.matrix.name, n, kind) for n, kind in enumerate(("ptr", "i64", "i64")))

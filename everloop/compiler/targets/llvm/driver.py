@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
+from everloop.compiler.targets.llvm.barrier import barrier
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.layout import SLOT, Layout
-from everloop.compiler.targets.llvm.worker import Places, Worker, argument
-
-SPINS = 2000  # of the barrier, before it yields
+from everloop.compiler.targets.llvm.layout import Layout
+from everloop.compiler.targets.llvm.share import Places, argument
+from everloop.compiler.targets.llvm.worker import Worker
 
 
 def driver(layout: Layout, worker: type[Worker] = Worker) -> str:
     """Text of `everloop_run(args)` and what it calls."""
-    return "\n".join([_barrier(), worker(layout).text(), _region(), _run(layout)])
-
-
-def _barrier() -> str:
-    """Every thread waits here for the others: the last one to come turns the turn."""
-    code = Code("internal void @barrier(ptr %args, i64 %team)")
-    turn, waiting = code.at("%args", 8 * SLOT["turn"]), code.at("%args", 8 * SLOT["waiting"])
-    mine = code(f"load atomic i64, ptr {turn} acquire, align 8")
-    before = code(f"atomicrmw add ptr {waiting}, i64 1 acq_rel")
-
-    def open_it() -> str:
-        code.do(f"store atomic i64 0, ptr {waiting} monotonic, align 8")
-        code(f"atomicrmw add ptr {turn}, i64 1 acq_rel")
-        return "0"
-
-    def wait() -> str:
-        give_way = argument(code, "yield", "ptr")
-
-        def test(_: str) -> str:
-            return code(f"icmp eq i64 {code(f'load atomic i64, ptr {turn} acquire, align 8')}, {mine}")
-
-        def move(spins: str) -> str:
-            code.when(code(f"icmp sgt i64 {spins}, {SPINS}"), lambda: code(f"call i32 {give_way}()"))
-            return code.add(spins, 1)
-
-        return code.advance(test, move, "0")
-
-    code.either(code.equal(before, code.sub("%team", 1)), "i64", open_it, wait)
-    return code.end()
+    return "\n".join([barrier(layout.isa), worker(layout).text(), _region(), _run(layout)])
 
 
 def _region() -> str:

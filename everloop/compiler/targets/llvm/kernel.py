@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from everloop.compiler.compact import Compact
-from everloop.compiler.loop import Buffer, Loop, Product
+from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory, threads
-from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, shape
+from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
-from everloop.errors import OptionError, unknown
 
 Rows = Mapping[str, Tensor | None]
 
 WORTH = 3e6  # operations in a call that pay for waking a second thread
 LARGE = 256 << 10  # bytes of packed matrices from which a step is long enough to meet at barriers
 FEW = 4  # rows a thread: fewer use the register tiles badly
+HUGE = 640 << 10  # bytes of packed matrices from which a step of up to about six rows lasts as long as reading them
+_REVERSE, _PACK, _ORDER, _ENDS, _STARTS, _WORK, _PACKED, _PRODUCT, _PACKER = (
+    SLOT[name] for name in ("reverse", "pack", "order", "ends", "starts", "work", "packed", "product", "packer")
+)
+STEPS, ROW, MATRIX, VECTOR = 1, 2, 3, 4  # forms: [T, B, n] or compact, [B, n], [m, n], [n]
+FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matrix": MATRIX}
 
 
 class Kernel:
@@ -35,14 +40,18 @@ class Kernel:
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
         self._product, self._packer = shared.address["everloop_product"], shared.address["everloop_pack"]
         self._block = ctypes.c_int64 * layout.total_slots
+        self._packed_bytes = round_up(layout.packed_size + 4096, 64)  # prefetching looks past the end
         widest = max([b.width for b in self.loop.buffers], default=0)
         self._zeros = torch.zeros(widest, dtype=self.dtype)
         self._operations = sum(
             2 * shape(s)[0] * shape(s)[1] if isinstance(s, Product) else 4 * s.width * len(s.body)
             for s in self.loop.stages
         )
-        slots = layout.slots
-        self._given = [(b, slots[b.name]) for b in self.loop.buffers if b.kind not in ("state", "scratch")]
+        slots, self._size = layout.slots, layout.form.size
+        given = [b for b in self.loop.buffers if b.kind not in ("state", "scratch")]
+        # (name, slot, form of its shape, width, height)
+        self._given = [(b.name, slots[b.name], FORMS.get(b.kind) or (ROW if is_row_total(b) else VECTOR), b.width,
+                        b.height) for b in given]  # fmt: skip
         widths = {b.of: b.width for b in self.loop.buffers if b.of} | {s.name: s.width for s in self.loop.states}
         self._first, self._final, self._restart = (
             [(n, slots[f"{role} {n}"], width) for n, width in widths.items() if f"{role} {n}" in slots]
@@ -60,13 +69,20 @@ class Kernel:
         """Which threads a call uses, or why only one."""
         return threads.pool().note
 
-    def team(self, T: int, B: int) -> tuple[int, bool]:
-        """Return (threads a call asks for, whether they split columns instead of rows)."""
+    def team(self, T: int, B: int, useful: int | None = None) -> tuple[int, bool]:
+        """Return (threads a call asks for, whether they split columns instead of rows).
+
+        useful: rows of all T * B that are no padding (None: all).
+        """
+        rows = T * B if useful is None else useful
         count = torch.get_num_threads()
-        if count == 1 or B == 0 or T * B * self._operations < WORTH or not threads.pool().parallel:
+        if count == 1 or rows * self._operations < WORTH or not threads.pool().parallel:
             return 1, False
         size = self._layout.packed_size
         if size >= LARGE and FEW * count > B:
+            return count, True
+        # Of a ragged batch few rows are left in the end, and each thread would read the whole matrix for its own.
+        if useful is not None and size >= HUGE and useful < self._layout.isa.rows * count * T:
             return count, True
         return max(1, min(count, B)), False
 
@@ -94,62 +110,34 @@ class Kernel:
         """
         block = self._block()
         self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset, compact)
-        kept: Tensor | None = None
+        kept, useful = None, None
         if compact is not None:
-            kept = compact.table
-            block[SLOT["order"]], block[SLOT["ends"]] = kept.data_ptr(), kept.data_ptr() + 8 * B
-            block[SLOT["starts"]] = kept.data_ptr() + 16 * B
+            kept, useful = compact.table, len(compact)
+            start = kept.data_ptr()
+            block[_ORDER], block[_ENDS], block[_STARTS] = start, start + 8 * B, start + 16 * B
         elif lengths is not None:
             assert (lengths.shape, lengths.dtype) == ((B,), torch.int64), "lengths: int64 [B]"
             ends, order = torch.sort(lengths, descending=True)
-            kept = torch.cat((order, ends))
-            block[SLOT["order"]] = kept.data_ptr()
-            block[SLOT["ends"]] = kept.data_ptr() + 8 * B
-        block[SLOT["reverse"]] = int(reverse)
-        layout = self._layout
-        size = layout.packed_size + 4096  # prefetching looks past the end
-        block[SLOT["pack"]] = int(B > 0 and T > 0)
-        count, columns = self.team(T, B)
-        memory_block = memory.take(size + layout.work_bytes(B, count, columns))
-        start = memory.aligned(memory_block)
-        block[SLOT["packed"]], block[SLOT["work"]] = start, start + -(-size // 64) * 64
+            kept, useful = torch.cat((order, ends)), int(lengths.sum())
+            block[_ORDER] = start = kept.data_ptr()
+            block[_ENDS] = start + 8 * B
+        block[_REVERSE] = reverse
+        block[_PACK] = B > 0 and T > 0
+        count, columns = self.team(T, B, useful)
+        packed = self._packed_bytes
+        work = memory.take(packed + self._layout.work_bytes(B, count, columns))
+        block[_PACKED] = start = memory.aligned(work)
+        block[_WORK] = start + packed
         self._use_threads(block, count, columns)
         self._run(ctypes.addressof(block))
-        memory.give_back(memory_block)
-
-    def prepare(
-        self,
-        T: int,
-        B: int,
-        buffers: Mapping[str, Tensor],
-        vary: Sequence[str],
-        *,
-        first: Rows | None = None,
-        final: Rows | None = None,
-        restart: Rows | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-    ) -> Prepared:
-        """Pack the matrices now and return a call that takes only the addresses of what `vary` names.
-
-        A name is that of a buffer, "first NAME", "final NAME" or "reset"; the tensors given here show the strides.
-        """
-        block = self._block()
-        self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset)
-        block[SLOT["reverse"]] = int(reverse)
-        slots = {**self._layout.slots, "reset": SLOT["reset"]}
-        for name in vary:
-            if name not in slots:
-                raise OptionError(unknown("buffer", name, slots))
-        kept = (buffers, first, final, restart, reset)
-        return Prepared(self, block, T, B, tuple(slots[name] for name in vary), kept)
+        memory.give_back(work)
 
     def _use_threads(self, block: ctypes.Array[ctypes.c_int64], count: int, columns: bool) -> None:
         block[SLOT["threads"]], block[SLOT["columns"]] = count, int(columns)
         if count > 1:
             pool = threads.pool()
             block[SLOT["parallel"]], block[SLOT["number"]] = pool.parallel, pool.number
-            block[SLOT["team"]], block[SLOT["yield"]] = pool.team, pool.give_way
+            block[SLOT["team"]], block[SLOT["syscall"]] = pool.team, pool.syscall
 
     def _fill(
         self,
@@ -164,26 +152,43 @@ class Kernel:
         compact: Compact | None = None,
     ) -> None:
         block[0], block[1] = T, B
-        block[SLOT["product"]], block[SLOT["packer"]] = self._product, self._packer
-        for buffer, slot in self._given:
-            tensor = buffers[buffer.name]
-            if tensor.dim() == 2 and buffer.kind in ("sequence", "previous", "emit"):
-                assert compact is not None, f"{buffer}: rows without an order"
-                block[slot], block[slot + 3] = self._rows(tensor, len(compact), buffer.width)
-                continue
-            address, by_outer, by_inner = self._place(buffer, tensor, T, B)
-            block[slot], block[slot + 1], block[slot + 2] = address, by_outer, by_inner
+        block[_PRODUCT], block[_PACKER] = self._product, self._packer
+        size, dtype = self._size, self.dtype
+        for name, slot, form, width, height in self._given:
+            tensor = buffers[name]
+            shape, strides = tensor.shape, tensor.stride()
+            block[slot] = tensor.data_ptr()
+            if form == STEPS:
+                if len(shape) == 3:
+                    fits = shape == (T, B, width)
+                    block[slot + 1], block[slot + 2] = strides[0] * size, strides[1] * size
+                else:
+                    fits = compact is not None and shape == (len(compact), width)
+                    block[slot + 3] = strides[0] * size
+            elif form == VECTOR:
+                fits = shape == (width,)
+            elif form == ROW:
+                fits = shape == (B, width)
+                block[slot + 2] = strides[0] * size
+            else:
+                fits = shape == (height, width)
+                block[slot + 1], block[slot + 2] = strides[0] * size, strides[1] * size
+            fits = fits and tensor.dtype is dtype
+            assert fits, f"{name}: {tuple(shape)}, {tensor.dtype}"
+            adjacent = strides[-1] == 1 or form == MATRIX or width == 1 or tensor.numel() == 0
+            assert adjacent, f"{name}: features are adjacent"
         zeros = self._zeros.data_ptr()
         for name, slot, width in self._first:
             rows = first.get(name)
             block[slot], block[slot + 1] = (zeros, 0) if rows is None else self._rows(rows, B, width)
         for name, slot, width in self._final:
             rows = final.get(name)
-            block[slot], block[slot + 1] = (0, 0) if rows is None else self._rows(rows, B, width)
+            if rows is not None:
+                block[slot], block[slot + 1] = self._rows(rows, B, width)
         for name, slot, width in self._restart:
             vector = restart.get(name)
             if vector is not None:
-                assert (vector.shape, vector.dtype) == ((width,), self.dtype), f"{name}: {tuple(vector.shape)}"
+                assert (vector.shape, vector.dtype) == ((width,), dtype), f"{name}: {tuple(vector.shape)}"
                 assert vector.is_contiguous(), name
             block[slot] = vector.data_ptr() if vector is not None else (0 if name in self._totals else zeros)
         if reset is not None:
@@ -192,71 +197,8 @@ class Kernel:
             block[SLOT["reset_t"]], block[SLOT["reset_b"]] = reset.stride()
 
     def _rows(self, tensor: Tensor, B: int, width: int) -> tuple[int, int]:
-        assert (tensor.shape, tensor.dtype) == ((B, width), self.dtype), f"{tuple(tensor.shape)}, not {(B, width)}"
-        assert tensor.stride(1) == 1 or width == 1 or B == 0, "features are adjacent"
-        return tensor.data_ptr(), tensor.stride(0) * self._layout.form.size
-
-    def _place(self, buffer: Buffer, tensor: Tensor, T: int, B: int) -> tuple[int, int, int]:
-        """Check a tensor against its buffer; return its address and two strides in bytes."""
-        size, width = self._layout.form.size, buffer.width
-        shape: tuple[int, ...]
-        if buffer.kind in ("sequence", "previous", "emit"):
-            shape, strides = (T, B, width), tensor.stride()[:2]
-        elif buffer.kind == "row" or is_row_total(buffer):
-            shape, strides = (B, width), (0, *tensor.stride()[:1])
-        elif buffer.kind == "matrix":
-            shape, strides = (buffer.height, width), tensor.stride()
-        else:
-            shape, strides = (width,), (0, 0)
-        assert (tensor.shape, tensor.dtype) == (shape, self.dtype), f"{buffer}: {tuple(tensor.shape)}, {tensor.dtype}"
-        adjacent = buffer.kind == "matrix" or width == 1 or tensor.numel() == 0 or tensor.stride(-1) == 1
-        assert adjacent, f"{buffer}: features are adjacent"
-        return tensor.data_ptr(), strides[0] * size, strides[1] * size
-
-
-class Prepared:
-    """A kernel with packed matrices and a filled argument block, for many calls of one shape (single steps)."""
-
-    def __init__(
-        self, kernel: Kernel, block: ctypes.Array[ctypes.c_int64], T: int, B: int, slots: tuple[int, ...], kept: object
-    ) -> None:
-        self._kernel, self._block, self._slots, self._kept = kernel, block, slots, kept
-        self._team = kernel.team(T, B)
-        layout = kernel._layout
-        self._packed = torch.empty(layout.packed_size + 4096 + 64, dtype=torch.uint8)
-        self._work = layout.work_bytes(B, self._team[0], self._team[1]) + 64
-        self._size = ctypes.sizeof(block)
-        self._free: list[tuple[ctypes.Array[ctypes.c_int64], int, Tensor]] = []  # one a call at the same time
-        self.repack()
-
-    def repack(self) -> None:
-        """Read the matrices again, after their numbers have changed."""
-        block = self._kernel._block.from_buffer_copy(self._block)
-        self._block[SLOT["packed"]] = block[SLOT["packed"]] = memory.aligned(self._packed)
-        work = torch.empty(self._work, dtype=torch.uint8)
-        block[0] = block[1] = 0
-        block[SLOT["pack"]], block[SLOT["work"]], block[SLOT["threads"]] = 1, memory.aligned(work), 1
-        for name in self._kernel._layout.sums:
-            block[self._kernel._layout.slots[name]] = 0
-        self._kernel._run(ctypes.addressof(block))
-
-    def __call__(self, *addresses: int) -> None:
-        """Run once; `addresses` are those of the varying tensors, in their order."""
-        try:
-            item = self._free.pop()
-        except IndexError:
-            item = self._another()
-        block, start, _ = item
-        for slot, address in zip(self._slots, addresses, strict=True):
-            block[slot] = address
-        if self._team[0] > 1:
-            count = min(self._team[0], torch.get_num_threads()) if threads.pool().parallel else 1
-            self._kernel._use_threads(block, count, self._team[1] and count > 1)
-        self._kernel._run(start)
-        self._free.append(item)
-
-    def _another(self) -> tuple[ctypes.Array[ctypes.c_int64], int, Tensor]:
-        block = self._kernel._block.from_buffer_copy(self._block)
-        work = torch.empty(self._work, dtype=torch.uint8)
-        block[SLOT["work"]], block[SLOT["threads"]] = memory.aligned(work), 1
-        return block, ctypes.addressof(block), work
+        shape, strides = tensor.shape, tensor.stride()
+        fits = shape == (B, width) and tensor.dtype is self.dtype
+        assert fits, f"{tuple(shape)} {tensor.dtype}, not {(B, width)} {self.dtype}"
+        assert strides[1] == 1 or width == 1 or B == 0, "features are adjacent"
+        return tensor.data_ptr(), strides[0] * self._size

@@ -132,6 +132,18 @@ class Lanes:
             value = self.fma(value, x, self.number(factor))
         return value
 
+    def estrin(self, x: str, factors: tuple[float, ...]) -> str:
+        """The same in pairs: more operations beside each other, none waits for all before it."""
+        terms = [self.number(factor) for factor in reversed(factors)]  # lowest power first
+        while len(terms) > 3:
+            pairs = [self.fma(high, x, low) for low, high in zip(terms[::2], terms[1::2], strict=False)]
+            terms = pairs + terms[len(pairs) * 2 :]
+            x = self.mul(x, x)
+        value = terms.pop()
+        while terms:
+            value = self.fma(value, x, terms.pop())
+        return value
+
     # The functions.
 
     def reduce_exp(self, x: str) -> tuple[str, str, str]:
@@ -141,7 +153,7 @@ class Lanes:
         n = self.sub(shifted, self.number(form.magic))
         r = self.fma(n, self.number(-_LN2_HIGH[form.size]), x)
         r = self.fma(n, self.number(-_LN2_LOW[form.size]), r)
-        p = self.horner(r, form.exponential)
+        p = self.estrin(r, form.exponential)
         return self.bits(shifted), n, self.fma(self.mul(r, r), p, r)
 
     def exp(self, x: str) -> str:

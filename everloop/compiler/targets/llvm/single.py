@@ -134,5 +134,5 @@ class Single:
         work = torch.empty(size + 64, dtype=torch.uint8)
         block[SLOT["work"]], block[SLOT["threads"]] = memory.aligned(work), 1
         block[SLOT["parallel"]], block[SLOT["number"]] = pool.parallel, pool.number
-        block[SLOT["team"]], block[SLOT["yield"]] = pool.team, pool.give_way
+        block[SLOT["team"]], block[SLOT["syscall"]] = pool.team, pool.syscall
         return block, ctypes.addressof(block), most, work

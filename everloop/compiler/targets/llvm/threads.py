@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +13,12 @@ import torch
 
 @dataclass(frozen=True)
 class Pool:
-    """Addresses of the functions that start a team and number its threads; all zero where there is one thread only."""
+    """Addresses of the functions that start a team, number its threads and call Linux; zeros where there is one."""
 
     parallel: int
     number: int
     team: int
-    give_way: int
+    syscall: int
     note: str
 
 
@@ -41,7 +40,7 @@ def _loaded() -> list[str]:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
-    fields = (line.split(maxsplit=5) for line in maps.read_text().splitlines())
+    fields = (line.split(maxsplit=5) for line in maps.read_text().splitlines() if "libgomp" in line)
     found = dict.fromkeys(f[5] for f in fields if len(f) == 6 and Path(f[5]).name.startswith("libgomp"))
     home = str(Path(torch.__file__).parent)
     return sorted(found, key=lambda path: (not path.startswith(home), path))
@@ -49,14 +48,13 @@ def _loaded() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _find() -> Pool:
-    give_way = _address(ctypes.CDLL(None), "sched_yield") if sys.platform != "win32" else 0
     for path in _loaded():
         library = ctypes.CDLL(path)  # loaded already: this gives the same copy
         if hasattr(library, "GOMP_parallel"):
             names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
             parallel, number, team = (_address(library, name) for name in names)
-            return Pool(parallel, number, team, give_way, f"threads of {Path(path).name}")
-    return Pool(0, 0, 0, give_way, "one thread: PyTorch's libgomp is not loaded in this process")
+            return Pool(parallel, number, team, _address(ctypes.CDLL(None), "syscall"), f"threads of {Path(path).name}")
+    return Pool(0, 0, 0, 0, "one thread: PyTorch's libgomp is not loaded in this process")
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

@@ -73,9 +73,16 @@ def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor
     lengths = lengths[None] if lengths.dim() == 0 else lengths
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
         raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
-    if batch and not (int(lengths.min()) >= 0 and int(lengths.max()) <= steps):
-        raise ShapeError(f"{name}: lengths go from {lengths.min()} to {lengths.max()}; expected 0 to {steps} steps")
+    if not torch.compiler.is_compiling():  # the operator that torch.compile takes checks them when it runs
+        check_range(name, lengths, steps)
     return lengths.to(torch.int64)
+
+
+def check_range(name: str, lengths: Tensor, steps: int) -> None:
+    """Raise ShapeError unless every length is from 0 to `steps`."""
+    numbers = lengths.tolist()
+    if numbers and not (min(numbers) >= 0 and max(numbers) <= steps):
+        raise ShapeError(f"{name}: lengths go from {min(numbers)} to {max(numbers)}; expected 0 to {steps} steps")
 
 
 def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:

@@ -1,0 +1,111 @@
+"""Before the simplification: what only reads the states that a step produced leaves the loop at its other end.
+
+A state that no step reads back, an output layer for instance, needs no loop. It runs after it, for all steps at once,
+where that takes a product out of the loop; what is only element-wise costs less inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from everloop.compiler.gradient import every
+from everloop.compiler.hoist import Split, split
+from everloop.compiler.ir import Builder, Graph, Value, walk
+from everloop.compiler.rewrite import Depends, same
+from everloop.compiler.simplify import simplify
+
+
+@dataclass(frozen=True)
+class Sunk:
+    """A step in two parts.
+
+    loop:  its outputs are the states that stay, and the rows that the rest reads and that are no states.
+    after: its outputs are the states that left; its inputs are those of the step and, as steps, outputs of the loop.
+    """
+
+    loop: Graph
+    after: Graph
+
+
+def divide(graph: Graph) -> Split:
+    """Return what runs before the loop, in it, and after it."""
+    sunk = sink(graph)
+    output = next(iter(graph.outputs))
+    exposed = (output,) if output in sunk.loop.outputs else tuple(rows_of(sunk.after, output))
+    return split(simplify(sunk.loop), after=simplify(sunk.after, is_source=lambda _: False), exposed=exposed)
+
+
+def rows_of(after: Graph, output: str) -> list[str]:
+    """Return the outputs of the loop that one output of `after` reads."""
+    read = [v.name for v in walk([after.outputs[output]]) if v.op == "input" and v.group == "steps"]
+    return [name.removesuffix(every("")) for name in read if name.endswith(every(""))]
+
+
+def sink(graph: Graph) -> Sunk:
+    """Return `graph`, a traced step, without what can run after the loop, and that."""
+    in_loop = Depends(lambda v: v.op == "input" and v.group == "state")
+    read = {v.name for v in graph.inputs if v.group == "state"}
+    inside = set(walk(v for name, v in graph.outputs.items() if name in read))
+    leaves = Depends(lambda v: v.kind == "product" and in_loop(v) and v not in inside)
+    gone = {name: v for name, v in graph.outputs.items() if name not in read and leaves(v)}
+    if not gone:
+        return Sunk(graph, Graph({}))
+    return _Sinking(graph, in_loop, leaves, gone).sunk()
+
+
+class _Sinking:
+    def __init__(self, graph: Graph, in_loop: Depends, leaves: Depends, gone: dict[str, Value]) -> None:
+        self.graph, self.in_loop, self.leaves, self.gone = graph, in_loop, leaves, gone
+        self.stay = {name: v for name, v in graph.outputs.items() if name not in gone}
+        self.inside = set(walk(self.stay.values()))
+        self.rows = {value: name for name, value in reversed(self.stay.items())}
+        self.new = set(self.rows)
+
+    def sunk(self) -> Sunk:
+        builder, done = Builder(), dict[Value, Value]()
+        needed = self._needed()
+        for value in self.graph.values:
+            if value in needed and self._is_row(value):
+                done[value] = builder.make("input", data=("steps", every(self._name(value))), type=value.type)
+            elif value in needed:
+                builder.line = value.where
+                done[value] = same(builder, value, tuple(done[a] for a in value.args))
+        names = self.graph.names
+        loop = Graph(self.stay | {name: value for value, name in self.rows.items()}, names)
+        after = {name: done[value] for name, value in self.gone.items()}
+        result = Sunk(loop, Graph(after, {done[v]: n for v, n in names.items() if v in done}))
+        result.after.verify()
+        return result
+
+    def _needed(self) -> set[Value]:
+        """Return what runs after the loop, and the rows it reads."""
+        found: set[Value] = set()
+        stack = list(self.gone.values())
+        while stack:
+            value = stack.pop()
+            if value not in found:
+                found.add(value)
+                stack += () if self._is_row(value) else value.args
+        return found
+
+    def _is_row(self, value: Value) -> bool:
+        """Whether the loop gives a value: what needs no product that left it, unless one new state is enough for it."""
+        if not self.in_loop(value) or self.leaves(value):
+            return False
+        if value in self.inside:
+            return True
+        sources = self._sources(value)
+        return len(sources) > 1 or not sources <= self.new
+
+    def _sources(self, value: Value) -> set[Value]:
+        """Return the new states that a value is made of, and the old ones where it is made of these."""
+        if value in self.new or value.op == "input":
+            return {value} if self.in_loop(value) else set()
+        return set().union(*map(self._sources, value.args))
+
+    def _name(self, value: Value) -> str:
+        """Return the name under which the loop gives the rows of a value."""
+        if value not in self.rows:
+            taken = {*self.graph.outputs, *self.rows.values(), *(v.name for v in self.graph.inputs)}
+            self.rows[value] = next(n for n in (f"s{k}" for k in range(len(taken) + 1)) if n not in taken)
+        return self.rows[value]

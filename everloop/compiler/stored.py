@@ -1,0 +1,160 @@
+"""Plans on disk: what the passes made of a traced step, as plain data, so that a new process need not run them again.
+
+The name of a file stands for everything the passes see: the traced step and the compiler's own sources. What they do
+not look into (a function of PyTorch, a tensor that the step made) is written as its number among those of the step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from everloop.compiler import cache
+from everloop.compiler.hoist import Split
+from everloop.compiler.ir import Graph, Type, Value
+from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
+from everloop.compiler.plan import Forward, Rows, Training
+
+Thing = TypeVar("Thing")
+
+
+@lru_cache
+def sources(folder: Path = Path(__file__).parent) -> str:
+    """Return a text that differs as soon as a pass or PyTorch, whose functions the passes call, does.
+
+    It is empty where the sources cannot be read, in an archive for instance: nothing is kept then.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+    return cache.key(torch.__version__, *texts) if texts else ""
+
+
+sources()  # now, while they are what this process has just loaded
+
+
+class Shelf:
+    """The plans of one traced step."""
+
+    def __init__(self, graph: Graph) -> None:
+        values = graph.values
+        self.opaque = [v.data for v in values if _is_opaque(v)]
+        self._number = {id(data[-1]): k for k, data in enumerate(self.opaque)}
+        self._name = json.dumps(self._of_graph(graph))
+
+    def split(self, make: Callable[[], Split]) -> Split:
+        return self._kept("split", make, self._of_split, self._split)
+
+    def forward(self, make: Callable[[], Forward]) -> Forward:
+        return self._kept("forward", make, _of_forward, _forward)
+
+    def training(self, wanted: frozenset[str], make: Callable[[], Training]) -> Training:
+        return self._kept(f"training {sorted(wanted)}", make, _of_training, _training)
+
+    def step(self, make: Callable[[], tuple[Graph, Loop]]) -> tuple[Graph, Loop]:
+        return self._kept(
+            "step",
+            make,
+            lambda made: [self._of_graph(made[0]), _of_loop(made[1])],
+            lambda data: (self._graph(data[0]), _loop(data[1])),
+        )
+
+    def _kept(
+        self, what: str, make: Callable[[], Thing], encode: Callable[[Thing], Any], decode: Callable[[Any], Thing]
+    ) -> Thing:
+        """Return what is on disk, or what `make` makes, which is there from now on."""
+        if not sources():
+            return make()
+        name = cache.key(what, self._name, sources()) + ".plan"
+        found = cache.read(name)
+        if found is not None:
+            return decode(json.loads(found))
+        made = make()
+        cache.write(name, json.dumps(encode(made)).encode())
+        return made
+
+    def _of_split(self, split: Split) -> Any:
+        return [*(self._of_graph(g) for g in (split.prelude, split.loop, split.after)), split.exposed]
+
+    def _split(self, data: Any) -> Split:
+        prelude, loop, after = (self._graph(part) for part in data[:3])
+        return Split(prelude, loop, after, tuple(data[3]))
+
+    def _of_graph(self, graph: Graph) -> Any:
+        values = graph.values
+        at = {v: k for k, v in enumerate(values)}
+        lines = [(v.op, [at[a] for a in v.args], v.type.shape, v.type.rows, self._of_data(v)) for v in values]
+        return [lines, [(name, at[v]) for name, v in graph.outputs.items()]]
+
+    def _of_data(self, value: Value) -> tuple[Any, ...]:
+        return (self._number[id(value.data[-1])],) if _is_opaque(value) else value.data
+
+    def _graph(self, data: Any) -> Graph:
+        lines, outputs = data
+        values: list[Value] = []
+        types: dict[tuple[Any, ...], Type] = {}
+        for op, args, shape, rows, inside in lines:
+            key = (*shape, rows)
+            kind = types.get(key) or types.setdefault(key, Type(tuple(shape), rows))
+            given = self.opaque[inside[0]] if len(inside) == 1 and op in ("input", "call") else tuple(inside)
+            values.append(Value(op, tuple([values[a] for a in args]), kind, given))
+        return Graph({name: values[k] for name, k in outputs})
+
+
+def _is_opaque(value: Value) -> bool:
+    return value.op == "call" or (value.op == "input" and value.group == "taken")
+
+
+def _of_loop(loop: Loop) -> Any:
+    buffers = {b: k for k, b in enumerate(loop.buffers)}
+    stages = [
+        (buffers[s.out], buffers[s.source], buffers[s.matrix], s.transposed)
+        if isinstance(s, Product)
+        else (s.width, [(i.op, i.args, i.buffer and buffers[i.buffer], i.offset, i.number) for i in s.body])
+        for s in loop.stages
+    ]
+    return [[_of_buffer(b) for b in buffers], stages, [buffers[s] for s in loop.states], loop.is_gradient]
+
+
+def _loop(data: Any) -> Loop:
+    buffers = [Buffer(*b) for b in data[0]]
+    stages: list[Product | Map] = []
+    for stage in data[1]:
+        if len(stage) == 4:
+            out, source, matrix = (buffers[k] for k in stage[:3])
+            stages.append(Product(out, source, matrix, stage[3]))
+        else:
+            lines = [Instruction(op, tuple(args), None if at is None else buffers[at], offset, number)
+                     for op, args, at, offset, number in stage[1]]  # fmt: skip
+            stages.append(Map(stage[0], tuple(lines)))
+    return Loop(tuple(stages), tuple(buffers[k] for k in data[2]), data[3])
+
+
+def _of_buffer(buffer: Buffer) -> Any:
+    return (buffer.name, buffer.kind, buffer.width, buffer.height, buffer.of)
+
+
+def _of_forward(plan: Forward) -> Any:
+    return [_of_loop(plan.loop), plan.emits, plan.in_place]
+
+
+def _forward(data: Any) -> Forward:
+    return Forward(_loop(data[0]), *data[1:])
+
+
+def _of_training(plan: Training) -> Any:
+    pairs = {m: [[[(r.name, r.start, r.stop, r.of) for r in factor] for factor in pair] for pair in each]
+             for m, each in plan.pairs.items()}  # fmt: skip
+    totals = {name: _of_buffer(b) for name, b in plan.totals.items()}
+    return [_of_forward(plan.forward), _of_loop(plan.gradient), plan.reads, pairs, totals, plan.emits]
+
+
+def _training(data: Any) -> Training:
+    forward, gradient, reads, pairs, totals, emits = data
+    factors: dict[str, Any] = {m: [tuple(tuple(Rows(*r) for r in factor) for factor in pair) for pair in each]
+                               for m, each in pairs.items()}  # fmt: skip
+    sums = {name: Buffer(*b) for name, b in totals.items()}
+    return Training(_forward(forward), _loop(gradient), reads, factors, sums, emits)

@@ -1,0 +1,217 @@
+"""Plans on disk: the same plan again, without a pass, for every cell; never that of another step or compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from everloop import cells
+from everloop.cell import Cell, H, I, param, state
+from everloop.compiler import program as passes
+from everloop.compiler import stepping, stored
+from everloop.compiler.plan import Training
+from everloop.compiler.program import Program
+from everloop.compiler.targets import eager, llvm
+from everloop.compiler.trace import trace
+from everloop.compiler.values import Values
+from everloop.layers import Recurrent
+from everloop.layers.call import Call
+from everloop.layers.regularise import values_of
+from everloop.layers.sequence import compute
+from everloop.layers.stream import Stream
+from tests.zoo import NAMES, make
+
+PASSES = ("divide", "plan_forward", "plan_training")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PASSES:
+        monkeypatch.setattr(passes, name, lambda *_, **__: pytest.fail("a pass ran again"))
+
+
+def gradients(program: Program, values: Values, x: Tensor, state: list[Tensor]) -> list[Tensor]:
+    y, final = compute(program, Call(values, x, tuple(state), (None,) * len(state)))
+    leaves = [t for t in (*values.fixed.values(), *state) if t.requires_grad]
+    grads = torch.autograd.grad(y.square().sum() + sum(f.sum() for f in final), leaves, allow_unused=True)
+    return [y, *final, *(g for g in grads if g is not None)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_process_has_the_same_plan_without_a_pass(
+    name: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = make(name, 3, 4).train(training)
+    values = values_of(cell, 5, 2)
+    x, start = torch.randn(5, 2, 3), [torch.rand(2, n, requires_grad=True) for n in cell.state_sizes.values()]
+    first = Program.of(cell, values, torch.float32, llvm.compile)
+    want = gradients(first, values, x, start)
+    with torch.no_grad():
+        compute(first, Call(values, x, tuple(start), (None,) * len(start)))
+    no_pass(monkeypatch)
+    second = Program.of(cell, values, torch.float32, llvm.compile)
+    torch.testing.assert_close(gradients(second, values, x, start), want, rtol=0, atol=0)
+    with torch.no_grad():
+        compute(second, Call(values, x, tuple(start), (None,) * len(start)))
+    assert str(second.split.prelude) == str(first.split.prelude)
+    assert str(second.split.loop) == str(first.split.loop)
+    for wanted in first._trained:
+        plans = first.training(wanted).plan, second.training(wanted).plan
+        for field in fields(Training):
+            one, other = (getattr(plan, field.name) for plan in plans)
+            assert field.name == "forward" or one == other, field.name
+        assert [p.forward.loop for p in plans[:1]] == [p.forward.loop for p in plans[1:]]
+    assert second.inference().plan.loop == first.inference().plan.loop
+
+
+def test_a_streamed_step_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = Recurrent(cells.GRU(3, 4), layers=2), torch.randn(2, 3)
+    with torch.no_grad():
+        want = layer.step(x)
+        monkeypatch.setattr(stepping, "simplify", lambda *_, **__: pytest.fail("a pass ran again"))
+        monkeypatch.setattr("everloop.layers.stream._steps", {})
+        layer._stream = Stream()
+        got = layer.step(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+class Opaque(Cell):
+    """What PyTorch computes of parameters before the loop, and a tensor the step brings along."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+    function: Any = None
+    offset: float = 0.0
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        matrix = self.function(self.R)
+        return torch.tanh(x @ self.W.T + h @ matrix.T + torch.full((matrix.shape[0],), self.offset))
+
+
+def opaque(function: Callable[[Tensor], Tensor], offset: float) -> Cell:
+    torch.manual_seed(5)
+    return Opaque(3, 4, dtype=torch.float64, function=function, offset=offset)
+
+
+def test_steps_that_differ_in_what_no_pass_sees_share_a_plan_but_not_its_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, start = torch.randn(5, 2, 3, dtype=torch.float64), [torch.zeros(2, 4, dtype=torch.float64)]
+    for k, (function, offset) in enumerate([(torch.linalg.matrix_exp, 0.5), (torch.linalg.inv, -2.0)]):
+        if k == 1:
+            no_pass(monkeypatch)
+        cell = opaque(function, offset)
+        values = Values(dict(cell.named_parameters()))
+        program = Program.of(cell, values, torch.float64, llvm.compile)
+        y, _ = compute(program, Call(values, x, tuple(start), (None,) * len(start)))
+        want, _ = eager.run(cell, values, x, start)
+        torch.testing.assert_close(y, want)
+
+
+def plan_files(folder: Path) -> set[str]:
+    return {f.name for f in folder.glob("*.plan")}
+
+
+def program(cell: Cell) -> Program:
+    return Program.of(cell, Values(dict(cell.named_parameters())), torch.float32, llvm.compile)
+
+
+def test_other_sizes_constants_and_names_are_other_plans(folder: Path) -> None:
+    class Scaled(Cell):
+        """A number in the step."""
+
+        h = state(H)
+        W, R = param(H, I), param(H, H)
+        scale: float = 1.0
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(self.scale * (x @ self.W.T) + h @ self.R.T)
+
+    seen: set[str] = set()
+    for cell in (
+        cells.Elman(3, 4), cells.Elman(3, 5), cells.Elman(2, 4), cells.Elman(3, 4, nonlinearity="relu"),
+        Scaled(3, 4), Scaled(3, 4, scale=0.5),
+    ):  # fmt: skip
+        program(cell)
+        found = plan_files(folder)
+        assert len(found - seen) == 1
+        seen = found
+
+
+def test_another_compiler_makes_its_own_plans(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "passes"
+    copy.mkdir()
+    for path in Path(stored.__file__).parent.glob("*.py"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert {"simplify.py", "rules.py", "plan.py", "placing.py", "ir.py"} <= {p.name for p in copy.iterdir()}
+    stored.sources.cache_clear()
+    same = stored.sources(copy)
+    assert same == stored.sources()
+    for path in sorted(copy.iterdir()):
+        stored.sources.cache_clear()
+        before = path.read_text()
+        path.write_text(before + "\n")
+        assert stored.sources(copy) != same, path.name
+        path.write_text(before)
+    stored.sources.cache_clear()
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    assert stored.sources(copy) != same
+    program(cells.Elman(3, 4))
+    old = plan_files(folder)
+    monkeypatch.setattr(stored, "sources", lambda: "other")
+    program(cells.Elman(3, 4))
+    assert len(plan_files(folder) - old) == 1
+
+
+def test_sources_that_cannot_be_read_vouch_for_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stored.sources(tmp_path / "nowhere") == ""
+    monkeypatch.setattr(stored, "sources", lambda: "")
+    assert program(cells.Elman(3, 4)).split.cuts
+    assert not plan_files(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-7], lambda d: b"", lambda d: b"foreign" + d, lambda d: d[:-1] + b"\x01\x02"]
+)
+def test_a_damaged_plan_is_made_again(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    program(cells.Elman(3, 4))
+    (file,) = folder.glob("*.plan")
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert program(cells.Elman(3, 4)).split.cuts
+    assert file.read_bytes() == whole
+
+
+def test_a_module_inside_a_cell_is_traced_before_it_is_looked_up() -> None:
+    """The same class and sizes, another step: what a subclass or an option changes is in the graph."""
+
+    class Inside(Cell):
+        """A function chosen per object."""
+
+        h = state(H)
+        W, R = param(H, I), param(H, H)
+
+        def __init__(self, activation: nn.Module) -> None:
+            super().__init__(3, 4)
+            self.activation = activation
+
+        def step(self, x: Tensor, h: Tensor) -> Any:
+            return self.activation(x @ self.W.T + h @ self.R.T)
+
+    texts = {str(program(Inside(a)).split.loop) for a in (nn.Tanh(), nn.Sigmoid(), nn.Hardtanh(-0.5, 0.5))}
+    assert len(texts) == 3
+    assert len({str(trace(Inside(a), dict(Inside(a).named_parameters()))) for a in (nn.Tanh(), nn.ReLU())}) == 2

@@ -1,0 +1,124 @@
+"""Layers with lengths, resets and states under torch.compile, in one graph: values, gradients, sizes, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop import cells
+from everloop.cell import Cell, H, I, param, state
+from everloop.errors import ShapeError
+from everloop.layers import Recurrent
+from tests.zoo import make
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile itself uses what is deprecated
+T, B, I_, H_ = 6, 3, 4, 5
+D = torch.float64
+LAYERS: dict[str, Any] = {
+    "lstm": lambda: Recurrent(cells.LSTM(I_, H_, dtype=D), learned_state=True),
+    "bidirectional gru": lambda: Recurrent(cells.GRU(I_, H_, dtype=D), bidirectional=True, layers=2),
+    "batch first": lambda: Recurrent(cells.PeepholeLSTM(I_, H_, dtype=D), batch_first=True),
+    "readout": lambda: Recurrent(make("readout", I_, H_, dtype=D)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_graphs() -> None:
+    torch._dynamo.reset()
+
+
+def whole(layer: Recurrent) -> Any:
+    """Return the layer compiled as one graph."""
+    return torch.compile(layer, backend="aot_eager", fullgraph=True)
+
+
+def batch(layer: Recurrent, steps: int = T, size: int = B) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x, lengths and resets."""
+    shape = (size, steps) if layer.batch_first else (steps, size)
+    x = torch.randn(*shape, I_, dtype=D, requires_grad=True)
+    return x, torch.randint(0, steps + 1, (size,)), torch.rand(shape) < 0.3
+
+
+def slopes(layer: Recurrent, result: Any, x: Tensor) -> Any:
+    y, states = result
+    flat = torch.utils._pytree.tree_leaves(states)
+    loss = (y * torch.linspace(-1, 1, y.numel(), dtype=D).view(y.shape)).sum() + sum(s.square().sum() for s in flat)
+    return torch.autograd.grad(loss, [x, *layer.parameters()], allow_unused=True)
+
+
+@pytest.mark.parametrize("given", [("lengths",), ("reset",), ("lengths", "reset")], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_and_gradients_in_one_graph(name: str, given: tuple[str, ...]) -> None:
+    layer = LAYERS[name]()
+    x, lengths, reset = batch(layer)
+    options = {k: v for k, v in {"lengths": lengths, "reset": reset}.items() if k in given}
+    compiled = whole(layer)
+    expected, found = layer(x, **options), compiled(x, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(slopes(layer, found, x), slopes(layer, expected, x), rtol=1e-11, atol=1e-11)
+
+
+class Twice(Cell):
+    """Both states are the same tensor."""
+
+    h, c = state(H), state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(x @ self.W.T + h @ self.R.T)
+        return h, h
+
+
+@pytest.mark.parametrize("target", ["eager", "llvm"])
+def test_results_that_share_memory(target: Any) -> None:
+    layer = Recurrent(Twice(I_, H_, dtype=D), target=target)
+    x, *_ = batch(layer)
+    torch.testing.assert_close(whole(layer)(x), layer(x))
+
+
+def test_other_numbers_and_sizes_need_no_new_graph() -> None:
+    layer, graphs = LAYERS["lstm"](), []
+
+    def count(graph: Any, example: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled: Any = torch.compile(layer, backend=count, fullgraph=True, dynamic=True)
+    for steps, size in ((6, 3), (6, 3), (9, 5), (4, 2)):
+        x, lengths, reset = batch(layer, steps, size)
+        torch.testing.assert_close(compiled(x, lengths=lengths, reset=reset), layer(x, lengths=lengths, reset=reset))
+    assert len(graphs) == 1
+
+
+def test_lengths_as_a_list() -> None:
+    layer = LAYERS["lstm"]()
+    x, *_ = batch(layer)
+    found = whole(layer)(x, lengths=[6, 0, 2])
+    torch.testing.assert_close(found, layer(x, lengths=[6, 0, 2]))
+
+
+@pytest.mark.parametrize("wrong", [[T + 1, 1, 1], [1, -1, 1]])
+@pytest.mark.parametrize("name", LAYERS)
+def test_wrong_lengths_raise_when_it_runs(name: str, wrong: list[int]) -> None:
+    layer = LAYERS[name]()
+    x, lengths, _ = batch(layer)
+    compiled = whole(layer)
+    compiled(x, lengths=lengths)
+    for call in (layer, compiled):
+        with pytest.raises(ShapeError, match=rf"lengths go from {min(wrong)} to {max(wrong)}; expected 0 to {T} steps"):
+            call(x, lengths=torch.tensor(wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1, 2]), torch.tensor([True, False, True])], ids=str
+)
+def test_wrong_shapes_raise_before_it_runs(wrong: Tensor) -> None:
+    layer = LAYERS["lstm"]()
+    x, *_ = batch(layer)
+    parts: Any = torch.compile(layer, backend="aot_eager")
+    for call in (layer, parts):
+        with pytest.raises(ShapeError, match="expected 3 whole numbers"):
+            call(x, lengths=wrong)
