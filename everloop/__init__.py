@@ -1,10 +1,14 @@
 """Recurrent networks for PyTorch: any cell you can write in ten lines of mathematics, in any sequence model."""
 
-from everloop import cells
-from everloop.cell import Cell, H, I, bias, param, size, state
-from everloop.errors import EverloopError
-from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.dropin import GRU, LSTM, RNN, accelerate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everloop import cells
+    from everloop.cell import Cell, H, I, bias, param, size, state
+    from everloop.errors import EverloopError
+    from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
+    from everloop.layers.dropin import GRU, LSTM, RNN, accelerate
 
 __version__ = "0.1.0"
 
@@ -29,3 +33,26 @@ __all__ = [
     "size",
     "state",
 ]
+
+# a name is fetched when it is asked for: PyTorch takes seconds to import, which `everloop --help` need not wait for
+_HOMES = {
+    "everloop.cell": ("Cell", "H", "I", "bias", "param", "size", "state"),
+    "everloop.errors": ("EverloopError",),
+    "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
+    "everloop.layers.dropin": ("GRU", "LSTM", "RNN", "accelerate"),
+}
+_ROOMS = ("cell", "cells", "compiler", "data", "layers", "models", "train", "decode", "diagnose", "draw", "errors")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"everloop.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module 'everloop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -38,6 +41,44 @@ def test_public_names() -> None:
     }
     for name in everloop.__all__:
         assert getattr(everloop, name) is not None
+
+
+ROOMS = {
+    "data": (
+        "AudioConfig Conditions ConditionsConfig DigitStrings DigitsConfig Examples ExamplesConfig Faults FrameConfig "
+        "Parallel ParallelConfig Part Pieces Plans Recordings Series SeriesConfig Strokes StrokesConfig Symbols Tagged "
+        "TaggedConfig Text TextConfig TextReader Vocabulary Window Windows WordReader WordVocabulary"
+    ),
+    "models": (
+        "Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
+        "Generator GeneratorConfig LanguageModel LanguageModelConfig Loss Model Score Tagger TaggerConfig Transcriber "
+        "TranscriberConfig load"
+    ),
+    "decode": (
+        "Beam Branch Greedy Helper Hypothesis Sampling Sketch Tree bleu generate probabilities sample sketch stream "
+        "tree"
+    ),
+    "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated by_label evaluate train",
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names_of_a_room(room: str) -> None:
+    found = getattr(everloop, room)
+    assert found.__all__ == sorted(found.__all__, key=lambda name: (not name[0].isupper(), name))
+    assert set(found.__all__) == set(ROOMS[room].split())
+    for name in found.__all__:
+        assert not isinstance(getattr(found, name), ModuleType)
+
+
+def test_an_unknown_name_is_none() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'LSMT'"):
+        _ = everloop.LSMT
+
+
+def test_the_command_does_not_wait_for_torch() -> None:
+    code = "import sys, everloop.cli; sys.exit(everloop.cli.main(['--help']) or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def shrunk(block: str) -> str:

@@ -8,7 +8,7 @@ from everloop.cells.independent import IndRNN
 from everloop.cells.layer_norm import LayerNormLSTM
 from everloop.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
 from everloop.cells.minimal import MinimalGatedUnit
-from everloop.cells.named import name_of, named, names
+from everloop.cells.named import address_of, name_of, named, names
 from everloop.cells.projected import ProjectedLSTM
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "PeepholeLSTM",
     "ProjectedLSTM",
     "ResetBeforeGRU",
+    "address_of",
     "name_of",
     "named",
     "names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 from everloop.cell import Cell
@@ -45,13 +46,26 @@ def named(name: str) -> type[Cell]:
         return _BY_NAME[name]
     file, colon, attribute = name.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise OptionError(unknown("cell", name, names()) + "; your own: file.py:Class")
+        raise OptionError(unknown("cell", name, names()) + " (your own: file.py:Class)")
     return _from_file(Path(file), attribute)
 
 
 def name_of(cell: type[Cell]) -> str | None:
     """Return the command-line name of a cell of the library, None for any other."""
     return next((name for name, cls in _BY_NAME.items() if cls is cell), None)
+
+
+def address_of(cell: type[Cell] | str) -> str:
+    """Return what `named` finds this cell by, from any folder; a class that no file holds keeps its bare name."""
+    if isinstance(cell, str):
+        file, colon, attribute = cell.rpartition(":")
+        return f"{Path(file).absolute()}:{attribute}" if colon else cell
+    if known := name_of(cell):
+        return known
+    # the code of a step knows its file even where the module of the class is gone, as in a notebook or runpy
+    own = vars(cell).get("step")
+    source = Path(inspect.unwrap(own).__code__.co_filename if own else inspect.getsourcefile(cell) or "")
+    return f"{source.absolute()}:{cell.__qualname__}" if source.is_file() else cell.__qualname__
 
 
 def _from_file(path: Path, attribute: str) -> type[Cell]:

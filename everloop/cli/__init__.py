@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import TextIOWrapper
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text as Line
+from types import ModuleType
 
 from everloop.errors import EverloopError, OptionError, unknown
 
@@ -70,11 +69,25 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in VERBS:
         raise OptionError(unknown("command", args[0], VERBS) + "; everloop --help lists all")
-    module = importlib.import_module(VERBS[args[0]].module)
-    return int(module.main(args[1:]))
+    return int(fetch(VERBS[args[0]].module).main(args[1:]))
+
+
+def fetch(module: str) -> ModuleType:
+    """Import a module. Ctrl-C meanwhile ends the program at once: libraries lose the exception, or die of it."""
+    if threading.current_thread() is not threading.main_thread():
+        return importlib.import_module(module)  # only the main thread hears of signals
+    before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    try:
+        return importlib.import_module(module)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _help() -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text as Line
+
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, verb in VERBS.items():
         table.add_row(Line(name, "bold"), Line(verb.does))
@@ -85,5 +98,8 @@ def _help() -> None:
 
 
 def _fail(message: str) -> int:
+    from rich.console import Console
+    from rich.text import Text as Line
+
     Console(stderr=True, soft_wrap=True).print(Line.assemble(("error: ", "bold red"), (message, "red")))
     return 2

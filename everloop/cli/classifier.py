@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
@@ -22,6 +23,7 @@ from everloop.data.words import TextReader, read_reader
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.train import TrainConfig
 
+KIND, TAKES = Classifier.kind, ("probabilities", "columns")
 _TABLES: dict[str, Form] = {"tsv": "tsv", "csv": "csv", "jsonl": "jsonl"}
 
 
@@ -36,7 +38,7 @@ class Options(Common):
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop train classifier`; 130 if it was interrupted."""
-    return train_kind("classifier", Options, prepare, show, args, "Train a classifier: one label for a whole sequence.")
+    return train_kind(KIND, Options, prepare, show, args, "Train a classifier: one label for a whole sequence.")
 
 
 def prepare(options: Options, resumed: Path | None) -> tuple[Examples, Classifier]:
@@ -48,16 +50,19 @@ def prepare(options: Options, resumed: Path | None) -> tuple[Examples, Classifie
     return data, Classifier.of(data, options.model)
 
 
-def predict(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[str]:
-    """Yield for each text or series a line: the most likely label, its probability, and the text."""
+def predict(model: Classifier, config: ExamplesConfig, source: Source, asked: Asked) -> Iterator[str]:
+    """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
+    if asked.probabilities:
+        yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.reader else [])]) + "\n"
     with source.open() as file:
         for chunk in source.chunks(_read(model, config, source, file)):
             if model.reader is not None:
                 source.saw(number for text in chunk for number in model.reader.encode(text))
-            sure, best = model.classify(chunk).max(-1)
-            for item, probability, label in zip(chunk, sure.tolist(), best.tolist(), strict=True):
-                text = f"\t{item}" if isinstance(item, str) else ""
-                yield f"{model.labels.symbols[label]}\t{probability:.4f}{text}\n"
+            for item, chances in zip(chunk, model.classify(chunk).tolist(), strict=True):
+                best = max(range(len(chances)), key=chances.__getitem__)
+                shown = chances if asked.probabilities else [chances[best]]
+                text = [item] if isinstance(item, str) else []
+                yield "\t".join([model.labels.symbols[best], *(f"{p:.4f}" for p in shown), *text]) + "\n"
 
 
 def _read(model: Classifier, config: ExamplesConfig, source: Source, file: Any) -> Iterator[Any]:

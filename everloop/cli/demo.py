@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 from rich.text import Text as Line
 
+from everloop.cli.kind import follow
+from everloop.cli.language_model import show_samples, taste
 from everloop.cli.options import free_folder, machine, parse
-from everloop.cli.train import follow, show_samples
 from everloop.data import Text
 from everloop.data.files import write_atomically
 from everloop.models import LanguageModel, LanguageModelConfig
@@ -48,7 +49,7 @@ def main(args: Sequence[str]) -> int:
     Console(stderr=True).print(Line(hello), soft_wrap=True)
     torch.manual_seed(config.seed)
     model = LanguageModel.from_config(text.vocabulary, MODEL)
-    run = follow(model, text, config, out)
+    run = follow(model, text, config, out, taste=taste)
     show_samples(model, run, PROMPT)
     return 130 if run.interrupted else 0
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from everloop.cli.asked import Decoding
 from everloop.cli.figures import print_notes, told
-from everloop.cli.options import machine, parse, write
+from everloop.cli.options import Trained, parse, write
 from everloop.cli.predict import part_of
 from everloop.data.faults import Malformed
-from everloop.models import load
-from everloop.train import evaluate
+from everloop.errors import DataError, OptionError
+from everloop.train import by_label, evaluate
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Options:
     """What `everloop evaluate` can be told."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of any model but a language model."""
+    """Run folder of any model."""
     file: Annotated[Path | None, tyro.conf.Positional] = None
     """Labelled data, in the form that the model was trained on; without it, a part of the model's own data."""
     labels: Path | None = None
@@ -31,27 +33,58 @@ class Options:
     """Which part of the model's own data."""
     batch: int = 64
     """Sequences in a batch."""
+    json: bool = False
+    """Write everything as one JSON object."""
     malformed: Malformed = "stop"
     """What to do with a malformed line: stop, or skip and count it."""
-    weights: Literal["best", "last"] = "best"
-    """The weights of the best validation, or the last ones."""
-    threads: int = 0
-    """Processor threads; 0: as many as PyTorch takes."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps."""
+    trained: Trained = field(default_factory=lambda: Trained(threads=0))
+    decoding: Decoding = field(default_factory=Decoding)
 
 
 def main(args: Sequence[str]) -> int:
-    """Run `everloop evaluate`: one line with the figures, and on standard error what was read."""
+    """Run `everloop evaluate`: the figures, those of labels one by one, and on standard error what was read."""
     options = parse(Options, args, command="evaluate", description="Tell how good a trained model is.")
-    device = machine(options.threads, options.device)
     module, config = part_of(options.run)
-    config = replace(config, malformed=options.malformed)
-    model = load(options.run, options.weights).to(device)
-    data = module.given(model, config, options.file, options.labels) if options.file else module.own(model, config)
+    judged = hasattr(module, "decoded")
+    takes = [name for name in module.TAKES if name not in ("best", "count", "every", "columns", "probabilities")]
+    options.decoding.check(module.KIND, takes if judged else ())
+    if options.batch < 1:
+        raise OptionError(f"batch is {options.batch}; expected at least 1")
+    if options.file and not options.file.exists():
+        raise DataError(f"{options.file}: no such file or folder")
+    if hasattr(config, "malformed"):
+        config = replace(config, malformed=options.malformed)
+    model = options.trained.model(options.run)
+    data = _data(module, config, model, options)
     part = "test" if options.file else options.part
     print_notes(data, options.batch, part)
-    write(told(evaluate(model, data, part, batch=options.batch), model) + "\n")
-    if hasattr(module, "decoded"):
-        write(module.decoded(model, data, part) + "\n")
+    score = evaluate(model, data, part, batch=options.batch)
+    figures: dict[str, Any] = {**score.means, "loss": score.loss, "measure": score.measure}
+    figures |= {"target": model.target, "count": score.count}
+    lines = [told(score, model)]
+    if score.symbols:
+        figures["perplexity"] = score.perplexity
+    if hasattr(model, "guesses"):
+        found = by_label(model, data, part, batch=options.batch)
+        figures |= asdict(found)
+        lines += ["", str(found)]
+    if judged:
+        more, text = module.decoded(model, data, part, options.decoding.way(module.DEFAULT))
+        figures |= more
+        lines.append(text)
+    write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")
     return 0
+
+
+def _data(module: Any, config: Any, model: Any, options: Options) -> Any:
+    """Return the data of the file, or the model's own.
+
+    Raises:
+        DataError: something is wrong with them.
+    """
+    if options.file:
+        return module.given(model, config, options.file, options.labels)
+    try:
+        return module.own(model, config)
+    except DataError as error:
+        raise DataError(f"the data that the run was trained with: {error}; or give a file to evaluate on") from None

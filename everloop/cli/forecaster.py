@@ -11,15 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.forecasts import Batch, Series, SeriesConfig, calendar_of, time_of
+from everloop.data.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of, time_of
 from everloop.data.tables import Form, Kind, Records
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.train import TrainConfig
 
+KIND, TAKES = Forecaster.kind, ("every", "columns", "plans")
 _TABLES: dict[str, Form] = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl"}
 
 
@@ -34,9 +36,7 @@ class Options(Common):
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop train forecaster`; 130 if it was interrupted."""
-    return train_kind(
-        "forecaster", Options, prepare, show, args, "Train a forecaster: what comes next in series of numbers."
-    )
+    return train_kind(KIND, Options, prepare, show, args, "Train a forecaster: what comes next in series of numbers.")
 
 
 def prepare(options: Options, resumed: Path | None) -> tuple[Series, Forecaster]:
@@ -46,10 +46,13 @@ def prepare(options: Options, resumed: Path | None) -> tuple[Series, Forecaster]
     return data, Forecaster.of(data, options.model)
 
 
-def predict(model: Forecaster, config: SeriesConfig, source: Source) -> Iterator[str]:
+def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Asked) -> Iterator[str]:
     """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
+    if asked.every is not None and asked.every < 1:
+        raise OptionError(f"every is {asked.every}; expected at least 1")
+    plans = _plans(config, source, asked)
     form = source.chosen({".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}, "csv")
-    numbers = (*config.series, *config.covariates)
+    numbers = (*config.series, *config.covariates, *config.planned)
     wanted: dict[str, Kind] = {**dict.fromkeys(numbers, "number")}
     if config.time:
         wanted[config.time] = "text"
@@ -64,12 +67,26 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source) -> Iterator
             if config.time:
                 times.append(time_of(row[config.time], f"{source.place}: line {number}"))
             count += 1
-            if source.every and len(known) == context and count % source.every == 0:
-                yield from _forecast(model, config, torch.tensor([*known]), [*times], count)
+            if asked.every and len(known) == context and count % asked.every == 0:
+                yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
     if len(known) < context:
         raise DataError(f"{source.place} has {len(known)} rows; a forecast needs {context} before it")
-    if not source.every:
-        yield from _forecast(model, config, torch.tensor([*known]), [*times], count)
+    if not asked.every:
+        yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
+
+
+def _plans(config: SeriesConfig, source: Source, asked: Asked) -> Plans | None:
+    """Return what is planned, of a model that knows plans.
+
+    Raises:
+        OptionError: it is missing, or the model knows none.
+    """
+    if bool(asked.plans) != bool(config.planned):
+        named = f"expects {', '.join(config.planned)} for the steps to come; name their table with --plans FILE"
+        raise OptionError(f"this model {named if config.planned else 'was trained without planned columns'}")
+    if asked.plans and asked.every and not config.time:
+        raise OptionError("--every with --plans needs the times of the rows: train with --time COLUMN")
+    return Plans(asked.plans, config, source.faults) if asked.plans else None
 
 
 def _headings(model: Forecaster) -> list[str]:
@@ -82,7 +99,7 @@ def _headings(model: Forecaster) -> list[str]:
 
 
 def _forecast(
-    model: Forecaster, config: SeriesConfig, known: Tensor, times: list[datetime], count: int
+    model: Forecaster, config: SeriesConfig, known: Tensor, times: list[datetime], count: int, plans: Plans | None
 ) -> Iterator[str]:
     series, horizon = len(model.names), model.config.horizon
     step = times[-1] - times[-2] if len(times) > 1 else None
@@ -90,6 +107,8 @@ def _forecast(
     cycles = config.calendar if times else ()
     before = calendar_of(times, cycles) if cycles else torch.zeros(len(known), 0)
     ahead = calendar_of(to_come, cycles) if cycles else torch.zeros(horizon, 0)
+    if plans is not None:
+        ahead = torch.cat([plans.ahead(to_come, horizon), ahead], 1)
     extra = torch.cat([known[:, series:], before], 1)
     batch = Batch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
     said = model.forecast(batch.to(model.mean.device))

@@ -6,22 +6,25 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.text import Text as Line
 
+from everloop.cli.kinds import MODULES
 from everloop.cli.options import early, free_folder, from_tables, machine, parse
 from everloop.cli.progress import Progress
 from everloop.data.settings import read_toml
-from everloop.errors import OptionError
+from everloop.errors import DataError, OptionError, RunError, unknown
 from everloop.models import Model
 from everloop.models.run import read_config
-from everloop.train import Run, TrainConfig, train
+from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
 
 Prepare = Callable[[Any, Path | None], tuple[Any, Model]]
 Show = Callable[[Any, Any, Run], None]
+Taste = Callable[[Any, Any], str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,13 @@ class Common:
 
 
 def train_kind(
-    kind: str, options: type[Any], prepare: Prepare, show: Show, args: Sequence[str], description: str
+    kind: str,
+    options: type[Any],
+    prepare: Prepare,
+    show: Show,
+    args: Sequence[str],
+    description: str,
+    taste: Taste | None = None,
 ) -> int:
     """Run `everloop train KIND`; return 130 if it was interrupted.
 
@@ -53,20 +62,38 @@ def train_kind(
         show: prints what the trained model does, given model, data and run.
         args: the rest of the command line.
         description: one sentence for --help.
+        taste: returns what the model writes, given model and data; shown at each validation.
     """
     given = read_options(kind, options, args, description)
     device = machine(given.threads, given.device)
+    for path in vars(given.data).values():
+        if isinstance(path, Path) and not path.exists():
+            raise DataError(f"{path}: no such file or folder")
     torch.manual_seed(given.train.seed)
     data, model = prepare(given, given.resume)
-    console = Console(stderr=True)
-    console.print(Line(repr(data)), soft_wrap=True)
     out = given.resume or given.out or free_folder(Path("runs") / kind)
-    shape = model.config
-    with Progress(f"{kind}  {shape.cell} {shape.layers}×{shape.hidden}") as progress:
-        run = train(model.to(device), data, given.train, out=out, resume=given.resume is not None, report=progress)
-    console.print(Line(str(run), "bold"), soft_wrap=True)
+    run = follow(model.to(device), data, given.train, out, resume=given.resume is not None, taste=taste)
     show(model, data, run)
     return 130 if run.interrupted else 0
+
+
+def follow(
+    model: Model, data: Any, config: TrainConfig, out: Path, *, resume: bool = False, taste: Taste | None = None
+) -> Run:
+    """Train a model and show it on standard error."""
+    shape = model.config
+    with Progress(f"{model.kind}  {shape.cell} {shape.layers}×{shape.hidden}") as progress:
+
+        def report(event: Event) -> None:
+            if isinstance(event, Started):
+                progress(Note(repr(data)))
+            progress(event)
+            if isinstance(event, Validated) and taste:
+                progress.say(taste(model, data))
+
+        run = train(model, data, config, out=out, resume=resume, report=report)
+    Console(stderr=True).print(Line(str(run), "bold"), soft_wrap=True)
+    return run
 
 
 def read_options(kind: str, options: type[Any], args: Sequence[str], description: str) -> Any:
@@ -84,8 +111,14 @@ def read_options(kind: str, options: type[Any], args: Sequence[str], description
         found = read_config(run) if run else read_toml(where)
         tables = {name: dict(table) if isinstance(table, dict) else table for name, table in found.items()}
         named = tables["model"].pop("kind", kind) if isinstance(tables.get("model"), dict) else kind
+        if named != kind and named in MODULES:
+            hint = f"--resume {quote(str(run))}" if run else f"--config {quote(str(file))}"
+            raise OptionError(f"{where} is for a {named}: everloop train {named} {hint}")
         if named != kind:
-            raise OptionError(f"{where} is for a {named}; this is everloop train {kind}")
+            raise OptionError(f"{where}: {unknown('kind of model', str(named), MODULES)}")
+    for name in ("data", "model", "train") if run else ():
+        if name not in tables:
+            raise RunError(f"{where} has lost its table [{name}]; a run is resumed with the settings it began with")
     default = options()
     kinds = {name: type(getattr(default, name)) for name in ("data", "model", "train")}
     base = dataclasses.replace(default, **from_tables(tables, kinds, where))

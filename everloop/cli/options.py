@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 import tyro
 
 from everloop.data.settings import from_table
 from everloop.errors import OptionError, unknown
+from everloop.models import load
 
 T = TypeVar("T")
 
@@ -99,6 +101,28 @@ def machine(threads: int, device: str) -> torch.device:
     if kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise OptionError(f"device is {device!r}; PyTorch finds {torch.cuda.device_count()} of them, from cuda:0")
     return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Which weights of the run, and where they compute."""
+
+    weights: Literal["best", "last"] = "best"
+    """The weights of the best validation, or the last ones."""
+    threads: int = 1
+    """Processor threads; 0: as many as PyTorch takes."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+
+    def model(self, run: Path) -> Any:
+        """Return the trained model of a run, on its device.
+
+        Raises:
+            OptionError: there is no such device.
+            RunError: the run is missing or damaged.
+        """
+        device = machine(self.threads, self.device)
+        return load(run, self.weights).to(device)
 
 
 def free_folder(path: Path) -> Path:

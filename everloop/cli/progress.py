@@ -94,18 +94,20 @@ class Progress:
             )
             rows.append(bar)
         if now:
+            bits = (f"{now.bits:.3f} bits/{now.target}   ", "bold") if now.symbols else ""
             rows.append(
                 Line.assemble(
-                    ("loss ", "dim"), (f"{now.loss:.4f}", "bold"), "   ", (f"{now.bits:.3f}", "bold"),
-                    (f" bits/{now.target}   ", "dim"), (f"{now.rate:,.0f}", "bold"), (f" {now.target}s/s", "dim"),
+                    ("loss ", "dim"), (f"{now.loss:.4f}", "bold"), "   ", bits,
+                    (f"{now.rate:,.0f}", "bold"), (f" {now.target}s/s", "dim"),
                 )
             )  # fmt: skip
             rows.append(Line(f"learning rate {now.lr:.2e}   gradient norm {now.norm:.2f}", "dim"))
             rows.append(Line(spark(self.losses, 56), "cyan"))
         if self.validated and self.best:
             score = self.validated.score
-            text = f"valid {score.loss:.4f} nats, {score.bits:.3f} bits; best at step {self.best.step:,}"
-            rows.append(Line(text, "green"))
+            figures = [f"{name} {mean:.4f}" for name, mean in list(score.means.items())[:2]]
+            loss = f"{score.loss:.4f} nats, {score.bits:.3f} bits" if score.symbols else f"loss {score.loss:.4f}"
+            rows.append(Line(f"valid {', '.join([*figures, loss])}; best at step {self.best.step:,}", "green"))
         if self.sample:
             rows.append(Line(f"it writes: {' '.join(self.sample.split())}", "italic"))
         return Panel(Group(*rows), title=self.title, title_align="left", width=min(self.console.width, 90))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from everloop.cli.options import machine, parse, write
-from everloop.data.parallel import read_lines
+from everloop.cli.language_model import note_unknown
+from everloop.cli.options import Trained, parse, write
+from everloop.cli.source import Source
+from everloop.data.faults import Faults, Malformed
+from everloop.data.lines import numbered
 from everloop.errors import DataError, RunError
-from everloop.models import LanguageModel, load
+from everloop.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -26,43 +29,36 @@ class Options:
     """Text with a sentence a line; - reads standard input."""
     context: str = "\n"
     """What stands before each sentence; it is read, not scored."""
-    malformed: Literal["stop", "skip"] = "stop"
-    """What to do with a line that has a symbol the model does not know."""
-    weights: Literal["best", "last"] = "best"
-    """The weights of the best validation, or the last ones."""
-    threads: int = 1
-    """Processor threads; 0: as many as PyTorch takes."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps."""
+    malformed: Malformed = "stop"
+    """What to do with a line that has a character the model does not know; unknown words are scored as such."""
+    trained: Trained = field(default_factory=Trained)
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop score`: for each line its log-probability (natural), its symbols and itself, between tabs."""
     given = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
-    device = machine(given.threads, given.device)
-    model = load(given.run, given.weights)
+    model = given.trained.model(given.run)
     if not isinstance(model, LanguageModel):
         raise RunError(f"{given.run} holds a {model.kind}; expected a language model")
-    model.to(device)
-    skipped = 0
-    for number, line in enumerate(_lines(given.file), 1):
-        if not line.strip():
-            continue
-        try:
-            score = model.score(line, given.context)
-        except DataError as error:
-            if given.malformed == "stop":
-                raise DataError(f"{given.file}: line {number}: {error}; --malformed skip leaves it out") from None
-            skipped += 1
-            continue
-        write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
-    if skipped:
-        sys.stderr.write(f"{given.file}: left out {skipped} lines with unknown symbols\n")
+    model.vocabulary.encode(given.context, "the context")
+    note_unknown(model, given.context)
+    faults = Faults(given.malformed)
+    source = Source(given.file, "auto", (), 0, faults)
+    read, strange = 0, 0
+    with source.open() as file:
+        for number, line in numbered(file, source.place, faults):
+            if not line.strip():
+                continue
+            try:
+                score = model.score(line, given.context)
+                strange += len(model.vocabulary.strange(line))
+            except DataError as error:
+                faults(source.place, number, str(error), "symbols that the model knows")
+                continue
+            read += score.count
+            write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
+    if strange:
+        sys.stderr.write(f"{strange:,} of {read:,} words unknown ({strange / read:.2%}), scored as one and the same\n")
+    if faults.skipped:
+        sys.stderr.write(f"{faults}\n")
     return 0
-
-
-def _lines(file: Path) -> Iterator[str]:
-    if str(file) == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin)
-    else:
-        yield from read_lines(file)

@@ -14,11 +14,11 @@ from everloop.cells import named
 from everloop.cli.options import parse, write
 from everloop.compiler.equations import FORMS, text
 from everloop.compiler.gradient import differentiate
-from everloop.compiler.hoist import split
 from everloop.compiler.ir import Graph
-from everloop.compiler.plan import exposed, plan_forward
+from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text
 from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.sink import divide
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.errors import OptionError, unknown
@@ -81,12 +81,11 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     write_graph = FORMS[form]
     if stage == "equations":
         return write_graph(graph)
-    simple = simplify(graph)
     if stage == "graph":
-        return write_graph(simple)
-    parts = split(simple)
+        return write_graph(simplify(graph))
+    parts = divide(graph)
     if stage == "gradient":
-        return _gradient(differentiate(parts.loop, exposed(parts), frozenset(parts.cuts)), form)
+        return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.cuts)), form)
     if stage == "plan":
         return plan_text(parts)
     return llvm.compile(plan_forward(parts).loop, torch.float32).ir

@@ -26,7 +26,6 @@ class Source:
         form: what it is, "auto" if its name tells.
         columns: names of the columns of a table without a header.
         batch: how many sequences are read at once; 0: one from standard input, many from a file.
-        every: rows of a series after which a forecast is written; 0: one at the end.
         faults: takes malformed lines.
         counts: symbols read, and how many of them the model does not know.
     """
@@ -35,7 +34,6 @@ class Source:
     form: str
     columns: tuple[str, ...]
     batch: int
-    every: int
     faults: Faults
     counts: list[int] = field(default_factory=lambda: [0, 0])
 

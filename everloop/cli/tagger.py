@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
@@ -23,6 +25,8 @@ from everloop.errors import OptionError
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.train import TrainConfig
 
+KIND, TAKES = Tagger.kind, ("probabilities",)
+
 
 @dataclass(frozen=True)
 class Options(Common):
@@ -35,7 +39,7 @@ class Options(Common):
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop train tagger`; 130 if it was interrupted."""
-    return train_kind("tagger", Options, prepare, show, args, "Train a tagger: a label for each step of a sequence.")
+    return train_kind(KIND, Options, prepare, show, args, "Train a tagger: a label for each step of a sequence.")
 
 
 def prepare(options: Options, resumed: Path | None) -> tuple[Tagged, Tagger]:
@@ -47,34 +51,58 @@ def prepare(options: Options, resumed: Path | None) -> tuple[Tagged, Tagger]:
     return data, Tagger.of(data, options.model)
 
 
-def predict(model: Tagger, config: TaggedConfig, source: Source) -> Iterator[str]:
-    """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step."""
+def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -> Iterator[str]:
+    """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step.
+
+    With probabilities: a table of them, whatever is read.
+    """
+    if asked.probabilities:
+        yield "\t".join([*(["word"] if model.reader else []), "label", *model.labels.symbols]) + "\n"
     if model.reader is None:
         for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
-            yield from _steps(model, vectors)
+            yield from _table(model, vectors) if asked.probabilities else _steps(model, vectors)
         return
     form = source.chosen({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
     reader = model.reader
 
-    def tags(chunk: list[list[str]]) -> list[list[str]]:
+    def see(chunk: list[list[str]]) -> list[list[str]]:
         source.saw(reader.encode(word)[0] for words in chunk for word in words)
-        return model.tag(chunk)
+        return chunk
 
     with source.open() as file:
         if form == "conllu":
             for some in source.chunks(sentences(file, source.place, source.faults)):
-                answers = tags([sentence.column(config.text) for sentence in some])
-                yield from (s.replaced(config.label, answer) for s, answer in zip(some, answers, strict=True))
+                read = see([sentence.column(config.text) for sentence in some])
+                if asked.probabilities:
+                    yield from _table(model, read)
+                else:
+                    answers = zip(some, model.tag(read), strict=True)
+                    yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
             return
         if form == "jsonl":
             records = Records({config.text: "words"}, "jsonl", (), source.place, source.faults).read(file)
-            read = (row[config.text] for _, _, row in records)
+            found = (row[config.text] for _, _, row in records)
         else:
             lines = numbered(file, source.place, source.faults)
-            read = (words for _, line in lines if (words := words_of(line)))
-        for chunk in source.chunks(read):
-            for words, answer in zip(chunk, tags(chunk), strict=True):
+            found = (words for _, line in lines if (words := words_of(line)))
+        for chunk in source.chunks(found):
+            if asked.probabilities:
+                yield from _table(model, see(chunk))
+                continue
+            for words, answer in zip(chunk, model.tag(see(chunk)), strict=True):
                 yield "".join(f"{word}\t{tag}\n" for word, tag in zip(words, answer, strict=True)) + "\n"
+
+
+def _table(model: Tagger, chunk: Sequence[Any]) -> Iterator[str]:
+    """Yield sequences with a step a line: its word if there is one, its labels, the probability of each label."""
+    several = model.config.output == "several"
+    answers = [[]] * len(chunk) if several else model.tag(chunk)
+    for items, tags, sure in zip(chunk, answers, model.probabilities(chunk), strict=True):
+        lines = []
+        for i, row in enumerate(sure.tolist()):
+            word = [items[i]] if model.reader else []
+            lines.append("\t".join([*word, _likely(model, row) if several else tags[i], *(f"{p:.4f}" for p in row)]))
+        yield "\n".join(lines) + "\n\n"
 
 
 def _steps(model: Tagger, chunk: list[torch.Tensor]) -> Iterator[str]:
@@ -83,8 +111,11 @@ def _steps(model: Tagger, chunk: list[torch.Tensor]) -> Iterator[str]:
         yield from ("".join(f"{tag}\n" for tag in tags) + "\n" for tags in model.tag(chunk))
         return
     for sure in model.probabilities(chunk):
-        rows = [[n for n, p in zip(model.labels.symbols, row, strict=True) if p > 0.5] for row in sure.tolist()]
-        yield "".join(" ".join(row) + "\n" for row in rows) + "\n"
+        yield "".join(f"{_likely(model, row)}\n" for row in sure.tolist()) + "\n"
+
+
+def _likely(model: Tagger, row: list[float]) -> str:
+    return " ".join(name for name, p in zip(model.labels.symbols, row, strict=True) if p > 0.5)
 
 
 def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None = None) -> Tagged:

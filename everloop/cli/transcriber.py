@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from everloop.cli.asked import BEAM, HELP, Asked, Judged, Way
 from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, check_one, train_kind
 from everloop.cli.source import Source
@@ -21,6 +22,8 @@ from everloop.decode.generate import Beam, generate
 from everloop.errors import RunError
 from everloop.models.transcriber import Transcriber, TranscriberConfig, distance
 from everloop.train import Run
+
+KIND, TAKES, DEFAULT = Transcriber.kind, (*BEAM, *HELP), Beam(8)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,7 @@ class Options(Common):
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop train transcriber`."""
-    return train_kind(
-        "transcriber", Options, prepare, show, args, "Train a transcriber: from recordings to characters."
-    )
+    return train_kind(KIND, Options, prepare, show, args, "Train a transcriber: from recordings to characters.")
 
 
 def prepare(options: Options, resumed: Path | None) -> tuple[Recordings | DigitStrings, Transcriber]:
@@ -61,31 +62,34 @@ def show(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> None:
     """Print some transcripts and the character error rate, of the test part if there is one."""
     part = next((name for name in ("test", "valid") if name in data.splits), None)
     if part is not None and not run.interrupted:
-        Console().print(decoded(model, data, part), soft_wrap=True)
+        Console().print(decoded(model, data, part)[1], soft_wrap=True)
 
 
-def decoded(model: Transcriber, data: Recordings | DigitStrings, part: str) -> str:
-    """Return some transcripts of a part and the character error rate, in words."""
+def decoded(model: Transcriber, data: Recordings | DigitStrings, part: str, way: Way | None = None) -> Judged:
+    """Return the character error rate of a part, and some transcripts with it in words."""
     clips = data.clips[part] if isinstance(data, Recordings) else data.test_clips(part)
     heard: list[str] = []
+    way = way or Way(DEFAULT)
     for start in range(0, len(clips), 32):
         sources = [samples for samples, _ in clips[start : start + 32]]
-        heard += [hypotheses[0].text for hypotheses in generate(model, sources, Beam(8))]
+        heard += [hypotheses[0].text for hypotheses in generate(model, sources, way.next())]
     said = [text for _, text in clips]
     lines = [f"{text}   (said: {wanted})" for wanted, text in zip(said[:5], heard[:5], strict=True)]
     errors = sum(distance(a, b) for a, b in zip(said, heard, strict=True))
     count = sum(map(len, said))
     rate = f"{errors / count:.2%} ({errors:,} of {count:,} characters)"
-    return "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {part} recordings, beam 8"])
+    text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {part} recordings, {way}"])
+    return {"character_error_rate": errors / count, "decoding": str(way)}, text
 
 
-def predict(model: Transcriber, config: SoundConfig, source: Source) -> Iterator[str]:
-    """Yield for each recording a line: its name, a tab, what is said."""
+def predict(model: Transcriber, config: SoundConfig, source: Source, asked: Asked) -> Iterator[str]:
+    """Yield for each recording a line, or one for each answer: its name, a tab, what is said."""
+    way = asked.way(DEFAULT)
     source.chosen({".wav": "wav"}, "text")
     for chunk in source.chunks(_recordings(source)):
         sources = [read_wav(path, model.config.rate) for path in chunk]
-        for path, hypotheses in zip(chunk, generate(model, sources, Beam(8)), strict=True):
-            yield f"{path}\t{hypotheses[0].text}\n"
+        for path, hypotheses in zip(chunk, generate(model, sources, way.next()), strict=True):
+            yield way.lines(str(path), hypotheses)
 
 
 def _recordings(source: Source) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text as Line
 
+from everloop.cli.asked import WRITING, Asked, Judged, Way
 from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
@@ -18,9 +19,12 @@ from everloop.data.parallel import Parallel, ParallelConfig, read_pairs
 from everloop.data.pieces import Pieces
 from everloop.decode.bleu import bleu
 from everloop.decode.generate import Beam, generate
+from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from everloop.train import Run
+
+KIND, TAKES, DEFAULT = EncoderDecoder.kind, WRITING, Beam(5)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Options(Common):
 def main(args: Sequence[str]) -> int:
     """Run `everloop train translator`."""
     text = "Train an encoder-decoder: it reads a line and writes that of the other file."
-    return train_kind("translator", Options, prepare, show, args, text)
+    return train_kind(KIND, Options, prepare, show, args, text)
 
 
 def prepare(options: Options, resumed: Path | None) -> tuple[Parallel, EncoderDecoder]:
@@ -51,28 +55,35 @@ def show(model: EncoderDecoder, data: Parallel, run: Run) -> None:
     if not pairs or run.interrupted:
         return
     console = Console()
-    for (source, wanted), text in zip(pairs[:5], translate(model, [a for a, _ in pairs[:5]]), strict=True):
-        console.print(Line(source, "dim"), Line(f"  {text}", "bold"), Line(f"  {wanted}"), sep="\n", soft_wrap=True)
-    console.print(decoded(model, data, "valid"), soft_wrap=True)
+    written = translate(model, [source for source, _ in pairs[:5]], Way(DEFAULT))
+    for (source, wanted), (best, *_) in zip(pairs[:5], written, strict=True):
+        console.print(Line(source, "dim"), Line(f"  {best}", "bold"), Line(f"  {wanted}"), sep="\n", soft_wrap=True)
+    console.print(decoded(model, data, "valid")[1], soft_wrap=True)
 
 
-def decoded(model: EncoderDecoder, data: Parallel, part: str) -> str:
-    """Return BLEU over the sentences of a part, in words."""
+def decoded(model: EncoderDecoder, data: Parallel, part: str, way: Way | None = None) -> Judged:
+    """Return BLEU over the sentences of a part, as a number and in words."""
     pairs = data.sentences[part]
-    written = translate(model, [source for source, _ in pairs])
+    way = way or Way(DEFAULT)
+    written = [best.text for best, *_ in translate(model, [source for source, _ in pairs], way)]
     references = [target.lower() if data.config.lower else target for _, target in pairs]
     case = ", lower case" if data.config.lower else ""
-    return f"BLEU {bleu(written, references):.2f} on {len(pairs):,} {part} sentences (beam 5{case})"
+    score = bleu(written, references)
+    return {"bleu": score, "decoding": str(way)}, f"BLEU {score:.2f} on {len(pairs):,} {part} sentences ({way}{case})"
 
 
-def predict(model: EncoderDecoder, config: ParallelConfig, source: Source) -> Iterator[str]:
-    """Yield the translation of each line; an empty line stays empty."""
+def predict(model: EncoderDecoder, config: ParallelConfig, source: Source, asked: Asked) -> Iterator[str]:
+    """Yield the translation of each line, an empty line stays empty; or several, each after the line's number."""
+    way = asked.way(DEFAULT)
     source.chosen({}, "text")
     with source.open() as file:
-        for chunk in source.chunks(line for _, line in numbered(file, source.place, source.faults)):
-            full = [line for line in chunk if line.strip()]
-            written = iter(translate(model, full))
-            yield from (f"{next(written) if line.strip() else ''}\n" for line in chunk)
+        for chunk in source.chunks(numbered(file, source.place, source.faults)):
+            written = iter(translate(model, [line for _, line in chunk if line.strip()], way))
+            for number, line in chunk:
+                if way.several:
+                    yield way.lines(str(number), next(written)) if line.strip() else ""
+                else:
+                    yield f"{next(written)[0] if line.strip() else ''}\n"
 
 
 def given(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None = None) -> Parallel:
@@ -90,14 +101,15 @@ def own(model: EncoderDecoder, config: ParallelConfig) -> Parallel:
     return Parallel.from_config(config, (model.source, model.written))
 
 
-def translate(model: EncoderDecoder, sentences: Sequence[str], width: int = 5, batch: int = 64) -> list[str]:
-    """Return the translations of sentences, those of about the same length at a time."""
+def translate(model: EncoderDecoder, sentences: Sequence[str], way: Way, batch: int = 64) -> list[list[Hypothesis]]:
+    """Return the translations of sentences, the best of each first; those of about the same length at a time."""
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-    found = [""] * len(sentences)
+    found: list[list[Hypothesis]] = [[]] * len(sentences)
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
         longest = max(len(model.source.encode(sentences[i])) for i in group)
-        written = generate(model, [sentences[i] for i in group], Beam(width), length=2 * longest + 10)
+        length = way.longest or 2 * longest + 10
+        written = generate(model, [sentences[i] for i in group], way.next(), length=length)
         for i, hypotheses in zip(group, written, strict=True):
-            found[i] = hypotheses[0].text
+            found[i] = hypotheses
     return found

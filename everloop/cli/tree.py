@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from everloop.cli.options import machine, parse
+from everloop.cli.language_model import note_unknown
+from everloop.cli.options import Trained, parse
 from everloop.data.files import write_atomically
 from everloop.decode.tree import tree
 from everloop.draw.tree import svg, terminal
-from everloop.models import load
+from everloop.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,15 @@ class Options:
     """Branches whose cumulative probability is smaller are cut."""
     svg: Path | None = None
     """Also write the tree as an SVG picture."""
-    weights: Literal["best", "last"] = "best"
-    """The weights of the best validation, or the last ones."""
-    threads: int = 1
-    """Processor threads; 0: as many as PyTorch takes."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps."""
+    trained: Trained = field(default_factory=Trained)
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop tree`."""
     given = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
-    device = machine(given.threads, given.device)
-    model = load(given.run, given.weights).to(device)
+    model = given.trained.model(given.run)
+    if isinstance(model, LanguageModel):
+        note_unknown(model, given.prompt)
     found = tree(model, given.prompt, width=given.width, depth=given.depth, least=given.least)
     Console().print(terminal(found))
     if given.svg:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from everloop.data.arrays import Array
+from everloop.data.columns import Column
 from everloop.errors import OptionError
 
 CHUNK = 64  # batches' worth of sequences that are sorted by length together
 
 
-def buckets(lengths: Sequence[int], batch: int, *, seed: int | None = None, padding: float = 0.1) -> list[list[int]]:
+class Groups(Column[list[int]]):
+    """The numbers of the sequences of each batch; each sequence takes a few bytes.
+
+    Args:
+        order: the numbers of the first group, of the next one, and so on.
+        starts, ends: where each group is in it.
+    """
+
+    def __init__(self, order: Array, starts: Array, ends: Array) -> None:
+        self.order, self.starts, self.ends = order, starts, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def item(self, index: int) -> list[int]:
+        found: list[int] = self.order[self.starts[index] : self.ends[index]].tolist()
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Groups) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = None, padding: float = 0.1) -> Groups:
     """Return the numbers of the sequences of each batch. It depends on the arguments alone.
 
     Args:
@@ -28,37 +56,39 @@ def buckets(lengths: Sequence[int], batch: int, *, seed: int | None = None, padd
         raise OptionError(f"batch is {batch}; expected at least 1")
     if not 0 <= padding < 1:
         raise OptionError(f"padding is {padding}; expected a share below 1")
-    count = len(lengths)
-    if seed is None:
-        return _cut(sorted(range(count), key=lambda i: lengths[i]), lengths, batch, padding)
-    chance = torch.Generator().manual_seed(seed)
-    order = torch.randperm(count, generator=chance).tolist()
-    found = []
-    for start in range(0, count, CHUNK * batch):
-        chunk = sorted(order[start : start + CHUNK * batch], key=lambda i: lengths[i])
-        found += _cut(chunk, lengths, batch, padding)
-    return [found[i] for i in torch.randperm(len(found), generator=chance).tolist()]
+    steps = np.asarray(lengths, np.int64)
+    chance = torch.Generator().manual_seed(seed or 0)
+    order = np.arange(len(steps)) if seed is None else torch.randperm(len(steps), generator=chance).numpy()
+    size = len(steps) if seed is None else CHUNK * batch
+    ends = array("q")
+    for start in range(0, len(steps), max(size, 1)):
+        chunk = order[start : start + size]
+        order[start : start + size] = chunk[steps[chunk].argsort(kind="stable")]
+        _cut(steps[order[start : start + size]], start, ends, batch, padding)
+    last = np.array(ends, np.int64)
+    first = np.concatenate([[0], last])[:-1]
+    if seed is not None:
+        shuffled = torch.randperm(len(last), generator=chance).numpy()
+        first, last = first[shuffled], last[shuffled]
+    return Groups(order, first, last)
 
 
-def padding_share(groups: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+def padding_share(groups: Sequence[Sequence[int]], lengths: Sequence[int] | Array) -> float:
     """Return the share of the steps of all batches that are padding."""
-    used = sum(lengths[i] for group in groups for i in group)
-    made = sum(len(group) * max(lengths[i] for i in group) for group in groups)
+    steps = np.asarray(lengths, np.int64)
+    sizes = [(int(found.sum()), len(found) * int(found.max())) for group in groups if len(found := steps[group])]
+    used, made = (sum(size) for size in zip(*sizes, strict=True)) if sizes else (0, 0)
     return 1 - used / made if made else 0.0
 
 
-def _cut(order: list[int], lengths: Sequence[int], batch: int, padding: float) -> list[list[int]]:
-    """Return the sequences, sorted by length, as batches within the bound."""
-    found: list[list[int]] = []
-    used = 0
-    for i in order:
+def _cut(steps: Array, start: int, ends: array[int], batch: int, padding: float) -> None:
+    """Put down where each batch of sequences, sorted by length, ends within the bound; the first is at `start`."""
+    count = used = 0
+    for i, length in enumerate(map(int, steps)):
         # the last one is the longest, so it sets the steps of the batch
-        if found and len(found[-1]) < batch:
-            together = (len(found[-1]) + 1) * lengths[i]
-            if used + lengths[i] >= (1 - padding) * together:
-                found[-1].append(i)
-                used += lengths[i]
-                continue
-        found.append([i])
-        used = lengths[i]
-    return found
+        if count and (count == batch or used + length < (1 - padding) * ((count + 1) * length)):
+            ends.append(start + i)
+            count = used = 0
+        count, used = count + 1, used + length
+    if count:
+        ends.append(start + len(steps))

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.buckets import buckets, padding_share
+from everloop.data.arrays import Array, named, read_npz
+from everloop.data.buckets import Groups, buckets, padding_share
+from everloop.data.columns import Beside, Chosen, Column
 from everloop.data.faults import Faults, Malformed
-from everloop.data.files import find_files
+from everloop.data.files import find_files, read_bytes
+from everloop.data.lines import decoded, numbered, opened
 from everloop.data.padding import Pass, padded
-from everloop.data.parallel import read_lines
+from everloop.data.shelf import Lists, Shelf, Texts
 from everloop.data.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
 Given = str | Tensor
+PADDING = 0.2  # largest share in a batch
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,9 @@ class ConditionsConfig:
     texts: Path | None = None
     """A folder of text files, the file's name is the label of each line; or a file of lines LABEL TAB TEXT."""
     vectors: Path | None = None
-    """Instead of labels: a NumPy file (.npy) [N, n] of vectors; `texts` is then a file of N lines."""
+    """Instead of labels: a NumPy file (.npy, .npz) with vectors [N, n]; `texts` is then a file of N lines."""
+    array: str = ""
+    """Name of the array in an .npz file of vectors; not needed where there is one alone."""
     hold_out: float = 0.1
     """Share of the texts, drawn at random, that is kept for validation."""
     malformed: Malformed = "stop"
@@ -79,17 +89,19 @@ class Conditions:
         vocabulary: Vocabulary | None = None,
         test: Sequence[tuple[Given, str]] = (),
     ) -> None:
-        everything = [*train, *valid, *test]
-        if not everything:
+        parts = {name: part for name, part in (("train", train), ("valid", valid), ("test", test)) if len(part)}
+        if not parts:
             raise DataError("there are no texts; expected at least one")
         self.config, self.faults = config or ConditionsConfig(), Faults()
-        first = everything[0][0]
+        first = next(iter(parts.values()))[0][0]
         self.given_size = None if isinstance(first, str) else len(first)
         self.labels = tuple(labels or sorted({given for given, _ in train if isinstance(given, str)}))
-        self.vocabulary = vocabulary or Vocabulary.of("".join(text for _, text in everything))
+        if vocabulary is None:
+            vocabulary = Vocabulary(sorted({symbol for part in parts.values() for _, text in part for symbol in text}))
+        self.vocabulary = vocabulary
         self._number = {label: number for number, label in enumerate(self.labels)}
-        parts = {"train": train, "valid": valid, "test": test}
-        self.parts = {name: [self._encode(*pair) for pair in pairs] for name, pairs in parts.items() if pairs}
+        self.lengths: dict[str, Array] = {}
+        self.parts = {name: self._encode(name, part) for name, part in parts.items()}
 
     @classmethod
     def from_config(
@@ -102,28 +114,28 @@ class Conditions:
             raise OptionError(f"hold_out is {config.hold_out}; expected a share below 1")
         faults = Faults(config.malformed)
         pairs = read_texts(config, faults)
-        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()
+        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).numpy()
         count = round(len(pairs) * config.hold_out)
-        train, valid = [pairs[i] for i in order[count:]], [pairs[i] for i in order[:count]]
-        data = cls(train, valid, config, labels, vocabulary)
+        data = cls(Chosen(pairs, order[count:]), Chosen(pairs, order[:count]), config, labels, vocabulary)
         data.faults = faults
         return data
 
-    def _encode(self, given: Given, text: str) -> tuple[Tensor, list[int]]:
-        if isinstance(given, str):
-            if given not in self._number:
-                raise DataError(unknown("label", given, self.labels))
-            number = torch.tensor(self._number[given])
-        else:
-            number = torch.as_tensor(given, dtype=torch.float32)
-        return number, self.vocabulary.encode(text, "a text").tolist()
+    def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Beside[Tensor, list[int]]:
+        given, texts = Shelf("int64" if self.given_size is None else "float32"), Lists()
+        for what, text in pairs:
+            if isinstance(what, str) and what not in self._number:
+                raise DataError(unknown("label", what, self.labels))
+            given.append([self._number[what]] if isinstance(what, str) else what)
+            texts.append(self.vocabulary.encode(text, "a text").tolist())
+        self.lengths[name] = texts.shelf.lengths + 1  # the last symbol ends the text
+        return Beside(Single(given) if self.given_size is None else given, texts)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The parts that there are."""
         return tuple(self.parts)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A short name of exactly these texts."""
         digest = hashlib.sha256(repr((self.labels, self.vocabulary.symbols)).encode("utf-8", "replace"))
@@ -137,25 +149,25 @@ class Conditions:
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         pairs, stop = self.parts[split], len(self.vocabulary)
-        order = seed * 1_000_003 + number if split == "train" else None
-        chosen = buckets([len(numbers) + 1 for _, numbers in pairs], batch, seed=order, padding=0.2)
 
         def make(group: list[int]) -> Conditioned:
-            given = torch.stack([pairs[i][0] for i in group])
-            inputs, lengths = padded([[stop, *pairs[i][1]] for i in group])
-            targets, _ = padded([[*pairs[i][1], stop] for i in group])
-            return Conditioned(given, inputs, targets, lengths)
+            given, texts = zip(*(pairs[i] for i in group), strict=True)
+            inputs, lengths = padded([[stop, *text] for text in texts])
+            targets, _ = padded([[*text, stop] for text in texts])
+            return Conditioned(torch.stack(given), inputs, targets, lengths)
 
-        return Pass(chosen, make)
+        return Pass(self._groups(split, number, batch, seed), make)
+
+    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
+        order = seed * 1_000_003 + number if split == "train" else None
+        return buckets(self.lengths[split], batch, seed=order, padding=PADDING)
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, padding, malformed lines."""
         lines = []
-        for name, pairs in self.parts.items():
-            lengths = [len(numbers) + 1 for _, numbers in pairs]
-            order = 0 if name == "train" else None
-            share = padding_share(buckets(lengths, batch, seed=order, padding=0.2), lengths)
-            lines.append(f"{name}: {len(pairs):,} texts, {sum(lengths):,} symbols, padding {share:.1%}")
+        for name, lengths in self.lengths.items():
+            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            lines.append(f"{name}: {len(lengths):,} texts, {lengths.sum():,} symbols, padding {share:.1%}")
         return [*lines, str(self.faults)] if self.faults.skipped else lines
 
     def __repr__(self) -> str:
@@ -164,39 +176,79 @@ class Conditions:
         return f"Conditions({counts} texts, {kind}, {len(self.vocabulary)} characters)"
 
 
-def read_texts(config: ConditionsConfig, faults: Faults) -> list[tuple[Given, str]]:
+def read_texts(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
     """Return the texts that a configuration names, each with its label or vector."""
-    return _with_vectors(config) if config.vectors else _with_labels(config, faults)
+    return _with_vectors(config, faults) if config.vectors else _with_labels(config, faults)
 
 
-def _with_labels(config: ConditionsConfig, faults: Faults) -> list[tuple[Given, str]]:
+def _with_labels(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
     assert config.texts is not None, "checked before"
-    if config.texts.is_dir():
-        files = find_files([config.texts])
-        return [(file.stem, line.strip()) for file in files for line in read_lines(file) if line.strip()]
-    pairs: list[tuple[Given, str]] = []
-    for number, line in enumerate(read_lines(config.texts), 1):
-        label, tab, text = line.partition("\t")
-        if tab and label.strip() and text.strip():
-            pairs.append((label.strip(), text.strip()))
-        elif line.strip():
-            faults(config.texts, number, repr(line), "LABEL TAB TEXT")
-    return pairs
+    labels, texts = list[str](), Texts()
+    one_each = config.texts.is_dir()
+    for path in find_files([config.texts]):
+        with opened(path) as file:
+            for number, line in numbered(file, str(path), faults):
+                label, tab, text = (path.stem, "\t", line) if one_each else line.partition("\t")
+                if tab and label.strip() and text.strip():
+                    labels.append(sys.intern(label.strip()))  # once in memory, however often it occurs
+                    texts.append(text.strip())
+                elif line.strip():
+                    faults(path, number, repr(line), "LABEL TAB TEXT")
+    return Beside(labels, texts)
 
 
-def _with_vectors(config: ConditionsConfig) -> list[tuple[Given, str]]:
+def _with_vectors(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
     assert config.texts is not None, "checked before"
     assert config.vectors is not None, "checked before"
-    if not config.vectors.is_file():
-        raise DataError(f"{config.vectors}: there is no such file of vectors")
-    try:
-        vectors = np.load(config.vectors, allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{config.vectors} is no NumPy file: {error}") from None
-    lines = read_lines(config.texts)
-    if vectors.ndim != 2 or len(vectors) != len(lines):
+    vectors, texts = read_vectors(config.vectors, config.array), Texts()
+    numbers, count = array("q"), 0
+    with opened(config.texts) as file:
+        for count, raw in enumerate(file, 1):
+            line = decoded(raw, str(config.texts), count, faults)
+            if line is not None:
+                texts.append(line)
+                numbers.append(count - 1)
+    if len(vectors) != count:
         raise DataError(
-            f"{config.vectors} holds {list(vectors.shape)} and {config.texts} has {len(lines):,} lines; "
+            f"{config.vectors} holds {len(vectors):,} vectors and {config.texts} has {count:,} lines; "
             "expected one row of numbers a line"
         )
-    return [(torch.from_numpy(row.astype(np.float32)), line) for row, line in zip(vectors, lines, strict=True)]
+    return Beside(Chosen(vectors, np.array(numbers)), texts)  # type: ignore[arg-type]
+
+
+class Single(Column[Tensor]):
+    """The numbers of rows of one number each."""
+
+    def __init__(self, rows: Shelf) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item(self, index: int) -> Tensor:
+        return self.rows.item(index)[0]
+
+
+def read_vectors(path: Path, name: str = "") -> Tensor:
+    """Return the vectors [N, n] of a NumPy file: of the array of this name in an .npz file, or of its only one.
+
+    Raises:
+        DataError: missing, damaged, no such array, or something else than vectors.
+    """
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if not name and len(arrays) != 1:
+            raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
+        found = named(arrays, name or next(iter(arrays)), path)
+    else:
+        try:
+            found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is no NumPy file: {error}") from None
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "biuf":
+        shape = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
+        raise DataError(f"{path} holds {shape}; expected numbers [N, n], a vector a row")
+    vectors = torch.from_numpy(found.astype(np.float32))
+    if not bool(torch.isfinite(vectors).all()):
+        raise DataError(f"{path} has numbers that are not finite")
+    return vectors

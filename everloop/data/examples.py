@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import named, read_npz, sequences
-from everloop.data.buckets import buckets, padding_share
+from everloop.data.arrays import Array, named, read_npz, sequences
+from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.faults import Faults, Malformed
 from everloop.data.files import find_files
 from everloop.data.images import moved, read_images, read_labels
 from everloop.data.lines import numbered, opened, suffix
 from everloop.data.padding import Pass, padded
 from everloop.data.series import read_ts
+from everloop.data.shelf import Shelf, Texts
 from everloop.data.symbols import UNKNOWN, Symbols
-from everloop.data.tables import Table
+from everloop.data.tables import read_table
 from everloop.data.words import TextReader, Units
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["auto", "table", "files", "idx", "ts", "npz"]
 _FORMS: dict[str, Form] = {".ts": "ts", ".npz": "npz", ".tsv": "table", ".csv": "table", ".jsonl": "table"}
-KEPT = 20_000_000  # symbols that are kept as numbers; of more text each example is read again when its turn comes
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Part:
     text: bool
     digest: str
 
-    def take(self, chosen: Sequence[int]) -> Part:
+    def take(self, chosen: Array) -> Part:
         """Return the examples with these numbers."""
         return Part(
             lambda i: self.get(chosen[i]), [self.labels[i] for i in chosen], self.text, f"{self.digest} {len(chosen)}"
@@ -154,27 +156,21 @@ class Examples:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, faults)
         return cls(_held_out(parts, config.hold_out), config, reader, labels, faults)
 
-    def _sequences(self, name: str, part: Part) -> tuple[Callable[[int], Any], list[int]]:
+    def _sequences(self, name: str, part: Part) -> tuple[Callable[[int], Any], Array]:
         """Return (what gives the numbers of one example, steps of each), and count the unknown symbols."""
         if not part.text:
             wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
             if wrong is not None:
                 raise DataError(f"a {name} series has {wrong} channels; expected {self.features}")
-            return part.get, [len(series) for series in part]
+            return part.get, np.array([len(series) for series in part])
         assert self.reader is not None, "texts have a reader"
-        reader, longest = self.reader, self.config.longest
-        kept: list[Tensor] = []
-        lengths, unknowns, total = [], 0, 0
+        shelf, unknowns = Shelf(), 0
         for text in part:
-            numbers = reader.encode(text, longest)
-            lengths.append(len(numbers))
-            unknowns, total = unknowns + numbers.count(UNKNOWN), total + len(numbers)
-            if total <= KEPT:
-                kept.append(torch.tensor(numbers, dtype=torch.int32))
-        self.unknown[name] = unknowns, total
-        if len(kept) == len(lengths):
-            return kept.__getitem__, lengths
-        return lambda i: torch.tensor(reader.encode(part.get(i), longest), dtype=torch.int32), lengths
+            numbers = self.reader.encode(text, self.config.longest)
+            unknowns += numbers.count(UNKNOWN)
+            shelf.append(numbers)
+        self.unknown[name] = unknowns, len(shelf.all)
+        return shelf.__getitem__, shelf.lengths
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -191,7 +187,7 @@ class Examples:
             digest.update(numbers.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def groups(self, split: str, number: int, *, batch: int, seed: int) -> list[list[int]]:
+    def groups(self, split: str, number: int, *, batch: int, seed: int) -> Groups:
         """Return which examples form each batch of a pass."""
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
@@ -236,13 +232,10 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: F
     """Return the examples of one file or folder."""
     match form_of(path, config.form):
         case "table":
-            table = Table(path, {config.text: "text", config.label: "text"}, config.columns, faults)
-            found = [row[config.label] for row in table]
-            return Part(lambda i: table[i][config.text], found, True, table.digest)
+            rows = read_table(path, {config.text: "text", config.label: "text"}, config.columns, faults)
+            return _of_texts((raw, row[config.text], row[config.label]) for raw, row in rows)
         case "files":
-            pairs = [pair for file in find_files([path]) for pair in _lines(file, faults)]
-            texts = [text for text, _ in pairs]
-            return Part(texts.__getitem__, [label for _, label in pairs], True, _digest(texts))
+            return _of_texts(record for file in find_files([path]) for record in _lines(file, faults))
         case "ts":
             series, found = read_ts(path, faults)
         case "npz":
@@ -254,7 +247,7 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: F
             series, found = read_images(path), read_labels(labels)
     if len(series) != len(found):
         raise DataError(f"{path} has {len(series):,} sequences and {len(found):,} labels; expected equally many")
-    return Part(series.__getitem__, found, False, _digest(torch.cat(series)))
+    return Part(series.__getitem__, found, False, hashlib.sha256(torch.cat(series).numpy().tobytes()).hexdigest())
 
 
 def form_of(path: Path, form: Form) -> Form:
@@ -270,9 +263,21 @@ def form_of(path: Path, form: Form) -> Form:
     return found
 
 
-def _lines(file: Path, faults: Faults) -> list[tuple[str, str]]:
+def _lines(file: Path, faults: Faults) -> Iterator[tuple[bytes, str, str]]:
     with opened(file) as content:
-        return [(line.strip(), file.stem) for _, line in numbered(content, str(file), faults) if line.strip()]
+        for _, line in numbered(content, str(file), faults):
+            if text := line.strip():
+                yield f"{text}\n".encode("utf-8", "replace"), text, file.stem
+
+
+def _of_texts(records: Iterable[tuple[bytes, str, str]]) -> Part:
+    """Return the examples of records (what tells one from others, text, label)."""
+    texts, labels, digest = Texts(), list[str](), hashlib.sha256()
+    for raw, text, label in records:
+        texts.append(text)
+        labels.append(sys.intern(label))  # once in memory, however often it occurs
+        digest.update(raw)
+    return Part(texts.__getitem__, labels, True, digest.hexdigest())
 
 
 def _held_out(parts: dict[str, Part], shares: tuple[float, float]) -> dict[str, Part]:
@@ -280,17 +285,12 @@ def _held_out(parts: dict[str, Part], shares: tuple[float, float]) -> dict[str, 
     if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
         raise OptionError(f"hold_out is {shares}; expected two shares that leave something for training")
     train = parts["train"]
-    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0)).numpy()
     taken = dict(parts)
     # the test part is the same whether or not something is held out for validation
     for name, share in (("test", shares[1]), ("valid", shares[0])):
         if name not in parts and share:
             count = round(share * len(train.labels))
             taken[name], order = train.take(order[:count]), order[count:]
-    taken["train"] = train.take(sorted(order))
+    taken["train"] = train.take(np.sort(order))
     return {name: taken[name] for name in ("train", "valid", "test") if name in taken}
-
-
-def _digest(content: Any) -> str:
-    raw = content.numpy().tobytes() if isinstance(content, Tensor) else repr(content).encode("utf-8", "replace")
-    return hashlib.sha256(raw).hexdigest()

@@ -6,15 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from everloop.errors import DataError
 
-Units = Literal["characters", "bytes"]
+Units = Literal["characters", "words", "bytes"]
 
 
-def read_bytes(path: str | Path, what: str = "file") -> bytes:
-    """Return a file's bytes.
+def open_file(path: str | Path, what: str = "file") -> BinaryIO:
+    """Return an open file.
 
     Raises:
         DataError: there is no such file or it cannot be read.
@@ -25,32 +25,22 @@ def read_bytes(path: str | Path, what: str = "file") -> bytes:
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a {what}")
     try:
-        return path.read_bytes()
+        return path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read_text(path: str | Path) -> str:
-    """Return a text file's content: UTF-8, without byte order mark, lines ended by a single newline character.
+def read_bytes(path: str | Path, what: str = "file") -> bytes:
+    """Return a file's bytes.
 
     Raises:
-        DataError: missing, empty, binary or not UTF-8; the message names the byte offset.
+        DataError: there is no such file or it cannot be read.
     """
-    data = read_bytes(path)
-    if not data.strip():
-        raise DataError(f"{path} is empty; expected text")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is UTF-16, not UTF-8; convert it, for instance with: iconv -f utf-16 -t utf-8")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: byte 0x{data[error.start]:02x} at offset {error.start} is not UTF-8; "
-            "convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols"
-        ) from None
-    if (at := data.find(b"\0")) >= 0:
-        raise DataError(f"{path} looks binary: a zero byte at offset {at}; expected text, or take bytes as symbols")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    with open_file(path, what) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,8 @@ class SeriesConfig:
     """Columns to forecast."""
     covariates: tuple[str, ...] = ()
     """Further columns of numbers that help; they are known as far as the series are."""
+    planned: tuple[str, ...] = ()
+    """Further columns of numbers that are known for the steps to come too: plans, prices, a calendar of your own."""
     time: str = ""
     """Column with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
     calendar: tuple[Cycle, ...] = ()
@@ -46,8 +48,8 @@ class SeriesConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows. past: [T, B, S]; extra: covariates and calendar [T, B, C]; ahead: calendar to come [H, B, K];
-    future: [H, B, S]. Everything is as in the file, not scaled."""
+    """Windows. past: [T, B, S]; extra: covariates, what was planned, calendar [T, B, C + P + K]; ahead: what is planned
+    and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled."""
 
     past: Tensor
     extra: Tensor
@@ -73,6 +75,7 @@ class Series:
         config: the parts.
         context: T, steps known.
         horizon: H, steps to forecast.
+        planned: [N, P], what is known of steps to come too; None: nothing.
 
     Raises:
         DataError: there are too few steps.
@@ -87,12 +90,14 @@ class Series:
         *,
         context: int,
         horizon: int,
+        planned: Tensor | None = None,
     ) -> None:
         self.config, self.context, self.horizon = config or SeriesConfig(), context, horizon
         if context < 1 or horizon < 1:
             raise OptionError(f"context is {context} and horizon is {horizon}; expected at least 1")
         self.values = values.float()
         self.covariates = torch.zeros(len(values), 0) if extra is None else extra.float()
+        self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
         self.faults = Faults()
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
         self.bounds = _bounds(len(values), self.config.split)
@@ -108,8 +113,8 @@ class Series:
         if config.train is None:
             raise DataError("no series given; name their file with --train FILE")
         faults = Faults(config.malformed)
-        values, extra, times = read_series(config.train, config, faults)
-        self = cls(values, extra, times, config, context=context, horizon=horizon)
+        values, extra, planned, times = read_series(config.train, config, faults)
+        self = cls(values, extra, times, config, context=context, horizon=horizon, planned=planned)
         self.faults = faults
         return self
 
@@ -119,13 +124,13 @@ class Series:
         return self.config.series or tuple(f"series {i + 1}" for i in range(self.values.shape[1]))
 
     @property
-    def extras(self) -> tuple[int, int]:
-        """The numbers a step has beside the series: covariates, and calendar."""
-        return self.covariates.shape[1], self.calendar.shape[1]
+    def extras(self) -> tuple[int, int, int]:
+        """The numbers a step has beside the series: covariates, what is planned, and calendar."""
+        return self.covariates.shape[1], self.planned.shape[1], self.calendar.shape[1]
 
     def scale(self) -> tuple[Tensor, Tensor]:
-        """Return (means, standard deviations) of series and covariates in the training part."""
-        known = torch.cat([self.values, self.covariates], 1)[: self.bounds["train"][1]].double()
+        """Return (means, standard deviations) of series, covariates and what is planned in the training part."""
+        known = torch.cat([self.values, self.covariates, self.planned], 1)[: self.bounds["train"][1]].double()
         return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
 
     @property
@@ -137,7 +142,7 @@ class Series:
     def fingerprint(self) -> str:
         """A short name of exactly these numbers and parts."""
         digest = hashlib.sha256(repr((self.bounds, self.context, self.horizon)).encode())
-        for part in (self.values, self.covariates, self.calendar):
+        for part in (self.values, self.covariates, self.planned, self.calendar):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -157,8 +162,9 @@ class Series:
         """Return the windows whose first unknown steps are these."""
         before = torch.arange(-self.context, 0)[:, None] + starts
         after = torch.arange(self.horizon)[:, None] + starts
-        extra = torch.cat([self.covariates[before], self.calendar[before]], -1)
-        return Batch(self.values[before], extra, self.calendar[after], self.values[after])
+        extra = torch.cat([self.covariates[before], self.planned[before], self.calendar[before]], -1)
+        ahead = torch.cat([self.planned[after], self.calendar[after]], -1)
+        return Batch(self.values[before], extra, ahead, self.values[after])
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: steps, windows, malformed lines."""
@@ -175,8 +181,8 @@ class Series:
         return f"Series({len(self.values):,} steps of {', '.join(self.names)})"
 
 
-def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tensor, Tensor, list[datetime]]:
-    """Return (series [N, S], covariates [N, C], times) of a file.
+def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tensor, Tensor, Tensor, list[datetime]]:
+    """Return (series [N, S], covariates [N, C], what is planned [N, P], times) of a file.
 
     Raises:
         DataError: missing, malformed, or a column that is not there.
@@ -185,11 +191,43 @@ def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tenso
         raise OptionError("no series named; say which columns are to be forecast with --series COLUMN…")
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
-    names = (*config.series, *config.covariates)
+    groups = (config.series, config.covariates, config.planned)
+    values, times = _columns(path, [name for group in groups for name in group], config, faults)
+    series, covariates, planned = torch.split(values, [len(group) for group in groups], 1)
+    return series, covariates, planned, times
+
+
+class Plans:
+    """What is planned for the steps to come: a table with the planned columns, and the time of each row if it counts.
+
+    Raises:
+        DataError: missing, malformed, or a column that is not there.
+    """
+
+    def __init__(self, path: Path, config: SeriesConfig, faults: Faults) -> None:
+        self.path, self.timed = path, bool(config.time)
+        self.values, times = _columns(path, config.planned, replace(config, columns=()), faults)
+        self.row_of = {time: row for row, time in enumerate(times)}
+
+    def ahead(self, times: Sequence[datetime], horizon: int) -> Tensor:
+        """Return what is planned [H, P] at these times; without times, in the first rows.
+
+        Raises:
+            DataError: a step to come has no row.
+        """
+        if not self.timed:
+            if len(self.values) < horizon:
+                raise DataError(f"{self.path} has {len(self.values)} rows; a forecast needs {horizon}")
+            return self.values[:horizon].float()
+        for time in times:
+            if time not in self.row_of:
+                raise DataError(f"{self.path} has no row for {time.isoformat(sep=' ')}, a step of the forecast")
+        return self.values[[self.row_of[time] for time in times]].float()
+
+
+def _columns(path: Path, names: Sequence[str], config: SeriesConfig, faults: Faults) -> tuple[Tensor, list[datetime]]:
     values, texts = read_columns(path, names, (config.time,) if config.time else (), config.columns, faults)
-    times = [time_of(text, f"{path}: row {i + 1}") for i, text in enumerate(texts.get(config.time, ()))]
-    count = len(config.series)
-    return values[:, :count], values[:, count:], times
+    return values, [time_of(text, f"{path}: row {i + 1}") for i, text in enumerate(texts.get(config.time, ()))]
 
 
 def time_of(text: str, where: str) -> datetime:

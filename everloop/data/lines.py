@@ -7,10 +7,10 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 from everloop.data.faults import Faults
-from everloop.data.files import read_bytes
+from everloop.data.files import open_file
 from everloop.errors import DataError
 
 
@@ -20,28 +20,40 @@ def unpacked(path: str | Path) -> bytes:
     Raises:
         DataError: missing, unreadable or damaged.
     """
-    data = read_bytes(path)
-    if Path(path).suffix != ".gz":
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no gzip file, or damaged: {error}") from None
+    with opened(path) as file:
+        return file.read()
 
 
-def opened(path: str | Path) -> IO[bytes]:
-    """Return an open file that can be read from any place; what is packed is unpacked in memory.
+def opened(path: str | Path) -> BinaryIO:
+    """Return an open file to be read once, from its beginning; what is packed is unpacked on the way.
 
     Raises:
-        DataError: missing, unreadable or damaged.
+        DataError: missing or unreadable; while it is read, damaged.
     """
-    path = Path(path)
-    if path.suffix == ".gz" or not path.is_file():
-        return io.BytesIO(unpacked(path))
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    file = open_file(path)
+    return io.BufferedReader(_Unpacked(path, file)) if Path(path).suffix == ".gz" else file
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a packed file, with errors that name it."""
+
+    def __init__(self, path: str | Path, file: BinaryIO) -> None:
+        self.path, self.file, self.content = path, file, gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        try:
+            found = self.content.read(len(room))
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{self.path} is no gzip file, or damaged: {error}") from None
+        room[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def suffix(path: str | Path) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from everloop.data.columns import Column
 
 Batch = TypeVar("Batch")
 
@@ -18,7 +20,7 @@ def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, padding_value=value), lengths
 
 
-class Pass(Sequence[Batch], Generic[Batch]):
+class Pass(Column[Batch], Generic[Batch]):
     """The batches of one pass; a batch is made when it is asked for.
 
     Args:
@@ -26,17 +28,11 @@ class Pass(Sequence[Batch], Generic[Batch]):
         make: returns the batch of these sequences.
     """
 
-    def __init__(self, groups: list[list[int]], make: Callable[[list[int]], Batch]) -> None:
+    def __init__(self, groups: Sequence[list[int]], make: Callable[[list[int]], Batch]) -> None:
         self.groups, self.make = groups, make
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Batch]: ...
-    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> Batch:
         return self.make(self.groups[index])

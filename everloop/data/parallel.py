@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from everloop.data.arrays import Array
 from everloop.data.buckets import buckets, padding_share
+from everloop.data.columns import Beside
 from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import numbered, opened
+from everloop.data.lines import decoded, numbered, opened
 from everloop.data.padding import Pass, padded
 from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces
+from everloop.data.shelf import Lists, Shelf, Texts
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch; sentences are short, and a smaller share would make batches small
@@ -90,15 +95,15 @@ class Parallel:
         pieces: tuple[Pieces, Pieces] | None = None,
         test: Sequence[tuple[str, str]] = (),
     ) -> None:
-        if not (train or (pieces and test)):
+        if not (len(train) or (pieces and len(test))):
             raise DataError("there are no pairs to train on; expected at least one")
         self.config, self.faults = config or ParallelConfig(), Faults()
-        self.sentences = {"train": list(train), "valid": list(valid), "test": list(test)}
+        self.sentences = {"train": train, "valid": valid, "test": test}
         if pieces is None:
-            pieces = self._learn([a for a, _ in train]), self._learn([b for _, b in train])
+            pieces = self._learn(a for a, _ in train), self._learn(b for _, b in train)
         self.source, self.target = pieces
-        self.parts = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if pairs}
-        if train and not self.parts["train"]:
+        self.parts = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if len(pairs)}
+        if len(train) and not len(self.parts["train"]):
             raise DataError(f"every training pair is longer than {self.config.longest} pieces; raise longest")
 
     @classmethod
@@ -110,32 +115,40 @@ class Parallel:
             raise DataError("one validation file is missing; expected --valid-source and --valid-written")
         faults = Faults(config.malformed)
         train = read_pairs(config.source, config.written, faults)
-        valid = []
+        valid: Sequence[tuple[str, str]] = ()
         if config.valid_source and config.valid_written:
             valid = read_pairs(config.valid_source, config.valid_written, faults)
         data = cls(train, valid, config, pieces)
         data.faults = faults
         return data
 
-    def _learn(self, sentences: list[str]) -> Pieces:
+    def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config
         return Pieces.learn(sentences, least=config.least, merges=config.merges, lower=config.lower)
 
-    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> list[tuple[list[int], list[int]]]:
+    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> Beside[list[int], list[int]]:
         longest = self.config.longest if part == "train" else None
-        encoded = ((self.source.encode(a), self.target.encode(b)) for a, b in pairs)
-        return [(a, b) for a, b in encoded if longest is None or max(len(a), len(b)) <= longest]
+        left, right = Lists(), Lists()
+        for source, target in pairs:
+            a, b = self.source.encode(source), self.target.encode(target)
+            if longest is None or max(len(a), len(b)) <= longest:
+                left.append(a)
+                right.append(b)
+        return Beside(left, right)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The parts that there are."""
         return tuple(self.parts)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A short name of exactly these pairs and pieces."""
         digest = hashlib.sha256(repr((self.source.symbols, self.target.symbols)).encode())
-        digest.update(repr(self.parts).encode())
+        for name, pairs in self.parts.items():
+            digest.update(name.encode())
+            for pair in pairs:
+                digest.update(repr(pair).encode())
         return digest.hexdigest()[:16]
 
     def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Pairs]:
@@ -147,8 +160,15 @@ class Parallel:
         chosen = buckets(self._lengths(split), batch, seed=order, padding=PADDING)
         return Pass(chosen, lambda group: batch_of([pairs[i] for i in group]))
 
-    def _lengths(self, part: str) -> list[int]:
-        return [len(a) + len(b) for a, b in self.parts[part]]
+    def _lengths(self, part: str) -> Array:
+        left, right = self._sides(part)
+        return left.lengths + right.lengths
+
+    def _sides(self, part: str) -> tuple[Shelf, Shelf]:
+        left, right = self.parts[part].left, self.parts[part].right
+        assert isinstance(left, Lists), "made by _encode"
+        assert isinstance(right, Lists), "made by _encode"
+        return left.shelf, right.shelf
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
@@ -157,9 +177,9 @@ class Parallel:
             lengths = self._lengths(name)
             order = 0 if name == "train" else None
             share = padding_share(buckets(lengths, batch, seed=order, padding=PADDING), lengths)
-            few = [sum(numbers.count(UNKNOWN) for numbers in side) for side in zip(*pairs, strict=True)]
+            few = [side.count(UNKNOWN) for side in self._sides(name)]
             lines.append(
-                f"{name}: {len(pairs):,} pairs, {sum(lengths):,} pieces, padding {share:.1%}, "
+                f"{name}: {len(pairs):,} pairs, {lengths.sum():,} pieces, padding {share:.1%}, "
                 f"unknown {few[0]:,} in the source and {few[1]:,} in the target"
             )
         return [*lines, str(self.faults)] if self.faults.skipped else lines
@@ -177,25 +197,32 @@ def batch_of(pairs: Sequence[tuple[list[int], list[int]]]) -> Pairs:
     return Pairs(source, source_lengths, inputs, targets, lengths)
 
 
-def read_pairs(source: Path, target: Path, faults: Faults) -> list[tuple[str, str]]:
+def read_pairs(source: Path, target: Path, faults: Faults) -> Sequence[tuple[str, str]]:
     """Return the pairs of two parallel files; a pair of empty lines is passed over.
 
     Raises:
         DataError: the files have different numbers of lines, or a line is malformed and stops the reading.
     """
-    left, right = read_lines(source), read_lines(target)
-    if len(left) != len(right):
-        raise DataError(
-            f"{source} has {len(left):,} lines and {target} has {len(right):,}; line n of one is the translation of "
-            "line n of the other, so they must be equally many"
-        )
-    pairs = []
-    for number, (a, b) in enumerate(zip(left, right, strict=True), 1):
-        if a.strip() and b.strip():
-            pairs.append((a, b))
-        elif a.strip() or b.strip():
-            faults(target if a.strip() else source, number, "an empty line", "the translation of a line that is not")
-    return pairs
+    read, written = Texts(), Texts()
+    with opened(source) as left, opened(target) as right:
+        for number, lines in enumerate(zip_longest(left, right), 1):
+            if None in lines:
+                more = number + sum(1 for _ in left) + sum(1 for _ in right)
+                counts = (more, number - 1) if lines[1] is None else (number - 1, more)
+                raise DataError(
+                    f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}; line n of one is the "
+                    "translation of line n of the other, so they must be equally many"
+                )
+            a, b = (decoded(raw, str(p), number, faults) for raw, p in zip(lines, (source, target), strict=True))
+            if a is None or b is None:
+                continue
+            if a.strip() and b.strip():
+                read.append(a)
+                written.append(b)
+            elif a.strip() or b.strip():
+                empty = target if a.strip() else source
+                faults(empty, number, "an empty line", "the translation of a line that is not")
+    return Beside(read, written)
 
 
 def read_lines(path: Path) -> list[str]:

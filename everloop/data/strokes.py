@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.buckets import buckets, padding_share
+from everloop.data.arrays import Array
+from everloop.data.buckets import Groups, buckets, padding_share
+from everloop.data.columns import Beside, Column
 from everloop.data.faults import Faults, Malformed
+from everloop.data.lines import numbered, opened
 from everloop.data.padding import Pass, padded
-from everloop.data.parallel import read_lines
+from everloop.data.shelf import Shelf, Texts
 from everloop.errors import DataError, OptionError, unknown
 
+PADDING = 0.2  # largest share in a batch
 DRAW, MOVE, END = range(3)  # what the pen does on the way to the next point; END: the drawing is done
 
 
@@ -81,17 +88,19 @@ class Strokes:
             raise DataError("there are no drawings to train on; expected at least one")
         self.labels = tuple(labels or sorted({label for label, _ in parts["train"]}))
         number = {label: i for i, label in enumerate(self.labels)}
-        self.parts: dict[str, list[tuple[int, Tensor]]] = {}
+        self.parts: dict[str, Beside[int, Tensor]] = {}
+        self.lengths: dict[str, Array] = {}
         for name, drawings in parts.items():
-            found = []
+            found, shelf = array("q"), Shelf("float32", 3)
             for label, strokes in drawings:
                 if label not in number:
                     raise DataError(unknown("label", label, self.labels))
                 steps = steps_of(strokes, self.config.tolerance)
                 if name != "train" or len(steps) <= self.config.longest:
-                    found.append((number[label], steps))
+                    found.append(number[label])
+                    shelf.append(steps)
             if found:
-                self.parts[name] = found
+                self.parts[name], self.lengths[name] = Beside(found, shelf), shelf.lengths
 
     @classmethod
     def from_config(cls, config: StrokesConfig, labels: Sequence[str] | None = None) -> Strokes:
@@ -108,7 +117,7 @@ class Strokes:
         """The parts that there are."""
         return tuple(self.parts)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A short name of exactly these drawings."""
         digest = hashlib.sha256(repr(self.labels).encode())
@@ -123,23 +132,23 @@ class Strokes:
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         drawings = self.parts[split]
-        order = seed * 1_000_003 + number if split == "train" else None
-        chosen = buckets([len(steps) for _, steps in drawings], batch, seed=order, padding=0.2)
 
         def make(group: list[int]) -> Drawings:
-            steps, lengths = padded([drawings[i][1] for i in group])
-            return Drawings(torch.tensor([drawings[i][0] for i in group]), steps, lengths)
+            steps, lengths = padded([drawings.right[i] for i in group])
+            return Drawings(torch.tensor([drawings.left[i] for i in group]), steps, lengths)
 
-        return Pass(chosen, make)
+        return Pass(self._groups(split, number, batch, seed), make)
+
+    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
+        order = seed * 1_000_003 + number if split == "train" else None
+        return buckets(self.lengths[split], batch, seed=order, padding=PADDING)
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, padding, malformed lines."""
         lines = []
-        for name, drawings in self.parts.items():
-            lengths = [len(steps) for _, steps in drawings]
-            order = 0 if name == "train" else None
-            share = padding_share(buckets(lengths, batch, seed=order, padding=0.2), lengths)
-            lines.append(f"{name}: {len(drawings):,} drawings, {sum(lengths):,} steps, padding {share:.1%}")
+        for name, lengths in self.lengths.items():
+            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            lines.append(f"{name}: {len(lengths):,} drawings, {lengths.sum():,} steps, padding {share:.1%}")
         return [*lines, str(self.faults)] if self.faults.skipped else lines
 
     def __repr__(self) -> str:
@@ -200,25 +209,43 @@ def simplified(line: Any, tolerance: float) -> Any:
     return np.concatenate([left[:-1], right])
 
 
-def read_strokes(config: StrokesConfig, faults: Faults) -> dict[str, list[tuple[str, Any]]]:
+def read_strokes(config: StrokesConfig, faults: Faults) -> dict[str, Sequence[tuple[str, Any]]]:
     """Return the drawings of a file by part.
 
     Raises:
         DataError: a line is no JSON object with these fields; the message names the line.
     """
     assert config.strokes is not None, "checked before"
-    parts: dict[str, list[tuple[str, Any]]] = {"train": [], "valid": []}
-    for number, line in enumerate(read_lines(config.strokes), 1):
-        try:
-            label, part, strokes = _drawing(line, config)
-        except KeyError as error:
-            faults(config.strokes, number, f"no field {error}", "an object with label, part and strokes")
-            continue
-        except (ValueError, TypeError) as error:
-            faults(config.strokes, number, str(error), "an object with strokes [[[x, y], …], …]")
-            continue
-        parts.setdefault(part, []).append((label, strokes))
-    return {name: drawings for name, drawings in parts.items() if drawings}
+    parts: dict[str, tuple[list[str], Texts]] = {"train": ([], Texts()), "valid": ([], Texts())}
+    with opened(config.strokes) as file:
+        for number, line in numbered(file, str(config.strokes), faults):
+            if not line.strip():
+                continue
+            try:
+                label, part, strokes = _drawing(line, config)
+            except KeyError as error:
+                faults(config.strokes, number, f"no field {error}", "an object with label, part and strokes")
+                continue
+            except (ValueError, TypeError) as error:
+                faults(config.strokes, number, str(error), "an object with strokes [[[x, y], …], …]")
+                continue
+            labels, texts = parts.setdefault(part, ([], Texts()))
+            labels.append(sys.intern(label))  # once in memory, however often it occurs
+            texts.append(json.dumps(strokes))
+    return {name: Beside(labels, FromJSON(texts)) for name, (labels, texts) in parts.items() if labels}
+
+
+class FromJSON(Column[Any]):
+    """The values that texts of JSON stand for."""
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def item(self, index: int) -> Any:
+        return json.loads(self.texts.item(index))
 
 
 def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
-import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 from everloop.data.faults import Faults
 from everloop.data.lines import decoded, opened, suffix
@@ -130,46 +127,21 @@ class Records:
         return row
 
 
-class Table(Sequence[Row]):
-    """The rows of a file. Only the place of each is in memory, so that the file may be larger than that.
+def read_table(
+    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], faults: Faults
+) -> Iterator[tuple[bytes, Row]]:
+    """Yield (bytes, row) of each well-formed record of a file, one at a time; the arguments are those of Records.
 
     Raises:
-        DataError: the file is missing, or a line is malformed and stops the reading.
+        DataError: missing, malformed, or without any row.
     """
-
-    def __init__(self, path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], faults: Faults) -> None:
-        self.records = Records(wanted, form_of(path), columns, path, faults)
-        self.file = opened(path)
-        weakref.finalize(self, self.file.close)
-        self.spans = array("q")  # of each row: first byte, bytes, line
-        digest, place = hashlib.sha256(), 0
-        for number, raw in self.records._pieces(self.file):
-            if self.records.row(number, raw) is not None:
-                self.spans.extend((place, len(raw), number))
-                digest.update(raw)
-            place += len(raw)
-        self.digest = digest.hexdigest()
-        if not len(self):
-            raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
-
-    def __len__(self) -> int:
-        return len(self.spans) // 3
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        start, size, number = self.spans[3 * index : 3 * index + 3]
-        self.file.seek(start)
-        row = self.records.row(number, self.file.read(size))
-        if row is None:
-            raise DataError(f"{self.records.place}: line {number} has changed since it was read first")
-        return row
+    records, empty = Records(wanted, form_of(path), columns, path, faults), True
+    with opened(path) as file:
+        for _, raw, row in records.read(file):
+            yield raw, row
+            empty = False
+    if empty:
+        raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
 
 
 def _value(value: Any, kind: Kind) -> Any:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import named, read_npz, sequences
-from everloop.data.buckets import buckets, padding_share
+from everloop.data.arrays import Array, named, read_npz, sequences
+from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.chorales import PITCHES, read_chorales, transposed
+from everloop.data.columns import Beside, Chosen
 from everloop.data.conllu import sentences
 from everloop.data.faults import Faults, Malformed
 from everloop.data.lines import opened, suffix
 from everloop.data.padding import Pass, padded
+from everloop.data.shelf import WordLists
 from everloop.data.symbols import UNKNOWN, Symbols
 from everloop.data.tables import Records
 from everloop.data.words import WordReader, Words
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["auto", "conllu", "jsonl", "npz", "chorales"]
-Pairs = list[tuple[Any, Any]]
+Pairs = Sequence[tuple[Any, Any]]
 _FORMS: dict[str, Form] = {".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl", ".npz": "npz"}
 
 
@@ -101,11 +105,11 @@ class Tagged:
         faults: Faults | None = None,
     ) -> None:
         self.config, self.faults = config or TaggedConfig(), faults or Faults()
-        self.parts = {name: [p for p in pairs if len(p[0])] for name, pairs in parts.items() if pairs}
-        first = next(iter(self.parts.values()), None)
-        if not first or ("train" not in self.parts and labels is None):
+        self.parts = {name: _filled(pairs) for name, pairs in parts.items() if len(pairs)}
+        first = next((pairs[0] for pairs in self.parts.values() if len(pairs)), None)
+        if first is None or ("train" not in self.parts and labels is None):
             raise DataError("there are no training sequences; expected at least one")
-        x, y = first[0]
+        x, y = first
         self.features = x.shape[1] if isinstance(x, Tensor) else 0
         self.several = isinstance(y, Tensor) and y.dim() == 2
         if not self.features and reader is None:
@@ -113,9 +117,9 @@ class Tagged:
             reader = WordReader.learn(words, lower=self.config.lower, least=self.config.least)
         self.reader = reader
         self.labels = labels or self._labels(y)
-        for name, pairs in self.parts.items():
-            _check(name, pairs)
-        self.tags = {name: [self._numbers(tags) for _, tags in pairs] for name, pairs in self.parts.items()}
+        self.lengths: dict[str, Array] = {}
+        self.strange: dict[str, int] = {}
+        self.fingerprint = self._look()
 
     @classmethod
     def from_config(
@@ -155,30 +159,38 @@ class Tagged:
         """The parts that there are."""
         return tuple(self.parts)
 
-    @property
-    def fingerprint(self) -> str:
-        """A short name of exactly these sequences, tags and words."""
+    def _look(self) -> str:
+        """Look at each sequence once: its steps, unknown words, tags; return a short name of exactly these."""
         known = (self.reader.words.symbols, self.reader.characters.symbols) if self.reader else self.features
         digest = hashlib.sha256(repr((known, self.labels.symbols, list(self.parts))).encode("utf-8", "replace"))
         for name, pairs in self.parts.items():
-            for (x, _), tags in zip(pairs, self.tags[name], strict=True):
+            lengths, self.strange[name] = array("q"), 0
+            for number, (x, y) in enumerate(pairs):
+                if len(x) != len(y):
+                    raise DataError(
+                        f"{name}: sequence {number} has {len(x)} steps and {len(y)} tags; expected equally many"
+                    )
+                lengths.append(len(x))
+                if self.reader:
+                    self.strange[name] += sum(self.reader.encode(word)[0] == UNKNOWN for word in x)
                 digest.update(x.numpy().tobytes() if isinstance(x, Tensor) else repr(x).encode("utf-8", "replace"))
-                digest.update(tags.numpy().tobytes())
+                digest.update(self._numbers(y).numpy().tobytes())
+            self.lengths[name] = np.array(lengths)
         return digest.hexdigest()[:16]
 
-    def groups(self, split: str, number: int, *, batch: int, seed: int) -> list[list[int]]:
+    def groups(self, split: str, number: int, *, batch: int, seed: int) -> Groups:
         """Return which sequences form each batch of a pass."""
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         order = seed * 1_000_003 + number if split == "train" else None
-        return buckets(self._lengths(split), batch, seed=order, padding=self.config.padding)
+        return buckets(self.lengths[split], batch, seed=order, padding=self.config.padding)
 
     def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
         """Return the batches of one pass: sequences of about the same length together, in training shuffled anew."""
         by = self.config.transpose if split == "train" else 0
 
         def make(group: list[int]) -> Batch:
-            pairs = [(self.parts[split][i][0], self.tags[split][i]) for i in group]
+            pairs = [(x, self._numbers(y)) for x, y in (self.parts[split][i] for i in group)]
             if by:
                 chance = torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + group[0])
                 steps = torch.randint(-by, by + 1, (len(pairs),), generator=chance).tolist()
@@ -190,18 +202,13 @@ class Tagged:
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
         lines = []
-        for name, pairs in self.parts.items():
-            lengths = self._lengths(name)
+        for name, lengths in self.lengths.items():
             share = padding_share(self.groups(name, 0, batch=batch, seed=0), lengths)
-            line = f"{name}: {len(pairs):,} sequences, {sum(lengths):,} steps, padding {share:.1%}"
+            line = f"{name}: {len(lengths):,} sequences, {lengths.sum():,} steps, padding {share:.1%}"
             if self.reader:
-                few = sum(self.reader.encode(word)[0] == UNKNOWN for words, _ in pairs for word in words)
-                line += f", {few:,} words unknown ({few / sum(lengths):.2%})"
+                line += f", {self.strange[name]:,} words unknown ({self.strange[name] / lengths.sum():.2%})"
             lines.append(line)
         return [*lines, str(self.faults)] if self.faults.skipped else lines
-
-    def _lengths(self, split: str) -> list[int]:
-        return [len(x) for x, _ in self.parts[split]]
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
@@ -241,28 +248,40 @@ def read_part(path: Path, config: TaggedConfig, faults: Faults) -> Pairs:
     with opened(path) as file:
         if form == "conllu":
             found = sentences(file, str(path), faults)
-            return [(sentence.column(config.text), sentence.column(config.label)) for sentence in found]
-        records = Records({config.text: "words", config.label: "words"}, "jsonl", (), path, faults)
-        pairs = []
-        for number, _, row in records.read(file):
-            words, labels = row[config.text], row[config.label]
-            if len(words) != len(labels):
-                faults(path, number, f"{len(words)} words and {len(labels)} tags", "equally many")
-            else:
-                pairs.append((words, labels))
-        return pairs
+            return _shelved((sentence.column(config.text), sentence.column(config.label)) for sentence in found)
+        return _shelved(_json_lines(file, path, config, faults))
+
+
+def _shelved(pairs: Iterable[tuple[list[str], list[str]]]) -> Pairs:
+    words, tags = WordLists(), WordLists()
+    for some, their in pairs:
+        words.append(some)
+        tags.append(their)
+    return Beside(words, tags)
+
+
+def _json_lines(
+    file: Iterable[bytes], path: Path, config: TaggedConfig, faults: Faults
+) -> Iterator[tuple[list[str], list[str]]]:
+    records = Records({config.text: "words", config.label: "words"}, "jsonl", (), path, faults)
+    for number, _, row in records.read(file):
+        words, labels = row[config.text], row[config.label]
+        if len(words) != len(labels):
+            faults(path, number, f"{len(words)} words and {len(labels)} tags", "equally many")
+        else:
+            yield words, labels
 
 
 def _held_out(parts: dict[str, Pairs], shares: tuple[float, float]) -> dict[str, Pairs]:
     if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
         raise OptionError(f"hold_out is {shares}; expected two shares that leave something for training")
     pairs, taken = parts["train"], dict(parts)
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).numpy()
     for name, share in (("test", shares[1]), ("valid", shares[0])):
         if name not in parts and share:
             count = round(share * len(pairs))
-            taken[name], order = [pairs[i] for i in order[:count]], order[count:]
-    taken["train"] = [pairs[i] for i in sorted(order)]
+            taken[name], order = Chosen(pairs, order[:count]), order[count:]
+    taken["train"] = Chosen(pairs, np.sort(order))
     return {name: taken[name] for name in ("train", "valid", "test") if name in taken}
 
 
@@ -271,7 +290,7 @@ def _transposed(x: Tensor, y: Tensor, by: int) -> tuple[Tensor, Tensor]:
     return roll[:-1], roll[1:]
 
 
-def _check(name: str, pairs: Pairs) -> None:
-    for number, (x, y) in enumerate(pairs):
-        if len(x) != len(y):
-            raise DataError(f"{name}: sequence {number} has {len(x)} steps and {len(y)} tags; expected equally many")
+def _filled(pairs: Pairs) -> Pairs:
+    """Return the sequences that have a step."""
+    filled = np.fromiter((len(x) > 0 for x, _ in pairs), bool)
+    return pairs if filled.all() else Chosen(pairs, filled.nonzero()[0])

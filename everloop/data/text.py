@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.files import Units, find_files, read_bytes, read_text
+from everloop.data.faults import Faults, Malformed
+from everloop.data.files import Units, find_files
+from everloop.data.portions import Portion, byte_portions, text_portions
+from everloop.data.shelf import Shelf, Texts, pieces
 from everloop.data.streams import Windows
-from everloop.data.vocabulary import Vocabulary
+from everloop.data.vocabulary import Vocabulary, check_units
+from everloop.data.word_vocabulary import LEAST, WordVocabulary, check_words, counted
 from everloop.errors import DataError, OptionError, unknown
 
 PARTS = ("train", "valid", "test")
@@ -27,9 +34,23 @@ class TextConfig:
     pattern: str = "*.txt"
     """Which files of a folder are taken."""
     units: Units = "characters"
-    """What one symbol is: a character, or a byte (any file, any language, 256 symbols)."""
+    """What one symbol is: a character, a word or sign, or a byte (any file, any language, 256 symbols)."""
     split: tuple[float, float, float] = (0.9, 0.05, 0.05)
     """The shares of the text for training, validation and test, cut in this order."""
+    lower: bool = False
+    """Words: whether the text is read in lower case."""
+    least: int | None = None
+    """Words: how often one must occur in training to have a number of its own; by default 2."""
+    limit: int | None = None
+    """Words: how many have a number of their own, the most frequent ones; by default all that occur often enough."""
+    malformed: Malformed = "stop"
+    """What to do with a line that is not UTF-8."""
+
+    def __post_init__(self) -> None:
+        for name, value in {"lower": self.lower, "least": self.least, "limit": self.limit}.items():
+            if value and self.units != "words":
+                raise OptionError(f"{name} is {value}; that is for words, and units is {self.units!r}")
+        check_words(LEAST if self.least is None else self.least, self.limit)
 
 
 class Text:
@@ -39,13 +60,16 @@ class Text:
 
     Args:
         sources: files, or folders of which every file that fits `pattern` is taken.
-        units: "characters", or "bytes" (any file, 256 symbols).
+        units: "characters", "words" (and signs and ends of lines), or "bytes" (any file, 256 symbols).
         split: the shares of the parts; they add up to 1, and 0 leaves a part out.
-        vocabulary: numbers to use, for instance a trained model's; by default those of the text.
+        vocabulary: numbers to use, for instance a trained model's; by default those of the text, of words those of
+            its training part.
+        lower, least, limit: which words are known, as in TextConfig.
+        malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
     Raises:
-        DataError: a file is missing, empty or not UTF-8, a symbol is unknown, a part is too short.
-        OptionError: units or split make no sense.
+        DataError: a file is missing, empty or not UTF-8, a character is unknown, a part is too short.
+        OptionError: units, split or one of the others make no sense.
     """
 
     def __init__(
@@ -55,15 +79,18 @@ class Text:
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         pattern: str = "*.txt",
         vocabulary: Vocabulary | None = None,
+        lower: bool = False,
+        least: int | None = None,
+        limit: int | None = None,
+        malformed: Malformed = "stop",
     ) -> None:
         if not sources:
             raise DataError("no text given; name at least one file or folder")
+        places = tuple(Path(source).absolute() for source in sources)
+        self.config = TextConfig(places, pattern, check_units(units), split, lower, least, limit, malformed)
+        self.faults = Faults(malformed)
         files = find_files(sources, pattern)
-        reader = _bytes_as_text if units == "bytes" else read_text
-        pieces = [reader(file) for file in files]
-        joined = "".join(p if p.endswith("\n") or len(pieces) == 1 else p + "\n" for p in pieces)
-        self.config = TextConfig(tuple(Path(source).absolute() for source in sources), pattern, units, split)
-        self._fill(joined, vocabulary, ", ".join(str(file) for file in files[:3]) + ("…" if len(files) > 3 else ""))
+        self._fill(_portions(files, units, self.faults), vocabulary, _names(files))
 
     @classmethod
     def from_string(
@@ -73,25 +100,70 @@ class Text:
         units: Units = "characters",
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         vocabulary: Vocabulary | None = None,
+        lower: bool = False,
+        least: int | None = None,
+        limit: int | None = None,
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        self.config = TextConfig((), TextConfig.pattern, units, split)
-        self._fill(text, vocabulary, "the string")
+        self.config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, least, limit)
+        self.faults = Faults()
+        if not text:
+            raise DataError("the string is empty; expected text")
+        self._fill([Portion(text, "the string")], vocabulary, "the string")
         return self
 
     @classmethod
     def from_config(cls, config: TextConfig, vocabulary: Vocabulary | None = None) -> Text:
         """Return the Text that a configuration describes."""
-        return cls(*config.text, units=config.units, split=config.split, pattern=config.pattern, vocabulary=vocabulary)
+        settings = {name: value for name, value in vars(config).items() if name != "text"}
+        return cls(*config.text, **settings, vocabulary=vocabulary)
 
-    def _fill(self, text: str, vocabulary: Vocabulary | None, place: str) -> None:
-        if not text:
-            raise DataError(f"{place} is empty; expected text")
+    def _fill(self, portions: Iterable[Portion], vocabulary: Vocabulary | None, place: str) -> None:
         self.place = place
-        self.vocabulary = vocabulary or Vocabulary.of(text, self.config.units)
-        numbers = self.vocabulary.encode(text, place)
+        units = self.config.units
+        if vocabulary and vocabulary.units != units:
+            raise OptionError(f"units is {units!r}, and the vocabulary has {vocabulary.units}; expected the same")
+        read = self._words if units == "words" else self._characters
+        self.vocabulary, shelf = read(portions, vocabulary)
+        numbers = torch.from_numpy(shelf.all)
         self.parts = dict(zip(PARTS, _cut(numbers, self.config.split, place), strict=True))
+
+    def _characters(self, portions: Iterable[Portion], known: Vocabulary | None) -> tuple[Vocabulary, Shelf]:
+        if known is None and self.config.units == "characters":
+            # the text is put aside while its characters are learned: it may come from a pipe
+            aside, found = Texts(), set[str]()
+            for portion in portions:
+                found.update(portion.text)
+                aside.append(portion.text)
+            known, portions = Vocabulary(sorted(found)), (Portion(text, self.place) for text in aside)
+        vocabulary = known or Vocabulary.of("", self.config.units)
+        shelf = Shelf(_dtype(vocabulary))
+        for portion in portions:
+            shelf.write(vocabulary.encode(portion.text, portion.place, portion.position, portion.line))
+        return vocabulary, shelf
+
+    def _words(self, portions: Iterable[Portion], known: Vocabulary | None) -> tuple[Vocabulary, Shelf]:
+        """Return (vocabulary, numbers of the text); if none is known it is learned from the training part."""
+        config = self.config
+        lower = known.lower if isinstance(known, WordVocabulary) else config.lower
+        places, read = dict[str, int](), Shelf()
+        for portion in portions:
+            read.write(counted(portion.text, lower, places))
+        if not isinstance(known, WordVocabulary):
+            numbers = torch.from_numpy(read.all)
+            train = _cut(numbers, config.split, self.place)[0] if config.split[0] else numbers
+            times = np.zeros(len(places), np.int64)
+            for piece in pieces(train.numpy()):
+                times += np.bincount(piece, minlength=len(places))
+            least = LEAST if config.least is None else config.least
+            counts = Counter(dict(zip(places, times.tolist(), strict=True)))
+            known = WordVocabulary.learn(counts, least=least, limit=config.limit, lower=lower)
+        final = known.take(places, np.arange(len(places))).numpy()
+        shelf = Shelf(_dtype(known))
+        for piece in pieces(read.all):
+            shelf.write(final[piece])
+        return known, shelf
 
     def __getitem__(self, part: str) -> Tensor:
         """Return the numbers of one part, "train", "valid" or "test"."""
@@ -104,13 +176,25 @@ class Text:
         """The parts that are not empty."""
         return tuple(name for name, numbers in self.parts.items() if len(numbers))
 
-    @property
+    @cached_property
+    def unknown(self) -> dict[str, tuple[int, int]]:
+        """How many symbols of each part are not known, and of how many; nothing where all must be."""
+        number = self.vocabulary.unknown
+        if number is None:
+            return {}
+        counts = {
+            name: sum(int((piece == number).sum()) for piece in pieces(p.numpy())) for name, p in self.parts.items()
+        }
+        return {name: (count, len(self.parts[name])) for name, count in counts.items()}
+
+    @cached_property
     def fingerprint(self) -> str:
         """A short name of exactly these symbols and this cut; it tells whether a run is resumed on its own text."""
         digest = hashlib.sha256(repr((self.vocabulary.symbols, self.vocabulary.units)).encode("utf-8", "replace"))
         for numbers in self.parts.values():
             digest.update(len(numbers).to_bytes(8, "little"))
-            digest.update(numbers.numpy().tobytes())
+            for piece in pieces(numbers.numpy()):
+                digest.update(piece.tobytes())
         return digest.hexdigest()[:16]
 
     def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int = 0) -> Windows:
@@ -130,16 +214,35 @@ class Text:
         start = int(torch.randint(spare + 1, (), generator=shift)) if spare > 0 else 0
         return Windows(numbers[start:], batch, length, whole=False, where=where)
 
+    def notes(self, batch: int) -> list[str]:
+        """Return what one should know of the text: sizes, unknown words, malformed lines."""
+        return [repr(self), str(self.faults)] if self.faults.skipped else [repr(self)]
+
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.parts.items())
-        return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary)} different)"
+        strange = "".join(
+            f", {few:,} unknown in {name} ({few / of:.2%})" for name, (few, of) in self.unknown.items() if of
+        )
+        return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{strange})"
 
 
-def _bytes_as_text(path: str | Path) -> str:
-    data = read_bytes(path)
-    if not data:
-        raise DataError(f"{path} is empty; expected at least one byte")
-    return data.decode("utf-8", "surrogateescape")
+def _portions(files: Sequence[Path], units: Units, faults: Faults) -> Iterator[Portion]:
+    """Yield the files one after another, each of several ended by a newline."""
+    for file in files:
+        end = ""
+        for portion in byte_portions(file) if units == "bytes" else text_portions(file, faults):
+            yield portion
+            end = portion.text[-1]
+        if len(files) > 1 and end != "\n":
+            yield Portion("\n", str(file))
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(map(str, files[:3])) + ("…" if len(files) > 3 else "")
+
+
+def _dtype(vocabulary: Vocabulary) -> str:
+    return "uint8" if vocabulary.dtype == torch.uint8 else "int32"
 
 
 def _cut(numbers: Tensor, split: Iterable[float], place: str) -> list[Tensor]:

@@ -6,7 +6,7 @@ import codecs
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -21,18 +21,15 @@ class Vocabulary:
 
     Args:
         symbols: different non-empty strings; with `units="characters"` each is one character.
-        units: what one symbol of a text is, "characters" or "bytes".
+        units: what one symbol of a text is, "characters" or "bytes"; for "words" there is WordVocabulary.
     """
 
+    unknown: ClassVar[int | None] = None  # the number that stands for every symbol that is not known, if there is one
+
     def __init__(self, symbols: Iterable[str], units: Units = "characters") -> None:
-        self.symbols = tuple(symbols)
-        self.units = check_units(units)
-        self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
-        if not self.symbols:
-            raise DataError("a vocabulary has no symbols; expected at least one")
-        if len(self.numbers) != len(self.symbols):
-            twice = next(s for i, s in enumerate(self.symbols) if self.numbers[s] != i)
-            raise DataError(f"symbol {twice!r} is twice in the vocabulary")
+        self._number(symbols, check_units(units))
+        if units == "words":
+            raise OptionError("units is 'words', which a Vocabulary cannot be; expected a WordVocabulary")
         if any(len(symbol) != 1 for symbol in self.symbols):
             wrong = next(symbol for symbol in self.symbols if len(symbol) != 1)
             raise DataError(f"symbol {wrong!r} is not one character; expected single {units}")
@@ -41,6 +38,15 @@ class Vocabulary:
         codes = _codes("".join(self.symbols))
         self._order = np.argsort(codes)
         self._codes = codes[self._order]
+
+    def _number(self, symbols: Iterable[str], units: Units) -> None:
+        self.symbols, self.units = tuple(symbols), units
+        self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+        if not self.symbols:
+            raise DataError("a vocabulary has no symbols; expected at least one")
+        if len(self.numbers) != len(self.symbols):
+            twice = next(s for i, s in enumerate(self.symbols) if self.numbers[s] != i)
+            raise DataError(f"symbol {twice!r} is twice in the vocabulary")
 
     @classmethod
     def of(cls, text: str, units: Units = "characters") -> Vocabulary:
@@ -68,8 +74,12 @@ class Vocabulary:
         """The smallest integer type that holds every number."""
         return torch.uint8 if len(self) <= 256 else torch.int32
 
-    def encode(self, text: str, place: str = "the text") -> Tensor:
+    def encode(self, text: str, place: str = "the text", position: int = 0, line: int = 1) -> Tensor:
         """Return the numbers of a text's symbols, one axis, in the smallest dtype that holds them.
+
+        Args:
+            text: what is read.
+            place, position, line: where it begins, for messages.
 
         Raises:
             DataError: a symbol is unknown; the message names it, its position and `place`.
@@ -84,15 +94,33 @@ class Vocabulary:
         spots = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1)
         strange = np.flatnonzero(self._codes[spots] != codes)
         if len(strange):
-            raise DataError(self._unknown(text, int(strange[0]), place))
+            raise DataError(self._unknown(text, int(strange[0]), place, position, line))
         return torch.from_numpy(self._order[spots]).to(self.dtype)
 
-    def decode(self, numbers: Iterable[int] | Tensor) -> str:
-        """Return the text of these numbers. Bytes that are not UTF-8 become U+FFFD."""
-        return "".join(self.stream(numbers.tolist() if isinstance(numbers, Tensor) else numbers))
+    def one(self, symbol: str) -> int:
+        """Return the number of a single symbol.
 
-    def stream(self, numbers: Iterable[int]) -> Iterator[str]:
-        """Yield the text of numbers as they come: a character as soon as it is complete."""
+        Raises:
+            DataError: it is unknown, or not one.
+        """
+        numbers = self.encode(symbol, "the symbol").tolist()
+        if len(numbers) != 1:
+            raise DataError(f"{symbol!r} is {len(numbers)} {self.units}; expected one")
+        return int(numbers[0])
+
+    def strange(self, text: str) -> list[str]:
+        """Return the symbols of a text that are read as the unknown one, if there is one; else `encode` raises."""
+        return []
+
+    def decode(self, numbers: Iterable[int] | Tensor, after: str = "") -> str:
+        """Return the text of these numbers. Bytes that are not UTF-8 become U+FFFD. `after` as in `stream`."""
+        return "".join(self.stream(numbers.tolist() if isinstance(numbers, Tensor) else numbers, after))
+
+    def stream(self, numbers: Iterable[int], after: str = "") -> Iterator[str]:
+        """Yield the text of numbers as they come: a character as soon as it is complete.
+
+        `after` is the text that stands before them; whether a word begins with a space depends on it.
+        """
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         for number in numbers:
             piece = utf8.decode(bytes([number])) if self.units == "bytes" else self.symbols[number]
@@ -114,25 +142,14 @@ class Vocabulary:
         Raises:
             DataError: the file is missing, damaged or something else.
         """
-        try:
-            content: Any = json.loads(read_bytes(path, "vocabulary"))
-        except ValueError as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
-        symbols = content.get("symbols") if isinstance(content, dict) else None
-        if symbols is None or content.get("format") != FORMAT:
-            raise DataError(f"{path} is not a vocabulary; expected JSON with format {FORMAT!r} and symbols")
-        if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
-            raise DataError(f"{path}: symbols must be a list of strings")
-        units = content.get("units", "characters")
-        if units not in get_args(Units):
-            raise DataError(f"{path}: {unknown('unit of text', str(units), get_args(Units))}")
-        return cls(symbols, units)
+        content = read_content(Path(path))
+        if content["units"] == "words":
+            raise DataError(f"{path} is a vocabulary of words; expected one of characters or bytes")
+        return cls(content["symbols"], content["units"])
 
-    def _unknown(self, text: str, position: int, place: str) -> str:
-        symbol = text[position]
-        line = text.count("\n", 0, position) + 1
+    def _unknown(self, text: str, at: int, place: str, position: int, line: int) -> str:
+        symbol = text[at]
+        position, line = position + at, line + text.count("\n", 0, at)
         known = "".join(s if s.isprintable() else "" for s in self.symbols[:120])
         return (
             f"unknown symbol {symbol!r} (U+{ord(symbol):04X}) at position {position}, line {line} of {place}; "
@@ -142,6 +159,29 @@ class Vocabulary:
 
 FORMAT = "everloop-vocabulary-1"
 BYTES = tuple(chr(n) for n in range(256))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return what a vocabulary's file holds, with symbols and units.
+
+    Raises:
+        DataError: the file is missing, damaged or something else.
+    """
+    try:
+        content: dict[str, Any] = json.loads(read_bytes(path, "vocabulary"))
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
+    symbols = content.get("symbols") if isinstance(content, dict) else None
+    if symbols is None or content.get("format") != FORMAT:
+        raise DataError(f"{path} is not a vocabulary; expected JSON with format {FORMAT!r} and symbols")
+    if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
+        raise DataError(f"{path}: symbols must be a list of strings")
+    units = content.setdefault("units", "characters")
+    if units not in get_args(Units):
+        raise DataError(f"{path}: {unknown('unit of text', str(units), get_args(Units))}")
+    return content
 
 
 def check_units(units: str) -> Units:

@@ -1,5 +1,27 @@
 """From a model's probabilities to answers."""
 
+from everloop.decode.bleu import bleu
+from everloop.decode.ctc import Helper
+from everloop.decode.generate import Beam, Greedy, Sampling, generate
 from everloop.decode.sampling import probabilities, sample, stream
+from everloop.decode.sketch import Sketch, sketch
+from everloop.decode.tree import Branch, Tree, tree
+from everloop.decode.writer import Hypothesis
 
-__all__ = ["probabilities", "sample", "stream"]
+__all__ = [
+    "Beam",
+    "Branch",
+    "Greedy",
+    "Helper",
+    "Hypothesis",
+    "Sampling",
+    "Sketch",
+    "Tree",
+    "bleu",
+    "generate",
+    "probabilities",
+    "sample",
+    "sketch",
+    "stream",
+    "tree",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick
+from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick, text_of
 from everloop.errors import OptionError
 
 
@@ -50,7 +50,7 @@ class _Search:
     """The beams of all sources that are not done. totals: [N, W]; written: [N, W, steps]; the state has N·W rows."""
 
     def __init__(self, model: Writer, sources: Sequence[Any], width: int, penalty: float) -> None:
-        self.model, self.width, self.penalty = model, width, penalty
+        self.model, self.sources, self.width, self.penalty = model, sources, width, penalty
         logits, state = model.begin(sources)
         count, device = len(logits), logits.device
         rows = torch.arange(count, device=device).repeat_interleave(width)
@@ -95,4 +95,5 @@ class _Search:
     def _finish(self, source: int, numbers: list[int], logp: float, finished: bool) -> None:
         length = len(numbers) + finished
         score = logp / ((5 + length) / 6) ** self.penalty
-        self.done[source].append(Hypothesis(tuple(numbers), self.model.text(numbers), logp, score, finished))
+        text = text_of(self.model, self.sources[source], numbers)
+        self.done[source].append(Hypothesis(tuple(numbers), text, logp, score, finished))

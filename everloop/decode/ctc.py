@@ -111,6 +111,8 @@ class Scores:
         self.device = helper.model.head.weight.device
         known = "".join(model.vocabulary.symbols)
         self.numbers = vocabulary.encode(known, "the transcriber's characters").tolist()
+        if vocabulary.units == "words" or len(self.numbers) != len(known):
+            raise OptionError(f"the helper is a model of {vocabulary.units}; expected one of characters")
         prompt = vocabulary.encode(helper.context, "the context").to(self.device, torch.int64)
         with evaluating(helper.model):
             logits, state = helper.model.begin(prompt[:, None])

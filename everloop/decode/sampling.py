@@ -47,7 +47,9 @@ def stream(
     top_p: float | None = None,
     seed: int | None = None,
 ) -> Iterator[str]:
-    """Return an iterator over a continuation of `prompt`, character by character, as the model draws it.
+    """Return an iterator over a continuation of `prompt`, symbol by symbol, as the model draws it.
+
+    A model of words never draws the unknown one; a word comes with the space before it, if it needs one.
 
     Args:
         model: a language model.
@@ -60,24 +62,17 @@ def stream(
         seed: the same seed gives the same text; None draws anew each time.
 
     Raises:
-        DataError: the prompt is empty or has a symbol that the model does not know.
+        DataError: the prompt is empty or has a character that the model does not know.
         OptionError: an argument is out of range.
     """
     check_choice(temperature, top_k, top_p)
-    if seed is not None and not 0 <= seed < 2**63:
-        raise OptionError(f"seed is {seed}; expected a whole number from 0 to {2**63 - 1}")
     if length is not None and length < 0:
         raise OptionError(f"length is {length}; expected 0 or more")
-    if not prompt:
-        raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
     numbers = model.vocabulary.encode(prompt, "the prompt").to(torch.int64)
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    drawn = _draw(model, numbers, length, generator, temperature=temperature, top_k=top_k, top_p=top_p)
-    return model.vocabulary.stream(drawn)
+    if not len(numbers):
+        raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
+    drawn = _draw(model, numbers, length, chance(seed), temperature=temperature, top_k=top_k, top_p=top_p)
+    return model.vocabulary.stream(drawn, prompt)
 
 
 def probabilities(
@@ -98,6 +93,22 @@ def probabilities(
         chances = chances.where(chances.cumsum(-1) - chances < top_p, 0)
         chances = chances / chances.sum(-1, keepdim=True)
     return torch.zeros_like(chances).scatter_(-1, order, chances)
+
+
+def chance(seed: int | None) -> torch.Generator:
+    """Return random numbers from a seed; None: others each time.
+
+    Raises:
+        OptionError: it is out of range.
+    """
+    if seed is not None and not 0 <= seed < 2**63:
+        raise OptionError(f"seed is {seed}; expected a whole number from 0 to {2**63 - 1}")
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
 
 
 def check_choice(temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -124,7 +135,10 @@ def _draw(
         with torch.no_grad(), _evaluating(model):
             logits, state = model.step(symbols, state) if drawn else model.begin(symbols, state)
         # drawn on the CPU in float64, so that a seed gives the same text on every device
-        number = int(torch.multinomial(probabilities(logits[0].cpu().double(), **choice), 1, generator=generator))
+        chances = logits[0].cpu().double()
+        if model.vocabulary.unknown is not None:
+            chances[model.vocabulary.unknown] = -torch.inf
+        number = int(torch.multinomial(probabilities(chances, **choice), 1, generator=generator))
         symbols, drawn = torch.tensor([number], device=device), drawn + 1
         yield number
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.decode.sampling import check_choice, probabilities
-from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick
+from everloop.decode.sampling import chance, check_choice, probabilities
+from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick, text_of
 
 
 def greedy(model: Writer, sources: Sequence[Any], *, length: int = 200) -> list[Hypothesis]:
@@ -29,11 +29,7 @@ def draw(
 ) -> list[Hypothesis]:
     """Return one draw for each source. The arguments are those of `sample`; repeat a source to draw more often."""
     check_choice(temperature, top_k, top_p)
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
+    generator = chance(seed)
 
     def choose(chances: Tensor) -> Tensor:
         # on the CPU in float64, so that a seed gives the same draws on every device
@@ -69,6 +65,6 @@ def _follow(model: Writer, sources: Sequence[Any], length: int, choose: Callable
             if made + 1 < length:
                 logits, state = model.step(symbols, state)
     return [
-        Hypothesis(tuple(numbers), model.text(numbers), total, total, done)
-        for numbers, total, done in zip(written, totals.tolist(), finished, strict=True)
+        Hypothesis(tuple(numbers), text_of(model, source, numbers), total, total, done)
+        for source, numbers, total, done in zip(sources, written, totals.tolist(), finished, strict=True)
     ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.strokes import END, lines_of
-from everloop.decode.sampling import probabilities
+from everloop.decode.sampling import chance, probabilities
 from everloop.decode.writer import evaluating, pick
 from everloop.errors import OptionError
 from everloop.models.generator import Generator
@@ -54,11 +54,7 @@ def sketch(
         raise OptionError("this generator writes symbols; see everloop.decode.generate")
     if not 0 <= temperature < float("inf") or length < 1:
         raise OptionError(f"temperature is {temperature} and length {length}; expected 0 or more, and at least 1")
-    chance = torch.Generator()
-    if seed is None:
-        chance.seed()
-    else:
-        chance.manual_seed(seed)
+    generator = chance(seed)
     written: list[list[Tensor]] = [[] for _ in sources]
     finished = [False] * len(sources)
     with evaluating(model):
@@ -68,8 +64,8 @@ def sketch(
         for _ in range(length):
             numbers, state = model(given, before[None], state)
             mixture, pens = model.drawn(numbers[0].cpu().double())
-            points = mixture.draw(temperature, chance)
-            pen = torch.multinomial(probabilities(pens, temperature), 1, generator=chance)
+            points = mixture.draw(temperature, generator)
+            pen = torch.multinomial(probabilities(pens, temperature), 1, generator=generator)
             steps = torch.cat([points, pen], 1).to(before)
             for row, step in zip(rows.tolist(), steps, strict=True):
                 if step[2] == END:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from everloop.decode.writer import evaluating, log_chances, pick, writer
+from everloop.decode.writer import evaluating, log_chances, pick, text_of, writer
 from everloop.errors import OptionError
 
 
@@ -96,17 +96,17 @@ def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, least: float =
             level = below
             if not level:
                 break
-    return Tree(str(prompt), tuple(_closed(by, child) for child in root.children))
+    return Tree(str(prompt), tuple(_closed(by, child, str(prompt)) for child in root.children))
 
 
-def _closed(by: Any, branch: _Open) -> Branch:
-    text = "" if branch.symbol == by.stop else _piece(by, branch.symbol)
-    children = tuple(_closed(by, child) for child in branch.children)
+def _closed(by: Any, branch: _Open, before: str) -> Branch:
+    text = "" if branch.symbol == by.stop else _piece(by, branch.symbol, before)
+    children = tuple(_closed(by, child, before + text) for child in branch.children)
     return Branch(branch.symbol, text, branch.probability, branch.cumulative, children)
 
 
-def _piece(by: Any, symbol: int) -> str:
-    return str(by.piece(symbol) if hasattr(by, "piece") else by.text([symbol]))
+def _piece(by: Any, symbol: int, before: str) -> str:
+    return str(by.piece(symbol) if hasattr(by, "piece") else text_of(by, before, [symbol]))
 
 
 def _ends(before: str, branches: tuple[Branch, ...]) -> Iterator[tuple[str, float]]:

@@ -62,19 +62,20 @@ class Prompts:
     """A language model as a Writer: its sources are prompts, and nothing ends what it writes."""
 
     stop: int | None = None
-    never: tuple[int, ...] = ()
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
+        unknown = model.vocabulary.unknown
+        self.never = () if unknown is None else (unknown,)
 
     def begin(self, sources: Sequence[str]) -> tuple[Tensor, Any]:
         """Return logits and state after each prompt; those of the same length are read as one batch."""
         device = self.model.head.weight.device
         encoded = []
         for prompt in sources:
-            if not prompt:
-                raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
             encoded.append(self.model.vocabulary.encode(prompt, "the prompt").to(device, torch.int64))
+            if not len(encoded[-1]):
+                raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
         by_length: dict[int, list[int]] = {}
         for i, numbers in enumerate(encoded):
             by_length.setdefault(len(numbers), []).append(i)
@@ -90,6 +91,15 @@ class Prompts:
     def text(self, symbols: Sequence[int]) -> str:
         """Return what these numbers say."""
         return self.model.vocabulary.decode(symbols)
+
+    def continued(self, prompt: str, symbols: Sequence[int]) -> str:
+        """Return what these numbers say after a prompt: a word may begin with a space."""
+        return self.model.vocabulary.decode(symbols, prompt)
+
+
+def text_of(model: Writer, source: Any, symbols: Sequence[int]) -> str:
+    """Return what a model writes for a source."""
+    return model.continued(source, symbols) if isinstance(model, Prompts) else model.text(symbols)
 
 
 def writer(model: Any) -> Writer:

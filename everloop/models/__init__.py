@@ -1,17 +1,25 @@
 """Models: sequences in, answers out; one file a topology."""
 
 from everloop.models.classifier import Classifier, ClassifierConfig
-from everloop.models.forecaster import Forecaster, ForecasterConfig
+from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from everloop.models.forecaster import Forecast, Forecaster, ForecasterConfig
+from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
 from everloop.models.loss import Loss, Model, Score
 from everloop.models.run import load
 from everloop.models.tagger import Tagger, TaggerConfig
+from everloop.models.transcriber import Transcriber, TranscriberConfig
 
 __all__ = [
     "Classifier",
     "ClassifierConfig",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "Forecast",
     "Forecaster",
     "ForecasterConfig",
+    "Generator",
+    "GeneratorConfig",
     "LanguageModel",
     "LanguageModelConfig",
     "Loss",
@@ -19,5 +27,7 @@ __all__ = [
     "Score",
     "Tagger",
     "TaggerConfig",
+    "Transcriber",
+    "TranscriberConfig",
     "load",
 ]

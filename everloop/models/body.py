@@ -12,15 +12,16 @@ from torch import Tensor
 from everloop import cells
 from everloop.cell import Cell
 from everloop.errors import OptionError, unknown
-from everloop.layers import Recurrent, VariationalDropout
-from everloop.models.language_model import Option, _name
+from everloop.layers import Recurrent, VariationalDropout, WeightDrop, Zoneout
+from everloop.layers.regularise import Wrapper
 
-Config = TypeVar("Config", bound="BodyConfig")
+Option = int | float | bool | str
+Config = TypeVar("Config", bound="LayersConfig")
 
 
 @dataclass(frozen=True)
-class BodyConfig:
-    """The recurrent layers of a model."""
+class LayersConfig:
+    """The recurrent layers of any model: which cell, how many, what noise while training, which first weights."""
 
     cell: str = "lstm"
     """A cell by name, or your own as file.py:Class."""
@@ -28,20 +29,39 @@ class BodyConfig:
     """Units of each layer, in each direction."""
     layers: int = 1
     """Recurrent layers, one above the other."""
-    bidirectional: bool = True
-    """Whether each layer reads in both directions."""
     dropout: float = 0.0
     """Probability of dropping a number after an embedding, between the layers and before the head."""
-    input_dropout: float | None = None
-    """Probability of dropping a number that the layers read; by default `dropout` of embeddings, 0 of series."""
     recurrent_dropout: float = 0.0
-    """Probability of dropping a unit of the recurrence, for a whole sequence."""
+    """Probability of dropping a unit of the recurrence, for a whole sequence (Gal and Ghahramani 2016)."""
+    variational_dropout: float = 0.0
+    """Probability of dropping a number that a layer reads, for a whole sequence (Gal and Ghahramani 2016)."""
+    weight_drop: float = 0.0
+    """Probability of dropping a recurrent weight, for a whole batch (Merity et al. 2018)."""
+    zoneout: dict[str, float] = field(default_factory=dict)
+    """Probability that a unit of a state keeps its old value, by state, for instance h 0.05 c 0.5 (Krueger 2017)."""
+    orthogonal: bool = False
+    """Whether the recurrent matrices start orthogonal (Saxe et al. 2014)."""
+    forget_bias: float | None = None
+    """First value of the bias of the forget gate; 1 is usual (Jozefowicz et al. 2015)."""
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the cell by name, for instance proj_size."""
 
     def __post_init__(self) -> None:
         check(self, ("hidden", "layers"), at_least=1)
-        check(self, ("dropout", "recurrent_dropout"), below=1)
+        check(self, ("dropout", "recurrent_dropout", "variational_dropout", "weight_drop"), below=1)
+
+
+@dataclass(frozen=True)
+class BodyConfig(LayersConfig):
+    """The recurrent layers of a model that reads whole sequences."""
+
+    bidirectional: bool = True
+    """Whether each layer reads in both directions."""
+    input_dropout: float | None = None
+    """Probability of dropping a number that the layers read; by default `dropout` of embeddings, 0 of series."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.input_dropout is not None:
             check(self, ("input_dropout",), below=1)
 
@@ -50,14 +70,41 @@ class BodyConfig:
         return (self.dropout if embedded else 0.0) if self.input_dropout is None else self.input_dropout
 
 
-def body(config: BodyConfig, input_size: int) -> Recurrent:
-    """Return the layers that a configuration describes."""
-    made: Any = cells.named(config.cell)
-    cell = made(input_size, config.hidden, **config.options)
-    if config.recurrent_dropout:
-        cell = VariationalDropout(cell, recurrence=config.recurrent_dropout)
+def body(config: BodyConfig, input_size: int, kind: type[Cell] | str) -> Recurrent:
+    """Return the layers that a configuration describes, in one or both directions. `kind`: the cell, or its name."""
+    return layers_of(config, input_size, kind, bidirectional=config.bidirectional)
+
+
+def layers_of(
+    config: LayersConfig,
+    input_size: int,
+    kind: type[Cell] | str,
+    *,
+    hidden: int | None = None,
+    bidirectional: bool = False,
+) -> Recurrent:
+    """Return the layers that a configuration describes, of a cell or its name, if wished with another size.
+
+    Raises:
+        OptionError: the cell has no such option, state or gate, or nothing that a dropout could drop.
+    """
+    made: Any = cells.named(kind) if isinstance(kind, str) else kind
+    cell: Cell = made(input_size, hidden or config.hidden, **config.options)
+    if (config.recurrent_dropout or config.weight_drop) and not cell.recurrent_matrices():
+        raise OptionError(f"cell {config.cell} has no recurrent matrix for recurrent_dropout or weight_drop")
+    if config.recurrent_dropout or config.variational_dropout:
+        cell = VariationalDropout(cell, inputs=config.variational_dropout, recurrence=config.recurrent_dropout)
+    if config.weight_drop:
+        cell = WeightDrop(cell, config.weight_drop)
+    if config.zoneout:
+        cell = Zoneout(cell, **config.zoneout)
     between = config.dropout if config.layers > 1 else 0.0
-    return Recurrent(cell, layers=config.layers, bidirectional=config.bidirectional, dropout=between)
+    recurrent = Recurrent(cell, layers=config.layers, bidirectional=bidirectional, dropout=between)
+    if config.orthogonal or config.forget_bias is not None:
+        for part in recurrent.modules():
+            if isinstance(part, Cell) and not isinstance(part, Wrapper):
+                part.reset_parameters(orthogonal=config.orthogonal, forget_bias=config.forget_bias)
+    return recurrent
 
 
 def configured(kind: type[Config], cell: type[Cell] | str | None, settings: Mapping[str, Any]) -> Config:
@@ -70,7 +117,7 @@ def configured(kind: type[Config], cell: type[Cell] | str | None, settings: Mapp
     for name in settings:
         if name not in names:
             raise OptionError(unknown("setting", name, names))
-    named: dict[str, Any] = {} if cell is None else {"cell": _name(cell)}
+    named: dict[str, Any] = {} if cell is None else {"cell": cells.address_of(cell)}
     return kind(**named, **settings)
 
 

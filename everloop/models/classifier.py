@@ -74,7 +74,7 @@ class Classifier(Model):
             nn.init.normal_(self.embedding.weight, std=0.3)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        self.recurrent = body(config, config.embedding if self.reader else features)
+        self.recurrent = body(config, config.embedding if self.reader else features, cell)
         size = self.recurrent.output_size
         self.pooling = Pooling(config.pooling, size, bidirectional=config.bidirectional)
         self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
@@ -113,6 +113,10 @@ class Classifier(Model):
         total = F.cross_entropy(scores, batch.y, reduction="sum", label_smoothing=smoothing)
         count = len(batch.y)
         return Loss(total, count, sums={"accuracy": (float((scores.argmax(-1) == batch.y).sum()), count)})
+
+    def guesses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (the numbers [B] of the true labels, those of the most likely ones)."""
+        return batch.y, self(batch.x, batch.lengths).argmax(-1)
 
     @torch.no_grad()
     def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:

@@ -43,6 +43,16 @@ class LinearChainCRF(nn.Module):
             alpha = torch.where((t < lengths)[:, None], after, alpha)
         return torch.logsumexp(alpha + self.end, -1)
 
+    def marginals(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """Return the probability [T, B, K] of each tag at each step, over all sequences of tags; 0 at padding.
+
+        They are the gradient of the partition function, so the backward pass is the backward algorithm.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            scores = scores.detach().clone().requires_grad_()
+            (chances,) = torch.autograd.grad(self.partition(scores, lengths.clone()).sum(), scores)
+        return chances
+
     @torch.no_grad()
     def decode(self, scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return (the most likely tags [T, B], their score [B]): the Viterbi algorithm. Padding has tag 0."""

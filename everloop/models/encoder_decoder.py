@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,25 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from everloop import cells
 from everloop.cell import Cell
 from everloop.data.padding import padded
 from everloop.data.parallel import Pairs
 from everloop.data.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
-from everloop.layers import Recurrent
 from everloop.models.attention import Attention, Memory, Scoring
+from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
 from everloop.models.forcing import forced_share, mixed
-from everloop.models.language_model import _name
 from everloop.models.loss import Loss, Model
 
-Option = int | float | bool | str
 Context = Literal["initial", "every-step", "attention"]
 
 
 @dataclass(frozen=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(LayersConfig):
     """The shape of an encoder-decoder."""
 
     cell: str = "gru"
@@ -58,8 +55,22 @@ class EncoderDecoderConfig:
     """Share of true symbols among the decoder's inputs at the end of its schedule (teacher forcing)."""
     forcing_steps: int = 0
     """Updates over which that share falls from 1 to `forcing`."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """Options of the cell by name, for instance proj_size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("embedding",), at_least=1)
+        check(self, ("smoothing",), below=1)
+        for name, kinds in (("context", Context), ("scoring", Scoring)):
+            if getattr(self, name) not in get_args(kinds):
+                raise OptionError(unknown(name, str(getattr(self, name)), get_args(kinds)))
+        if self.feeding and self.context != "attention":
+            raise OptionError(f"feeding needs context 'attention'; it is {self.context!r}")
+        if self.feeding and (self.recurrent_dropout or self.variational_dropout or self.weight_drop):
+            raise OptionError("feeding goes step by step; recurrent, variational and weight dropout hold longer")
+        if self.bidirectional and self.hidden % 2:
+            raise OptionError(f"hidden is {self.hidden}; a bidirectional encoder expects an even number")
+        if not 0 <= self.forcing <= 1 or self.forcing_steps < 0:
+            raise OptionError(f"forcing is {self.forcing} over {self.forcing_steps} steps; expected a share, and steps")
 
 
 class EncoderDecoder(Model):
@@ -84,22 +95,16 @@ class EncoderDecoder(Model):
 
     def __init__(self, source: Pieces, target: Pieces, cell: type[Cell] | str = "gru", **settings: Any) -> None:
         super().__init__()
-        config = _checked(cell, settings)
-        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        config = configured(EncoderDecoderConfig, cell, settings)
         self.config, self.source, self.written = config, source, target
-        size, drop = config.embedding, config.dropout if config.layers > 1 else 0.0
+        size = config.embedding
         units = config.hidden // 2 if config.bidirectional else config.hidden
         self.read_embedding = nn.Embedding(len(source), size, padding_idx=PAD)
-        self.encoder = Recurrent(
-            made(size, units, **config.options),
-            layers=config.layers,
-            bidirectional=config.bidirectional,
-            dropout=drop,
-        )
+        self.encoder = layers_of(config, size, cell, hidden=units, bidirectional=config.bidirectional)
         known = self.encoder.output_size
         self.embedding = nn.Embedding(len(target), size, padding_idx=PAD)
         fed = known if config.context == "every-step" or config.feeding else 0
-        self.decoder = Recurrent(made(size + fed, config.hidden, **config.options), layers=config.layers, dropout=drop)
+        self.decoder = layers_of(config, size + fed, cell)
         self.bridge = Bridge(self.encoder, self.decoder)
         hidden = self.decoder.output_size
         self.attention = Attention(hidden, known, config.scoring) if config.context == "attention" else None
@@ -116,6 +121,10 @@ class EncoderDecoder(Model):
     @property
     def target(self) -> str:
         return "piece" if self.written.merges else "word"
+
+    @property
+    def symbols(self) -> bool:
+        return True
 
     def encode(self, source: Tensor, lengths: Tensor) -> Any:
         """Return the state in which decoding begins: (state of the layers, context [B, D] or None, memory or None).
@@ -245,26 +254,3 @@ class EncoderDecoder(Model):
     def from_config(cls, source: Pieces, target: Pieces, config: EncoderDecoderConfig) -> EncoderDecoder:
         """Return the model that a configuration describes."""
         return cls(source, target, **vars(config))
-
-
-def _checked(cell: type[Cell] | str, settings: Mapping[str, Any]) -> EncoderDecoderConfig:
-    names = list(EncoderDecoderConfig.__dataclass_fields__)
-    for name in settings:
-        if name not in names:
-            raise OptionError(unknown("setting", name, names))
-    config = EncoderDecoderConfig(_name(cell), **settings)
-    for name in ("hidden", "layers", "embedding"):
-        if getattr(config, name) < 1:
-            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
-    for name in ("dropout", "smoothing"):
-        if not 0 <= getattr(config, name) < 1:
-            raise OptionError(f"{name} is {getattr(config, name)}; expected a share below 1")
-    if config.context not in get_args(Context):
-        raise OptionError(unknown("context", config.context, get_args(Context)))
-    if config.feeding and config.context != "attention":
-        raise OptionError(f"feeding needs context 'attention'; it is {config.context!r}")
-    if config.bidirectional and config.hidden % 2:
-        raise OptionError(f"hidden is {config.hidden}; a bidirectional encoder expects an even number")
-    if not 0 <= config.forcing <= 1 or config.forcing_steps < 0:
-        raise OptionError(f"forcing is {config.forcing} over {config.forcing_steps} steps; expected a share, and steps")
-    return config

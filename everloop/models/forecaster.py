@@ -83,7 +83,7 @@ class Forecaster(Model):
     Args:
         names: of the series.
         cell: a cell class, its name, or "file.py:Class".
-        extras: how many covariates, and how many numbers of the calendar, a step has.
+        extras: how many covariates, planned numbers, and numbers of the calendar a step has.
         settings: those of ForecasterConfig, by name.
 
     Raises:
@@ -96,13 +96,17 @@ class Forecaster(Model):
     scale: Tensor
 
     def __init__(
-        self, names: Sequence[str], cell: type[Cell] | str = "lstm", extras: tuple[int, int] = (0, 0), **settings: Any
+        self,
+        names: Sequence[str],
+        cell: type[Cell] | str = "lstm",
+        extras: tuple[int, int, int] = (0, 0, 0),
+        **settings: Any,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.config = config = configured(ForecasterConfig, cell, settings)
         self.series, self.extras = len(names), tuple(extras)
-        known = self.series + self.extras[0]
+        known = self.series + self.extras[0] + self.extras[1]
         self.register_buffer("mean", torch.zeros(known))
         self.register_buffer("scale", torch.ones(known))
         self.outs = {"point": 1, "gaussian": 2, "quantile": len(config.quantiles)}[config.output]
@@ -110,12 +114,16 @@ class Forecaster(Model):
         width = (read + sum(self.extras)) * config.patch
         # patches are embedded, so that the layers do not read many raw numbers at once
         self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
-        self.recurrent = body(config, config.hidden if config.patch > 1 else width)
+        self.recurrent = body(config, config.hidden if config.patch > 1 else width, cell)
         self.last = Pooling("last", self.recurrent.output_size, bidirectional=config.bidirectional)
         self.inputs = nn.Dropout(config.dropped_inputs(embedded=config.patch > 1))
         self.dropout = nn.Dropout(config.dropout)
-        size = self.recurrent.output_size + config.horizon * self.extras[1]
-        self.head = nn.Linear(size, config.horizon * read * self.outs)
+        planned, calendar = self.extras[1:]
+        size = self.recurrent.output_size
+        self.head = nn.Linear(size + config.horizon * calendar, config.horizon * read * self.outs)
+        # each step to come with what is planned for it, by the same weights at every step
+        layers = [nn.Linear(size + planned, config.hidden), nn.ReLU(), nn.Linear(config.hidden, read * self.outs)]
+        self.plans = nn.Sequential(*layers) if planned else None
 
     @classmethod
     def of(cls, data: Series, config: ForecasterConfig | None = None) -> Forecaster:
@@ -131,15 +139,21 @@ class Forecaster(Model):
     def target(self) -> str:
         return "value"
 
+    @property
+    def measure(self) -> str:
+        return {"point": "squared error", "gaussian": "nats", "quantile": "pinball loss"}[self.config.output]
+
     def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
         """Return what the head says [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
 
-        past: [T, B, S] as in the data; extra: covariates and calendar [T, B, C]; ahead: calendar to come [H, B, K].
+        past: [T, B, S] as in the data; extra: covariates, what was planned and calendar [T, B, C + P + K]; ahead: what
+        is planned and the calendar to come [H, B, P + K].
         """
         config, batch = self.config, past.shape[1]
         values = (past - self.mean[: self.series]) / self.scale[: self.series]
-        covariates, calendar = torch.split(extra, list(self.extras), -1)
-        covariates = (covariates - self.mean[self.series :]) / self.scale[self.series :]
+        numbers, calendar = torch.split(extra, [sum(self.extras[:2]), self.extras[2]], -1)
+        covariates = (numbers - self.mean[self.series :]) / self.scale[self.series :]
+        planned, ahead = torch.split(ahead, list(self.extras[1:]), -1)
         base, level = self._around(values)
         x = (
             torch.cat([values - level, covariates, calendar], -1)
@@ -149,9 +163,12 @@ class Forecaster(Model):
         x = x.reshape(len(x) // config.patch, config.patch, *x.shape[1:]).transpose(1, 2).flatten(2)
         y, _ = self.recurrent(self.inputs(self.read_in(x)))
         last = self.last(y, torch.full((x.shape[1],), len(x), device=x.device))
-        known = torch.cat([self.dropout(last), self._spread(ahead, x.shape[1] // batch)], -1)
+        last = self.dropout(last)
+        known = torch.cat([last, self._spread(ahead, x.shape[1] // batch)], -1)
         said = self.head(known).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
         said = said.permute(2, 0, 1, 3, 4).flatten(2, 3)
+        if self.plans is not None:
+            said = said + self._planned(last, planned).view_as(said)
         if config.output == "gaussian":
             return torch.cat([said[..., :1] + base[..., None], F.softplus(said[..., 1:]) + 1e-3], -1)
         return torch.add(said, base[..., None])
@@ -176,6 +193,14 @@ class Forecaster(Model):
     def _spread(self, ahead: Tensor, times: int) -> Tensor:
         """Return the calendar to come, flat, for each sequence [B * times, H * K]."""
         return ahead.transpose(0, 1).flatten(1).repeat_interleave(times, 0)
+
+    def _planned(self, last: Tensor, planned: Tensor) -> Tensor:
+        """Return what the plans [H, B, P] add to the forecast [H, rows, outs], given what the layers put out last."""
+        assert self.plans is not None, "asked for plans alone"
+        first = self.series + self.extras[0]
+        scaled = (planned - self.mean[first:]) / self.scale[first:]
+        each = scaled.repeat_interleave(len(last) // planned.shape[1], 1)
+        return self.plans(torch.cat([last.expand(len(each), -1, -1), each], -1))  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch, state: Any = None) -> Loss:
         """Return the loss; outside of training also the errors, and beside them those of the baselines."""
@@ -233,12 +258,13 @@ class Forecaster(Model):
         path = folder / "series.json"
         content = read_json(path, FORMAT)
         extras = content.get("extras")
-        if not isinstance(extras, list) or [type(n) for n in extras] != [int, int]:
-            raise DataError(f"{path}: extras must be two whole numbers")
-        return cls.from_config(strings(content, "names", path), config, (extras[0], extras[1]))
+        if not isinstance(extras, list) or [type(n) for n in extras] not in ([int] * 2, [int] * 3):
+            raise DataError(f"{path}: extras must be three whole numbers")
+        # runs of before there were plans have two
+        return cls.from_config(strings(content, "names", path), config, (extras[0], sum(extras[1:-1]), extras[-1]))
 
     @classmethod
-    def from_config(cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int]) -> Forecaster:
+    def from_config(cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int, int]) -> Forecaster:
         """Return the model that a configuration describes."""
         return cls(names, extras=extras, **vars(config))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,24 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from everloop import cells
 from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.conditions import Conditioned
 from everloop.data.files import read_bytes, write_atomically
 from everloop.data.strokes import END, Drawings
 from everloop.errors import DataError, OptionError, unknown
-from everloop.layers import Recurrent
-from everloop.models.language_model import _name
+from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model
 from everloop.models.mixture import SIZE, Mixture
 
-Option = int | float | bool | str
 PENS = 3
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(LayersConfig):
     """The shape of a generator."""
 
     cell: str = "lstm"
@@ -46,8 +43,12 @@ class GeneratorConfig:
     """Whether the layers see what is given at the first step only, or at every step."""
     mixtures: int = 20
     """Gaussians that say where the pen goes, for strokes."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """Options of the cell by name, for instance proj_size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("embedding", "mixtures"), at_least=1)
+        if self.given not in ("first", "every-step"):
+            raise OptionError(unknown("way to give x", self.given, ("first", "every-step")))
 
 
 class Generator(Model):
@@ -77,12 +78,11 @@ class Generator(Model):
         **settings: Any,
     ) -> None:
         super().__init__()
-        self.config = config = _checked(cell, settings)
+        self.config = config = configured(GeneratorConfig, cell, settings)
         self.labels = () if isinstance(labels, int) else tuple(labels)
         self.given_size = labels if isinstance(labels, int) else None
         self.vocabulary = vocabulary
-        made: Any = cells.named(cell) if isinstance(cell, str) else cell
-        size, drop = config.embedding, config.dropout
+        size = config.embedding
         self.condition: nn.Module = (
             nn.Linear(labels, size) if isinstance(labels, int) else nn.Embedding(len(self.labels), size)
         )
@@ -92,17 +92,17 @@ class Generator(Model):
         else:
             self.embedding = nn.Embedding(len(vocabulary) + 1, size)
             read, written = size, len(vocabulary) + 1
-        self.recurrent = Recurrent(
-            made(read + size, config.hidden, **config.options),
-            layers=config.layers,
-            dropout=drop if config.layers > 1 else 0.0,
-        )
-        self.dropout = nn.Dropout(drop)
+        self.recurrent = layers_of(config, read + size, cell)
+        self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, written)
 
     @property
     def target(self) -> str:
         return "step" if self.vocabulary is None else "character"
+
+    @property
+    def symbols(self) -> bool:
+        return self.vocabulary is not None
 
     @property
     def stop(self) -> int | None:
@@ -170,6 +170,8 @@ class Generator(Model):
                 if source not in self.labels:
                     raise DataError(unknown("label", str(source), self.labels))
             return torch.tensor([self.labels.index(source) for source in sources], device=device)
+        if any(isinstance(source, str) for source in sources):
+            raise DataError(f"this generator reads vectors of {self.given_size} numbers; got a text")
         vectors = torch.stack([torch.as_tensor(source, dtype=self.head.weight.dtype) for source in sources])
         if vectors.dim() != 2 or vectors.shape[1] != self.given_size:
             raise DataError(f"got vectors of shape {list(vectors.shape[1:])}; expected [{self.given_size}]")
@@ -203,13 +205,8 @@ class Generator(Model):
     @classmethod
     def read(cls, folder: Path, config: GeneratorConfig) -> Generator:
         """Return an untrained model of the same shape as the one that wrote the run folder."""
-        raw = read_bytes(folder / "given.json", "list of labels")
-        try:
-            given = json.loads(raw)
-        except ValueError as error:
-            raise DataError(f"{folder / 'given.json'} is not JSON: {error}") from None
         vocabulary = folder / "vocabulary.json"
-        return cls.from_config(given, Vocabulary.load(vocabulary) if vocabulary.exists() else None, config)
+        return cls.from_config(read_given(folder), Vocabulary.load(vocabulary) if vocabulary.exists() else None, config)
 
     @classmethod
     def from_config(
@@ -219,17 +216,17 @@ class Generator(Model):
         return cls(labels, vocabulary, **vars(config))
 
 
-def _checked(cell: type[Cell] | str, settings: dict[str, Any]) -> GeneratorConfig:
-    names = list(GeneratorConfig.__dataclass_fields__)
-    for name in settings:
-        if name not in names:
-            raise OptionError(unknown("setting", name, names))
-    config = GeneratorConfig(_name(cell), **settings)
-    for name in ("hidden", "layers", "embedding", "mixtures"):
-        if getattr(config, name) < 1:
-            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
-    if not 0 <= config.dropout < 1:
-        raise OptionError(f"dropout is {config.dropout}; expected a probability below 1")
-    if config.given not in ("first", "every-step"):
-        raise OptionError(unknown("way to give x", config.given, ("first", "every-step")))
-    return config
+def read_given(folder: Path) -> list[str] | int:
+    """Return the labels that the generator of a run folder is given, or the size of the vectors.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    path = folder / "given.json"
+    try:
+        given = json.loads(read_bytes(path, "list of labels"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if type(given) is int or (isinstance(given, list) and all(isinstance(label, str) for label in given)):
+        return given
+    raise DataError(f"{path} holds neither labels nor the size of vectors")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,15 +14,14 @@ from torch.nn import functional as F
 from everloop import cells
 from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
+from everloop.data.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
-from everloop.layers import Recurrent
+from everloop.models.body import LayersConfig, Option, configured, layers_of
 from everloop.models.loss import Loss, Model, Score
-
-Option = int | float | bool | str
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig:
+class LanguageModelConfig(LayersConfig):
     """The shape of a language model."""
 
     cell: str = "gru"
@@ -34,12 +32,8 @@ class LanguageModelConfig:
     """Recurrent layers, one above the other."""
     embedding: int | None = None
     """Numbers that stand for a symbol; by default at most 128, or as many as the output of the layers if tied."""
-    dropout: float = 0.0
-    """Probability of dropping a number after the embedding, between the layers and before the head."""
     tied: bool = False
     """Whether embedding and head share their weights."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """Options of the cell by name, for instance proj_size."""
 
 
 class LanguageModel(Model):
@@ -58,12 +52,14 @@ class LanguageModel(Model):
         tied: head and embedding share one matrix (Press and Wolf, "Using the output embedding to improve
             language models", EACL 2017).
         options: options of the cell.
+        settings: further ones of LanguageModelConfig, by name.
 
     Raises:
         OptionError: a setting is unknown or does not fit the others.
     """
 
     kind: ClassVar[str] = "language-model"
+    streams: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,6 +71,7 @@ class LanguageModel(Model):
         dropout: float = 0.0,
         tied: bool = False,
         options: Mapping[str, Option] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
         if not isinstance(vocabulary, Vocabulary):
@@ -89,10 +86,11 @@ class LanguageModel(Model):
         if tied and embedding is None:
             embedding = made(1, hidden, **options).output_size
         size = embedding or min(hidden, 128)
-        self.config = LanguageModelConfig(_name(cell), hidden, layers, size, dropout, tied, options)
+        settings |= {"hidden": hidden, "layers": layers, "embedding": size, "dropout": dropout, "tied": tied}
+        self.config = configured(LanguageModelConfig, cell, {**settings, "options": options})
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(len(vocabulary), size)
-        self.recurrent = Recurrent(made(size, hidden, **options), layers=layers, dropout=dropout if layers > 1 else 0.0)
+        self.recurrent = layers_of(self.config, size, made)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary))
         if tied:
@@ -107,6 +105,10 @@ class LanguageModel(Model):
     @property
     def target(self) -> str:
         return self.vocabulary.units.removesuffix("s")
+
+    @property
+    def symbols(self) -> bool:
+        return True
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""
@@ -136,12 +138,12 @@ class LanguageModel(Model):
 
         The symbols of `context` are read, not scored. Of two sentences the one with fewer nats is more plausible.
         """
-        if not context:
-            raise OptionError("context is empty; expected at least one symbol that stands before the text")
-        if not text:
-            raise DataError("the text to score is empty")
         before = self.vocabulary.encode(context, "the context")
         scored = self.vocabulary.encode(text, "the text to score")
+        if not len(before):
+            raise OptionError("context is empty; expected at least one symbol that stands before the text")
+        if not len(scored):
+            raise DataError("the text to score is empty")
         numbers = torch.cat([before, scored]).to(self.head.weight.device, torch.int64)
         training = self.training
         self.eval()
@@ -153,11 +155,12 @@ class LanguageModel(Model):
 
     def neighbours(self, symbol: str, count: int = 5) -> list[tuple[str, float]]:
         """Return the symbols whose embeddings point most nearly the same way, with the cosine of the angle."""
-        (number,) = self.vocabulary.encode(symbol, "the symbol").tolist()
+        known = self.vocabulary
+        number = known.one(symbol)
         vectors = F.normalize(self.embedding.weight.detach(), dim=1)
         cosines = vectors @ vectors[number]
-        nearest = [i for i in cosines.argsort(descending=True).tolist() if i != number]
-        return [(self.vocabulary.symbols[i], float(cosines[i])) for i in nearest[:count]]
+        nearest = [i for i in cosines.argsort(descending=True).tolist() if i not in (number, known.unknown)]
+        return [(known.symbols[i], float(cosines[i])) for i in nearest[:count]]
 
     def write(self, folder: Path) -> None:
         """Write the vocabulary into a run folder."""
@@ -166,22 +169,9 @@ class LanguageModel(Model):
     @classmethod
     def read(cls, folder: Path, config: LanguageModelConfig) -> LanguageModel:
         """Return an untrained model of the same shape as the one that wrote the run folder."""
-        return cls.from_config(Vocabulary.load(folder / "vocabulary.json"), config)
+        return cls.from_config(load_vocabulary(folder / "vocabulary.json"), config)
 
     @classmethod
     def from_config(cls, vocabulary: Vocabulary, config: LanguageModelConfig) -> LanguageModel:
         """Return the model that a configuration describes."""
         return cls(vocabulary, **vars(config))
-
-
-def _name(cell: type[Cell] | str) -> str:
-    """Return what `cells.named` finds this cell by, from any folder; a class that no file holds keeps its bare name."""
-    if isinstance(cell, str):
-        file, colon, attribute = cell.rpartition(":")
-        return f"{Path(file).absolute()}:{attribute}" if colon else cell
-    if known := cells.name_of(cell):
-        return known
-    # the code of a step knows its file even where the module of the class is gone, as in a notebook or runpy
-    own = vars(cell).get("step")
-    source = Path(inspect.unwrap(own).__code__.co_filename if own else inspect.getsourcefile(cell) or "")
-    return f"{source.absolute()}:{cell.__qualname__}" if source.is_file() else cell.__qualname__

@@ -35,15 +35,21 @@ class Loss:
 
 @dataclass(frozen=True)
 class Score:
-    """A loss as plain numbers: `nats` in all over `count` targets, and means of further figures by name."""
+    """A loss as plain numbers: `nats` in all over `count` targets, and means of further figures by name.
+
+    `measure` says what the loss is counted in where it is not nats; `symbols`, whether it is the surprise at symbols,
+    so that bits and perplexity mean something.
+    """
 
     nats: float
     count: int
     means: Mapping[str, float] = field(default_factory=dict)
+    measure: str = "nats"
+    symbols: bool = True
 
     @property
     def loss(self) -> float:
-        """Nats per target."""
+        """Nats, or what `measure` says, per target."""
         return self.nats / max(self.count, 1)
 
     @property
@@ -57,24 +63,40 @@ class Score:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     def __str__(self) -> str:
-        means = "".join(f", {name} {mean:.4f}" for name, mean in self.means.items())
-        return f"{self.loss:.4f} nats, {self.bits:.4f} bits, perplexity {self.perplexity:.3f}{means}"
+        figures = [f"{name} {mean:.4f}" for name, mean in self.means.items()]
+        if self.symbols:
+            loss = f"{self.loss:.4f} nats, {self.bits:.4f} bits, perplexity {self.perplexity:.3f}"
+        else:
+            loss = f"loss {self.loss:.4f} {self.measure}"
+        return ", ".join([*figures, loss])
 
 
 class Model(nn.Module):
     """What every model of Everloop gives the training loop.
 
     A subclass sets `kind` (its name on the command line), `target` (what its loss is counted per) and `config`
-    (a dataclass), and writes `loss`.
+    (a dataclass), and writes `loss`. `streams` says whether it reads streams, a window of some steps at a time; else
+    a batch holds whole sequences.
     """
 
     kind: ClassVar[str]
+    streams: ClassVar[bool] = False
     config: Any
 
     @property
     def target(self) -> str:
         """What the loss is counted per, in the singular: "character", "word", "example"."""
         return "example"
+
+    @property
+    def measure(self) -> str:
+        """What the loss is counted in."""
+        return "nats"
+
+    @property
+    def symbols(self) -> bool:
+        """Whether the loss is the surprise at symbols, each one of a vocabulary."""
+        return False
 
     def loss(self, batch: Any, state: Any = None) -> Loss:
         """Return the loss of a batch whose streams continue from `state`."""

@@ -83,7 +83,8 @@ def rebuild(run: str | os.PathLike[str]) -> Model:
 def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best") -> Any:
     """Return the trained model of a run folder, ready to use (in evaluation mode).
 
-    The best weights are those of the best validation; a run without one has only its last weights. A cell of your
+    The best weights are those of the best validation; a run without one has the average of its weights if it kept one,
+    else only its last weights. A cell of your
     own is read from the Python file that the run names, so load only runs you trust.
 
     Raises:

@@ -83,11 +83,12 @@ class Tagger(Model):
             size = config.embedding
             if config.characters:
                 self.character = nn.Embedding(len(self.reader.characters), config.characters, padding_idx=PAD)
-                spell = BodyConfig(config.cell, config.spelling, bidirectional=True, options=config.options)
-                self.speller = body(spell, config.characters)
+                first = {"orthogonal": config.orthogonal, "forget_bias": config.forget_bias}
+                spell = BodyConfig(config.cell, config.spelling, options=config.options, **first)  # type: ignore[arg-type]
+                self.speller = body(spell, config.characters, cell)
                 self.spelled = Pooling("last", self.speller.output_size, bidirectional=True)
                 size += self.speller.output_size
-        self.recurrent = body(config, size)
+        self.recurrent = body(config, size, cell)
         self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, len(self.labels))
@@ -151,6 +152,14 @@ class Tagger(Model):
             sums["unknown"] = float((right & strange).sum()), int(strange.sum())
         return sums
 
+    def guesses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (true labels, likely labels) of the steps that exist: numbers [N], or truth values [N, K]."""
+        scores, _ = self(batch.x, batch.lengths)
+        exists = batch.exists
+        if self.config.output == "several":
+            return batch.y[exists] > 0.5, scores[exists] > 0
+        return batch.y[exists], self._best(scores, batch.lengths)[exists]
+
     def _best(self, scores: Tensor, lengths: Tensor) -> Tensor:
         return self.crf.decode(scores, lengths)[0] if self.crf is not None else scores.argmax(-1)
 
@@ -171,11 +180,14 @@ class Tagger(Model):
 
     @torch.no_grad()
     def probabilities(self, sequences: Sequence[Sequence[str] | Tensor]) -> list[Tensor]:
-        """Return the probability [T, K] of each label at each step, each step on its own."""
+        """Return the probability [T, K] of each label at each step; with a CRF that over all sequences of labels."""
         if not sequences:
             return []
         scores, lengths = self._scores(sequences)
-        sure = scores.sigmoid() if self.config.output == "several" else scores.softmax(-1)
+        if self.crf is not None:
+            sure = self.crf.marginals(scores, lengths)
+        else:
+            sure = scores.sigmoid() if self.config.output == "several" else scores.softmax(-1)
         return [row[:n].cpu() for row, n in zip(sure.unbind(1), lengths.tolist(), strict=True)]
 
     def _scores(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:

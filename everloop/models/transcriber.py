@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,21 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from everloop import cells
 from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.audio import Clips, FrameConfig, log_mel, normalised
 from everloop.data.padding import padded
-from everloop.errors import DataError, OptionError, unknown
-from everloop.layers import Recurrent
-from everloop.models.language_model import _name
+from everloop.errors import DataError, OptionError
+from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model
-
-Option = int | float | bool | str
 
 
 @dataclass(frozen=True)
-class TranscriberConfig:
+class TranscriberConfig(LayersConfig):
     """The shape of a transcriber, and the frames it reads."""
 
     cell: str = "lstm"
@@ -49,8 +45,12 @@ class TranscriberConfig:
     """Seconds from one frame to the next."""
     mels: int = 40
     """Mel bands of a frame."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """Options of the cell by name, for instance proj_size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, ("stacked", "rate", "mels"), at_least=1)
+        if not 0 < self.hop <= self.window:
+            raise OptionError(f"hop is {self.hop} s and window {self.window} s; expected 0 < hop ≤ window")
 
     @property
     def frames(self) -> FrameConfig:
@@ -76,16 +76,10 @@ class Transcriber(Model):
 
     def __init__(self, vocabulary: Vocabulary, cell: type[Cell] | str = "lstm", **settings: Any) -> None:
         super().__init__()
-        config = _checked(cell, settings)
-        made: Any = cells.named(cell) if isinstance(cell, str) else cell
+        config = configured(TranscriberConfig, cell, settings)
         self.config, self.vocabulary, self.blank = config, vocabulary, len(vocabulary)
         self.dropout = nn.Dropout(config.dropout)
-        self.recurrent = Recurrent(
-            made(config.mels * config.stacked, config.hidden, **config.options),
-            layers=config.layers,
-            bidirectional=config.bidirectional,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
+        self.recurrent = layers_of(config, config.mels * config.stacked, cell, bidirectional=config.bidirectional)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
 
     @property
@@ -170,19 +164,3 @@ def distance(a: Sequence[Any], b: Sequence[Any]) -> int:
         for j, y in enumerate(b, 1):
             corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
     return row[-1]
-
-
-def _checked(cell: type[Cell] | str, settings: dict[str, Any]) -> TranscriberConfig:
-    names = list(TranscriberConfig.__dataclass_fields__)
-    for name in settings:
-        if name not in names:
-            raise OptionError(unknown("setting", name, names))
-    config = TranscriberConfig(_name(cell), **settings)
-    for name in ("hidden", "layers", "stacked", "rate", "mels"):
-        if getattr(config, name) < 1:
-            raise OptionError(f"{name} is {getattr(config, name)}; expected at least 1")
-    if not 0 <= config.dropout < 1:
-        raise OptionError(f"dropout is {config.dropout}; expected a probability below 1")
-    if not 0 < config.hop <= config.window:
-        raise OptionError(f"hop is {config.hop} s and window {config.window} s; expected 0 < hop ≤ window")
-    return config

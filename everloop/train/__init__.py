@@ -3,6 +3,20 @@
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
+from everloop.train.labels import Label, Labels, by_label
 from everloop.train.loop import Run, train
 
-__all__ = ["Event", "Note", "Run", "Started", "Stepped", "TrainConfig", "Validated", "evaluate", "train"]
+__all__ = [
+    "Event",
+    "Label",
+    "Labels",
+    "Note",
+    "Run",
+    "Started",
+    "Stepped",
+    "TrainConfig",
+    "Validated",
+    "by_label",
+    "evaluate",
+    "train",
+]

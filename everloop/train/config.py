@@ -19,8 +19,8 @@ class TrainConfig:
     """Updates of the weights."""
     batch: int = 64
     """Streams, or sequences, in a batch."""
-    length: int = 256
-    """Time steps in a batch; for streams also how far gradients reach back."""
+    length: int | None = None
+    """Streams of text: time steps in a batch, and how far gradients reach back; by default 256."""
     lr: float = 2e-3
     """Highest learning rate, reached after the warm-up."""
     warmup: int = 100
@@ -40,7 +40,7 @@ class TrainConfig:
     clip_value: float = math.inf
     """Single gradient numbers are cut off at this size; inf: never."""
     average: float = 0.0
-    """Share of the old value in a running average of the weights, which is then validated and kept (0: none)."""
+    """Share of the old value in a running average of the weights, which is validated, and kept (0: none)."""
     validate: int = 250
     """Steps between validations; the last step is always followed by one."""
     watch: str = "loss"
@@ -53,8 +53,9 @@ class TrainConfig:
     """Where the random numbers of dropout and data order start."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "length", "plateau", "validate", "log"):
+        for name in ("steps", "batch", "plateau", "validate", "log"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
         for name in ("warmup", "early_stop"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from everloop.errors import DataError
+from everloop.errors import DataError, OptionError
 from everloop.models.loss import Model, Score, detach
 
 
@@ -24,7 +24,7 @@ class Data(Protocol):
     """What the training loop reads: parts by name, and the batches of one pass over a part.
 
     `epoch` depends on its arguments alone, and batch i can be had without those before it; that is what lets a run
-    resume in the middle of a pass. `length` is the number of time steps in a batch where the data has no own.
+    resume in the middle of a pass. `length` is the number of time steps in a batch of a stream.
     """
 
     @property
@@ -36,30 +36,49 @@ class Data(Protocol):
     def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int) -> Sequence[Any]: ...
 
 
+LENGTH = 256
+
+
+def window_length(model: Model, length: int | None) -> int:
+    """Return the time steps in a batch of a stream.
+
+    Raises:
+        OptionError: a length is given for a model that reads whole sequences, where it would do nothing.
+    """
+    if length is not None and not model.streams:
+        raise OptionError(
+            f"length is {length}, which is for streams of text; a {model.kind} reads whole sequences: leave it out"
+        )
+    return LENGTH if length is None else length
+
+
 def evaluate(
     model: Model,
     data: Data,
     split: str = "valid",
     *,
     batch: int = 64,
-    length: int = 256,
+    length: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Score:
     """Return the score of a model on a part of the data, "valid" unless said otherwise.
 
-    `stop` is asked before each batch; once it says yes the score is that of the batches so far.
+    `length` is as in TrainConfig. `stop` is asked before each batch; once it says yes the score is that of the batches
+    so far.
 
     Raises:
         DataError: the data has no such part.
+        OptionError: a length is given for a model that reads whole sequences.
     """
+    steps = window_length(model, length)
     if split not in data.splits:
-        raise DataError(f"the data has no {split} part; it has: {', '.join(data.splits)}")
+        raise DataError(f"the data has no {split} part; it has: {', '.join(data.splits) or 'none'}")
     device = next(model.parameters()).device
     nats, count, sums = 0.0, 0, dict[str, list[float]]()
     training, state = model.training, None
     model.eval()
     with torch.no_grad():
-        for portion in data.epoch(split, 0, batch=batch, length=length, seed=0):
+        for portion in data.epoch(split, 0, batch=batch, length=steps, seed=0):
             if stop():
                 break
             loss = model.loss(portion.to(device), None if portion.first else state)
@@ -70,4 +89,5 @@ def evaluate(
                 total[0] += float(value)
                 total[1] += of
     model.train(training)
-    return Score(nats, count, {name: value / max(of, 1) for name, (value, of) in sums.items()})
+    means = {name: value / max(of, 1) for name, (value, of) in sums.items()}
+    return Score(nats, count, means, model.measure, model.symbols)

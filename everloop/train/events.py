@@ -25,7 +25,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Some steps were made: `loss` is the mean over them; `rate` counts targets a second, `left` seconds."""
+    """Some steps were made: `loss` is the mean over them; `rate` counts targets a second, `left` seconds.
+
+    `symbols` says whether the loss is the surprise at symbols, so that it is told in bits too.
+    """
 
     step: int
     steps: int
@@ -35,6 +38,7 @@ class Stepped:
     norm: float
     rate: float
     left: float
+    symbols: bool = True
 
     @property
     def bits(self) -> float:
@@ -42,8 +46,9 @@ class Stepped:
         return self.loss / math.log(2)
 
     def __str__(self) -> str:
+        bits = f"  {self.bits:.3f} bits/{self.target}" if self.symbols else ""
         return (
-            f"step {self.step:>6,}/{self.steps:,}  loss {self.loss:.4f}  {self.bits:.3f} bits/{self.target}  "
+            f"step {self.step:>6,}/{self.steps:,}  loss {self.loss:.4f}{bits}  "
             f"{self.rate:,.0f} {self.target}s/s  lr {self.lr:.2e}  norm {self.norm:.2f}  {clock(self.left)} left"
         )
 

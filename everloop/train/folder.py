@@ -48,13 +48,19 @@ class Folder:
 
     def config(self) -> TrainConfig:
         """Return the training settings that the folder was written with."""
-        return from_table(TrainConfig, read_config(self.path).get("train", {}), f"{self.path / CONFIG} [train]")
+        tables = read_config(self.path)
+        if not isinstance(tables.get("train"), dict):
+            raise RunError(f"{self.path / CONFIG} has lost its table [train]; expected the settings the run began with")
+        return from_table(TrainConfig, tables["train"], f"{self.path / CONFIG} [train]")
 
     def begin(self, model: Model, data: Data, config: TrainConfig) -> None:
         """Write what describes the run. It makes the folder a run, so it comes before any checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
         source = getattr(data, "config", None)
-        tables = {"model": model_table(model), "data": to_table(source) if source else {}, "train": to_table(config)}
+        read = to_table(source) if source else {}
+        # so that the run can be resumed from any folder
+        read |= {name: path.absolute() for name, path in read.items() if isinstance(path, Path)}
+        tables = {"model": model_table(model), "data": read, "train": to_table(config)}
         model.write(self.path)
         write_atomically(self.path / CONFIG, to_toml(tables).encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from everloop.models.loss import Model, Score, detach
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.checkpoint import read_checkpoint, write_checkpoint
 from everloop.train.config import TrainConfig
-from everloop.train.evaluate import Data, evaluate
+from everloop.train.evaluate import Data, evaluate, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
@@ -43,7 +44,8 @@ class Run:
     def __str__(self) -> str:
         place = f" in {self.path}" if self.path else ""
         best = f"best validation at step {self.best_step:,}: {self.best}" if self.best else "never validated"
-        return f"{'interrupted after' if self.interrupted else 'finished'} {self.step:,} steps{place}; {best}"
+        steps = f"{self.step:,} step{'' if self.step == 1 else 's'}"
+        return f"{'interrupted after' if self.interrupted else 'finished'} {steps}{place}; {best}"
 
 
 def train(
@@ -56,7 +58,9 @@ def train(
     report: Report | None = None,
     **settings: Any,
 ) -> Run:
-    """Train a model; afterwards it has the weights of its best validation, or its last ones if there was none.
+    """Train a model; afterwards it has the weights of its best validation.
+
+    If there was no validation it has its last weights, or with `average` the average of them.
 
     The model is left in evaluation mode, and torch's random numbers are left as they were.
 
@@ -79,13 +83,22 @@ def train(
         raise OptionError("resume=True needs out=…, the folder of the run to go on with")
     folder = None if out is None else Folder(out, resume=resume)
     before = folder.config() if folder and resume else None
-    chosen = (config or before or TrainConfig()).replace(settings)
-    if before and (changed := chosen.differences(before, ("batch", "length", "seed"))):
+    chosen = _with_length((config or before or TrainConfig()).replace(settings), model, before)
+    fixed = ("batch", "length", "seed") if model.streams else ("batch", "seed")
+    if before and (changed := chosen.differences(before, fixed)):
         raise OptionError(f"{out} cannot be resumed with {', '.join(changed)}: it would be another run")
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupt() as interrupt:
         torch.manual_seed(chosen.seed)
         return Trainer(model, data, chosen, folder, report or (lambda event: None)).run(interrupt, resume)
+
+
+def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) -> TrainConfig:
+    """Return the settings with the length of a stream's windows, and with none where sequences are whole."""
+    if before and config.length == before.length and not model.streams:
+        return config.replace({"length": None})  # older runs have one, which never did anything
+    length = window_length(model, config.length)
+    return config.replace({"length": length if model.streams else None})
 
 
 class Trainer:
@@ -124,6 +137,7 @@ class Trainer:
                 now = time.perf_counter()
                 self._log(now - clock, self.step - made)
                 clock, made = now, self.step
+        self._keep_average()
         self.save()
         if interrupt.asked:
             self._say_how_to_resume()
@@ -163,7 +177,14 @@ class Trainer:
     def _keep(self) -> None:
         """Write a checkpoint where a validation would have, had the data a part for it."""
         self.validated = self.step
+        self._keep_average()
         self.save()
+
+    def _keep_average(self) -> None:
+        """Write the average as what the run is for, where no validation chooses the weights."""
+        if self.average and self.folder and self.best is None:
+            with self.average:
+                self.folder.write_best(self.model, {"step": self.step})
 
     def _validate(self, interrupt: Interrupt) -> None:
         """Validate, unless interrupted: then the resumed run validates anew before its first step."""
@@ -177,7 +198,7 @@ class Trainer:
 
     def _judge(self, interrupt: Interrupt) -> None:
         config = self.config
-        sizes = {"batch": config.batch, "length": config.length}
+        sizes: dict[str, Any] = {"batch": config.batch, "length": config.length}
         score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.asked)
         if interrupt.asked:
             return
@@ -194,7 +215,8 @@ class Trainer:
             else:
                 self.best_weights = {name: tensor.clone() for name, tensor in own_tensors(self.model).items()}
         if self.folder:
-            line = {"loss": score.loss, "bits": score.bits, **score.means, "seconds": round(self.seconds, 1)}
+            bits = {"bits": score.bits} if score.symbols else {}
+            line = {"loss": score.loss, **bits, **score.means, "seconds": round(self.seconds, 1)}
             self.folder.metric(step=self.step, split="valid", **line)
         self.report(Validated(self.step, self.model.target, score, better))
 
@@ -206,16 +228,19 @@ class Trainer:
         loss, rate = self.nats / self.count, self.count / seconds
         left = (self.config.steps - self.step) * seconds / steps
         lr = self.optimiser.param_groups[0]["lr"]
-        event = Stepped(self.step, self.config.steps, self.model.target, loss, lr, self.norm, rate, left)
+        steps_in_all, symbols = self.config.steps, self.model.symbols
+        event = Stepped(self.step, steps_in_all, self.model.target, loss, lr, self.norm, rate, left, symbols)
         if self.folder:
-            line = {"loss": loss, "bits": event.bits, "lr": lr, "norm": self.norm, "rate": round(rate)}
+            bits = {"bits": event.bits} if symbols else {}
+            line = {"loss": loss, **bits, "lr": lr, "norm": self.norm, "rate": round(rate)}
             self.folder.metric(step=self.step, split="train", **line, seconds=round(self.seconds, 1))
         self.nats, self.count = 0.0, 0
         self.report(event)
 
     def _pass(self, epoch: int) -> Sequence[Any]:
         config = self.config
-        batches = self.data.epoch("train", epoch, batch=config.batch, length=config.length, seed=config.seed)
+        length = window_length(self.model, config.length)
+        batches = self.data.epoch("train", epoch, batch=config.batch, length=length, seed=config.seed)
         if not len(batches):
             raise DataError("the training part has no batch; give more data or a smaller batch")
         return batches
@@ -267,6 +292,8 @@ class Trainer:
 
     def _resume(self, folder: Folder) -> None:
         average = self.average.values if self.average else []
+        if folder.best.exists():
+            read_tensors(folder.best)  # damaged, it would be missed only at the end of training
         self.carried, facts = read_checkpoint(folder.last, self.model, self.optimiser, average=average)
         if facts["data"] != self.data.fingerprint:
             raise RunError(
@@ -276,7 +303,11 @@ class Trainer:
         self.step, self.epoch, self.index = facts["step"], facts["epoch"], facts["index"]
         self.validated, self.stale = facts["validated"], facts["stale"]
         self.schedule.resume(facts["schedule"])
-        self.best = None if facts["best"] is None else Score(*facts["best"])
+        if facts["best"] is not None:
+            if not folder.best.exists():
+                raise RunError(f"{folder.best} is missing: the best weights, those of step {facts['best_step']:,}")
+            nats, count, means = facts["best"]
+            self.best = Score(nats, count, means, self.model.measure, self.model.symbols)
         self.best_step = facts["best_step"]
         self.nats, self.count = facts["since_log"]
         self.seconds = facts["seconds"]
@@ -285,7 +316,7 @@ class Trainer:
 
     def _say_how_to_resume(self) -> None:
         if self.folder:
-            command = f"everloop train {self.model.kind} --resume {self.folder.path}"
+            command = f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
             self.report(Note(f"interrupted after step {self.step:,}; saved. Resume with: {command}"))
         else:
             self.report(Note(f"interrupted after step {self.step:,}"))
@@ -293,6 +324,8 @@ class Trainer:
     def _take_best(self) -> None:
         self.model.eval()
         if self.best is None:
+            if self.average:
+                self.average.take()
             return
         if self.best_weights is not None:
             fill(self.model, self.best_weights, "the best weights")

@@ -90,10 +90,15 @@ class Average:
         torch._foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - share)
 
     @torch.no_grad()
+    def take(self) -> None:
+        """Put the average in place of the weights, for good."""
+        torch._foreach_copy_([w.detach() for w in self.weights], self.values)
+
+    @torch.no_grad()
     def __enter__(self) -> None:
         """Put the average in place of the weights."""
         self.kept = [w.detach().clone() for w in self.weights]
-        torch._foreach_copy_([w.detach() for w in self.weights], self.values)
+        self.take()
 
     @torch.no_grad()
     def __exit__(self, *error: object) -> None:

@@ -102,6 +102,19 @@ def test_options_of_the_cell(verse: Path) -> None:
     assert load("run").head.in_features == 3
 
 
+def test_noise_and_first_weights(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = ["--zoneout", "h", "0.05", "c", "0.5", "--weight-drop", "0.2", "--variational-dropout", "0.1"]
+    first = ["--orthogonal", "--forget-bias", "1.0", "--recurrent-dropout", "0.3"]
+    assert train("--text", verse, *SMALL, *noise, *first, "--out", "run") == 0
+    table = tomllib.loads(Path("run/config.toml").read_text())["model"]
+    assert table["zoneout"] == {"h": 0.05, "c": 0.5}
+    assert (table["weight_drop"], table["variational_dropout"], table["recurrent_dropout"]) == (0.2, 0.1, 0.3)
+    assert (table["orthogonal"], table["forget_bias"]) == (True, 1.0)
+    assert train("--resume", "run", "--steps", "8") == 0
+    assert main(["sample", "run", "the", "--length", "5"]) == 0
+    assert "unknown state 'm'" in failure(capsys, *LM, "--text", "verse.txt", *SMALL, "--zoneout", "m", "0.1")
+
+
 def test_own_cell(verse: Path) -> None:
     Path("mine.py").write_text(
         "import torch\nfrom everloop.cell import Cell, H, I, param, state\n\n\nclass Mine(Cell):\n"
@@ -160,12 +173,12 @@ LM = ("train", "language-model")
         ((*LM, "--text", "vers.txt"), "vers.txt: no such file or folder; did you mean verse.txt"),
         ((*LM, "--text", "verse.txt", "--batch", "500"), "too short for one window"),
         ((*LM, "--text", "empty.txt"), "empty.txt is empty"),
-        ((*LM, "--text", "binary.txt"), "binary.txt: byte 0x80 at offset 2 is not UTF-8"),
+        ((*LM, "--text", "binary.txt"), "binary.txt: line 1: byte 0x80 at offset 2 is not UTF-8"),
         ((*LM,), "no text given; name files or folders with --text"),
         ((*LM, "--config", "none.toml"), "none.toml: no such configuration file"),
         ((*LM, "--config", "table.toml"), "table.toml: unknown table 'trian'; did you mean 'train'"),
         ((*LM, "--config", "setting.toml"), "setting.toml [train]: unknown setting 'step'; did you mean 'steps'"),
-        ((*LM, "--config", "kind.toml"), "kind.toml: unknown kind of model 'tagger'"),
+        ((*LM, "--config", "kind.toml"), "kind.toml is for a tagger: everloop train tagger --config kind.toml"),
         ((*LM, "--config", "flat.toml"), "expected a table [model]"),
         ((*LM, "--config", "table.toml", "--resume", "x"), "--config and --resume exclude each other"),
         ((*LM, "--resume", "none"), "none: there is no such run folder"),
@@ -198,8 +211,49 @@ def test_mistakes_with_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "was trained on other data" in failure(capsys, *LM, "--resume", "run")
     Path("verse.txt").write_text(VERSE + "é")
     assert "unknown symbol 'é'" in failure(capsys, *LM, "--resume", "run")
+    assert "seed is -1; expected a whole number" in failure(capsys, "sample", "run", "a", "--seed", "-1")
+    assert "run holds a language-model, which goes on writing: everloop sample" in failure(capsys, "predict", "run")
+    assert "run/config.toml is for a language-model" in failure(capsys, "train", "tagger", "--resume", "run")
+    assert "everloop train language-model --resume run" in failure(capsys, "train", "tagger", "--resume", "run")
     (run / "best.safetensors").write_bytes(b"broken")
     assert "best.safetensors is damaged" in failure(capsys, "sample", "run")
+
+
+def test_a_language_model_is_evaluated(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    Path("new.txt").write_text("the rat sat on the mat.\n" * 20)
+    assert main(["evaluate", "run", "new.txt", "--json"]) == 0
+    shown = capsys.readouterr()
+    figures = json.loads(shown.out)
+    assert (figures["target"], figures["count"]) == ("character", 479)
+    text = Path("new.txt").read_text()
+    score = load("run").score(text[1:], context=text[0])
+    assert figures["loss"] == pytest.approx(score.loss, rel=1e-5)
+    assert figures["perplexity"] == pytest.approx(score.perplexity, rel=1e-4)
+    assert "new.txt" in shown.err
+    assert main(["evaluate", "run", "--part", "valid"]) == 0
+    assert "perplexity" in capsys.readouterr().out
+    Path("verse.txt").unlink()
+    assert "the data that the run was trained with: " in failure(capsys, "evaluate", "run")
+    assert "batch is 0; expected at least 1" in failure(capsys, "evaluate", "run", "new.txt", "--batch", "0")
+    assert "none.txt: no such file or folder" in failure(capsys, "evaluate", "run", "none.txt")
+
+
+def test_a_damaged_run_is_not_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best, config = run / "best.safetensors", run / "config.toml"
+    kept, settings = best.read_bytes(), config.read_text()
+    best.write_bytes(kept[:-3] + b"abc")
+    assert "best.safetensors is damaged" in failure(capsys, *LM, "--resume", "run", "--steps", "9")
+    best.unlink()
+    assert "best.safetensors is missing" in failure(capsys, *LM, "--resume", "run", "--steps", "9")
+    best.write_bytes(kept)
+    for table in ("data", "model", "train"):
+        config.write_text("\n\n".join(part for part in settings.split("\n\n") if not part.startswith(f"[{table}]")))
+        message = failure(capsys, *LM, "--resume", "run", "--steps", "9")
+        assert f"[{table}]" in message
+        assert "config.toml" in message
+    config.write_text(settings)
+    assert train("--resume", "run", "--steps", "9") == 0
 
 
 def test_loss_that_is_not_finite(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,31 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from everloop.cli import main
-from everloop.cli.generator import Options as GeneratorOptions
-from everloop.cli.kind import read_options
-from everloop.cli.transcriber import Options as TranscriberOptions
-from everloop.cli.translator import Options as TranslatorOptions
 from everloop.data import Text
 from everloop.models import LanguageModel
 from everloop.train import train
 from tests.data.test_audio import digit_recordings, write_wav
 
-RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
-KINDS = {"translator": TranslatorOptions, "transcriber": TranscriberOptions, "generator": GeneratorOptions}
 QUICK = ["--steps", "4", "--batch", "4", "--validate", "2", "--warmup", "1", "--hidden", "8", "--threads", "1"]
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_can_be_read(path: Path) -> None:
-    kind = next((kind for kind in KINDS if f'kind = "{kind}"' in path.read_text()), None)
-    if kind is None:
-        pytest.skip("a recipe of another kind")
-    options = read_options(kind, KINDS[kind], ["--config", str(path)], "")
-    assert options.train.seed == 1
-    assert f"everloop train {kind} --config recipes/{path.name}" in path.read_text()
 
 
 def pairs(folder: Path) -> list[str]:
@@ -47,14 +32,17 @@ def test_a_translator_is_trained_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert "on 12 valid sentences (beam 5, lower case)" in out
     assert main(["train", "translator", "--resume", str(run), "--steps", "6"]) == 0
     assert "resuming after step 4" in capsys.readouterr().err
-    assert main(["train", "translator", "--resume", str(run), "--hidden", "9"]) == 2
+    assert main(["train", "translator", "--resume", str(run), "--hidden", "10"]) == 2
     assert "keeps its model" in capsys.readouterr().err
     assert main(["train", "generator", "--resume", str(run)]) == 2
     assert "is for a translator" in capsys.readouterr().err
     assert main(["evaluate", str(run), str(tmp_path / "a.de"), "--labels", str(tmp_path / "a.en")]) == 0
     figures = capsys.readouterr().out
     assert figures.startswith("accuracy ")
+    assert "perplexity" in figures
     assert "on 12 test sentences" in figures
+    assert main(["evaluate", str(run), str(tmp_path / "a.de"), "--labels", str(tmp_path / "a.en"), "--json"]) == 0
+    assert {"bleu", "perplexity", "accuracy"} <= set(json.loads(capsys.readouterr().out))
     (tmp_path / "new.txt").write_text("ein mann\n\nein hund\n")
     assert main(["predict", str(run), str(tmp_path / "new.txt")]) == 0
     lines = capsys.readouterr().out.split("\n")
@@ -77,6 +65,16 @@ def test_a_generator_of_names_and_one_of_strokes(tmp_path: Path, capsys: pytest.
     drawn = capsys.readouterr().out.splitlines()
     rows = [json.loads(line) for line in drawn if line.startswith("{")]
     assert [row["label"] for row in rows] == ["1", "1"]
+    pictures = {name: tmp_path / f"new.{name}" for name in ("svg", "png")}
+    options = [part for name, path in pictures.items() for part in (f"--{name}", str(path))]
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt"), *options, "--count", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert 'width="384"' in pictures["svg"].read_text()  # six of 64 pixels
+    assert pictures["png"].read_bytes().startswith(b"\x89PNG")
+    assert main(["sample", str(tmp_path / "b"), "1"]) == 2
+    assert "holds a generator that draws" in " ".join(capsys.readouterr().err.split())
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt"), "--array", "x"]) == 2
+    assert "--array is for vectors" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "d.jsonl")]) == 0
     assert "loss " in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "n.tsv")]) == 0
@@ -89,6 +87,59 @@ def test_a_generator_of_names_and_one_of_strokes(tmp_path: Path, capsys: pytest.
     assert main(["train", "generator", "--resume", str(tmp_path / "b"), "--steps", "5"]) == 0
     assert main(["train", "generator", *QUICK]) == 2
     assert "expected either --texts or --strokes; none was given" in capsys.readouterr().err
+
+
+def test_a_generator_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    up, down = np.array([1.0, 0.0, 0.5]), np.array([0.0, 1.0, 0.5])
+    np.savez(tmp_path / "v.npz", images=np.stack([up, down] * 12), other=np.zeros(3))
+    (tmp_path / "c.txt").write_text("abcd\ndcba\n" * 12)
+    run, new = str(tmp_path / "run"), str(tmp_path / "new.npz")
+    captions = ["train", "generator", "--texts", str(tmp_path / "c.txt"), "--vectors", str(tmp_path / "v.npz")]
+    assert main([*captions, *QUICK]) == 2
+    assert "holds the arrays images, other; name one with --array" in " ".join(capsys.readouterr().err.split())
+    learn = ["--steps", "200", "--lr", "0.02", "--hidden", "16", "--dropout", "0", "--array", "images"]
+    assert main([*captions, *QUICK, *learn, "--out", run]) == 0
+    assert "vector 1: " in capsys.readouterr().out
+    np.savez(new, images=np.stack([down, up]))
+    assert main(["predict", run, new, "--decode", "greedy"]) == 0
+    assert capsys.readouterr().out == "1\tdcba\n2\tabcd\n"
+    np.save(tmp_path / "new.npy", np.stack([up, down]))
+    assert main(["predict", run, str(tmp_path / "new.npy"), "--decode", "greedy"]) == 0
+    assert capsys.readouterr().out == "1\tabcd\n2\tdcba\n"
+    (tmp_path / "new.txt").write_text("1, 0, 0.5\n1 0\n0 1 .5\n")
+    assert main(["predict", run, str(tmp_path / "new.txt"), "--decode", "greedy", "--malformed", "skip"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "1\tabcd\n3\tdcba\n"
+    assert "line 2: '1 0'; expected 3 numbers between spaces or commas" in " ".join(shown.err.split())
+    np.savez(new, images=np.zeros((2, 4)), words=np.array(["a"]))
+    assert main(["evaluate", run, str(tmp_path / "c.txt"), "--labels", str(tmp_path / "v.npz")]) == 0
+    for args, message in [
+        (["predict", run, new], "holds vectors of 4 numbers; expected 3"),
+        (["predict", run, new, "--array", "imags"], "unknown array 'imags'; did you mean 'images'"),
+        (["predict", run, new, "--array", "words"], "expected numbers [N, n], a vector a row"),
+        (["predict", run, new, "--svg", "x.svg"], "this generator writes texts"),
+        (["sample", run, "up"], "holds a generator that reads vectors; ask it with everloop predict"),
+        (["tree", run, "up"], "this generator reads vectors of 3 numbers; got a text"),
+    ]:
+        capsys.readouterr()
+        assert main(args) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_sample_asks_generators_and_translators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "n.tsv").write_text("Czech\tAbl\nGreek\tMaki\n" * 20)
+    run = str(tmp_path / "run")
+    assert main(["train", "generator", "--texts", str(tmp_path / "n.tsv"), *QUICK, "--out", run]) == 0
+    capsys.readouterr()
+    texts = []
+    for seed in "112":
+        assert main(["sample", run, "Greek", "--seed", seed, "--length", "9", "--temperature", "2"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert main(["sample", run]) == 2
+    assert "a generator needs a prompt" in capsys.readouterr().err
+    assert main(["sample", run, "Grek"]) == 2
+    assert "did you mean 'Greek'" in capsys.readouterr().err
 
 
 def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +192,7 @@ def test_tree_and_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["score", str(tmp_path / "run"), str(lines)]) == 2
     assert "line 2: unknown symbol 'd'" in " ".join(capsys.readouterr().err.split())
     assert main(["score", str(tmp_path / "run"), str(lines), "--malformed", "skip"]) == 0
-    assert "left out 1 line" in capsys.readouterr().err
+    assert "1 malformed line left out; the first: " in capsys.readouterr().err
 
 
 def test_other_kinds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

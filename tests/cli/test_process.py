@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from everloop.cli import main
+from everloop.train.interrupt import Interrupt
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 EVERLOOP = [sys.executable, "-m", "everloop"]
@@ -44,6 +45,32 @@ def test_interrupt_saves_and_says_how_to_resume(
     assert f"resuming after step {made:,}" in capsys.readouterr().err
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"train"' in line]
     assert steps == list(range(1, made + 4))
+
+
+def test_ctrl_c_while_libraries_are_imported(tmp_path: Path) -> None:
+    """A library that swallows the exception must not keep the program from ending, quietly."""
+    rude = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    (tmp_path / "rude.py").write_text(rude + "raise SystemExit(7)\n")
+    code = "from everloop.cli import fetch; fetch('rude')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_the_hint_to_resume_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "verse.txt").write_text(VERSE)
+    monkeypatch.setattr("everloop.train.interrupt.Interrupt.__enter__", _asked)
+    assert main(["train", "language-model", "--text", "verse.txt", "--steps", "2", "--out", "my run", *SMALL]) == 130
+    shown = capsys.readouterr()
+    assert "Resume with: everloop train language-model --resume 'my run'" in shown.err
+    assert "everloop sample 'my run'" in shown.out
+
+
+def _asked(interrupt: Interrupt) -> Interrupt:
+    interrupt.asked = True
+    return interrupt
 
 
 def test_a_reader_that_leaves(

@@ -51,6 +51,9 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert classifier("--hold-out", "0.2", "0.2") == 0
     shown = capsys.readouterr()
     assert "test: accuracy 1.0000" in shown.out
+    assert "valid accuracy 1.0000, loss 0.0" in shown.err
+    assert "perplexity" not in shown.out + shown.err
+    assert "bits" not in Path("run/metrics.jsonl").read_text()
     assert "train: 36 examples, padding 0.0%, 0 of 108 words unknown" in shown.err
     Path("new.txt").write_text("a good one\n\nbad bad\n")
     assert main(["predict", "run", "new.txt"]) == 0
@@ -63,7 +66,17 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert shown.out.startswith("1\t")
     assert "1 malformed line left out; the first: standard input: line 2: text is 3.5; expected text" in shown.err
     assert main(["evaluate", "run", "t.tsv"]) == 0
-    assert capsys.readouterr().out == evaluated(60)
+    first, *table = capsys.readouterr().out.split("\n", 1)
+    assert first == evaluated(60)
+    assert [line.split() for line in table[0].strip().split("\n")[:3]] == [
+        ["label", "precision", "recall", "f1", "support"],
+        ["0", "1.0000", "1.0000", "1.0000", "30"],
+        ["1", "1.0000", "1.0000", "1.0000", "30"],
+    ]
+    assert main(["evaluate", "run", "t.tsv", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["accuracy"], figures["count"], figures["target"]) == (1.0, 60, "example")
+    assert figures["labels"][1] == {"name": "1", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 30}
     assert main(["evaluate", "run", "--part", "valid"]) == 0
     assert "12 examples" in capsys.readouterr().out
 
@@ -75,7 +88,7 @@ def evaluated(count: int) -> str:
     score = evaluate(model, module.given(model, config, Path("t.tsv")), "test")
     assert score.means == {"accuracy": 1.0}
     assert score.count == count
-    return told(score, model) + "\n"
+    return told(score, model)
 
 
 def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +115,7 @@ def test_forecaster(capsys: pytest.CaptureFixture[str]) -> None:
     assert forecaster("--output", "quantile") == 0
     shown = capsys.readouterr()
     assert "mse_last" in shown.out
+    assert "pinball loss per value" in shown.out
     assert "mse_seasonal 0.0000" in shown.out
     assert main(["predict", "run", "t.csv"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
@@ -118,6 +132,56 @@ def test_forecaster(capsys: pytest.CaptureFixture[str]) -> None:
     assert "short.csv has 1 rows; a forecast needs 12" in capsys.readouterr().err
 
 
+def planned(*args: str) -> int:
+    """Train a forecaster of a series that is twice what is planned."""
+    rows = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00,{2 * (i * i % 7)},{i * i % 7}\n" for i in range(240)]
+    Path("p.csv").write_text("time,a,plan\n" + "".join(rows[:230]))
+    Path("ahead.csv").write_text("time,plan\n" + "".join(f"{r.split(',')[0]},{r.split(',')[2]}" for r in rows[200:]))
+    sizes = ["--context", "12", "--horizon", "4", "--season", "4", "--series", "a", "--planned", "plan"]
+    quick = [*TRAIN[:1], "150", *TRAIN[2:], "--threads", "1", "--out", "run"]
+    return main(["train", "forecaster", "--train", "p.csv", *sizes, *quick, *args])
+
+
+def test_a_forecaster_with_plans(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned("--time", "time", "--around", "zero") == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "p.csv", "--plans", "ahead.csv"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header == "time,a"
+    assert [row.split(",")[0][-8:] for row in rows] == ["14:00:00", "15:00:00", "16:00:00", "17:00:00"]
+    said = [float(row.split(",")[1]) for row in rows]
+    assert said == pytest.approx([2 * (i * i % 7) for i in range(230, 234)], abs=2.0)
+    assert main(["predict", "run", "p.csv", "--plans", "ahead.csv", "--every", "210"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    for args, message in [
+        ([], "expects plan for the steps to come; name their table with --plans FILE"),
+        (["--plans", "none.csv"], "none.csv: no such file"),
+        (["--plans", "p.csv"], "p.csv has no row for 2024-01-10 14:00:00, a step of the forecast"),
+        (["--plans", "t.csv"], "unknown column 'plan'"),
+    ]:
+        assert main(["predict", "run", "p.csv", *args]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", "run"]) == 0
+
+
+def test_plans_without_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned() == 0
+    Path("short.csv").write_text("plan\n1\n2\n3\n")
+    for args, message in [
+        (["--plans", "short.csv"], "short.csv has 3 rows; a forecast needs 4"),
+        (["--plans", "ahead.csv", "--every", "9"], "train with --time COLUMN"),
+    ]:
+        capsys.readouterr()
+        assert main(["predict", "run", "p.csv", *args]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert main(["predict", "run", "p.csv", "--plans", "ahead.csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("231,")
+    assert forecaster() == 0 if Path("run").rename("old") else False
+    capsys.readouterr()
+    assert main(["predict", "run", "t.csv", "--plans", "t.csv"]) == 2
+    assert "was trained without planned columns" in capsys.readouterr().err
+
+
 def test_a_classifier_of_series_reads_them_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +194,17 @@ def test_a_classifier_of_series_reads_them_from_standard_input(
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["high", "low"]
     assert main(["evaluate", "run", "t.ts"]) == 0
     assert "accuracy 1.0000" in capsys.readouterr().out
+
+
+def test_a_run_finds_its_data_from_any_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert classifier("--hold-out", "0.2", "0.2") == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["train", "classifier", "--resume", "../run", "--steps", "42"]) == 0
+    assert main(["evaluate", "../run", "--part", "valid"]) == 0
+    assert "12 examples" in capsys.readouterr().out
 
 
 def test_resume_makes_the_same_weights() -> None:
@@ -148,6 +223,8 @@ def test_resume_makes_the_same_weights() -> None:
     [
         (["train", "classifier", "--train", "none.tsv"], "none.tsv: no such file"),
         (["train", "classifier"], "name them with --train FILE"),
+        (["train", "tagger", "--train", "none"], "none: no such file or folder"),
+        (["train", "forecaster", "--train", "none", "--series", "a"], "none: no such file or folder"),
         (["train", "classifier", "--train", "t.tsv"], "unknown column 'text'"),
         (["train", "tagger", "--train", "t.conllu", "--label", "upso"], "did you mean 'upos'"),
         (["train", "tagger", "--train", "t.tsv"], "the name tells no form"),

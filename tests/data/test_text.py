@@ -72,9 +72,11 @@ def test_bytes_take_any_file(tmp_path: Path) -> None:
     [
         (b"", "f.txt is empty"),
         (b" \n\n ", "f.txt is empty"),
-        (b"abc\xffdef", r"f.txt: byte 0xff at offset 3 is not UTF-8; .*iconv"),
+        (b"abc\xffdef", r"f.txt: line 1: byte 0xff at offset 3 is not UTF-8; .*iconv"),
         (b"abc\xe6\x97", r"byte 0xe6 at offset 3"),
-        (b"abc\0def", "looks binary: a zero byte at offset 3"),
+        (b"abc\nd\0ef", "line 2: a zero byte at offset 5, it looks binary"),
+        (b"one\ntwo\nth\xffree\n", "line 3: byte 0xff at offset 10"),
+        (b"one\ntwo\n\xffthree", "line 3: byte 0xff at offset 8"),
         ("text".encode("utf-16"), "UTF-16"),
     ],
 )

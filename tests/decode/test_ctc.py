@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from everloop.data import Vocabulary
+from everloop.data import Vocabulary, WordVocabulary
 from everloop.decode import ctc
 from everloop.decode.generate import Beam, Sampling, generate
 from everloop.errors import DataError, OptionError
@@ -139,5 +139,8 @@ def test_a_helper_must_know_the_characters() -> None:
     helper = ctc.Helper(LanguageModel(Vocabulary("\nab"), hidden=5))
     with pytest.raises(DataError, match="unknown symbol 'c'"):
         generate(small(), [torch.randn(8, 5).double()], Beam(4, helper=helper))
+    words = ctc.Helper(LanguageModel(WordVocabulary(("<unknown>", "\n", "a")), hidden=5))
+    with pytest.raises(OptionError, match="the helper is a model of words; expected one of characters"):
+        generate(small(), [torch.randn(8, 5).double()], Beam(4, helper=words))
     with pytest.raises(OptionError, match="a helper scores"):
         generate(LanguageModel(Vocabulary("ab"), hidden=5), ["a"], Beam(4, helper=helper))

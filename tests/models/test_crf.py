@@ -73,3 +73,20 @@ def test_gradients() -> None:
     scores = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
     lengths, tags = torch.tensor([2, 4]), torch.randint(3, (4, 2))
     assert torch.autograd.gradcheck(lambda s, *w: crf(s, tags, lengths), (scores, *crf.parameters()))
+
+
+def test_marginals_are_sums_over_sequences() -> None:
+    crf, lengths = LinearChainCRF(3).double(), [4, 1, 3]
+    for weight in crf.parameters():
+        torch.nn.init.normal_(weight)
+    with torch.inference_mode():  # as where answers are written
+        scores = torch.randn(4, 3, 3, dtype=torch.float64)
+        found = crf.marginals(scores, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        every = brute(crf, scores.clone(), length, row)
+        whole = torch.logsumexp(torch.stack(list(every.values())), 0)
+        wanted = torch.zeros(4, 3, dtype=torch.float64)
+        for tags, score in every.items():
+            for t, tag in enumerate(tags):
+                wanted[t, tag] += float((score - whole).exp().detach())
+        torch.testing.assert_close(found[:, row], wanted, rtol=1e-12, atol=1e-12)

@@ -174,4 +174,4 @@ def test_nothing_to_score() -> None:
 
 def test_config_describes_the_model() -> None:
     model = LanguageModel(WORDS, cell="gru", hidden=7, layers=3, embedding=5, dropout=0.25)
-    assert model.config == LanguageModelConfig("gru", 7, 3, 5, 0.25, False, {})
+    assert model.config == LanguageModelConfig("gru", hidden=7, layers=3, embedding=5, dropout=0.25)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from everloop import cells
 from everloop.data import Text
 from everloop.errors import RunError
-from everloop.models import LanguageModel, load
+from everloop.models import LanguageModel, Score, load
 from everloop.train import TrainConfig, train
 
 TEXT = Text.from_string("the cat sat on the mat.\n" * 30, split=(0.8, 0.2, 0))
@@ -136,3 +136,10 @@ def test_a_run_without_folder_is_no_path() -> None:
     model = LanguageModel(TEXT.vocabulary, hidden=4, layers=1)
     with pytest.raises(RunError, match="not kept in a folder"):
         load(train(model, TEXT, SMALL))
+
+
+def test_a_score_tells_what_means_something() -> None:
+    assert str(Score(2.0, 2)) == "1.0000 nats, 1.4427 bits, perplexity 2.718"
+    labels = Score(1.0, 4, {"accuracy": 0.75}, symbols=False)
+    assert str(labels) == "accuracy 0.7500, loss 0.2500 nats"
+    assert str(Score(1.0, 2, {"mse": 0.5}, "squared error", False)) == "mse 0.5000, loss 0.5000 squared error"

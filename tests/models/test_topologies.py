@@ -276,6 +276,44 @@ def test_covariates_and_calendar_are_read() -> None:
     assert not torch.allclose(said, model(batch.past, batch.extra + 1, batch.ahead))
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_plans_explain_what_nothing_else_does(together: bool, tmp_path: Path) -> None:
+    plan = torch.randint(0, 3, (700, 1)).float()  # nobody can guess it from what was
+    values = torch.cat([5 * (plan - 1).abs(), 40 - 10 * plan], 1)  # the first is not linear in it
+    split = SeriesConfig(split=(0.7, 0.1, 0.2))
+    found = {}
+    for name, (extra, planned) in {"planned": (None, plan), "extra": (plan, None)}.items():
+        data = Series(values, extra, config=split, context=6, horizon=3, planned=planned)
+        config = ForecasterConfig(hidden=16, season=2, around="mean", together=together)
+        model = Forecaster.of(data, config)
+        train(model, data, FAST, steps=300, lr=1e-2, batch=32, out=tmp_path / name)
+        found[name] = evaluate(load(tmp_path / name), data, "test").means["mse"]
+    assert found["planned"] < 0.02
+    assert found["extra"] > 0.5
+
+
+def test_plans_are_scaled_and_each_step_reads_its_own() -> None:
+    plan = 1000 + 100 * torch.randn(200, 2)
+    data = Series(sine(200), config=SeriesConfig(split=(0.7, 0.1, 0.2)), planned=plan, context=6, horizon=3)
+    model = Forecaster.of(data, ForecasterConfig(hidden=8, season=2)).double()
+    batch = data.epoch("test", 0, batch=5)[0]
+    assert (batch.extra.shape, batch.ahead.shape) == ((6, 5, 2), (3, 5, 2))
+    assert batch.ahead[:, 0].equal(plan[data.starts["test"][0] :][:3])
+    past, extra, ahead = batch.past.double(), batch.extra.double(), batch.ahead.double()
+    said = model(past, extra, ahead)
+    other = ahead.clone()
+    other[1] += 100
+    changed = model(past, extra, other)
+    assert not torch.allclose(changed[1], said[1])
+    torch.testing.assert_close(changed[[0, 2]], said[[0, 2]])
+    # in other units everything is the same
+    twin = Forecaster.of(Series(sine(200), config=data.config, planned=plan / 7, context=6, horizon=3), model.config)
+    twin.load_state_dict({**model.float().state_dict(), "mean": twin.mean, "scale": twin.scale})
+    torch.testing.assert_close(
+        twin(batch.past, extra.float() / 7, ahead.float() / 7), said.float(), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

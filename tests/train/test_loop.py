@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import threading
 import tomllib
 from collections.abc import Callable, Sequence
@@ -150,6 +151,47 @@ def test_without_validation_the_last_weights_stay(tmp_path: Path) -> None:
     assert run.best is None
     assert not (tmp_path / "run" / "best.safetensors").exists()
     assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(load(run)), strict=True))
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_without_validation_the_average_is_kept(tmp_path: Path, folder: bool) -> None:
+    text = Text.from_string("the cat sat on the mat\n" * 20, split=(1, 0, 0))
+    model = LanguageModel(text.vocabulary, hidden=4)
+    expected, made = weights(model), list[list[Tensor]]()
+
+    def report(event: Event) -> None:
+        if isinstance(event, Stepped):
+            made.append(weights(model))
+
+    config = BASE.replace({"average": 0.7, "log": 1})
+    run = train(model, text, config, out=tmp_path / "run" if folder else None, report=report)
+    assert len(made) == config.steps
+    for step, now in enumerate(made):
+        share = min(0.7, (step + 1) / (step + 10))
+        expected = [share * old + (1 - share) * new for old, new in zip(expected, now, strict=True)]
+    for model_now in [model, load(run)] if folder else [model]:
+        torch.testing.assert_close(weights(model_now), expected)
+    if folder:
+        assert all(torch.equal(a, b) for a, b in zip(weights(load(run, "last")), made[-1], strict=True))
+        # a resumed run goes on from the weights, not from their average
+        twin = LanguageModel(text.vocabulary, hidden=4)
+        train(twin, text, config.replace({"steps": 13}), out=tmp_path / "run", resume=True)
+        assert not torch.equal(weights(load(run))[0], expected[0])
+
+
+def test_an_interrupted_run_without_validation_keeps_its_average(tmp_path: Path) -> None:
+    text = Text.from_string("the cat sat on the mat\n" * 20, split=(1, 0, 0))
+    model = LanguageModel(text.vocabulary, hidden=4)
+
+    def report(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 6:  # between two checkpoints
+            signal.raise_signal(signal.SIGINT)
+
+    run = train(model, text, BASE.replace({"average": 0.7, "log": 1}), out=tmp_path / "run", report=report)
+    assert (run.step, run.interrupted) == (6, True)
+    copy = weights(load(run))
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), copy, strict=True))
+    assert not torch.equal(weights(load(run, "last"))[0], copy[0])
 
 
 def test_without_validation_checkpoints_are_written_all_the_same(tmp_path: Path) -> None:

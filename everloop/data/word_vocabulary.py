@@ -1,0 +1,156 @@
+"""The words a model knows, each with its number; what it does not know is one symbol."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.data.files import write_atomically
+from everloop.data.spelling import END, is_sign, lines_of, spaced, spellings
+from everloop.data.vocabulary import FORMAT, Vocabulary, read_content
+from everloop.errors import DataError, OptionError
+
+NEW = "<unknown>"
+LEAST = 2  # so that rare words of the training text teach a model what an unknown word is like
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class WordVocabulary(Vocabulary):
+    """Words and signs with numbers: 0 is every unknown word, 1 the end of a line.
+
+    Args:
+        symbols: different strings, the first "<unknown>", the second a newline; signs with the spaces beside them.
+        lower: whether texts are read in lower case.
+    """
+
+    unknown: ClassVar[int | None] = 0
+
+    def __init__(self, symbols: Iterable[str], *, lower: bool = False) -> None:
+        self._number(symbols, "words")
+        self.lower = lower
+        if self.symbols[:2] != (NEW, END):
+            raise DataError(f"a vocabulary of words begins with {self.symbols[:2]}; expected {(NEW, END)}")
+        for symbol in self.symbols[2:]:
+            if not symbol.strip(" ") or (symbol != symbol.strip() and not is_sign(symbol)):
+                raise DataError(f"symbol {symbol!r} is no word or sign")
+
+    @classmethod
+    def learn(
+        cls, counts: Counter[str], *, least: int = LEAST, limit: int | None = None, lower: bool = False
+    ) -> WordVocabulary:
+        """Return the words that occur at least so often, the most frequent first, at most `limit` of them."""
+        check_words(least, limit)
+        kept = [s for s, n in counts.items() if n >= least and s not in (NEW, END)]
+        return cls((NEW, END, *sorted(kept, key=lambda s: (-counts[s], s))[:limit]), lower=lower)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordVocabulary) and (self.symbols, self.lower) == (other.symbols, other.lower)
+
+    def __hash__(self) -> int:
+        return hash((self.symbols, self.lower))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.symbols[2:7])) + ("…" if len(self) > 7 else "")
+        return f"WordVocabulary({shown}{', lower case' if self.lower else ''}, {len(self):,} symbols)"
+
+    def encode(self, text: str, place: str = "the text", position: int = 0, line: int = 1) -> Tensor:
+        """Return the numbers of a text's words, signs and ends of lines, one axis; unknown ones are 0."""
+        places: dict[str, int] = {}
+        numbers = counted(text, self.lower, places)
+        return self.take(places, numbers)
+
+    def take(self, words: Iterable[str], numbers: Numbers) -> Tensor:
+        """Return the numbers of a text whose different words, and the place of each among them, are known."""
+        known = np.array([self._find(word) for word in words], dtype=np.int64)
+        return torch.from_numpy(known[numbers]).to(self.dtype)
+
+    def _find(self, word: str) -> int:
+        # a sign beside which spaces never stood so is read as if they stood otherwise
+        ways = spellings(word) if is_sign(word) else [word]
+        return next((self.numbers[way] for way in ways if way in self.numbers), 0)
+
+    def strange(self, text: str) -> list[str]:
+        """Return the words of a text that are not known, in their order, as often as they occur."""
+        text = text.lower() if self.lower else text
+        return [word.strip(" ") for line in lines_of(text) for word in line if not self._find(word)]
+
+    def one(self, word: str) -> int:
+        """Return the number of a word that must be known.
+
+        Raises:
+            DataError: it is unknown, or not one word; the message names the nearest ones.
+        """
+        number = super().one(word)
+        if number == self.unknown:
+            near = get_close_matches(word.lower() if self.lower else word, self.symbols, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise DataError(f"the model knows {len(self):,} words, but not {word!r}{hint}")
+        return number
+
+    def stream(self, numbers: Iterable[int], after: str = "") -> Iterator[str]:
+        """Yield the text of numbers as they come: a word with the space before it, if it needs one."""
+        left = END
+        if after and not after[-1].isspace():
+            *_, line = lines_of(after)
+            left = self.symbols[found] if (found := self._find(line[-1])) else line[-1]
+        for number in numbers:
+            symbol = self.symbols[number]
+            yield " " * spaced(left, symbol) + symbol.strip(" ")
+            left = symbol
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary as JSON."""
+        content = {"format": FORMAT, "units": self.units, "lower": self.lower, "symbols": list(self.symbols)}
+        write_atomically(Path(path), (json.dumps(content, indent=0) + "\n").encode("ascii"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> WordVocabulary:
+        """Read a vocabulary written by `save`.
+
+        Raises:
+            DataError: the file is missing, damaged or something else.
+        """
+        content = read_content(Path(path))
+        if content["units"] != "words":
+            raise DataError(f"{path} is a vocabulary of {content['units']}; expected one of words")
+        return cls(content["symbols"], lower=bool(content.get("lower")))
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Read a vocabulary of characters, bytes or words.
+
+    Raises:
+        DataError: the file is missing, damaged or something else.
+    """
+    kind = WordVocabulary if read_content(path)["units"] == "words" else Vocabulary
+    return kind.load(path)
+
+
+def counted(text: str, lower: bool, places: dict[str, int]) -> Numbers:
+    """Return the place of each word of a text among the different ones; `places` is filled with those that are new."""
+    numbers = array("q")
+    for line in lines_of(text.lower() if lower else text):
+        numbers.extend([places.setdefault(word, len(places)) for word in line])
+    return np.frombuffer(numbers, dtype=np.int64) if numbers else np.zeros(0, dtype=np.int64)
+
+
+def check_words(least: int, limit: int | None) -> None:
+    """Check which words are to be kept.
+
+    Raises:
+        OptionError: that makes no sense.
+    """
+    if least < 1:
+        raise OptionError(f"least is {least}; expected at least 1")
+    if limit is not None and limit < 1:
+        raise OptionError(f"limit is {limit}; expected at least 1")

@@ -1,0 +1,102 @@
+"""Which labels a model gets right, and which it takes for which: precision, recall and F1 of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.train.evaluate import LENGTH, Data
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a label fares. precision: None if the model never gives it; recall: None if it never occurs.
+
+    support: how often it occurs.
+    """
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How all labels fare, and the worst confusions: (label, what it was taken for, how often).
+
+    `macro` is the mean over the labels that occur or are given, `weighted` that by support; where something has no
+    value it counts as 0.
+    """
+
+    labels: tuple[Label, ...]
+    macro: Label
+    weighted: Label
+    confusions: tuple[tuple[str, str, int], ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], wanted: Tensor, guessed: Tensor, worst: int = 10) -> Labels:
+        """Return the figures for label numbers [N], or for truth values [N, K] where any number of labels holds."""
+        count, confused = len(names), list[tuple[str, str, int]]()
+        if wanted.dim() == 2:
+            right = (wanted & guessed).sum(0)
+            support, given = wanted.sum(0), guessed.sum(0)
+        else:
+            pairs = torch.bincount(wanted * count + guessed, minlength=count * count).view(count, count)
+            right, support, given = pairs.diagonal(), pairs.sum(1), pairs.sum(0)
+            wrong = pairs - pairs.diagonal().diag()
+            for place in wrong.flatten().argsort(descending=True, stable=True)[:worst].tolist():
+                a, b = divmod(place, count)
+                if wrong[a, b]:
+                    confused.append((names[a], names[b], int(wrong[a, b])))
+        counts = zip(names, right.tolist(), given.tolist(), support.tolist(), strict=True)
+        rows = [_label(*numbers) for numbers in counts]
+        macro = _mean("macro", rows, [float(bool(row.support) or row.precision is not None) for row in rows])
+        weighted = _mean("weighted", rows, [float(row.support) for row in rows])
+        return cls(tuple(rows), macro, weighted, tuple(confused))
+
+    def __str__(self) -> str:
+        rows = (*self.labels, self.macro, self.weighted)
+        figures = [(r.name, _share(r.precision), _share(r.recall), _share(r.f1), f"{r.support:,}") for r in rows]
+        table = [("label", "precision", "recall", "f1", "support"), *figures]
+        width = max(len(row[0]) for row in table)
+        lines = [f"{name:<{width}}  {a:>9}  {b:>6}  {c:>6}  {d:>7}" for name, a, b, c, d in table]
+        lines.insert(len(lines) - 2, "")
+        if self.confusions:
+            lines += ["", "most often taken for another:"]
+            lines += [f"  {a} for {b}: {count:,}" for a, b, count in self.confusions]
+        return "\n".join(lines)
+
+
+def by_label(model: Any, data: Data, split: str = "test", *, batch: int = 64) -> Labels:
+    """Return how the labels fare that a classifier or a tagger gives to a part of the data."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        portions = data.epoch(split, 0, batch=batch, length=LENGTH, seed=0)
+        pairs = [tuple(t.cpu() for t in model.guesses(portion.to(device))) for portion in portions]
+    model.train(training)
+    wanted, guessed = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return Labels.of(model.labels.symbols, wanted, guessed)
+
+
+def _mean(name: str, rows: Sequence[Label], weights: Sequence[float]) -> Label:
+    whole = sum(weights) or 1.0
+    figures = ([row.precision or 0.0 for row in rows], [row.recall or 0.0 for row in rows], [row.f1 for row in rows])
+    means = [sum(w * f for w, f in zip(weights, some, strict=True)) / whole for some in figures]
+    return Label(name, means[0], means[1], means[2], sum(row.support for row in rows))
+
+
+def _label(name: str, right: int, given: int, there: int) -> Label:
+    precision, recall = right / given if given else None, right / there if there else None
+    return Label(name, precision, recall, 2 * right / max(given + there, 1), there)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,304 @@
+"""`everloop predict`: the decoding each kind takes, the options it refuses, and answers while its input is open."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import select
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from everloop.cli import main
+from everloop.data import Text, Vocabulary
+from everloop.data.audio import FrameConfig, Recordings
+from everloop.data.conditions import Conditions
+from everloop.data.examples import Examples, ExamplesConfig, Part
+from everloop.data.forecasts import Series, SeriesConfig
+from everloop.data.parallel import Parallel
+from everloop.data.tagged import Tagged
+from everloop.decode.ctc import Helper
+from everloop.decode.generate import Beam, Greedy, Sampling, generate
+from everloop.models import (
+    Classifier,
+    ClassifierConfig,
+    Forecaster,
+    ForecasterConfig,
+    LanguageModel,
+    Tagger,
+    TaggerConfig,
+    load,
+)
+from everloop.models.encoder_decoder import EncoderDecoder
+from everloop.models.generator import Generator
+from everloop.models.run import write_weights
+from everloop.models.transcriber import Transcriber
+from everloop.train import train
+from tests.data.test_audio import write_wav
+
+
+def translator() -> None:
+    pairs = [("ein hund", "a dog"), ("ein mann", "a man"), ("ein hund und ein mann", "a dog and a man")] * 4
+    data = Parallel(pairs, pairs[:3])
+    model = EncoderDecoder(data.source, data.target, hidden=8, embedding=8)
+    train(model, data, steps=4, batch=4, out="run")
+
+
+def generator() -> None:
+    data = Conditions([("Czech", "Abl"), ("Greek", "Maki")] * 20)
+    train(Generator(data.labels, data.vocabulary, hidden=8), data, steps=4, batch=4, out="run")
+
+
+def transcriber() -> None:
+    sounds = [(torch.sin(torch.arange(3000) * f), text) for f, text in ((0.1, "a"), (0.5, "b"), (1.2, "c"))]
+    for samples, text in sounds:
+        write_wav(Path(f"{text}.wav"), (0.5 * samples).numpy())
+    data = Recordings({"train": sounds * 4, "valid": sounds}, FrameConfig(rate=8000, mels=20))
+    model = Transcriber(data.vocabulary, hidden=8, layers=1, rate=8000, mels=20)
+    train(model, data, steps=4, batch=4, out="run")
+
+
+def classifier() -> None:
+    texts, labels = ["a fine film", "a dull film"] * 10, ["good", "bad"] * 10
+    data = Examples({"train": Part(texts.__getitem__, labels, True, "mine")}, ExamplesConfig(units="words"))
+    train(Classifier.of(data, ClassifierConfig(hidden=8)), data, steps=4, batch=4, out="run")
+
+
+def tagger(output: str = "softmax") -> None:
+    data = Tagged({"train": [(["they", "walk"], ["PRON", "VERB"]), (["she", "sings"], ["PRON", "VERB"])] * 8})
+    config = TaggerConfig(hidden=8, output=output, spelling=4)  # type: ignore[arg-type]
+    train(Tagger.of(data, config), data, steps=4, batch=4, out="run")
+
+
+def forecaster() -> None:
+    config = SeriesConfig(series=("a",))
+    data = Series(torch.arange(90.0)[:, None] % 5, config=config, context=4, horizon=2)
+    train(Forecaster.of(data, ForecasterConfig(hidden=4, season=2)), data, steps=2, batch=4, out="run")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    capsys.readouterr()
+    assert main(["predict", "run", *args]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str, verb: str = "predict") -> str:
+    capsys.readouterr()
+    assert main([verb, "run", *args]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    return " ".join(shown.err.split())
+
+
+def test_a_translator_takes_every_way_of_decoding(capsys: pytest.CaptureFixture[str]) -> None:
+    translator()
+    sources = ["ein hund", "ein mann und ein hund"]
+    Path("in.txt").write_text("ein hund\n\nein mann und ein hund\n")
+    model = load("run")
+
+    def lone(how: Greedy | Beam | Sampling, length: int) -> list[str]:
+        return [found[0].text for found in generate(model, sources, how, length=length)]
+
+    longest = ["--longest", "6"]
+    greedy = lone(Greedy(), 6)
+    assert said(capsys, "in.txt", "--decode", "greedy", *longest) == f"{greedy[0]}\n\n{greedy[1]}\n"
+    wide = lone(Beam(7, penalty=0.0), 6)
+    assert said(capsys, "in.txt", "--width", "7", "--penalty", "0", *longest) == f"{wide[0]}\n\n{wide[1]}\n"
+    rows = [line.split("\t") for line in said(capsys, "in.txt", "--best", "3", *longest).splitlines()]
+    wanted = generate(model, sources, Beam(5, best=3), length=6)
+    expected = [(number, one.text) for number, found in zip("13", wanted, strict=True) for one in found]
+    assert [(number, text) for number, _, text in rows] == expected
+    logps = [float(logp) for _, logp, _ in rows]
+    assert logps == pytest.approx([one.logp for found in wanted for one in found], abs=1e-3)
+
+
+def test_longest_cuts_what_does_not_end(capsys: pytest.CaptureFixture[str]) -> None:
+    translator()
+    model = load("run")
+    with torch.no_grad():
+        model.head.bias[model.stop] = -99.0
+    write_weights(Path("run/best.safetensors"), model, {})
+    Path("in.txt").write_text("ein hund\n")
+    for length in (1, 7, 16):
+        wanted = generate(model, ["ein hund"], Greedy(), length=length)[0][0]
+        assert len(wanted.symbols) == length
+        assert said(capsys, "in.txt", "--longest", str(length), "--decode", "greedy") == f"{wanted.text}\n"
+
+
+def test_sampling_options_of_a_translator(capsys: pytest.CaptureFixture[str]) -> None:
+    translator()
+    Path("in.txt").write_text("ein hund\n" * 3)
+    one, two, other = (
+        said(capsys, "in.txt", "--temperature", "2", "--seed", seed, "--longest", "9") for seed in ("1", "1", "2")
+    )
+    assert one == two != other
+    # every line is drawn anew, also where each is a batch of its own
+    assert len(set(said(capsys, "in.txt", "--seed", "1", "--batch", "1", "--temperature", "2").splitlines())) > 1
+    greedy = said(capsys, "in.txt", "--decode", "greedy")
+    for only in (["--top-k", "1"], ["--top-p", "0.0001"], ["--temperature", "0"]):
+        assert said(capsys, "in.txt", *only) == greedy
+    rows = said(capsys, "in.txt", "--count", "4", "--seed", "3", "--longest", "5").splitlines()
+    assert [row.split("\t")[0] for row in rows] == [number for number in "123" for _ in range(4)]
+
+
+def test_a_generator(capsys: pytest.CaptureFixture[str]) -> None:
+    generator()
+    Path("in.txt").write_text("Greek\nCzech\n")
+    found = generate(load("run"), ["Greek", "Czech"], Beam(4), length=5)
+    lines = [f"{label}\t{one.text}" for label, (one,) in zip(["Greek", "Czech"], found, strict=True)]
+    assert said(capsys, "in.txt", "--width", "4", "--longest", "5").splitlines() == lines
+    assert len(said(capsys, "in.txt", "--count", "3").splitlines()) == 6
+
+
+def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.CaptureFixture[str]) -> None:
+    transcriber()
+    # only "b" is plausible, and long texts are welcome
+    helper = LanguageModel(Vocabulary("\nabc"), hidden=4, layers=1)
+    torch.nn.init.zeros_(helper.head.weight)
+    with torch.no_grad():
+        helper.head.bias.copy_(torch.tensor([-9.0, -9.0, 9.0, -9.0]))
+    train(helper, Text.from_string("\nabc" * 50, split=(1, 0, 0)), steps=1, batch=1, length=4, lr=1e-9, out="helper")
+    Path("list.txt").write_text("a.wav\nb.wav\n")
+    plain = said(capsys, "list.txt")
+    assert plain == said(capsys, "list.txt", "--width", "8")
+    options = ["--language-model", "helper", "--weight", "2", "--bonus", "4"]
+    helped = said(capsys, "list.txt", *options)
+    texts = [line.split("\t")[1] for line in helped.splitlines()]
+    assert all(text and set(text) == {"b"} for text in texts)
+    assert helped != plain
+    assert main(["evaluate", "run", "list.tsv", *options]) == 2
+    Path("list.tsv").write_text("a.wav\tbbb\nb.wav\tbbb\n")
+    capsys.readouterr()
+    assert main(["evaluate", "run", "list.tsv", *options]) == 0
+    assert "beam 8 with a character model" in " ".join(capsys.readouterr().out.split())
+    greedy = said(capsys, "list.txt", "--decode", "greedy")
+    assert [row.split("\t")[0] for row in greedy.splitlines()] == ["a.wav", "b.wav"]
+    assert len(said(capsys, "list.txt", "--best", "3").splitlines()) == 6
+    assert Helper(load("helper")).weight == 0.5  # what the help says
+
+
+def test_a_classifier_and_a_tagger_tell_all_probabilities(capsys: pytest.CaptureFixture[str]) -> None:
+    classifier()
+    Path("in.txt").write_text("a fine film\nthe film\n")
+    head, *rows = [line.split("\t") for line in said(capsys, "in.txt", "--probabilities").splitlines()]
+    assert head == ["label", "bad", "good", "text"]
+    sure = load("run").classify(["a fine film", "the film"])
+    for row, chances in zip(rows, sure.tolist(), strict=True):
+        assert [float(p) for p in row[1:3]] == pytest.approx(chances, abs=1e-4)
+        assert row[0] == ("bad" if chances[0] > chances[1] else "good")
+    assert rows[0][3] == "a fine film"
+
+
+@pytest.mark.parametrize("output", ["softmax", "crf"])
+def test_a_tagger_tells_all_probabilities(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tagger(output)
+    Path("in.txt").write_text("they walk slowly\nshe sings\n")
+    model = load("run")
+    sentences = [["they", "walk", "slowly"], ["she", "sings"]]
+    text = said(capsys, "in.txt", "--probabilities")
+    head, *blocks = text.rstrip("\n").replace("\n", "\n\n", 1).split("\n\n")
+    assert head.split("\t") == ["word", "label", "PRON", "VERB"]
+    tags = model.tag(sentences)
+    for words, answer, sure, block in zip(sentences, tags, model.probabilities(sentences), blocks, strict=True):
+        rows = [line.split("\t") for line in block.split("\n")]
+        assert [row[0] for row in rows] == words
+        assert [row[1] for row in rows] == answer
+        for row, chances in zip(rows, sure.tolist(), strict=True):
+            assert [float(p) for p in row[2:]] == pytest.approx(chances, abs=1e-4)
+            assert math.isclose(sum(chances), 1, rel_tol=1e-5)
+
+
+def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    classifier()
+    assert "--width does not apply to a classifier; it takes --probabilities" in refused(capsys, "--width", "3")
+    assert "--every does not apply to a classifier" in refused(capsys, "--every", "3")
+    assert "--width does not apply to a classifier; it takes none" in refused(capsys, "--width", "3", verb="evaluate")
+
+
+@pytest.mark.parametrize(
+    ("made", "args", "message"),
+    [
+        (translator, ["--probabilities"], "--probabilities does not apply to a translator; it takes --decode"),
+        (translator, ["--language-model", "x"], "--language-model does not apply to a translator"),
+        (translator, ["--width", "3", "--seed", "1"], "--seed and --width exclude each other"),
+        (translator, ["--decode", "greedy", "--width", "3"], "--width is for --decode beam; this is greedy"),
+        (translator, ["--width", "2", "--best", "3"], "width is 2 and best is 3"),
+        (translator, ["--count", "0"], "count is 0; expected at least 1"),
+        (translator, ["--seed", "-1"], "seed is -1"),
+        (translator, ["--longest", "0"], "longest is 0"),
+        (translator, ["--temperature", "-1"], "temperature is -1"),
+        (translator, ["--columns", "a"], "--columns does not apply to a translator"),
+        (transcriber, ["--temperature", "1"], "--temperature does not apply to a transcriber"),
+        (transcriber, ["--penalty", "1"], "--penalty does not apply to a transcriber"),
+        (transcriber, ["--bonus", "1"], "--bonus is for a character model; name its run with --language-model"),
+        (transcriber, ["--language-model", "run"], "run holds a transcriber; expected a language model"),
+        (transcriber, ["--decode", "sample"], "it is not sampled"),
+        (forecaster, ["--probabilities"], "--probabilities does not apply to a forecaster"),
+        (forecaster, ["--every", "0"], "every is 0"),
+    ],
+)
+def test_options_that_make_no_sense(
+    made: Callable[[], None], args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made()
+    Path("in.txt").write_text("a.wav\n" if made is transcriber else "ein hund\n")
+    assert message in refused(capsys, "in.txt", *args)
+
+
+OPEN: list[tuple[Callable[[], None], list[str], list[tuple[bytes, int]]]] = [
+    (translator, [], [(b"ein hund\n", 1), (b"ein mann\n", 1)]),
+    (generator, [], [(b"Greek\n", 1), (b"Czech\n", 1)]),
+    (transcriber, [], [(b"a.wav\n", 1), (b"b.wav\n", 1)]),
+    (tagger, [], [(b"they walk\n", 3), (b"she sings\n", 3)]),
+    (forecaster, ["--every", "2"], [(b"a\n" + b"1\n" * 4, 3), (b"2\n3\n", 2)]),
+]
+
+
+@pytest.mark.parametrize(("made", "args", "turns"), OPEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_each_answer_is_written_before_more_is_read(
+    made: Callable[[], None],
+    args: list[str],
+    turns: list[tuple[bytes, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pipe stays open, and nothing is written to it before the answer to what was written has come."""
+    made()
+    reads, feeds = os.pipe()
+    answers, writes = os.pipe()
+    source, sink = io.TextIOWrapper(os.fdopen(reads, "rb")), os.fdopen(writes, "w")
+    monkeypatch.setattr("sys.stdin", source)
+    monkeypatch.setattr("sys.stdout", sink)
+    ended: list[int] = []
+    worker = threading.Thread(target=lambda: ended.append(main(["predict", "run", *args])), daemon=True)
+    worker.start()
+    try:
+        for raw, count in turns:
+            os.write(feeds, raw)
+            for _ in range(count):
+                assert line_of(answers)
+    finally:
+        os.close(feeds)
+        worker.join(timeout=20)
+    assert ended == [0]
+    sink.close()
+    source.close()
+    os.close(answers)
+
+
+def line_of(descriptor: int) -> bytes:
+    """Return the next line of a pipe; it must come within ten seconds."""
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([descriptor], [], [], 10)
+        assert ready, f"no line came, only {line!r}"
+        line += os.read(descriptor, 1)
+    return line
