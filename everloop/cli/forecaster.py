@@ -15,7 +15,7 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of, time_of
+from everloop.data.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of
 from everloop.data.tables import Form, Kind, Records
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
@@ -55,17 +55,17 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
     numbers = (*config.series, *config.covariates, *config.planned)
     wanted: dict[str, Kind] = {**dict.fromkeys(numbers, "number")}
     if config.time:
-        wanted[config.time] = "text"
+        wanted[config.time] = "time"
     columns = source.columns or config.columns
     yield ",".join([config.time or "step", *_headings(model)]) + "\n"
     context, count = model.config.context, 0
     known: deque[list[float]] = deque(maxlen=context)
     times: deque[datetime] = deque(maxlen=context)
     with source.open() as file:
-        for number, _, row in Records(wanted, _TABLES[form], columns, source.place, source.faults).read(file):
+        for _, _, row in Records(wanted, _TABLES[form], columns, source.place, source.faults).read(file):
             known.append([row[name] for name in numbers])
             if config.time:
-                times.append(time_of(row[config.time], f"{source.place}: line {number}"))
+                times.append(row[config.time])
             count += 1
             if asked.every and len(known) == context and count % asked.every == 0:
                 yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)

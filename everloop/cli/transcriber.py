@@ -106,7 +106,7 @@ def _recordings(source: Source) -> Iterator[Path]:
 def given(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None = None) -> Recordings:
     """Return the recordings that a list of transcripts names, beside it, as the test part of the model's data."""
     faults = Faults(config.malformed)
-    clips = read_transcripts(path.parent, path, model.config.rate, faults)
+    clips = read_transcripts(path.parent, path, model.config.frames, faults)
     data = Recordings({"test": clips}, model.config.frames, model.vocabulary)
     data.faults = faults
     return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,59 @@ def sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
     if ends is not None and (ends.ndim != 1 or ends.dtype.kind not in "iu" or (len(ends) and ends.min() < 0)):
         raise DataError(f"{path}: {lengths} is {ends.dtype} {list(ends.shape)}; expected whole numbers [N]")
     numbers = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-    if ends is None:
-        return list(numbers if x.ndim == 3 else numbers[..., None])
-    if x.ndim == 2 and int(ends.sum()) == len(x):
-        return list(torch.split(numbers, [int(n) for n in ends]))
     rows = numbers if x.ndim == 3 else numbers[..., None]
-    if len(ends) != len(x) or (len(ends) and ends.max() > x.shape[1]):
+    if ends is None:
+        found = list(rows)
+    elif x.ndim == 2 and int(ends.sum()) == len(x):
+        found = list(torch.split(numbers, [int(n) for n in ends]))
+    elif len(ends) != len(x) or (len(ends) and ends.max() > x.shape[1]):
         raise DataError(f"{path}: {lengths} does not fit {values} {list(x.shape)}")
-    return [row[: int(n)] for row, n in zip(rows, ends, strict=True)]
+    else:
+        found = [row[: int(n)] for row, n in zip(rows, ends, strict=True)]
+    for number, row in enumerate(found, 1):
+        if not bool(torch.isfinite(row).all()):
+            raise DataError(f"{path}: sequence {number} of {values} has a number that is not finite")
+    return found
+
+
+def labels(path: str | Path, name: str) -> list[str]:
+    """Return the labels [N] of an archive: whole numbers or strings.
+
+    Raises:
+        DataError: there is no such array, or it holds something else.
+    """
+    found = named(read_npz(path), name, path)
+    if found.ndim != 1 or found.dtype.kind not in "biuU":
+        raise DataError(f"{path}: {name} is {found.dtype} {list(found.shape)}; expected whole numbers or strings [N]")
+    return [str(label) for label in found.tolist()]
+
+
+def tags(path: str | Path, name: str, steps: Sequence[int]) -> list[Tensor]:
+    """Return the tags of the sequences of an archive: numbers [N, T], or [N, T, K] of 0 and 1.
+
+    Args:
+        path: the archive.
+        name: the name of the array.
+        steps: of each sequence.
+
+    Raises:
+        DataError: there is no such array, or it does not fit the sequences.
+    """
+    found = named(read_npz(path), name, path)
+    several = found.ndim == 3
+    if found.ndim not in (2, 3) or found.dtype.kind not in ("biuf" if several else "biu"):
+        raise DataError(f"{path}: {name} is {found.dtype} {list(found.shape)}; expected numbers [N, T], or [N, T, K]")
+    if len(found) != len(steps):
+        raise DataError(f"{path}: {name} has {len(found)} rows; expected {len(steps)}, one a sequence")
+    rows = [torch.from_numpy(row[:count].copy()) for row, count in zip(found, steps, strict=True)]
+    for number, (row, count) in enumerate(zip(rows, steps, strict=True), 1):
+        if len(row) < count:
+            raise DataError(f"{path}: sequence {number} has {count} steps and {len(row)} tags; expected equally many")
+        if not bool((row >= 0).all()) or (several and not bool((row <= 1).all())):
+            expected = "0 and 1" if several else "whole numbers from 0"
+            came = f"from {row.min().item():g} to {row.max().item():g}"
+            raise DataError(f"{path}: sequence {number} of {name} has tags {came}; expected {expected}")
+    return rows
 
 
 def named(arrays: dict[str, Array], name: str, path: str | Path) -> Array:

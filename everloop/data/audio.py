@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.buckets import buckets
+from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.faults import Faults, Malformed
+from everloop.data.lines import numbered, opened
 from everloop.data.padding import Pass, padded
-from everloop.data.parallel import read_lines
 from everloop.data.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
+
+PADDING = 0.2  # largest share in a batch
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,16 @@ class FrameConfig:
     mels: int = 40
     """Bands of a frame, evenly spaced on the mel scale from 0 to half the sampling rate."""
 
+    @property
+    def samples(self) -> tuple[int, int]:
+        """The samples that a frame sees, and those from one frame to the next."""
+        return round(self.window * self.rate), round(self.hop * self.rate)
+
+    def count(self, samples: int) -> int:
+        """Return how many frames fit into so many samples."""
+        width, hop = self.samples
+        return max(0, samples - width + hop) // hop
+
 
 def log_mel(samples: Tensor, config: FrameConfig) -> Tensor:
     """Return frames [T, mels] of samples [n] in -1 … 1: the logarithm of the power in each mel band.
@@ -46,7 +58,7 @@ def log_mel(samples: Tensor, config: FrameConfig) -> Tensor:
     Raises:
         DataError: the recording is shorter than one window.
     """
-    width, hop = round(config.window * config.rate), round(config.hop * config.rate)
+    width, hop = config.samples
     if len(samples) < width:
         raise DataError(f"a recording has {len(samples)} samples; expected at least {width}, the window of a frame")
     size = 1 << (width - 1).bit_length()
@@ -176,7 +188,7 @@ class Recordings:
             raise DataError("no recordings given; name them with --audio FOLDER --said FILE")
         faults = Faults(config.malformed)
         lists = {"train": config.said, "valid": config.valid_said}
-        parts = {k: read_transcripts(config.audio, v, frames.rate, faults) for k, v in lists.items() if v}
+        parts = {k: read_transcripts(config.audio, v, frames, faults) for k, v in lists.items() if v}
         data = cls(parts, frames, vocabulary, config.seconds)
         data.config, data.faults = config, faults
         return data
@@ -201,17 +213,25 @@ class Recordings:
         if split not in self.clips:
             raise OptionError(unknown("part of the data", split, self.clips))
         clips = self.clips[split]
+        groups = self._groups(split, number, batch, seed)
+        return Pass(groups, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
+
+    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
         order = seed * 1_000_003 + number if split == "train" else None
-        chosen = buckets([len(samples) for samples, _ in clips], batch, seed=order, padding=0.2)
-        return Pass(chosen, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
+        return buckets([len(samples) for samples, _ in self.clips[split]], batch, seed=order, padding=PADDING)
 
     def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, malformed lines."""
+        """Return what one should know of the data: sizes, padding, malformed lines."""
         lines = []
         for name, clips in self.clips.items():
             seconds = sum(len(samples) for samples, _ in clips) / self.frames.rate
             characters = sum(len(text) for _, text in clips)
-            lines.append(f"{name}: {len(clips):,} recordings, {seconds:,.0f} seconds, {characters:,} characters")
+            lengths = [self.frames.count(len(samples)) for samples, _ in clips]
+            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            lines.append(
+                f"{name}: {len(clips):,} recordings, {seconds:,.0f} seconds, {characters:,} characters, "
+                f"padding {share:.1%}"
+            )
         return [*lines, str(self.faults)] if self.faults.skipped else lines
 
     def __repr__(self) -> str:
@@ -226,24 +246,35 @@ def clips_of(clips: Sequence[Clip], frames: FrameConfig, vocabulary: Vocabulary)
     return Clips(rows, lengths, labels.T.contiguous(), label_lengths)
 
 
-def read_transcripts(folder: Path, said: Path, rate: int, faults: Faults) -> list[Clip]:
+def read_transcripts(folder: Path, said: Path, frames: FrameConfig, faults: Faults) -> list[Clip]:
     """Return the recordings that a list names: one a line, the name of a WAV file in `folder`, a tab, what is said.
 
     Args:
         folder: where the recordings are.
         said: the list, UTF-8.
-        rate: their sampling rate.
-        faults: takes malformed lines.
+        frames: tells their sampling rate, and how long they are at least.
+        faults: takes malformed lines, and those whose recording cannot be read.
     """
     clips = []
-    for number, line in enumerate(read_lines(said), 1):
-        name, _, text = (part.strip() for part in line.partition("\t"))
-        if not line.strip():
-            continue
-        if not (line.count("\t") == 1 and name and text):
-            faults(said, number, repr(line), "NAME.wav TAB TEXT")
-        elif not (folder / name).is_file():
-            faults(said, number, f"there is no {folder / name}", "the name of a recording")
-        else:
-            clips.append((read_wav(folder / name, rate), text))
+    with opened(said) as file:
+        for number, line in numbered(file, str(said), faults):
+            if not line.strip():
+                continue
+            name, _, text = (part.strip() for part in line.partition("\t"))
+            if not (line.count("\t") == 1 and name and text):
+                faults(said, number, repr(line), "NAME.wav TAB TEXT")
+                continue
+            if not (folder / name).is_file():
+                faults(said, number, f"there is no {folder / name}", "the name of a recording")
+                continue
+            try:
+                samples = read_wav(folder / name, frames.rate)
+            except DataError as error:
+                faults(said, number, str(error), "a recording that can be read")
+                continue
+            if not frames.count(len(samples)):
+                least = f"at least {frames.samples[0]}, the window of a frame"
+                faults(said, number, f"{folder / name} has {len(samples)} samples", least)
+                continue
+            clips.append((samples, text))
     return clips

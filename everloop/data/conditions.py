@@ -122,11 +122,12 @@ class Conditions:
 
     def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Beside[Tensor, list[int]]:
         given, texts = Shelf("int64" if self.given_size is None else "float32"), Lists()
-        for what, text in pairs:
+        for number, (what, text) in enumerate(pairs, 1):
+            place = f"{name}, text {number}"
             if isinstance(what, str) and what not in self._number:
-                raise DataError(unknown("label", what, self.labels))
+                raise DataError(f"{place}: {unknown('label', what, self.labels)}")
             given.append([self._number[what]] if isinstance(what, str) else what)
-            texts.append(self.vocabulary.encode(text, "a text").tolist())
+            texts.append(self.vocabulary.encode(text, place).tolist())
         self.lengths[name] = texts.shelf.lengths + 1  # the last symbol ends the text
         return Beside(Single(given) if self.given_size is None else given, texts)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from everloop.data.faults import Faults
-from everloop.data.lines import numbered
+from everloop.data.lines import decoded
 from everloop.errors import OptionError, unknown
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -51,7 +51,11 @@ def sentences(file: Iterable[bytes], place: str, faults: Faults) -> Iterator[Sen
     lines: list[str] = []
     rows: list[tuple[int, tuple[str, ...]]] = []
     bad = False
-    for number, line in numbered(file, place, faults):
+    for number, raw in enumerate(file, 1):
+        line = decoded(raw, place, number, faults)
+        if line is None:
+            bad = True
+            continue
         if not line.strip():
             if rows and not bad:
                 yield Sentence(tuple(lines), tuple(rows))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.data.audio import Clip, Clips, FrameConfig, clips_of, read_wav
+from everloop.data.buckets import padding_share
 from everloop.data.padding import Pass
 from everloop.data.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
@@ -116,19 +117,30 @@ class DigitStrings:
         """Return the batches of one pass: in training new random strings, otherwise always the same."""
         if split not in self.splits:
             raise OptionError(unknown("part of the data", split, self.splits))
-        training = split == "train"
-        start = (seed * 1_000_003 + number) * 1_000_003 if training else -1 - self.splits.index(split) * 1_000_003
-        count = self.config.strings if training else self.config.held
-        chosen = [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+        numbers = self._numbers(split, number, seed)
 
         def make(group: list[int]) -> Clips:
-            clips = [self.clip(split, start + i if training else start - i) for i in group]
-            return clips_of(clips, self.frames, self.vocabulary)
+            return clips_of([self.clip(split, numbers[i]) for i in group], self.frames, self.vocabulary)
 
-        return Pass(chosen, make)
+        return Pass(_groups(len(numbers), batch), make)
+
+    def _numbers(self, split: str, number: int = 0, seed: int = 0) -> range:
+        """Return the numbers of the strings of one pass."""
+        if split == "train":
+            start = (seed * 1_000_003 + number) * 1_000_003
+            return range(start, start + self.config.strings)
+        start = -1 - self.splits.index(split) * 1_000_003
+        return range(start, start - self.config.held, -1)
 
     def clip(self, split: str, number: int) -> Clip:
         """Return (samples, digits) of string `number`; its number alone says what it is."""
+        text, pieces = self._plan(split, number)
+        return torch.cat(
+            [_faster(samples, speed) * gain if speed else samples for samples, speed, gain in pieces]
+        ), text
+
+    def _plan(self, split: str, number: int) -> tuple[str, list[tuple[Tensor, float, float]]]:
+        """Return the digits of a string, and for each a recording, how much faster (0: as it is) and louder."""
         chance = torch.Generator().manual_seed(number % 2**62)
         count = int(torch.randint(self.config.shortest, self.config.longest + 1, (), generator=chance))
         digits = torch.randint(len(self.vocabulary), (count,), generator=chance).tolist()
@@ -138,28 +150,38 @@ class DigitStrings:
             found = self.parts[split][digit]
             samples = found[int(torch.randint(len(found), (), generator=chance))]
             speed, gain = (2 * torch.rand(2, generator=chance) - 1).tolist()
-            if split == "train":
-                samples = _faster(samples, 1 + speed * self.config.speed) * (1 + gain * self.config.gain)
-            pieces.append(samples)
-        return torch.cat(pieces), text
+            change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
+            pieces.append((samples, *change))
+        return text, pieces
 
     def test_clips(self, split: str = "test") -> Sequence[Clip]:
         """Return the strings of the validation or test part."""
-        start = -1 - self.splits.index(split) * 1_000_003
-        return [self.clip(split, start - i) for i in range(self.config.held)]
+        return [self.clip(split, number) for number in self._numbers(split)]
 
     def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: how many recordings each part is joined from."""
-        counts = {name: sum(map(len, self.parts[name].values())) for name in self.splits}
-        strings = {"train": self.config.strings}
-        made = {name: strings.get(name, self.config.held) for name in counts}
-        return [f"{name}: {made[name]:,} strings, joined from {n:,} recordings" for name, n in counts.items()]
+        """Return what one should know of the data: how many recordings each part is joined from, padding."""
+        lines = []
+        for name in self.splits:
+            numbers, count = self._numbers(name), sum(map(len, self.parts[name].values()))
+            plans = [self._plan(name, number)[1] for number in numbers]
+            sizes = [sum(_size(samples, speed) for samples, speed, _ in pieces) for pieces in plans]
+            share = padding_share(_groups(len(numbers), batch), [self.frames.count(size) for size in sizes])
+            lines.append(f"{name}: {len(numbers):,} strings, joined from {count:,} recordings, padding {share:.1%}")
+        return lines
 
     def __repr__(self) -> str:
         counts = {name: sum(map(len, part.values())) for name, part in self.parts.items()}
         return f"DigitStrings({', '.join(f'{name} {n:,}' for name, n in counts.items())} recordings)"
 
 
+def _groups(count: int, batch: int) -> list[list[int]]:
+    return [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+
+
+def _size(samples: Tensor, speed: float) -> int:
+    return max(2, round(len(samples) / speed)) if speed else len(samples)
+
+
 def _faster(samples: Tensor, speed: float) -> Tensor:
-    size = max(2, round(len(samples) / speed))
+    size = _size(samples, speed)
     return F.interpolate(samples[None, None], size=size, mode="linear", align_corners=True)[0, 0]

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array, named, read_npz, sequences
+from everloop.data.arrays import Array, sequences
+from everloop.data.arrays import labels as labels_of
 from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.faults import Faults, Malformed
 from everloop.data.files import find_files
@@ -138,7 +139,7 @@ class Examples:
             reader = TextReader.learn(texts, how.units, lower=how.lower, least=how.least)
         self.reader, self.features = reader, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
-        self.numbers = {name: torch.tensor(self.labels.encode(part.labels)) for name, part in self.parts.items()}
+        self.numbers = {name: torch.tensor(self._number(name, part.labels)) for name, part in self.parts.items()}
         self.unknown: dict[str, tuple[int, int]] = {}
         self.sequences = {name: self._sequences(name, part) for name, part in self.parts.items()}
 
@@ -156,13 +157,22 @@ class Examples:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, faults)
         return cls(_held_out(parts, config.hold_out), config, reader, labels, faults)
 
+    def _number(self, name: str, labels: Sequence[str]) -> list[int]:
+        for number, label in enumerate(labels, 1):
+            if label not in self.labels.numbers:
+                raise DataError(f"{name}, example {number}: {unknown('label', label, self.labels.symbols)}")
+        return self.labels.encode(labels)
+
     def _sequences(self, name: str, part: Part) -> tuple[Callable[[int], Any], Array]:
         """Return (what gives the numbers of one example, steps of each), and count the unknown symbols."""
         if not part.text:
             wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
             if wrong is not None:
                 raise DataError(f"a {name} series has {wrong} channels; expected {self.features}")
-            return part.get, np.array([len(series) for series in part])
+            lengths = np.array([len(series) for series in part])
+            if not lengths.all():
+                raise DataError(f"{name}, example {lengths.argmin() + 1} has no step; expected at least one")
+            return part.get, lengths
         assert self.reader is not None, "texts have a reader"
         shelf, unknowns = Shelf(), 0
         for text in part:
@@ -240,7 +250,7 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: F
             series, found = read_ts(path, faults)
         case "npz":
             series = sequences(path, config.text, config.lengths)
-            found = [str(label) for label in named(read_npz(path), config.label, path).tolist()]
+            found = labels_of(path, config.label)
         case _:
             if labels is None:
                 raise DataError(f"{path}: no labels given; name their IDX file, for instance with --train-labels FILE")

@@ -226,20 +226,7 @@ class Plans:
 
 
 def _columns(path: Path, names: Sequence[str], config: SeriesConfig, faults: Faults) -> tuple[Tensor, list[datetime]]:
-    values, texts = read_columns(path, names, (config.time,) if config.time else (), config.columns, faults)
-    return values, [time_of(text, f"{path}: row {i + 1}") for i, text in enumerate(texts.get(config.time, ()))]
-
-
-def time_of(text: str, where: str) -> datetime:
-    """Return a time written as ISO 8601.
-
-    Raises:
-        DataError: it is not.
-    """
-    try:
-        return datetime.fromisoformat(text.strip() + ("-01" if text.strip().count("-") == 1 else ""))
-    except ValueError:
-        raise DataError(f"{where}: {text!r} is no time; expected one such as 2016-07-01 00:00:00") from None
+    return read_columns(path, names, config.time, config.columns, faults)
 
 
 def calendar_of(times: Sequence[datetime], cycles: Sequence[Cycle]) -> Tensor:

@@ -16,7 +16,7 @@ from everloop.data.arrays import Array
 from everloop.data.buckets import buckets, padding_share
 from everloop.data.columns import Beside
 from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import decoded, numbered, opened
+from everloop.data.lines import decoded, opened
 from everloop.data.padding import Pass, padded
 from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces
 from everloop.data.shelf import Lists, Shelf, Texts
@@ -223,13 +223,3 @@ def read_pairs(source: Path, target: Path, faults: Faults) -> Sequence[tuple[str
                 empty = target if a.strip() else source
                 faults(empty, number, "an empty line", "the translation of a line that is not")
     return Beside(read, written)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file, unpacked if its name ends in .gz.
-
-    Raises:
-        DataError: missing, damaged or not UTF-8; the message names the line.
-    """
-    with opened(path) as file:
-        return [line for _, line in numbered(file, str(path), Faults())]

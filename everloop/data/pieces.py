@@ -17,6 +17,7 @@ SPACE = "▁"
 SPECIAL = ("<pad>", "<unknown>", "<begin>", "<end>")
 PAD, UNKNOWN, BEGIN, END = range(4)
 FORMAT = "everloop-pieces-1"
+REMEMBERED = 1_000_000  # different words whose numbers are kept at hand
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
@@ -94,6 +95,8 @@ class Pieces:
         for word in split(sentence, self.lower):
             numbers = self._known.get(word)
             if numbers is None:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
                 numbers = self._known[word] = tuple(self.numbers.get(part, UNKNOWN) for part in self._parts(word))
             found += numbers
         return found

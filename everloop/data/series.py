@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -10,29 +11,32 @@ from torch import Tensor
 
 from everloop.data.faults import Faults
 from everloop.data.lines import numbered, opened
-from everloop.data.tables import Kind, Records, form_of
+from everloop.data.tables import Kind, read_table
 from everloop.errors import DataError
 
 
 def read_columns(
-    path: str | Path, numbers: Sequence[str], texts: Sequence[str], columns: Sequence[str], faults: Faults
-) -> tuple[Tensor, dict[str, list[str]]]:
-    """Return (values [T, number of columns], further columns as they stand) of a table with a row a time step.
+    path: str | Path, numbers: Sequence[str], time: str, columns: Sequence[str], faults: Faults
+) -> tuple[Tensor, list[datetime]]:
+    """Return (values [T, number of columns], the time of each row) of a table with a row a time step.
+
+    Args:
+        path: the table.
+        numbers: the columns of the values.
+        time: the column of the time; "" if none is read.
+        columns: the names of all columns, where there is no header.
+        faults: takes malformed lines.
 
     Raises:
         DataError: missing, malformed, or a column that is not there.
     """
-    wanted: dict[str, Kind] = {**dict.fromkeys(texts, "text"), **dict.fromkeys(numbers, "number")}
-    records = Records(wanted, form_of(path), columns, path, faults)
-    values, rest = [], dict[str, list[str]]((name, []) for name in texts)
-    with opened(path) as file:
-        for _, _, row in records.read(file):
-            values.append([row[name] for name in numbers])
-            for name in texts:
-                rest[name].append(row[name])
-    if not values:
-        raise DataError(f"{path} has no row; expected one a time step with {', '.join(wanted)}")
-    return torch.tensor(values, dtype=torch.float64), rest
+    wanted: dict[str, Kind] = {**({time: "time"} if time else {}), **dict.fromkeys(numbers, "number")}
+    values, times = [], []
+    for _, row in read_table(path, wanted, columns, faults):
+        values.append([row[name] for name in numbers])
+        if time:
+            times.append(row[time])
+    return torch.tensor(values, dtype=torch.float64), times
 
 
 def read_ts(path: str | Path, faults: Faults) -> tuple[list[Tensor], list[str]]:

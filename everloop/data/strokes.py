@@ -250,9 +250,14 @@ class FromJSON(Column[Any]):
 
 def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:
     content = json.loads(line)
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON {type(content).__name__}")
     strokes = content[config.stroke_field]
+    if not isinstance(strokes, list):
+        raise ValueError(f"{config.stroke_field} is {strokes!r}")
     for stroke in strokes:
-        if np.asarray(stroke, dtype=np.float64).shape != (len(stroke), 2):
+        points = np.asarray(stroke, dtype=np.float64)
+        if points.shape != (len(stroke), 2) or not np.isfinite(points).all():
             raise ValueError("a stroke is not a list of points [x, y]")
     if sum(map(len, strokes)) < 2:
         raise ValueError("a drawing needs at least two points")

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,10 +15,15 @@ from everloop.data.lines import decoded, opened, suffix
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
-Kind = Literal["text", "words", "number"]
+Kind = Literal["text", "words", "number", "time"]
 Row = dict[str, Any]
 _FORMS: dict[str, Form] = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_EXPECTED = {"text": "text", "words": "a list of words", "number": "a number"}
+_EXPECTED = {
+    "text": "text",
+    "words": "a list of words",
+    "number": "a number",
+    "time": "a time such as 2016-07-01 00:00:00",
+}
 
 
 def form_of(path: str | Path) -> Form:
@@ -37,7 +43,7 @@ class Records:
 
     Args:
         wanted: the columns to read, and what each holds: "text", "words" (separated by spaces; in JSON a list of
-            strings), or "number".
+            strings), "number", or "time" (ISO 8601).
         form: "tsv", "csv" (a quoted field may hold line breaks) or "jsonl".
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
@@ -152,6 +158,8 @@ def _value(value: Any, kind: Kind) -> Any:
         words = value.split() if isinstance(value, str) else value
         right = isinstance(words, list) and words and all(isinstance(word, str) and word for word in words)
         return words if right else None
+    if kind == "time":
+        return time_of(value) if isinstance(value, str) else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -159,6 +167,14 @@ def _value(value: Any, kind: Kind) -> Any:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def time_of(text: str) -> datetime | None:
+    """Return a time written as ISO 8601, or as year and month; None if it is not."""
+    try:
+        return datetime.fromisoformat(text.strip() + ("-01" if text.strip().count("-") == 1 else ""))
+    except ValueError:
+        return None
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array, named, read_npz, sequences
+from everloop.data.arrays import Array, sequences, tags
 from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.chorales import PITCHES, read_chorales, transposed
 from everloop.data.columns import Beside, Chosen
@@ -165,16 +165,20 @@ class Tagged:
         digest = hashlib.sha256(repr((known, self.labels.symbols, list(self.parts))).encode("utf-8", "replace"))
         for name, pairs in self.parts.items():
             lengths, self.strange[name] = array("q"), 0
-            for number, (x, y) in enumerate(pairs):
+            for number, (x, y) in enumerate(pairs, 1):
                 if len(x) != len(y):
                     raise DataError(
-                        f"{name}: sequence {number} has {len(x)} steps and {len(y)} tags; expected equally many"
+                        f"{name}, sequence {number} has {len(x)} steps and {len(y)} tags; expected equally many"
                     )
                 lengths.append(len(x))
                 if self.reader:
                     self.strange[name] += sum(self.reader.encode(word)[0] == UNKNOWN for word in x)
                 digest.update(x.numpy().tobytes() if isinstance(x, Tensor) else repr(x).encode("utf-8", "replace"))
-                digest.update(self._numbers(y).numpy().tobytes())
+                try:
+                    numbers = self._numbers(y)
+                except DataError as error:
+                    raise DataError(f"{name}, sequence {number}: {error}") from None
+                digest.update(numbers.numpy().tobytes())
             self.lengths[name] = np.array(lengths)
         return digest.hexdigest()[:16]
 
@@ -241,10 +245,7 @@ def read_part(path: Path, config: TaggedConfig, faults: Faults) -> Pairs:
     form = form_of(path, config.form)
     if form == "npz":
         series = sequences(path, config.text, config.lengths)
-        tags = torch.from_numpy(named(read_npz(path), config.label, path))
-        if len(tags) != len(series):
-            raise DataError(f"{path}: {config.label} has {len(tags)} rows; expected {len(series)}, one a sequence")
-        return [(x, y[: len(x)]) for x, y in zip(series, tags, strict=True)]
+        return Beside(series, tags(path, config.label, [len(x) for x in series]))
     with opened(path) as file:
         if form == "conllu":
             found = sentences(file, str(path), faults)

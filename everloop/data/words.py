@@ -18,6 +18,7 @@ from everloop.errors import DataError, OptionError, unknown
 
 Units = Literal["words", "characters"]
 FEATURES = "everloop-features-1"
+REMEMBERED = 1_000_000  # different words whose numbers are kept at hand
 SPELLED = 24  # characters of a word that are read; of longer ones the first and the last
 _ENDING = r"['’](?:s|re|ve|ll|d|m)\b"
 _WORD = re.compile(rf"{_ENDING}|\w+(?:(?!{_ENDING})['’]\w+)*|[^\w\s]", re.IGNORECASE)
@@ -154,6 +155,8 @@ class WordReader:
             half = SPELLED // 2
             letters = word if len(word) <= SPELLED else word[:half] + word[-half:]
             number = self.words.numbers.get(word.lower() if self.lower else word, UNKNOWN)
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
             found = self._known[word] = number, self.characters.encode(list(letters)) or [UNKNOWN]
         return found
 

@@ -118,6 +118,9 @@ def test_transcripts_name_recordings(tmp_path: Path) -> None:
     assert data.splits == ("train", "valid")
     assert [text for _, text in data.clips["train"]] == ["two", "one"]
     assert data.vocabulary.symbols == tuple(" enotw")
+    assert data.notes(3)[1] == "valid: 3 recordings, 1 seconds, 13 characters, padding 0.0%"
+    frames = [(n - 200) // 80 + 1 for n in (4000, 800, 1600)]
+    assert [FRAMES.count(n) for n in (4000, 800, 1600, 199, 200, 279, 280)] == [*frames, 0, 1, 1, 2]
     (batch,) = data.epoch("valid", 0, batch=1)[2:]
     assert batch.frames.shape == ((4000 - 200) // 80 + 1, 1, 20)
     assert "".join(data.vocabulary.symbols[n] for n in data.epoch("train", 0, batch=1, seed=3)[0].labels[0]) in "onetwo"
@@ -197,3 +200,17 @@ def test_folders_of_digits(tmp_path: Path) -> None:
     write_wav(tmp_path / "seven.wav", np.zeros(800))
     with pytest.raises(DataError, match=r"seven\.wav: expected a name such as"):
         DigitStrings.from_config(config, FRAMES)
+
+
+def test_padding_is_told() -> None:
+    clips = [(torch.zeros(n), "a") for n in (1000, 900, 2000, 1900)]
+    data = Recordings({"train": clips, "valid": clips}, FRAMES)
+    frames = [(n - 200) // 80 + 1 for n in (900, 1000, 1900, 2000)]
+    expected = 1 - sum(frames) / (2 * frames[1] + 2 * frames[3])
+    for note in data.notes(2):
+        assert note.endswith(f"padding {expected:.1%}")
+    strings = DigitStrings(digit_recordings(), DigitsConfig(strings=20, held=6), FRAMES)
+    for name, note in zip(strings.splits, strings.notes(4), strict=True):
+        lengths = [batch.lengths for batch in strings.epoch(name, 0, batch=4)]
+        made = sum(len(some) * int(some.max()) for some in lengths)
+        assert note.endswith(f"padding {1 - sum(int(some.sum()) for some in lengths) / made:.1%}")

@@ -133,5 +133,4 @@ def test_memory_stays_bounded(
     finally:
         tracemalloc.stop()
     size = sum(len(unpacked(path)) for path in tmp_path.rglob("*.*"))
-    print(f"\n{kind.__name__} {peak} {size} {peak / size}")
     assert peak < size / 4, f"{peak:,} bytes were held of a file of {size:,}"
