@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
 from everloop.data.arrays import Array
@@ -30,6 +30,14 @@ class Column(Sequence[Item], Generic[Item]):
         if not -count <= index < count:
             raise IndexError(f"number {index} of {count}")
         return self.item(index % count)
+
+
+def listed(items: Iterable[object]) -> Iterator[str]:
+    """Yield repr() of a list of these items, in pieces."""
+    yield "["
+    for i, item in enumerate(items):
+        yield f"{', ' if i else ''}{item!r}"
+    yield "]"
 
 
 class Chosen(Column[Item]):

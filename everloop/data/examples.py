@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from everloop.data.arrays import Array, sequences
 from everloop.data.arrays import labels as labels_of
 from everloop.data.buckets import Groups, buckets, padding_share
+from everloop.data.columns import listed
 from everloop.data.faults import Faults, Malformed
 from everloop.data.files import find_files
 from everloop.data.images import moved, read_images, read_labels
@@ -245,7 +246,11 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: F
             rows = read_table(path, {config.text: "text", config.label: "text"}, config.columns, faults)
             return _of_texts((raw, row[config.text], row[config.label]) for raw, row in rows)
         case "files":
-            return _of_texts(record for file in find_files([path]) for record in _lines(file, faults))
+            part = _of_texts(record for file in find_files([path]) for record in _lines(file, faults))
+            digest = hashlib.sha256()
+            for piece in listed(part):  # as runs of earlier versions have it
+                digest.update(piece.encode("utf-8", "replace"))
+            return replace(part, digest=digest.hexdigest())
         case "ts":
             series, found = read_ts(path, faults)
         case "npz":
@@ -277,7 +282,7 @@ def _lines(file: Path, faults: Faults) -> Iterator[tuple[bytes, str, str]]:
     with opened(file) as content:
         for _, line in numbered(content, str(file), faults):
             if text := line.strip():
-                yield f"{text}\n".encode("utf-8", "replace"), text, file.stem
+                yield b"", text, file.stem
 
 
 def _of_texts(records: Iterable[tuple[bytes, str, str]]) -> Part:

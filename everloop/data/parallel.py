@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everloop.data.arrays import Array
 from everloop.data.buckets import buckets, padding_share
-from everloop.data.columns import Beside
+from everloop.data.columns import Beside, listed
 from everloop.data.faults import Faults, Malformed
 from everloop.data.lines import decoded, opened
 from everloop.data.padding import Pass, padded
@@ -145,10 +145,12 @@ class Parallel:
     def fingerprint(self) -> str:
         """A short name of exactly these pairs and pieces."""
         digest = hashlib.sha256(repr((self.source.symbols, self.target.symbols)).encode())
-        for name, pairs in self.parts.items():
-            digest.update(name.encode())
-            for pair in pairs:
-                digest.update(repr(pair).encode())
+        # the same as of repr() of a dictionary of lists of pairs, as runs of earlier versions have it
+        for i, (name, pairs) in enumerate(self.parts.items()):
+            digest.update(f"{', ' if i else '{'}{name!r}: ".encode())
+            for piece in listed(pairs):
+                digest.update(piece.encode())
+        digest.update(b"}")
         return digest.hexdigest()[:16]
 
     def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Pairs]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import struct
 from dataclasses import replace
@@ -240,3 +241,11 @@ def test_series_files(tmp_path: Path) -> None:
         Series.from_config(replace(config, series=("c",)), context=4, horizon=2)
     with pytest.raises(DataError, match="a window of 10 \\+ 5 needs more"):
         Series.from_config(config, context=10, horizon=5)
+
+
+def test_the_digest_of_a_folder_is_that_of_its_texts_in_memory(tmp_path: Path) -> None:
+    for label, lines in (("A", "eins\n\n zwei \n'q'\n"), ("B", "drei\nvier")):
+        (tmp_path / f"{label}.txt").write_text(lines)
+    data = Examples.from_config(ExamplesConfig(train=tmp_path, hold_out=(0, 0)))
+    texts = ["eins", "zwei", "'q'", "drei", "vier"]
+    assert data.parts["train"].digest == hashlib.sha256(repr(texts).encode()).hexdigest() + " 5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -145,3 +146,10 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Parallel.from_config(config)
     with pytest.raises(DataError, match="--source FILE --written FILE"):
         Parallel.from_config(ParallelConfig())
+
+
+def test_the_fingerprint_is_that_of_the_pairs_in_memory() -> None:
+    data = Parallel([("ein hund", "a dog"), ("hund", "dog")], [("x", "y")])
+    pairs = {name: [(a, b) for a, b in part] for name, part in data.parts.items()}
+    digest = hashlib.sha256(repr((data.source.symbols, data.target.symbols)).encode() + repr(pairs).encode())
+    assert data.fingerprint == digest.hexdigest()[:16] == "9bce08a9285a85e4"
