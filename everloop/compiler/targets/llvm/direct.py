@@ -33,9 +33,9 @@ class DirectWorker(Worker):
     def fetch(self, rows: list[tuple[str, int]]) -> None:
         """Do nothing: there is no next step."""
 
-    def stage(self, n: int, stage: Product | Map, alive: str) -> None:
+    def stage(self, n: int, stage: Product | Map, alive: str, k: str) -> None:
         if isinstance(stage, Map):
-            super().stage(n, stage, alive)
+            super().stage(n, stage, alive, k)
             return
         code, layout = self.code, self.layout
         inner, width = shape(stage)

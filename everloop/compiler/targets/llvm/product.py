@@ -1,6 +1,7 @@
 """Rows times a packed matrix, by register tiles: compiled once for a dtype and instruction set, shared by all kernels.
 
-A packed matrix is [panel][k][panel width]; the last panel is only as wide as it must be, in whole vectors.
+A packed matrix is [panel][k][panel width]; the last panel is only as wide as it must be, in whole vectors. Every other
+step takes the panels from the last to the first: those that the step before has left in the cache come first then.
 """
 
 from __future__ import annotations
@@ -79,17 +80,24 @@ def tile(isa: Isa, form: Format, rows: int, vectors: int) -> str:
 
 
 def product(isa: Isa, form: Format) -> str:
-    """Text of `everloop_product`: panels first to last - 1 for all rows, a panel in the cache meanwhile."""
+    """Text of `everloop_product`: panels first to last - 1 for all rows, a panel in the cache meanwhile.
+
+    back: 1 for panels from the last to the first.
+    """
     width = panel_width(isa, form.size)
     lanes = isa.lanes(form.size)
     head = (
         "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
-        "ptr %packed, i64 %k, i64 %n, i64 %first, i64 %last"
+        "ptr %packed, i64 %k, i64 %n, i64 %first, i64 %last, i64 %back"
     )
     code = Code(f"void @everloop_product({head})")
     tiles = code.divide(code.add("%rows", isa.rows - 1), isa.rows)
 
-    def panels(p: str, _: list[str]) -> list[str]:
+    is_back = code("icmp ne i64 %back, 0")
+    ends = code.sub(code.add("%first", "%last"), 1)
+
+    def panels(n: str, _: list[str]) -> list[str]:
+        p = code(f"select i1 {is_back}, i64 {code.sub(ends, n)}, i64 {n}")
         begin = code.mul(p, width)
         panel = code.at("%packed", code.mul(code.mul(begin, "%k"), form.size))
         left = code.divide(code.add(code.sub("%n", begin), lanes - 1), lanes)

@@ -54,16 +54,32 @@ class Share:
         # Where rows are shared, the row-wise work on them is dealt out again.
         self.part_stride = code(f"select i1 {self.columns}, i64 %team, i64 1")
         self.part_offset = code(f"select i1 {self.columns}, i64 %tid, i64 0")
-        full = code.divide(places.batch, self.stride)
-        is_more = code.less(self.rank(full), places.batch)
-        self.rows = code.add(full, code(f"zext i1 {is_more} to i64"))
+        self.first, self.rows = self._deal(places.batch)
         self.tables = code.at(self.own, layout.own)
         self.steps, self.reverse = argument(code, "T"), argument(code, "reverse")
         self.reset = argument(code, "reset", "ptr")
         self.has_reset = code(f"icmp ne ptr {self.reset}, null")
 
+    def _deal(self, batch: str) -> tuple[str, str]:
+        """The first of this thread's rows, where they lie side by side, and how many they are."""
+        code = self.code
+        self.is_level = code(f"icmp eq ptr {argument(code, 'ends', 'ptr')}, null")
+        first, end = (code.divide(code.mul(n, batch), self.stride) for n in (self.offset, code.add(self.offset, 1)))
+        full = code.divide(batch, self.stride)
+        is_more = code.less(self._to_and_fro(full), batch)
+        dealt = code.add(full, code(f"zext i1 {is_more} to i64"))
+        return first, code(f"select i1 {self.is_level}, i64 {code.sub(end, first)}, i64 {dealt}")
+
     def rank(self, i: str) -> str:
-        """The rank by length of local row i: dealt out to and fro, so that all threads get about as many steps."""
+        """The rank by length of local row i: where all are equally long, a thread's rows lie side by side.
+
+        A processor fetches what lies behind a row too, which had better not be another thread's.
+        """
+        code = self.code
+        return code(f"select i1 {self.is_level}, i64 {code.add(self.first, i)}, i64 {self._to_and_fro(i)}")
+
+    def _to_and_fro(self, i: str) -> str:
+        """The rank by length of local row i, dealt out so that all threads get about as many steps."""
         code = self.code
         back = code.sub(code.sub(self.stride, 1), self.offset)
         is_odd = code(f"trunc i64 {i} to i1")

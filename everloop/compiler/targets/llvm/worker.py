@@ -42,7 +42,7 @@ class Worker(Share):
                 self.when_reset(s, alive, self.restart)
             self.point(s, alive)
             for n, stage in enumerate(self.layout.loop.stages):
-                self.stage(n, stage, alive)
+                self.stage(n, stage, alive, k)
                 self.meet_in_columns()
             if gradient:
                 self.when_reset(s, alive, self.take_gradient)
@@ -135,7 +135,7 @@ class Worker(Share):
 
             code.loop(0, state.width, one)
 
-    def stage(self, n: int, stage: Product | Map, alive: str) -> None:
+    def stage(self, n: int, stage: Product | Map, alive: str, k: str) -> None:
         code, layout = self.code, self.layout
         if isinstance(stage, Product):
             inner, width = shape(stage)
@@ -145,8 +145,8 @@ class Worker(Share):
             out, to = self.rows_of(stage.out)
             packed = code.at(argument(code, "packed", "ptr"), layout.packed[stage.matrix.name, stage.transposed])
             args = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {alive}, ptr {packed}"
-            run = argument(code, "product", "ptr")
-            code.do(f"call void {run}({args}, i64 {inner}, i64 {width}, i64 {first}, i64 {last})")
+            run, back = argument(code, "product", "ptr"), code(f"and i64 {k}, 1")
+            code.do(f"call void {run}({args}, i64 {inner}, i64 {width}, i64 {first}, i64 {last}, i64 {back})")
             return
         count = units(layout, stage)
         rows, features = ("0", alive), ("0", str(count))
