@@ -58,7 +58,8 @@ class Training:
     reads:  for each buffer the gradient reads and does not write, the forward loop's memory of it.
     pairs:  for each matrix, the factors (left, right) of its gradient, the sum over time and batch of left.T @ right;
             each factor is a row of parts, side by side.
-    totals: the cuts whose gradient is a total; emits: the width of each sequence the gradient loop writes.
+    totals: the cuts whose gradient is a total; emits: the width of each sequence the gradient loop writes; in_place:
+            the saved sequence whose memory an emit may take, if nobody reads that again.
     """
 
     forward: Forward
@@ -67,6 +68,7 @@ class Training:
     pairs: dict[str, list[tuple[Factor, Factor]]]
     totals: dict[str, Buffer]
     emits: dict[str, int]
+    in_place: dict[str, str]
 
 
 @dataclass(frozen=True)

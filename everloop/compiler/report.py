@@ -99,7 +99,7 @@ def saved_text(training: Derived) -> str:
 
 
 def after_text(training: Training) -> str:
-    """Return the products over all steps that give the matrices' gradients, and the totals."""
+    """Return the products over all steps that give the matrices' gradients, the totals, and what may share memory."""
     lines = []
     for matrix, pairs in training.pairs.items():
         terms = []
@@ -107,6 +107,7 @@ def after_text(training: Training) -> str:
             terms.append(f"{_factor(left)}.T @ {_factor(right)}")
         lines.append(f"{gradient_of(matrix)} = {' + '.join(terms) or '0'}")
     lines += [f"{name}: summed inside the loop" for name in training.totals]
+    lines += [f"{name} takes the memory of {of} where the graph is not kept" for name, of in training.in_place.items()]
     return "\n".join(lines)
 
 

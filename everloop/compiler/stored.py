@@ -149,12 +149,12 @@ def _of_training(plan: Training) -> Any:
     pairs = {m: [[[(r.name, r.start, r.stop, r.of) for r in factor] for factor in pair] for pair in each]
              for m, each in plan.pairs.items()}  # fmt: skip
     totals = {name: _of_buffer(b) for name, b in plan.totals.items()}
-    return [_of_forward(plan.forward), _of_loop(plan.gradient), plan.reads, pairs, totals, plan.emits]
+    return [_of_forward(plan.forward), _of_loop(plan.gradient), plan.reads, pairs, totals, plan.emits, plan.in_place]
 
 
 def _training(data: Any) -> Training:
-    forward, gradient, reads, pairs, totals, emits = data
+    forward, gradient, reads, pairs, totals, emits, in_place = data
     factors: dict[str, Any] = {m: [tuple(tuple(Rows(*r) for r in factor) for factor in pair) for pair in each]
                                for m, each in pairs.items()}  # fmt: skip
     sums = {name: Buffer(*b) for name, b in totals.items()}
-    return Training(_forward(forward), _loop(gradient), reads, factors, sums, emits)
+    return Training(_forward(forward), _loop(gradient), reads, factors, sums, emits, in_place)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from everloop.compiler.gradient import Gradient, before, differentiate, every, gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
-from everloop.compiler.placing import Store, parts
+from everloop.compiler.placing import Slot, Store, parts
 from everloop.compiler.plan import Derived, Factor, Rows, buffer_of, forward_of, leaves_of, lowered
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.saving import Saving, choose
-from everloop.compiler.schedule import Schedule
+from everloop.compiler.schedule import Access, Schedule
 from everloop.compiler.simplify import LOCAL, simplify
 
 
@@ -69,10 +69,8 @@ class _Trainer:
         for slot, (stores, _) in schedule.maps.items():
             for store in stores:
                 if store.buffer.name in self.forward.in_place:
-                    start, stop = store.offset, store.offset + store.value.width
                     of = self.forward.in_place[store.buffer.name]
-                    old = [r for r in readings if r.buffer.name == of and r.overlaps(start, stop)]
-                    if not all(r.is_before(slot, start, stop) for r in old):
+                    if not _is_read_before(of, slot, store, readings):
                         found.add(store.buffer.name)
         return found
 
@@ -100,9 +98,25 @@ class _Trainer:
         given = {v.name for v in self.derivative.cotangents}
         read = (b for b in loop.buffers if b.kind in ("sequence", "previous", "row", "vector", "matrix"))
         reads = {b.name: every(b.of) if b.of else b.name for b in read if b.name not in given}
-        factored = (r.name for each in pairs.values() for pair in each for factor in pair for r in factor)
+        factored = {r.name for each in pairs.values() for pair in each for factor in pair for r in factor}
         reads |= {name: name for name in factored if name not in emits}
-        return Derived(self.forward, loop, reads, pairs, totals, emits, self.saving, self.derivative)
+        in_place = self._overwritten(schedule, emits, factored)
+        return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative)
+
+    def _overwritten(self, schedule: Schedule, emits: dict[str, int], factored: Collection[str]) -> dict[str, str]:
+        """Give what the gradient loop writes the memory of what was saved and is not read behind that any more."""
+        given = {gradient_of(v.name) for v in self.derivative.forward.inputs} - {gradient_of(n) for n in self.owned}
+        own = {*self.names.values(), *self.forward.in_place} - {*factored, *map(every, self.saving.states)}
+        found: dict[str, str] = {}
+        readings = schedule.readings()
+        for name, width in emits.items():
+            stores = [(slot, s) for slot, (each, _) in schedule.maps.items() for s in each if s.buffer.name == name]
+            for saved in sorted(own - {*found.values()}):
+                fits = name not in given and self.forward.emits.get(saved) == width
+                if fits and all(_is_read_before(saved, slot, store, readings) for slot, store in stores):
+                    found[name] = saved
+                    break
+        return found
 
     def _factor(self, name: str, value: Value, stores: list[Store], emits: dict[str, int]) -> Factor:
         """Return where rows for every step already are; what is nowhere gets an emit of its own."""
@@ -160,6 +174,13 @@ class _Trainer:
         graph = rebuild(Graph(wanted), b, read)
         simple = simplify(graph, is_source=lambda v: v.op == "input", passes=LOCAL)
         return lowered(simple), factors
+
+
+def _is_read_before(memory: str, slot: Slot, store: Store, readings: Iterable[Access]) -> bool:
+    """Whether every reading of what a store at `slot` would overwrite in `memory` happens before it."""
+    start, stop = store.offset, store.offset + store.value.width
+    old = (r for r in readings if r.buffer.name == memory and r.overlaps(start, stop))
+    return all(r.is_before(slot, start, stop) for r in old)
 
 
 def _needed(gradient: Gradient, saving: Saving) -> Iterable[Value]:

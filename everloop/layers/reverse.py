@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from everloop.compiler.gradient import every, gradient_of
@@ -26,6 +27,7 @@ class Reverse:
     ) -> None:
         self.program, self.trained, self.run = program, trained, run
         self.state, self.restart = state, restart
+        self.memory = memory
         self.buffers = {**memory, **{name: memory[place] for name, place in trained.plan.reads.items()}}
 
     def gradients(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -35,8 +37,10 @@ class Reverse:
         exposed = program.split.exposed
         for name, grad in zip(exposed, grads, strict=False):
             buffers[gradient_of(every(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
+        is_last = not torch._C._autograd._get_current_graph_task_keep_graph()
         for name, width in plan.emits.items():
-            buffers[name] = self._memory(name, width)
+            reused = plan.in_place.get(name) if is_last else None
+            buffers[name] = self.memory[reused] if reused else self._fresh(name, width)
         for name, total in plan.totals.items():
             buffers[name] = like.new_zeros((run.batch, total.width) if total.height else (total.width,))
         first: dict[str, Tensor | None] = dict(zip(states, self.state, strict=True))
@@ -63,7 +67,7 @@ class Reverse:
             return self.state[0].new_zeros(width).expand(self.run.steps, self.run.batch, width)
         return adjacent(grad)
 
-    def _memory(self, name: str, width: int) -> Tensor:
+    def _fresh(self, name: str, width: int) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""
         run, like = self.run, self.state[0]
         if run.compact is None:

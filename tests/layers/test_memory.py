@@ -1,0 +1,56 @@
+"""The gradient loop writes into what was saved where nobody asks for it again, and only there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from everloop import cells
+from everloop.compiler.program import Program
+from everloop.compiler.targets import llvm
+from everloop.compiler.values import Values
+from everloop.layers import Recurrent
+from everloop.layers.operator import program_of
+from tests.zoo import NAMES, make
+
+pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+STEPS, BATCH, WIDE, N = 6, 5, 4, 19
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "lengths": {"lengths": torch.tensor([6, 1, 0, 4, 2])},
+    "resets": {"reset": torch.arange(STEPS * BATCH).reshape(STEPS, BATCH) % 4 == 3},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_the_same_whether_the_graph_is_kept_or_not(name: str, option: str) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(make(name, WIDE, N).double())
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.float64, requires_grad=True)
+    y, _ = layer(x, **OPTIONS[option])
+    weights = torch.randn_like(y)
+    leaves = [x, *layer.parameters()]
+    kept, again = (torch.autograd.grad(y, leaves, weights, retain_graph=True, allow_unused=True) for _ in range(2))
+    last = torch.autograd.grad(y, leaves, weights, allow_unused=True)
+    for a, b, c in zip(kept, again, last, strict=True):
+        assert (a is None) == (b is None) == (c is None)
+        assert a is None or (torch.equal(a, b) and torch.equal(a, c))
+
+
+def test_the_gradients_of_an_lstm_gates_take_the_memory_of_the_gates() -> None:
+    cell = cells.LSTM(WIDE, N)
+    values = Values(dict(cell.named_parameters()))
+    program = program_of(cell, values, torch.zeros(STEPS, BATCH, WIDE))
+    assert isinstance(program, Program)
+    plan = program.training(frozenset(program.cuts)).plan
+    assert plan.in_place == {"d(u1)": "u1'"}
+
+
+def test_what_a_later_stage_reads_again_is_not_overwritten() -> None:
+    cell = cells.MinimalGatedUnit(WIDE, N)
+    program = program_of(cell, Values(dict(cell.named_parameters())), torch.zeros(STEPS, BATCH, WIDE))
+    assert isinstance(program, Program)
+    assert not program.training(frozenset(program.cuts)).plan.in_place
