@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -95,27 +94,3 @@ class Program:
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = Trained(plan, forward, gradient, kept)
         return found
-
-
-class _Same:
-    """Stands for one object that cannot be hashed, and keeps it, so that no other gets its place."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.thing is self.thing
-
-    def __hash__(self) -> int:
-        return id(self.thing)
-
-
-def frozen(thing: Any) -> Any:
-    """Return a hashable picture of a cell's attribute; objects that are no plain data stand for themselves."""
-    if isinstance(thing, dict):
-        return tuple((k, frozen(v)) for k, v in thing.items())
-    if isinstance(thing, list | tuple | set | frozenset):
-        return (thing.__class__, *map(frozen, thing))
-    if thing.__class__.__hash__ is None:
-        return _Same(thing)
-    return (thing.__class__, thing) if thing.__class__ in (float, bool) else thing

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from everloop.cell import Cell
-from everloop.compiler.program import Compile, Program, frozen
+from everloop.compiler.program import Compile, Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
@@ -23,9 +23,9 @@ from everloop.layers import captured
 from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
 from everloop.layers.sequence import compute
+from everloop.layers.surroundings import custom_gradients, forget, picture
 
 TARGETS = ("eager", "llvm")
-_INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 _programs: dict[Any, Program | str] = {}
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
 
@@ -130,14 +130,14 @@ def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:
     key = (
         x.dtype,
         x.device.type,
-        picture(cell),
         *((name, v.shape) for name, v in values.fixed.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.rows.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.steps.items()),
     )
-    found = _programs.get(key)
+    found = _programs.get((*key, picture(cell)))
     if found is None:
-        found = _programs[key] = _new_program(cell, values, x)
+        forget()
+        found = _programs[*key, picture(cell)] = _new_program(cell, values, x)
     return found
 
 
@@ -153,21 +153,14 @@ def _has_buffers(module: nn.Module) -> bool:
     return bool(module._buffers) or any(_has_buffers(m) for m in module._modules.values() if m is not None)
 
 
-def picture(module: nn.Module) -> tuple[Any, ...]:
-    """Return what a step may depend on besides tensors, hashable."""
-    own = module.__dict__
-    return (
-        module.__class__,
-        *((k, frozen(v)) for k, v in own.items() if k not in _INTERNAL),
-        *((k, picture(m)) for k, m in own["_modules"].items() if m is not None),
-    )
-
-
 def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return f"the target llvm runs float32 and float64 on a processor; got {x.dtype} on {x.device.type}"
     if importlib.util.find_spec("llvmlite") is None:
         return "llvmlite is not installed, so there is no target llvm"
+    own = custom_gradients(cell)
+    if own:
+        return f"only eager runs the backward of a torch.autograd.Function of your own, here {' and '.join(own)}"
     try:
         return Program.of(cell, values, x.dtype, _llvm())
     except UnsupportedError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from everloop.compiler.gradient import every, gradient_of
@@ -14,7 +13,10 @@ from everloop.layers.weights import Weights
 
 
 class Reverse:
-    """memory: what the forward loop left, by name; state, restart: what it was given."""
+    """memory: what the forward loop left, by name; state, restart: what it was given.
+
+    is_last: nobody reads `memory` again.
+    """
 
     def __init__(
         self,
@@ -24,7 +26,9 @@ class Reverse:
         memory: Mapping[str, Tensor],
         state: Sequence[Tensor],
         restart: Sequence[Tensor | None],
+        is_last: bool,
     ) -> None:
+        self.is_last = is_last
         self.program, self.trained, self.run = program, trained, run
         self.state, self.restart = state, restart
         self.memory = memory
@@ -37,9 +41,8 @@ class Reverse:
         exposed = program.split.exposed
         for name, grad in zip(exposed, grads, strict=False):
             buffers[gradient_of(every(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
-        is_last = not torch._C._autograd._get_current_graph_task_keep_graph()
         for name, width in plan.emits.items():
-            reused = plan.in_place.get(name) if is_last else None
+            reused = plan.in_place.get(name) if self.is_last else None
             buffers[name] = self.memory[reused] if reused else self._fresh(name, width)
         for name, total in plan.totals.items():
             buffers[name] = like.new_zeros((run.batch, total.width) if total.height else (total.width,))

@@ -23,8 +23,10 @@ from everloop.layers.running import Run, adjacent
 
 def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return (output [T, B, n], final states) by the program's kernels."""
-    x = call.x
-    run = Run.of(x, call.lengths, call.reset, call.reverse)
+    x, lengths, reset = call.x, call.lengths, call.reset
+    if torch.is_grad_enabled():  # the gradient reads them again, whatever the caller makes of his own meanwhile
+        lengths, reset = (t if t is None else t.clone() for t in (lengths, reset))
+    run = Run.of(x, lengths, reset, call.reverse)
     if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
         x = cleared(x, run.lengths)  # zero times what padding holds is not zero where that is not finite
     cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
@@ -99,6 +101,7 @@ class _Loop(torch.autograd.Function):
         buffers, final = forward(program, run, trained.plan.forward, trained.forward, cuts, state, restart)
         kept = {name: buffers[name] for name in trained.kept}
         ctx.program, ctx.run, ctx.trained = program, run, trained
+        ctx.is_unseen = torch._C._autograd._top_saved_tensors_default_hooks(False) is None
         values = call.values
         ctx.names = [tuple(part) for part in (values.fixed, values.rows, values.steps)]
         ctx.set_materialize_grads(False)
@@ -117,5 +120,7 @@ class _Loop(torch.autograd.Function):
             values = Values(*({name: next(saved) for name in names} for names in ctx.names))
             found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
         else:
-            found = Reverse(program, ctx.trained, ctx.run, memory, state, restart).gradients(grads)
+            # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.
+            is_last = ctx.is_unseen and not torch._C._autograd._get_current_graph_task_keep_graph()
+            found = Reverse(program, ctx.trained, ctx.run, memory, state, restart, is_last).gradients(grads)
         return None, None, None, None, *found

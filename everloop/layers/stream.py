@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import is_
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -18,12 +19,13 @@ from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.flat import Flat, flatten, last, nest, sizes
-from everloop.layers.operator import chosen, observed, picture
+from everloop.layers.operator import chosen, observed
 from everloop.layers.regularise import Wrapper, values_of
 from everloop.layers.stack import Stack
+from everloop.layers.surroundings import HOOKS, INTERNAL, custom_gradients, forget, picture, readings
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
-_INTERNAL = frozenset(nn.Module().__dict__) - {"_parameters", "_buffers", "_modules"}
+_HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
 _END = object()
 _address, _is_contiguous, _empty_like = Tensor.data_ptr, Tensor.is_contiguous, torch.empty_like
 _steps: dict[Any, Step | str] = {}
@@ -89,6 +91,11 @@ class _Ready:
         held = list(_containers(core))
         self._views = [*(h.values() if isinstance(h, dict) else h for h in held), [_END]]
         self._seen = list(chain.from_iterable(self._views))
+        self._around = [reading for m in core.modules() for reading in readings(m.__class__)]
+        self._read = [get(name, None) for get, name in self._around]
+        held_by_name = {id(t) for t in chain(core.parameters(), core.buffers())}
+        constants = [t for t in (*self._seen, *self._read) if isinstance(t, Tensor) and id(t) not in held_by_name]
+        self._versions = [(t, t._version) for t in constants if not t.is_inference()]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Values(dict(own)).under("core")
         found = _program(core, self._values)
@@ -116,7 +123,13 @@ class _Ready:
             and all(map(is_, chain.from_iterable(self._views), self._seen))
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
+            and not (self._around and self._reads_otherwise())
+            and not (self._versions and any(t._version != version for t, version in self._versions))
         )
+
+    def _reads_otherwise(self) -> bool:
+        """Whether a global or a class attribute that the code reads is another object now."""
+        return any(get(name, None) is not seen for (get, name), seen in zip(self._around, self._read, strict=True))
 
     def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Tensor, Any] | None:
         """Return (output, state), or None where something does not fit."""
@@ -180,6 +193,10 @@ def _program(core: Any, values: Values) -> Step | str:
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
         return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
+    own = custom_gradients(core)
+    if own:
+        return f"only eager runs a torch.autograd.Function of your own, here {' and '.join(own)}"
+    forget()
     key = (like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
     if key not in _steps:
         from everloop.compiler.targets.llvm import single  # only where llvmlite is installed
@@ -210,16 +227,23 @@ def _is_fixed(module: nn.Module) -> bool:
 
 
 def _containers(module: nn.Module) -> Iterator[dict[str, Any] | list[Any]]:
-    """Yield everything in a cell or stack that may be changed in place, except tensors."""
+    """Yield everything that a cell or stack holds or reads and that may be changed in place, except tensors."""
+    seen: set[int] = set()
     for part in module.modules():
         yield part.__dict__
         for name, thing in part.__dict__.items():
-            if name not in _INTERNAL:
-                yield from _inside(thing)
+            if name not in INTERNAL or name in _HELD:
+                yield from _inside(thing, seen)
+        for get, name in readings(part.__class__):
+            yield from _inside(get(name, None), seen)
 
 
-def _inside(thing: Any) -> Iterator[dict[str, Any] | list[Any]]:
-    if isinstance(thing, dict | list):
-        yield thing
-        for part in thing.values() if isinstance(thing, dict) else thing:
-            yield from _inside(part)
+def _inside(thing: Any, seen: set[int]) -> Iterator[dict[str, Any] | list[Any]]:
+    if id(thing) in seen or isinstance(thing, Tensor | nn.Module | type | ModuleType | FunctionType):
+        return
+    seen.add(id(thing))
+    held = thing if isinstance(thing, dict | list) else getattr(thing, "__dict__", None)
+    if held is not None:
+        yield held
+    for part in thing if isinstance(thing, tuple) else held.values() if isinstance(held, dict) else held or ():
+        yield from _inside(part, seen)

@@ -54,3 +54,34 @@ def test_what_a_later_stage_reads_again_is_not_overwritten() -> None:
     program = program_of(cell, Values(dict(cell.named_parameters())), torch.zeros(STEPS, BATCH, WIDE))
     assert isinstance(program, Program)
     assert not program.training(frozenset(program.cuts)).plan.in_place
+
+
+@pytest.mark.parametrize("option", ["lengths", "resets"])
+def test_the_gradient_does_not_mind_what_becomes_of_the_callers_tensors(option: str) -> None:
+    layer = Recurrent(cells.LSTM(WIDE, N).double())
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.float64)
+    found = []
+    for is_changed in (False, True):
+        given = {name: tensor.clone() for name, tensor in OPTIONS[option].items()}
+        y, _ = layer(x, **given)
+        if is_changed:
+            for tensor in given.values():
+                tensor.fill_(200000 if option == "lengths" else True)
+        found.append(torch.autograd.grad(y.square().sum(), list(layer.parameters())))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_hooks_have_seen_is_not_overwritten() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append((tensor, tensor.clone()))
+        return tensor
+
+    layer = Recurrent(cells.LSTM(WIDE, N))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y, _ = layer(torch.randn(STEPS, BATCH, WIDE))
+    y.sum().backward()
+    assert seen
+    assert all(torch.equal(tensor, copy) for tensor, copy in seen)

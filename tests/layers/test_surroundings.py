@@ -1,0 +1,166 @@
+"""A compiled step follows what it reads besides its parameters: the program is another one as soon as that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from everloop import cells
+from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.targets import llvm
+from everloop.layers import Recurrent
+from everloop.layers.surroundings import readings
+
+pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+SCALE = 0.5
+TABLE = {"scale": [0.5]}
+constants = ModuleType("constants")
+vars(constants)["SCALE"] = 0.5
+
+
+def helper(x: Tensor) -> Tensor:
+    return x * SCALE
+
+
+def other(x: Tensor) -> Tensor:
+    return x * constants.SCALE
+
+
+def closed(factor: float) -> tuple[type[Cell], Callable[[float], None]]:
+    def change(value: float) -> None:
+        nonlocal factor
+        factor = value
+
+    class Closed(Plain):
+        def scaled(self, h: Tensor) -> Tensor:
+            return h * factor
+
+    return Closed, change
+
+
+class Plain(Cell):
+    h = state(H)
+    W = param(H, I)
+    R = param(H, H)
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return h
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return self.scaled(torch.tanh(x @ self.W.T + h @ self.R.T))
+
+
+class Global(Plain):
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * SCALE
+
+
+class InAContainer(Plain):
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * TABLE["scale"][0]
+
+
+class OfAModule(Plain):
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * constants.SCALE
+
+
+class InAHelper(Plain):
+    def scaled(self, h: Tensor) -> Tensor:
+        return (lambda: helper(h))()
+
+
+class OfTheClass(Plain):
+    scale = 0.5
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * self.scale
+
+
+class Attributes(Plain):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.config = SimpleNamespace(scale=0.5)
+        self.config.itself = self.config
+        self.constant = torch.tensor(0.5)
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * self.config.scale * torch.exp(self.constant)
+
+
+class Submodule(Plain):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.linear = nn.Linear(5, 5)
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return self.linear(h)
+
+
+def set_item(thing: Any, value: Any) -> None:
+    thing[0] = value
+
+
+Closed, change_closed = closed(0.5)
+CASES: dict[str, tuple[type[Cell], Callable[[Any], Any]]] = {
+    "global": (Global, lambda c: globals().update(SCALE=2.0)),
+    "a global's contents": (InAContainer, lambda c: set_item(TABLE["scale"], 2.0)),
+    "global of a module": (OfAModule, lambda c: setattr(constants, "SCALE", 3.0)),
+    "global of a helper": (InAHelper, lambda c: globals().update(SCALE=4.0)),
+    "the helper": (InAHelper, lambda c: globals().update(helper=other)),
+    "what the new helper reads": (InAHelper, lambda c: setattr(constants, "SCALE", 5.0)),
+    "closure": (Closed, lambda c: change_closed(2.0)),
+    "class attribute": (OfTheClass, lambda c: setattr(OfTheClass, "scale", 2.0)),
+    "method": (Plain, lambda c: setattr(Plain, "scaled", lambda self, h: h * 0.3)),
+    "config object": (Attributes, lambda c: setattr(c.config, "scale", 2.0)),
+    "constant tensor": (Attributes, lambda c: c.constant.fill_(2.0)),
+    "hook": (Submodule, lambda c: c.linear.register_forward_hook(lambda m, i, o: o * 2)),
+    "hook before": (Submodule, lambda c: c.linear.register_forward_pre_hook(lambda m, i: (i[0] * 2,))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_change_is_followed(name: str) -> None:
+    kind, change = CASES[name]
+    cell = kind(4, 5)
+    layer, reference = Recurrent(cell), Recurrent(cell, target="eager")
+    x = torch.randn(4, 2, 4)
+    with torch.no_grad():
+        before, (step_before, _) = layer(x)[0], layer.step(x[0])
+        assert "target llvm" in layer.explain()
+        torch.testing.assert_close(before, reference(x)[0])
+        change(cell)
+        after, step_after = layer(x)[0], layer.step(x[0])[0]
+        torch.testing.assert_close(after, reference(x)[0])
+        torch.testing.assert_close(step_after, reference.step(x[0])[0])
+    assert not torch.equal(before, after)
+    assert not torch.equal(step_before, step_after)
+
+
+@pytest.mark.parametrize("kind", [cells.LSTM, cells.GRU, cells.LayerNormLSTM, cells.MinimalGatedUnit, cells.IndRNN])
+def test_nothing_is_looked_up_around_the_cells_of_the_library(kind: type[Cell]) -> None:
+    assert not readings(kind)
+
+
+def test_a_function_with_a_backward_of_its_own_is_left_to_eager() -> None:
+    class Reversed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+            return -grads[0]
+
+    class Adversarial(Plain):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return Reversed.apply(torch.tanh(x @ self.W.T + h @ self.R.T))  # type: ignore[no-untyped-call]
+
+    layer = Recurrent(Adversarial(4, 5))
+    assert "Reversed" in layer.explain()
+    assert "target eager" in layer.explain()
