@@ -104,15 +104,18 @@ class _Trainer:
         return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative)
 
     def _overwritten(self, schedule: Schedule, emits: dict[str, int], factored: Collection[str]) -> dict[str, str]:
-        """Give what the gradient loop writes the memory of what was saved and is not read behind that any more."""
-        given = {gradient_of(v.name) for v in self.derivative.forward.inputs} - {gradient_of(n) for n in self.owned}
-        own = {*self.names.values(), *self.forward.in_place} - {*factored, *map(every, self.saving.states)}
+        """Give what the gradient loop writes the memory of what the forward loop left and is not read behind that any more."""
+        leaves = self.derivative.forward.inputs
+        given = {gradient_of(v.name) for v in leaves} - {gradient_of(n) for n in self.owned}
+        widths = {v.name: v.width for v in leaves if v.name in self.owned} | self.forward.emits
+        own = {r.buffer.name for r in schedule.readings() if r.buffer.kind == "sequence" and r.buffer.name in widths}
+        own -= {*factored, *map(every, self.saving.states)}
         found: dict[str, str] = {}
         readings = schedule.readings()
         for name, width in emits.items():
             stores = [(slot, s) for slot, (each, _) in schedule.maps.items() for s in each if s.buffer.name == name]
             for saved in sorted(own - {*found.values()}):
-                fits = name not in given and self.forward.emits.get(saved) == width
+                fits = name not in given and widths[saved] == width
                 if fits and all(_is_read_before(saved, slot, store, readings) for slot, store in stores):
                     found[name] = saved
                     break

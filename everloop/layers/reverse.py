@@ -42,8 +42,8 @@ class Reverse:
         for name, grad in zip(exposed, grads, strict=False):
             buffers[gradient_of(every(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
         for name, width in plan.emits.items():
-            reused = plan.in_place.get(name) if self.is_last else None
-            buffers[name] = self.memory[reused] if reused else self._fresh(name, width)
+            reused = self._reused(plan.in_place.get(name, ""))
+            buffers[name] = self._fresh(name, width) if reused is None else reused
         for name, total in plan.totals.items():
             buffers[name] = like.new_zeros((run.batch, total.width) if total.height else (total.width,))
         first: dict[str, Tensor | None] = dict(zip(states, self.state, strict=True))
@@ -69,6 +69,11 @@ class Reverse:
         if grad is None:
             return self.state[0].new_zeros(width).expand(self.run.steps, self.run.batch, width)
         return adjacent(grad)
+
+    def _reused(self, name: str) -> Tensor | None:
+        """Return the forward loop's memory of this name if nothing reads it behind the gradient loop."""
+        is_shared = name in self.program.cuts and name not in self.program.prelude.owned
+        return self.memory.get(name) if self.is_last and not is_shared else None
 
     def _fresh(self, name: str, width: int) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from everloop import cells
+from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
 from everloop.compiler.values import Values
@@ -85,3 +86,27 @@ def test_what_hooks_have_seen_is_not_overwritten() -> None:
     y.sum().backward()
     assert seen
     assert all(torch.equal(tensor, copy) for tensor, copy in seen)
+
+
+class Gated(Cell):
+    """What its loop reads is, before the loop, a factor of another product, whose gradient reads it too."""
+
+    h = state(H)
+    W = param(H, I)
+    V = param(H, H)
+    R = param(H, H)
+
+    def step(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        u = x @ self.W.T
+        return torch.tanh(u * (h @ self.R.T)) + u @ self.V.T
+
+
+def test_what_the_gradient_before_the_loop_reads_is_not_overwritten() -> None:
+    cell = Gated(WIDE, N).double()
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.float64)
+    carried = torch.randn(BATCH, N, dtype=torch.float64)
+    found = []
+    for target in ("eager", "llvm"):
+        y, _ = Recurrent(cell, target=target)(x, (carried,))
+        found.append(torch.autograd.grad(y.square().sum(), [cell.W, cell.V, cell.R]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
