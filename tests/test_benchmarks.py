@@ -1,8 +1,12 @@
-"""What the benchmarks draw is the same in every run."""
+"""What the benchmarks draw is the same in every run, and what they add up is the whole."""
 
 from __future__ import annotations
 
+import pytest
+
+from benchmarks import parts
 from benchmarks.options import spread
+from everloop.compiler.targets import llvm
 
 
 def test_lengths_are_spread_evenly_and_mixed() -> None:
@@ -11,3 +15,16 @@ def test_lengths_are_spread_evenly_and_mixed() -> None:
     assert lengths.tolist() != sorted(lengths.tolist())
     assert spread(64, 90).equal(spread(64, 90))
     assert spread(1, 50).tolist() == [30]
+
+
+@pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_the_parts_of_a_call_are_the_whole(mode: str) -> None:
+    found = parts.measure("lstm", (2, 5, 8), mode, 0.01, 100.0)
+    assert found["forward loop"] > 0
+    assert (found["gradient loop"] > 0) == (mode == "training")
+    whole = sum(found[part] for part in (*parts.PARTS, "rest"))
+    assert found["total"] == pytest.approx(whole)
+    passes = 3 if mode == "training" else 1
+    assert found["arithmetic"] == pytest.approx(1e-9 * 2 * passes * 5 * 2 * (4 * 8 * 16) / 100 * 1e3)
+    assert found["torch.nn / arithmetic"] == pytest.approx(found["torch.nn"] / found["arithmetic"])

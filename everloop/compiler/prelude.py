@@ -147,8 +147,8 @@ def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | Non
 def _ranged(value: Value) -> Callable[[Tensor], Tensor]:
     start, stop = value.data
     if value.op == "block":
-        return lambda a: a[start:stop]
-    return lambda a: a[..., start:stop]
+        return lambda a: a.narrow(0, start, stop - start)
+    return lambda a: a.narrow(-1, start, stop - start)
 
 
 def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | None:
@@ -170,6 +170,8 @@ def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | Non
 
 def _cat(*parts: Tensor) -> Tensor:
     """Concatenate along features; vectors join every row."""
+    if len({p.shape[:-1] for p in parts}) == 1:
+        return torch.cat(parts, -1)
     shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
     return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
 

@@ -104,7 +104,7 @@ class _Trainer:
         return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative)
 
     def _overwritten(self, schedule: Schedule, emits: dict[str, int], factored: Collection[str]) -> dict[str, str]:
-        """Give what the gradient loop writes the memory of what the forward loop left and is not read behind that any more."""
+        """Give what the gradient loop writes memory of the forward loop that is not read behind that any more."""
         leaves = self.derivative.forward.inputs
         given = {gradient_of(v.name) for v in leaves} - {gradient_of(n) for n in self.owned}
         widths = {v.name: v.width for v in leaves if v.name in self.owned} | self.forward.emits
