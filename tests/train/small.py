@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell
@@ -15,9 +16,14 @@ TEXT = Text.from_string("the cat sat on the mat and the rat sat on the cat.\n" *
 CONFIG = TrainConfig(
     steps=30, batch=3, length=11, lr=1e-2, warmup=3, validate=10, log=4, average=0.9, clip_value=0.5, seed=7
 )
+BASE = TrainConfig(steps=12, batch=3, length=11, lr=2e-2, warmup=2, validate=4, log=4)
 
 
 def small_model(cell: type[Cell] = cells.LSTM, dropout: float = 0.3) -> LanguageModel:
     """Return a small untrained model, always with the same weights."""
     torch.manual_seed(3)
     return LanguageModel(TEXT.vocabulary, cell=cell, hidden=6, layers=2, embedding=5, dropout=dropout)
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]

@@ -1,0 +1,53 @@
+"""What the tests of single steps compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everloop.layers import Recurrent
+from everloop.layers.arguments import leaves
+from everloop.layers.operator import using
+
+F64 = torch.float64
+
+
+def is_single(layer: Recurrent, x: Tensor, state: Any = None) -> bool:
+    """Whether a step of the layer is one call of one kernel."""
+    return layer._stream.step(layer.cell, x, state, layer.start, layer.target) is not None
+
+
+def close(got: Any, expected: Any, steps: int = 1) -> None:
+    for a, b in zip(leaves(got), leaves(expected), strict=True):
+        torch.testing.assert_close(
+            a, b, rtol=steps * 20 * torch.finfo(a.dtype).eps, atol=steps * 20 * torch.finfo(a.dtype).eps
+        )
+
+
+def stepped(layer: Recurrent, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Return what single steps over x [T, ...] give."""
+    outputs = []
+    for row in x:
+        y, state = layer.step(row, state)
+        outputs.append(y)
+    return torch.stack(outputs), state
+
+
+def same_as_eager(layer: Recurrent, x: Tensor, state: Any = None) -> None:
+    """Check one row of steps against plain PyTorch."""
+    with torch.no_grad():
+        assert is_single(layer, x[0])
+        got = stepped(layer, x, state)
+        with using("eager"):
+            batch_first = layer.batch_first and x.dim() == 3
+            y, after = layer(x.transpose(0, 1) if batch_first else x, state)
+        close(got, (y.transpose(0, 1) if batch_first else y, after), len(x))
+
+
+def the_call(layer: Recurrent) -> Any:
+    """Return the one native call that the layer's steps have made so far."""
+    ready: Any = layer._stream._ready
+    (form,) = ready._forms.values()
+    return form.call
