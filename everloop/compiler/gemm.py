@@ -46,7 +46,7 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _flat(rows: Tensor) -> Tensor:
-    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+    return rows if rows.dim() == 2 else rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
@@ -69,15 +69,16 @@ def _has_kernel() -> bool:
     return is_available() and host().arch == "x86_64"  # what it was measured on
 
 
-def _kernel(like: Tensor) -> Products:
-    return products(like.dtype)
+@lru_cache
+def _kernel(dtype: torch.dtype) -> Products:
+    return products(dtype)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    rows = _flat(x)
-    out = fresh((len(rows), len(weight)), x.dtype)
-    _kernel(x)(out, rows, weight.T, None if bias is None else bias.contiguous())
-    return out.view(*x.shape[:-1], len(weight))
+    rows, columns = _flat(x), weight.shape[0]
+    out = fresh((rows.shape[0], columns), x.dtype)
+    _kernel(x.dtype)(out, rows, weight.T, None if bias is None else bias.contiguous())
+    return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
 
 
 class _Linear(torch.autograd.Function):
@@ -102,5 +103,5 @@ def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     if grad.stride(1) != 1 or not _takes(grad.T, x.T):
         return over_rows(grad, x), grad.sum(0)
     product, sums = fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
-    _kernel(x)(product, grad.T, x, None, sums)
+    _kernel(x.dtype)(product, grad.T, x, None, sums)
     return product, sums
