@@ -185,19 +185,20 @@ def amin(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
 
 @known("var")
 def var(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float = 1) -> Symbol:
-    centred = sub(a, mean(a, dim, keepdim=True))
+    near = sub(a, elementwise("stop", amax(a, dim, keepdim=True)))  # 0 in a constant row, whose mean may be rounded
+    centred = sub(near, mean(near, dim, keepdim=True))
     squares = sum_(elementwise("mul", centred, centred), dim, keepdim)
-    return elementwise("div", squares, float(a.value.width - (correction if unbiased else 0)))
+    return elementwise("div", squares, max(float(a.value.width - (correction if unbiased else 0)), 0.0))
 
 
-known("std")(lambda a, *args, **kwargs: elementwise("sqrt", var(a, *args, **kwargs)))
+known("std")(lambda a, *args, **kwargs: elementwise("root", var(a, *args, **kwargs)))
 
 
 @known("norm", "linalg_vector_norm")
-def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Symbol:
-    if p not in (2, 2.0, "fro"):
-        raise unsupported(f"the norm of order {p}")
-    return elementwise("sqrt", sum_(elementwise("mul", a, a), dim, keepdim))
+def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Symbol:
+    if p not in (2, 2.0, "fro") or out is not None or dtype not in (None, a.float_dtype):
+        raise unsupported(f"the norm of order {p}" if out is dtype is None else "the norm with out= or another dtype")
+    return elementwise("root", sum_(elementwise("mul", a, a), dim, keepdim))
 
 
 def _exponentials(a: Symbol, dim: Any) -> tuple[Symbol, Symbol]:

@@ -192,6 +192,11 @@ def _power(b: Simplifying, v: Value, g: Value) -> Parts:
     yield exponent, b.made("mul", g, _where(b, silent, 0.0, b.made("mul", v, b.made("log", base))))
 
 
+def _root(b: Simplifying, v: Value, g: Value) -> Value:
+    """The length of a row has no slope where it is 0; PyTorch takes 0."""
+    return _where(b, b.made("equal", v, 0.0), 0.0, b.made("div", b.made("mul", g, 0.5), v))
+
+
 def _max(b: Simplifying, v: Value, g: Value) -> Parts:
     top = b.made("equal", v.args[0], v)
     yield v.args[0], b.made("mul", top, b.made("div", g, b.made("sum", top)))
@@ -245,6 +250,7 @@ RULES: dict[str, Rule] = {
     "equal": _none,
     "where": lambda b, v, g: iter([(v.args[1], _where(b, v.args[0], g)), (v.args[2], _where(b, v.args[0], 0.0, g))]),
     "relu": _each(lambda b, v, g: _where(b, b.made("less", 0.0, v), g)),
+    "root": _each(_root),
     "power": _power,
     "at_least": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[1], v.args[0]), g))]),
     "at_most": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[0], v.args[1]), g))]),

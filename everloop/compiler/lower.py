@@ -12,6 +12,8 @@ def lower(builder: Builder, value: Value, args: tuple[Value, ...]) -> Value:
         return same(builder, value, args)
     if value.op == "relu":
         return builder.make("maximum", args[0], builder.constant(0.0))
+    if value.op == "root":
+        return builder.make("sqrt", args[0])
     if value.op == "stop":
         return args[0]
     if value.op in ("at_least", "at_most"):

@@ -83,6 +83,7 @@ _ROWS = [
     Operation("where", "map", 3, _where, "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})", core=True),
     # element-wise operations with a gradient or a printed form of their own; `lower` rewrites them for the loop
     Operation("relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})"),
+    Operation("root", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}"),  # its gradient at 0 is 0
     Operation("power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6),
     Operation("at_least", "map", 2, _tensor(torch.maximum), "max({0}, {1})", r"\max({0}, {1})"),
     Operation("at_most", "map", 2, _tensor(torch.minimum), "min({0}, {1})", r"\min({0}, {1})"),

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from everloop.errors import UnsupportedError
 
 _OURS = str(Path(__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
+_is_inside: dict[str, bool] = {}  # by file
 
 
 class Missing(UnsupportedError, AttributeError):  # noqa: N818 - it is an UnsupportedError
@@ -46,7 +48,9 @@ def line_of_cell() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((_OURS, _TORCH, "<")):
+        if name not in _is_inside:
+            _is_inside[name] = name.startswith((_OURS, _TORCH, "<"))
+        if not _is_inside[name]:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -175,11 +179,16 @@ class Symbol:
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     """Return what the function `name` makes of symbols, tensors and numbers."""
-    leaves = list(_leaves((args, kwargs)))
-    origin = next(leaf for leaf in leaves if isinstance(leaf, Symbol))
+    if not torch.is_grad_enabled():
+        raise unsupported(
+            f"the operation {name!r} while gradients are switched off; write .detach() instead of torch.no_grad() "
+            "(a torch.autograd.Function of your own needs no change: eager runs it)"
+        )
+    inside = list(leaves((args, kwargs)))
+    origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     origin.builder.line = line_of_cell()
     handler = Symbol.handlers.get(name)
-    has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in leaves)
+    has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in inside)
     if has_rows:
         if handler is None:
             raise unsupported(f"the operation {name!r}")
@@ -192,9 +201,12 @@ def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     return _opaque(origin, name, function or getattr(operator, name, None), args, kwargs)
 
 
+_signature = cache(inspect.signature)
+
+
 def _handle(name: str, handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
-        inspect.signature(handler).bind(*args, **kwargs)
+        _signature(handler).bind(*args, **kwargs)
     except TypeError as error:
         raise unsupported(f"the operation {name!r} with these arguments ({error})") from error
     try:
@@ -203,12 +215,13 @@ def _handle(name: str, handler: Callable[..., Any], args: tuple[Any, ...], kwarg
         raise unsupported(f"the operation {name!r}: {error}") from error
 
 
-def _leaves(tree: Any) -> Iterator[Any]:
+def leaves(tree: Any) -> Iterator[Any]:
+    """Yield what nested tuples, lists and dictionaries hold."""
     if isinstance(tree, tuple | list):
         for branch in tree:
-            yield from _leaves(branch)
+            yield from leaves(branch)
     elif isinstance(tree, dict):
-        yield from _leaves(list(tree.values()))
+        yield from leaves(list(tree.values()))
     else:
         yield tree
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler import features, functions
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
-from everloop.compiler.symbol import Symbol, unsupported
+from everloop.compiler.symbol import Symbol, leaves, unsupported
 from everloop.errors import CellError, UnsupportedError
 
 assert features, "its import fills the handlers of Symbol"
@@ -41,6 +44,43 @@ class _Names:
             if isinstance(thing, Symbol) and thing.value.op != "input":
                 self.found.setdefault(thing.value, name)
         return self._line
+
+
+class _NoGenerators(TorchFunctionMode):
+    """Refuses a random number generator of the step's own: what PyTorch draws from it would be drawn only once."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(isinstance(leaf, torch.Generator) for leaf in leaves((args, kwargs))):
+            raise unsupported(
+                "random numbers of a torch.Generator; give the mask as a value of the layer (see Zoneout)"
+            )
+        return function(*args, **kwargs)
+
+
+class _NoFunctions:
+    """Refuses a `torch.autograd.Function`: symbols pass through its `forward` and would forget its `backward`.
+
+    Only a profiler, which belongs to this thread alone, sees a `forward` that returns its argument. Where another one
+    is at work, such a function is left to `custom_gradients`, and all others are refused for their operations
+    without a gradient.
+    """
+
+    apply: Any = torch.autograd.Function.apply
+
+    def __enter__(self) -> None:
+        self.watches = sys.getprofile() is None
+        if self.watches:
+            sys.setprofile(self._call)
+
+    def __exit__(self, *_: Any) -> None:
+        if self.watches:
+            sys.setprofile(None)
+
+    def _call(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code is self.apply.__code__:
+            name = frame.f_locals["cls"].__name__
+            raise unsupported(f"the torch.autograd.Function {name}, whose backward only eager runs")
 
 
 def trace(
@@ -74,18 +114,16 @@ def trace(
     states = [Symbol(builder.input("state", s, Type((n,), rows=True)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip
     step: Any = bind(cell, symbols).step
-    before = torch.get_rng_state()
-    try:
-        if names:
-            with _Names(type_of_step(cell)) as seen:
-                result = as_states(cell, step(x, *states))
-        else:
-            seen, result = None, as_states(cell, step(x, *states))
+    before = _chance(cell)
+    seen = _Names(type_of_step(cell)) if names else None
+    try:  # with gradients, whoever calls first: the program is for training, too
+        with torch.inference_mode(False), torch.enable_grad(), _NoGenerators(), _NoFunctions(), seen or nullcontext():
+            result = as_states(cell, step(x, *states))
     except (UnsupportedError, CellError):
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
         raise UnsupportedError(f"the compiler cannot follow {cell.__class__.__name__}.step: {error}") from error
-    if not torch.equal(before, torch.get_rng_state()):
+    if before != _chance(cell):
         raise UnsupportedError(
             f"{cell.__class__.__name__}.step draws random numbers, which differ from step to step; "
             "give the mask as a value of the layer (see Zoneout)"
@@ -100,6 +138,29 @@ def trace(
 def type_of_step(cell: Cell) -> Any:
     """Return the function that is the step of `cell`."""
     return cell.__class__.step
+
+
+def _chance(cell: Cell) -> list[Any]:
+    """Return the states of the random number generators that a step may draw from: the global ones and its own."""
+    numpy = sys.modules.get("numpy.random")
+    found = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
+    if numpy is not None:
+        found.append([part.tobytes() if hasattr(part, "tobytes") else part for part in numpy.get_state()])
+    for thing in _named(cell):
+        if isinstance(thing, random.Random):
+            found.append(thing.getstate())
+        elif numpy is not None and isinstance(thing, numpy.Generator | numpy.RandomState):
+            found.append(repr(thing.bit_generator.state if hasattr(thing, "bit_generator") else thing.get_state()))
+    return found
+
+
+def _named(cell: Cell) -> Iterator[Any]:
+    """Yield what a cell holds and what its step calls by a global name."""
+    for module in cell.modules():
+        yield from vars(module).values()
+        step = getattr(module.__class__, "step", None)
+        for name in getattr(getattr(step, "__code__", None), "co_names", ()):
+            yield getattr(step, "__globals__", {}).get(name)
 
 
 def _new_state(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x: Symbol) -> Value:

@@ -94,12 +94,12 @@ def test_long_sums_stay_exact() -> None:
 
 
 def test_the_rule_takes_large_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+    calls: list[torch.dtype] = []
     kernel = gemm._kernel
 
-    def counted(like: Tensor) -> matrices.Products:
-        calls.append(len(like))
-        return kernel(like)
+    def counted(dtype: torch.dtype) -> matrices.Products:
+        calls.append(dtype)
+        return kernel(dtype)
 
     monkeypatch.setattr(gemm, "_kernel", counted)
     gemm.linear(torch.randn(3, 512), torch.randn(512, 512))  # fewer rows than pay for packing
@@ -108,7 +108,7 @@ def test_the_rule_takes_large_products_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert calls == []
     gemm.linear(torch.randn(32, 64), torch.randn(256, 64))
     gemm.linear(torch.randn(32, 64).double(), torch.randn(256, 64).double())
-    assert calls == [32, 32]
+    assert calls == [torch.float32, torch.float64]
 
 
 def test_errors_are_those_of_pytorch(path: str) -> None:
