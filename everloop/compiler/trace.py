@@ -58,31 +58,6 @@ class _NoGenerators(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-class _NoFunctions:
-    """Refuses a `torch.autograd.Function`: symbols pass through its `forward` and would forget its `backward`.
-
-    Only a profiler, which belongs to this thread alone, sees a `forward` that returns its argument. Where another one
-    is at work, such a function is left to `custom_gradients`, and all others are refused for their operations
-    without a gradient.
-    """
-
-    apply: Any = torch.autograd.Function.apply
-
-    def __enter__(self) -> None:
-        self.watches = sys.getprofile() is None
-        if self.watches:
-            sys.setprofile(self._call)
-
-    def __exit__(self, *_: Any) -> None:
-        if self.watches:
-            sys.setprofile(None)
-
-    def _call(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event == "call" and frame.f_code is self.apply.__code__:
-            name = frame.f_locals["cls"].__name__
-            raise unsupported(f"the torch.autograd.Function {name}, whose backward only eager runs")
-
-
 def trace(
     cell: Cell,
     fixed: Mapping[str, torch.Tensor],
@@ -117,7 +92,7 @@ def trace(
     before = _chance(cell)
     seen = _Names(type_of_step(cell)) if names else None
     try:  # with gradients, whoever calls first: the program is for training, too
-        with torch.inference_mode(False), torch.enable_grad(), _NoGenerators(), _NoFunctions(), seen or nullcontext():
+        with torch.inference_mode(False), torch.enable_grad(), _NoGenerators(), seen or nullcontext():
             result = as_states(cell, step(x, *states))
     except (UnsupportedError, CellError):
         raise
