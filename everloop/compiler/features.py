@@ -35,6 +35,11 @@ def part(a: Symbol, dim: int, start: int, stop: int) -> Symbol:
 
 @known("narrow")
 def narrow(a: Symbol, dim: int, start: int, length: int) -> Symbol:
+    total = a.shape[dim]
+    if isinstance(total, int):
+        start += total if start < 0 else 0
+        if not 0 <= start <= start + length <= total:
+            raise ValueError(f"{length} features from {start} on, of {total}")
     return part(a, dim, start, start + length)
 
 
@@ -89,6 +94,8 @@ def getitem(a: Symbol, index: Any) -> Symbol:
                 result = part(result, axis, i.start or 0, result.shape[axis] if i.stop is None else i.stop)
             axis += 1
         elif isinstance(i, int) and a.rows and axis == 1 and len(index) == 2 and not a.is_flat:
+            if not -a.shape[-1] <= i < a.shape[-1]:
+                raise IndexError(f"feature {i} of {a.shape[-1]}")
             i %= a.shape[-1]
             return a.like(part(a, -1, i, i + 1).value, flat=True)
         else:
@@ -121,6 +128,7 @@ def expand(a: Symbol, *sizes: Any) -> Symbol:
     return a.like(a.builder.make("add", a.value, zeros))
 
 
+known("expand_as")(lambda a, other: expand(a, *other.shape))
 known("view_as", "reshape_as")(lambda a, other: _same_shape(a, other))
 
 

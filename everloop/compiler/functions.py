@@ -73,22 +73,30 @@ for _names, _op in {
     known(*(n for n in _names if n not in ("fmin", "fmax")))(of(_op))
 
 
-@known("add")
+def _is_mask(a: Any) -> bool:
+    return a.is_mask if isinstance(a, Symbol) else isinstance(a, bool) or getattr(a, "dtype", None) == torch.bool
+
+
+@known("add", "radd")
 def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
+    if _is_mask(a) and _is_mask(b):
+        raise unsupported("the sum of two truth values, which PyTorch takes for |")
     return elementwise("add", a, b if alpha == 1 else elementwise("mul", b, alpha))
 
 
 @known("sub", "subtract")
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
+    if _is_mask(a) or _is_mask(b):
+        raise unsupported("subtraction with a truth value, which PyTorch refuses; write ~")
     return elementwise("sub", a, b if alpha == 1 else elementwise("mul", b, alpha))
 
 
-known("radd")(lambda a, b: elementwise("add", b, a))
 known("rsub")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
 known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
 known("square")(lambda a: elementwise("mul", a, a))
-known("pos", "positive", "clone", "contiguous")(lambda a: a)
+known("pos", "positive", "contiguous")(lambda a: a)
+known("clone")(lambda a: a.like(a.value, mask=a.is_mask, flat=a.is_flat))
 known("relu")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, elementwise("mul", b, c), alpha=value))
 known("lerp")(lambda a, b, w: add(a, elementwise("mul", w, sub(b, a))))
@@ -137,12 +145,16 @@ def _mask(a: Any) -> Any:
 known("logical_not", "invert", "bitwise_not")(lambda a: elementwise("sub", 1.0, _mask(a), mask=True))
 known("logical_and", "and", "bitwise_and", "rand")(lambda a, b: elementwise("mul", _mask(a), _mask(b), mask=True))
 known("logical_or", "or", "bitwise_or", "ror")(lambda a, b: elementwise("maximum", _mask(a), _mask(b), mask=True))
-known("logical_xor", "xor", "bitwise_xor")(lambda a, b: elementwise("abs", sub(_mask(a), _mask(b)), mask=True))
+known("logical_xor", "xor", "bitwise_xor")(
+    lambda a, b: elementwise("abs", elementwise("sub", _mask(a), _mask(b)), mask=True)
+)
 
 
-@known("where")
 def where(mask: Any, a: Any, b: Any) -> Symbol:
     return elementwise("where", mask, a, b)
+
+
+known("where")(lambda mask, a, b: where(_mask(mask), a, b))
 
 
 @known("masked_fill")
@@ -175,7 +187,7 @@ def to(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
     return a.like(a.value, flat=a.is_flat)
 
 
-known("type_as", "expand_as")(lambda a, other: to(a, other))
+known("type_as")(lambda a, other: to(a, other))
 known("float")(lambda a: to(a, torch.float32))
 known("double")(lambda a: to(a, torch.float64))
 known("bool")(lambda a: to(a, torch.bool))
@@ -191,13 +203,19 @@ def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
     return a.like(a.builder.constant(number, Type(shape, rows)), flat=a.is_flat)
 
 
+def _number(a: Symbol) -> Symbol:
+    if a.is_mask:
+        raise unsupported("a number in the form of truth values")
+    return a
+
+
 def _sizes(sizes: tuple[Any, ...]) -> Any:
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
 
 
 known("zeros_like")(lambda a, **_: _filled(a, 0.0))
 known("ones_like")(lambda a, **_: _filled(a, 1.0))
-known("full_like")(lambda a, fill_value, **_: _filled(a, float(fill_value)))
+known("full_like")(lambda a, fill_value, **_: _filled(_number(a), float(fill_value)))
 known("new_zeros")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
 known("new_ones")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
 known("new_full")(lambda a, size, fill_value, **_: _filled(a, float(fill_value), size))

@@ -184,6 +184,7 @@ class Builder:
     def __init__(self) -> None:
         self.known: dict[tuple[Any, ...], Value] = {}
         self.line = ""
+        self.refused: Exception | None = None  # what a step may have caught itself
 
     def make(self, op: str, *args: Value, data: tuple[Any, ...] = (), type: Type | None = None) -> Value:  # noqa: A002
         """Return the value `op` of `args`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.plan import Forward, Rows, Training
 
 Thing = TypeVar("Thing")
+_NO_PLAN = (ValueError, TypeError, LookupError, AttributeError)  # what decoding something else raises
 
 
 @lru_cache
@@ -71,7 +73,8 @@ class Shelf:
         name = cache.key(what, self._name, sources()) + ".plan"
         found = cache.read(name)
         if found is not None:
-            return decode(json.loads(found))
+            with suppress(*_NO_PLAN):
+                return decode(json.loads(found))
         made = make()
         cache.write(name, json.dumps(encode(made)).encode())
         return made

@@ -17,8 +17,9 @@ import torch
 from everloop.compiler.ir import Builder, Type, Value
 from everloop.errors import UnsupportedError
 
-_OURS = str(Path(__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
+_PACKAGE = Path(__file__).parent.parent
+_CELLS = str(_PACKAGE / "cells")
+_INSIDE = (str(_PACKAGE), str(Path(torch.__file__).parent), "<frozen")
 _is_inside: dict[str, bool] = {}  # by file
 
 
@@ -33,11 +34,17 @@ class Batch:
         return "B"
 
     def _refuse(self, *_: Any) -> Any:
-        raise unsupported("arithmetic with the batch size")
+        raise unsupported("arithmetic or a comparison with the batch size")
 
     __rtruediv__ = __rfloordiv__ = __pow__ = __rpow__ = __mod__ = __neg__ = _refuse
     __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __floordiv__ = _refuse
     __int__ = __index__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = _refuse
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Batch) or bool(self._refuse())
+
+    def __hash__(self) -> int:
+        return id(Batch)
 
 
 BATCH = Batch()
@@ -47,13 +54,17 @@ def line_of_cell() -> str:
     """Return file:line of the innermost caller outside PyTorch and the compiler."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
-        name = frame.f_code.co_filename
-        if name not in _is_inside:
-            _is_inside[name] = name.startswith((_OURS, _TORCH, "<"))
-        if not _is_inside[name]:
-            return f"{name}:{frame.f_lineno}"
+        if not is_inside(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def is_inside(file: str) -> bool:
+    """Whether code is PyTorch's or the library's, whose cells do not count."""
+    if file not in _is_inside:
+        _is_inside[file] = file.startswith(_INSIDE) and not file.startswith(_CELLS)
+    return _is_inside[file]
 
 
 def unsupported(what: str) -> UnsupportedError:
@@ -67,6 +78,7 @@ class Symbol:
     value: what it is in the graph.
     is_mask: the tensor would be boolean.
     is_flat: a row of one feature whose feature axis was reduced away, shape [B].
+    is_shared: another symbol would lie in the same memory.
     """
 
     handlers: ClassVar[dict[str, Callable[..., Any]]] = {}
@@ -77,6 +89,7 @@ class Symbol:
         self.float_dtype = dtype
         self.is_mask = mask
         self.is_flat = flat
+        self.is_shared = False
 
     def like(self, value: Value, *, mask: bool = False, flat: bool = False) -> Symbol:
         """Return another symbol of the same trace."""
@@ -110,7 +123,7 @@ class Symbol:
 
     @property
     def requires_grad(self) -> bool:
-        return False
+        raise unsupported("whether a value of the step requires a gradient")
 
     @property
     def T(self) -> Any:
@@ -184,15 +197,28 @@ def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
             f"the operation {name!r} while gradients are switched off; write .detach() instead of torch.no_grad() "
             "(a torch.autograd.Function of your own needs no change: eager runs it)"
         )
+    if torch.is_autocast_enabled("cpu"):
+        raise unsupported(f"the operation {name!r} under torch.autocast; put the layer, not the step, under it")
+    if kwargs.get("inplace"):
+        raise unsupported(f"the operation {name!r} with inplace=True; leave that out")
     inside = list(leaves((args, kwargs)))
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     origin.builder.line = line_of_cell()
     handler = Symbol.handlers.get(name)
     has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in inside)
     if has_rows:
-        if handler is None:
-            raise unsupported(f"the operation {name!r}")
-        return _handle(name, handler, args, kwargs)
+        try:
+            if handler is None:
+                raise unsupported(f"the operation {name!r}")
+            result = _handle(name, handler, args, kwargs)
+        except UnsupportedError as error:
+            origin.builder.refused = error
+            raise
+        if name in VIEWS:
+            for thing in leaves((args[0], result)):
+                if isinstance(thing, Symbol):
+                    thing.is_shared = True
+        return result
     if handler is not None:
         try:
             return _handle(name, handler, args, kwargs)
@@ -201,6 +227,12 @@ def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     return _opaque(origin, name, function or getattr(operator, name, None), args, kwargs)
 
 
+# What lies in the memory of its first argument, so that a change of one is a change of the other.
+VIEWS = frozenset(
+    {"getitem", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsqueeze", "squeeze", "t",
+     "expand", "expand_as", "view", "view_as", "reshape", "reshape_as", "detach", "to", "type", "type_as", "float",
+     "double"}
+)  # fmt: skip
 _signature = cache(inspect.signature)
 
 
@@ -296,6 +328,21 @@ def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
     return apply
 
 
+def _in_place(name: str) -> Callable[..., Any]:
+    def apply(self: Symbol, other: Any) -> Any:
+        if self.is_shared or self.value.op == "input" or not self.rows:
+            raise unsupported(f"{name} in place of a value that others share; write it out, such as a = a + b")
+        result = call(name, self, other)
+        if (result.value.type, result.is_mask) != (self.value.type, self.is_mask):
+            raise unsupported(f"{name} in place with a result of another shape or kind")
+        self.value = result.value
+        return self
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    setattr(Symbol, f"__i{_name}__", _in_place(_name))
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or", "xor", "mod", "floordiv"):
     setattr(Symbol, f"__{_name}__", _operator(_name))
     setattr(Symbol, f"__r{_name}__", _operator(_name, swapped=True))

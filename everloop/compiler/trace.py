@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler import features, functions
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
-from everloop.compiler.symbol import Symbol, leaves, unsupported
+from everloop.compiler.symbol import Symbol, is_inside, leaves, unsupported
 from everloop.errors import CellError, UnsupportedError
 
 assert features, "its import fills the handlers of Symbol"
@@ -97,7 +98,11 @@ def trace(
     except (UnsupportedError, CellError):
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise UnsupportedError(f"the compiler cannot follow {cell.__class__.__name__}.step: {error}") from error
+        raise UnsupportedError(
+            f"the compiler cannot follow {cell.__class__.__name__}.step: {error}{_line_of(error)}"
+        ) from error
+    if builder.refused is not None:
+        raise builder.refused
     if before != _chance(cell):
         raise UnsupportedError(
             f"{cell.__class__.__name__}.step draws random numbers, which differ from step to step; "
@@ -108,6 +113,13 @@ def trace(
         graph.outputs[name] = _new_state(cell, name, size, thing, builder, x)
     graph.verify()
     return graph
+
+
+def _line_of(error: Exception) -> str:
+    """Return where in the cell an error arose, in brackets."""
+    frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)
+              if not is_inside(frame.f_code.co_filename)]  # fmt: skip
+    return f" ({frames[-1]})" if frames else ""
 
 
 def type_of_step(cell: Cell) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from everloop.cell import Cell, bind
 from everloop.compiler.values import Values
@@ -31,6 +31,33 @@ class _Known:
 
 
 _known: dict[str, _Known] = {}
+_INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def watch(cell: Cell) -> None:
+    """Make the graph that is being traced depend on the cell's options: what is compared becomes a guard."""
+    for path, expected in _options(cell):
+        found: Any = cell
+        for name in path:
+            found = getattr(found, name)
+        if found != expected:
+            continue
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _options(cell: Cell) -> list[tuple[tuple[str, ...], Any]]:
+    """Return the paths and values of all plain attributes of the cell and of what is inside it."""
+    return [
+        ((*filter(None, inside.split(".")), name), value)
+        for inside, module in cell.named_modules()
+        for name, value in module.__dict__.items()
+        if name not in _INTERNAL and _is_plain(value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,10 +24,11 @@ from everloop.layers import captured
 from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
 from everloop.layers.sequence import compute
-from everloop.layers.surroundings import custom_gradients, forget, picture
+from everloop.layers.surroundings import forget, obstacle, picture
 
 TARGETS = ("eager", "llvm")
 _programs: dict[Any, Program | str] = {}
+_told: set[str] = set()
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
 
 
@@ -89,6 +91,8 @@ def _run(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tens
         return compute(program, call)
     if target == "llvm" and isinstance(program, str):
         raise UnsupportedError(program)
+    if isinstance(program, str):
+        _tell(cell, program)
     if lengths is not None and torch.is_grad_enabled():
         x = cleared(x, lengths)  # zero times what padding holds is not zero where that is not finite
     return eager.run(cell, call.values, x, call.state, **call.options())
@@ -98,6 +102,7 @@ def _captured(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple
     """Run inside torch.compile, as one operator."""
     held, state = with_tensors(cell, call.values), call.state
     groups = (held.fixed, held.rows, held.steps)
+    captured.watch(cell)
     key = captured.key_of(cell, *(" ".join(group) for group in groups), target, run)
     x = call.x.to(state[0].dtype)
     is_zero = all(r is None for r in call.restart)
@@ -158,13 +163,27 @@ def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
         return f"the target llvm runs float32 and float64 on a processor; got {x.dtype} on {x.device.type}"
     if importlib.util.find_spec("llvmlite") is None:
         return "llvmlite is not installed, so there is no target llvm"
-    own = custom_gradients(cell)
-    if own:
-        return f"only eager runs the backward of a torch.autograd.Function of your own, here {' and '.join(own)}"
+    found = obstacle(cell)
+    if found:
+        return _Refusal(found)
     try:
         return Program.of(cell, values, x.dtype, _llvm())
     except UnsupportedError as error:
-        return str(error)
+        return _Refusal(error)
+
+
+class _Refusal(str):
+    """Why a step cannot be compiled, which the user can mend."""
+
+    __slots__ = ()
+
+
+def _tell(cell: Cell, reason: str) -> None:
+    """Say once that a step runs slowly, and why."""
+    if isinstance(reason, _Refusal) and reason not in _told:
+        _told.add(reason)
+        name = cell.__class__.__name__
+        warnings.warn(f'{name} runs on eager, because {reason} (target="eager" says that it shall)', stacklevel=2)
 
 
 def observed() -> str:

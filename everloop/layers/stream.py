@@ -22,7 +22,7 @@ from everloop.layers.flat import Flat, flatten, last, nest, sizes
 from everloop.layers.operator import chosen, observed
 from everloop.layers.regularise import Wrapper, values_of
 from everloop.layers.stack import Stack
-from everloop.layers.surroundings import HOOKS, INTERNAL, custom_gradients, forget, picture, readings
+from everloop.layers.surroundings import HOOKS, INTERNAL, forget, obstacle, picture, readings
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
 _HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
@@ -193,9 +193,8 @@ def _program(core: Any, values: Values) -> Step | str:
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
         return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
-    own = custom_gradients(core)
-    if own:
-        return f"only eager runs a torch.autograd.Function of your own, here {' and '.join(own)}"
+    if found := obstacle(core):
+        return found
     forget()
     key = (like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
     if key not in _steps:

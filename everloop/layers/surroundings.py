@@ -19,7 +19,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # Code that reads nothing which a user changes.
 _FIXED = sys.stdlib_module_names | {"torch", "everloop", "numpy"}
 _CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type)
-_found: dict[type, tuple[Any, tuple[Reading, ...]]] = {}
+_searches: dict[type, tuple[Any, _Search]] = {}
 
 
 def picture(module: nn.Module) -> tuple[Any, ...]:
@@ -57,27 +57,35 @@ def frozen(thing: Any, around: tuple[Any, ...] = ()) -> Any:
 
 def readings(kind: type) -> tuple[Reading, ...]:
     """Return what the code of this class of cells or modules reads: globals, class attributes, variables around it."""
-    function = getattr(kind, "step" if issubclass(kind, Cell) else "forward", None)
-    known = _found.get(kind)
-    if known is None or known[0] is not function:
-        search = _Search(kind)
-        for base in kind.__mro__:
-            search.follow(vars(base).get(function.__name__) if function else None, is_first=True)
-        known = _found[kind] = (function, tuple(search.found.values()))
-    return known[1]
+    return tuple(_searched(kind).found.values())
 
 
 def forget() -> None:
     """Look anew at what code reads: a function that was put in another's place may read something else."""
-    _found.clear()
+    _searches.clear()
 
 
-def custom_gradients(module: nn.Module) -> list[str]:
-    """Return the names of the functions with a backward of their own that a step may call."""
+def obstacle(module: nn.Module) -> str:
+    """Return why no symbol can go through the code of a cell or stack as a tensor does; "" where one can."""
     values = [get(name, None) for m in module.modules() for get, name in readings(m.__class__)]
     values += [v for m in module.modules() for v in vars(m).values()]
     owners = [getattr(v, "__self__", v) for v in values]
-    return [v.__name__ for v in owners if isinstance(v, type) and issubclass(v, torch.autograd.Function)]
+    own = [v.__name__ for v in owners if isinstance(v, type) and issubclass(v, torch.autograd.Function)]
+    if own:
+        return f"only eager runs the backward of a torch.autograd.Function of your own, here {' and '.join(own)}"
+    asks = [m.__class__.__name__ for m in module.modules() if _searched(m.__class__).asks_for_tensors]
+    return f"the code of {asks[0]} asks whether something is a tensor, which a symbol is not" if asks else ""
+
+
+def _searched(kind: type) -> _Search:
+    function = getattr(kind, "step" if issubclass(kind, Cell) else "forward", None)
+    known = _searches.get(kind)
+    if known is None or known[0] is not function:
+        search = _Search(kind)
+        for base in kind.__mro__:
+            search.follow(vars(base).get(function.__name__) if function else None, is_first=True)
+        known = _searches[kind] = (function, search)
+    return known[1]
 
 
 class _Same:
@@ -104,6 +112,7 @@ class _Search:
     def __init__(self, owner: type) -> None:
         self.bases = [base for base in owner.__mro__ if not _is_fixed(base)]
         self.found: dict[tuple[int, str], Reading] = {}
+        self.asks_for_tensors = False
         self._seen: set[CodeType] = set()
 
     def follow(self, function: Any, *, is_first: bool = False) -> None:
@@ -117,6 +126,7 @@ class _Search:
         for base in self.bases:
             self._note(base, vars(base), names)
         if not _is_fixed(function):
+            self.asks_for_tensors |= "is_tensor" in names or {"isinstance", "Tensor"} <= names
             self._note(function, function.__globals__, names)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             self._note(cell, _Free(name, cell), {name})

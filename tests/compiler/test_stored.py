@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler import cache, stepping, stored
 from everloop.compiler import program as passes
-from everloop.compiler import stepping, stored
 from everloop.compiler.plan import Training
 from everloop.compiler.program import Program
 from everloop.compiler.targets import eager, llvm
@@ -192,6 +192,37 @@ def test_a_damaged_plan_is_made_again(folder: Path, damage: Callable[[bytes], by
     (file,) = folder.glob("*.plan")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
+    assert program(cells.Elman(3, 4)).split.cuts
+    assert file.read_bytes() == whole
+
+
+def test_a_plan_under_the_name_of_another_is_made_again(folder: Path) -> None:
+    class Scaled(Cell):
+        """A number in the step."""
+
+        h = state(H)
+        W = param(H, I)
+        scale: float = 1.0
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return self.scale * torch.tanh(x @ self.W.T + h)
+
+    program(Scaled(3, 4))
+    (first,) = folder.glob("*.plan")
+    want = str(program(Scaled(3, 4, scale=0.5)).split.loop)
+    (second,) = (f for f in folder.glob("*.plan") if f != first)
+    whole = second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    assert str(program(Scaled(3, 4, scale=0.5)).split.loop) == want
+    assert second.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", ["", "\xff", "[]", "3", "{}", "[[], [], [], []]", "[[[], 1], [], [], []]"])
+def test_what_is_no_plan_is_made_again(folder: Path, text: str) -> None:
+    program(cells.Elman(3, 4))
+    (file,) = folder.glob("*.plan")
+    whole = file.read_bytes()
+    assert cache.write(file.name, text.encode("latin-1"))
     assert program(cells.Elman(3, 4)).split.cuts
     assert file.read_bytes() == whole
 

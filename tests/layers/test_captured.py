@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
@@ -77,6 +77,69 @@ def test_results_that_share_memory(target: Any) -> None:
     layer = Recurrent(Twice(I_, H_, dtype=D), target=target)
     x, *_ = batch(layer)
     torch.testing.assert_close(whole(layer)(x), layer(x))
+
+
+class Inner(nn.Module):
+    """Holds a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = 0.1
+
+
+class Optional(Cell):
+    """One option of every kind, and one inside."""
+
+    h = state(H)
+    W = param(H, I)
+    scale: float = 1.0
+    times: int = 2
+    shifted: bool = True
+    kind: str = "tanh"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pair: Any = (1, 2.0)
+        self.nothing: Any = None
+        self.inner = Inner()
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        y = getattr(torch, self.kind)(self.scale * (x @ self.W.T) + self.inner.rate * h)
+        y = y + self.shifted if self.nothing is None else y - self.nothing
+        return y * self.pair[-1] * (self.times if self.training else 1)
+
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "scale": (0.5, 0.25, 1.0, 0.125, 0.5, 0.0, float("nan"), 3.5, 2, 7.0),
+    "times": (3, 4, 2, 5, 2.5),
+    "shifted": (False, True),
+    "kind": ("sigmoid", "tanh"),
+    "pair": ((1, 3.0), (1, 4.0), (1, 2.0), (3,), ((1, 2), 0.5)),
+    "nothing": (1.0, 2.0, None),
+    "training": (False, True),
+    "rate": (0.2, 0.3, 0.1, 0.4),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_that_changes_is_seen_and_one_that_does_not_makes_no_graph(name: str) -> None:
+    cell = Optional(I_, H_, dtype=D)
+    layer, graphs = Recurrent(cell), []
+
+    def count(graph: Any, example: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    x, compiled = torch.randn(T, B, I_, dtype=D), torch.compile(layer, backend=count, fullgraph=True)
+    seen: dict[Any, None] = {}
+    with torch._dynamo.config.patch(recompile_limit=len(OPTIONS[name]) + 1):
+        before = getattr(cell.inner if name == "rate" else cell, name)
+        for value in (before, *OPTIONS[name]):
+            setattr(cell.inner if name == "rate" else cell, name, value)
+            seen[value] = None
+            for _ in range(2):
+                torch.testing.assert_close(compiled(x), layer(x), equal_nan=True)
+                assert len(graphs) == len(seen), value
 
 
 def test_other_numbers_and_sizes_need_no_new_graph() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterable
@@ -217,6 +218,33 @@ def test_after_fork() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def train_in_a_child(results: Any) -> None:
+    """Sizes that PyTorch gives to its threads: its own products, states and sums of more than 32768 numbers."""
+    made = Recurrent(cells.LSTM(8, 128))
+    y, _ = made(torch.ones(3, 512, 8))
+    y.square().sum().backward()
+    results.put((torch.get_num_threads(), torch.isfinite(made.cell.R.grad).all().item()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_training_in_a_child_of_a_process_that_used_threads() -> None:
+    torch.set_num_threads(2)
+    try:
+        torch.ones(512, 512) @ torch.ones(512, 512) + torch.ones(512, 512)
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        child = context.Process(target=train_in_a_child, args=(results,))
+        child.start()
+        try:
+            assert results.get(timeout=60) == (1, True)
+        finally:
+            child.kill()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 class Odd(Cell):
     """A step outside the table."""
 
@@ -252,7 +280,10 @@ def test_what_cannot_compile_says_the_operation_and_its_line() -> None:
     reason = why(cell, values, x)
     assert "'sort'" in reason
     assert "test_operator.py:" in reason
-    same(run(cell, values, x, start), run(cell, values, x, start, target="eager"))
+    with pytest.warns(UserWarning, match=r"Odd runs on eager, because .*'sort'.*test_operator\.py:"):
+        found = run(cell, values, x, start)
+    same(found, run(cell, values, x, start, target="eager"))
+    same(found, run(cell, values, x, start))  # it is said once
     with pytest.raises(UnsupportedError, match="sort"):
         run(cell, values, x, start, target="llvm")
     with pytest.raises(OptionError, match="llvm"):

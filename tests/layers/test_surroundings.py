@@ -164,3 +164,22 @@ def test_a_function_with_a_backward_of_its_own_is_left_to_eager() -> None:
     layer = Recurrent(Adversarial(4, 5))
     assert "Reversed" in layer.explain()
     assert "target eager" in layer.explain()
+
+
+def test_a_step_that_asks_for_tensors_is_left_to_eager() -> None:
+    class Asks(Plain):
+        def scaled(self, h: Tensor) -> Tensor:
+            return h if torch.is_tensor(h) else h * 2
+
+    class AsksToo(Plain):
+        def scaled(self, h: Tensor) -> Tensor:
+            return h if isinstance(h, torch.Tensor) else h * 2
+
+    for kind in (Asks, AsksToo):
+        layer, x = Recurrent(kind(4, 5)), torch.randn(3, 2, 4)
+        assert "asks whether something is a tensor" in layer.explain()
+        with pytest.warns(UserWarning, match="asks whether"):
+            y, _ = layer(x)
+        torch.testing.assert_close(y, Recurrent(layer.cell, target="eager")(x)[0])
+        with torch.no_grad():
+            torch.testing.assert_close(layer.step(x[0])[0], layer(x[:1])[0][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,55 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypa
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "file" / "below"))
     assert run().isfinite().all()
     assert not cache.write("name", b"body")
+
+
+def test_code_under_the_name_of_another_is_rebuilt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = run()
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    llvm.compile(loops.lstm(9), torch.float32)
+    (other,) = (f for f in folder.iterdir() if f != file)
+    file.write_bytes(other.read_bytes())
+    assert cache.read(file.name) is None, "it would run, and crash"
+    monkeypatch.setattr(llvm, "_kernels", {})
+    torch.testing.assert_close(run(), want, rtol=0, atol=0)
+    assert file.read_bytes() == whole
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_user_without_a_home_keeps_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EVERLOOP_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache.folder() is None
+    assert not cache.write("name", b"body")
+    assert cache.read("name") is None
+    assert run().isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "below"),
+    [
+        ("linux", "XDG_CACHE_HOME", ".cache"),
+        ("darwin", "", "Library/Caches"),
+        ("win32", "LOCALAPPDATA", "AppData/Local"),
+    ],
+)
+def test_the_folder_of_the_platform(
+    platform: str, variable: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVERLOOP_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache.folder() == tmp_path / below / "everloop"
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / "named"))
+        monkeypatch.setattr(Path, "home", no_home)
+        assert cache.folder() == tmp_path / "named" / "everloop"
 
 
 def test_one_kernel_a_loop_dtype_and_instruction_set() -> None:

@@ -26,9 +26,15 @@ _child_note = ""
 
 
 def _in_child() -> None:
-    """A forked process has the parent's pool in memory, but not its threads."""
+    """A forked process has the parent's pool in memory, but not its threads, and whatever asks them waits for ever.
+
+    PyTorch asks them too: in products, and in everything element by element over 32768 numbers. With one thread it
+    does not, as in the workers of its own data loaders.
+    """
     global _child_note
     _child_note = "one thread: this process was forked, and the threads of its pool were not"
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
