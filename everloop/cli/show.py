@@ -56,13 +56,15 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
         form: text, latex or markdown, for equations, graph and gradient.
 
     Raises:
-        OptionError: an argument is unknown.
+        OptionError: an argument is unknown, or the stage has no such form.
         UnsupportedError: the compiler cannot read the step; the message names the operation and its line.
     """
     if stage not in STAGES:
         raise OptionError(unknown("stage", stage, STAGES))
     if form not in FORMS:
         raise OptionError(unknown("form", form, FORMS))
+    if form != "text" and stage in ("plan", "llvm"):
+        raise OptionError(f"the stage {stage} has no form {form}; its only form is text")
     return show_cell(example(named(cell)), stage, form)
 
 

@@ -197,12 +197,15 @@ def symbol(name: str) -> str:
     if at:
         return f"{symbol(at[1])}_{{{at[2]}}}"
     primes = len(name) - len(name.rstrip("'"))
-    stem, _, below = name.rstrip("'").partition("_")
+    bare = name.rstrip("'")
+    stem, _, below = bare.rstrip("_").partition("_")
     short = stem if len(stem) == 1 else f"\\{stem}" if GREEK.fullmatch(stem) else None
     numbered = re.fullmatch(r"([a-z])(\d+)", stem)
     if numbered and not below:
         short, below = numbered[1], numbered[2]
     shown = short or rf"\mathrm{{{stem}}}".replace("_", r"\_").replace(" ", r"\ ")
+    for _ in range(len(bare) - len(bare.rstrip("_"))):  # f_ is another name than f
+        shown = rf"\underline{{{shown}}}"
     tail = below if len(below) == 1 else rf"{{\mathrm{{{below}}}}}".replace("_", r"\_") if below else ""
     return shown + "'" * primes + (f"_{tail}" if below else "")
 

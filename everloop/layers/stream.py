@@ -96,6 +96,8 @@ class _Ready:
         held_by_name = {id(t) for t in chain(core.parameters(), core.buffers())}
         constants = [t for t in (*self._seen, *self._read) if isinstance(t, Tensor) and id(t) not in held_by_name]
         self._versions = [(t, t._version) for t in constants if not t.is_inference()]
+        things = (t for t in (*self._seen, *self._read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
+        self._arrays = [(array, array.tobytes()) for array in things]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Values(dict(own)).under("core")
         found = _program(core, self._values)
@@ -125,6 +127,7 @@ class _Ready:
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
             and not (self._around and self._reads_otherwise())
             and not (self._versions and any(t._version != version for t, version in self._versions))
+            and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))
         )
 
     def _reads_otherwise(self) -> bool:

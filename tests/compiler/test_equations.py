@@ -72,3 +72,13 @@ def test_symbols() -> None:
     assert [symbol(n) for n in ("p_i", "gain_h", "alpha", "d(h)", "u1", "i'")] == [
         "p_i", r"\mathrm{gain}_h", r"\alpha", r"\partial h", "u_1", "i'"
     ]  # fmt: skip
+
+
+def test_a_last_underscore_keeps_names_apart() -> None:
+    assert [symbol(n) for n in ("f_", "f", "p_i_")] == [r"\underline{f}", "f", r"\underline{p}_i"]
+
+
+@pytest.mark.parametrize("stage", ["plan", "llvm"])
+def test_forms_are_for_equations(stage: str) -> None:
+    with pytest.raises(OptionError, match="only form is text"):
+        show("gru", stage, "latex")

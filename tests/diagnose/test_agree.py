@@ -12,6 +12,7 @@ import everloop
 from everloop import Recurrent
 from everloop.compiler.targets import llvm
 from everloop.diagnose.agree import agree
+from everloop.errors import CellError
 from everloop.layers import operator, sequence
 from tests.zoo import NAMES, make
 
@@ -56,3 +57,23 @@ def test_a_layer_with_its_own_target_keeps_it() -> None:
 
     with operator.using("eager"), pytest.raises(everloop.EverloopError, match="llvm"), operator.using("lvm"):
         pass
+
+
+@pytest.mark.parametrize("target", ["eager", "llvm"])
+@pytest.mark.parametrize("scale", [1.0, 1e-7])
+def test_a_layer_with_a_target_and_small_numbers_are_compared(
+    monkeypatch: pytest.MonkeyPatch, target: Any, scale: float
+) -> None:
+    real = sequence.compute
+    monkeypatch.setattr(operator, "compute", lambda *a: (real(*a)[0] * (1 + 1e-3), real(*a)[1]))
+    layer = Recurrent(everloop.cells.Elman(3, 4, bias=False), target=target)
+    assert not agree(layer, scale * torch.randn(5, 2, 3))
+    assert layer.target == target
+
+
+def test_only_installed_targets_and_whole_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = everloop.cells.GRU(3, 4)
+    with pytest.raises(CellError, match="wrap it in Recurrent"):
+        agree(cell, torch.randn(2, 3))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert agree(Recurrent(cell), torch.randn(5, 2, 3)).comparisons == ()

@@ -9,6 +9,7 @@ import pickle
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -165,3 +166,16 @@ def test_a_deleted_layer_is_gone() -> None:
     gc.collect()
     assert gone() is None
     assert weights() is None
+
+
+def test_an_array_changed_in_place_is_noticed() -> None:
+    numbers = np.array([2.0])
+
+    class Scaled(cells.GRU):
+        def step(self, x: Any, h: Any) -> Any:
+            return super().step(x, h) * float(numbers[0])
+
+    layer, x = Recurrent(Scaled(3, 4, dtype=F64)), torch.randn(3, 2, 3, dtype=F64)
+    same_as_eager(layer, x)
+    numbers[0] = -1.0
+    same_as_eager(layer, x)
