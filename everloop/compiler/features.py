@@ -138,7 +138,7 @@ def _same_shape(a: Symbol, other: Any) -> Symbol:
     return a
 
 
-@known("cat", "concat", "concatenate", "hstack")
+@known("cat", "concat", "concatenate")
 def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Symbol:
     dim = dim if axis is None else axis
     like = next(t for t in tensors if isinstance(t, Symbol))
@@ -151,6 +151,9 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Sym
         if dim not in (-1, 1):
             raise unsupported(f"cat along dimension {dim}; only features (-1) can be")
     return like.like(like.builder.make("cat", *values))
+
+
+known("hstack")(lambda tensors: cat(tensors, -1))
 
 
 @known("stack")

@@ -84,6 +84,7 @@ FOLLOWED: dict[str, Step] = {
     "expand_as": lambda c, x, h: torch.tanh(x @ c.W.T + h.mean(-1, keepdim=True).expand_as(h).sum(-1, keepdim=True)),
     "narrow from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h.narrow(-1, -2, 2).sum(-1, keepdim=True)),
     "index from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h[:, -1:] * 2),
+    "hstack": lambda c, x, h: torch.tanh(x @ c.W.T + torch.hstack([h[:, 3:], h[:, :3]])),
     "mask and number": lambda c, x, h: torch.tanh(x @ c.W.T + h * (h > 0) + (h < 0) * 2.0),
     "the same shape": lambda c, x, h: torch.tanh(x @ c.W.T + h) if x.shape[0] == h.shape[0] else h,
 }
