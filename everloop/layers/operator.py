@@ -183,7 +183,9 @@ def _tell(cell: Cell, reason: str) -> None:
     if isinstance(reason, _Refusal) and reason not in _told:
         _told.add(reason)
         name = cell.__class__.__name__
-        warnings.warn(f'{name} runs on eager, because {reason} (target="eager" says that it shall)', stacklevel=2)
+        warnings.warn(
+            f'{name} runs on eager, because {reason}; with target="eager" it does so without this message', stacklevel=2
+        )
 
 
 def observed() -> str:
