@@ -45,6 +45,7 @@ A step is ordinary PyTorch. The passes turn it into one native function for a wh
 | saving | `saving.py` | which values the forward loop keeps: a minimum cut |
 | schedule | `placing.py`, `schedule.py` | stages: products, and maps between them |
 | plan | `plan.py`, `training.py` | both loops, and the products that are left for afterwards |
+| verify | `verify.py` | nothing, or an error: both loops run on fingerprints, which must be those of the graphs |
 | target | `targets/llvm/` | one native function a loop |
 
 ## Trace

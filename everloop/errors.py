@@ -26,6 +26,10 @@ class UnsupportedError(EverloopError, NotImplementedError):
     """A target cannot run this cell or this call; the message names the operation and its line."""
 
 
+class PlanError(UnsupportedError):
+    """A plan of the compiler's own is wrong: a defect of this library, found before it could make a wrong number."""
+
+
 class DataError(EverloopError, ValueError):
     """A data file is missing, unreadable or malformed; the message names file and place."""
 

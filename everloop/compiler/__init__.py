@@ -8,6 +8,7 @@ differentiate  the gradient of one step                -> Gradient
 choose         what is saved, what is computed again   -> Saving
 plan_forward   the loop as stages                      -> Forward
 plan_training  both loops as stages                    -> Training
+verify         raises where a loop does not do what its graph says
 Program        all of it for one cell, with kernels, each made when it is first needed
 """
 

@@ -213,7 +213,7 @@ class Placing:
             slot = (self.moment(store.value, store.value.width), store.value.width)
             if store.source and self.located(store.value) == (store.buffer, store.offset):
                 slot = (self.made(store.value), store.value.width)
-            if store.buffer.kind == "emit" and not self.located(store.value):
+            if store.buffer.kind == "emit" and not self.located(store.value) and not self._is_read(store):
                 waiting.append(store)
             else:
                 found[slot][0].append(store)
@@ -221,13 +221,21 @@ class Placing:
         for slot, (stores, sums) in list(found.items()):
             for value in [*(s.value for s in stores if not s.source), *(v.args[0] for v in sums)]:
                 self.demand(value, slot, demands)
-        for store in waiting:  # an emit waits for a map that computes its value anyway
+        for store in waiting:  # an emit that the step itself does not read waits for a map that computes its value
             first = (self.moment(store.value, store.value.width), store.value.width)
             slots = [s for s in demands[store.value] if s[1] == first[1]]
             slot = first if first in slots or not slots else min(slots)
             found[slot][0].append(store)
             self.demand(store.value, slot, demands)
         return found
+
+    def _is_read(self, store: Store) -> bool:
+        """Whether something is placed where a store writes."""
+        stop = store.offset + store.value.width
+        return any(
+            buffer == store.buffer and start < stop and store.offset < start + value.width
+            for value, (buffer, start) in self.places.items()
+        )
 
 
 def _fills(place: Place, value: Value) -> bool:

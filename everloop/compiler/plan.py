@@ -46,9 +46,14 @@ class Forward:
 
 @dataclass(frozen=True)
 class Scheduled(Forward):
-    """A forward loop with the schedule it was written from."""
+    """A forward loop with the schedule and the graph it was written from.
+
+    saved: for each output of the graph that is no state, the sequence it is written to, and from which feature on.
+    """
 
     schedule: Schedule
+    graph: Graph
+    saved: dict[str, tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,20 @@ class Training:
 
 @dataclass(frozen=True)
 class Derived(Training):
-    """A training with what it was made from."""
+    """A training with what it was made from.
 
+    graph: what a step of the gradient loop computes; its outputs are gradients, and factors by `factor_names`.
+    """
+
+    forward: Scheduled
     saving: Saving
     derivative: Gradient
+    graph: Graph
+
+
+def factor_names(matrix: str, k: int) -> tuple[str, str]:
+    """Return the names of the k-th pair of factors of a matrix's gradient."""
+    return f"left {k} of {matrix}", f"right {k} of {matrix}"
 
 
 def plan_forward(split: Split) -> Scheduled:
@@ -116,7 +131,7 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     graph = lowered(Graph(wanted))
     widths = {v.name: v.width for v in loop.inputs}
     emits: dict[str, int] = {every(s): loop.outputs[s].width for s in sequences}
-    stores = []
+    stores, places = [], {}
     for value, buffer, _ in saved.values():
         emits[buffer] = widths[buffer[:-1]] if buffer.endswith("'") else value.width
     for name, value in graph.outputs.items():
@@ -126,8 +141,9 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
                 stores.append(Store(value, Buffer(every(name), "emit", value.width)))
         else:
             _, buffer, offset = saved[name.removeprefix("save ")]
+            places[name] = (buffer, offset)
             stores.append(Store(value, Buffer(buffer, "emit", emits[buffer]), offset))
     schedule = Schedule(stores, leaves_of(graph))
     states = tuple(Buffer(name, "state", v.width) for name, v in loop.outputs.items())
     in_place = {b: b[:-1] for b in emits if b.endswith("'")}
-    return Scheduled(Loop(schedule.stages, states), emits, in_place, schedule)
+    return Scheduled(Loop(schedule.stages, states), emits, in_place, schedule, graph, places)

@@ -19,6 +19,7 @@ from everloop.compiler.stored import Shelf
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.compiler.values import Values
+from everloop.compiler.verify import verified_forward, verified_training
 
 Kernel = Callable[..., None]
 Compile = Callable[[Loop, torch.dtype], Kernel]
@@ -80,7 +81,7 @@ class Program:
         """Return what runs without gradients."""
         if self._inference is None:
             with self._lock:
-                plan = self._shelf.forward(lambda: plan_forward(self.split))
+                plan = self._shelf.forward(lambda: verified_forward(plan_forward(self.split)))
                 self._inference = Inference(plan, self._compile(plan.loop, self.dtype))
         return self._inference
 
@@ -89,7 +90,7 @@ class Program:
         found = self._trained.get(wanted)
         if found is None:
             with self._lock:
-                plan = self._shelf.training(wanted, lambda: plan_training(self.split, wanted))
+                plan = self._shelf.training(wanted, lambda: verified_training(plan_training(self.split, wanted)))
                 forward, gradient = (self._compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = Trained(plan, forward, gradient, kept)

@@ -24,10 +24,11 @@ class Access:
         return self.start < stop and start < self.stop
 
     def is_before(self, slot: Slot, start: int, stop: int) -> bool:
-        """Whether it happens before a store at `slot`: earlier, by a product, or by the same map at the same place."""
+        """Whether it happens before a store at `slot`: earlier, by a product, or by the same map feature by feature."""
         if self.slot[0] != slot[0]:
             return self.slot[0] < slot[0]
-        return self.slot[1] == 0 or (self.slot == slot and (self.start, self.stop) == (start, stop))
+        is_same = self.slot == slot and (self.start, self.stop) == (start, stop)
+        return self.slot[1] == 0 or (is_same and stop - start == slot[1])
 
 
 class Schedule:
@@ -38,29 +39,30 @@ class Schedule:
 
     def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Place]) -> None:
         self.placing = Placing(stores, leaves)
-        self.maps: dict[Slot, tuple[list[Store], list[Value]]] = defaultdict(lambda: ([], []))
-        self.maps.update(self.placing.maps())
+        self.maps = self.placing.maps()
         self.products = [v for v in self.placing.values if v.kind == "product"]
         self._write_states()
+        self._join()
         self.stages = self._stages()
 
     def readings(self) -> list[Access]:
         """Return every reading of a buffer that is no scratch."""
         placing, found = self.placing, []
         for slot, (stores, sums) in self.maps.items():
-            demands: dict[Value, set[Slot]] = defaultdict(set)
             for store in stores:
                 if store.source:
                     buffer, start = store.source
                     found.append(Access(buffer, start, start + store.value.width, slot))
-                else:
-                    placing.demand(store.value, slot, demands)
-            for value in sums:
-                placing.demand(value.args[0], slot, demands)
-            for value in demands:
-                if placing.is_loaded(value, slot):
-                    buffer, start = placing.located(value) or (Buffer("", "scratch", 0), 0)
-                    found.append(Access(buffer, start, start + value.width, slot))
+            ends = [s.value for s in stores if not s.source] + [v.args[0] for v in sums]
+            for own in (slot, (slot[0], 1)):  # a value of one feature may have been joined to a wider map
+                demands: dict[Value, set[Slot]] = defaultdict(set)
+                for value in ends:
+                    if value.width == own[1]:
+                        placing.demand(value, own, demands)
+                for value in demands:
+                    if placing.is_loaded(value, own):
+                        buffer, start = placing.located(value) or (Buffer("", "scratch", 0), 0)
+                        found.append(Access(buffer, start, start + value.width, slot))
         for product in self.products:
             buffer, _ = placing.places[product.args[0]]
             found.append(Access(buffer, 0, buffer.width, (placing.made(product), 0)))
@@ -97,17 +99,16 @@ class Schedule:
         placing.places[value] = (store.buffer, 0)
         return True
 
-    def _joined(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
-        """Return the maps, what is stored of one feature joined to a wider map of the same moment."""
-        found = {slot: (list(stores), sums) for slot, (stores, sums) in self.maps.items() if stores or sums}
-        for moment, width in list(found):
-            wider = min((w for m, w in found if m == moment and w > 1), default=0)
+    def _join(self) -> None:
+        """Join what is stored of one feature to a wider map of the same moment."""
+        self.maps = {slot: ends for slot, ends in self.maps.items() if any(ends)}
+        for moment, width in list(self.maps):
+            wider = min((w for m, w in self.maps if m == moment and w > 1), default=0)
             if width == 1 and wider:
-                stores, _ = found[moment, 1]
+                stores, _ = self.maps[moment, 1]
                 moved = [s for s in stores if self._is_narrow(s, (moment, 1))]
-                found[moment, wider][0].extend(moved)
+                self.maps[moment, wider][0].extend(moved)
                 stores[:] = [s for s in stores if s not in moved]
-        return found
 
     def _is_narrow(self, store: Store, slot: Slot) -> bool:
         """Whether a store of one feature reads only buffers of one feature, and no map minds when it happens."""
@@ -128,7 +129,7 @@ class Schedule:
         placing = self.placing
         found: list[tuple[int, int, Product | Map]] = []
         found += [(placing.made(p), 0, self._product(p)) for p in self.products]
-        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self._joined().items() if any(ends)]
+        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
         return tuple(stage for _, _, stage in sorted(found, key=lambda each: each[:2]))
 
 

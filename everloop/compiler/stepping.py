@@ -18,6 +18,7 @@ from everloop.compiler.rewrite import rebuild, same, users
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.stored import Shelf
 from everloop.compiler.values import Values
+from everloop.compiler.verify import verified_forward
 from everloop.errors import UnsupportedError
 
 INPUT = "the input"
@@ -79,7 +80,7 @@ def _planned(graph: Graph) -> tuple[Graph, Loop]:
         return light[value]
 
     parts = split(simple, lambda v: _is_carried(v) or is_light(v))
-    return parts.prelude, forward_of(_with_input(parts.loop), (), {}).loop
+    return parts.prelude, verified_forward(forward_of(_with_input(parts.loop), (), {})).loop
 
 
 def _is_carried(value: Value) -> bool:

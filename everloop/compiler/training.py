@@ -9,7 +9,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.placing import Slot, Store, parts
-from everloop.compiler.plan import Derived, Factor, Rows, buffer_of, forward_of, leaves_of, lowered
+from everloop.compiler.plan import Derived, Factor, Rows, buffer_of, factor_names, forward_of, leaves_of, lowered
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.saving import Saving, choose
 from everloop.compiler.schedule import Access, Schedule
@@ -101,7 +101,7 @@ class _Trainer:
         factored = {r.name for each in pairs.values() for pair in each for factor in pair for r in factor}
         reads |= {name: name for name in factored if name not in emits}
         in_place = self._overwritten(schedule, emits, factored)
-        return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative)
+        return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative, graph)
 
     def _overwritten(self, schedule: Schedule, emits: dict[str, int], factored: Collection[str]) -> dict[str, str]:
         """Give what the gradient loop writes memory of the forward loop that is not read behind that any more."""
@@ -155,8 +155,8 @@ class _Trainer:
         for matrix, pairs in self.derivative.pairs.items():
             factors[matrix] = []
             for k, (g, a) in enumerate(pairs):
-                names = (f"left {k} of {matrix}", f"right {k} of {matrix}")
-                wanted |= {names[0]: g, names[1]: a}
+                names = factor_names(matrix, k)
+                wanted |= zip(names, (g, a), strict=True)
                 factors[matrix].append(names)
         b = Builder()
         whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.saving.states}

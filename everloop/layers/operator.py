@@ -19,7 +19,7 @@ from everloop.compiler.program import Compile, Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
-from everloop.errors import OptionError, UnsupportedError, unknown
+from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
 from everloop.layers import captured
 from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
@@ -88,7 +88,10 @@ def _run(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tens
     call = call if held is call.values else replace(call, values=held)
     program = "asked for" if target == "eager" else observed() or program_of(cell, call.values, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
-        return compute(program, call)
+        try:
+            return compute(program, call)
+        except PlanError as error:
+            program = _withdraw(program, error)
     if target == "llvm" and isinstance(program, str):
         raise UnsupportedError(program)
     if isinstance(program, str):
@@ -170,6 +173,14 @@ def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
         return Program.of(cell, values, x.dtype, _llvm())
     except UnsupportedError as error:
         return _Refusal(error)
+
+
+def _withdraw(program: Program, error: PlanError) -> _Refusal:
+    """Let `eager` run what a program would have, from now on."""
+    reason = _Refusal(f"its plan is wrong: {error}; this is a defect of everloop, please report it with the cell")
+    for key in [key for key, known in _programs.items() if known is program]:
+        _programs[key] = reason
+    return reason
 
 
 class _Refusal(str):
