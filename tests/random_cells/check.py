@@ -1,0 +1,263 @@
+"""Runs one case with the layer and with the loop, and tells what differs."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop.cell import Cell
+from everloop.errors import EverloopError
+from everloop.layers.operator import why
+from everloop.layers.regularise import Wrapper, Zoneout, values_of
+from tests.random_cells.build import Call, build, exactly, flat
+from tests.random_cells.cases import Case
+from tests.random_cells.loop import Noise, over_sequence
+from tests.random_cells.source import Drawn
+
+ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    EverloopError,
+)
+Results = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kind: "right", "wrong" or "void" (plain PyTorch refuses, or its numbers are not finite)."""
+
+    kind: str
+    compiled: bool = True
+    reason: str = ""  # of a step that is not compiled
+    text: str = ""  # what differs
+
+
+def check(drawn: Drawn, case: Case) -> Outcome:
+    """Return whether the layer computes in this case what the loop does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with _constants(case.double):
+                call = build(drawn, case)
+                noise = _noise(call, case)
+            expected = reference(exactly(call), case, noise)
+        except ERRORS as error:
+            return Outcome("void", text=f"{type(error).__name__}: {error}")
+        if not all(
+            torch.isfinite(value).all() and value.abs().amax() < 1e8 for value in expected.values() if value.numel()
+        ):
+            return Outcome("void", text="not finite")
+        try:
+            with _constants(case.double), _poisoned():
+                came = layered(call, case)
+            reason = why_not(call)
+        except ERRORS as error:
+            return Outcome("wrong", text=f"raises {type(error).__name__}: {error}")
+        text = difference(drawn, call, case, came, expected, noise)
+    return Outcome("wrong" if text else "right", not reason, reason, text)
+
+
+def reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
+    """Return outputs, states and gradients by the loop."""
+    with _constants(double=True):
+        return _reference(call, case, noise)
+
+
+def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
+    layer, x = call.layer, call.x
+    zeros = layer.cell.zeros(1, x)
+    start = [s[None] for s in layer.start] if layer.start is not None else flat(zeros)
+    initial = _like(start, zeros)
+    with torch.set_grad_enabled(not case.how.endswith("no_grad")):
+        columns, lasts = [], []
+        for b in range(case.batch):
+            n = case.steps if case.lengths is None else case.lengths[b]
+            state = initial if call.state is None else _like([s[b : b + 1] for s in flat(call.state)], zeros)
+            resets = [False] * n if call.reset is None else call.reset[:n, b].tolist()
+            rows = [x[t, b : b + 1] for t in range(n)]
+            output, last = over_sequence(layer.cell, rows, state, initial, resets, Noise(noise, b))
+            output += [x.new_zeros(1, layer.output_size)] * (case.steps - n)
+            columns.append(torch.cat(output))
+            lasts.append(flat(last))
+        y, after = torch.stack(columns, 1), [torch.cat(parts) for parts in zip(*lasts, strict=True)]
+        results = _values(y, after)
+        total = loss(case, y, after)
+    if total.requires_grad:
+        torch.autograd.backward(total)
+    doubled = 2 if case.how in ("twice", "retain") else 1
+    return results | {name: doubled * grad for name, grad in _gradients(call).items()}
+
+
+def layered(call: Call, case: Case) -> Results:
+    """Return outputs, states and gradients by the layer."""
+    layer = call.layer
+    if case.how == "other":
+        other = torch.randn(case.steps + 1, case.batch + 2, layer.input_size, dtype=call.x.dtype)
+        y, _ = layer(other.transpose(0, 1) if case.batch_first else other)
+        if y.requires_grad:
+            torch.autograd.backward(y.sum())
+        layer.zero_grad()
+    torch.manual_seed(case.seed)
+    with torch.set_grad_enabled(not case.how.endswith("no_grad")):
+        y, after = _run(call, case)
+        results = _values(y, after)
+        total = loss(case, y, after)
+        if case.how == "twice":
+            torch.manual_seed(case.seed)
+            total = total + loss(case, *_run(call, case))
+    if total.requires_grad:
+        torch.autograd.backward(total, retain_graph=case.how == "retain")
+        if case.how == "retain":
+            torch.autograd.backward(total)
+    return results | _gradients(call)
+
+
+def _run(call: Call, case: Case) -> tuple[Tensor, list[Tensor]]:
+    layer, x, state, reset = call.layer, call.x, call.state, call.reset
+    if case.how.startswith("step"):
+        outputs = []
+        for t in range(case.steps):
+            y, state = layer.step(x[t], state)
+            outputs.append(y)
+        return torch.stack(outputs), flat(state)
+    lengths = None if case.lengths is None else torch.tensor(case.lengths, dtype=torch.long)
+    if case.batch_first:
+        y, after = layer(x.transpose(0, 1), state, lengths=lengths, reset=None if reset is None else reset.T)
+        return y.transpose(0, 1), flat(after)
+    y, after = layer(x, state, lengths=lengths, reset=reset)
+    return y, flat(after)
+
+
+def loss(case: Case, y: Tensor, after: list[Tensor]) -> Tensor:
+    """Return a number that depends on what the case says is used."""
+    generator = torch.Generator().manual_seed(case.seed)
+    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in (y, *after)]
+    sums = [(t * w).sum() for t, w in zip((y, *after), weights, strict=True)]
+    return {"all": sum(sums[1:], sums[0]), "output": sums[0], "state": sum(sums[2:], sums[1]), "last": sums[-1]}[
+        case.loss
+    ]
+
+
+def difference(drawn: Drawn, call: Call, case: Case, came: Results, expected: Results, noise: dict[str, Tensor]) -> str:
+    """Return what differs by more than rounding explains, "" if nothing does."""
+    eps = torch.finfo(call.x.dtype).eps
+    if case.double and re.search("hardsigmoid|hardswish", drawn.source()):
+        eps = torch.finfo(torch.float32).eps / 500  # PyTorch computes their gradients with a float32 sixth
+    far = {}
+    for name, want in expected.items():
+        got = came[name].double()
+        assert got.shape == want.shape, f"{name}: {list(got.shape)} instead of {list(want.shape)}"
+        by = (got - want).abs().amax().item() if want.numel() else 0.0
+        allowed = 500 * (case.steps + 3) * eps * max(1.0, want.abs().amax().item() if want.numel() else 0.0)
+        if not by <= allowed:  # NaN too
+            far[name] = by
+    if far:
+        loose = _sensitivity(call, case, expected, noise)
+        far = {name: by for name, by in far.items() if not by <= 1000 * (case.steps + 3) * eps * loose[name]}
+    return ", ".join(f"{name} by {by:.2g} of {expected[name].abs().amax().item():.2g}" for name, by in far.items())
+
+
+def _sensitivity(call: Call, case: Case, expected: Results, noise: dict[str, Tensor]) -> dict[str, float]:
+    """Return how much each result changes with relative changes of everything that goes in, per unit of change."""
+    change = 1e-9 if case.double else 1e-5
+    found = dict.fromkeys(expected, 0.0)
+    for _ in range(3):
+        twin = exactly(call)
+        with torch.no_grad():
+            given = [] if twin.state is None else flat(twin.state)
+            for tensor in (twin.x, *given, *twin.layer.parameters()):
+                tensor.grad = None
+                tensor += change * torch.randn_like(tensor) * (tensor.abs() + 0.01)
+        for name, value in reference(twin, case, noise).items():
+            by = (value - expected[name]).abs()
+            found[name] = max(found[name], by.amax().item() / change if by.numel() else 0.0)
+    return {name: by if by == by else float("inf") for name, by in found.items()}
+
+
+def why_not(call: Call) -> str:
+    """Return why one of the cells is not compiled, "" if all are."""
+    cells = list(_outer_cells(call.layer.cell))
+    reasons = (why(c, values_of(c, 1, 1), call.x.new_empty(1, 1, c.input_size)) for c in cells)
+    return next((reason for reason in reasons if reason), "")
+
+
+def _outer_cells(module: nn.Module) -> Iterator[Cell]:
+    if isinstance(module, Cell):
+        yield module
+    else:
+        for child in module.children():
+            yield from _outer_cells(child)
+
+
+def _noise(call: Call, case: Case) -> dict[str, Tensor]:
+    """Return what the regulariser will draw in this call, or how it mixes in evaluation."""
+    cell = call.layer.cell  # both directions of a noisy cell would draw: a case has one
+    if not isinstance(cell, Wrapper):
+        return {}
+    if isinstance(cell, Zoneout) and not case.training:
+        return {f"rate_{name}": torch.tensor(rate) for name, rate in cell.rates.items()}
+    torch.manual_seed(case.seed)
+    with torch.no_grad():
+        at_once, calls = (1, case.steps) if case.how.startswith("step") else (case.steps, 1)
+        values = [cell.draw(at_once, case.batch) for _ in range(calls)]
+        drawn = dict(values[0].rows) | {name: torch.cat([v.steps[name] for v in values]) for name in values[0].steps}
+        for name, value in values[0].fixed.items() if case.training and case.around == "weight drop" else ():
+            drawn[f"keep {name.removeprefix('cell.')}"] = value / cell.get_parameter(name)
+    return {name: value.double() for name, value in drawn.items()}
+
+
+def _values(y: Tensor, after: list[Tensor]) -> Results:
+    return {"output": y.detach().clone()} | {f"state {i}": s.detach().clone() for i, s in enumerate(after)}
+
+
+def _gradients(call: Call) -> Results:
+    leaves = {"x": call.x, **dict(call.layer.named_parameters())}
+    leaves |= {f"given state {i}": s for i, s in enumerate([] if call.state is None else flat(call.state))}
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    return {f"d {name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in wanted.items()}
+
+
+def _like(leaves: list[Tensor], state: Any) -> Any:
+    """Return the tensors nested as `state` is."""
+    rest = iter(leaves)
+
+    def fill(s: Any) -> Any:
+        return tuple(fill(part) for part in s) if isinstance(s, tuple) else next(rest)
+
+    return fill(state)
+
+
+@contextmanager
+def _constants(double: bool) -> Iterator[None]:
+    """Let numbers that a step makes out of none, such as `mask * 0.3`, be of the dtype of all the others."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if double else torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """Fill memory that PyTorch hands out with NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

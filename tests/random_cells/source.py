@@ -1,0 +1,208 @@
+"""A drawn cell as a structure that prints itself as the class a user would write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+_CODE = {"H": "self.hidden_size", "I": "self.input_size", "K": 'self.sizes["keys"]'}
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A width: a sum of multiples of the letters I, H, K and of ones (the letter "")."""
+
+    terms: tuple[tuple[str, int], ...]
+
+    @staticmethod
+    def of(letter: str, count: int = 1) -> Dim:
+        return Dim(((letter, count),))
+
+    def __add__(self, other: Dim) -> Dim:
+        counts = dict(self.terms)
+        for letter, count in other.terms:
+            counts[letter] = counts.get(letter, 0) + count
+        return Dim(tuple(sorted(counts.items())))
+
+    def times(self, n: int) -> Dim:
+        return Dim(tuple((letter, n * count) for letter, count in self.terms))
+
+    def swap(self, old: str, new: str) -> Dim:
+        """Return this width with another letter in place of one."""
+        result = Dim(())
+        for letter, count in self.terms:
+            result += Dim(((new if letter == old else letter, count),))
+        return result
+
+    def value(self, sizes: Mapping[str, int]) -> int:
+        return sum(count * (sizes[letter] if letter else 1) for letter, count in self.terms)
+
+    def text(self) -> str:
+        """Return it as a declaration has it."""
+        return " + ".join(str(n) if not x else x if n == 1 else f"{n} * {x}" for x, n in self.terms)
+
+    def code(self) -> str:
+        """Return it as a step has it."""
+        return " + ".join(str(n) if not x else _CODE[x] if n == 1 else f"{n} * {_CODE[x]}" for x, n in self.terms)
+
+
+ONE, H, I, K = Dim.of(""), Dim.of("H"), Dim.of("I"), Dim.of("K")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an expression is: a row, a mask, a vector or a matrix, and how wide."""
+
+    sort: str
+    dims: tuple[Dim, ...]
+
+    @property
+    def dim(self) -> Dim:
+        return self.dims[-1]
+
+
+def row(dim: Dim) -> Kind:
+    return Kind("row", (dim,))
+
+
+def mask(dim: Dim) -> Kind:
+    return Kind("mask", (dim,))
+
+
+@dataclass(frozen=True)
+class Node:
+    """An expression: a text with places {0}, {1} for its parts; `uses` names what it needs declared."""
+
+    text: str
+    kind: Kind
+    parts: tuple[Node, ...] = ()
+    uses: tuple[str, ...] = ()
+    name: str = ""  # of a variable
+
+    def code(self) -> str:
+        return self.text.format(*(part.code() for part in self.parts)) if self.parts else self.text
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        for part in self.parts:
+            yield from part.walk()
+
+
+def variable(name: str, kind: Kind) -> Node:
+    return Node(name, kind, name=name)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A statement: makes the variables `targets`, or changes the variable `changes`."""
+
+    text: str
+    parts: tuple[Node, ...] = ()
+    targets: tuple[str, ...] = ()
+    changes: str = ""
+    uses: tuple[str, ...] = ()
+
+    def code(self) -> str:
+        return self.text.format(*(_bare(part.code()) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A name outside `step`: sort is param, bias, option, module, helper or method; `text` says what it is."""
+
+    name: str
+    sort: str
+    text: str
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A cell: states by name with their widths and new values, statements, declarations, frozen parameters."""
+
+    states: tuple[tuple[str, Dim], ...]
+    after: tuple[Node, ...]
+    lines: tuple[Line, ...] = ()
+    declared: tuple[Declared, ...] = ()
+    frozen: tuple[str, ...] = ()
+    options: tuple[tuple[str, object], ...] = field(default=())
+
+    def used(self) -> tuple[tuple[Line, ...], tuple[Declared, ...]]:
+        """Return the statements and declarations that the new states depend on."""
+        wanted: set[str] = set()
+        names: set[str] = set()
+        kept: list[Line] = []
+
+        def read(nodes: tuple[Node, ...]) -> None:
+            for node in (n for whole in nodes for n in whole.walk()):
+                names.update(node.uses)
+                wanted.update((node.name,) if node.name else ())
+
+        read(self.after)
+        for line in reversed(self.lines):
+            if wanted & {*line.targets, line.changes}:
+                kept.append(line)
+                names.update(line.uses)
+                read(line.parts)
+        return tuple(reversed(kept)), tuple(d for d in self.declared if d.name in names)
+
+    @property
+    def has_keys(self) -> bool:
+        dims = [dim for _, dim in self.states] + [dim for d in self.used()[1] for dim in d.dims]
+        return any(letter == "K" for dim in dims for letter, _ in dim.terms)
+
+    @property
+    def has_modules(self) -> bool:
+        return any(d.sort == "module" for d in self.used()[1])
+
+    def parameters(self) -> list[str]:
+        """Return the names of the declared parameters and modules, which may be frozen."""
+        return [d.name for d in self.used()[1] if d.sort in ("param", "bias", "module")]
+
+    def source(self) -> str:
+        """Return the class, with what stands before it."""
+        lines, declared = self.used()
+        of = {
+            sort: [d for d in declared if d.sort == sort] for sort in ("param", "option", "module", "helper", "method")
+        }
+        of["param"] = [d for d in declared if d.sort in ("param", "bias")]
+        text = [d.text for d in of["helper"]]
+        body = [d.text for d in of["option"]]
+        body += [f"{name} = state({dim.text()})" for name, dim in self.states]
+        body += [f"{d.name} = {d.text}" for d in of["param"]]
+        if of["module"]:
+            made = "".join(f"\n    self.{d.name} = {d.text}" for d in of["module"])
+            body.append(f"\ndef __init__(self, *args, **kwargs):\n    super().__init__(*args, **kwargs){made}")
+        body += [f"\n{d.text}" for d in of["method"]]
+        step = [line.code() for line in lines]
+        step.append("return " + ", ".join(_bare(node.code()) for node in self.after))
+        body.append(f"\ndef step(self, x, {', '.join(n for n, _ in self.states)}):\n" + _indent("\n".join(step)))
+        head = "K = size('keys')\n" if self.has_keys else ""
+        return "\n\n".join([*text, f"{head}class Drawn(Cell):\n" + _indent("\n".join(body))]) + "\n"
+
+
+def _indent(text: str) -> str:
+    return re.sub(r"(?m)^(?=.)", "    ", text)
+
+
+def _bare(code: str) -> str:
+    """Return the expression without brackets around the whole of it."""
+    if not (code.startswith("(") and code.endswith(")")):
+        return code
+    depth = 0
+    for i, c in enumerate(code):
+        depth += (c == "(") - (c == ")")
+        if depth == 0 and i < len(code) - 1:
+            return code
+    inner = code[1:-1]
+    return inner if not re.search(r"(?<![=<>!])=(?!=)", inner) and "," not in _top(inner) else code
+
+
+def _top(code: str) -> str:
+    depth, kept = 0, ""
+    for c in code:
+        depth -= c in ")]"
+        kept += c if depth == 0 else ""
+        depth += c in "(["
+    return kept

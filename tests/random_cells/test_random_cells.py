@@ -1,0 +1,22 @@
+"""A thousand random cells, in random calls, against the loop over single rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.random_cells.campaign import Tally, run
+from tests.random_cells.quick import cache_in
+
+CHUNKS, CELLS = 10, 100
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_a_layer_computes_what_the_loop_does(chunk: int, tmp_path: Path) -> None:
+    with cache_in(tmp_path):
+        total = sum(run(2026, range(chunk * CELLS, (chunk + 1) * CELLS)), Tally())
+    failures = "\n".join(f"# cell {number} of seed 2026\n{text}" for number, text in total.failures.items())
+    assert not total.failures, failures
+    assert total.share > 0.7, total.reasons
+    assert total.void < 0.05 * CELLS
