@@ -305,6 +305,20 @@ def stacked(d: Draw, x: Node) -> After:
     ]
 
 
+def tied(d: Draw, x: Node) -> After:
+    """One sum of products for all there is to decide, as in gated convolutions (Dauphin 2017) and FastGRNN."""
+    n = width(d)
+    states = [d.state(d.any(["h", "c"]), n) for _ in range(1 + d.rng.randrange(2))]
+    reads = d.any([[x], [x], [x, states[0]], [x, d.some_row()]])
+    u = d.let(before_activation(d, n, reads), "u")
+    after = []
+    for s in states:
+        old = mul(squash(d, u), s) if d.chance(0.8) else blend(d, squash(d, u), s, u)
+        new = tanh(d, u) if d.chance(0.5) else add(s, tanh(d, product(d, d.some_row(), n)))
+        after.append(add(old, new) if d.chance(0.7) else mul(squash(d, u), tanh(d, add(s, u))))
+    return after
+
+
 def counter(d: Draw, x: Node) -> After:
     """A state that only counts or averages, and that nothing need read."""
     n = d.state("n", ONE)
@@ -355,7 +369,7 @@ def free(d: Draw, x: Node) -> After:
 
 BLOCKS: list[tuple[float, Block]] = [
     *((1.0, b) for b in (lstm, gru, minimal, elman, highway, structural, chaos_free, fast, antisymmetric, oscillators)),
-    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages, stacked)),
+    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages, stacked, tied, tied)),
     (0.5, counter),
     (0.5, delayed),
     (8.0, free),

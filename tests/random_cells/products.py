@@ -132,8 +132,11 @@ def parts(d: Draw, whole: Node, dim: Dim, n: int) -> list[Node]:
 
 
 def gates(d: Draw, n: int, dim: Dim, rows: Sequence[Node]) -> list[Node]:
-    """Return n rows before their activation: stacked in one product, or one by one."""
+    """Return n rows before their activation: stacked in one product, one by one, or one for several gates."""
     style = d.rng.random()
+    if n > 1 and style > 0.85:
+        few = [d.let(node, "pre") for node in gates(d, 1 + d.rng.randrange(n - 1), dim, rows)]
+        return [d.any(few) for _ in range(n)]
     if n > 1 and style < 0.55:
         return parts(d, before_activation(d, dim.times(n), rows), dim, n)
     if n > 2 and style < 0.7:
