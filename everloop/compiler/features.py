@@ -9,7 +9,8 @@ import torch
 
 from everloop.compiler.functions import add, elementwise, known, sub, value_of
 from everloop.compiler.ir import Value
-from everloop.compiler.symbol import Batch, Symbol, unsupported
+from everloop.compiler.lines import unsupported
+from everloop.compiler.symbol import Batch, Symbol
 
 
 def _is_last(a: Symbol, dim: int) -> bool:
@@ -28,9 +29,9 @@ def part(a: Symbol, dim: int, start: int, stop: int) -> Symbol:
     start, stop, _ = slice(start, stop).indices(a.shape[dim] if not isinstance(a.shape[dim], Batch) else 0)
     if a.value.type.kind == "matrix" and dim in (0, -2):
         whole = (start, stop) == (0, a.value.type.shape[0])
-        return a if whole else a.like(a.builder.make("block", a.value, data=(start, stop)), mask=a.is_mask)
+        return a if whole else a.like(a.builder.make("block", a.value, data=(start, stop)))
     _features(a, dim, "a slice")
-    return a.like(a.builder.slice(a.value, start, max(start, stop)), mask=a.is_mask)
+    return a.like(a.builder.slice(a.value, start, max(start, stop)))
 
 
 @known("narrow")
@@ -106,14 +107,14 @@ def getitem(a: Symbol, index: Any) -> Symbol:
 @known("unsqueeze")
 def unsqueeze(a: Symbol, dim: int) -> Symbol:
     if a.is_flat and dim in (-1, 1):
-        return a.like(a.value, mask=a.is_mask)
+        return a.like(a.value)
     raise unsupported(f"unsqueeze along {dim} of a {a.value.type.kind}")
 
 
 @known("squeeze")
 def squeeze(a: Symbol, dim: int = -1) -> Symbol:
     _features(a, dim, "squeeze")
-    return a.like(a.value, mask=a.is_mask, flat=True) if a.rows and a.value.width == 1 else a
+    return a.like(a.value, flat=True) if a.rows and a.value.width == 1 else a
 
 
 @known("expand")

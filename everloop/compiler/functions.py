@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from everloop.compiler.dtypes import CASTS, converted
 from everloop.compiler.ir import Type, Value
-from everloop.compiler.symbol import Batch, Symbol, unsupported
+from everloop.compiler.lines import unsupported
+from everloop.compiler.symbol import Batch, Symbol
 
 Number = float | int | bool
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -41,7 +43,7 @@ def value_of(thing: Any, like: Symbol) -> Value:
     raise unsupported(f"a {type(thing).__name__} here")
 
 
-def elementwise(op: str, *things: Any, mask: bool = False) -> Symbol:
+def elementwise(op: str, *things: Any) -> Symbol:
     """Return `op` of symbols, numbers and tensors, with PyTorch's broadcasting."""
     like = next(t for t in things if isinstance(t, Symbol))
     flat = any(isinstance(t, Symbol) and t.is_flat for t in things)
@@ -51,7 +53,7 @@ def elementwise(op: str, *things: Any, mask: bool = False) -> Symbol:
     if any(v.type.rows for v in values):
         values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:]))
                   if v.type.kind == "matrix" and v.type.shape[0] == 1 else v for v in values]  # fmt: skip
-    return like.like(like.builder.make(op, *values), mask=mask, flat=flat)
+    return like.like(like.builder.make(op, *values), flat=flat)
 
 
 def _first_row(matrix: torch.Tensor) -> torch.Tensor:
@@ -77,18 +79,28 @@ def _is_mask(a: Any) -> bool:
     return a.is_mask if isinstance(a, Symbol) else isinstance(a, bool) or getattr(a, "dtype", None) == torch.bool
 
 
+def _times(a: Any, b: Any) -> Any:
+    return elementwise("mul", a, b) if isinstance(a, Symbol) or isinstance(b, Symbol) else a * b
+
+
+def _is_one(factor: Any) -> bool:
+    return isinstance(factor, Number) and factor == 1
+
+
 @known("add", "radd")
 def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) and _is_mask(b):
-        raise unsupported("the sum of two truth values, which PyTorch takes for |")
-    return elementwise("add", a, b if alpha == 1 else elementwise("mul", b, alpha))
+        if not _is_one(alpha):
+            raise unsupported(f"the sum of two truth values with alpha={alpha}")
+        return elementwise("maximum", a, b)  # as PyTorch, which takes + of truth values for |
+    return elementwise("add", a, b if _is_one(alpha) else _times(b, alpha))
 
 
 @known("sub", "subtract")
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) or _is_mask(b):
         raise unsupported("subtraction with a truth value, which PyTorch refuses; write ~")
-    return elementwise("sub", a, b if alpha == 1 else elementwise("mul", b, alpha))
+    return elementwise("sub", a, b if _is_one(alpha) else _times(b, alpha))
 
 
 known("rsub")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
@@ -96,9 +108,9 @@ known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
 known("square")(lambda a: elementwise("mul", a, a))
 known("pos", "positive", "contiguous")(lambda a: a)
-known("clone")(lambda a: a.like(a.value, mask=a.is_mask, flat=a.is_flat))
+known("clone")(lambda a: a.like(a.value, flat=a.is_flat))
 known("relu")(lambda a, inplace=False: elementwise("relu", a))
-known("addcmul")(lambda a, b, c, *, value=1: add(a, elementwise("mul", b, c), alpha=value))
+known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 known("lerp")(lambda a, b, w: add(a, elementwise("mul", w, sub(b, a))))
 
 
@@ -116,7 +128,7 @@ def power(a: Any, b: Any) -> Symbol:
         if b == 0.5:
             return elementwise("sqrt", a)
         if b == int(b) and 1 <= abs(b) <= 8:
-            result = a
+            result = a.like(a.value, flat=a.is_flat)
             for _ in range(int(abs(b)) - 1):
                 result = elementwise("mul", result, a)
             return result if b > 0 else elementwise("div", 1.0, result)
@@ -127,13 +139,13 @@ known("rpow")(lambda a, b: power(b, a))
 
 
 # comparisons and masks: numbers 0 and 1
-known("lt", "less")(lambda a, b: elementwise("less", a, b, mask=True))
-known("le", "less_equal")(lambda a, b: elementwise("less_equal", a, b, mask=True))
-known("gt", "greater")(lambda a, b: elementwise("less", b, a, mask=True))
-known("ge", "greater_equal")(lambda a, b: elementwise("less_equal", b, a, mask=True))
-known("eq")(lambda a, b: elementwise("equal", a, b, mask=True))
-known("ne", "not_equal")(lambda a, b: elementwise("sub", 1.0, elementwise("equal", a, b), mask=True))
-known("isnan")(lambda a: elementwise("sub", 1.0, elementwise("equal", a, a), mask=True))
+known("lt", "less")(lambda a, b: elementwise("less", a, b))
+known("le", "less_equal")(lambda a, b: elementwise("less_equal", a, b))
+known("gt", "greater")(lambda a, b: elementwise("less", b, a))
+known("ge", "greater_equal")(lambda a, b: elementwise("less_equal", b, a))
+known("eq")(lambda a, b: elementwise("equal", a, b))
+known("ne", "not_equal")(lambda a, b: elementwise("sub", 1.0, elementwise("equal", a, b)))
+known("isnan")(lambda a: elementwise("sub", 1.0, elementwise("equal", a, a)))
 
 
 def _mask(a: Any) -> Any:
@@ -142,12 +154,10 @@ def _mask(a: Any) -> Any:
     return a
 
 
-known("logical_not", "invert", "bitwise_not")(lambda a: elementwise("sub", 1.0, _mask(a), mask=True))
-known("logical_and", "and", "bitwise_and", "rand")(lambda a, b: elementwise("mul", _mask(a), _mask(b), mask=True))
-known("logical_or", "or", "bitwise_or", "ror")(lambda a, b: elementwise("maximum", _mask(a), _mask(b), mask=True))
-known("logical_xor", "xor", "bitwise_xor")(
-    lambda a, b: elementwise("abs", elementwise("sub", _mask(a), _mask(b)), mask=True)
-)
+known("logical_not", "invert", "bitwise_not")(lambda a: elementwise("sub", 1.0, _mask(a)))
+known("logical_and", "and", "bitwise_and", "rand")(lambda a, b: elementwise("mul", _mask(a), _mask(b)))
+known("logical_or", "or", "bitwise_or", "ror")(lambda a, b: elementwise("maximum", _mask(a), _mask(b)))
+known("logical_xor", "xor", "bitwise_xor")(lambda a, b: elementwise("abs", elementwise("sub", _mask(a), _mask(b))))
 
 
 def where(mask: Any, a: Any, b: Any) -> Symbol:
@@ -159,7 +169,7 @@ known("where")(lambda mask, a, b: where(_mask(mask), a, b))
 
 @known("masked_fill")
 def masked_fill(a: Symbol, mask: Any, value: Any) -> Symbol:
-    return where(mask, value, a)
+    return where(_mask(mask), converted(value, a.dtype) if isinstance(value, Number) else value, a)
 
 
 @known("clamp", "clip")
@@ -175,38 +185,19 @@ known("clamp_min")(lambda a, min: clamp(a, min=min))  # noqa: A006
 known("clamp_max")(lambda a, max: clamp(a, max=max))  # noqa: A006
 
 
-# types
-@known("to", "type")
-def to(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
-    for wanted in [*args, *kwargs.values()]:
-        dtype = wanted.dtype if isinstance(wanted, Symbol | torch.Tensor) else wanted
-        if isinstance(dtype, torch.dtype) and dtype != a.float_dtype:
-            if dtype == torch.bool:
-                return elementwise("sub", 1.0, elementwise("equal", a, 0.0), mask=True)
-            raise unsupported(f"a change of dtype to {dtype} (the loop computes in {a.float_dtype})")
-    return a.like(a.value, flat=a.is_flat)
+# types and new values: what they are made of; the type comes from PyTorch, with that the number (symbol.py)
+for _name in sorted(CASTS):
+    known(_name)(lambda a, *args, **kwargs: a.like(a.value, flat=a.is_flat))
 
 
-known("type_as")(lambda a, other: to(a, other))
-known("float")(lambda a: to(a, torch.float32))
-known("double")(lambda a: to(a, torch.float64))
-known("bool")(lambda a: to(a, torch.bool))
-
-
-# new values
 def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
     shape = tuple(a.shape if shape is None else shape)
     rows = any(isinstance(n, Batch) for n in shape)
     if rows and not isinstance(shape[0], Batch):
         raise unsupported(f"a tensor of shape {shape}")
+    is_flat = rows and len(shape) == 1
     shape = tuple(n for n in shape if not isinstance(n, Batch)) or (1,)
-    return a.like(a.builder.constant(number, Type(shape, rows)), flat=a.is_flat)
-
-
-def _number(a: Symbol) -> Symbol:
-    if a.is_mask:
-        raise unsupported("a number in the form of truth values")
-    return a
+    return a.like(a.builder.constant(number, Type(shape, rows)), flat=is_flat)
 
 
 def _sizes(sizes: tuple[Any, ...]) -> Any:
@@ -215,10 +206,10 @@ def _sizes(sizes: tuple[Any, ...]) -> Any:
 
 known("zeros_like")(lambda a, **_: _filled(a, 0.0))
 known("ones_like")(lambda a, **_: _filled(a, 1.0))
-known("full_like")(lambda a, fill_value, **_: _filled(_number(a), float(fill_value)))
+known("full_like")(lambda a, fill_value, **_: _filled(a, fill_value))
 known("new_zeros")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
 known("new_ones")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
-known("new_full")(lambda a, size, fill_value, **_: _filled(a, float(fill_value), size))
+known("new_full")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
 
 
 # activations made of others

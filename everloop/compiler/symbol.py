@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
 
+from everloop.compiler import dtypes
 from everloop.compiler.ir import Builder, Type, Value
+from everloop.compiler.lines import line_of_cell, unsupported
+from everloop.compiler.trees import leaves, mapped
 from everloop.errors import UnsupportedError
-
-_PACKAGE = Path(__file__).parent.parent
-_CELLS = str(_PACKAGE / "cells")
-_INSIDE = (str(_PACKAGE), str(Path(torch.__file__).parent), "<frozen")
-_is_inside: dict[str, bool] = {}  # by file
 
 
 class Missing(UnsupportedError, AttributeError):  # noqa: N818 - it is an UnsupportedError
@@ -50,50 +47,37 @@ class Batch:
 BATCH = Batch()
 
 
-def line_of_cell() -> str:
-    """Return file:line of the innermost caller outside PyTorch and the compiler."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        if not is_inside(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-def is_inside(file: str) -> bool:
-    """Whether code is PyTorch's or the library's, whose cells do not count."""
-    if file not in _is_inside:
-        _is_inside[file] = file.startswith(_INSIDE) and not file.startswith(_CELLS)
-    return _is_inside[file]
-
-
-def unsupported(what: str) -> UnsupportedError:
-    """Return the error for an operation outside the table: it names the operation and the line of the cell."""
-    return UnsupportedError(f"the compiler does not know {what} ({line_of_cell()})")
-
-
 class Symbol:
     """A tensor without numbers.
 
     value: what it is in the graph.
-    is_mask: the tensor would be boolean.
+    float_dtype: the type in which the loop computes; dtype: that of the tensor.
+    bound: the tensor holds whole numbers of this size at most; None where they may be any numbers.
     is_flat: a row of one feature whose feature axis was reduced away, shape [B].
     is_shared: another symbol would lie in the same memory.
     """
 
     handlers: ClassVar[dict[str, Callable[..., Any]]] = {}
 
-    def __init__(self, value: Value, builder: Builder, dtype: torch.dtype, *, mask: bool = False, flat: bool = False):
+    def __init__(
+        self, value: Value, builder: Builder, loop: torch.dtype, dtype: torch.dtype | None = None, *, flat: bool = False
+    ):
         self.value = value
         self.builder = builder
-        self.float_dtype = dtype
-        self.is_mask = mask
+        self.float_dtype = loop
+        self.dtype = dtype or loop
+        self.bound = 1.0 if dtype == torch.bool else None
         self.is_flat = flat
         self.is_shared = False
 
-    def like(self, value: Value, *, mask: bool = False, flat: bool = False) -> Symbol:
+    def like(self, value: Value, *, flat: bool = False) -> Symbol:
         """Return another symbol of the same trace."""
-        return Symbol(value, self.builder, self.float_dtype, mask=mask, flat=flat)
+        return Symbol(value, self.builder, self.float_dtype, flat=flat)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the tensor would be boolean."""
+        return self.dtype == torch.bool
 
     @property
     def rows(self) -> bool:
@@ -108,10 +92,6 @@ class Symbol:
     @property
     def ndim(self) -> int:
         return len(self.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bool if self.is_mask else self.float_dtype
 
     @property
     def device(self) -> torch.device:
@@ -129,9 +109,7 @@ class Symbol:
     def T(self) -> Any:
         return call("t", self)
 
-    @property
-    def mT(self) -> Any:
-        return call("t", self)
+    mT = T  # noqa: N815 - torch's name
 
     @property
     def data(self) -> Any:
@@ -156,7 +134,7 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name not in self.handlers and (self.rows or not hasattr(torch.Tensor, name)):
+        if name not in self.handlers and (self.rows or not callable(getattr(torch.Tensor, name, None))):
             error = unsupported(f"the tensor attribute {name!r}")
             raise Missing(str(error))
         return lambda *args, **kwargs: call(name, self, *args, function=getattr(torch.Tensor, name), **kwargs)
@@ -204,13 +182,14 @@ def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     inside = list(leaves((args, kwargs)))
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     origin.builder.line = line_of_cell()
+    function = function or _function_of(name)
     handler = Symbol.handlers.get(name)
     has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in inside)
     if has_rows:
         try:
             if handler is None:
                 raise unsupported(f"the operation {name!r}")
-            result = _handle(name, handler, args, kwargs)
+            result = _handle(name, handler, function, args, kwargs)
         except UnsupportedError as error:
             origin.builder.refused = error
             raise
@@ -221,10 +200,15 @@ def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
         return result
     if handler is not None:
         try:
-            return _handle(name, handler, args, kwargs)
+            return _handle(name, handler, function, args, kwargs)
         except UnsupportedError:
             pass  # of fixed values PyTorch itself computes the rest, before the loop
-    return _opaque(origin, name, function or getattr(operator, name, None), args, kwargs)
+    return _opaque(origin, name, function, args, kwargs)
+
+
+def _function_of(name: str) -> Any:
+    """Return what PyTorch calls for an operator or an attribute of a tensor."""
+    return getattr(operator, name, None) or getattr(operator, f"{name}_", None) or getattr(torch, name, None)
 
 
 # What lies in the memory of its first argument, so that a change of one is a change of the other.
@@ -236,51 +220,102 @@ VIEWS = frozenset(
 _signature = cache(inspect.signature)
 
 
-def _handle(name: str, handler: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Return what a handler makes of a call, with the shapes and types that PyTorch gives."""
     try:
         _signature(handler).bind(*args, **kwargs)
     except TypeError as error:
         raise unsupported(f"the operation {name!r} with these arguments ({error})") from error
+    given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Symbol | torch.Tensor | int | float)]
+    inside = [leaf for leaf in given if not isinstance(leaf, int | float)]
+    origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
+    kinds, loop = [leaf.dtype for leaf in inside], origin.float_dtype
+    if dtypes.is_narrower(narrow := dtypes.computing(kinds), loop) and name not in dtypes.CASTS:
+        args, kwargs = mapped((args, kwargs), lambda n: dtypes.converted(n, narrow) if type(n) is float else n)
     try:
-        return handler(*args, **kwargs)
+        result = handler(*args, **kwargs)
     except ValueError as error:
         raise unsupported(f"the operation {name!r}: {error}") from error
+    is_plain = all(kind == loop for kind in kinds)
+    if is_plain and name in dtypes.PRODUCTS_WITH_A_MATRIX:
+        return result
+    sizes = {n for leaf in inside for n in (leaf.value.type.shape if isinstance(leaf, Symbol) else leaf.shape)}
+    batch = next(n for n in count(13) if n not in sizes)
+    try:
+        expected = dtypes.asked(function, *mapped((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        raise unsupported(f"the operation {name!r}, which PyTorch refuses: {error}") from error
+    bounds = [leaf.bound if isinstance(leaf, Symbol) else dtypes.bound_of(leaf) for leaf in given]
+    size = dtypes.bound(name, bounds, origin.value.width, kwargs.get("alpha", 1))
+    is_any = loop not in kinds and name not in dtypes.CASTS and any(map(_is_any_whole, inside))
+    for symbol, tensor in zip(_several(result), _several(expected), strict=True):
+        if is_any and not tensor.dtype.is_floating_point:
+            raise unsupported(f"the operation {name!r} of whole numbers of any size")
+        _settle(name, symbol, tensor, size, kinds, batch)
+    return result
 
 
-def leaves(tree: Any) -> Iterator[Any]:
-    """Yield what nested tuples, lists and dictionaries hold."""
-    if isinstance(tree, tuple | list):
-        for branch in tree:
-            yield from leaves(branch)
-    elif isinstance(tree, dict):
-        yield from leaves(list(tree.values()))
-    else:
-        yield tree
+def _settle(name: str, symbol: Symbol, like: Any, size: float | None, kinds: list[torch.dtype], batch: int) -> None:
+    """Give the result of a call the type that PyTorch gives it."""
+    shape = tuple(batch if isinstance(n, Batch) else n for n in symbol.shape)
+    if not isinstance(like, torch.Tensor) or like.shape != shape or not like.is_cpu:
+        raise unsupported(f"the operation {name!r} here, which gives {_described(like)}, not {list(shape)}")
+    value, builder = symbol.value, symbol.builder
+    if name in dtypes.FILLED:
+        symbol.value = builder.constant(dtypes.converted(value.data[0], like.dtype), value.type)
+        size = dtypes.bound_of(symbol.value.number)
+    if name in dtypes.CASTS and like.dtype == torch.bool and not symbol.is_mask:
+        symbol.value = builder.sub(1.0, builder.equal(value, 0.0))
+    if name in dtypes.SIGNED and not (like.dtype.is_floating_point or like.dtype == torch.bool):
+        symbol.value = builder.where(builder.equal(value, 0.0), 0.0, value)
+    if found := dtypes.obstacle(name, like.dtype, symbol.float_dtype, size, kinds):
+        raise unsupported(f"the operation {name!r} with {found}")
+    symbol.dtype, symbol.bound = like.dtype, 1.0 if like.dtype == torch.bool else size
+
+
+def _is_any_whole(thing: Any) -> bool:
+    return isinstance(thing, Symbol) and thing.bound is None and not thing.dtype.is_floating_point
+
+
+def _several(result: Any) -> Any:
+    return result if isinstance(result, tuple | list) else (result,)
+
+
+def _described(thing: Any) -> str:
+    if isinstance(thing, torch.Tensor):
+        return f"{list(thing.shape)} on {thing.device.type}"
+    return str(thing.__class__.__name__)
+
+
+def _stand_in(leaf: Any, batch: int) -> Any:
+    if isinstance(leaf, Batch):
+        return batch
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach()
+    if not isinstance(leaf, Symbol):
+        return leaf
+    return dtypes.stand_in(leaf.dtype, tuple([batch if isinstance(n, Batch) else n for n in leaf.shape]))
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A PyTorch function with holes for its arguments, run before the loop."""
+    """A PyTorch function with holes for its arguments, run before the loop.
+
+    kinds: the types of these arguments, where they are not those of the loop, as which they come; the result is one.
+    """
 
     name: str
     function: Callable[..., Any]
     template: Any
+    kinds: tuple[torch.dtype | None, ...]
     part: int | None = None
 
     def __str__(self) -> str:
         return self.name if self.part is None else f"{self.name}[{self.part}]"
 
     def __call__(self, *values: Any) -> Any:
-        remaining = iter(values)
-
-        def fill(tree: Any) -> Any:
-            if isinstance(tree, tuple | list):
-                return type(tree)(fill(branch) for branch in tree)
-            if isinstance(tree, dict):
-                return {k: fill(v) for k, v in tree.items()}
-            return next(remaining) if tree is _HOLE else tree
-
-        args, kwargs = fill(self.template)
+        remaining = (v if kind is None else v.to(kind) for v, kind in zip(values, self.kinds, strict=True))
+        args, kwargs = mapped(self.template, lambda leaf: next(remaining) if leaf is _HOLE else leaf)
         result = self.function(*args, **kwargs)
         return result if self.part is None else result[self.part]
 
@@ -292,31 +327,30 @@ _RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uni
 def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if function is None or name.endswith("_") or _RANDOM.search(name):
         raise unsupported(f"the operation {name!r} of fixed values")
-    found: list[Value] = []
-
-    def hole(tree: Any) -> Any:
-        if isinstance(tree, tuple | list):
-            return type(tree)(hole(branch) for branch in tree) if type(tree) in (tuple, list) else tree
-        if isinstance(tree, dict):
-            return {k: hole(v) for k, v in tree.items()}
-        if isinstance(tree, Symbol):
-            found.append(tree.value)
-            return _HOLE
-        return tree
-
-    template = hole((args, kwargs))
-    whole = Call(name, function, template)
-    example = whole(*(torch.empty(v.type.shape, dtype=origin.float_dtype, device="meta") for v in found))
+    found = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Symbol)]
+    loop = origin.float_dtype
+    if any(map(_is_any_whole, found)):
+        raise unsupported(f"the operation {name!r} of whole numbers of any size")
+    template = mapped((args, kwargs), lambda leaf: _HOLE if isinstance(leaf, Symbol) else leaf)
+    kinds = tuple(None if s.dtype == loop else s.dtype for s in found)
+    whole = Call(name, function, template, kinds)
+    example = whole(*(torch.empty(s.value.type.shape, dtype=loop, device="meta") for s in found))
 
     def one(call: Call, result: Any) -> Symbol:
-        if not isinstance(result, torch.Tensor) or not (result.dtype.is_floating_point or result.dtype == torch.bool):
-            raise unsupported(f"the operation {name!r} of fixed values, which gives {type(result).__name__}")
-        value = origin.builder.make("call", *found, data=(call,), type=Type(tuple(result.shape)))
-        return origin.like(value, mask=result.dtype == torch.bool)
+        kind = result.dtype if isinstance(result, torch.Tensor) else None
+        if kind is None or not dtypes.is_held(kind, loop):
+            raise unsupported(f"the operation {name!r} of fixed values, which gives {kind or type(result).__name__}")
+        value = origin.builder.make("call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape)))
+        if kind != loop:
+            value = origin.builder.make("call", value, data=(_WIDER[loop],), type=value.type)
+        return Symbol(value, origin.builder, loop, kind)
 
     if isinstance(example, tuple | list):
-        return tuple(one(Call(name, function, template, k), part) for k, part in enumerate(example))
+        return tuple(one(Call(name, function, template, kinds, k), part) for k, part in enumerate(example))
     return one(whole, example)
+
+
+_WIDER = {kind: Call("to", torch.Tensor.to, ((_HOLE, kind), {}), (None,)) for kind in (torch.float32, torch.float64)}
 
 
 def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
@@ -333,9 +367,9 @@ def _in_place(name: str) -> Callable[..., Any]:
         if self.is_shared or self.value.op == "input" or not self.rows:
             raise unsupported(f"{name} in place of a value that others share; write it out, such as a = a + b")
         result = call(name, self, other)
-        if (result.value.type, result.is_mask) != (self.value.type, self.is_mask):
+        if (result.value.type, result.dtype) != (self.value.type, self.dtype):
             raise unsupported(f"{name} in place with a result of another shape or kind")
-        self.value = result.value
+        self.value, self.bound = result.value, result.bound
         return self
 
     return apply

@@ -16,7 +16,9 @@ from torch.overrides import TorchFunctionMode
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler import features, functions
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
-from everloop.compiler.symbol import Symbol, is_inside, leaves, unsupported
+from everloop.compiler.lines import is_inside, unsupported
+from everloop.compiler.symbol import Symbol
+from everloop.compiler.trees import leaves
 from everloop.errors import CellError, UnsupportedError
 
 assert features, "its import fills the handlers of Symbol"
@@ -85,7 +87,7 @@ def trace(
         for name, tensor in tensors.items():
             kind = Type(tuple(tensor.shape)) if group == "fixed" else Type(tuple(tensor.shape[-1:]), rows=True)
             value = builder.input(group, name, kind)
-            symbols[name] = Symbol(value, builder, dtype, mask=tensor.dtype == torch.bool)
+            symbols[name] = Symbol(value, builder, dtype, tensor.dtype)
     x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True)), builder, dtype)
     states = [Symbol(builder.input("state", s, Type((n,), rows=True)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip
@@ -154,8 +156,8 @@ def _new_state(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x
     if not isinstance(thing, Symbol | torch.Tensor | float | int):
         raise unsupported(f"a {thing.__class__.__name__} as the new state {name}")
     value = functions.value_of(thing, x)
-    if isinstance(thing, Symbol) and (thing.is_flat or thing.is_mask):
-        raise unsupported(f"the new state {name} of shape {thing.shape} and dtype {thing.dtype}")
+    if isinstance(thing, Symbol | torch.Tensor) and (thing.ndim != 2 or thing.dtype != x.dtype):
+        raise unsupported(f"the new state {name} of shape {tuple(thing.shape)} and dtype {thing.dtype}")
     if value.type != Type((size,), rows=True):
         if value.type.rows or value.width not in (1, size) or len(value.type.shape) > 1:
             raise CellError(

@@ -86,6 +86,8 @@ FOLLOWED: dict[str, Step] = {
     "index from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h[:, -1:] * 2),
     "hstack": lambda c, x, h: torch.tanh(x @ c.W.T + torch.hstack([h[:, 3:], h[:, :3]])),
     "mask and number": lambda c, x, h: torch.tanh(x @ c.W.T + h * (h > 0) + (h < 0) * 2.0),
+    "truth and truth": lambda c, x, h: torch.tanh(x @ c.W.T + h * ((h > 0) + (h > -1))),
+    "full_like of truth": lambda c, x, h: torch.tanh(x @ c.W.T + h * torch.full_like(h > 0, 3)),
     "the same shape": lambda c, x, h: torch.tanh(x @ c.W.T + h) if x.shape[0] == h.shape[0] else h,
 }
 REFUSED: dict[str, tuple[Step, str]] = {
@@ -104,10 +106,8 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "narrow beyond": (lambda c, x, h: h + h.narrow(-1, 2, 10).sum(-1, keepdim=True), "10 features from 2 on, of 6"),
     "index beyond": (lambda c, x, h: h + x[:, 7][:, None], "feature 7 of 4"),
     "index before": (lambda c, x, h: h + h[:, -9][:, None], "feature -9 of 6"),
-    "truth and truth": (lambda c, x, h: h * ((h > 0) + (h > 1)), "the sum of two truth values"),
     "one minus truth": (lambda c, x, h: h * (1 - (h > 0)), "subtraction with a truth value"),
     "where of numbers": (lambda c, x, h: torch.where(h, h, 0.0), "a logical operation on numbers"),
-    "full_like of truth": (lambda c, x, h: h * torch.full_like(h > 0, 3), "in the form of truth values"),
     "caught": (caught, "'cumsum'"),
 }
 
