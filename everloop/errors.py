@@ -30,6 +30,10 @@ class PlanError(UnsupportedError):
     """A plan of the compiler's own is wrong: a defect of this library, found before it could make a wrong number."""
 
 
+class MismatchError(EverloopError, ArithmeticError):
+    """A compiled cell computes something else than its step says; the message names what, by how much, what to do."""
+
+
 class DataError(EverloopError, ValueError):
     """A data file is missing, unreadable or malformed; the message names file and place."""
 

@@ -32,12 +32,13 @@ VERBS = {
     "tree": Verb("everloop.cli.tree", 'show what may come next as a tree: everloop tree RUN "prompt"'),
     "score": Verb("everloop.cli.score", "how probable a language model finds each line: everloop score RUN FILE"),
     "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
+    "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
     "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
 }
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 for an error of the user, 130 after Ctrl-C."""
+    """Run the command; return 0, 1 if `check` finds a fault, 2 for an error of the user, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -68,12 +68,12 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
     return show_cell(example(named(cell)), stage, form)
 
 
-def example(kind: type[Cell]) -> Cell:
-    """Return a small cell of a class: 3 inputs, 4 units, 2 of every other size."""
+def example(kind: type[Cell], inputs: int = 3, hidden: int = 4) -> Cell:
+    """Return a small cell of a class, with 2 of every other size."""
     letters = {letter for p in kind.params.values() for size in p.shape for letter in size.letters}
     letters |= {letter for s in kind.states.values() for letter in s.size.letters}
     sizes: dict[str, Any] = dict.fromkeys(sorted(letters - {"input_size", "hidden_size"}), 2)
-    return kind(3, 4, **sizes)
+    return kind(inputs, hidden, **sizes)
 
 
 def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -67,6 +68,7 @@ class Program:
         of_states = {name: v for name, v in late.items() if name != self.results[0]}
         self.after_output = Prelude(Graph(of_output), dtype) if of_output else None
         self.after_states = Prelude(Graph(of_states), dtype) if of_states else None
+        self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
         self._compile = target
         self._inference: Inference | None = None
         self._trained: dict[frozenset[str], Trained] = {}

@@ -10,6 +10,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Instruction, Loop, Map
 from everloop.compiler.plan import Derived, Factor, Training, plan_forward
+from everloop.compiler.saving import AGAIN
 from everloop.compiler.training import plan_training
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "equal": "=="}
@@ -93,7 +94,7 @@ def saved_text(training: Derived) -> str:
         shown = forward.names.get(value) or writer.expression(value)[0]
         lines.append(f"saved {k}: {shown}, {value.width} feature(s)")
     lines += [f"{emit} lies in the memory of {of}" for emit, of in training.forward.in_place.items()]
-    again = [v for v in training.saving.again if v.op in ("tanh", "sigmoid", "exp", "log", "erf", "sin", "cos")]
+    again = [v for v in training.saving.again if v.op in AGAIN]
     lines += [f"computed again: {writer.expression(v)[0]}" for v in again]
     return "\n".join(lines)
 

@@ -47,6 +47,7 @@ class Step:
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
         self.kernel = target(self.loop, dtype)
         self.states = tuple(graph.outputs)
+        self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 
     def sources(self, values: Values) -> list[Tensor]:
         """Return the tensors that the step reads besides its input and its states."""

@@ -1,111 +1,133 @@
-"""Do the targets agree? Values and every gradient of a layer, each installed target against eager."""
+"""Do the targets agree? Values and every gradient of a layer, each installed target against a reference."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
-from everloop.errors import CellError
+from everloop.errors import CellError, OptionError, UnsupportedError, unknown
 from everloop.layers.arguments import leaves
-from everloop.layers.operator import TARGETS, using
+from everloop.layers.call import Call
+from everloop.layers.compare import SLACK, Comparison, compare
+from everloop.layers.operator import TARGETS, eagerly, replaced, using
 from everloop.layers.recurrent import Recurrent
+from everloop.layers.reference import Results, Run, in_float64, loop
 
-SLACK = 64  # units in the last place that one step may lose, relative to the largest number of a tensor
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One tensor on one target: its largest difference from eager, and what rounding explains."""
-
-    target: str
-    what: str
-    difference: float
-    allowed: float
-
-    @property
-    def agrees(self) -> bool:
-        return self.difference <= self.allowed
-
-    def __str__(self) -> str:
-        verdict = "agrees" if self.agrees else "DIFFERS"
-        return f"{self.target:6} {self.what:32} {verdict:8} {self.difference:.1e} of {self.allowed:.1e}"
+REFERENCES: dict[str, Run] = {"eager": eagerly, "float64": in_float64(eagerly), "loop": in_float64(loop)}
+AGAIN = 4  # how often the reference is asked again, with inputs rounded otherwise, where something differs
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What `agree` found; true if every target agrees."""
+    """What `agree` found; true if every target that ran agrees. absent: why the others did not run, by target."""
 
+    reference: str
     comparisons: tuple[Comparison, ...]
+    absent: Mapping[str, str]
 
     def __bool__(self) -> bool:
         return all(c.agrees for c in self.comparisons)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.comparisons))
+        said = {"eager": "eager", "float64": "eager in float64", "loop": "the step in float64, one row at a time"}
+        head = f"against {said[self.reference]}; allowed: {SLACK} units in the last place of the largest number"
+        lines = [f"{head}, times the root of the steps", *map(str, self.comparisons)]
+        return "\n".join([*lines, *(f"{target:6} did not run: {why}" for target, why in self.absent.items())])
 
 
-def agree(layer: nn.Module, x: Tensor, **options: Any) -> Agreement:
-    """Run `layer` over x on every installed target and compare with eager.
+def agree(
+    layer: nn.Module, x: Tensor, *, reference: Literal["eager", "float64", "loop"] = "eager", **options: Any
+) -> Agreement:
+    """Run `layer` over x on every installed target and compare with a reference.
 
     The outputs, the final states, the gradients of x, of given states and of all parameters are compared, with
-    the same random numbers (dropout masks) on every target.
+    the same random numbers (dropout masks) on every target. Allowed is what rounding explains: 64 units in the last
+    place of the layer's dtype, relative to the largest number of a tensor, times the square root of the number of
+    steps; more only where the reference itself moves as much when its inputs are rounded otherwise.
 
     Args:
         layer: any layer or model of this library whose call returns tensors, nested in tuples.
         x: its input.
+        reference: what computes each cell: "eager", eager in "float64", or a "loop" in float64 that takes one row at
+            a time and shares no code with any target (slow: a few short sequences are enough). With the last two, eager
+            is a target like the others. What a layer does around its cells (stacking, directions) is the same for all.
         options: further arguments of the call, such as lengths, reset and state.
 
     Raises:
         CellError: a bare cell was given.
-        UnsupportedError: a target cannot run this layer; the message names the operation and its line.
+        UnsupportedError: there was nothing to compare; the message says why.
     """
     if isinstance(layer, Cell):
         raise CellError(f"agree: {type(layer).__name__} is a bare cell, which no target runs; wrap it in Recurrent")
-    comparisons = []
-    with _without_targets(layer):
-        expected = _results(layer, x, options, "eager")
-        slopes = max((_size(t) for n, t in expected.items() if n.startswith("gradient")), default=0.0)
+    if reference not in REFERENCES:
+        raise OptionError("agree: " + unknown("reference", reference, REFERENCES))
+    steps: list[int] = []  # of the longest sequence, in each call of a cell
+
+    def counted(cell: Cell, call: Call) -> Results:
+        longest = call.lengths if call.lengths is not None else call.x.new_full(call.x.shape[1:2], len(call.x))
+        steps.append(int(longest.max()) if len(longest) else 0)
+        return REFERENCES[reference](cell, call)
+
+    def again() -> Iterator[dict[str, Tensor]]:
+        run = loop if reference == "loop" else eagerly
+        yield _results(layer, x, options, replaced(run))
+        for seed in range(1, AGAIN + 1):
+            yield _results(layer, x, options, replaced(in_float64(run, torch.Generator().manual_seed(seed))))
+
+    comparisons: list[Comparison] = []
+    absent: dict[str, str] = {}
+    with _plain(layer):
+        expected = _results(layer, x, options, replaced(counted))
+        if not max(steps, default=0):
+            why = "no sequence has a step" if steps else f"{type(layer).__name__} ran no cell of this library"
+            raise UnsupportedError(f"agree: there was nothing to compare, because {why}")
         for target in TARGETS:
-            if target == "eager" or (target == "llvm" and importlib.util.find_spec("llvmlite") is None):
+            if target == reference:
                 continue
-            found = _results(layer, x, options, target)
-            for n, t in expected.items():
-                least = slopes * torch.finfo(t.dtype).eps if n.startswith("gradient") else 0.0
-                comparisons.append(_compare(target, n, found[n], t, len(x), least))
-    return Agreement(tuple(comparisons))
+            if target == "llvm" and importlib.util.find_spec("llvmlite") is None:
+                absent[target] = "llvmlite is not installed"
+                continue
+            try:
+                found = _results(layer, x, options, using(target))
+            except UnsupportedError as error:
+                absent[target] = str(error)
+                continue
+            comparisons += compare(target, found, expected, max(steps), again)
+    if not sum(c.count for c in comparisons):
+        why = "; ".join(f"{t} did not run: {w}" for t, w in absent.items()) or f"{reference} gave no finite number"
+        raise UnsupportedError(f"agree: there was nothing to compare, because {why}")
+    return Agreement(reference, tuple(comparisons), absent)
 
 
 @contextmanager
-def _without_targets(layer: nn.Module) -> Iterator[None]:
-    """Let no layer name a target of its own inside the block."""
-    named = [(m, m.target) for m in layer.modules() if isinstance(m, Recurrent)]
+def _plain(layer: nn.Module) -> Iterator[None]:
+    """Let no layer name a target of its own, or check what it compiles, inside the block."""
+    named = [(m, m.target, m.check) for m in layer.modules() if isinstance(m, Recurrent)]
     try:
-        for m, _ in named:
-            m.target = None
+        for m, *_ in named:
+            m.target, m.check = None, False
         yield
     finally:
-        for m, target in named:
-            m.target = target
+        for m, target, check in named:
+            m.target, m.check = target, check
 
 
-def _size(tensor: Tensor) -> float:
-    return float(tensor.detach().abs().max()) if tensor.numel() else 0.0
-
-
-def _results(layer: nn.Module, x: Tensor, options: dict[str, Any], target: str) -> dict[str, Tensor]:
+def _results(
+    layer: nn.Module, x: Tensor, options: dict[str, Any], way: AbstractContextManager[None]
+) -> dict[str, Tensor]:
     given = x.detach().requires_grad_(x.is_floating_point())
     state = options.get("state")
     states = [] if state is None else [s.detach().requires_grad_() for s in leaves(state)]
     fresh = iter(states)
     call = options if state is None else {**options, "state": _nested(state, fresh)}
-    with using(target), torch.random.fork_rng(devices=[]):
+    with way, torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         results = leaves(layer(given, **call))
         weights = [torch.randn(r.shape, dtype=r.dtype) for r in results]
@@ -114,7 +136,10 @@ def _results(layer: nn.Module, x: Tensor, options: dict[str, Any], target: str) 
         wanted |= {f"gradient of state {k}": s for k, s in enumerate(states)}
         wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
         assert isinstance(loss, Tensor)
-        slopes = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+        is_reached = loss.requires_grad and wanted
+        slopes = (
+            torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if is_reached else [None] * len(wanted)
+        )
     found = {"output": results[0]} | {f"state {k}": s for k, s in enumerate(results[1:])}
     zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(slopes, wanted.values(), strict=True))
     return found | dict(zip(wanted, zeros, strict=True))
@@ -122,12 +147,3 @@ def _results(layer: nn.Module, x: Tensor, options: dict[str, Any], target: str) 
 
 def _nested(state: Any, fresh: Iterator[Tensor]) -> Any:
     return tuple(_nested(part, fresh) for part in state) if isinstance(state, tuple) else next(fresh)
-
-
-def _compare(target: str, what: str, found: Tensor, expected: Tensor, steps: int, least: float) -> Comparison:
-    if not found.numel():
-        return Comparison(target, what, 0.0, 0.0)
-    scale = max(_size(expected), least)
-    allowed = SLACK * torch.finfo(expected.dtype).eps * scale * max(steps, 1) ** 0.5
-    difference = float((found - expected).detach().abs().max())
-    return Comparison(target, what, difference if difference == difference else torch.inf, allowed)

@@ -20,9 +20,10 @@ from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
 from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
-from everloop.layers import captured
+from everloop.layers import captured, reference
 from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
+from everloop.layers.check import noted, verify
 from everloop.layers.sequence import compute
 from everloop.layers.surroundings import forget, obstacle, picture
 
@@ -30,6 +31,7 @@ TARGETS = ("eager", "llvm")
 _programs: dict[Any, Program | str] = {}
 _told: set[str] = set()
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
+_instead: ContextVar[reference.Run | None] = ContextVar("instead", default=None)
 
 
 @contextmanager
@@ -40,6 +42,16 @@ def using(target: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(before)
+
+
+@contextmanager
+def replaced(runs: reference.Run) -> Iterator[None]:
+    """Run every cell in the block by `runs`, whatever the target."""
+    before = _instead.set(runs)
+    try:
+        yield
+    finally:
+        _instead.reset(before)
 
 
 def chosen(target: str | None) -> str | None:
@@ -64,10 +76,14 @@ def run(
     reset: Tensor | None = None,
     reverse: bool = False,
     target: str | None = None,
+    check: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return (output [T, B, n], final states) of `cell` over x [T, B, I].
 
+    check: whether a compiled cell is verified before its first call of a kind.
+
     Raises:
+        MismatchError: it was, and is wrong.
         OptionError: there is no such target.
         UnsupportedError: the named target cannot run this cell; `target=None` runs `eager` then.
     """
@@ -75,20 +91,24 @@ def run(
         values, x, tuple(state), (None,) * len(state) if restart is None else tuple(restart), lengths, reset, reverse
     )
     if torch.compiler.is_compiling():
-        return _captured(cell, call, target)
+        return _captured(cell, call, target, check)
     target = chosen(target)
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(cell, replace(call, x=x.to(state[0].dtype)), target)
-    return _run(cell, call, target)
+            return _run(cell, replace(call, x=x.to(state[0].dtype)), target, check)
+    return _run(cell, call, target, check)
 
 
-def _run(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    held, x, lengths = with_tensors(cell, call.values), call.x, call.lengths
+def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    held, x, instead = with_tensors(cell, call.values), call.x, _instead.get()
     call = call if held is call.values else replace(call, values=held)
+    if instead is not None:
+        return instead(cell, call)
     program = "asked for" if target == "eager" else observed() or program_of(cell, call.values, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
         try:
+            if check:
+                verify(lambda c, piece: compute(program, piece), cell, call, program.checked)
             return compute(program, call)
         except PlanError as error:
             program = _withdraw(program, error)
@@ -96,17 +116,27 @@ def _run(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tens
         raise UnsupportedError(program)
     if isinstance(program, str):
         _tell(cell, program)
+    return eagerly(cell, call)
+
+
+def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run on the target eager."""
+    x, lengths = call.x, call.lengths
     if lengths is not None and torch.is_grad_enabled():
         x = cleared(x, lengths)  # zero times what padding holds is not zero where that is not finite
     return eager.run(cell, call.values, x, call.state, **call.options())
 
 
-def _captured(cell: Cell, call: Call, target: str | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run_checked(cell: Cell, *args: Any, **options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return run(cell, *args, **options, check=True)
+
+
+def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run inside torch.compile, as one operator."""
     held, state = with_tensors(cell, call.values), call.state
     groups = (held.fixed, held.rows, held.steps)
     captured.watch(cell)
-    key = captured.key_of(cell, *(" ".join(group) for group in groups), target, run)
+    key = captured.key_of(cell, *(" ".join(group) for group in groups), target, _run_checked if check else run)
     x = call.x.to(state[0].dtype)
     is_zero = all(r is None for r in call.restart)
     origin = [] if is_zero else [s.new_zeros(s.shape[-1]) if r is None else r
@@ -130,7 +160,8 @@ def explain(cell: Cell, values: Values, x: Tensor) -> str:
         return f"target eager, because {found}"
     kernel = found.inference().kernel
     note = getattr(kernel, "threads_note", "")
-    return f"target llvm, {getattr(kernel, 'isa', '')}, {x.dtype}; threads: {note}\n\n{plan_text(found.split)}"
+    head = f"target llvm, {getattr(kernel, 'isa', '')}, {x.dtype}; threads: {note}\n{noted(found.checked)}"
+    return f"{head}\n\n{plan_text(found.split)}"
 
 
 def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:

@@ -17,7 +17,9 @@ from everloop.compiler.stepping import Step
 from everloop.compiler.trace import trace
 from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
+from everloop.layers.arguments import leaves
 from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.check import noted, verify_step
 from everloop.layers.flat import Flat, flatten, last, nest, sizes
 from everloop.layers.operator import chosen, observed
 from everloop.layers.regularise import Wrapper, values_of
@@ -48,6 +50,13 @@ class Stream:
             return None
         return self._of(core).step(x, state, start)
 
+    def verify(
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
+    ) -> None:
+        """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
+        assert self._ready is not None, "what has stepped is ready"
+        self._ready.verify(core, x, state, start, found)
+
     def explain(self, core: Any, reason: str) -> str:
         """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
         impossible = unsteppable(core)
@@ -58,7 +67,7 @@ class Stream:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
             f"step: one native call, {self._of(core).isa}, for up to {ROWS} rows without gradients, over the parameters"
-            " where they lie; otherwise as a sequence of one step, by the target above"
+            f" where they lie; otherwise as a sequence of one step, by the target above\n{self._of(core).noted}"
         )
 
     def _of(self, core: nn.Module) -> _Ready:
@@ -158,6 +167,22 @@ class _Ready:
         derived = form.derived(self._values) if form.derived else ()
         form.call(*map(_address, chain(derived, tensors, new)))
         return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
+
+    def verify(
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
+    ) -> None:
+        """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
+        assert self._program is not None, "it has stepped"
+        if not self._program.checked:
+            rows = [t if t.dim() == 2 else t[None] for t in self._all(self._forms[x.shape], x, state, start)]
+            before = nest(iter(rows[1:]), self._nested)
+            verify_step(core, rows[0], before, [t.reshape(len(rows[0]), -1) for t in (found[0], *leaves(found[1]))],
+                        self._program.checked)  # fmt: skip
+
+    @property
+    def noted(self) -> str:
+        """What was verified."""
+        return noted(self._program.checked if self._program else {})
 
     def _new_form(self, x: Tensor) -> _Form | None:
         shape = x.shape

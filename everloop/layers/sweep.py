@@ -19,12 +19,13 @@ from everloop.layers.stack import Stack
 
 @dataclass(frozen=True)
 class Course:
-    """How time runs: lengths [B], resets [T, B] (a sequence begins anew at that step), direction, target."""
+    """How time runs: lengths [B], resets [T, B] (a sequence begins anew at that step), direction, target, check."""
 
     lengths: Tensor | None = None
     reset: Tensor | None = None
     reverse: bool = False
     target: str | None = None
+    check: bool = False
 
     def restarts(self) -> Tensor | None:
         """Return the steps [T, B] before which the state starts anew, in this direction."""
@@ -71,4 +72,5 @@ def sweep(module: nn.Module, x: Tensor, state: Any, start: Any, course: Course) 
         reset=course.restarts(),
         reverse=course.reverse,
         target=course.target,
+        check=course.check,
     )

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import everloop
-from everloop import Recurrent
-from everloop.compiler.targets import llvm
+from everloop import Cell, H, I, Recurrent, param, state
+from everloop.compiler.targets import eager, llvm
 from everloop.diagnose.agree import agree
-from everloop.errors import CellError
+from everloop.errors import CellError, OptionError, UnsupportedError
 from everloop.layers import operator, sequence
+from tests.layers.wrong import spoil_gradient
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
@@ -75,5 +76,73 @@ def test_only_installed_targets_and_whole_layers(monkeypatch: pytest.MonkeyPatch
     cell = everloop.cells.GRU(3, 4)
     with pytest.raises(CellError, match="wrap it in Recurrent"):
         agree(cell, torch.randn(2, 3))
+    with pytest.raises(OptionError, match="did you mean 'float64'"):
+        agree(Recurrent(cell), torch.randn(5, 2, 3), reference="flaot64")  # type: ignore[arg-type]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert agree(Recurrent(cell), torch.randn(5, 2, 3)).comparisons == ()
+    with pytest.raises(UnsupportedError, match="llvm did not run: llvmlite is not installed"):
+        agree(Recurrent(cell), torch.randn(5, 2, 3))
+    found = agree(Recurrent(cell), torch.randn(5, 2, 3), reference="loop")
+    assert {c.target for c in found.comparisons} == {"eager"}
+    assert str(found).endswith("llvm   did not run: llvmlite is not installed")
+
+
+class Sums(Cell):
+    """What the compiler does not know."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x @ self.W.T + torch.cumsum(h, -1) @ self.R.T)
+
+
+def test_nothing_to_compare_is_an_error_with_its_reason() -> None:
+    layer, x = Recurrent(everloop.cells.GRU(3, 4)), torch.randn(5, 2, 3)
+    for empty, lengths in ((x[:0], None), (x[:, :0], None), (x, [0, 0])):
+        with pytest.raises(UnsupportedError, match="nothing to compare, because no sequence has a step"):
+            agree(layer, empty, lengths=lengths)
+    with pytest.raises(UnsupportedError, match="nothing to compare, because Linear ran no cell of this library"):
+        agree(nn.Linear(3, 3), x)
+    with pytest.raises(
+        UnsupportedError, match=r"nothing to compare, because llvm did not run: .*'cumsum'.*test_agree.py:"
+    ):
+        agree(Recurrent(Sums(3, 4)), x)
+    with pytest.raises(UnsupportedError, match="nothing to compare, because eager gave no finite number"):
+        agree(layer, x * torch.nan)
+
+
+@pytest.mark.parametrize("reference", ["float64", "loop"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_agrees_with_float64(name: str, reference: Any) -> None:
+    layer = Recurrent(make(name, 3, 5), learned_state=True)
+    found = agree(layer, torch.randn(6, 3, 3), reference=reference, lengths=[4, 0, 6], reset=torch.rand(6, 3) < 0.3)
+    assert found, str(found)
+    assert {c.target for c in found.comparisons} == {"eager", "llvm"}
+    assert not found.absent
+
+
+def test_whole_layers_agree_with_the_loop() -> None:
+    x = torch.randn(6, 4, 5)
+    both = Recurrent(everloop.cells.GRU(5, 8), layers=2, bidirectional=True, dropout=0.5, batch_first=True, check=True)
+    for found in (
+        agree(both, x.transpose(0, 1), reference="loop", lengths=[6, 0, 2, 4], reset=torch.rand(4, 6) < 0.3),
+        agree(everloop.LSTM(5, 8, num_layers=2, bidirectional=True), x, reference="loop"),
+    ):
+        assert found, str(found)
+    assert both.check
+
+
+@pytest.mark.parametrize("reference", ["eager", "float64", "loop"])
+def test_a_gradient_off_by_a_thousandth_is_found(monkeypatch: pytest.MonkeyPatch, reference: Any) -> None:
+    spoil_gradient(monkeypatch, "d(p_i)")
+    layer = Recurrent(everloop.cells.PeepholeLSTM(3, 4), check=True)
+    found = agree(layer, torch.randn(5, 2, 3), reference=reference)
+    wrong = [(c.target, c.what) for c in found.comparisons if not c.agrees]
+    assert wrong == [("llvm", "gradient of cell.p_i")]
+
+
+def test_a_wrong_eager_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = eager.run
+    monkeypatch.setattr(eager, "run", lambda *a, **k: (real(*a, **k)[0] * 1.001, real(*a, **k)[1]))
+    layer, x = Recurrent(everloop.cells.GRU(3, 4)), torch.randn(5, 2, 3)
+    assert {c.target for c in agree(layer, x, reference="loop").comparisons if not c.agrees} == {"eager"}

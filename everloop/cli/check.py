@@ -1,0 +1,75 @@
+"""`everloop check CELL`: whether a cell is compiled, and whether what was compiled is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from everloop.cells import named
+from everloop.cli.options import parse, write
+from everloop.cli.show import example
+from everloop.diagnose import Agreement, agree
+from everloop.errors import MismatchError, OptionError
+from everloop.layers import Recurrent
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `everloop check` can be told."""
+
+    cell: Annotated[str, tyro.conf.Positional]
+    """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""
+    inputs: int = 5
+    """Input size; every size but this and the next is 2."""
+    hidden: int = 19
+    """Hidden size."""
+    length: int = 9
+    """Steps of the longest of random sequences of different lengths, one of them empty, with resets inside."""
+    batch: int = 6
+    """Number of sequences."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """What is computed in."""
+    seed: int = 0
+    """Of the weights and the sequences."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop check` and return 1 if a target differs from the step."""
+    given = parse(Options, args, command="check", description="Compare a cell on every target with the step itself.")
+    try:
+        found = check(given)
+    except MismatchError as error:
+        write(f"{error}\n")
+        return 1
+    reason = found.absent.get("llvm")
+    write(f"{given.cell} runs on eager, because {reason}\n" if reason else f"{given.cell} is compiled\n")
+    write(f"{found}\n")
+    return 0 if found else 1
+
+
+def check(given: Options) -> Agreement:
+    """Return what `agree` finds for a cell with random weights.
+
+    Raises:
+        MismatchError: a compiled single step is wrong.
+        OptionError: a size is out of range, or there is no such cell.
+    """
+    for name in ("length", "batch"):
+        if getattr(given, name) < 1:
+            raise OptionError(f"{name} is {getattr(given, name)}; expected at least 1")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(given.seed)
+        dtype = getattr(torch, given.dtype)
+        layer = Recurrent(example(named(given.cell), given.inputs, given.hidden).to(dtype), learned_state=True)
+        x = torch.randn(given.length, given.batch, given.inputs, dtype=dtype)
+        lengths = torch.randint(given.length + 1, (given.batch,))
+        lengths[-1], lengths[0] = 0, given.length
+        found = agree(layer, x, reference="loop", lengths=lengths, reset=torch.rand(x.shape[:2]) < 0.2)
+        if "llvm" not in found.absent:
+            with torch.no_grad():
+                Recurrent(layer.cell, check=True).eval().step(x[0, :1])
+        return found

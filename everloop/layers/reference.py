@@ -1,0 +1,131 @@
+"""The meaning of a cell over time, once more: sequence after sequence, row after row, in float64.
+
+It shares no code with any target, eager included, so what both say is right. It is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from everloop.cell import Cell, as_states, bind
+from everloop.compiler.values import Values
+from everloop.errors import UnsupportedError
+from everloop.layers.arguments import map_state
+from everloop.layers.call import Call
+
+Results = tuple[Tensor, tuple[Tensor, ...]]
+Run = Callable[[Cell, Call], Results]
+
+
+def loop(cell: Cell, call: Call) -> Results:
+    """Return (output [T, B, n], final states) of `cell`, one row [1, n] at a time."""
+    steps, batch = call.x.shape[:2]
+    lengths = [steps] * batch if call.lengths is None else call.lengths.tolist()
+    resets = [[False] * batch] * steps if call.reset is None else call.reset.tolist()
+    sequences, finals = [], [tuple(s[:0] for s in call.state)]
+    for b, length in enumerate(lengths):
+        row = slice(b, b + 1)
+        states = tuple(s[row] for s in call.state)
+        output = {}
+        for t in range(length - 1, -1, -1) if call.reverse else range(length):
+            if resets[t][b]:
+                starts = zip(call.restart, states, strict=True)
+                states = tuple(torch.zeros_like(s) if r is None else r[None] for r, s in starts)
+            own = {n: v[row] for n, v in call.values.rows.items()} | {
+                n: v[t, row] for n, v in call.values.steps.items()
+            }
+            after = as_states(cell, bind(cell, call.values.fixed | own).step(call.x[t, row], *states))
+            states = tuple(new.expand_as(old) for new, old in zip(after, states, strict=True))
+            output[t] = states[0]
+        nothing = call.state[0].new_zeros(1, cell.output_size)
+        sequences.append(torch.cat([nothing[:0], *(output.get(t, nothing) for t in range(steps))]))
+        finals.append(states)
+    y = torch.stack(sequences, 1) if batch else call.x.new_zeros(steps, 0, cell.output_size)
+    return y, tuple(map(torch.cat, zip(*finals, strict=True)))
+
+
+def step(core: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Return (output, state) of a cell or a stack after one step of rows [B, I]."""
+    if isinstance(core, Cell):
+        after = as_states(core, core.step(x, *state))
+        return after[0], after
+    found = []
+    for i, (member, before) in enumerate(zip(core.members, state, strict=True)):
+        y, new = step(member, x, before)
+        found.append(new)
+        x = core.join(i, x, y)
+    return x, tuple(found)
+
+
+def in_float64(run: Run, noise: torch.Generator | None = None) -> Run:
+    """Return `run` in float64, between tensors of the call's own dtype.
+
+    noise: moves every number of the call by about one unit in the last place of that dtype.
+
+    Raises:
+        UnsupportedError: the step draws random numbers of its own, which no two runs share.
+    """
+
+    def precisely(cell: Cell, call: Call) -> Results:
+        before, wide = torch.get_rng_state(), _widened(call, noise)
+        with _InFloat64():
+            y, finals = run(cell, wide)
+        if not torch.equal(before, torch.get_rng_state()):
+            raise UnsupportedError(
+                f"{type(cell).__name__} draws random numbers inside its step, which no two runs share"
+            )
+        dtype = call.state[0].dtype
+        return y.to(dtype), tuple(s.to(dtype) for s in finals)
+
+    return precisely
+
+
+def step_in_float64(core: nn.Module, x: Tensor, state: Any, noise: torch.Generator | None = None) -> tuple[Tensor, Any]:
+    """Return `step` in float64, between tensors of the dtype of x; `noise` as in `in_float64`."""
+    wide_x, wide_state = widened(x, noise), map_state(lambda s: widened(s, noise), state)
+    with _InFloat64():
+        y, after = step(core, wide_x, wide_state)
+    return y.to(x.dtype), map_state(lambda s: s.to(x.dtype), after)
+
+
+def widened(tensor: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    """Return a tensor in float64, each number moved by about one unit in the last place of its dtype if `noise`."""
+    if not tensor.is_floating_point():
+        return tensor
+    wide = tensor.double()
+    if noise is None:
+        return wide
+    unit = torch.finfo(tensor.dtype).eps
+    return wide * (1 + unit * torch.randn(tensor.shape, generator=noise, dtype=torch.float64).to(tensor.device))
+
+
+def _widened(call: Call, noise: torch.Generator | None) -> Call:
+    def all_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: widened(t, noise) for name, t in tensors.items()}
+
+    def each(tensors: Iterable[Tensor | None]) -> tuple[Any, ...]:
+        return tuple(t if t is None else widened(t, noise) for t in tensors)
+
+    values = Values(*map(all_of, (call.values.fixed, call.values.rows, call.values.steps)))
+    return replace(call, values=values, x=widened(call.x, noise), state=each(call.state), restart=each(call.restart))
+
+
+class _InFloat64(TorchFunctionMode):
+    """Whatever floating-point tensor PyTorch is given, constants of a step too, it sees in float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*_deep(args), **_deep(kwargs or {}))
+
+
+def _deep(thing: Any) -> Any:
+    if isinstance(thing, Tensor):
+        return thing.double() if thing.is_floating_point() else thing
+    if isinstance(thing, dict):
+        return {name: _deep(part) for name, part in thing.items()}
+    return type(thing)(map(_deep, thing)) if type(thing) in (tuple, list) else thing

@@ -1,0 +1,48 @@
+"""Kernels that are a little wrong, for tests of what must find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from everloop.compiler.program import Program, Trained
+from everloop.layers import operator, stream
+
+
+def forget_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every program be a new one."""
+    monkeypatch.setattr(operator, "_programs", {})
+    monkeypatch.setattr(stream, "_steps", {})
+
+
+def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the gradient kernels be off by a thousandth in one total, such as d(p_i)."""
+    real = Program.training
+
+    def training(self: Program, wanted: frozenset[str]) -> Trained:
+        found = real(self, wanted)
+
+        def gradient(steps: int, batch: int, buffers: Mapping[str, Tensor], **rest: Any) -> None:
+            found.gradient(steps, batch, buffers, **rest)
+            buffers[name].mul_(1.001)
+
+        return replace(found, gradient=gradient)
+
+    forget_programs(monkeypatch)
+    monkeypatch.setattr(Program, "training", training)
+
+
+def spoil_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the output of compiled single steps be off by a thousandth."""
+    real = stream.Stream.step
+
+    def step(self: stream.Stream, *args: Any) -> Any:
+        found = real(self, *args)
+        return found if found is None else (found[0] * 1.001, found[1])
+
+    forget_programs(monkeypatch)
+    monkeypatch.setattr(stream.Stream, "step", step)
