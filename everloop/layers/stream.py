@@ -67,7 +67,7 @@ class Stream:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
             f"step: one native call, {self._of(core).isa}, for up to {ROWS} rows without gradients, over the parameters"
-            f" where they lie; otherwise as a sequence of one step, by the target above\n{self._of(core).noted}"
+            f" where they lie; otherwise as a sequence of one step, by the target above; {self._of(core).noted}"
         )
 
     def _of(self, core: nn.Module) -> _Ready:
