@@ -19,6 +19,7 @@ from everloop.layers.compare import Comparison, compare
 from everloop.layers.reference import Run, in_float64, loop, step_in_float64
 
 BATCH, STEPS = 6, 12  # the piece that is verified
+LARGE = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps
 AGAIN = 4  # how often the reference is asked again, with inputs rounded otherwise, where something differs
 
 
@@ -110,7 +111,8 @@ def _kind(call: Call) -> tuple[Any, ...]:
 def _piece(call: Call) -> Call:
     """Return the first steps of a few sequences, the longest and the shortest among them, as tensors of their own."""
     steps, batch = call.x.shape[:2]
-    steps, count = min(steps, STEPS), min(batch, BATCH)
+    is_large = sum(t.numel() for t in call.values.fixed.values()) > LARGE
+    steps, count = min(steps, STEPS // 3 if is_large else STEPS), min(batch, BATCH // 2 if is_large else BATCH)
     order = torch.arange(batch) if call.lengths is None else call.lengths.argsort(descending=True).cpu()
     if call.lengths is not None and count > 1:
         order = order[torch.arange(count) * (batch - 1) // (count - 1)]

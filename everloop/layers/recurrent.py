@@ -45,8 +45,9 @@ class Recurrent(nn.Module):
         learned_state: whether the initial state is learned; it is zero otherwise.
         target: how to run ("eager", "llvm"); None takes the best that can run this cell.
         check: whether each newly compiled cell is first verified on the data of the call, on up to 12 steps of 6
-            sequences: output, states and, in training, all gradients, against the step in float64, row by row. Once a
-            kind of call (with lengths, resets, gradients); a single `step` likewise. Of no effect on eager.
+            sequences (4 of 3 for more than a million parameters): output, states and, in training, all gradients,
+            against the step in float64, row by row. Once a kind of call (with lengths, resets, gradients); a single
+            `step` likewise. Of no effect on eager.
 
     Raises:
         CellError: the cell cannot be repeated for several layers.

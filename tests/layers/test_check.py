@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from everloop import Bidirectional, Cell, H, I, Recurrent, Stack, cells, param, state
 from everloop.compiler.program import Inference, Program
 from everloop.compiler.targets import llvm
+from everloop.compiler.values import Values
 from everloop.errors import MismatchError
 from everloop.layers import check, operator
+from everloop.layers.call import Call
 from tests.layers.wrong import forget_programs, spoil_gradient, spoil_steps
 from tests.zoo import NAMES, make
 
@@ -124,6 +126,20 @@ def test_a_wrong_step_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     layer.float()  # the step is made anew
     with pytest.raises(MismatchError, match=r"Stack.*a single step of 2 row"):
         layer.step(x, after)
+
+
+def test_the_piece_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, lengths = torch.randn(20, 9, 3), [1, 20, 3, 5, 2, 0, 20, 8, 9]
+    for most, said in ((2**20, "12 step(s) of 6 sequence(s)"), (10, "4 step(s) of 3 sequence(s)")):
+        monkeypatch.setattr(check, "LARGE", most)
+        operator._programs.clear()
+        layer = Recurrent(cells.GRU(3, 4), check=True)
+        layer(x, lengths=lengths)
+        assert f"checked against float64, on {said}, with lengths" in layer.explain()
+    values = Values(dict(layer.cell.named_parameters()))
+    piece = check._piece(Call(values, x, (torch.zeros(9, 4),), (None,), torch.tensor(lengths)))
+    assert piece.lengths is not None
+    assert piece.lengths.tolist() == [4, 4, 0]  # the longest, one between, the shortest
 
 
 def test_each_kind_of_call_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:

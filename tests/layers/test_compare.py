@@ -1,0 +1,66 @@
+"""What counts as agreement: rounding, numbers that are none, and steps on which rounding matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, inf, nan
+
+from everloop.layers.compare import SLACK, Comparison, compare
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def one(found: list[float], expected: list[float], *others: list[float], name: str = "output") -> Comparison:
+    def again() -> Iterable[dict[str, Tensor]]:
+        return [{name: torch.tensor(other)} for other in others]
+
+    return compare("llvm", {name: torch.tensor(found)}, {name: torch.tensor(expected)}, 4, again)[0]
+
+
+def test_rounding_is_relative_to_the_largest_number_and_grows_with_the_steps() -> None:
+    allowed = SLACK * EPS * 100 * 4**0.5
+
+    for off, agrees in ((0.9, True), (1.1, False)):
+        found = one([100.0, off * allowed], [100.0, 0.0])
+        assert found.agrees is agrees
+        assert found.allowed == pytest.approx(allowed)
+        assert found.relative == pytest.approx(off * allowed / 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "agrees"),
+    [
+        ([nan, 1.0], [nan, 1.0], True),
+        ([inf, -inf], [inf, -inf], True),
+        ([nan, 1.0], [2.0, 1.0], False),
+        ([2.0, 1.0], [nan, 1.0], False),
+        ([inf, 1.0], [-inf, 1.0], False),
+        ([inf, 1.0], [3e38, 1.0], False),
+        ([], [], True),
+    ],
+)
+def test_numbers_that_are_none(found: list[float], expected: list[float], agrees: bool) -> None:
+    result = one(found, expected)
+    assert result.agrees is agrees
+    assert result.count == sum(abs(number) < inf for number in expected)
+
+
+def test_where_the_reference_itself_moves_as_much_is_allowed() -> None:
+    assert not one([1.5, 1.0], [1.0, 1.0]).agrees
+    assert one([1.5, 1.0], [1.0, 1.0], [1.0, 1.0], [0.8, 1.0]).agrees
+    assert not one([1.5, 1.0], [1.0, 1.0], [0.9, 1.0]).agrees
+    assert one([inf, 1.0], [3e38, 1.0], [inf, 1.0]).agrees  # too large for float32
+    assert not one([inf, nan], [3e38, 1.0], [inf, 1.0]).agrees
+
+
+def test_the_smallest_gradients_are_measured_by_the_largest() -> None:
+    expected = {
+        "gradient of W": torch.tensor([1e6]),
+        "gradient of b": torch.tensor([0.0]),
+        "state": torch.tensor([0.0]),
+    }
+    found = {name: t + 1e6 * EPS**2 for name, t in expected.items()}
+    assert [c.agrees for c in compare("llvm", found, expected, 1, lambda: [expected])] == [True, True, False]
