@@ -1,17 +1,24 @@
 """Compiled code on disk: one file a key, written at once, checked when read.
 
-Where there is no folder to write to, nothing is kept: each process compiles anew what it runs.
+What is read here runs as machine code, so it must be the user's own: a folder or file that belongs to someone else, or
+that others may write, is refused, and said once. Where there is no folder, or it is refused, nothing is kept: each
+process compiles anew what it runs.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 _HEAD = b"everloop object 2\n"
+_HAS_OWNERS = hasattr(os, "geteuid")  # elsewhere the user's folders are private by the system's own lists
+_told: set[Path] = set()  # folders in which something was refused
 
 
 def folder() -> Path | None:
@@ -37,24 +44,25 @@ def key(*parts: str) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """Return what was written under `name`, or None if there is nothing or the file is damaged or foreign."""
+    """Return what was written under `name`, or None if there is nothing or the file is damaged, foreign or refused."""
     place = folder()
-    try:
-        data = (place / name).read_bytes() if place else b""
-    except OSError:
+    if place is None or not _is_ours(place):
         return None
+    data = _content(place / name)
     start = len(_HEAD) + hashlib.sha256().digest_size
     body = data[start:]
     return body if data[:start] == _head(name, body) else None
 
 
 def write(name: str, body: bytes) -> bool:
-    """Write `body` under `name` in one move; return False where the folder cannot be written."""
+    """Write `body` under `name` in one move; return False where the folder cannot be written or is refused."""
     place = folder()
     if place is None:
         return False
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(place):
+            return False
         handle, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
     except OSError:
         return False
@@ -66,6 +74,50 @@ def write(name: str, body: bytes) -> bool:
         Path(temporary).unlink(missing_ok=True)
         return False
     return True
+
+
+def _is_ours(place: Path) -> bool:
+    """Return whether the folder exists and nobody else may put files there."""
+    try:
+        fault = _fault(place.stat())
+    except OSError:
+        return False
+    return not fault or _refuse(place, place, fault, "give EVERLOOP_CACHE a folder of your own, or chmod it 700")
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file of ours, none of any other; what is checked is the open file, not its name."""
+    # a link could lead anywhere, and a pipe under this name would wait for ever
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            fault = _fault(status) or ("is no plain file" if not stat.S_ISREG(status.st_mode) else "")
+            if not fault:
+                return file.read()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            return b""
+        fault = "is a symbolic link"
+    _refuse(path.parent, path, fault, "a file of your own takes its place")
+    return b""
+
+
+def _fault(status: os.stat_result) -> str:
+    """Return what is wrong with the owner or the mode of a file, or ""."""
+    if not _HAS_OWNERS:
+        return ""
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}, not to you ({os.geteuid()})"
+    return "may be written by others" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+
+
+def _refuse(place: Path, path: Path, fault: str, advice: str) -> bool:
+    """Say once a folder that compiled code in it is not run; return False."""
+    if place not in _told:
+        _told.add(place)
+        warnings.warn(f"{path} {fault}; compiled code there is not run, but compiled anew; {advice}", stacklevel=2)
+    return False
 
 
 def _head(name: str, body: bytes) -> bytes:

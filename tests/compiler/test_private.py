@@ -1,0 +1,121 @@
+"""Compiled code that somebody else could have put there never runs: it is refused, said once, and made anew."""
+
+from __future__ import annotations
+
+import ast
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from everloop import cells
+from everloop.compiler import cache
+from everloop.compiler.program import Program
+from everloop.compiler.targets import llvm
+from everloop.compiler.values import Values
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner here")
+PICKLED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "cache"))
+    assert cache.write("name", b"body")
+    assert cache.read("name") == b"body"
+    return tmp_path / "cache"
+
+
+def test_the_folder_is_private_whatever_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "new" / "cache"))
+    before = os.umask(0)
+    assert cache.write("name", b"body")
+    os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "cache").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "new" / "cache" / "name").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write(place: Path, mode: int) -> None:
+    (place / "name").chmod(mode)
+    with pytest.warns(UserWarning, match=r"name may be written by others; compiled code there is not run"):
+        assert cache.read("name") is None
+    assert cache.read("name") is None  # said once
+    assert cache.write("name", b"body")
+    assert cache.read("name") == b"body"  # a file of our own has taken its place
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_folder_that_others_may_write(place: Path, mode: int) -> None:
+    place.chmod(mode)
+    with pytest.warns(UserWarning, match=r"cache may be written by others; .* chmod it 700"):
+        assert cache.read("name") is None
+    assert not cache.write("other", b"body")
+    place.chmod(0o755)
+    assert cache.read("name") == b"body"
+
+
+def test_what_belongs_to_another_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.warns(UserWarning, match=rf"cache belongs to user {me}, not to you \({me + 1}\)"):
+        assert cache.read("name") is None
+    assert not cache.write("other", b"body")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
+def test_a_file_of_another_user_in_a_folder_of_ours(place: Path) -> None:
+    os.chown(place / "name", 12345, 12345)
+    with pytest.warns(UserWarning, match=r"name belongs to user 12345"):
+        assert cache.read("name") is None
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def _piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+@pytest.mark.parametrize(("change", "what"), [(_linked, "is a symbolic link"), (_piped, "is no plain file")])
+def test_links_and_pipes(place: Path, change: Callable[[Path], None], what: str) -> None:
+    change(place / "name")
+    with pytest.warns(UserWarning, match=f"name {what}"):
+        assert cache.read("name") is None
+
+
+def test_plans_that_are_refused_are_made_anew(place: Path) -> None:
+    cell = cells.GRU(3, 4)
+    values = Values(dict(cell.named_parameters()))
+    want = Program.of(cell, values, torch.float32, llvm.compile).split
+    files = {file: file.read_bytes() for file in place.glob("*.plan")}
+    assert files
+    for file in files:
+        file.write_bytes(b"of someone else")
+        file.chmod(0o666)
+    with pytest.warns(UserWarning, match="may be written by others") as told:
+        got = Program.of(cell, values, torch.float32, llvm.compile).split
+    assert len(told) == 1
+    assert str(got.loop) == str(want.loop)
+    assert {file: file.read_bytes() for file in place.glob("*.plan")} == files
+
+
+def test_nothing_in_the_library_is_read_by_unpickling() -> None:
+    for path in Path(cache.__file__).parents[1].rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not PICKLED & {name.partition(".")[0] for name in names}, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                assert (owner, node.func.attr) != ("torch", "load"), path
+                if (owner, node.func.attr) == ("np", "load"):
+                    given = {k.arg: k.value for k in node.keywords}
+                    assert ast.unparse(given["allow_pickle"]) == "False", path
