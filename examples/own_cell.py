@@ -35,7 +35,7 @@ def main(steps: int = 200, hidden: int = 64) -> None:
         model = LanguageModel(text.vocabulary, cell=LeakyCell, hidden=hidden, layers=1)
         run = train(model, text, steps=steps, batch=16, length=32, lr=1e-2, validate=50, out=Path(folder) / "run")
         print(run)
-        print(sample(load(run), "everything", length=60, temperature=0.3, seed=0))
+        print(sample(load(run, trust_code=True), "everything", length=60, temperature=0.3, seed=0))
 
 
 if __name__ == "__main__":

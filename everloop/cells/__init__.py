@@ -8,7 +8,7 @@ from everloop.cells.independent import IndRNN
 from everloop.cells.layer_norm import LayerNormLSTM
 from everloop.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
 from everloop.cells.minimal import MinimalGatedUnit
-from everloop.cells.named import address_of, name_of, named, names
+from everloop.cells.named import address_of, name_of, named, names, own_file
 from everloop.cells.projected import ProjectedLSTM
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "name_of",
     "named",
     "names",
+    "own_file",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 from everloop.cell import Cell
 from everloop.cells.elman import Elman
@@ -44,10 +44,16 @@ def named(name: str) -> type[Cell]:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    file, colon, attribute = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
+    own = own_file(name)
+    if own is None:
         raise OptionError(unknown("cell", name, names()) + " (your own: file.py:Class)")
-    return _from_file(Path(file), attribute)
+    return _from_file(*own)
+
+
+def own_file(name: str) -> tuple[Path, str] | None:
+    """Return (file, class) of a name such as `file.py:Class`, None for any other."""
+    file, colon, attribute = name.rpartition(":")
+    return (Path(file), attribute) if colon and file.endswith(".py") else None
 
 
 def name_of(cell: type[Cell]) -> str | None:
@@ -71,12 +77,11 @@ def address_of(cell: type[Cell] | str) -> str:
 def _from_file(path: Path, attribute: str) -> type[Cell]:
     if not path.is_file():
         raise OptionError(f"cell {path}:{attribute}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec, "a .py file has a module spec"
-    assert spec.loader, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        # not by the import system, which would run a compiled file lying beside the source in its place
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except Exception as error:
         raise CellError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from everloop.decode.ctc import Helper
 from everloop.decode.generate import Beam, Greedy, How, Sampling
 from everloop.decode.writer import Hypothesis
@@ -53,10 +55,13 @@ class Decoding:
     """What is added for each character, beside the character model; by default 0."""
     context: str | None = None
     """What stands before a text, for the character model; by default a newline."""
+    trust_code: tyro.conf.Suppress[bool] = False
+    """Whether the character model may run code of its own; as the same option of the run that is asked."""
 
     def given(self) -> dict[str, Any]:
         """Return what was said, by name."""
-        found = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        fields = [field for field in dataclasses.fields(self) if field.name != "trust_code"]
+        found = {field.name: (getattr(self, field.name), field.default) for field in fields}
         return {name: value for name, (value, default) in found.items() if value != default}
 
     def check(self, kind: str, takes: Collection[str]) -> None:
@@ -99,7 +104,7 @@ class Decoding:
             case "beam":
                 base = default if isinstance(default, Beam) else Beam()
                 beams.setdefault("width", max(base.width, beams.get("best", 1)))
-                return Way(replace(base, **beams, helper=_helper(helps)), self.longest)
+                return Way(replace(base, **beams, helper=_helper(helps, self.trust_code)), self.longest)
         return Way(default, self.longest)
 
 
@@ -172,12 +177,12 @@ def _sampling(default: How, draws: dict[str, Any]) -> Sampling:
     return replace(default if isinstance(default, Sampling) else Sampling(), **draws)
 
 
-def _helper(said: dict[str, Any]) -> Helper | None:
+def _helper(said: dict[str, Any], trust_code: bool) -> Helper | None:
     """Return the character model that was named.
 
     Raises:
         OptionError: its weight, bonus or context was given, but no model.
-        RunError: the run holds another kind.
+        RunError: the run holds another kind, or code that is not trusted.
     """
     if not said:
         return None
@@ -185,7 +190,7 @@ def _helper(said: dict[str, Any]) -> Helper | None:
     run = options.pop("language_model", None)
     if run is None:
         raise OptionError(f"{_flag(next(iter(said)))} is for a character model; name its run with --language-model RUN")
-    model = load(run)
+    model = load(run, trust_code=trust_code)
     if not isinstance(model, LanguageModel):
         raise RunError(f"{run} holds a {model.kind}; expected a language model")
     return Helper(model, **options)

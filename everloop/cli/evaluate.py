@@ -47,7 +47,8 @@ def main(args: Sequence[str]) -> int:
     module, config = part_of(options.run)
     judged = hasattr(module, "decoded")
     takes = [name for name in module.TAKES if name not in ("best", "count", "every", "columns", "probabilities")]
-    options.decoding.check(module.KIND, takes if judged else ())
+    decoding = replace(options.decoding, trust_code=options.trained.trust_code)
+    decoding.check(module.KIND, takes if judged else ())
     if options.batch < 1:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
     if options.file and not options.file.exists():
@@ -69,7 +70,7 @@ def main(args: Sequence[str]) -> int:
         figures |= asdict(found)
         lines += ["", str(found)]
     if judged:
-        more, text = module.decoded(model, data, part, options.decoding.way(module.DEFAULT))
+        more, text = module.decoded(model, data, part, decoding.way(module.DEFAULT))
         figures |= more
         lines.append(text)
     write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")

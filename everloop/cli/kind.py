@@ -19,7 +19,8 @@ from everloop.cli.progress import Progress
 from everloop.data.settings import read_toml
 from everloop.errors import DataError, OptionError, RunError, unknown
 from everloop.models import Model
-from everloop.models.run import read_config
+from everloop.models.own_code import allow, located
+from everloop.models.run import kept_code, read_config
 from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
 
 Prepare = Callable[[Any, Path | None], tuple[Any, Model]]
@@ -42,6 +43,8 @@ class Common:
     """Processor threads; 0: as many as PyTorch takes."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
+    trust_code: bool = False
+    """Whether the Python file of a cell that --resume or --config names may run; one given with --cell may anyway."""
 
 
 def train_kind(
@@ -106,10 +109,15 @@ def read_options(kind: str, options: type[Any], args: Sequence[str], description
     if file and run:
         raise OptionError("--config and --resume exclude each other: a resumed run has its own configuration")
     tables: dict[str, Any] = {}
+    code: dict[str, str] = {}
     where = str(run / "config.toml" if run else file)
     if file or run:
         found = read_config(run) if run else read_toml(where)
         tables = {name: dict(table) if isinstance(table, dict) else table for name, table in found.items()}
+        code = kept_code(tables, where)
+        tables.pop("code", None)
+        if isinstance(tables.get("model"), dict) and (run or code):
+            tables["model"] = located(tables["model"], Path(where).parent)
         named = tables["model"].pop("kind", kind) if isinstance(tables.get("model"), dict) else kind
         if named != kind and named in MODULES:
             hint = f"--resume {quote(str(run))}" if run else f"--config {quote(str(file))}"
@@ -125,6 +133,8 @@ def read_options(kind: str, options: type[Any], args: Sequence[str], description
     given = parse(options, args, command=f"train {kind}", description=description, default=base)
     if run and (given.model, given.data) != (base.model, base.data):
         raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
+    if (file or run) and early(args, "--cell") is None:
+        allow(given.model.cell, code, where, given.trust_code)
     if run and given.out:
         raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
     return given

@@ -113,16 +113,18 @@ class Trained:
     """Processor threads; 0: as many as PyTorch takes."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
+    trust_code: bool = False
+    """Whether the Python file of a cell of your own, which the run keeps, may run."""
 
     def model(self, run: Path) -> Any:
         """Return the trained model of a run, on its device.
 
         Raises:
             OptionError: there is no such device.
-            RunError: the run is missing or damaged.
+            RunError: the run is missing or damaged, or has code that is not trusted.
         """
         device = machine(self.threads, self.device)
-        return load(run, self.weights).to(device)
+        return load(run, self.weights, trust_code=self.trust_code).to(device)
 
 
 def free_folder(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -52,12 +52,13 @@ def main(args: Sequence[str]) -> int:
     if not hasattr(module, "predict"):
         verbs = f"everloop sample, tree or score {quote(str(options.run))}"
         raise RunError(f"{options.run} holds a {module.KIND}, which goes on writing: {verbs}")
-    options.asked.check(module.KIND, module.TAKES)
+    asked = replace(options.asked, trust_code=options.trained.trust_code)
+    asked.check(module.KIND, module.TAKES)
     model = options.trained.model(options.run)
     faults = Faults(options.malformed)
-    source = Source(options.file, options.form, options.asked.columns, options.batch, faults)
+    source = Source(options.file, options.form, asked.columns, options.batch, faults)
     with torch.inference_mode():
-        for line in module.predict(model, config, source, options.asked):
+        for line in module.predict(model, config, source, asked):
             write(line)
     console, (read, strange) = Console(stderr=True), source.counts
     if strange:

@@ -15,6 +15,7 @@ from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
 from everloop.models.loss import Model
+from everloop.models.own_code import allow, located
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.models.transcriber import Transcriber, TranscriberConfig
 from everloop.models.weights import fill, own_tensors, read_tensors, write_tensors
@@ -61,37 +62,45 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     return tables
 
 
-def rebuild(run: str | os.PathLike[str]) -> Model:
-    """Return the model of a run folder with fresh weights.
+def rebuild(run: str | os.PathLike[str], *, trust_code: bool = False) -> Model:
+    """Return the model of a run folder with fresh weights; `trust_code` is as in `load`.
 
     Raises:
         RunError: the folder is no run, or a part of it is missing or damaged.
     """
-    folder, table = Path(run), dict(read_config(run)["model"])
+    folder, tables = Path(run), read_config(run)
+    table = located(tables["model"], folder)
     name = table.pop("kind")
     if name not in KINDS:
         raise RunError(f"{folder / CONFIG}: {unknown('kind of model', str(name), KINDS)}")
     kind = KINDS[name]
     try:
-        return kind.model.read(folder, from_table(kind.config, table, f"{folder / CONFIG} [model]"))
+        config = from_table(kind.config, table, f"{folder / CONFIG} [model]")
+        allow(config.cell, kept_code(tables, folder / CONFIG), str(folder / CONFIG), trust_code)
+        return kind.model.read(folder, config)
     except RunError:
         raise
     except EverloopError as error:
         raise RunError(str(error)) from error
 
 
-def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best") -> Any:
+def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best", *, trust_code: bool = False) -> Any:
     """Return the trained model of a run folder, ready to use (in evaluation mode).
 
     The best weights are those of the best validation; a run without one has the average of its weights if it kept one,
-    else only its last weights. A cell of your
-    own is read from the Python file that the run names, so load only runs you trust.
+    else only its last weights.
+
+    Args:
+        run: the folder.
+        weights: "best" or "last".
+        trust_code: whether the Python file of a cell of your own, which the run keeps, may run. Nothing else in a run
+            folder is ever executed.
 
     Raises:
-        RunError: no run folder, or something in it is missing, damaged or does not fit.
+        RunError: no run folder, something in it is missing, damaged or does not fit, or it would run code.
     """
     folder = Path(run)
-    model = rebuild(folder)
+    model = rebuild(folder, trust_code=trust_code)
     if weights == "best" and (folder / BEST).exists():
         fill(model, read_tensors(folder / BEST)[0], folder / BEST)
     else:
@@ -99,6 +108,14 @@ def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best")
         own = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
         fill(model, own, folder / LAST)
     return model.eval()
+
+
+def kept_code(tables: dict[str, Any], where: Path | str) -> dict[str, str]:
+    """Return the SHA-256 of the files of code that a run keeps, by name."""
+    code = tables.get("code", {})
+    if not isinstance(code, dict):
+        raise RunError(f"{where}: code is {code!r}; expected a table [code] of hashes by file")
+    return code
 
 
 def write_weights(path: Path, model: Model, facts: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from everloop.data.files import write_atomically
 from everloop.data.settings import from_table, to_table, to_toml
 from everloop.errors import RunError
 from everloop.models.loss import Model
+from everloop.models.own_code import keep
 from everloop.models.run import BEST, CONFIG, LAST, model_table, read_config, write_weights
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data
@@ -60,7 +61,8 @@ class Folder:
         read = to_table(source) if source else {}
         # so that the run can be resumed from any folder
         read |= {name: path.absolute() for name, path in read.items() if isinstance(path, Path)}
-        tables = {"model": model_table(model), "data": read, "train": to_table(config)}
+        table, code = keep(self.path, model_table(model))
+        tables = {"model": table, "data": read, "train": to_table(config)} | ({"code": code} if code else {})
         model.write(self.path)
         write_atomically(self.path / CONFIG, to_toml(tables).encode())
 

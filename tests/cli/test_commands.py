@@ -123,7 +123,7 @@ def test_own_cell(verse: Path) -> None:
     )
     small = [option if option != "lstm" else "mine.py:Mine" for option in SMALL]
     assert train("--text", verse, *small, "--out", "run") == 0
-    assert type(load("run").recurrent.cell).__name__ == "Mine"
+    assert type(load("run", trust_code=True).recurrent.cell).__name__ == "Mine"
 
 
 def test_chinese(verse: Path, capsys: pytest.CaptureFixture[str]) -> None:
