@@ -18,6 +18,7 @@ from everloop.data import Text
 from everloop.data.files import write_atomically
 from everloop.models import LanguageModel, LanguageModelConfig
 from everloop.train import TrainConfig
+from everloop.train.folder import Folder
 
 MODEL = LanguageModelConfig(cell="lstm", hidden=384, layers=1, embedding=64, dropout=0.2)
 TRAIN = TrainConfig(steps=2400, batch=32, length=96, lr=6e-3, warmup=50, validate=240)
@@ -42,6 +43,7 @@ def main(args: Sequence[str]) -> int:
     machine(given.threads, "cpu")
     config = TRAIN.replace({"steps": given.steps, "warmup": min(TRAIN.warmup, given.steps // 10)})
     out = given.out or free_folder(Path("runs") / "demo")
+    Folder(out, resume=False)
     # the text stays with the run, so that an interrupted demo can be resumed like any run
     write_atomically(out / "reference.txt", reference().encode())
     text = Text(out / "reference.txt", split=(0.95, 0.05, 0.0))

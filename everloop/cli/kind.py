@@ -22,6 +22,8 @@ from everloop.models import Model
 from everloop.models.own_code import allow, located
 from everloop.models.run import kept_code, read_config
 from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
+from everloop.train.folder import Folder
+from everloop.train.lock import Lock
 
 Prepare = Callable[[Any, Path | None], tuple[Any, Model]]
 Show = Callable[[Any, Any, Run], None]
@@ -73,6 +75,11 @@ def train_kind(
         if isinstance(path, Path) and not path.exists():
             raise DataError(f"{path}: no such file or folder")
     torch.manual_seed(given.train.seed)
+    if given.resume:
+        with Lock(Folder(given.resume, resume=True).path):  # refused before the data is read, not after
+            pass
+    elif given.out:
+        Folder(given.out, resume=False)
     data, model = prepare(given, given.resume)
     out = given.resume or given.out or free_folder(Path("runs") / kind)
     run = follow(model.to(device), data, given.train, out, resume=given.resume is not None, taste=taste)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from everloop.data.arrays import Array
 from everloop.data.columns import Column
+from everloop.data.files import writing
 
 SPILL = 1 << 24  # bytes that are kept in memory before a file takes them
 PIECE = 1 << 20  # numbers that are looked at together, where all are
@@ -46,10 +47,11 @@ class Shelf(Column[Tensor]):
         self._steps += len(found)
         self._kept += found.tobytes()
         if len(self._kept) > self._spill:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="everloop-")  # noqa: SIM115, open as long as it is filled
-                weakref.finalize(self, self._file.close)
-            self._file.write(self._kept)
+            with writing(_place()):
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(prefix="everloop-")  # noqa: SIM115, open as long as it is filled
+                    weakref.finalize(self, self._file.close)
+                self._file.write(self._kept)
             self._kept = bytearray()
 
     def append(self, row: Any) -> None:
@@ -69,8 +71,9 @@ class Shelf(Column[Tensor]):
         if self._all is None:
             shape = (self._steps, self.width) if self.width else (self._steps,)
             if self._file is not None:
-                self._file.write(self._kept)
-                self._file.flush()
+                with writing(_place()):
+                    self._file.write(self._kept)
+                    self._file.flush()
                 self._kept = bytearray()
                 self._all = np.memmap(self._file, self.dtype, "r+", shape=shape)
                 self._file.close()  # the map remains
@@ -148,6 +151,11 @@ class WordLists(Column[list[str]]):
 
     def item(self, index: int) -> list[str]:
         return [self.words[number] for number in self.lists.item(index)]
+
+
+def _place() -> str:
+    """Return how a message calls the file, which has no name."""
+    return f"temporary file in {tempfile.gettempdir()} (TMPDIR names another folder)"
 
 
 def pieces(numbers: Array) -> Iterator[Array]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import write_atomically
+from everloop.data.files import write_atomically, writing
 from everloop.data.settings import from_table, to_table, to_toml
 from everloop.errors import RunError
 from everloop.models.loss import Model
@@ -32,6 +32,10 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self.path = Path(path)
+        self.check(resume=resume)
+
+    def check(self, *, resume: bool) -> None:
+        """Check that there is a run to resume, or none that would be overwritten."""
         if resume:
             read_config(self.path)
         elif (self.path / CONFIG).exists():
@@ -72,7 +76,8 @@ class Folder:
 
     def metric(self, **values: Any) -> None:
         """Add a line of metrics."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def forget_after(self, step: int) -> None:

@@ -23,6 +23,7 @@ from everloop.train.evaluate import Data, evaluate, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
+from everloop.train.lock import Lock
 from everloop.train.optimiser import Average, Schedule, adamw, clip
 
 
@@ -76,7 +77,7 @@ def train(
     Raises:
         OptionError: a setting is unknown or makes no sense.
         DataError: the data is too short for one batch.
-        RunError: the folder holds another run already, or nothing that can be resumed.
+        RunError: the folder holds another run already, or nothing that can be resumed, or another process trains there.
         TrainingError: the loss or the gradient is not finite any more.
     """
     if resume and out is None:
@@ -90,7 +91,14 @@ def train(
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupt() as interrupt:
         torch.manual_seed(chosen.seed)
-        return Trainer(model, data, chosen, folder, report or (lambda event: None)).run(interrupt, resume)
+        trainer = Trainer(model, data, chosen, folder, report or (lambda event: None))
+        if folder is None:
+            return trainer.run(interrupt, resume)
+        with Lock(folder.path) as lock:
+            folder.check(resume=resume)  # again: before the lock another process may have begun or moved a run
+            if lock.note:
+                trainer.report(Note(lock.note))
+            return trainer.run(interrupt, resume)
 
 
 def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) -> TrainConfig:

@@ -51,6 +51,7 @@ def test_best_and_last_weights(run: Path) -> None:
 
 def test_nothing_is_pickled(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
         "best.safetensors",
         "config.toml",
         "last.safetensors",

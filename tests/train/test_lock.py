@@ -1,0 +1,109 @@
+"""Two processes never train one run: the second is refused, whatever became of the first the lock ends with it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everloop.cli import main
+from everloop.errors import RunError
+from everloop.train import Event, Stepped, train
+from everloop.train.lock import Lock
+from tests.train.small import BASE, TEXT, small_model
+
+SIZES = {"batch": 2, "length": 8, "hidden": 8, "layers": 1, "cell": "lstm", "log": 1, "validate": 50, "threads": 1}
+SMALL = [part for name, value in SIZES.items() for part in (f"--{name}", str(value))]
+HERE = f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def lines_of(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "train" in line]
+
+
+def test_a_run_in_training_is_refused_until_its_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("verse.txt").write_text("the cat sat on the mat and the rat sat on the cat.\n" * 40)
+    endless = ["train", "language-model", "--text", "verse.txt", "--steps", "1000000", "--out", "run", *SMALL]
+    with subprocess.Popen([sys.executable, "-m", "everloop", *endless], stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not Path("run/metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert main(["train", "language-model", "--resume", "run", "--steps", "2000000"]) == 2
+        shown = capsys.readouterr().err
+        owner = f"process {process.pid} on {socket.gethostname()}"
+        assert shown == f"error: run is being trained by {owner}; wait until it ends, or stop it\n"
+        assert main(endless) == 2
+        assert "run already holds a run" in capsys.readouterr().err
+        assert main(["sample", "run", "the", "--length", "3", "--weights", "last"]) == 0  # reading is free
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert Path("run/.lock").read_text().strip() == owner  # the dead process could not tidy up
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert main(["train", "language-model", "--resume", "run", "--steps", str(last + 2)]) == 0
+    assert lines_of(Path("run")) == list(range(1, last + 3))
+
+
+def test_two_runs_of_one_process(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def resume(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 4:
+            with pytest.raises(RunError, match=f"run is being trained by {HERE}"):
+                train(small_model(), TEXT, BASE, out=run, resume=True)
+            seen.append(event)
+
+    seen: list[Event] = []
+    train(small_model(), TEXT, BASE, out=run, report=resume)
+    assert len(seen) == 1
+    assert lines_of(run) == [4, 8, 12]
+    assert (run / ".lock").read_text() == ""
+    train(small_model(), TEXT, BASE, out=run, resume=True, steps=16)
+
+
+def test_a_run_that_begins_while_the_data_is_read(tmp_path: Path) -> None:
+    """Both saw an empty folder; the second must not write over what the first has made meanwhile."""
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            if name == "epoch" and not (tmp_path / "run").exists():
+                train(small_model(), TEXT, BASE, out=tmp_path / "run")
+            return getattr(TEXT, name)
+
+    with pytest.raises(RunError, match="already holds a run"):
+        train(small_model(), Slow(), BASE, out=tmp_path / "run")
+
+
+def test_the_lock_of_a_dead_process_and_of_a_copied_folder(tmp_path: Path) -> None:
+    with Lock(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock").read_text().strip() == HERE
+        shutil.copytree(tmp_path / "run", tmp_path / "copy")
+        with Lock(tmp_path / "copy"):
+            pass
+        with pytest.raises(RunError, match=HERE), Lock(tmp_path / "run"):
+            pass
+    with Lock(tmp_path / "run"):
+        pass
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    told: list[str] = []
+    train(small_model(), TEXT, BASE, out=tmp_path / "run", report=lambda event: told.append(str(event)))
+    assert "is on a file system without locks" in told[0]
