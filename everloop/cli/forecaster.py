@@ -16,7 +16,7 @@ from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
 from everloop.data.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of
-from everloop.data.tables import Form, Kind, Records
+from everloop.data.tables import Form
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.train import TrainConfig
@@ -53,16 +53,16 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
     plans = _plans(config, source, asked)
     form = source.chosen({".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}, "csv")
     numbers = (*config.series, *config.covariates, *config.planned)
-    wanted: dict[str, Kind] = {**dict.fromkeys(numbers, "number")}
-    if config.time:
-        wanted[config.time] = "time"
-    columns = source.columns or config.columns
+    table = replace(config, columns=source.columns or config.columns).table(numbers)
     yield ",".join([config.time or "step", *_headings(model)]) + "\n"
     context, count = model.config.context, 0
     known: deque[list[float]] = deque(maxlen=context)
     times: deque[datetime] = deque(maxlen=context)
     with source.open() as file:
-        for _, _, row in Records(wanted, _TABLES[form], columns, source.place, source.faults).read(file):
+        for broken, row in table.steps(file, _TABLES[form], source.place, source.faults, ends=not source.piped):
+            if broken:  # a forecast knows the rows since the gap alone
+                known.clear()
+                times.clear()
             known.append([row[name] for name in numbers])
             if config.time:
                 times.append(row[config.time])
@@ -70,7 +70,8 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
             if asked.every and len(known) == context and count % asked.every == 0:
                 yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
     if len(known) < context:
-        raise DataError(f"{source.place} has {len(known)} rows; a forecast needs {context} before it")
+        since = " since its last gap" if len(known) < count else ""
+        raise DataError(f"{source.place} has {len(known)} rows{since}; a forecast needs {context} before it")
     if not asked.every:
         yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
 

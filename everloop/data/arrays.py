@@ -48,7 +48,8 @@ def sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
         raise DataError(f"{path}: {values} is {x.dtype} {list(x.shape)}; expected numbers [N, T, F], or [steps, F]")
     if ends is not None and (ends.ndim != 1 or ends.dtype.kind not in "iu" or (len(ends) and ends.min() < 0)):
         raise DataError(f"{path}: {lengths} is {ends.dtype} {list(ends.shape)}; expected whole numbers [N]")
-    numbers = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what is too large is told below
+        numbers = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     rows = numbers if x.ndim == 3 else numbers[..., None]
     if ends is None:
         found = list(rows)

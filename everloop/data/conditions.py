@@ -249,7 +249,8 @@ def read_vectors(path: Path, name: str = "") -> Tensor:
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "biuf":
         shape = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
         raise DataError(f"{path} holds {shape}; expected numbers [N, n], a vector a row")
-    vectors = torch.from_numpy(found.astype(np.float32))
+    with np.errstate(over="ignore"):  # what is too large is told below
+        vectors = torch.from_numpy(found.astype(np.float32))
     if not bool(torch.isfinite(vectors).all()):
         raise DataError(f"{path} has numbers that are not finite")
     return vectors

@@ -17,11 +17,13 @@ class Faults:
 
     Args:
         malformed: "stop" raises at the first one, "skip" counts.
+        advice: what a user can do who is stopped.
     """
 
     malformed: Malformed = "stop"
     skipped: int = 0
     first: str = ""
+    advice: str = "malformed skip leaves such lines out and counts them"
 
     def __post_init__(self) -> None:
         if self.malformed not in get_args(Malformed):
@@ -35,7 +37,7 @@ class Faults:
         """
         message = f"{place}: line {line}: {came}; expected {expected}"
         if self.malformed == "stop":
-            raise DataError(f"{message} (malformed skip leaves such lines out and counts them)")
+            raise DataError(f"{message} ({self.advice})")
         self.skipped += 1
         self.first = self.first or message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from everloop.data.faults import Faults, Malformed
 from everloop.data.padding import Pass
-from everloop.data.series import read_columns
+from everloop.data.series import Table, read_columns
 from everloop.errors import DataError, OptionError, unknown
 
 Cycle = Literal["hour", "weekday", "month"]
@@ -43,7 +44,13 @@ class SeriesConfig:
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Shares of the rows for training, validation and test, in this order; numbers above 1 count rows."""
     malformed: Malformed = "stop"
-    """What to do with a malformed line."""
+    """What to do with a malformed line; skip leaves a gap, and no window reaches across it."""
+    one_series: bool = False
+    """Take the rows as one series, though several have the same time, or a column looks like several series."""
+
+    def table(self, numbers: tuple[str, ...]) -> Table:
+        """Return how these columns are read."""
+        return Table(numbers, self.time, self.columns, self.one_series)
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,10 @@ class Series:
         context: T, steps known.
         horizon: H, steps to forecast.
         planned: [N, P], what is known of steps to come too; None: nothing.
+        breaks: the steps before which some are missing; no window reaches across.
 
     Raises:
-        DataError: there are too few steps.
+        DataError: there are too few steps, or a number is not finite.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class Series:
         context: int,
         horizon: int,
         planned: Tensor | None = None,
+        breaks: Sequence[int] = (),
     ) -> None:
         self.config, self.context, self.horizon = config or SeriesConfig(), context, horizon
         if context < 1 or horizon < 1:
@@ -98,14 +107,17 @@ class Series:
         self.values = values.float()
         self.covariates = torch.zeros(len(values), 0) if extra is None else extra.float()
         self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
-        self.faults = Faults()
+        for name, part in (("values", self.values), ("extra", self.covariates), ("planned", self.planned)):
+            _check_finite(name, part)
+        self.faults, self.breaks = Faults(), tuple(breaks)
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
         self.bounds = _bounds(len(values), self.config.split)
         self.starts = {name: self._starts(*self.bounds[name]) for name in PARTS}
         if not len(self.starts["train"]):
-            raise DataError(
-                f"the training part has {self.bounds['train'][1]:,} steps; a window of {context} + {horizon} needs more"
-            )
+            gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
+            count = self.bounds["train"][1]
+            needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
+            raise DataError(f"the training part has {count:,} steps{gaps}; {needs}")
 
     @classmethod
     def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:
@@ -113,8 +125,9 @@ class Series:
         if config.train is None:
             raise DataError("no series given; name their file with --train FILE")
         faults = Faults(config.malformed)
-        values, extra, planned, times = read_series(config.train, config, faults)
-        self = cls(values, extra, times, config, context=context, horizon=horizon, planned=planned)
+        (values, extra, planned), times, breaks = read_series(config.train, config, faults)
+        sizes: dict[str, Any] = {"context": context, "horizon": horizon}
+        self = cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks)
         self.faults = faults
         return self
 
@@ -141,7 +154,8 @@ class Series:
     @property
     def fingerprint(self) -> str:
         """A short name of exactly these numbers and parts."""
-        digest = hashlib.sha256(repr((self.bounds, self.context, self.horizon)).encode())
+        cut = (self.bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
+        digest = hashlib.sha256(repr(cut).encode())
         for part in (self.values, self.covariates, self.planned, self.calendar):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -172,17 +186,24 @@ class Series:
             f"{name}: {self.bounds[name][1] - self.bounds[name][0]:,} steps, {len(self.starts[name]):,} windows"
             for name in self.splits
         ]
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        gaps = f"no window reaches across the gaps of {self.faults}"
+        return [*lines, gaps] if self.faults.skipped else lines
 
-    def _starts(self, begin: int, end: int) -> range:
-        return range(max(begin, self.context), max(begin, end - self.horizon + 1))
+    def _starts(self, begin: int, end: int) -> Sequence[int]:
+        found = range(max(begin, self.context), max(begin, end - self.horizon + 1))
+        if not self.breaks:
+            return found
+        breaks = [*self.breaks, len(self.values) + self.horizon]  # the last is beyond every window
+        return [s for s in found if breaks[bisect_right(breaks, s - self.context)] >= s + self.horizon]
 
     def __repr__(self) -> str:
         return f"Series({len(self.values):,} steps of {', '.join(self.names)})"
 
 
-def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tensor, Tensor, Tensor, list[datetime]]:
-    """Return (series [N, S], covariates [N, C], what is planned [N, P], times) of a file.
+def read_series(
+    path: Path, config: SeriesConfig, faults: Faults
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[datetime], list[int]]:
+    """Return (series [N, S], covariates [N, C] and what is planned [N, P]; times; breaks) of a file.
 
     Raises:
         DataError: missing, malformed, or a column that is not there.
@@ -192,9 +213,9 @@ def read_series(path: Path, config: SeriesConfig, faults: Faults) -> tuple[Tenso
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
     groups = (config.series, config.covariates, config.planned)
-    values, times = _columns(path, [name for group in groups for name in group], config, faults)
+    values, times, breaks = read_columns(path, config.table(sum(groups, ())), faults)
     series, covariates, planned = torch.split(values, [len(group) for group in groups], 1)
-    return series, covariates, planned, times
+    return (series, covariates, planned), times, breaks
 
 
 class Plans:
@@ -206,7 +227,12 @@ class Plans:
 
     def __init__(self, path: Path, config: SeriesConfig, faults: Faults) -> None:
         self.path, self.timed = path, bool(config.time)
-        self.values, times = _columns(path, config.planned, replace(config, columns=()), faults)
+        table = replace(config, columns=()).table(config.planned)
+        self.values, times, breaks = read_columns(path, table, faults)
+        if breaks and not self.timed:
+            raise DataError(
+                f"{path}: rows are missing before its row {breaks[0] + 1}, and no time tells which; fill them in"
+            )
         self.row_of = {time: row for row, time in enumerate(times)}
 
     def ahead(self, times: Sequence[datetime], horizon: int) -> Tensor:
@@ -225,8 +251,13 @@ class Plans:
         return self.values[[self.row_of[time] for time in times]].float()
 
 
-def _columns(path: Path, names: Sequence[str], config: SeriesConfig, faults: Faults) -> tuple[Tensor, list[datetime]]:
-    return read_columns(path, names, config.time, config.columns, faults)
+def _check_finite(name: str, part: Tensor) -> None:
+    """Check that all numbers are finite, as 32 bits hold them; in training they would look like a loss gone astray."""
+    wrong = (~torch.isfinite(part)).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        came = f"{name}: row {row}, column {column} is {part[row, column].item()}"
+        raise DataError(f"{came}; expected finite numbers (counted from 0, after rounding to 32 bits)")
 
 
 def calendar_of(times: Sequence[datetime], cycles: Sequence[Cycle]) -> Tensor:

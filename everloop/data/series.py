@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,32 +12,76 @@ from torch import Tensor
 
 from everloop.data.faults import Faults
 from everloop.data.lines import numbered, opened
-from everloop.data.tables import Kind, read_table
+from everloop.data.stacked import Increasing, Unread
+from everloop.data.tables import LARGEST, Form, Kind, Records, Row, form_of
 from everloop.errors import DataError
 
+GAP = "fill the gap; or malformed skip breaks the series there, and no window reaches across"
 
-def read_columns(
-    path: str | Path, numbers: Sequence[str], time: str, columns: Sequence[str], faults: Faults
-) -> tuple[Tensor, list[datetime]]:
-    """Return (values [T, number of columns], the time of each row) of a table with a row a time step.
+
+@dataclass(frozen=True)
+class Table:
+    """How a table with a row a time step is read.
 
     Args:
-        path: the table.
         numbers: the columns of the values.
         time: the column of the time; "" if none is read.
         columns: the names of all columns, where there is no header.
-        faults: takes malformed lines.
+        one_series: whether the user says that the rows are one series, though several may have the same time, or a
+            column that is not read looks like several series.
+    """
+
+    numbers: tuple[str, ...]
+    time: str = ""
+    columns: tuple[str, ...] = ()
+    one_series: bool = False
+
+    def steps(
+        self, file: Iterable[bytes], form: Form, place: str, faults: Faults, *, ends: bool = True
+    ) -> Iterator[tuple[bool, Row]]:
+        """Yield for each step (whether steps before it are missing, its values by column) of an open file.
+
+        `ends` says whether there is an end, at which the columns that are not read can be judged.
+
+        Raises:
+            DataError: malformed, a column that is not there, or several series in one table.
+        """
+        faults.advice = GAP
+        wanted: dict[str, Kind] = {
+            **dict.fromkeys(self.numbers, "number"),
+            **({self.time: "time"} if self.time else {}),
+        }
+        order = Increasing(place, self.time, equal=self.one_series)
+        unread = Unread(place) if ends and not (self.time or self.one_series) else None
+        see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
+        skipped = faults.skipped
+        for line, _, row in Records(wanted, form, self.columns, place, faults, see).read(file):
+            if self.time:
+                order.see(line, row[self.time])
+            yield faults.skipped > skipped, row
+            skipped = faults.skipped
+        if unread:
+            unread.check()
+
+
+def read_columns(path: str | Path, table: Table, faults: Faults) -> tuple[Tensor, list[datetime], list[int]]:
+    """Return (values [T, number of columns], the time of each row, the rows before which some are missing).
 
     Raises:
-        DataError: missing, malformed, or a column that is not there.
+        DataError: missing, malformed, a column that is not there, or several series in one table.
     """
-    wanted: dict[str, Kind] = {**({time: "time"} if time else {}), **dict.fromkeys(numbers, "number")}
-    values, times = [], []
-    for _, row in read_table(path, wanted, columns, faults):
-        values.append([row[name] for name in numbers])
-        if time:
-            times.append(row[time])
-    return torch.tensor(values, dtype=torch.float64), times
+    values: list[list[float]] = []
+    times, breaks = list[datetime](), list[int]()
+    with opened(path) as file:
+        for broken, row in table.steps(file, form_of(path), str(path), faults):
+            if broken:
+                breaks.append(len(values))
+            values.append([row[name] for name in table.numbers])
+            if table.time:
+                times.append(row[table.time])
+    if not values:
+        raise DataError(f"{path} has no row; expected at least one with {', '.join(table.numbers)}")
+    return torch.tensor(values, dtype=torch.float64), times, breaks
 
 
 def read_ts(path: str | Path, faults: Faults) -> tuple[list[Tensor], list[str]]:
@@ -76,7 +121,9 @@ def ts_series(
         label = fields.pop().strip() if has_label else ""
         rows = [_numbers(field) for field in fields]
         lengths = {len(row) for row in rows if row is not None}
-        if None in rows or len(lengths) != 1 or 0 in lengths or len(rows) != (channels or len(rows)):
+        if None in rows:
+            faults(place, number, _wrong(fields), f"a number that is finite and at most {LARGEST:g} in size")
+        elif len(lengths) != 1 or 0 in lengths or len(rows) != (channels or len(rows)):
             expected = f"{channels or 'some'} channels of equally many numbers, then a label"
             faults(place, number, f"{len(fields)} channels of {_and(lengths)} values", expected)
         elif has_label and labels and label not in labels:
@@ -91,7 +138,16 @@ def _numbers(field: str) -> list[float] | None:
         values = [float(value) for value in field.split(",")]
     except ValueError:
         return None
-    return values if all(abs(value) < float("inf") for value in values) else None
+    return values if all(abs(value) <= LARGEST for value in values) else None
+
+
+def _wrong(fields: list[str]) -> str:
+    """Return which value of the channels is no number."""
+    for channel, field in enumerate(fields, 1):
+        for step, value in enumerate(field.split(","), 1):
+            if _numbers(value) is None:
+                return f"value {step} of channel {channel} is {value.strip()!r}"
+    raise AssertionError("asked only where one is none")
 
 
 def _and(lengths: set[int]) -> str:

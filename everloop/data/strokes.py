@@ -23,6 +23,7 @@ from everloop.data.faults import Faults, Malformed
 from everloop.data.lines import numbered, opened
 from everloop.data.padding import Pass, padded
 from everloop.data.shelf import Shelf, Texts
+from everloop.data.tables import LARGEST
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch
@@ -257,7 +258,7 @@ def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:
         raise ValueError(f"{config.stroke_field} is {strokes!r}")
     for stroke in strokes:
         points = np.asarray(stroke, dtype=np.float64)
-        if points.shape != (len(stroke), 2) or not np.isfinite(points).all():
+        if points.shape != (len(stroke), 2) or not (np.abs(points) <= LARGEST).all():
             raise ValueError("a stroke is not a list of points [x, y]")
     if sum(map(len, strokes)) < 2:
         raise ValueError("a drawing needs at least two points")

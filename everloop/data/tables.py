@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,10 +17,11 @@ Form = Literal["tsv", "csv", "jsonl"]
 Kind = Literal["text", "words", "number", "time"]
 Row = dict[str, Any]
 _FORMS: dict[str, Form] = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+LARGEST = 3.4e38  # of float32
 _EXPECTED = {
     "text": "text",
     "words": "a list of words",
-    "number": "a number",
+    "number": f"a number that is finite and at most {LARGEST:g} in size",
     "time": "a time such as 2016-07-01 00:00:00",
 }
 
@@ -48,14 +48,22 @@ class Records:
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
         faults: takes malformed lines.
+        see: is shown the number and all the fields of each well-formed record.
     """
 
     def __init__(
-        self, wanted: Mapping[str, Kind], form: Form, columns: Sequence[str], place: str | Path, faults: Faults
+        self,
+        wanted: Mapping[str, Kind],
+        form: Form,
+        columns: Sequence[str],
+        place: str | Path,
+        faults: Faults,
+        see: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
         if form not in get_args(Form):
             raise OptionError(unknown("form of table", form, get_args(Form)))
         self.wanted, self.form, self.place, self.faults = dict(wanted), form, str(place), faults
+        self.see = see
         self.columns: list[str] | None = None
         if columns and form != "jsonl":
             self._take_columns(list(columns), "the columns given")
@@ -73,7 +81,10 @@ class Records:
         if text is None or not text.strip():
             return None
         fields = self._fields(number, text)
-        return None if fields is None else self._values(number, fields)
+        found = None if fields is None else self._values(number, fields)
+        if self.see and fields is not None and found is not None:
+            self.see(number, fields)
+        return found
 
     def _pieces(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         start, kept = 0, b""
@@ -166,7 +177,7 @@ def _value(value: Any, kind: Kind) -> Any:
         number = float(value)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None
 
 
 def time_of(text: str) -> datetime | None:

@@ -130,7 +130,7 @@ CASES: list[tuple[Callable[[Path], Any], str, bytes, int, str, int]] = [
     (examples, "t.tsv", b"text\tlabel\n" + BAD + b"\tA\ngood\tA\n", 2, UTF8, 1),
     (examples, "t.csv", b"text,label\ngood,A\nbad\n", 3, "1 field; expected 2: text, label", 1),
     (examples, "t.jsonl", b'{"text": "good", "label": "A"}\n{"text"\n', 2, "no JSON .*; expected one JSON object", 1),
-    (examples, "t.ts", b"@data\n1,2:A\n1,x:A\n", 3, "expected 1 channels of equally many numbers", 1),
+    (examples, "t.ts", b"@data\n1,2:A\n1,x:A\n", 3, "value 2 of channel 1 is .x.; expected a number that is finite", 1),
     (tagged, "t.conllu", SENTENCES, 2, UTF8, 1),
     (tagged, "t.conllu", LAST, 2, UTF8, 1),
     (tagged, "t.conllu", word(1, b"a") + b"2\tb\n\n" + word(1, b"c"), 2, "2 fields; expected 10 fields", 1),
@@ -197,6 +197,7 @@ def test_a_text_without_its_malformed_lines(units: Any, tmp_path: Path) -> None:
 
 ARRAYS: list[tuple[type, dict[str, Any], str]] = [
     (ExamplesConfig, {"text": np.full((2, 3, 1), np.nan)}, "sequence 1 of text has a number that is not finite"),
+    (ExamplesConfig, {"text": np.full((2, 3, 1), 1e39)}, "sequence 1 of text has a number that is not finite"),
     (ExamplesConfig, {"text": np.array(["a"])}, r"text is <U1 \[1\]; expected numbers \[N, T, F\]"),
     (ExamplesConfig, {"label": np.zeros((2, 2))}, r"label is float64 \[2, 2\]; expected whole numbers or strings"),
     (ExamplesConfig, {"label": np.arange(3)}, "has 2 sequences and 3 labels"),

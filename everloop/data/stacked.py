@@ -1,0 +1,144 @@
+"""One series or several: the signs by which a long table (store, date, sales) is told from a row a time step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from everloop.data.tables import time_of
+from everloop.errors import DataError
+
+DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
+ADVICE = "expected the rows of one series, in the order of time: sort them, and give each series a file of its own"
+SURE = "if they are one series all the same, say --one-series"
+
+
+class Increasing:
+    """The column of the time: each row comes after the one before.
+
+    Args:
+        place: the file's name, for messages.
+        column: the column's name.
+        equal: whether several rows may have the same time.
+    """
+
+    def __init__(self, place: str, column: str, *, equal: bool) -> None:
+        self.place, self.column, self.equal = place, column, equal
+        self.before: datetime | None = None
+
+    def see(self, line: int, time: datetime) -> None:
+        """Take in the time of a row.
+
+        Raises:
+            DataError: it does not come after the one before.
+        """
+        fault = "" if self.before is None else _disorder(self.before, time)
+        if fault and not (self.equal and time == self.before):
+            hint = "" if self.equal or time != self.before else f"; {SURE}"
+            raise DataError(f"{self.place}: line {line}: {self.column} is {time}, {fault}; {ADVICE}{hint}")
+        self.before = time
+
+
+class Unread:
+    """The columns that are not read: they may tell that rows belong to several series, where no time does.
+
+    Numbers say nothing. Times or dates in order are one series. Else a column of words is suspicious whose equal values
+    stand together, or come round in turn: sorted by store, or by day and then store.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.columns: dict[str, _Values] | None = None
+
+    def see(self, line: int, fields: Mapping[str, Any], read: Mapping[str, Any]) -> None:
+        """Take in a row: all its fields, and those that are read."""
+        if self.columns is None:
+            self.columns = {name: _Values() for name in fields if name not in read}
+        for name in [name for name, values in self.columns.items() if not values.add(line, fields.get(name))]:
+            del self.columns[name]
+
+    def check(self) -> None:
+        """Check all that was seen.
+
+        Raises:
+            DataError: it looks like several series, one above the other.
+        """
+        columns = self.columns or {}
+        dates = {name: values.out_of_order for name, values in columns.items() if values.is_dates}
+        if any(fault is None for fault in dates.values()):
+            return
+        for name, fault in dates.items():
+            assert fault, "the others have returned"
+            raise DataError(f"{self.place}: line {fault[0]}: {name} is {fault[1]}; {ADVICE}; {SURE}")
+        if any(not values.again for values in columns.values()):
+            return  # a name for each step
+        for name, values in columns.items():
+            if values.is_stacked:
+                came = f"{name} has {len(values.seen)} different values, each in several rows"
+                raise DataError(f"{self.place}: line {values.again}: {came}; {ADVICE}; {SURE}")
+
+
+class _Values:
+    """What the values of one column look like, row after row."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+        self.count = self.period = 0
+        self.again = 0  # the line of the first value that is not new
+        self.is_dates = self.is_times = self.together = True
+        self.before = ""
+        self.time: datetime | None = None
+        self.disorder: tuple[int, str] | None = None
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether equal values stand together, or all come round in turn."""
+        return len(self.seen) > 1 and (self.together or self.period > 0)
+
+    @property
+    def out_of_order(self) -> tuple[int, str] | None:
+        """The line of the first date out of order, and what is wrong; None if all is well."""
+        if self.is_times:
+            return self.disorder
+        return (self.again, "a date that was there before") if self.again else None
+
+    def add(self, line: int, value: Any) -> bool:
+        """Take in a value; return False if the column holds numbers, or nothing that could be judged."""
+        if not isinstance(value, str):
+            return False
+        time = time_of(value) if self.is_times else None
+        self.is_times = time is not None
+        if time is None and _is_number(value):
+            return False
+        self.is_dates = self.is_dates and (self.is_times or DATE.match(value) is not None)
+        if time and self.time and not self.disorder and (fault := _disorder(self.time, time)):
+            self.disorder = line, f"{time}, {fault}"
+        known = len(self.seen)
+        place = self.seen.setdefault(value, known)
+        if place < known:
+            self.again = self.again or line
+            self.period = self.period or known
+            self.together = self.together and value == self.before
+        if self.period > 0 and place != self.count % self.period:
+            self.period = -1
+        self.count, self.before, self.time = self.count + 1, value, time
+        return True
+
+
+def _disorder(before: datetime, time: datetime) -> str:
+    """Return why a time does not come after the one before, or ""."""
+    if (before.tzinfo is None) != (time.tzinfo is None):
+        return f"{'with' if time.tzinfo else 'without'} a time zone, unlike {before} in the row before"
+    if before < time:
+        return ""
+    return "the same as in the row before" if before == time else f"after {before} in the row before"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
