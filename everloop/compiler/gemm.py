@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from everloop.compiler.batched import is_batched
 from everloop.compiler.pages import fresh
 from everloop.compiler.targets.llvm.machine import host, is_available
 from everloop.compiler.targets.llvm.matrices import Products, products
@@ -60,6 +61,7 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
                 for t in (x, weight, bias))
         and weight.shape[1:] == x.shape[-1:]
         and (bias is None or bias.shape == weight.shape[:1])
+        and not is_batched(x, weight)
         and _has_kernel()
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.compiler.batched import is_batched
 from everloop.compiler.gradient import every
 from everloop.compiler.plan import Forward
 from everloop.compiler.program import Program
@@ -115,7 +116,8 @@ class _Loop(torch.autograd.Function):
         program: Program = ctx.program
         memory = {name: next(saved) for name in ctx.trained.kept}
         state, restart = (tuple(next(saved) for _ in program.states) for _ in range(2))
-        if torch.is_grad_enabled():  # create_graph: the gradient itself must be differentiable
+        # create_graph: the gradient itself must be differentiable.
+        if torch.is_grad_enabled() or is_batched(*grads):
             x = next(saved)
             values = Values(*({name: next(saved) for name in names} for names in ctx.names))
             found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
