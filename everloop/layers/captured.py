@@ -1,10 +1,12 @@
 """A sequence as one operator of PyTorch's own kind, so that `torch.compile` takes a layer without a break.
 
-The operator knows its cell by a key. Its backward runs the forward loop once more.
+The operator knows its cell by a key: the cell as text, so that a graph can be saved, or the number of one that cannot
+be written so. Its backward runs the forward loop once more.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +16,30 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell, bind
 from everloop.compiler.values import Values
+from everloop.errors import UnsupportedError
 from everloop.layers.arguments import check_range
+from everloop.layers.call import Call
+from everloop.layers.written import read, write
+
+Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A cell without its tensors, the names of the tensors it is given, and what runs it."""
+    """A cell without its tensors, the names of the tensors it is given, and which target was asked for, how."""
 
     cell: Cell
-    names: tuple[tuple[str, ...], ...]
+    names: Sequence[Sequence[str]]
     target: str | None
-    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    check: bool
 
     def values(self, tensors: Sequence[Sequence[Tensor]]) -> Values:
         return Values(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
 
 
 _known: dict[str, _Known] = {}
+_runs: list[Run] = []
+watching = torch._C._dynamo.eval_frame.get_eval_frame_callback  # None: Dynamo looks at no call
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -60,14 +69,51 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
+def runs(run: Run) -> Run:
+    """Make this function what the operator runs. Decorates `operator.run`, which knows more than this file."""
+    _runs[:] = [run]
+    return run
+
+
+def call(key: str, given: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return (output [T, B, n], final states) of the cell with this key."""
+    values, state = given.values, given.state
+    x = given.x.to(state[0].dtype)
+    is_zero = all(r is None for r in given.restart)
+    origin = [] if is_zero else [s.new_zeros(s.shape[-1]) if r is None else r
+                                 for r, s in zip(given.restart, state, strict=True)]  # fmt: skip
+    groups = (list(group.values()) for group in (values.fixed, values.rows, values.steps))
+    y, *final = sequence(key, x, *groups, list(state), origin, given.lengths, given.reset, given.reverse)
+    return y, tuple(final)
+
+
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, run: Any) -> str:
-    """Return the key under which the operator finds the cell. Names come joined by spaces."""
-    names = tuple(tuple(part.split()) for part in (fixed, rows, steps))
-    twin = bind(cell, dict.fromkeys(name for part in names for name in part))
-    key = f"{type(cell).__name__} {len(_known)}"
-    _known[key] = _Known(twin, names, target, run)
+def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, check: bool, is_saved: bool) -> str:
+    """Return the key under which the operator finds the cell. Names come joined by spaces.
+
+    Raises:
+        UnsupportedError: the graph is to be saved, and the cell cannot.
+    """
+    names = [part.split() for part in (fixed, rows, steps)]
+    try:
+        key = json.dumps({"cell": write(cell), "names": names, "target": target, "check": check})
+    except UnsupportedError:
+        if is_saved:
+            raise
+        twin = bind(cell, dict.fromkeys(name for part in names for name in part))
+        key = f"{type(cell).__name__} {len(_known)}"
+        _known[key] = _Known(twin, names, target, check)
     return key
+
+
+def _of(key: str) -> _Known:
+    found = _known.get(key)
+    if found is None:
+        if not key.startswith("{"):
+            raise UnsupportedError(f"this graph holds {key}, a cell of the process that made it; make the graph anew")
+        text = json.loads(key)
+        found = _known[key] = _Known(read(text["cell"]), text["names"], text["target"], text["check"])
+    return found
 
 
 @torch.library.custom_op("everloop::sequence", mutates_args=())
@@ -84,12 +130,12 @@ def sequence(
     reverse: bool,
 ) -> list[Tensor]:
     """Return the output and the final states, as `operator.run`."""
-    known = _known[key]
+    known = _of(key)
     if lengths is not None:
         check_range("Recurrent", lengths, x.shape[0])
-    y, final = known.run(
+    y, final = _runs[0](
         known.cell, known.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
-        lengths=lengths, reset=reset, reverse=reverse, target=known.target,
+        lengths=lengths, reset=reset, reverse=reverse, target=known.target, check=known.check,
     )  # fmt: skip
     taken = {_memory(t) for t in (x, *fixed, *rows, *steps, *state, *restart)}
     results = []
@@ -114,7 +160,7 @@ def _outputs(known: _Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
 
 @sequence.register_fake
 def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:
-    return _outputs(_known[key], x, state)
+    return _outputs(_of(key), x, state)
 
 
 @torch.library.custom_op("everloop::sequence_backward", mutates_args=())
@@ -128,15 +174,15 @@ def sequence_backward(
     grads: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return the gradients of all `tensors`: x, fixed, rows, steps, state, restart, in groups of `counts`."""
-    known = _known[key]
+    known = _of(key)
     leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
     x, fixed, rows, steps, state, restart = _groups(leaves, counts)
     # Inside an operator PyTorch hides autograd; this differentiates something of its own.
     visible = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with visible, torch.enable_grad():
-        y, final = known.run(
+        y, final = _runs[0](
             known.cell, known.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
-            lengths=lengths, reset=reset, reverse=reverse, target=known.target,
+            lengths=lengths, reset=reset, reverse=reverse, target=known.target, check=known.check,
         )  # fmt: skip
         wanted = [t for t in leaves if t.requires_grad]
         found = iter(torch.autograd.grad([y, *final], wanted, list(grads), allow_unused=True))

@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import _disable_current_modes
 
 from everloop import cells
 from everloop.cell import Cell
 from everloop.compiler.values import Values
+from everloop.layers import captured
 from everloop.layers.arguments import pack_like, reorder, unpack
-from everloop.layers.operator import compiles, run
+from everloop.layers.call import Call
+from everloop.layers.operator import compiles, rewritten, run, unfit
 
 
 class _OverTime(nn.RNNBase):
@@ -22,16 +26,34 @@ class _OverTime(nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch.nn's names
         """Return (output, hidden state), as the layer of torch.nn with this name."""
-        packed = input if isinstance(input, PackedSequence) else None
+        # The first line reads `self`, which Dynamo follows only if told to: if not, it leaves the whole call to Python.
+        outside = self._outside
+        if torch.compiler.is_compiling():
+            is_own = self._fits(input, hx) and self._is_captured(input)
+            return self._sweeps(input, hx) if is_own else super().forward(input, hx)
+        return outside(input, hx) if captured.watching() is None else _unwatched(self, input, hx)
+
+    def _outside(self, input: Any, hx: Any) -> Any:  # noqa: A002
+        """Run outside of torch.compile."""
+        data = input.data if isinstance(input, PackedSequence) else input
+        if self._fits(input, hx) and (compiles(self._cell(self.input_size), data) or rewritten()):
+            return self._sweeps(input, hx)
+        return super().forward(input, hx)  # a target of PyTorch's own, or its error
+
+    def _is_captured(self, input: Any) -> bool:  # noqa: A002
+        """Whether a graph holds this library's operator; a graph to be saved has PyTorch's own where it can."""
+        packed = isinstance(input, PackedSequence)
         data = input.data if packed else input
-        cell = _cell(self.mode, self.input_size, self.hidden_size, self.proj_size, self.bias)
-        if not (self._fits(input, hx) and compiles(cell, data)):
-            return super().forward(input, hx)  # a target of PyTorch's own, or its error
+        if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+            return not packed and not isinstance(self._steps(data), int)
+        return bool(_is_fit(data.dtype, data.device.type))
+
+    def _sweeps(self, input: Any, hx: Any) -> Any:  # noqa: A002
         start: tuple[Tensor, ...] | None = hx if hx is None or self.mode == "LSTM" else (hx,)
-        if packed:
-            x, lengths = unpack(packed)
-            y, state = self._layers(x, reorder(start, packed.sorted_indices, axis=1), lengths)
-            return pack_like(packed, y, lengths), self._state(reorder(state, packed.unsorted_indices, axis=1))
+        if isinstance(input, PackedSequence):
+            x, lengths = unpack(input)
+            y, state = self._layers(x, reorder(start, input.sorted_indices, axis=1), lengths)
+            return pack_like(input, y, lengths), self._state(reorder(state, input.unsorted_indices, axis=1))
         if input.dim() == 2:
             y, state = self._layers(input.unsqueeze(1), start and tuple(s.unsqueeze(1) for s in start), None)
             return y.squeeze(1), self._state(tuple(s.squeeze(1) for s in state))
@@ -45,7 +67,7 @@ class _OverTime(nn.RNNBase):
             return False
         if data.dtype != self._flat_weights[0].dtype:  # type: ignore[union-attr]
             return False
-        if data.shape[1 if self.batch_first and data.dim() == 3 else 0] == 0:
+        if self._steps(data) == 0:
             return False
         if hx is None:
             return True
@@ -60,6 +82,9 @@ class _OverTime(nn.RNNBase):
             return False
         return [tuple(h.shape) for h in given] == shapes and all(h.dtype == data.dtype for h in given)
 
+    def _steps(self, data: Tensor) -> int:
+        return data.shape[1 if self.batch_first and data.dim() == 3 else 0]
+
     def _sizes(self) -> list[int]:
         return [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
 
@@ -72,16 +97,27 @@ class _OverTime(nn.RNNBase):
             outputs = []
             for direction in range(directions):
                 k = layer * directions + direction
-                cell = _cell(self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias)
                 values = self._values(f"_l{layer}" + ("_reverse" if direction else ""))
                 start = tuple(s[k] for s in state)
-                y, final = run(cell, values, x, start, lengths=lengths, reverse=direction == 1)
+                y, final = self._sweep(values, x, start, lengths, direction == 1)
                 outputs.append(y)
                 finals.append(final)
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
             if self.dropout and layer < self.num_layers - 1:
                 x = dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _sweep(
+        self, values: Values, x: Tensor, start: tuple[Tensor, ...], lengths: Tensor | None, reverse: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        kind = (self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias)
+        if not torch.compiler.is_compiling():
+            return run(self._cell(x.shape[-1]), values, x, start, lengths=lengths, reverse=reverse)
+        key = _key(*kind, " ".join(values.fixed))
+        return captured.call(key, Call(values, x, start, (None,) * len(start), lengths, None, reverse))
+
+    def _cell(self, input_size: int) -> Cell:
+        return _cell(self.mode, input_size, self.hidden_size, self.proj_size, self.bias)
 
     def _values(self, suffix: str) -> Values:
         weights = {"W": getattr(self, "weight_ih" + suffix), "R": getattr(self, "weight_hh" + suffix)}
@@ -94,6 +130,9 @@ class _OverTime(nn.RNNBase):
 
     def _state(self, state: tuple[Tensor, ...]) -> Any:
         return state if self.mode == "LSTM" else state[0]
+
+
+_unwatched: Any = torch._dynamo.disable(_OverTime._outside)  # type: ignore[no-untyped-call]
 
 
 class RNN(_OverTime, nn.RNN):
@@ -123,8 +162,25 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_fit(dtype: torch.dtype, device: str) -> bool:
+    """Return whether the compiled target runs this dtype on this type of device."""
+    return not unfit(dtype, device)
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
+    key: str = captured.key_of(_cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, True)
+    return key
+
+
 @cache
 def _cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
+    with _disable_current_modes(), temporarily_clear_interpreter_stack():  # it outlives whatever is going on
+        return _new_cell(mode, input_size, hidden_size, proj_size, bias)
+
+
+def _new_cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
     common: dict[str, Any] = {"bias": bias, "device": "meta"}
     if mode == "GRU":
         return cells.GRU(input_size, hidden_size, **common)

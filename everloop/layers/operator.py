@@ -28,6 +28,7 @@ from everloop.layers.sequence import compute
 from everloop.layers.surroundings import forget, obstacle, picture
 
 TARGETS = ("eager", "llvm")
+_KINDS = {Tensor, nn.Parameter}
 _programs: dict[Any, Program | str] = {}
 _told: set[str] = set()
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
@@ -65,6 +66,7 @@ def _known(target: str) -> str:
     return target
 
 
+@captured.runs
 def run(
     cell: Cell,
     values: Values,
@@ -92,11 +94,20 @@ def run(
     )
     if torch.compiler.is_compiling():
         return _captured(cell, call, target, check)
-    target = chosen(target)
-    if torch.is_autocast_enabled(x.device.type):
+    return (_outside if captured.watching() is None else _unwatched)(cell, call, target, check)
+
+
+def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run outside of torch.compile."""
+    x, target = call.x, chosen(target)
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(cell, replace(call, x=x.to(state[0].dtype)), target, check)
+            return _run(cell, replace(call, x=x.to(call.state[0].dtype)), target, check)
     return _run(cell, call, target, check)
+
+
+# What Dynamo left to Python it would look into, function by function.
+_unwatched: Any = torch._dynamo.disable(_outside)  # type: ignore[no-untyped-call]
 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -104,7 +115,8 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
     call = call if held is call.values else replace(call, values=held)
     if instead is not None:
         return instead(cell, call)
-    program = "asked for" if target == "eager" else observed() or program_of(cell, call.values, x)
+    tensors = (x, *call.state, *held.fixed.values())
+    program = "asked for" if target == "eager" else observed(*tensors) or program_of(cell, call.values, x)
     if isinstance(program, Program) and x.size(0) and x.size(1):
         try:
             if check:
@@ -127,24 +139,13 @@ def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     return eager.run(cell, call.values, x, call.state, **call.options())
 
 
-def _run_checked(cell: Cell, *args: Any, **options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return run(cell, *args, **options, check=True)
-
-
 def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run inside torch.compile, as one operator."""
-    held, state = with_tensors(cell, call.values), call.state
-    groups = (held.fixed, held.rows, held.steps)
+    held = with_tensors(cell, call.values)
     captured.watch(cell)
-    key = captured.key_of(cell, *(" ".join(group) for group in groups), target, _run_checked if check else run)
-    x = call.x.to(state[0].dtype)
-    is_zero = all(r is None for r in call.restart)
-    origin = [] if is_zero else [s.new_zeros(s.shape[-1]) if r is None else r
-                                 for r, s in zip(call.restart, state, strict=True)]  # fmt: skip
-    y, *final = captured.sequence(
-        key, x, *(list(group.values()) for group in groups), list(state), origin, call.lengths, call.reset, call.reverse
-    )
-    return y, tuple(final)
+    names = (" ".join(group) for group in (held.fixed, held.rows, held.steps))
+    key = captured.key_of(cell, *names, target, check, torch.compiler.is_exporting())
+    return captured.call(key, replace(call, values=held))
 
 
 def why(cell: Cell, values: Values, x: Tensor) -> str:
@@ -158,7 +159,10 @@ def explain(cell: Cell, values: Values, x: Tensor) -> str:
     found = program_of(cell, with_tensors(cell, values), x)
     if isinstance(found, str):
         return f"target eager, because {found}"
-    kernel = found.inference().kernel
+    try:
+        kernel = found.inference().kernel
+    except PlanError as error:
+        return f"target eager, because {_withdraw(found, error)}"
     note = getattr(kernel, "threads_note", "")
     head = f"target llvm, {getattr(kernel, 'isa', '')}, {x.dtype}; threads: {note}\n{noted(found.checked)}"
     return f"{head}\n\n{plan_text(found.split)}"
@@ -192,16 +196,24 @@ def _has_buffers(module: nn.Module) -> bool:
     return bool(module._buffers) or any(_has_buffers(m) for m in module._modules.values() if m is not None)
 
 
+def unfit(dtype: torch.dtype, device: str) -> str:
+    """Return why the compiled target can run nothing of this dtype on this type of device; "" where it can."""
+    if device != "cpu" or dtype not in (torch.float32, torch.float64):
+        return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device}"
+    is_there = importlib.util.find_spec("llvmlite") is not None
+    return "" if is_there else "llvmlite is not installed, so there is no target llvm"
+
+
 def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return f"the target llvm runs float32 and float64 on a processor; got {x.dtype} on {x.device.type}"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "llvmlite is not installed, so there is no target llvm"
+    reason = unfit(x.dtype, x.device.type)
+    if reason:
+        return reason
     found = obstacle(cell)
     if found:
         return _Refusal(found)
     try:
-        return Program.of(cell, values, x.dtype, _llvm())
+        with torch.autocast("cpu", enabled=False):
+            return Program.of(cell, values, x.dtype, _llvm())
     except UnsupportedError as error:
         return _Refusal(error)
 
@@ -230,13 +242,20 @@ def _tell(cell: Cell, reason: str) -> None:
         )
 
 
-def observed() -> str:
-    """Return what needs to see each single operation of PyTorch; "" where nothing does."""
+def observed(*tensors: Tensor) -> str:
+    """Return what needs to see each single operation of PyTorch, on these tensors or at all; "" where nothing does."""
     if torch._C._are_functorch_transforms_active():
         return "transforms of torch.func see only PyTorch's own operations"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation sees only PyTorch's own operations"
-    return "torch.jit.trace records only PyTorch's own operations" if torch._C._get_tracing_state() else ""
+    if torch._C._get_tracing_state():
+        return "torch.jit.trace records only PyTorch's own operations"
+    if torch._C._len_torch_dispatch_stack():
+        return "a TorchDispatchMode sees only PyTorch's own operations"
+    kinds = {*map(type, tensors)} - _KINDS
+    own = Tensor.__torch_dispatch__
+    odd = [kind.__name__ for kind in kinds if getattr(kind, "__torch_dispatch__", own) is not own]
+    return f"a {odd[0]} may have no numbers in memory" if odd else ""
 
 
 def _llvm() -> Compile:
@@ -247,4 +266,10 @@ def _llvm() -> Compile:
 
 def compiles(cell: Cell, x: Tensor) -> bool:
     """Return whether the compiled target runs this cell over x."""
-    return not (observed() or why(cell, Values(dict(cell.named_parameters())), x))
+    return not (observed(x) or why(cell, Values(dict(cell.named_parameters())), x))
+
+
+def rewritten() -> bool:
+    """Return whether PyTorch's own fused layers have no rule for what is going on: vmap and forward-mode."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return forward_ad._current_level >= 0 or any(i.key() == torch._C._functorch.TransformType.Vmap for i in stack)
