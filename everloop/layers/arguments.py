@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from everloop.errors import ShapeError
@@ -73,7 +74,8 @@ def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor
     lengths = lengths[None] if lengths.dim() == 0 else lengths
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
         raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
-    if not torch.compiler.is_compiling():  # the operator that torch.compile takes checks them when it runs
+    # The operator that torch.compile takes checks them when it runs; some tensors have no numbers to check.
+    if not (torch.compiler.is_compiling() or lengths.is_meta or isinstance(lengths, FakeTensor)):
         check_range(name, lengths, steps)
     return lengths.to(torch.int64)
 

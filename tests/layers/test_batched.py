@@ -48,8 +48,8 @@ def test_batched_gradients_are_those_one_by_one(name: str, options: dict[str, An
     inputs = [x, *layer.parameters()]
     for result in (y, torch.utils._pytree.tree_leaves(states)[-1]):
         ways = torch.randn(4, *result.shape, dtype=D)
-        wanted = [p for p, g in zip(inputs, torch.autograd.grad(result, inputs, ways[0], retain_graph=True,
-                                                                allow_unused=True), strict=True) if g is not None]  # fmt: skip
+        slopes = torch.autograd.grad(result, inputs, ways[0], retain_graph=True, allow_unused=True)
+        wanted = [p for p, g in zip(inputs, slopes, strict=True) if g is not None]
         expected = rows_of(result, wanted, ways)
         for create_graph in (False, True):
             found = torch.autograd.grad(
