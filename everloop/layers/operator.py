@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
     if isinstance(program, Program) and x.size(0) and x.size(1):
         try:
             if check:
-                verify(lambda c, piece: compute(program, piece), cell, call, program.checked)
+                verify(partial(_computed, program), cell, call, program.checked)
             return compute(program, call)
         except PlanError as error:
             program = _withdraw(program, error)
@@ -129,6 +130,10 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
     if isinstance(program, str):
         _tell(cell, program)
     return eagerly(cell, call)
+
+
+def _computed(program: Program, _: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return compute(program, call)
 
 
 def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -369,7 +369,8 @@ def free(d: Draw, x: Node) -> After:
 
 BLOCKS: list[tuple[float, Block]] = [
     *((1.0, b) for b in (lstm, gru, minimal, elman, highway, structural, chaos_free, fast, antisymmetric, oscillators)),
-    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages, stacked, tied, tied)),
+    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages, stacked)),
+    (2.0, tied),
     (0.5, counter),
     (0.5, delayed),
     (8.0, free),
