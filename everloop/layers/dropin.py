@@ -170,7 +170,7 @@ def _is_fit(dtype: torch.dtype, device: str) -> bool:
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
-    key: str = captured.key_of(_cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, True)
+    key: str = captured.key_of(_cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True)
     return key
 
 
