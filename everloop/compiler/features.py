@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from everloop.compiler.functions import add, elementwise, known, sub, value_of
+from everloop.compiler.functions import add, elementwise, known, sub, value_of, where
 from everloop.compiler.ir import Value
 from everloop.compiler.lines import unsupported
 from everloop.compiler.symbol import Batch, Symbol
@@ -203,7 +204,14 @@ def var(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False
     return elementwise("div", squares, max(float(a.value.width - (correction if unbiased else 0)), 0.0))
 
 
-known("std")(lambda a, *args, **kwargs: elementwise("root", var(a, *args, **kwargs)))
+@known("std")
+def std(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float = 1) -> Symbol:
+    """Of numbers divided by the size of the largest, whose squares are neither infinite nor all 0."""
+    near = sub(a, elementwise("stop", amax(a, dim, keepdim=True)))
+    size = elementwise("stop", amax(elementwise("abs", near), dim, keepdim=True))
+    size = where(elementwise("equal", size, 0.0), 1.0, size)
+    root = elementwise("root", var(elementwise("div", near, size), dim, unbiased, True, correction=correction))
+    return _reduced(a, elementwise("mul", root, size).value, keepdim)
 
 
 @known("norm", "linalg_vector_norm")
@@ -233,6 +241,7 @@ def log_softmax(a: Symbol, dim: Any = None, _stacklevel: int = 3, dtype: Any = N
 @known("logsumexp")
 def logsumexp(a: Symbol, dim: Any, keepdim: bool = False) -> Symbol:
     top = elementwise("stop", amax(a, dim, keepdim=True))
+    top = where(elementwise("equal", elementwise("abs", top), math.inf), 0.0, top)
     total = add(elementwise("log", sum_(elementwise("exp", sub(a, top)), dim, keepdim=True)), top)
     return _reduced(a, total.value, keepdim)
 

@@ -70,9 +70,9 @@ for _names, _op in {
     ("sign", "sgn"): "sign", ("floor",): "floor", ("sqrt",): "sqrt", ("rsqrt",): "rsqrt",
     ("exp",): "exp", ("expm1",): "expm1", ("log",): "log", ("log1p",): "log1p", ("sin",): "sin", ("cos",): "cos",
     ("tanh",): "tanh", ("sigmoid", "expit", "special_expit"): "sigmoid", ("erf", "special_erf"): "erf",
-    ("minimum", "fmin"): "minimum", ("maximum", "fmax"): "maximum", ("detach",): "stop",
+    ("minimum",): "minimum", ("maximum",): "maximum", ("detach",): "stop", ("fmod",): "fmod",
 }.items():  # fmt: skip
-    known(*(n for n in _names if n not in ("fmin", "fmax")))(of(_op))
+    known(*_names)(of(_op))
 
 
 def _is_mask(a: Any) -> bool:
@@ -111,27 +111,64 @@ known("pos", "positive", "contiguous")(lambda a: a)
 known("clone")(lambda a: a.like(a.value, flat=a.is_flat))
 known("relu")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
-known("lerp")(lambda a, b, w: add(a, elementwise("mul", w, sub(b, a))))
+
+
+@known("lerp")
+def lerp(a: Any, b: Any, w: Any) -> Symbol:
+    """From the nearer end, as PyTorch does: the other way rounds otherwise and is NaN elsewhere."""
+    difference: Symbol = sub(b, a)
+    low: Symbol = add(a, elementwise("mul", w, difference))
+    if isinstance(w, Number) and abs(w) < 0.5:
+        return low
+    high: Symbol = sub(b, elementwise("mul", difference, 1 - w if isinstance(w, Number) else sub(1.0, w)))
+    return high if isinstance(w, Number) else where(elementwise("less", elementwise("abs", w), 0.5), low, high)
 
 
 @known("div", "divide", "true_divide", "truediv")
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Symbol:
-    if rounding_mode not in (None, "floor"):
-        raise unsupported(f"div with rounding_mode={rounding_mode!r}")
+    if rounding_mode == "floor":
+        return _floor_divide(a, b)
     result = elementwise("div", a, b)
-    return elementwise("floor", result) if rounding_mode else result
+    return elementwise("stop", _without_fraction(result)) if rounding_mode == "trunc" else result
+
+
+def _without_fraction(a: Symbol) -> Symbol:
+    return elementwise("mul", elementwise("sign", a), elementwise("floor", elementwise("abs", a)))
+
+
+def _floor_divide(a: Any, b: Any) -> Symbol:
+    """The quotient below, from the exact remainder, since a / b may be rounded up to a whole number."""
+    quotient = elementwise("div", a, b)
+    rest = elementwise("fmod", a, b)
+    other_sign = _has_other_sign(rest, b)
+    near = sub(elementwise("div", sub(a, rest), b), other_sign)
+    below = elementwise("floor", near)
+    whole = add(below, elementwise("less", 0.5, sub(near, below)))
+    whole = where(elementwise("equal", near, 0.0), elementwise("mul", quotient, 0.0), whole)
+    divisor = quotient.like(value_of(b, quotient), flat=quotient.is_flat)
+    return elementwise("stop", where(elementwise("equal", divisor, 0.0), quotient, whole))
+
+
+def _has_other_sign(rest: Symbol, b: Any) -> Symbol:
+    divisor = rest.like(value_of(b, rest), flat=rest.is_flat)
+    below, above = elementwise("less", rest, 0.0), elementwise("less", 0.0, rest)
+    return where(elementwise("less", divisor, 0.0), above, below)
 
 
 @known("pow", "power")
 def power(a: Any, b: Any) -> Symbol:
+    result: Symbol
     if isinstance(b, Number):
         if b == 0.5:
             return elementwise("sqrt", a)
-        if b == int(b) and 1 <= abs(b) <= 8:
-            result = a.like(a.value, flat=a.is_flat)
+        if b == -0.5:
+            return elementwise("rsqrt", a)
+        if float(b).is_integer() and 1 <= abs(b) <= 8:
+            a = a.like(a.value, flat=a.is_flat) if b > 0 else elementwise("div", 1.0, a)
+            result = a
             for _ in range(int(abs(b)) - 1):
                 result = elementwise("mul", result, a)
-            return result if b > 0 else elementwise("div", 1.0, result)
+            return result
     return elementwise("power", a, b)
 
 
@@ -177,8 +214,22 @@ def clamp(a: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002 
     if isinstance(min, Number | None) and isinstance(max, Number | None):
         a = a if min is None else elementwise("at_least", a, min)
         return a if max is None else elementwise("at_most", a, max)
-    a = a if min is None else where(elementwise("less", a, min), min, a)
-    return a if max is None else where(elementwise("less", max, a), max, a)
+    above = a if min is None else _nearer(a, min, elementwise("less_equal", min, a), elementwise("less", a, min))
+    if max is None:
+        return above
+    inside = _nearer(above, max, elementwise("less_equal", above, max), elementwise("less", max, above))
+    if min is None:
+        return inside
+    low, high = (a.like(value_of(limit, a)) for limit in (min, max))
+    met = where(elementwise("equal", a, high), a, elementwise("stop", inside))
+    met = where(elementwise("less", high, a), high, met)
+    crossed = where(elementwise("equal", a, a), high, elementwise("stop", a))
+    return where(elementwise("equal", low, high), met, where(elementwise("less", high, low), crossed, inside))
+
+
+def _nearer(a: Symbol, limit: Any, is_within: Symbol, is_beyond: Symbol) -> Symbol:
+    """a or its limit; where one is NaN, so is the result, which has no gradient then."""
+    return where(is_within, a, where(is_beyond, limit, elementwise("stop", add(a, limit))))
 
 
 known("clamp_min")(lambda a, min: clamp(a, min=min))  # noqa: A006
@@ -226,7 +277,7 @@ def prelu(a: Symbol, weight: Any) -> Symbol:
 @known("elu")
 def elu(a: Symbol, alpha: float = 1.0, inplace: bool = False) -> Symbol:
     negative = elementwise("expm1", elementwise("at_most", a, 0.0))
-    return where(elementwise("less", 0.0, a), a, elementwise("mul", alpha, negative))
+    return where(elementwise("less_equal", a, 0.0), elementwise("mul", alpha, negative), a)
 
 
 @known("selu")
@@ -248,14 +299,16 @@ def gelu(a: Symbol, approximate: str = "none") -> Symbol:
 @known("softplus")
 def softplus(a: Symbol, beta: float = 1.0, threshold: float = 20.0) -> Symbol:
     scaled = a if beta == 1 else elementwise("mul", a, beta)
-    soft = elementwise("log1p", elementwise("exp", elementwise("at_most", scaled, threshold)))
-    return where(elementwise("less", threshold, scaled), a, soft if beta == 1 else elementwise("div", soft, beta))
+    is_large = elementwise("less", threshold, scaled)
+    soft = elementwise("log1p", elementwise("exp", where(is_large, threshold, scaled)))
+    return where(is_large, a, soft if beta == 1 else elementwise("div", soft, beta))
 
 
 @known("hardtanh")
 def hardtanh(a: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Symbol:
-    low = elementwise("less_equal", a, min_val)
-    return where(low, min_val, where(elementwise("less_equal", max_val, a), max_val, a))
+    limited = elementwise("stop", elementwise("at_most", elementwise("at_least", a, min_val), max_val))
+    above = where(elementwise("less", min_val, a), a, limited)
+    return where(elementwise("less", a, max_val), above, limited)  # a border and NaN have no gradient
 
 
 known("relu6")(lambda a, inplace=False: hardtanh(a, 0.0, 6.0))

@@ -175,13 +175,12 @@ def _where(b: Simplifying, mask: Value, g: Value | float, otherwise: Value | flo
 
 
 def _extreme(b: Simplifying, v: Value, g: Value) -> Parts:
-    """The larger (smaller) argument gets the gradient; equal ones get half each, as in PyTorch."""
+    """The larger (smaller) argument gets the gradient; equal ones get half each, and both where one is NaN."""
     left, right = v.args
-    lower, upper = (right, left) if v.op == "maximum" else (left, right)
-    tie = b.made("equal", left, right)
-    half = _where(b, tie, b.made("mul", g, 0.5))
-    yield left, _where(b, b.made("less", lower, upper), g, half)
-    yield right, _where(b, b.made("less", upper, lower), g, half)
+    lower, upper = (left, right) if v.op == "maximum" else (right, left)
+    share = _where(b, b.made("equal", left, right), b.made("mul", g, 0.5), g)
+    yield left, _where(b, b.made("less", lower, upper), 0.0, share)
+    yield right, _where(b, b.made("less", upper, lower), 0.0, share)
 
 
 def _power(b: Simplifying, v: Value, g: Value) -> Parts:
@@ -245,11 +244,12 @@ RULES: dict[str, Rule] = {
     ),
     "minimum": _extreme,
     "maximum": _extreme,
+    "fmod": _each(lambda b, v, g: g, lambda b, v, g: b.made("neg", b.made("mul", g, _quotient(b, *v.args)))),
     "less": _none,
     "less_equal": _none,
     "equal": _none,
     "where": lambda b, v, g: iter([(v.args[1], _where(b, v.args[0], g)), (v.args[2], _where(b, v.args[0], 0.0, g))]),
-    "relu": _each(lambda b, v, g: _where(b, b.made("less", 0.0, v), g)),
+    "relu": _each(lambda b, v, g: _where(b, b.made("less_equal", v, 0.0), 0.0, g)),
     "root": _each(_root),
     "power": _power,
     "at_least": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[1], v.args[0]), g))]),
@@ -258,6 +258,12 @@ RULES: dict[str, Rule] = {
     "sum": _each(lambda b, v, g: g),
     "max": _max,
 }
+
+
+def _quotient(b: Simplifying, left: Value, right: Value) -> Value:
+    """The quotient without its fraction."""
+    whole = b.made("div", left, right)
+    return b.made("mul", b.made("sign", whole), b.made("floor", b.made("abs", whole)))
 
 
 def _square(b: Simplifying, a: Value) -> Value:

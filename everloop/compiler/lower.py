@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from everloop.compiler.ir import Builder, Value
 from everloop.compiler.rewrite import same
 
@@ -23,11 +25,14 @@ def lower(builder: Builder, value: Value, args: tuple[Value, ...]) -> Value:
 
 
 def _power(b: Builder, base: Value, exponent: Value) -> Value:
-    """base ** exponent: a negative base has a power only for a whole exponent."""
+    """base ** exponent, at the edges as C's pow: a finite negative base has a power only for a whole exponent."""
     size = b.exp(b.mul(exponent, b.log(b.abs(base))))
-    size = b.where(b.equal(exponent, 0.0), 1.0, size)
+    size = b.where(b.equal(exponent, 0.0), 1.0, b.where(b.equal(base, 1.0), 1.0, size))
     half = b.mul(exponent, 0.5)
     is_even, is_whole = b.equal(b.floor(half), half), b.equal(b.floor(exponent), exponent)
-    undefined = b.div(b.sub(size, size), 0.0)
-    negative = b.where(is_even, size, b.where(is_whole, b.neg(size), undefined))
-    return b.make("where", b.less(base, 0.0), negative, size)
+    minus_one = b.where(b.equal(base, -1.0), 1.0, size)  # to an infinite power, which counts as even
+    is_edge = b.where(b.equal(base, 0.0), 1.0, b.equal(base, -math.inf))
+    other = b.where(is_edge, size, b.div(b.sub(size, size), 0.0))
+    negative = b.where(is_even, minus_one, b.where(is_whole, b.neg(size), other))
+    has_sign = b.where(b.equal(base, 0.0), b.less(b.div(1.0, base), 0.0), b.less(base, 0.0))
+    return b.make("where", has_sign, negative, size)

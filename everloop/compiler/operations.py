@@ -77,6 +77,7 @@ _ROWS = [
     Operation("erf", "map", 1, torch.erf, "erf({0})", r"\operatorname{{erf}}({0})", core=True),
     Operation("minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})", core=True),
     Operation("maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})", core=True),
+    Operation("fmod", "map", 2, _tensor(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})", core=True),
     Operation("less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, core=True),
     Operation("less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, core=True),
     Operation("equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, core=True),

@@ -272,6 +272,7 @@ FUNCTIONS: dict[str, Rule] = {
     "tanh": Lanes.tanh,
     "sigmoid": Lanes.sigmoid,
     "erf": lambda m, x: m.each("erf", x),
+    "fmod": lambda m, x, y: m.plain("frem", x, y),
     "minimum": lambda m, x, y: m.intrinsic("minimum", x, y),
     "maximum": lambda m, x, y: m.intrinsic("maximum", x, y),
 }
