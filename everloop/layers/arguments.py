@@ -98,12 +98,6 @@ def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:
     return reset
 
 
-def cleared(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return x [T, B, n] with zeros where a sequence has ended, laid out in memory as x is."""
-    ended = torch.arange(len(x), device=x.device)[:, None] >= lengths
-    return x.clone().masked_fill_(ended[..., None], 0)
-
-
 def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
     """Return (x [T, B, I], lengths [B]) of a packed batch, its sequences by falling length."""
     x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))

@@ -22,9 +22,9 @@ from everloop.compiler.targets import eager
 from everloop.compiler.values import Values
 from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
 from everloop.layers import captured, reference
-from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
 from everloop.layers.check import noted, verify
+from everloop.layers.padding import living
 from everloop.layers.sequence import compute
 from everloop.layers.surroundings import forget, obstacle, picture
 
@@ -118,7 +118,7 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
         return instead(cell, call)
     tensors = (x, *call.state, *held.fixed.values())
     program = "asked for" if target == "eager" else observed(*tensors) or program_of(cell, call.values, x)
-    if isinstance(program, Program) and x.size(0) and x.size(1):
+    if isinstance(program, Program) and living(call):
         try:
             if check:
                 verify(partial(_computed, program), cell, call, program.checked)
@@ -138,10 +138,7 @@ def _computed(program: Program, _: Cell, call: Call) -> tuple[Tensor, tuple[Tens
 
 def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run on the target eager."""
-    x, lengths = call.x, call.lengths
-    if lengths is not None and torch.is_grad_enabled():
-        x = cleared(x, lengths)  # zero times what padding holds is not zero where that is not finite
-    return eager.run(cell, call.values, x, call.state, **call.options())
+    return eager.run(cell, call.values, call.x, call.state, **call.options())
 
 
 def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:

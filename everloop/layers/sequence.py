@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,20 +17,25 @@ from everloop.compiler.program import Program
 from everloop.compiler.values import Values
 from everloop.layers.after import results
 from everloop.layers.again import differentiable
-from everloop.layers.arguments import cleared
 from everloop.layers.call import Call
+from everloop.layers.padding import filled, living, without_empty
 from everloop.layers.reverse import Reverse
 from everloop.layers.running import Run, adjacent
 
 
 def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return (output [T, B, n], final states) by the program's kernels."""
-    x, lengths, reset = call.x, call.lengths, call.reset
-    if torch.is_grad_enabled():  # the gradient reads them again, whatever the caller makes of his own meanwhile
-        lengths, reset = (t if t is None else t.clone() for t in (lengths, reset))
-    run = Run.of(x, lengths, reset, call.reverse)
+    if torch.is_grad_enabled():
+        if 0 < living(call) < call.x.size(1):
+            return without_empty(call, partial(compute, program))
+        # The gradient reads them again, whatever the caller makes of his own meanwhile.
+        lengths, reset = (t if t is None else t.clone() for t in (call.lengths, call.reset))
+        call = replace(call, lengths=lengths, reset=reset)
+    run = Run.of(call.x, call.lengths, call.reset, call.reverse)
     if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
-        x = cleared(x, run.lengths)  # zero times what padding holds is not zero where that is not finite
+        call = filled(call)
+        run = replace(run, reset=call.reset)
+    x = call.x
     cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
     state: list[Tensor] = []
     origin: list[Tensor | None] = []
@@ -37,7 +43,6 @@ def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
         restart = None if at is None or run.reset is None else call.restart[at]
         state.append(x.new_zeros(run.batch, width) if at is None else adjacent(call.state[at]))
         origin.append(None if restart is None else restart.contiguous())
-    call = call if x is call.x else replace(call, x=x)
     sequences, finals = _loop(program, run, call, cuts, state, origin)
     if program.after_output is None and program.after_states is None:
         return sequences[program.results[0]], tuple(finals.values())

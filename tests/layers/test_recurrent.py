@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, I, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
-from everloop.layers.arguments import cleared
+from everloop.layers.padding import cleared
 from tests.zoo import NAMES, make
 
 T, B, I_, H_ = 7, 4, 3, 5

@@ -26,33 +26,39 @@ def run(
 
     Step s of a sequence reads time s, or time length - 1 - s when `reverse`; where a sequence has ended its
     state stays and its output is zero; before a step with `reset` the state becomes `restart` (None: zeros).
+    The cell sees the rows of living sequences only: no number that padding holds, and none made of it, has a part.
     """
     steps, batch = x.shape[:2]
-    rows = torch.arange(batch, device=x.device)
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
-    states = tuple(state)
+    step = torch.arange(steps, device=x.device)[:, None]
+    living = [batch] * steps if lengths is None else (step < lengths).sum(1).tolist()
+    at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
+    order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
+    place, time = order.argsort(), at[:, order]
+    at_step = {name: v[time, order] for name, v in values.steps.items()}
+    rows = {name: v[order] for name, v in values.rows.items()}
+    x, reset = x[time, order], None if reset is None else reset[time, order][..., None]
+    states = tuple(s[order] for s in state)
     origin = [
         torch.zeros_like(s) if r is None else r.expand_as(s)
         for s, r in zip(states, restart or [None] * len(states), strict=True)
     ]
     outputs: list[Tensor] = []
-    for s in range(steps):
-        time = (ends - 1 - s).clamp(min=0) if reverse else torch.full_like(ends, s)
-        alive = (s < ends)[:, None]
-        before = states
+    for s, n in enumerate(living):
+        if s and n == 0:
+            break  # one step of no rows is taken, so that parameters have a gradient: zero
+        before = tuple(h[:n] for h in states)
         if reset is not None:
-            at = (reset[time, rows])[:, None] & alive
-            before = tuple(torch.where(at, o, h) for o, h in zip(origin, states, strict=True))
-        at_step = {name: v[time, rows] for name, v in values.steps.items()}
-        after = as_states(cell, bind(cell, {**values.fixed, **values.rows, **at_step}).step(x[time, rows], *before))
-        if lengths is not None:
-            after = tuple(torch.where(alive, new, old) for new, old in zip(after, states, strict=True))
-        outputs.append(torch.where(alive, after[0], 0))
-        states = after
-    if not outputs:
-        return x.new_zeros(0, batch, cell.output_size), states
-    output = torch.stack(outputs)
-    if reverse:
-        time = (ends[None] - 1 - torch.arange(steps, device=x.device)[:, None]) % max(steps, 1)
-        output = output[time, rows[None]]
-    return output, states
+            before = tuple(torch.where(reset[s, :n], o[:n], h) for o, h in zip(origin, before, strict=True))
+        own = {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
+        after = as_states(cell, bind(cell, values.fixed | own).step(x[s, :n], *before))
+        after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
+        states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
+        outputs.append(_joined(after[0], torch.zeros_like(states[0][n:])))
+    outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))
+    output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, cell.output_size)
+    return output, tuple(s[place] for s in states)
+
+
+def _joined(rows: Tensor, rest: Tensor) -> Tensor:
+    return torch.cat([rows, rest]) if len(rest) else rows
