@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
-from everloop.compiler.pages import fresh
 from everloop.compiler.targets.llvm.machine import host, is_available
 from everloop.compiler.targets.llvm.matrices import Products, products
 
@@ -78,7 +78,7 @@ def _kernel(dtype: torch.dtype) -> Products:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, columns = _flat(x), weight.shape[0]
-    out = fresh((rows.shape[0], columns), x.dtype)
+    out = pages.fresh((rows.shape[0], columns), x.dtype)
     _kernel(x.dtype)(out, rows, weight.T, None if bias is None else bias.contiguous())
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
 
@@ -104,6 +104,6 @@ def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return grad.T @ x and grad.sum(0), reading grad once."""
     if grad.stride(1) != 1 or not _takes(grad.T, x.T):
         return over_rows(grad, x), grad.sum(0)
-    product, sums = fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
+    product, sums = pages.fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
     _kernel(x.dtype)(product, grad.T, x, None, sums)
     return product, sums

@@ -1,4 +1,8 @@
-"""Fresh memory for large results, on huge pages where the system has them: small ones cost more than the arithmetic."""
+"""All memory that is taken without a number in it: whoever asks for it writes every one that is read later.
+
+Large results lie on huge pages where the system has them: small ones cost more than the arithmetic. Call these
+functions by the module's name, as in `pages.fresh(...)`, so that tests can fill what they return with NaN.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,9 @@ HUGE = 2 << 20  # bytes of a huge page on the common processors
 LEAST = 4 << 20  # bytes from which asking pays
 
 
+fresh_like = torch.empty_like  # memory laid out as a tensor's, for the calls that count every microsecond
+
+
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory with anything in it."""
     result = torch.empty(shape, dtype=dtype)
@@ -27,6 +34,11 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             end = (result.data_ptr() + size) // HUGE * HUGE
             advise(begin, end - begin, mmap.MADV_HUGEPAGE)  # only advice: what it returns does not matter
     return result
+
+
+def block(size: int) -> Tensor:
+    """Return `size` bytes with anything in them."""
+    return torch.empty(size, dtype=torch.uint8)
 
 
 @lru_cache(maxsize=1)

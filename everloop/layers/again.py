@@ -61,7 +61,7 @@ def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tenso
             parts[kind][cell.attribute[name]] = tensor
         start = [x.new_zeros(run.batch, cell.output_size), *(next(given) for _ in state)]
         origin = [None, *(None if r is None else next(given) for r in restart)]
-        time = x.new_empty(run.steps, run.batch, 0)
+        time = x.new_zeros(run.steps, run.batch, 0)
         y, final = eager.run(
             cell, Values(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
             restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,

@@ -18,5 +18,5 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
     if target == "eager":
         return f"{name} ({type(module).__name__}): target eager, asked for"
     like = next(module.parameters(), torch.empty(0))
-    x = like.new_empty(1, 1, module.input_size)
+    x = like.new_zeros(1, 1, module.input_size)
     return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x)}"

@@ -71,7 +71,7 @@ class Wrapper(Cell):
 
     def _keep(self, rate: float, *shape: int) -> Tensor:
         like = next(self.parameters(), torch.empty(0))
-        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
+        return torch.zeros(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
 
     def extra_repr(self) -> str:
         return ""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from everloop.compiler import pages
 from everloop.compiler.compact import Compact, pays
-from everloop.compiler.pages import fresh
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Run:
     def padded(self, width: int, like: Tensor) -> Tensor:
         """Return memory for a row of every step and sequence, in the order of x."""
         if self.batch_major:
-            return fresh((self.batch, self.steps, width), like.dtype).transpose(0, 1)
-        return fresh((self.steps, self.batch, width), like.dtype)
+            return pages.fresh((self.batch, self.steps, width), like.dtype).transpose(0, 1)
+        return pages.fresh((self.steps, self.batch, width), like.dtype)
 
     def rows(self, width: int, like: Tensor) -> Tensor:
         """Return memory for a row of every useful step and sequence."""
-        return self.padded(width, like) if self.compact is None else fresh((len(self.compact), width), like.dtype)
+        return self.padded(width, like) if self.compact is None else pages.fresh((len(self.compact), width), like.dtype)
 
     def flat(self, rows: Tensor) -> Tensor:
         """Return [T, B, ...] with one axis for all steps and sequences, in their order in memory."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
 from everloop.compiler.gradient import every
 from everloop.compiler.plan import Forward
@@ -86,7 +87,7 @@ def forward(
         source = plan.in_place.get(name)
         make = run.padded if name == output else run.rows
         buffers[name] = cuts[source] if source in owned else make(width, like=state[0])
-    final = {name: s.new_empty(s.shape) for name, s in zip(program.states, state, strict=True)}
+    final = {name: pages.fresh(s.shape, s.dtype) for name, s in zip(program.states, state, strict=True)}
     kernel(
         run.steps, run.batch, buffers,
         first=dict(zip(program.states, state, strict=True)), final=final,

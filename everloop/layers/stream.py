@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler import pages
 from everloop.compiler.stepping import Step
 from everloop.compiler.trace import trace
 from everloop.compiler.values import Values
@@ -29,7 +30,7 @@ from everloop.layers.surroundings import HOOKS, INTERNAL, forget, obstacle, pict
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
 _HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
 _END = object()
-_address, _is_contiguous, _empty_like = Tensor.data_ptr, Tensor.is_contiguous, torch.empty_like
+_address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 _steps: dict[Any, Step | str] = {}
 
 
@@ -163,7 +164,7 @@ class _Ready:
             return None
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
-        new = [_empty_like(tensors[n]) for n in self._fresh]
+        new = [pages.fresh_like(tensors[n]) for n in self._fresh]
         derived = form.derived(self._values) if form.derived else ()
         form.call(*map(_address, chain(derived, tensors, new)))
         return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)

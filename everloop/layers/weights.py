@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from everloop.compiler import gemm
+from everloop.compiler import gemm, pages
 from everloop.compiler.plan import Factor, Rows
 from everloop.layers.running import Run
 
@@ -126,7 +126,7 @@ class Weights:
 
     def _padded_back(self, whole: Tensor, of: str) -> Tensor:
         run = self.run
-        result = torch.empty_like(whole)
+        result = run.padded(whole.shape[-1], like=whole)
         if run.reverse:
             result[:-1], result[-1] = whole[1:], 0
         else:
@@ -137,7 +137,7 @@ class Weights:
     def _compact_back(self, whole: Tensor, of: str) -> Tensor:
         run, compact = self.run, self.run.compact
         assert compact is not None
-        result = whole.new_empty(len(compact), whole.shape[-1])
+        result = pages.fresh((len(compact), whole.shape[-1]), whole.dtype)
         living = compact.living
         torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
         if whole.dim() == 2:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from everloop.compiler import pages
 
 KEEP = 64 << 20  # bytes; larger blocks are given back
 _free: list[Tensor] = []  # list.append and list.pop are atomic
@@ -30,4 +31,4 @@ def aligned(block: Tensor) -> int:
 
 
 def _new(size: int) -> Tensor:
-    return torch.empty(size + 64, dtype=torch.uint8)
+    return pages.block(size + 64)

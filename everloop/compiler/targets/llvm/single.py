@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from everloop.compiler import pages
 from everloop.compiler.loop import Loop, Map, Product
 from everloop.compiler.targets.llvm import memory, threads
 from everloop.compiler.targets.llvm.direct import DirectWorker, dot, spread
@@ -131,7 +132,7 @@ class Single:
         block, layout, pool = self._kernel.block.from_buffer_copy(self._block), self._kernel.layout, threads.pool()
         most = torch.get_num_threads() if self._is_long else 1
         size = max(layout.work_bytes(self._batch, 1, False), layout.work_bytes(self._batch, most, True))
-        work = torch.empty(size + 64, dtype=torch.uint8)
+        work = pages.block(size + 64)
         block[SLOT["work"]], block[SLOT["threads"]] = memory.aligned(work), 1
         block[SLOT["parallel"]], block[SLOT["number"]] = pool.parallel, pool.number
         block[SLOT["team"]], block[SLOT["syscall"]] = pool.team, pool.syscall
