@@ -1,0 +1,234 @@
+"""What a call must have in common with another one, whatever the cell computes: no reference is needed for that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor
+
+from everloop import cells
+from everloop.cell import Size
+from everloop.compiler.targets import llvm
+from everloop.compiler.values import Values
+from everloop.layers import Recurrent
+from tests.compiler.random_cells import Case, cases
+from tests.layers.subjects import D, Subject, of_case, of_zoo, own
+from tests.zoo import NAMES, ODD, make
+
+pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+STEPS, BATCH, WIDE, UNITS = 6, 4, 3, 5
+CELLS = 20
+Check = Callable[[Subject], None]
+
+
+def assert_close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    largest = max([1.0, *(float(t.detach().abs().max()) for t in expected if t.numel())])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * largest)
+
+
+def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def ragged(s: Subject, seed: int = 0) -> Subject:
+    steps, batch = s.x.shape[:2]
+    return replace(s, lengths=torch.randint(0, steps + 1, (batch,), generator=torch.Generator().manual_seed(seed)))
+
+
+def padding_changed(s: Subject) -> None:
+    """What padding holds is of no matter."""
+    for seed in (0, 1):
+        first = ragged(s, seed)
+        ended, found = first.ended(), []
+        for content in (0.5, math.inf, math.nan):
+            this = first.changed(of_steps=partial(_padded, ended, content))
+            results = this.run()
+            slopes = this.slopes(results)
+            assert not slopes[0][ended.expand_as(this.x)].any()
+            assert not results[0][ended.expand_as(results[0])].any()
+            found.append([*results, *slopes])
+        assert all(torch.isfinite(t).all() for t in found[0])
+        assert_same(found[1], found[0])
+        assert_same(found[2], found[0])
+
+
+def _padded(ended: Tensor, content: float, whole: Tensor) -> Tensor:
+    return torch.where(ended, content, whole)
+
+
+def batch_permuted(s: Subject) -> None:
+    """Sequences know nothing of each other."""
+    order = torch.randperm(s.x.shape[1], generator=torch.Generator().manual_seed(2))
+    for this in (s, ragged(s)):
+        other = this.changed(of_steps=lambda t: t[:, order], of_rows=lambda t: t[order])
+        other = replace(other, lengths=None if this.lengths is None else this.lengths[order])
+        results, again = this.run(), other.run()
+        assert_close(again, [results[0][:, order], *(f[order] for f in results[1:])])
+        there = Subject(this.cell, *_grouped(this, this.slopes(results)))
+        expected = there.changed(of_steps=lambda t: t[:, order], of_rows=lambda t: t[order]).leaves
+        assert_close(other.slopes(again), expected)
+
+
+def _grouped(s: Subject, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], Values]:
+    """Return what belongs to each of the leaves as x, states and values."""
+    rest = iter(tensors)
+    x, state = next(rest), tuple(next(rest) for _ in s.state)
+    groups = (s.values.fixed, s.values.rows, s.values.steps)
+    return x, state, Values(*({name: next(rest) for name in group} for group in groups))
+
+
+def cut_and_carried(s: Subject) -> None:
+    """Pieces one after the other, down to single steps, are the whole; their gradients too."""
+    steps = len(s.x)
+    whole = s.run()
+    slopes = s.slopes(whole)
+    for edges in ([0, steps // 2, steps], list(range(steps + 1))):
+        outputs, state = [], s.state
+        for a, b in pairwise(edges):
+            values = replace(s.values, steps={name: t[a:b] for name, t in s.values.steps.items()})
+            y, *final = replace(s, x=s.x[a:b], state=state, values=values).run()
+            outputs.append(y)
+            state = tuple(final)
+        found = (torch.cat(outputs), *state)
+        assert_close(found, whole)
+        assert_close(s.slopes(found), slopes)
+
+
+def reversed_twice(s: Subject) -> None:
+    """From the end over a sequence that runs backwards is from the start."""
+    for this in (s, ragged(s)):
+        steps, batch = this.x.shape[:2]
+        ends = torch.full((batch,), steps) if this.lengths is None else this.lengths
+        time = (ends - 1 - torch.arange(steps)[:, None]) % steps  # what is behind the end stays there
+        rows = torch.arange(batch)
+        back = this.changed(of_steps=partial(_at, time, rows))
+        results, again = this.run(), back.run(reverse=True)
+        assert_close(again, [results[0][time, rows], *results[1:]])
+        x, state, values = _grouped(this, this.slopes(results))
+        turned = replace(values, steps={name: t[time, rows] for name, t in values.steps.items()})
+        assert_close(back.slopes(again), Subject(this.cell, x[time, rows], state, turned).leaves)
+
+
+def _at(time: Tensor, rows: Tensor, whole: Tensor) -> Tensor:
+    return whole[time, rows]
+
+
+def twice_as_long(s: Subject) -> None:
+    """What follows does not change what was."""
+    more = s.changed(of_steps=lambda t: torch.cat([t, t.flip(0)]))
+    half = replace(more, lengths=torch.full((s.x.shape[1],), len(s.x)))
+    whole, results = s.run(), more.run()
+    assert_close([results[0][: len(s.x)]], [whole[0]])
+    with_ends = half.run()
+    assert_close([with_ends[0][: len(s.x)], *with_ends[1:]], whole)
+    assert_close(half.slopes(with_ends)[1 : 1 + len(s.state)], s.slopes(whole)[1 : 1 + len(s.state)])
+
+
+def small_steps(s: Subject) -> None:
+    """Gradients are differences, in random directions of all leaves at once."""
+    for this in (s, ragged(s)):
+        slopes = this.slopes(this.run())
+        for seed in range(2):
+            torch.manual_seed(seed)
+            ways = [torch.randn_like(leaf) for leaf in this.leaves]
+            values = []
+            for step in (1e-6, -1e-6):
+                moved = [leaf.detach() + step * way for leaf, way in zip(this.leaves, ways, strict=True)]
+                with torch.no_grad():
+                    results = replace(Subject(this.cell, *_grouped(this, moved)), lengths=this.lengths).run()
+                values.append(results[0].sin().sum() + sum(f.cos().sum() for f in results[1:]))
+            expected = float(values[0] - values[1]) / 2e-6
+            found = sum(float((g * way).sum()) for g, way in zip(slopes, ways, strict=True))
+            size = math.sqrt(sum(float(g.square().sum()) for g in slopes))
+            assert abs(found - expected) <= 1e-6 * size + 1e-7, (found, expected)
+
+
+def scaled_loss(s: Subject) -> None:
+    """Gradients are linear: a power of two comes out to the bit."""
+    for this in (s, ragged(s)):
+        one, four = (this.slopes(this.run(), scale) for scale in (1.0, 4.0))
+        assert_same(four, [4 * g for g in one])
+
+
+def called_again(s: Subject) -> None:
+    """Nothing is left of a call that the next one could see."""
+    for this in (s, ragged(s)):
+        first, second = (this.run() for _ in range(2))
+        assert_same(second, first)
+        assert_same(this.slopes(second), this.slopes(first))
+
+
+CHECKS: list[Check] = [
+    padding_changed, batch_permuted, cut_and_carried, reversed_twice, twice_as_long, small_steps, scaled_loss,
+    called_again,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_of_the_zoo(name: str, check: Check) -> None:
+    check(of_zoo(name, STEPS, BATCH, WIDE, UNITS))
+
+
+@settings(max_examples=CELLS, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_random_cells(case: Case) -> None:
+    for check in CHECKS:
+        check(of_case(case))
+
+
+ALIKE = [*cells.names(), "elman-relu", *(name for name in ODD if name != "highway")]
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_units_permuted(name: str) -> None:
+    """No unit is like no other: permuted in every parameter and state, they give permuted results."""
+    s = of_zoo(name, STEPS, BATCH, WIDE, UNITS)
+    order = torch.randperm(UNITS, generator=torch.Generator().manual_seed(2))
+
+    def places(size: Size) -> Tensor:
+        found, at = [], 0
+        for letter, count in size.terms:
+            width = s.cell.sizes[letter] if letter else 1
+            one = order if letter == "hidden_size" else torch.arange(width)
+            for _ in range(count):
+                found.append(at + one)
+                at += width
+        return torch.cat(found)
+
+    fixed = {}
+    for key, value in s.values.fixed.items():
+        for axis, size in enumerate(type(s.cell).params[key].shape):
+            value = value.index_select(axis, places(size))
+        fixed[key] = own(value)
+    kinds = [places(spec.size) for spec in type(s.cell).states.values()]
+    state = tuple(own(t[:, p]) for t, p in zip(s.state, kinds, strict=True))
+    other = replace(s, x=own(s.x), state=state, values=replace(s.values, fixed=fixed))
+    results, again = s.run(), other.run()
+    outputs = [results[0][..., kinds[0]], *(f[:, p] for f, p in zip(results[1:], kinds, strict=True))]
+    assert_close(again, outputs)
+    assert_close(other.slopes(again)[:1], s.slopes(results)[:1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_against_the_sequence(name: str) -> None:
+    torch.manual_seed(3)
+    layer = Recurrent(make(name, WIDE, UNITS, dtype=D)).eval()
+    x = torch.randn(STEPS, BATCH, WIDE, dtype=D)
+    with torch.no_grad():
+        whole, final = layer(x)
+        state: Any = None
+        rows = []
+        for t in range(STEPS):
+            y, state = layer.step(x[t], state)
+            rows.append(y)
+    assert_close([torch.stack(rows), *state], [whole, *final])
