@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,9 @@ def verify(run: Run, cell: Cell, call: Call, record: dict[Any, str]) -> None:
 
     with _unseen():
         expected = found(in_float64(loop))  # first: a wrong kernel may write over what it was given
-        comparisons = compare("compiled", found(run), expected, len(piece.x), lambda: map(found, _others(loop)))
+        with poisoned():
+            results = found(run)
+        comparisons = compare("compiled", results, expected, len(piece.x), lambda: map(found, _others(loop)))
     where = f"{len(piece.x)} step(s) of {piece.x.shape[1]} sequence(s)"
     options = [n for n, is_on in zip(("lengths", "reset", "reverse"), kind, strict=False) if is_on]
     _judge(type(cell).__name__, comparisons, f"{where}{', with ' * bool(options)}{' and '.join(options)}", kind, record)
@@ -73,6 +75,17 @@ def noted(record: Mapping[Any, str]) -> str:
     )
 
 
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Let fresh memory hold NaN inside the block, so that what is read before it is written shows."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")  # PyTorch fills what it allocates then
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
 def _judge(name: str, comparisons: Sequence[Comparison], where: str, kind: Hashable, record: dict[Any, str]) -> None:
     wrong = [c for c in comparisons if not c.agrees]
     if wrong:
@@ -81,8 +94,8 @@ def _judge(name: str, comparisons: Sequence[Comparison], where: str, kind: Hasha
             f"{name}: what was compiled differs from the step in float64, seen on {where} of this call: {listed}. "
             'Its numbers are wrong: run this cell with target="eager", and report the cell with this message'
         )
-    if not any(c.count for c in comparisons if c.what == "output"):
-        return  # no finite number: the next call may tell more
+    if not any(c.count and c.largest for c in comparisons if c.what == "output"):
+        return  # nothing but zeros, or no finite number: the next call may tell more
     worst = {
         part: max((c.relative for c in comparisons if c.what.startswith(part)), default=None)
         for part in ("output", "state", "gradient")

@@ -141,6 +141,22 @@ def test_a_gradient_off_by_a_thousandth_is_found(monkeypatch: pytest.MonkeyPatch
     assert wrong == [("llvm", "gradient of cell.p_i")]
 
 
+class Adds(Cell):
+    """Reads its input inside the loop, so that other kernels run where that wants no gradient."""
+
+    h = state(H)
+    p = param(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x + self.p * h)
+
+
+def test_what_is_wrong_only_without_the_gradient_of_the_input_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_gradient(monkeypatch, "d(p)", without="x")
+    found = agree(Recurrent(Adds(3, 3)), torch.randn(5, 2, 3))
+    assert [c.what for c in found.comparisons if not c.agrees] == ["gradient of cell.p"]
+
+
 def test_a_wrong_eager_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     real = eager.run
     monkeypatch.setattr(eager, "run", lambda *a, **k: (real(*a, **k)[0] * 1.001, real(*a, **k)[1]))

@@ -116,6 +116,24 @@ def test_an_output_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPat
         Recurrent(cells.GRU(3, 4), check=True)(torch.randn(5, 2, 3))
 
 
+def test_what_a_kernel_does_not_write_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Program.inference
+
+    def inference(self: Program) -> Inference:
+        found = real(self)
+
+        def kernel(*args: Any, final: dict[str, Tensor], **rest: Any) -> None:
+            found.kernel(*args, final={name: torch.zeros_like(t) for name, t in final.items()}, **rest)
+
+        return replace(found, kernel=kernel)
+
+    monkeypatch.setattr(Program, "inference", inference)
+    before = torch.get_deterministic_debug_mode()
+    with torch.no_grad(), pytest.raises(MismatchError, match="this call: state h by inf"):
+        Recurrent(cells.GRU(3, 4), check=True)(torch.randn(5, 2, 3))
+    assert torch.get_deterministic_debug_mode() == before
+
+
 def test_a_wrong_step_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     core = Stack([cells.GRU(3, 4), cells.LSTM(4, 4)])
     layer, x = Recurrent(core, check=True, learned_state=True).requires_grad_(False), torch.randn(2, 3)
@@ -169,9 +187,10 @@ def test_each_kind_of_call_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_tells_nothing_is_not_called_checked() -> None:
-    layer = Recurrent(cells.GRU(3, 4), check=True)
+    layer = Recurrent(cells.GRU(3, 4, bias=False), check=True)
     layer(torch.full((5, 2, 3), torch.nan))
     layer(torch.randn(5, 2, 3), lengths=[0, 0])
+    layer(torch.zeros(5, 2, 3))
     assert "not checked" in layer.explain().splitlines()[1]
     layer(torch.randn(5, 2, 3))
     assert "not checked" not in layer.explain().splitlines()[1]
