@@ -71,7 +71,8 @@ def verify_step(core: Any, x: Tensor, state: Any, found: Sequence[Tensor], recor
 def noted(record: Mapping[Any, str]) -> str:
     """Return what was verified, a line a kind of call."""
     return (
-        "\n".join(record.values()) or "not checked against float64; Recurrent(…, check=True) does so at the first call"
+        "\n".join(record.values())
+        or "not checked against float64; Recurrent(…, check=True) does so at the first call with numbers other than 0"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
@@ -120,7 +121,19 @@ class _InFloat64(TorchFunctionMode):
     """Whatever floating-point tensor PyTorch is given, constants of a step too, it sees in float64."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*_deep(args), **_deep(kwargs or {}))
+        exact = _EXACT.get(func) if len(args) == 1 and not (kwargs or {}).get("inplace") else None
+        return exact(*_deep(args)) if exact else func(*_deep(args), **_deep(kwargs or {}))
+
+
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return torch.where(x <= -3, 0, torch.where(x >= 3, 1, x / 6 + 0.5))
+
+
+# PyTorch takes the gradients of these with a sixth in float32, whatever the dtype.
+_EXACT: dict[Any, Callable[[Tensor], Tensor]] = {
+    functional.hardsigmoid: _hardsigmoid,
+    functional.hardswish: lambda x: x * _hardsigmoid(x),
+}
 
 
 def _deep(thing: Any) -> Any:
