@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.random_cells.draw import Draw
 from tests.random_cells.expressions import bounded, draw_row
-from tests.random_cells.papers import BLOCKS
+from tests.random_cells.papers import BLOCKS, plain
 from tests.random_cells.products import product
 from tests.random_cells.source import ONE, Dim, Drawn, H, K, Node
 
@@ -15,11 +15,13 @@ from tests.random_cells.source import ONE, Dim, Drawn, H, K, Node
 def draw_cell(rng: random.Random) -> Drawn:
     """Return a random cell; the same for the same state of `rng`."""
     d = Draw(rng)
+    if d.chance(0.4):
+        return _finished(d, plain(d, d.x))
     after: list[Node] = []
     x = d.x
     if d.chance(0.15):
         x = d.let(draw_row(d, d.any([d.x.kind.dim, H]), 2), "x")
-    for _ in range(rng.choices([1, 2, 3], [15, 4, 1])[0]):
+    for _ in range(rng.choices([1, 2, 3], [20, 4, 1])[0]):
         block = rng.choices([b for _, b in BLOCKS], [w for w, _ in BLOCKS])[0]
         new = block(d, x)
         if d.chance(0.5):
@@ -30,14 +32,18 @@ def draw_cell(rng: random.Random) -> Drawn:
         d.scope.remove(y)
         out = product(d, d.let(after[0]), y.kind.dim)
         after.append(bounded(d, d.let(out)) if d.chance(0.5) else out)
-    if d.chance(0.25):  # a state that also sees the new value of another
+    if d.chance(0.15):  # a state that also sees the new value of another
         i = rng.randrange(len(after))
         after[i] = Node(
             "({0} + 0.1 * {1})", after[i].kind, (after[i], d.let(bounded(d, d.let(draw_row(d, after[i].kind.dim, 2)))))
         )
+    return _finished(d, after)
+
+
+def _finished(d: Draw, after: list[Node]) -> Drawn:
     order = list(range(len(after)))
     if d.chance(0.5):
-        rng.shuffle(order)
+        d.rng.shuffle(order)
     cell = Drawn(
         tuple(d.states[i] for i in order),
         tuple(after[i] for i in order),

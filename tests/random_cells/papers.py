@@ -344,10 +344,10 @@ def delayed(d: Draw, x: Node) -> After:
 
 def free(d: Draw, x: Node) -> After:
     """Anything."""
-    states = [d.state(d.any(["h", "c", "m", "s"]), d.dim()) for _ in range(1 + d.rng.randrange(3))]
+    states = [d.state(d.any(["h", "c", "m", "s"]), d.dim()) for _ in range(d.any([1, 1, 1, 2, 2, 3]))]
     after = []
     for s in states:
-        new = draw_row(d, s.kind.dim, 2 + d.chance(0.3))
+        new = draw_row(d, s.kind.dim, d.any([1, 2, 2, 3]))
         draw = d.rng.random()
         if draw < 0.35:
             new = tanh(d, new)
@@ -367,10 +367,41 @@ def free(d: Draw, x: Node) -> After:
     return after
 
 
+def plain(d: Draw, x: Node) -> After:
+    """Two lines: a few products of the same few rows, added to a state, gated or as they are."""
+    states = [d.state(d.any(["h", "c", "m"]), d.any([H, H, ONE, K, I, Dim.of("", 3)])) for _ in range(d.any([1, 2, 2]))]
+    rows = [x, *states]
+    if d.chance(0.6):
+        v = join(d, [d.any(rows) for _ in range(d.any([1, 2, 2, 3]))])
+        v = d.let(bounded(d, d.let(v, "v")) if d.chance(0.5) else v, "v")
+        rows = [v, v, v, *rows]
+    pool: dict[Dim, Node] = {}
+    after = []
+    for s in states:
+        n = s.kind.dim
+        u = pool[n] if n in pool and d.chance(0.3) else product(d, d.any(rows), n)
+        u = pool[n] = d.let(u) if d.chance(0.6) else u
+        w = product(d, d.any(rows), n) if d.chance(0.6) else u
+        form = d.any(
+            [
+                "({0} + {1})",
+                "torch.tanh({0} + {1})",
+                "(0.5 * {0} + {1} * torch.sigmoid({2}))",
+                "(torch.sigmoid({1}) * {0} + torch.tanh({2}))",
+                "({0} + torch.tanh({1} + {2}))",
+                "(torch.tanh({1}) * {2})",
+                "{1}",
+                "({0} * {1} + {2} * {1}.tanh())",
+            ]
+        )
+        after.append(Node(form, s.kind, (s, u, w)))
+    return after
+
+
 BLOCKS: list[tuple[float, Block]] = [
     *((1.0, b) for b in (lstm, gru, minimal, elman, highway, structural, chaos_free, fast, antisymmetric, oscillators)),
-    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages, stacked)),
-    (2.0, tied),
+    *((1.0, b) for b in (continuous, memory_unit, simple, multiplicative, hyper, attending, averages)),
+    *((2.0, b) for b in (stacked, tied)),
     (0.5, counter),
     (0.5, delayed),
     (8.0, free),
