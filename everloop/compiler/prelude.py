@@ -87,6 +87,8 @@ class Prelude:
             return _cat, value.args
         if value.op == "add" and self._is_inside(value.args[0]):
             return gemm.linear, (*value.args[0].args, value.args[1])
+        if value.op == "add" and not value.type.rows and any(a.kind == "layout" for a in value.args):
+            return _add, value.args
         return _softmax(value) or (value.operation.meaning, value.args)
 
     def _add(self, value: Value, function: Callable[..., Any], args: tuple[Value, ...]) -> None:
@@ -166,6 +168,14 @@ def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | Non
         return None
     row, top = shifted.args[0], shifted.args[1].args[0]
     return (partial(function, dim=-1), (row,)) if top.op == "max" and top.args == (row,) else None
+
+
+def _add(a: Tensor, b: Tensor) -> Tensor:
+    """Return a + b, whose gradients do not share memory.
+
+    PyTorch gives both arguments one gradient; as parts of it, two parameters would keep the same memory in `.grad`.
+    """
+    return a + b * 1
 
 
 def _cat(*parts: Tensor) -> Tensor:
