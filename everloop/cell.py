@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,10 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Size:
-    """A size that is known when the cell is made: a sum of multiples of letters, such as `4 * H` or `I + H`."""
+    """A size that is known when the cell is made: a sum of multiples of letters, such as `4 * H`, `I + H`, `H * P`.
+
+    terms: (letter, how many); a product of letters stands as one, its letters joined by *.
+    """
 
     terms: tuple[tuple[str, int], ...]
 
@@ -28,8 +31,10 @@ class Size:
     def __radd__(self, other: int) -> Size:
         return as_size(other) + self
 
-    def __mul__(self, factor: int) -> Size:
-        return Size(tuple((letter, factor * count) for letter, count in self.terms))
+    def __mul__(self, factor: Size | int) -> Size:
+        if isinstance(factor, int):
+            return Size(tuple((letter, factor * count) for letter, count in self.terms))
+        return Size(tuple((_joined(a, b), n * m) for a, n in self.terms for b, m in as_size(factor).terms))
 
     __rmul__ = __mul__
 
@@ -37,16 +42,30 @@ class Size:
         """Return the number this size stands for, given the value of each letter (the letter "" is one)."""
         total = 0
         for letter, count in self.terms:  # no generator: this runs at every call of a layer
-            total += count * (sizes[letter] if letter else 1)
+            total += count * (sizes[letter] if letter in sizes else _product(letter, sizes))
         return total
 
     @property
     def letters(self) -> frozenset[str]:
-        return frozenset(letter for letter, _ in self.terms if letter)
+        return frozenset(letter for product, _ in self.terms for letter in _split(product))
 
     def __str__(self) -> str:
-        short = {"input_size": "I", "hidden_size": "H", "": "1"}
-        return " + ".join((f"{n}*" if n != 1 else "") + short.get(letter, letter) for letter, n in self.terms)
+        short = {"input_size": "I", "hidden_size": "H"}
+        parts = (("*".join(short.get(letter, letter) for letter in _split(p)) or "1", n) for p, n in self.terms)
+        return " + ".join((f"{n}*" if n != 1 else "") + part for part, n in parts)
+
+
+def _split(product: str) -> list[str]:
+    """Return the letters of a term; the product of none is the number one."""
+    return product.split("*") if product else []
+
+
+def _joined(left: str, right: str) -> str:
+    return "*".join(sorted(_split(left) + _split(right)))
+
+
+def _product(product: str, sizes: Mapping[str, int]) -> int:
+    return math.prod(sizes[letter] for letter in _split(product))
 
 
 def size(name: str) -> Size:
@@ -55,8 +74,12 @@ def size(name: str) -> Size:
 
 
 def as_size(value: Size | int) -> Size:
-    """Return `value` as a Size."""
-    return value if isinstance(value, Size) else Size((("", value),))
+    """Return `value` as a Size. Raises CellError if it is neither that nor a whole number of at least 0."""
+    if isinstance(value, Size):
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise CellError(f"a size is {value!r}; expected a whole number or letters, such as H, 4 * H or I + H")
+    return Size((("", value),))
 
 
 I = size("input_size")  # noqa: E741 - the letter of the axis, as in the equations
@@ -264,11 +287,12 @@ class Cell(nn.Module):
 
     def recurrent_matrices(self) -> dict[str, list[slice]]:
         """Return, for each matrix that multiplies the output fed back, the columns that do: those with its letter."""
-        fed_back = next(iter(type(self).states.values())).size.letters
+        fed_back = {letter for letter, _ in next(iter(type(self).states.values())).size.terms if letter}
         found = {}
         for name, spec in type(self).params.items():
-            if len(spec.shape) == 2 and spec.shape[-1].letters & fed_back:
-                found[name] = [span for letter, span in _spans(spec.shape[-1], self.sizes) if letter in fed_back]
+            spans = _spans(spec.shape[-1], self.sizes) if len(spec.shape) == 2 else []
+            if any(letter in fed_back for letter, _ in spans):
+                found[name] = [span for letter, span in spans if letter in fed_back]
         return found
 
     def _fill_forget_bias(self, value: float) -> None:
@@ -320,6 +344,17 @@ def bind(module: M, values: Mapping[str, Any]) -> M:
     return twin
 
 
+def keep(module: nn.Module, twin: nn.Module, bound: Container[str], prefix: str = "") -> None:
+    """Give a module what a step has set on its twin, except the values that `bind` put there."""
+    own = module.__dict__
+    for name, thing in twin.__dict__.items():
+        if own.get(name, keep) is not thing and name not in ("_parameters", "_modules") and prefix + name not in bound:
+            own[name] = thing
+    for name, sub in module._modules.items():
+        if sub is not None:
+            keep(sub, twin._modules[name], bound, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
 def _spans(total: Size, sizes: Mapping[str, int]) -> list[tuple[str, slice]]:
     spans, start = [], 0
     for letter, count in total.terms:
@@ -352,4 +387,4 @@ def _check_step(cls: type[Cell]) -> None:
         )
 
 
-__all__ = ["Cell", "H", "I", "Param", "Size", "State", "as_states", "bias", "bind", "param", "size", "state"]
+__all__ = ["Cell", "H", "I", "Param", "Size", "State", "as_states", "bias", "bind", "keep", "param", "size", "state"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from traceback import walk_tb
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler import features, functions
+from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.lines import is_inside, unsupported
 from everloop.compiler.symbol import Symbol
@@ -49,8 +51,16 @@ class _Names:
         return self._line
 
 
-class _NoGenerators(TorchFunctionMode):
-    """Refuses a random number generator of the step's own: what PyTorch draws from it would be drawn only once."""
+_IN_PLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")}
+_IN_PLACE |= {"__setitem__", "__set__"}
+
+
+class _Plain(TorchFunctionMode):
+    """Refuses what PyTorch would do to other things than symbols only once: draws of a generator, changes in place."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -58,6 +68,9 @@ class _NoGenerators(TorchFunctionMode):
             raise unsupported(
                 "random numbers of a torch.Generator; give the mask as a value of the layer (see Zoneout)"
             )
+        name = getattr(function, "__name__", "")
+        if args and (name in _IN_PLACE or (name.endswith("_") and not name.startswith("__"))):
+            self.watch.change(args[0])
         return function(*args, **kwargs)
 
 
@@ -91,21 +104,27 @@ def trace(
     x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True)), builder, dtype)
     states = [Symbol(builder.input("state", s, Type((n,), rows=True)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip
-    step: Any = bind(cell, symbols).step
-    before = _chance(cell)
+    twin: Any = bind(cell, symbols)
+    chance, watch = _Chance(cell), Watch(cell)
+    if watch.refused is not None:
+        watch.close()
     seen = _Names(type_of_step(cell)) if names else None
     try:  # with gradients, whoever calls first: the program is for training, too
-        with torch.inference_mode(False), torch.enable_grad(), _NoGenerators(), seen or nullcontext():
-            result = as_states(cell, step(x, *states))
+        with torch.inference_mode(False), torch.enable_grad(), _Plain(watch), seen or nullcontext(), watch:
+            result = as_states(cell, twin.step(x, *states))
     except (UnsupportedError, CellError):
         raise
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, StopIteration) as error:
         raise UnsupportedError(
             f"the compiler cannot follow {cell.__class__.__name__}.step: {error}{_line_of(error)}"
         ) from error
+    finally:
+        is_drawn = chance.is_drawn()
+        watch.compare(cell, twin, symbols)
+        watch.close()
     if builder.refused is not None:
         raise builder.refused
-    if before != _chance(cell):
+    if is_drawn:
         raise UnsupportedError(
             f"{cell.__class__.__name__}.step draws random numbers, which differ from step to step; "
             "give the mask as a value of the layer (see Zoneout)"
@@ -129,18 +148,41 @@ def type_of_step(cell: Cell) -> Any:
     return cell.__class__.step
 
 
-def _chance(cell: Cell) -> list[Any]:
-    """Return the states of the random number generators that a step may draw from: the global ones and its own."""
-    numpy = sys.modules.get("numpy.random")
-    found = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
-    if numpy is not None:
-        found.append([part.tobytes() if hasattr(part, "tobytes") else part for part in numpy.get_state()])
-    for thing in _named(cell):
-        if isinstance(thing, random.Random):
-            found.append(thing.getstate())
-        elif numpy is not None and isinstance(thing, numpy.Generator | numpy.RandomState):
-            found.append(repr(thing.bit_generator.state if hasattr(thing, "bit_generator") else thing.get_state()))
-    return found
+class _Chance:
+    """The random number generators that a step may draw from, the global ones and its own, put back as they were."""
+
+    def __init__(self, cell: Cell) -> None:
+        numpy: Any = sys.modules.get("numpy.random")
+        self.states: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+            (torch.get_rng_state, torch.set_rng_state), (random.getstate, random.setstate)
+        ]  # fmt: skip
+        if numpy is not None:
+            self.states.append((numpy.get_state, numpy.set_state))
+        for thing in _named(cell):
+            if isinstance(thing, random.Random):
+                self.states.append((thing.getstate, thing.setstate))
+            elif numpy is not None and isinstance(thing, numpy.RandomState):
+                self.states.append((thing.get_state, thing.set_state))
+            elif numpy is not None and isinstance(thing, numpy.Generator):
+                bits = thing.bit_generator
+                self.states.append((partial(getattr, bits, "state"), partial(setattr, bits, "state")))
+        self.before = [get() for get, _ in self.states]
+
+    def is_drawn(self) -> bool:
+        """Return whether a step has drawn from them, and put them back."""
+        now = [get() for get, _ in self.states]
+        for (_, put), state in zip(self.states, self.before, strict=True):
+            put(state)
+        return list(map(_plain, now)) != list(map(_plain, self.before))
+
+
+def _plain(state: Any) -> Any:
+    """Return the state of a generator in a form that compares."""
+    if isinstance(state, dict):
+        return {name: _plain(part) for name, part in state.items()}
+    if isinstance(state, tuple):
+        return tuple(map(_plain, state))
+    return state.tolist() if hasattr(state, "tolist") else state
 
 
 def _named(cell: Cell) -> Iterator[Any]:

@@ -72,6 +72,7 @@ def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor
     except (TypeError, ValueError, RuntimeError) as error:
         raise ShapeError(f"{name}: lengths are {lengths!r}; expected {batch} whole numbers") from error
     lengths = lengths[None] if lengths.dim() == 0 else lengths
+    lengths = lengths.long() if lengths.shape == (0,) else lengths  # an empty list has no whole numbers in it
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
         raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
     # The operator that torch.compile takes checks them when it runs; some tensors have no numbers to check.

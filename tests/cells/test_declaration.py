@@ -13,7 +13,7 @@ from torch import Tensor
 from everloop import cells
 from everloop.cell import Cell, H, I, bias, bind, param, size, state
 from everloop.errors import CellError, OptionError, ShapeError
-from everloop.layers import Stack
+from everloop.layers import Recurrent, Stack
 
 
 def test_sizes_are_sums_of_letters() -> None:
@@ -23,6 +23,30 @@ def test_sizes_are_sums_of_letters() -> None:
     assert (H + I + 1)(sizes) == 9
     assert (2 + 3 * size("hidden_size"))(sizes) == 17
     assert str(4 * H + I) == "4*H + I"
+    assert (2 * H * (I + 1) + H * H)(sizes) == 65
+    assert str(2 * H * (I + 1)) == "2*H*I + 2*H"
+    assert (H * size("depth")).letters == {"hidden_size", "depth"}
+    for wrong in (lambda: H * 2.5, lambda: state(1.5), lambda: state(-1), lambda: param(H, True)):  # type: ignore[operator]
+        with pytest.raises(CellError, match="a size is"):
+            wrong()
+
+
+def test_a_state_may_be_as_wide_as_a_product_of_sizes() -> None:
+    class Fast(Cell):
+        h, A = state(H), state(H * size("depth"))
+        W, R, S = param(H, I), param(H, H * size("depth")), param(H * size("depth"), H)
+
+        def step(self, x: Any, h: Any, A: Any) -> Any:
+            A = torch.tanh(0.9 * A + h @ self.S.T)
+            return torch.tanh(x @ self.W.T + A @ self.R.T), A
+
+    cell = Fast(4, 3, depth=5)
+    assert cell.state_sizes == {"h": 3, "A": 15}
+    assert cell.recurrent_matrices() == {"S": [slice(0, 3)]}
+    cell.reset_parameters(orthogonal=True)
+    x = torch.randn(6, 2, 4)
+    torch.testing.assert_close(Recurrent(cell)(x), Recurrent(cell, target="eager")(x))
+    assert cell.like(3).state_sizes == cell.state_sizes
 
 
 def test_initial_weights_are_uniform_as_in_torch() -> None:

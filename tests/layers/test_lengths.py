@@ -241,3 +241,8 @@ def test_memory_holds_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     compact_bytes = saved()
     choose(monkeypatch, "padded")
     assert compact_bytes < 0.5 * saved()
+
+
+def test_an_empty_batch_has_an_empty_list_of_lengths() -> None:
+    y, (h,) = Recurrent(cells.GRU(3, 4))(torch.randn(5, 0, 3), lengths=[])
+    assert (y.shape, h.shape) == ((5, 0, 4), (0, 4))

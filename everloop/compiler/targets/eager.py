@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from everloop.cell import Cell, as_states, bind
+from everloop.cell import Cell, as_states, bind, keep
 from everloop.compiler.values import Values
 
 
@@ -43,6 +43,9 @@ def run(
         torch.zeros_like(s) if r is None else r.expand_as(s)
         for s, r in zip(states, restart or [None] * len(states), strict=True)
     ]
+    held = dict(cell.named_buffers())
+    bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
+    twin = bind(cell, bound)
     outputs: list[Tensor] = []
     for s, n in enumerate(living):
         if s and n == 0:
@@ -50,8 +53,11 @@ def run(
         before = tuple(h[:n] for h in states)
         if reset is not None:
             before = tuple(torch.where(reset[s, :n], o[:n], h) for o, h in zip(origin, before, strict=True))
-        own = {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
-        after = as_states(cell, bind(cell, values.fixed | own).step(x[s, :n], *before))
+        if rows or at_step:
+            bound |= {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
+            twin = bind(cell, bound)
+        after = as_states(cell, twin.step(x[s, :n], *before))
+        keep(cell, twin, bound)
         after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
         states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
         outputs.append(_joined(after[0], torch.zeros_like(states[0][n:])))
