@@ -159,12 +159,7 @@ class Watch:
             owner = getattr(arg, "__self__", None)
             kind = owner if isinstance(owner, type) else owner.__class__
             module = arg.__module__ or ("" if isinstance(owner, ModuleType) else kind.__module__)
-            names = _ASKING.get(module, frozenset())
-            asks = (
-                (names is None and arg.__name__ not in _HARMLESS)
-                or arg.__name__ in (names or ())
-                or (arg.__name__ in _OF_PYTORCH and _is_pytorch(arg, module))
-            )
+            asks = _asks(arg, module)
         elif event == "call":
             module = frame.f_globals.get("__name__", "").partition(".")[0]
             asks = module in _OF_PYTHON or (module == "torch" and frame.f_code.co_name in _OF_PYTORCH)
@@ -176,6 +171,14 @@ class Watch:
             name = getattr(arg, "__name__", None) or arg.co_name
             line = f"{users.f_code.co_filename}:{users.f_lineno}"
             raise self._refuse(f"calls {name}() of {module}, which is something else at every step", line)
+
+
+def _asks(function: Any, module: str) -> bool:
+    """Whether a function of C gives or does something else whenever it is called."""
+    name, names = function.__name__, _ASKING.get(module, frozenset())
+    if names is None:
+        return name not in _HARMLESS
+    return name in names or (name in _OF_PYTORCH and _is_pytorch(function, module))
 
 
 def _is_pytorch(function: Any, module: str) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from types import MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -170,6 +172,17 @@ class Symbol:
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     """Return what the function `name` makes of symbols, tensors and numbers."""
+    watching = sys.getprofile()
+    if not isinstance(watching, MethodType):
+        return _call(name, args, kwargs, function)
+    sys.setprofile(None)  # what happens here is not the step's doing (effects.py)
+    try:
+        return _call(name, args, kwargs, function)
+    finally:
+        sys.setprofile(watching)
+
+
+def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any) -> Any:
     if not torch.is_grad_enabled():
         raise unsupported(
             f"the operation {name!r} while gradients are switched off; write .detach() instead of torch.no_grad() "

@@ -179,10 +179,9 @@ class _Chance:
 def _plain(state: Any) -> Any:
     """Return the state of a generator in a form that compares."""
     if isinstance(state, dict):
-        return {name: _plain(part) for name, part in state.items()}
-    if isinstance(state, tuple):
-        return tuple(map(_plain, state))
-    return state.tolist() if hasattr(state, "tolist") else state
+        return repr(state)
+    parts = state if isinstance(state, tuple) else (state.numpy(),)
+    return [part.tobytes() if hasattr(part, "tobytes") else part for part in parts]
 
 
 def _named(cell: Cell) -> Iterator[Any]:
