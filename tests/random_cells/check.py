@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell
 from everloop.errors import EverloopError
@@ -64,10 +65,10 @@ def check(drawn: Drawn, case: Case) -> Outcome:
         try:
             with _constants(case.double), _poisoned():
                 came = layered(call, case)
-            reason = why_not(call)
+            reason, shared = why_not(call), shared_gradients(call)
         except ERRORS as error:
             return Outcome("wrong", text=f"raises {type(error).__name__}: {error}")
-        text = difference(drawn, call, case, came, expected, noise)
+        text = shared or difference(drawn, call, case, came, expected, noise)
     return Outcome("wrong" if text else "right", not reason, reason, text)
 
 
@@ -171,6 +172,22 @@ def difference(drawn: Drawn, call: Call, case: Case, came: Results, expected: Re
     return ", ".join(f"{name} by {by:.2g} of {expected[name].abs().amax().item():.2g}" for name, by in far.items())
 
 
+class Coarse(TorchFunctionMode):
+    """Rounds every result much more than the processor does, so that a comparison that rounding decides shows."""
+
+    def __init__(self, change: float) -> None:
+        super().__init__()
+        self.change = change
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", "")
+        if not isinstance(result, Tensor) or not result.is_floating_point() or name.endswith("_") or name == "detach":
+            return result
+        with torch._C.DisableTorchFunction():
+            return result * (1 + self.change * torch.randn(result.shape, dtype=result.dtype))
+
+
 def _sensitivity(call: Call, case: Case, expected: Results, noise: dict[str, Tensor]) -> dict[str, float]:
     """Return how much each result changes with relative changes of everything that goes in, per unit of change."""
     change = 1e-9 if case.double else 1e-5
@@ -182,10 +199,23 @@ def _sensitivity(call: Call, case: Case, expected: Results, noise: dict[str, Ten
             for tensor in (twin.x, *given, *twin.layer.parameters()):
                 tensor.grad = None
                 tensor += change * torch.randn_like(tensor) * (tensor.abs() + 0.01)
-        for name, value in reference(twin, case, noise).items():
+        with Coarse(change):
+            came = reference(twin, case, noise)
+        for name, value in came.items():
             by = (value - expected[name]).abs()
             found[name] = max(found[name], by.amax().item() / change if by.numel() else 0.0)
     return {name: by if by == by else float("inf") for name, by in found.items()}
+
+
+def shared_gradients(call: Call) -> str:
+    """Return which gradients lie in the same memory, where adding to one changes the other."""
+    seen: dict[int, str] = {}
+    for name, leaf in call.layer.named_parameters():
+        if leaf.grad is not None and leaf.numel():
+            other = seen.setdefault(leaf.grad.data_ptr(), name)
+            if other != name:
+                return f"d {other} and d {name} share memory"
+    return ""
 
 
 def why_not(call: Call) -> str:
