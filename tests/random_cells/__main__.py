@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
-from pathlib import Path
 
-import torch
-
-from tests.random_cells.campaign import Tally, drawn, run
-from tests.random_cells.quick import cache_in
+from tests.random_cells.campaign import Tally, checked_block, drawn
 
 BLOCK = 25
 
@@ -51,20 +46,10 @@ def main() -> int:
 
 def _parts(blocks: list[tuple[int, int, int, int]], processes: int) -> Iterator[Tally]:
     if processes == 1:
-        yield from map(_block, blocks)
+        yield from map(checked_block, blocks)
         return
     with get_context("spawn").Pool(processes, maxtasksperchild=40) as pool:
-        yield from pool.imap_unordered(_block, blocks)
-
-
-def _block(block: tuple[int, int, int, int]) -> Tally:
-    seed, first, count, tries = block
-    torch.set_num_threads(1)
-    total = Tally()
-    with tempfile.TemporaryDirectory() as folder, cache_in(Path(folder)):
-        for tally in run(seed, range(first, first + count), tries):
-            total += tally
-    return total
+        yield from pool.imap_unordered(checked_block, blocks)
 
 
 def _line(total: Tally, seconds: float) -> str:

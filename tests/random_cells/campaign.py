@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
 
 from tests.random_cells.cases import Case, draw_case
 from tests.random_cells.cells import draw_cell
 from tests.random_cells.check import Outcome, check
-from tests.random_cells.quick import unoptimised
+from tests.random_cells.quick import cache_in, unoptimised
 from tests.random_cells.report import script
 from tests.random_cells.shrink import shrink
 from tests.random_cells.source import Drawn
@@ -62,6 +66,17 @@ def run(seed: int, numbers: Iterable[int], tries: int = 300) -> Iterator[Tally]:
             if outcome.kind == "wrong":
                 tally.failures[number] = script(*shrink(cell, case, outcome, tries))
         yield tally
+
+
+def checked_block(block: tuple[int, int, int, int]) -> Tally:
+    """Return the tally of (seed, first, count, tries), which another process may send."""
+    seed, first, count, tries = block
+    torch.set_num_threads(1)
+    total = Tally()
+    with tempfile.TemporaryDirectory() as folder, cache_in(Path(folder)):
+        for tally in run(seed, range(first, first + count), tries):
+            total += tally
+    return total
 
 
 def _count(outcome: Outcome) -> Tally:
