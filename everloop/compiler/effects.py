@@ -5,6 +5,7 @@ A step is called on symbols once, and then never again. What it changed meanwhil
 
 from __future__ import annotations
 
+import gc
 import sys
 import sysconfig
 from collections import deque
@@ -78,6 +79,8 @@ class Watch:
                 self._note(before, place.name, is_read=True)
 
     def __enter__(self) -> Watch:
+        self._collects = gc.isenabled()
+        gc.disable()  # what runs when garbage is collected is not the step's doing
         self._before = sys.getprofile()
         if self._before is None:
             sys.setprofile(self._event)
@@ -86,6 +89,8 @@ class Watch:
     def __exit__(self, *_: Any) -> None:
         if self._before is None:
             sys.setprofile(None)
+        if self._collects:
+            gc.enable()
         changed = [place for place in self.places if not place.is_same()]
         for place in changed:
             place.restore()

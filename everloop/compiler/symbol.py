@@ -260,11 +260,14 @@ def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[A
         raise unsupported(f"the operation {name!r}, which PyTorch refuses: {error}") from error
     bounds = [leaf.bound if isinstance(leaf, Symbol) else dtypes.bound_of(leaf) for leaf in given]
     size = dtypes.bound(name, bounds, origin.value.width, kwargs.get("alpha", 1))
+    # A number times what is at most one is exact, whatever the type.
+    exact = [torch.bool if b is not None and b <= 1 else leaf.dtype
+             for b, leaf in zip(bounds, given, strict=True) if not isinstance(leaf, int | float)]  # fmt: skip
     is_any = loop not in kinds and name not in dtypes.CASTS and any(map(_is_any_whole, inside))
     for symbol, tensor in zip(_several(result), _several(expected), strict=True):
         if is_any and not tensor.dtype.is_floating_point:
             raise unsupported(f"the operation {name!r} of whole numbers of any size")
-        _settle(name, symbol, tensor, size, kinds, batch)
+        _settle(name, symbol, tensor, size, exact, batch)
     return result
 
 

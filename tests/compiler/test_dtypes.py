@@ -235,6 +235,7 @@ FOLLOWED: dict[str, Function] = {
     "ones_like": lambda x: torch.ones_like(x > 0) + (x > 0),
     "new_full": lambda x: (x > 0).new_full(x.shape, 1) + (x > 0),
     "whole": lambda x: torch.full_like(x, 2.7, dtype=torch.long),
+    "spikes": lambda x: (x > 0).float() * 0.7 + x,
     "count": lambda x: (x > 0).sum(-1, keepdim=True) * x,
     "number by number": lambda x: torch.sub(x, 1, alpha=0.1) + torch.add(x, 2, alpha=0.5),
     "a tensor by a tensor": lambda x: torch.addcmul(x, torch.ones(3, dtype=x.dtype), torch.arange(3.0, dtype=x.dtype)),
