@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -55,6 +56,7 @@ class Search:
 
     def follow(self, function: Any, *, is_first: bool = False) -> None:
         """Note what a function reads. What the library's own code mentions may be a method that a user replaced."""
+        function = getattr(function, "func", function) if isinstance(function, partial) else function
         function = getattr(function, "__func__", function)
         code = getattr(function, "__code__", None)
         if code is None or code in self._seen or (_is_fixed(function) and not is_first):
@@ -85,6 +87,8 @@ class Search:
             self.places.append((owner, space, name))
             if isinstance(value, ModuleType | type):
                 self._note(value, vars(value), names)
+            elif not isinstance(value, CODE) and not _is_fixed(type(value)):
+                self._note(type(value), vars(type(value)), names | {"__call__", "forward"})
             self.follow(value.fget if isinstance(value, property) else value)
 
 

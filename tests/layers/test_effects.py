@@ -43,6 +43,7 @@ def start() -> None:
     global NUMBER, FACTORS
     NUMBER, FACTORS, COUNT["n"], CALLS.n = 0, iter([0.1 * k for k in range(99)]), 0, 0
     SEEN.clear()
+    NOTES.clear()
     _told.clear()
     random.seed(3)
     np.random.seed(3)
@@ -63,6 +64,20 @@ def counting(h: Tensor) -> Tensor:
 
 
 CALLS: Any = counting
+
+
+def noting(h: Tensor) -> Tensor:
+    NOTES.append(1)
+    return h * len(NOTES)
+
+
+class Tracker:
+    def track(self, h: Tensor) -> Tensor:
+        return noting(h)
+
+
+NOTES: list[int] = []
+PARTIAL, TRACKER = functools.partial(noting), Tracker()
 
 
 def outside(self: Any, x: Tensor, h: Tensor) -> Tensor:
@@ -141,6 +156,8 @@ LEFT: dict[str, tuple[Step, str]] = {
     "a set": (added, "changes self.seen"),
     "a default": (lambda self, x, h: remembering(h + x), r"changes remembering\.__defaults__"),
     "a function": (lambda self, x, h: counting(h + x), r"changes (counting|CALLS)\.n"),
+    "a partial function": (lambda self, x, h: PARTIAL(h + x), "changes NOTES"),
+    "a method of an object": (lambda self, x, h: TRACKER.track(h + x), "changes NOTES"),
     "an iterator": (lambda self, x, h: h + x * next(self.schedule), r"reads self\.schedule, an iterator"),
     "a counter": (lambda self, x, h: h + x * next(self.counter), r"reads self\.counter, an iterator"),
     "a global iterator": (lambda self, x, h: h + x * next(FACTORS), "reads FACTORS, an iterator"),
