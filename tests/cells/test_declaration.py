@@ -26,10 +26,9 @@ def test_sizes_are_sums_of_letters() -> None:
     assert (2 * H * (I + 1) + H * H)(sizes) == 65
     assert str(2 * H * (I + 1)) == "2*H*I + 2*H"
     assert (H * size("depth")).letters == {"hidden_size", "depth"}
-    half: Any = 2.5
-    for declare in (lambda: H * half, lambda: state(half), lambda: state(-1), lambda: param(H, True)):
+    for wrong in (lambda: H * 2.5, lambda: state(1.5), lambda: state(-1), lambda: param(H, True)):  # type: ignore[operator, arg-type]
         with pytest.raises(CellError, match="a size is"):
-            declare()
+            wrong()  # type: ignore[no-untyped-call]
 
 
 def test_a_state_may_be_as_wide_as_a_product_of_sizes() -> None:
