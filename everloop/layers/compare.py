@@ -47,16 +47,17 @@ def compare(
     """Return the comparison of each tensor; the names of gradients begin with "gradient".
 
     Allowed is, relative to the largest number of a tensor, SLACK units in the last place of its dtype, times the square
-    root of the number of steps. Where that is too little, `again` gives what is expected with inputs rounded otherwise:
-    SPREAD times as much as these move is allowed, and numbers that are finite in one and not in another decide nothing.
+    root of the number of steps; for gradients, one unit of the largest of all too. Where that is too little, `again`
+    gives what is expected with inputs rounded otherwise: SPREAD times as much as these move is allowed, and what
+    is finite in one and not in another decides nothing.
     """
     largest = {name: _largest(t) for name, t in expected.items()}
     slopes = max((size for name, size in largest.items() if name.startswith("gradient")), default=0.0)
     allowed = {}
     for name, t in expected.items():
         unit = torch.finfo(t.dtype).eps
-        least = slopes * unit if name.startswith("gradient") else 0.0
-        allowed[name] = SLACK * unit * max(largest[name], least) * max(steps, 1) ** 0.5
+        least = unit * slopes if name.startswith("gradient") else 0.0  # what is left where large terms cancel
+        allowed[name] = SLACK * unit * largest[name] * max(steps, 1) ** 0.5 + least
     decided: dict[str, Tensor] = {}  # where it is not everywhere
 
     def comparison(name: str, t: Tensor) -> Comparison:
