@@ -18,7 +18,7 @@ BYTE = 0xFF  # four or eight of them are NaN
 
 def fill(memory: Tensor) -> Tensor:
     """Return `memory` with NaN in place of every number; bytes are filled so that the numbers in them are NaN."""
-    with torch.no_grad():
+    with torch.inference_mode():  # memory made in that mode may be written in it only
         if memory.is_floating_point():
             memory.fill_(math.nan)
         elif memory.dtype == torch.uint8:
@@ -39,11 +39,19 @@ def spread(patch: pytest.MonkeyPatch) -> None:
     from everloop.compiler.targets.llvm import memory, single
 
     patch.setattr(memory, "take", poisoned(memory.take))
-    step = single.Single.__call__
+    begin = single.Single.__init__
 
-    def call(self: Any, *addresses: int) -> None:
-        for item in self._free:
-            fill(item[-1])
-        step(self, *addresses)
+    def init(self: Any, *args: Any) -> None:
+        begin(self, *args)
+        vars(self)["_free"] = _Scratch()
 
-    patch.setattr(single.Single, "__call__", call)
+    patch.setattr(single.Single, "__init__", init)
+
+
+class _Scratch(list[Any]):
+    """The scratch memory of single steps between calls: who takes a piece owns it, so that threads may."""
+
+    def pop(self, *args: Any) -> Any:
+        item = super().pop(*args)
+        fill(item[-1])
+        return item
