@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -20,10 +24,10 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], args: Sequence[str], *, command: str, description: str, default: T | None = None) -> T:
-    """Return the options of a command, groups of them without a prefix. A wrong value ends the program with status 2.
+    """Return the options of a command, groups of them without a prefix.
 
     Raises:
-        OptionError: an option is unknown; the message names the nearest right one.
+        OptionError: an option is unknown, the message names the nearest right one; or a value is wrong.
     """
     known = sorted(f"--{name.replace('_', '-')}" for name in _names(kind))
     for arg in args:
@@ -33,15 +37,33 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
         if name.startswith("--") and name not in known and name != "--help":
             raise OptionError(f"{unknown('option', name, known)}; everloop {command} --help lists all")
     given: dict[str, Any] = {} if default is None else {"default": default}
-    options: T = tyro.cli(
-        kind,
-        args=list(args),
-        prog=f"everloop {command}",
-        description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
-        **given,
-    )
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            options: T = tyro.cli(
+                kind,
+                args=list(args),
+                prog=f"everloop {command}",
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+                **given,
+            )
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        raise OptionError(f"{_in_a_line(box.getvalue())}; everloop {command} --help lists all") from None
     return options
+
+
+def _in_a_line(box: str) -> str:
+    """Return what a box of several lines says, without its title and its hints."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    # a title stands in the border, or where there are no such characters, above a rule of its own
+    inside = [line for line in lines if line and line[0] not in "╭╰"]
+    blocks = [list(group) for is_rule, group in groupby(inside, lambda line: not line.strip("─-")) if not is_rule]
+    said = " ".join(blocks[0 if "╭" in box or len(blocks) < 2 else 1]) if blocks else "the options cannot be read"
+    # a group of settings has checked itself, and its message says all
+    return re.sub(r"^Error parsing \w+: ", "", said).rstrip(".")
 
 
 def _names(kind: Any) -> Iterator[str]:

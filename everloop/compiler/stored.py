@@ -22,7 +22,7 @@ from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.plan import Forward, Rows, Training
 
 Thing = TypeVar("Thing")
-_NO_PLAN = (ValueError, TypeError, LookupError, AttributeError)  # what decoding something else raises
+_NO_PLAN = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what decoding something else raises
 
 
 @lru_cache

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from everloop.data.files import parse_json
 from everloop.data.lines import unpacked
 from everloop.errors import DataError
 
@@ -24,7 +24,7 @@ def read_chorales(path: str | Path) -> dict[str, list[Tensor]]:
         DataError: missing, or not such a file; the message names part, piece and step.
     """
     try:
-        content: Any = json.loads(unpacked(path))
+        content: Any = parse_json(unpacked(path))
     except ValueError as error:
         if isinstance(error, DataError):
             raise

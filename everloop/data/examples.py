@@ -151,6 +151,8 @@ class Examples:
         """Return the examples that a configuration describes."""
         if config.train is None:
             raise DataError("no training examples given; name them with --train FILE")
+        if config.shift < 0:
+            raise OptionError(f"shift is {config.shift}; expected 0 or more")
         faults = Faults(config.malformed)
         parts = {"train": read_part(config.train, config.train_labels, config, faults)}
         for name in ("valid", "test"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from everloop.errors import DataError
 
@@ -42,6 +43,18 @@ def read_bytes(path: str | Path, what: str = "file") -> bytes:
             return file.read()
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON holds.
+
+    Raises:
+        ValueError: it is no JSON, or nested more deeply than anyone would.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Path]:
@@ -102,6 +115,8 @@ def _umask() -> int:
 def _nearest(path: Path) -> str:
     from difflib import get_close_matches
 
+    if path.is_symlink():
+        return "; it is a link that leads nowhere, or round in a circle"
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, names, n=1, cutoff=0.75)
     return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import read_bytes, write_atomically
+from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.data.subwords import learn_merges, letters, merge
 from everloop.errors import DataError, OptionError
 
@@ -134,7 +134,7 @@ class Pieces:
         """
         raw = read_bytes(path, "vocabulary")
         try:
-            content: Any = json.loads(raw)
+            content: Any = parse_json(raw)
         except ValueError as error:
             raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:

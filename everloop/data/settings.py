@@ -15,6 +15,7 @@ from everloop.data.files import read_bytes
 from everloop.errors import DataError, OptionError, unknown
 
 T = TypeVar("T")
+DEEPEST = 20
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -23,10 +24,27 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: missing, or not TOML; the message names the line.
     """
+    content = read_bytes(path, "configuration file")
     try:
-        return tomllib.loads(read_bytes(path, "configuration file").decode("utf-8"))
+        tables = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        tables = None
+    if tables is None or not _is_flat(tables):
+        raise DataError(
+            f"{path} is nested too deeply; expected tables of settings, at most {DEEPEST} inside each other"
+        )
+    return tables
+
+
+def _is_flat(value: Any) -> bool:
+    """Return whether values are nested no more deeply than DEEPEST, without going down after them."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inside = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [part for parts in inside for part in parts]
+    return not level
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:

@@ -20,6 +20,7 @@ from everloop.data.arrays import Array
 from everloop.data.buckets import Groups, buckets, padding_share
 from everloop.data.columns import Beside, Column
 from everloop.data.faults import Faults, Malformed
+from everloop.data.files import parse_json
 from everloop.data.lines import numbered, opened
 from everloop.data.padding import Pass, padded
 from everloop.data.shelf import Shelf, Texts
@@ -246,11 +247,11 @@ class FromJSON(Column[Any]):
         return len(self.texts)
 
     def item(self, index: int) -> Any:
-        return json.loads(self.texts.item(index))
+        return parse_json(self.texts.item(index))
 
 
 def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:
-    content = json.loads(line)
+    content = parse_json(line)
     if not isinstance(content, dict):
         raise ValueError(f"a JSON {type(content).__name__}")
     strokes = content[config.stroke_field]

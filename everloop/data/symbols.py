@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import read_bytes, write_atomically
+from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.errors import DataError, OptionError, unknown
 
 PAD, UNKNOWN = 0, 1
@@ -92,7 +92,7 @@ def read_json(path: Path, form: str | None = None) -> dict[str, Any]:
     """
     raw = read_bytes(path, "vocabulary")
     try:
-        content: Any = json.loads(raw)
+        content: Any = parse_json(raw)
     except ValueError as error:
         raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("format") != (form or content.get("format")):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from everloop.data.faults import Faults
+from everloop.data.files import parse_json
 from everloop.data.lines import decoded, opened, suffix
 from everloop.errors import DataError, OptionError, unknown
 
@@ -102,7 +102,7 @@ class Records:
     def _fields(self, number: int, text: str) -> Mapping[str, Any] | None:
         if self.form == "jsonl":
             try:
-                value = json.loads(text)
+                value = parse_json(text)
             except ValueError as error:
                 self.faults(self.place, number, f"no JSON ({error})", "one JSON object a line")
                 return None

@@ -128,6 +128,8 @@ class Tagged:
         """Return the sequences that a configuration describes."""
         if config.train is None:
             raise DataError("no training sequences given; name them with --train FILE")
+        if config.transpose < 0:
+            raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
         faults = Faults(config.malformed)
         if form_of(config.train, config.form) == "chorales":
             parts = next_frames(read_chorales(config.train))

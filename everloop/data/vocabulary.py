@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.files import Units, read_bytes, write_atomically
+from everloop.data.files import Units, parse_json, read_bytes, write_atomically
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -168,7 +168,7 @@ def read_content(path: Path) -> dict[str, Any]:
         DataError: the file is missing, damaged or something else.
     """
     try:
-        content: dict[str, Any] = json.loads(read_bytes(path, "vocabulary"))
+        content: dict[str, Any] = parse_json(read_bytes(path, "vocabulary"))
     except ValueError as error:
         if isinstance(error, DataError):
             raise

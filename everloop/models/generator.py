@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.conditions import Conditioned
-from everloop.data.files import read_bytes, write_atomically
+from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.data.strokes import END, Drawings
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
@@ -224,7 +224,7 @@ def read_given(folder: Path) -> list[str] | int:
     """
     path = folder / "given.json"
     try:
-        given = json.loads(read_bytes(path, "list of labels"))
+        given = parse_json(read_bytes(path, "list of labels"))
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     if type(given) is int or (isinstance(given, list) and all(isinstance(label, str) for label in given)):

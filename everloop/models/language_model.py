@@ -16,7 +16,7 @@ from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
 from everloop.data.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
-from everloop.models.body import LayersConfig, Option, configured, layers_of
+from everloop.models.body import LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Model, Score
 
 
@@ -34,6 +34,11 @@ class LanguageModelConfig(LayersConfig):
     """Numbers that stand for a symbol; by default at most 128, or as many as the output of the layers if tied."""
     tied: bool = False
     """Whether embedding and head share their weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embedding is not None:
+            check(self, ("embedding",), at_least=1)
 
 
 class LanguageModel(Model):
@@ -76,8 +81,8 @@ class LanguageModel(Model):
         super().__init__()
         if not isinstance(vocabulary, Vocabulary):
             raise OptionError(f"vocabulary is {type(vocabulary).__name__}; expected one such as text.vocabulary")
-        for name, value in {"hidden": hidden, "layers": layers, "embedding": embedding or 1}.items():
-            if value < 1:
+        for name, value in {"hidden": hidden, "layers": layers, "embedding": embedding}.items():
+            if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; expected at least 1")
         if not 0 <= dropout < 1:
             raise OptionError(f"dropout is {dropout}; expected a probability below 1")
@@ -85,7 +90,7 @@ class LanguageModel(Model):
         options = dict(options or {})
         if tied and embedding is None:
             embedding = made(1, hidden, **options).output_size
-        size = embedding or min(hidden, 128)
+        size = min(hidden, 128) if embedding is None else embedding
         settings |= {"hidden": hidden, "layers": layers, "embedding": size, "dropout": dropout, "tied": tied}
         self.config = configured(LanguageModelConfig, cell, {**settings, "options": options})
         self.vocabulary = vocabulary

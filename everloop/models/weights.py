@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from everloop.data.files import write_atomically
+from everloop.data.files import parse_json, write_atomically
 from everloop.errors import RunError
 
 FORMAT = "everloop-1"
@@ -58,7 +58,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path} was not written by Everloop (format {notes.get('format')!r}; expected {FORMAT!r})")
     if notes.get("checksum") != _checksum(tensors):
         raise RunError(f"{path} is damaged: its checksum is {_checksum(tensors)}; expected {notes.get('checksum')}")
-    return tensors, json.loads(notes["facts"])
+    try:
+        return tensors, parse_json(notes["facts"])
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged: what it says of the training is no JSON ({error})") from None
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:

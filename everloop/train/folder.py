@@ -40,6 +40,8 @@ class Folder:
             read_config(self.path)
         elif (self.path / CONFIG).exists():
             raise RunError(f"{self.path} already holds a run; resume it, or choose another folder")
+        elif self.path.is_symlink() and not self.path.exists():
+            raise RunError(f"{self.path} is a link that leads nowhere, or round in a circle; expected a folder")
         elif self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; expected a folder, or a name that is free")
 

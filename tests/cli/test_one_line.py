@@ -1,0 +1,156 @@
+"""Whatever is wrong is told in one line, with status 2: sizes of zero, links in a circle, endless nesting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+from everloop.data import Vocabulary
+from everloop.data.settings import read_toml
+from everloop.data.symbols import read_json
+from everloop.errors import DataError, OptionError
+from everloop.models import LanguageModel, LanguageModelConfig
+
+LM = ["train", "language-model", "--text", "verse.txt", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("verse.txt").write_text("the cat sat on the mat.\n" * 40)
+    Path("t.tsv").write_text("text\tlabel\na b\tA\nb a\tB\n" * 9)
+    Path("loop").symlink_to("loop")
+
+
+def failure(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    capsys.readouterr()
+    assert main(list(command)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    return shown.err
+
+
+SIZES = ["embedding", "hidden", "layers", "batch", "length", "steps", "validate", "log", "plateau"]
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_nothing(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{name} is {value}; expected at least 1" in failure(capsys, *LM, f"--{name}", value)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("name", ["context", "horizon", "season", "patch"])
+def test_sizes_of_a_forecaster(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text("a\n" + "1\n2\n" * 90)
+    command = ["train", "forecaster", "--train", "t.csv", "--series", "a", f"--{name}", value]
+    assert f"{name} is {value}; expected at least 1" in failure(capsys, *command)
+
+
+def test_a_shift_below_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    told = failure(capsys, "train", "classifier", "--train", "t.tsv", "--shift", "-1")
+    assert "shift is -1; expected 0 or more" in told
+    told = failure(capsys, "train", "tagger", "--train", "t.tsv", "--transpose", "-1")
+    assert "transpose is -1; expected 0 or more" in told
+
+
+@pytest.mark.parametrize("value", [0, -3])
+def test_no_embedding_is_not_the_usual_one(value: int) -> None:
+    for make in (
+        lambda: LanguageModelConfig(embedding=value),
+        lambda: LanguageModel(Vocabulary("ab"), embedding=value),
+    ):
+        with pytest.raises(OptionError, match=f"embedding is {value}; expected at least 1"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden", "x"], "--hidden"),
+        (["--hidden", "1.5"], "--hidden"),
+        (["--hidden"], "--hidden"),
+        (["--steps", "1", "2"], "2"),
+        (["--schedule", "cos"], "('cosine', 'plateau', 'constant')"),
+        (["--split", "1"], "--split"),
+        (["--zoneout", "2"], "--zoneout"),
+    ],
+)
+def test_values_that_are_none(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = failure(capsys, *LM, *options)
+    assert message in told
+    assert told.endswith("; everloop train language-model --help lists all\n")
+
+
+DEEP = {
+    "list": "[model]\nhidden = " + "[" * 9000 + "]" * 9000,
+    "table": "[model]\noptions = " + "{a = " * 9000 + "1" + "}" * 9000,
+    "name": "[model]\nhidden" + ".a" * 9000 + " = 1",
+    "head": "[model" + ".a" * 9000 + "]\nb = 1",
+    "little": "[model]\noptions = " + "[" * 60 + "]" * 60,
+}
+
+
+@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
+def test_settings_nested_without_end(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.toml").write_text(content)
+    assert "c.toml is nested too deeply" in failure(capsys, *LM, "--config", "c.toml")
+    Path("run").mkdir()
+    Path("c.toml").rename("run/config.toml")
+    assert "run/config.toml is nested too deeply" in failure(capsys, "sample", "run")
+
+
+def test_settings_as_deep_as_they_may_be() -> None:
+    Path("c.toml").write_text("a = " + "[" * 19 + "]" * 19)
+    assert str(read_toml("c.toml")["a"]).count("[") == 19
+
+
+def test_json_nested_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    Path("t.jsonl").write_text(json.dumps({"text": "a", "label": "A"}) + '\n{"text": ' + deep + "}\n")
+    told = failure(capsys, "train", "classifier", "--train", "t.jsonl")
+    assert "t.jsonl: line 2: no JSON (nested too deeply)" in told
+    Path("s.jsonl").write_text('{"strokes": ' + deep + "}\n")
+    assert "s.jsonl: line 1: nested too deeply" in failure(capsys, "train", "generator", "--strokes", "s.jsonl")
+    Path("v.json").write_text(deep)
+    with pytest.raises(DataError, match=r"v\.json is not a vocabulary: it is not JSON \(nested too deeply\)"):
+        read_json(Path("v.json"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "language-model", "--text", "loop"],
+        [*LM, "--config", "loop"],
+        [*LM, "--out", "loop"],
+        ["train", "language-model", "--resume", "loop"],
+        ["train", "classifier", "--train", "loop"],
+        ["sample", "loop"],
+        ["predict", "loop", "verse.txt"],
+        ["evaluate", "loop"],
+        ["show", "loop/cell.py:C"],
+    ],
+)
+def test_links_in_a_circle(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = failure(capsys, *command)
+    assert "loop" in told
+    assert "did you mean loop" not in told
+
+
+def test_a_link_is_told_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "it is a link that leads nowhere, or round in a circle" in failure(capsys, *LM, "--config", "loop")
+    assert "loop is a link that leads nowhere" in failure(capsys, *LM, "--out", "loop")
+
+
+def test_a_folder_that_holds_itself(tmp_path: Path) -> None:
+    Path("texts").mkdir()
+    Path("texts/again").symlink_to("../texts")
+    Path("texts/one.txt").write_text("the cat sat on the mat.\n" * 20)
+    sizes = ["--steps", "1", "--batch", "1", "--length", "4", "--hidden", "3", "--layers", "1", "--threads", "1"]
+    assert main(["train", "language-model", "--text", "texts", *sizes, "--out", "run"]) == 0
