@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from everloop.layers import scanned as _registered  # noqa: F401 - it tells exporters what the operator means
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.regularise import VariationalDropout, WeightDrop, Zoneout

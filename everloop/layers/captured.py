@@ -25,7 +25,7 @@ Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
     """A cell without its tensors, the names of the tensors it is given, and which target was asked for, how."""
 
     cell: Cell
@@ -37,7 +37,7 @@ class _Known:
         return Values(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
 
 
-_known: dict[str, _Known] = {}
+_known: dict[str, Known] = {}
 _runs: list[Run] = []
 watching = torch._C._dynamo.eval_frame.get_eval_frame_callback  # None: Dynamo looks at no call
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
@@ -102,17 +102,18 @@ def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, ch
             raise
         twin = bind(cell, dict.fromkeys(name for part in names for name in part))
         key = f"{type(cell).__name__} {len(_known)}"
-        _known[key] = _Known(twin, names, target, check)
+        _known[key] = Known(twin, names, target, check)
     return key
 
 
-def _of(key: str) -> _Known:
+def known(key: str) -> Known:
+    """Return the cell with this key; one from another process is made anew."""
     found = _known.get(key)
     if found is None:
         if not key.startswith("{"):
             raise UnsupportedError(f"this graph holds {key}, a cell of the process that made it; make the graph anew")
         text = json.loads(key)
-        found = _known[key] = _Known(read(text["cell"]), text["names"], text["target"], text["check"])
+        found = _known[key] = Known(read(text["cell"]), text["names"], text["target"], text["check"])
     return found
 
 
@@ -130,16 +131,16 @@ def sequence(
     reverse: bool,
 ) -> list[Tensor]:
     """Return the output and the final states, as `operator.run`."""
-    known = _of(key)
+    held = known(key)
     if lengths is not None:
         check_range("Recurrent", lengths, x.shape[0])
     y, final = _runs[0](
-        known.cell, known.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
-        lengths=lengths, reset=reset, reverse=reverse, target=known.target, check=known.check,
+        held.cell, held.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
+        lengths=lengths, reset=reset, reverse=reverse, target=held.target, check=held.check,
     )  # fmt: skip
     taken = {_memory(t) for t in (x, *fixed, *rows, *steps, *state, *restart)}
     results = []
-    for found, expected in zip((y, *final), _outputs(known, x, state), strict=True):
+    for found, expected in zip((y, *final), _outputs(held, x, state), strict=True):
         is_own = found.stride() == expected.stride() and _memory(found) not in taken
         results.append(found if is_own else expected.copy_(found))
         taken.add(_memory(results[-1]))
@@ -150,17 +151,19 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _outputs(known: _Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def _outputs(held: Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
     """Return memory laid out as the results are."""
-    T, B, n = x.shape[0], x.shape[1], known.cell.output_size
+    T, B, n = x.shape[0], x.shape[1], held.cell.output_size
     batch_major = x.stride(0) < x.stride(1)
     y = x.new_empty(B, T, n).transpose(0, 1) if batch_major else x.new_empty(T, B, n)
     return [y, *(s.new_empty(s.shape) for s in state)]
 
 
+# Its place in PyTorch's table of meta functions keeps the decomposition in `scanned` from being taken for one.
+@torch._decomp.register_decomposition(torch.ops.everloop.sequence.default, type="meta")
 @sequence.register_fake
 def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:
-    return _outputs(_of(key), x, state)
+    return _outputs(known(key), x, state)
 
 
 @torch.library.custom_op("everloop::sequence_backward", mutates_args=())
@@ -174,15 +177,15 @@ def sequence_backward(
     grads: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return the gradients of all `tensors`: x, fixed, rows, steps, state, restart, in groups of `counts`."""
-    known = _of(key)
+    held = known(key)
     leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
     x, fixed, rows, steps, state, restart = _groups(leaves, counts)
     # Inside an operator PyTorch hides autograd; this differentiates something of its own.
     visible = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with visible, torch.enable_grad():
         y, final = _runs[0](
-            known.cell, known.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
-            lengths=lengths, reset=reset, reverse=reverse, target=known.target, check=known.check,
+            held.cell, held.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
+            lengths=lengths, reset=reset, reverse=reverse, target=held.target, check=held.check,
         )  # fmt: skip
         wanted = [t for t in leaves if t.requires_grad]
         found = iter(torch.autograd.grad([y, *final], wanted, list(grads), allow_unused=True))

@@ -34,7 +34,7 @@ class Course:
         after = torch.zeros_like(self.reset)  # a boundary before step t is met, from the end, before step t - 1
         after[:-1] = self.reset[1:]
         if self.lengths is not None:
-            after &= torch.arange(1, len(after) + 1, device=after.device)[:, None] < self.lengths
+            after &= torch.arange(1, after.shape[0] + 1, device=after.device)[:, None] < self.lengths
         return after
 
     def mask(self, x: Tensor) -> Tensor:

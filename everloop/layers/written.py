@@ -1,13 +1,15 @@
 """A cell as text: what a graph that is saved keeps of it, and what another process makes of that.
 
-The text names classes and holds plain data, no code. A class is looked up among the modules that are loaded; nothing
-is imported or run to read it.
+The text names classes and holds plain data, no code. A class is looked up among the modules that are loaded; to
+read it nothing but this library is imported.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import reduce
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 from torch import nn
@@ -88,6 +90,8 @@ def _read(value: Any) -> Any:
 
 
 def _found(name: str) -> Any:
-    """Return what `module:name` is among what is loaded, None if it is not there."""
+    """Return what `module:name` is among what is loaded, None if it is not there. Only this library is imported."""
     module, _, path = name.partition(":")
+    if module.startswith("everloop.") and find_spec(module) is not None:
+        import_module(module)
     return reduce(lambda thing, part: getattr(thing, part, None), path.split("."), sys.modules.get(module))
