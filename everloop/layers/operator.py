@@ -175,7 +175,7 @@ def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:
     key = (
         x.dtype,
         x.device.type,
-        *((name, v.shape) for name, v in values.fixed.items()),
+        *((name, v.shape, v.dtype) for name, v in values.fixed.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.rows.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.steps.items()),
     )

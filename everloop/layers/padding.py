@@ -32,7 +32,7 @@ def ended(lengths: Tensor, steps: int) -> Tensor:
 
 def cleared(x: Tensor, lengths: Tensor) -> Tensor:
     """Return x [T, B, n] with zeros where a sequence has ended, laid out in memory as x is."""
-    return x.clone().masked_fill_(ended(lengths, len(x))[..., None], 0)
+    return x.clone().masked_fill_(ended(lengths, x.shape[0])[..., None], 0)
 
 
 def filled(call: Call) -> Call:

@@ -20,7 +20,7 @@ def keep(folder: Path, table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     Returns (the model's table, which names the copy; the SHA-256 of the copy by its name). A cell of the library, or
     one that no file holds, has nothing to copy.
     """
-    own = own_file(str(table["cell"]))
+    own = own_file(str(table.get("cell", "")))
     if own is None or not own[0].is_file():
         return dict(table), {}
     path, name = own

@@ -131,7 +131,11 @@ def test_drop_ins_for_any_number_of_steps(kind: Any) -> None:
 
 
 @pytest.mark.skipif(not (find_spec("onnxscript") and find_spec("onnxruntime")), reason="needs onnxscript, onnxruntime")
-@pytest.mark.parametrize("kind", [LSTM, lambda *n: Recurrent(cells.PeepholeLSTM(*n), bidirectional=True)], ids=["drop-in", "peephole"])
+@pytest.mark.parametrize(
+    "kind",
+    [LSTM, lambda *n: Recurrent(cells.PeepholeLSTM(*n), bidirectional=True)],
+    ids=["drop-in", "peephole"],
+)
 @pytest.mark.parametrize("is_dynamic", [False, True])
 def test_onnx(kind: Any, is_dynamic: bool) -> None:
     import onnxruntime

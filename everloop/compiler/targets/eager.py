@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from everloop.cell import Cell, as_states, bind, keep
+from everloop.compiler.batched import is_batched
 from everloop.compiler.values import Values
 
 
@@ -27,14 +28,17 @@ def run(
     Step s of a sequence reads time s, or time length - 1 - s when `reverse`; where a sequence has ended its
     state stays and its output is zero; before a step with `reset` the state becomes `restart` (None: zeros).
     The cell sees the rows of living sequences only: no number that padding holds, and none made of it, has a part.
+    Where nobody can know the lengths (in `vmap`, on meta and fake tensors), ended sequences see their last row again.
     """
     steps, batch = x.shape[:2]
     ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
     step = torch.arange(steps, device=x.device)[:, None]
-    living = [batch] * steps if lengths is None else (step < lengths).sum(1).tolist()
+    is_known = lengths is None or _has_numbers(lengths)
+    living = (step < lengths).sum(1).tolist() if lengths is not None and is_known else [batch] * steps
     at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
     order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
-    place, time = order.argsort(), at[:, order]
+    place, ends = order.argsort(), ends[order]
+    time = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
     at_step = {name: v[time, order] for name, v in values.steps.items()}
     rows = {name: v[order] for name, v in values.rows.items()}
     x, reset = x[time, order], None if reset is None else reset[time, order][..., None]
@@ -59,11 +63,22 @@ def run(
         after = as_states(cell, twin.step(x[s, :n], *before))
         keep(cell, twin, bound)
         after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
+        output = after[0]
+        if not is_known:
+            alive = (s < ends)[:, None]
+            after = tuple(torch.where(alive, new, old) for new, old in zip(after, before, strict=True))
+            output = torch.where(alive, output, 0)
         states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
-        outputs.append(_joined(after[0], torch.zeros_like(states[0][n:])))
+        outputs.append(_joined(output, torch.zeros_like(states[0][n:])))
     outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))
     output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, cell.output_size)
     return output, tuple(s[place] for s in states)
+
+
+def _has_numbers(lengths: Tensor) -> bool:
+    """Whether Python can read the numbers of a tensor."""
+    is_plain = type(lengths) is Tensor and not lengths.is_meta
+    return is_plain and not is_batched(lengths) and not torch._C._get_tracing_state()
 
 
 def _joined(rows: Tensor, rest: Tensor) -> Tensor:
