@@ -49,6 +49,12 @@ def _tensor(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
 
 
+def _root(a: torch.Tensor) -> torch.Tensor:
+    """Return the square root, whose gradient at 0 is 0."""
+    is_zero = a == 0
+    return torch.where(is_zero, 0, torch.sqrt(torch.where(is_zero, 1, a)))
+
+
 def _where(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(mask != 0, a, b)
 
@@ -84,10 +90,10 @@ _ROWS = [
     Operation("where", "map", 3, _where, "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})", core=True),
     # element-wise operations with a gradient or a printed form of their own; `lower` rewrites them for the loop
     Operation("relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})"),
-    Operation("root", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}"),  # its gradient at 0 is 0
+    Operation("root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}"),
     Operation("power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6),
-    Operation("at_least", "map", 2, _tensor(torch.maximum), "max({0}, {1})", r"\max({0}, {1})"),
-    Operation("at_most", "map", 2, _tensor(torch.minimum), "min({0}, {1})", r"\min({0}, {1})"),
+    Operation("at_least", "map", 2, _tensor(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})"),
+    Operation("at_most", "map", 2, _tensor(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})"),
     Operation("stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})"),
     # over the features of a row; the result has one feature
     Operation("sum", "reduce", 1, lambda a: a.sum(-1, keepdim=True), "sum({0})", r"\operatorname{{sum}}({0})"),
