@@ -315,6 +315,10 @@ class Cell(nn.Module):
 
 def as_states(cell: Cell, result: Any) -> tuple[Any, ...]:
     """Return what `cell.step` returned as a tuple, checked against the declaration."""
+    if result is None:
+        raise CellError(
+            f"{type(cell).__name__}.step returned None; expected the new states: {', '.join(cell.state_sizes)}"
+        )
     states = tuple(result) if isinstance(result, tuple | list) else (result,)
     names = list(cell.state_sizes)
     if len(states) != len(names):

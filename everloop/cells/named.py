@@ -82,7 +82,7 @@ def _from_file(path: Path, attribute: str) -> type[Cell]:
     try:
         # not by the import system, which would run a compiled file lying beside the source in its place
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CellError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if found is None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Literal
 
 import torch
 import tyro
 
+import everloop
 from everloop.cells import named
 from everloop.cli.options import parse, write
 from everloop.cli.show import example
 from everloop.diagnose import Agreement, agree
-from everloop.errors import MismatchError, OptionError
+from everloop.errors import CellError, EverloopError, MismatchError, OptionError
 from everloop.layers import Recurrent
+
+FAILURES = (
+    TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError, NameError,
+    SystemExit, StopIteration,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,23 @@ def check(given: Options) -> Agreement:
     """Return what `agree` finds for a cell with random weights.
 
     Raises:
+        CellError: the cell's own code raises; the message names its line.
         MismatchError: a compiled single step is wrong.
         OptionError: a size is out of range, or there is no such cell.
     """
     for name in ("length", "batch"):
         if getattr(given, name) < 1:
             raise OptionError(f"{name} is {getattr(given, name)}; expected at least 1")
+    try:
+        return _compared(given)
+    except EverloopError:
+        raise
+    except FAILURES as error:
+        text = str(error).partition("\n")[0]
+        raise CellError(f"{given.cell} cannot be run: {type(error).__name__}: {text}{_line_of(error)}") from error
+
+
+def _compared(given: Options) -> Agreement:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(given.seed)
         dtype = getattr(torch, given.dtype)
@@ -72,4 +91,11 @@ def check(given: Options) -> Agreement:
         if "llvm" not in found.absent:
             with torch.no_grad():
                 Recurrent(layer.cell, check=True).eval().step(x[0, :1])
-        return found
+    return found
+
+
+def _line_of(error: BaseException) -> str:
+    """Return where outside this library and PyTorch an error arose, in brackets."""
+    lines = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    own = [line for line in lines if not line.startswith((str(Path(everloop.__file__).parent), torch.__path__[0]))]
+    return f" ({own[-1]})" if own else ""

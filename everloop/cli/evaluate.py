@@ -35,8 +35,9 @@ class Options:
     """Sequences in a batch."""
     json: bool = False
     """Write everything as one JSON object."""
-    malformed: Malformed = "stop"
-    """What to do with a malformed line: stop, or skip and count it."""
+    malformed: Malformed | None = None
+    """What to do with a malformed line: stop, or skip and count it. By default stop; for the model's own data, as when
+    it was trained."""
     trained: Trained = field(default_factory=lambda: Trained(threads=0))
     decoding: Decoding = field(default_factory=Decoding)
 
@@ -53,8 +54,9 @@ def main(args: Sequence[str]) -> int:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
     if options.file and not options.file.exists():
         raise DataError(f"{options.file}: no such file or folder")
-    if hasattr(config, "malformed"):
-        config = replace(config, malformed=options.malformed)
+    malformed = options.malformed or ("stop" if options.file else None)
+    if malformed and hasattr(config, "malformed"):
+        config = replace(config, malformed=malformed)
     model = options.trained.model(options.run)
     data = _data(module, config, model, options)
     part = "test" if options.file else options.part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import IO
@@ -28,7 +29,25 @@ else:
 
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+_OWNER = "process "
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def _opened(path: Path) -> IO[str]:
+    """Return the lock file, made where there is none. Through a link, a run folder could have any file overwritten."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if path.is_symlink() or path.is_dir():
+        raise _foreign(path, "a link" if path.is_symlink() else "a folder")
+    number = os.open(path, flags, 0o666)
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(number)
+        raise _foreign(path, "a file of several names" if stat.S_ISREG(status.st_mode) else "no plain file")
+    return os.fdopen(number, "r+", encoding="utf-8", errors="replace")
+
+
+def _foreign(path: Path, what: str) -> RunError:
+    return RunError(f"{path} is {what}, where the lock file of a run is expected; remove it if nobody trains there")
 
 
 class Lock:
@@ -47,7 +66,7 @@ class Lock:
     def __enter__(self) -> Lock:
         with writing(self.path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = self.path.open("a+", encoding="utf-8")
+            self.file = _opened(self.path)
         try:
             _take(self.file)
         except OSError as error:
@@ -60,7 +79,10 @@ class Lock:
             if error.errno not in _TAKEN:
                 raise
             raise RunError(f"{self.folder} is being trained by {owner}; wait until it ends, or stop it") from None
-        self._say(f"process {os.getpid()} on {socket.gethostname()}\n")
+        if self.file.read(len(_OWNER)) not in ("", _OWNER):
+            self.file.close()
+            raise _foreign(self.path, "a file of another kind")
+        self._say(f"{_OWNER}{os.getpid()} on {socket.gethostname()}\n")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -71,7 +93,8 @@ class Lock:
     def _say(self, owner: str) -> None:
         try:
             with writing(self.path):
-                self.file.truncate(0)
+                self.file.seek(0)
+                self.file.truncate()
                 self.file.write(owner)
                 self.file.flush()
         except OSError:

@@ -53,3 +53,49 @@ def test_a_cell_that_is_not_compiled(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert said.splitlines()[-1].startswith("llvm   did not run: ")
     assert main(["check", "gru", "--batch", "0"]) == 2
     assert "batch is 0" in capsys.readouterr().err
+
+
+FAULTY = """
+import sys
+import torch
+from everloop import Cell, H, I, param, state
+
+class Raises(Cell):
+    h = state(H)
+    W = param(H, I)
+    def step(self, x, h):
+        raise ValueError("no such thing\\nand more")
+
+class Shape(Raises):
+    def step(self, x, h):
+        return h @ self.W.T
+
+class Nothing(Raises):
+    def step(self, x, h):
+        pass
+
+class Ends(Raises):
+    def step(self, x, h):
+        sys.exit(0)
+
+class Asks(Raises):
+    def __init__(self, *args, more, **options):
+        super().__init__(*args, **options)
+"""
+
+
+@pytest.mark.parametrize("name", ["Raises", "Shape", "Nothing", "Ends", "Asks"])
+def test_a_cell_that_raises_is_told_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    assert main(["check", f"{tmp_path / 'faulty.py'}:{name}"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    assert name in said[0]
+    assert "faulty.py:" in said[0] or name == "Nothing"
+
+
+def test_a_file_that_ends_the_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)\n")
+    assert main(["check", f"{tmp_path / 'ends.py'}:X"]) == 2
+    assert "cannot be loaded: SystemExit" in capsys.readouterr().err

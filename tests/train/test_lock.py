@@ -107,3 +107,26 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     told: list[str] = []
     train(small_model(), TEXT, BASE, out=tmp_path / "run", report=lambda event: told.append(str(event)))
     assert "is on a file system without locks" in told[0]
+
+
+def test_a_lock_file_that_is_another_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    precious, run = tmp_path / "precious.txt", tmp_path / "run"
+    precious.write_text("precious")
+    run.mkdir()
+    makers = (
+        lambda at: at.symlink_to(precious),
+        lambda at: at.hardlink_to(precious),
+        lambda at: at.mkdir(),
+        lambda at: os.mkfifo(at),
+        lambda at: at.write_text("mine"),
+    )
+    for make in makers:
+        make(run / ".lock")
+        with pytest.raises(RunError, match="where the lock file of a run is expected; remove it"), Lock(run):
+            pass
+        assert precious.read_text() == "precious"
+        (run / ".lock").rmdir() if (run / ".lock").is_dir() else (run / ".lock").unlink()
+    for _ in range(2):
+        with Lock(run):
+            assert (run / ".lock").read_text().startswith("process ")
+    assert (run / ".lock").read_text() == ""
