@@ -7,19 +7,22 @@ store and a value overwritten before its last reading all end in a fingerprint t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from everloop.compiler.abstract import AbstractLoop, first_rows, lookup, nothing, sequence
 from everloop.compiler.fingerprints import Prints, applied, constant, leaf, product, reduced
-from everloop.compiler.gradient import before, every
+from everloop.compiler.gradient import before, every, gradient_of
 from everloop.compiler.ir import Graph, Value
+from everloop.compiler.loop import Loop
 from everloop.compiler.plan import Derived, Factor, Scheduled, factor_names
 from everloop.errors import PlanError
 
 STEPS = 3  # the first, the last, and one between
+_SHARING = (True, False)  # memory is shared where nobody reads it again, and is not where somebody may
 Rows = dict[str, Prints]  # [n] by name
 Sequences = dict[str, Prints]  # [STEPS, n] by name
 
@@ -37,23 +40,66 @@ class _Expected:
 
 def verified_forward(plan: Scheduled) -> Scheduled:
     """Return the plan, whose loop does what its graph says; raises PlanError where it does not."""
-    _verify_forward(plan, _forward(plan))
+    with _known_names():
+        _check_kinds(plan.loop, plan.graph)
+        expected = _forward(plan)
+        for in_place in _SHARING:
+            _verify_forward(plan, expected, in_place)
     return plan
 
 
 def verified_training(plan: Derived) -> Derived:
     """Return the plan, both of whose loops do what their graphs say; raises PlanError where one does not."""
-    forward = _forward(plan.forward)
-    memory = _verify_forward(plan.forward, forward)
-    _verify_gradient(plan, _gradient(plan, forward), forward.states[0], memory)
+    with _known_names():
+        _check_kinds(plan.forward.loop, plan.forward.graph)
+        _check_kinds(plan.gradient, plan.graph)
+        _check_results(plan)
+        forward = _forward(plan.forward)
+        gradient = _gradient(plan, forward)
+        for in_place in _SHARING:
+            memory = _verify_forward(plan.forward, forward, in_place)
+            _verify_gradient(plan, gradient, forward.states[0], memory, in_place)
     return plan
 
 
-def _verify_forward(plan: Scheduled, expected: _Expected) -> Sequences:
-    """Compare all that the loop leaves; return its memory."""
+@contextmanager
+def _known_names() -> Iterator[None]:
+    """Let a name that nobody has made be a fault of the plan."""
+    try:
+        yield
+    except KeyError as error:
+        raise PlanError(f"nobody makes {error}") from error
+
+
+def _check_kinds(loop: Loop, graph: Graph) -> None:
+    """Check that a loop reads each input of its graph as what it is: of every step, of every sequence, of all."""
+    groups = {v.name: v.group for v in graph.inputs}
+    for b in loop.buffers:
+        if b.kind in ("sequence", "previous", "row", "vector", "matrix") and groups.get(b.name) != b.kind:
+            raise PlanError(f"{b.name} is read as a {b.kind}; it is a {groups.get(b.name)}")
+
+
+def _check_results(plan: Derived) -> None:
+    """Check that there is a place for every gradient."""
+    if plan.forward.loop.is_gradient or not plan.gradient.is_gradient:
+        raise PlanError("a loop runs in the wrong direction")
+    if {m: len(p) for m, p in plan.pairs.items()} != {m: len(p) for m, p in plan.derivative.pairs.items()}:
+        raise PlanError("a matrix has not the factors of its gradient")
+    kinds = {gradient_of(v.name): v.group for v in plan.derivative.forward.inputs}
+    for name, total in plan.totals.items():
+        if total.height != (kinds[name] == "row"):
+            raise PlanError(f"{name} is summed as if it were no {kinds[name]}")
+    for name, of in plan.reads.items():
+        if kinds.get(gradient_of(name), "sequence") in ("row", "vector", "matrix") and of != name:
+            raise PlanError(f"{name} is read as {of}")
+
+
+def _verify_forward(plan: Scheduled, expected: _Expected, in_place: bool) -> Sequences:
+    """Compare all that the loop leaves; return its memory. in_place: whether what may share memory does."""
     memory = {b.name: sequence(b.name, b.width, STEPS) for b in plan.loop.buffers if b.kind == "sequence"}
     for name, width in plan.emits.items():
-        memory[name] = memory.get(plan.in_place.get(name, ""), nothing(name, width, STEPS))
+        shared = memory.get(plan.in_place.get(name, "")) if in_place else None
+        memory[name] = nothing(name, width, STEPS) if shared is None else shared
     loop = AbstractLoop(plan.loop, memory)
     loop.run(range(STEPS))
     for name, prints in expected.states[-1].items():
@@ -63,11 +109,8 @@ def _verify_forward(plan: Scheduled, expected: _Expected) -> Sequences:
     return memory
 
 
-def _verify_gradient(plan: Derived, expected: _Expected, first: Rows, memory: Sequences) -> None:
+def _verify_gradient(plan: Derived, expected: _Expected, first: Rows, memory: Sequences, in_place: bool) -> None:
     """Compare all that the loop leaves in the memory of the forward loop, and what the products over time read."""
-    for b in plan.gradient.buffers:
-        if b.kind in ("row", "vector", "matrix") and plan.reads.get(b.name) != b.name:
-            raise PlanError(f"{b.name} is read as {plan.reads.get(b.name)}")
     for name, of in plan.in_place.items():
         if of not in memory or memory[of].shape[1] != plan.emits[name]:
             raise PlanError(f"{name} takes the memory of {of}, which is no sequence of its width")
@@ -75,7 +118,8 @@ def _verify_gradient(plan: Derived, expected: _Expected, first: Rows, memory: Se
     given = {v.name: sequence(v.name, v.width, STEPS) for v in plan.graph.inputs if v.group == "sequence"}
     sequences = given | kept | {name: kept[place] for name, place in plan.reads.items() if place in kept}
     for name, width in plan.emits.items():
-        sequences[name] = kept.get(plan.in_place.get(name, ""), nothing(name, width, STEPS))
+        shared = kept.get(plan.in_place.get(name, "")) if in_place else None
+        sequences[name] = nothing(name, width, STEPS) if shared is None else shared
     loop = AbstractLoop(plan.gradient, sequences)
     loop.run(reversed(range(STEPS)))
     for name, prints in expected.states[0].items():

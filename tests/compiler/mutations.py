@@ -39,6 +39,7 @@ def mutants(plan: Derived) -> Iterator[Mutant]:
         yield f"gradient: {what}", replace(plan, gradient=loop)
     yield from _memories(plan)
     yield from _factors(plan)
+    yield from _forms(plan)
 
 
 def _loops(loop: Loop) -> Iterator[tuple[str, Loop]]:
@@ -127,6 +128,20 @@ def _factors(plan: Derived) -> Iterator[Mutant]:
                     f"factor {k} of {matrix} is not one step back",
                     changed((left, (replace(right[0], of=""), *right[1:]))),
                 )
+
+
+def _forms(plan: Derived) -> Iterator[Mutant]:
+    yield "the gradient loop runs forward", replace(plan, gradient=replace(plan.gradient, is_gradient=False))
+    yield "a state is forgotten", replace(plan, gradient=replace(plan.gradient, states=plan.gradient.states[1:]))
+    for matrix, pairs in plan.pairs.items():
+        yield f"{matrix} has no gradient", replace(plan, pairs={m: p for m, p in plan.pairs.items() if m != matrix})
+        yield f"a pair of {matrix} counts twice", replace(plan, pairs=plan.pairs | {matrix: [*pairs, pairs[0]]})
+    for name, total in plan.totals.items():
+        other = replace(total, height=1 - total.height)
+        yield f"{name} in another form", replace(plan, totals=plan.totals | {name: other})
+    for emit, of in plan.forward.in_place.items():
+        if emit in plan.reads:
+            yield f"{emit} is read as {of}", replace(plan, reads=plan.reads | {emit: of})
 
 
 def verdict(plan: Derived) -> str:
