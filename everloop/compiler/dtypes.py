@@ -32,7 +32,7 @@ SIGNED = frozenset({"mul", "multiply", "rmul", "neg", "negative"})  # of whole n
 PRODUCTS_WITH_A_MATRIX = frozenset({"matmul", "mm", "mv", "linear", "addmm", "rmatmul"})
 
 
-def asked(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Return what `function` makes of stand-ins; raises what PyTorch raises."""
     with warnings.catch_warnings(), torch.no_grad(), torch._C.DisableTorchFunction():
         warnings.simplefilter("ignore")

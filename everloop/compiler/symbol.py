@@ -255,7 +255,7 @@ def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[A
     sizes = {n for leaf in inside for n in (leaf.value.type.shape if isinstance(leaf, Symbol) else leaf.shape)}
     batch = next(n for n in count(13) if n not in sizes)
     try:
-        expected = dtypes.asked(function, *mapped((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
+        expected = dtypes.on_stand_ins(function, *mapped((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise unsupported(f"the operation {name!r}, which PyTorch refuses: {error}") from error
     bounds = [leaf.bound if isinstance(leaf, Symbol) else dtypes.bound_of(leaf) for leaf in given]

@@ -15,14 +15,13 @@ from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, UnsupportedError, unknown
 from everloop.layers.arguments import leaves
 from everloop.layers.call import Call
-from everloop.layers.check import poisoned
+from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
 from everloop.layers.operator import TARGETS, eagerly, replaced, using
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.reference import Results, Run, in_float64, loop
 
 REFERENCES: dict[str, Run] = {"eager": eagerly, "float64": in_float64(eagerly), "loop": in_float64(loop)}
-AGAIN = 4  # how often the reference is asked again, with inputs rounded otherwise, where something differs
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ def agree(
         steps.append(int(longest.max()) if len(longest) else 0)
         return REFERENCES[reference](cell, call)
 
-    def again() -> Iterator[dict[str, Tensor]]:
+    def perturbed() -> Iterator[dict[str, Tensor]]:
         run = loop if reference == "loop" else eagerly
         yield _results(layer, x, options, replaced(run))
-        for seed in range(1, AGAIN + 1):
+        for seed in range(1, PERTURBED + 1):
             yield _results(layer, x, options, replaced(in_float64(run, torch.Generator().manual_seed(seed))))
 
     comparisons: list[Comparison] = []
@@ -104,7 +103,7 @@ def agree(
                 absent[target] = str(error)
                 continue
             fewer = expected | fewer
-            pairs = (compare(target, each, expected, max(steps), again) for each in (found, fewer))
+            pairs = (compare(target, each, expected, max(steps), perturbed) for each in (found, fewer))
             comparisons += [max(pair, key=lambda c: (not c.agrees, c.difference)) for pair in zip(*pairs, strict=True)]
     if not sum(c.count for c in comparisons):
         why = "; ".join(f"{t} did not run: {w}" for t, w in absent.items()) or f"{reference} gave no finite number"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from everloop.cell import Cell, bind
 from everloop.compiler.values import Values
@@ -117,7 +117,7 @@ def known(key: str) -> Known:
     return found
 
 
-@torch.library.custom_op("everloop::sequence", mutates_args=())
+@library.custom_op("everloop::sequence", mutates_args=())
 def sequence(
     key: str,
     x: Tensor,
@@ -166,7 +166,7 @@ def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: An
     return _outputs(known(key), x, state)
 
 
-@torch.library.custom_op("everloop::sequence_backward", mutates_args=())
+@library.custom_op("everloop::sequence_backward", mutates_args=())
 def sequence_backward(
     key: str,
     tensors: Sequence[Tensor],

@@ -20,7 +20,7 @@ from everloop.layers.reference import Run, in_float64, loop, step_in_float64
 
 BATCH, STEPS = 6, 12  # the piece that is verified
 LARGE = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps
-AGAIN = 4  # how often the reference is asked again, with inputs rounded otherwise, where something differs
+PERTURBED = 4  # references with inputs rounded otherwise, where something differs
 
 
 def verify(run: Run, cell: Cell, call: Call, record: dict[Any, str]) -> None:
@@ -183,7 +183,7 @@ def _results(run: Run, cell: Cell, call: Call, is_trained: bool) -> dict[str, Te
 
 
 def _noises() -> Iterator[torch.Generator]:
-    return (torch.Generator().manual_seed(seed) for seed in range(1, AGAIN + 1))
+    return (torch.Generator().manual_seed(seed) for seed in range(1, PERTURBED + 1))
 
 
 def _others(run: Run) -> Iterable[Run]:

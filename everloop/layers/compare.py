@@ -42,14 +42,14 @@ class Comparison:
 
 
 def compare(
-    target: str, found: Named, expected: Named, steps: int, again: Callable[[], Iterable[Named]]
+    target: str, found: Named, expected: Named, steps: int, perturbed: Callable[[], Iterable[Named]]
 ) -> tuple[Comparison, ...]:
     """Return the comparison of each tensor; the names of gradients begin with "gradient".
 
     Allowed is, relative to the largest number of a tensor, SLACK units in the last place of its dtype, times the square
-    root of the number of steps; for gradients, one unit of the largest of all too. Where that is too little, `again`
-    gives what is expected with inputs rounded otherwise: SPREAD times as much as these move is allowed, and what
-    is finite in one and not in another decides nothing.
+    root of the number of steps; for gradients, one unit of the largest of all too. Where that is too little,
+    `perturbed` gives what is expected with inputs rounded otherwise: SPREAD times as much as these move is allowed, and
+    what is finite in one and not in another decides nothing.
     """
     largest = {name: _largest(t) for name, t in expected.items()}
     slopes = max((size for name, size in largest.items() if name.startswith("gradient")), default=0.0)
@@ -68,7 +68,7 @@ def compare(
     first = tuple(comparison(*item) for item in expected.items())
     if all(c.agrees for c in first):
         return first
-    for other in again():
+    for other in perturbed():
         for name, t in expected.items():
             same = other[name].isfinite() == t.isfinite()
             decided[name] = same & decided.get(name, same)

@@ -44,9 +44,9 @@ def scanned(
         return sequence.gather(0, at)
 
     moving = [ordered(t) for t in (x, *steps)]
-    again = torch.zeros_like(alive) if reset is None else ordered(reset)
+    resets = torch.zeros_like(alive) if reset is None else ordered(reset)
     origin = list(restart) or [s.new_zeros(s.shape[-1]) for s in state]
-    counts = [len(t) for t in (state, moving, (alive, again), fixed, rows, origin)]
+    counts = [len(t) for t in (state, moving, (alive, resets), fixed, rows, origin)]
 
     def step(*tensors: Tensor) -> list[Tensor]:
         given = iter(tensors)
@@ -59,5 +59,5 @@ def scanned(
         kept = [torch.where(lives[:, None], new, old) for new, old in zip(after, before, strict=True)]
         return [*kept, torch.where(lives[:, None], after[0], 0.0)]
 
-    *final, y = scan_op(step, list(state), [*moving, alive, again], (*fixed, *rows, *origin))
+    *final, y = scan_op(step, list(state), [*moving, alive, resets], (*fixed, *rows, *origin))
     return [ordered(y), *final]
