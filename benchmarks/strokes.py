@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.examples import Examples, ExamplesConfig, Part
-from everloop.data.strokes import Strokes, StrokesConfig, lines_of
+from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.strokes import Strokes, StrokesConfig, lines_of
 from everloop.decode.sketch import sketch
 from everloop.draw.strokes import ink, png, sheet
 from everloop.models import load

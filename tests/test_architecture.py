@@ -17,6 +17,17 @@ LEVELS = [
     {"train", "decode", "diagnose", "draw", "export"},
     {"cli"},
 ]
+# within a room, what is on a level imports only from the levels above it, or from its own folder
+INSIDE = {
+    "data": [
+        {"files", "error_policy"},
+        {"settings", "lazy"},
+        {"ragged"},
+        {"batching"},
+        {"readers", "tokenize"},
+        {"datasets"},
+    ],
+}
 HEIGHT = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 
@@ -53,6 +64,21 @@ def test_rooms_import_only_from_rooms_above() -> None:
         for line, other in imported_rooms(path)
         if other != room and HEIGHT[other] >= HEIGHT[room]
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_parts_of_a_room_import_only_from_parts_above() -> None:
+    wrong = []
+    for room, levels in INSIDE.items():
+        height = {part: level for level, parts in enumerate(levels) for part in parts}
+        for path in (ROOT / room).rglob("*.py"):
+            part = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+            assert part in (*height, "__init__"), f"{path.relative_to(ROOT)} is on no level"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"everloop.{room}."):
+                    other = f"{node.module}.{node.names[0].name}".split(".")[2]
+                    if part != "__init__" and other != part and height[other] >= height[part]:
+                        wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {other}")
     assert not wrong, "\n".join(wrong)
 
 

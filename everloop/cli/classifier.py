@@ -11,15 +11,15 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.arrays import sequences
-from everloop.data.examples import Examples, ExamplesConfig, read_part
-from everloop.data.faults import Faults
-from everloop.data.images import read_images
-from everloop.data.lines import numbered
-from everloop.data.series import ts_series
-from everloop.data.symbols import Symbols
-from everloop.data.tables import Form, Records
-from everloop.data.words import TextReader, read_reader
+from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
+from everloop.data.error_policy import Faults
+from everloop.data.readers.arrays import sequences
+from everloop.data.readers.idx import read_images
+from everloop.data.readers.lines import numbered
+from everloop.data.readers.series import ts_series
+from everloop.data.readers.tables import Form, Records
+from everloop.data.tokenize.symbols import Symbols
+from everloop.data.tokenize.words import TextReader, read_reader
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.train import TrainConfig
 

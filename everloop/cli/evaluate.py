@@ -14,7 +14,7 @@ from everloop.cli.asked import Decoding
 from everloop.cli.figures import print_notes, told
 from everloop.cli.options import Trained, parse, write
 from everloop.cli.predict import part_of
-from everloop.data.faults import Malformed
+from everloop.data.error_policy import Malformed
 from everloop.errors import DataError, OptionError
 from everloop.train import by_label, evaluate
 

@@ -15,8 +15,8 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of
-from everloop.data.tables import Form
+from everloop.data.datasets.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of
+from everloop.data.readers.tables import Form
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.train import TrainConfig

@@ -18,11 +18,11 @@ from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, check_one, train_kind
 from everloop.cli.source import Source
 from everloop.data import Vocabulary
-from everloop.data.conditions import Conditions, ConditionsConfig, read_texts, read_vectors
-from everloop.data.faults import Faults
+from everloop.data.datasets.conditions import Conditions, ConditionsConfig, read_texts, read_vectors
+from everloop.data.datasets.strokes import Strokes, StrokesConfig, read_strokes
+from everloop.data.error_policy import Faults
 from everloop.data.files import write_atomically
-from everloop.data.lines import numbered
-from everloop.data.strokes import Strokes, StrokesConfig, read_strokes
+from everloop.data.readers.lines import numbered
 from everloop.decode.generate import Sampling, generate
 from everloop.decode.sketch import Sketch
 from everloop.draw.strokes import ink, png, sheet, svg

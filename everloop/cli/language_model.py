@@ -13,7 +13,7 @@ from rich.text import Text as Line
 from everloop.cli.kind import Common, train_kind
 from everloop.data import Text, TextConfig
 from everloop.data.files import write_atomically
-from everloop.data.word_vocabulary import load_vocabulary
+from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.decode import sample
 from everloop.errors import DataError, OptionError
 from everloop.models import LanguageModel, LanguageModelConfig

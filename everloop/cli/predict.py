@@ -18,7 +18,7 @@ from everloop.cli.asked import Asked
 from everloop.cli.kinds import MODULES
 from everloop.cli.options import Trained, parse, write
 from everloop.cli.source import Source
-from everloop.data.faults import Faults, Malformed
+from everloop.data.error_policy import Faults, Malformed
 from everloop.data.settings import from_table
 from everloop.errors import OptionError, RunError, unknown
 from everloop.models.run import read_config

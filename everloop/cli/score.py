@@ -13,8 +13,8 @@ import tyro
 from everloop.cli.language_model import note_unknown
 from everloop.cli.options import Trained, parse, write
 from everloop.cli.source import Source
-from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import numbered
+from everloop.data.error_policy import Faults, Malformed
+from everloop.data.readers.lines import numbered
 from everloop.errors import DataError, RunError
 from everloop.models import LanguageModel
 

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
-from everloop.data.faults import Faults
-from everloop.data.lines import opened, suffix
-from everloop.data.symbols import UNKNOWN
+from everloop.data.error_policy import Faults
+from everloop.data.readers.lines import opened, suffix
+from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import OptionError
 
 Item = TypeVar("Item")

@@ -13,14 +13,14 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.arrays import sequences
-from everloop.data.conllu import sentences
-from everloop.data.faults import Faults
-from everloop.data.lines import numbered
-from everloop.data.symbols import Symbols
-from everloop.data.tables import Records
-from everloop.data.tagged import Tagged, TaggedConfig, form_of, read_part
-from everloop.data.words import WordReader, read_reader, words_of
+from everloop.data.datasets.tagged import Tagged, TaggedConfig, form_of, read_part
+from everloop.data.error_policy import Faults
+from everloop.data.readers.arrays import sequences
+from everloop.data.readers.conllu import sentences
+from everloop.data.readers.lines import numbered
+from everloop.data.readers.tables import Records
+from everloop.data.tokenize.symbols import Symbols
+from everloop.data.tokenize.words import WordReader, read_reader, words_of
 from everloop.errors import OptionError
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.train import TrainConfig

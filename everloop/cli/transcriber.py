@@ -13,11 +13,11 @@ from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, check_one, train_kind
 from everloop.cli.source import Source
 from everloop.data import Vocabulary
-from everloop.data.audio import AudioConfig, Recordings, read_transcripts, read_wav
-from everloop.data.digits import DigitsConfig, DigitStrings
-from everloop.data.faults import Faults
+from everloop.data.datasets.digits import DigitsConfig, DigitStrings
+from everloop.data.datasets.recordings import AudioConfig, Recordings, read_transcripts, read_wav
+from everloop.data.error_policy import Faults
 from everloop.data.files import find_files
-from everloop.data.lines import numbered
+from everloop.data.readers.lines import numbered
 from everloop.decode.generate import Beam, generate
 from everloop.errors import RunError
 from everloop.models.transcriber import Transcriber, TranscriberConfig, distance

@@ -13,10 +13,10 @@ from everloop.cli.asked import WRITING, Asked, Judged, Way
 from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.faults import Faults
-from everloop.data.lines import numbered
-from everloop.data.parallel import Parallel, ParallelConfig, read_pairs
-from everloop.data.pieces import Pieces
+from everloop.data.datasets.parallel import Parallel, ParallelConfig, read_pairs
+from everloop.data.error_policy import Faults
+from everloop.data.readers.lines import numbered
+from everloop.data.tokenize.pieces import Pieces
 from everloop.decode.bleu import bleu
 from everloop.decode.generate import Beam, generate
 from everloop.decode.writer import Hypothesis

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.data.strokes import END, lines_of
+from everloop.data.datasets.strokes import END, lines_of
 from everloop.decode.sampling import chance, probabilities
 from everloop.decode.writer import evaluating, pick
 from everloop.errors import OptionError

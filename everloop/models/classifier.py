@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.examples import Batch, Examples
-from everloop.data.padding import padded
-from everloop.data.symbols import PAD, UNKNOWN, Symbols
-from everloop.data.words import TextReader, read_reader, write_reader
+from everloop.data.batching.padding import padded
+from everloop.data.datasets.examples import Batch, Examples
+from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
+from everloop.data.tokenize.words import TextReader, read_reader, write_reader
 from everloop.errors import ShapeError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
 from everloop.models.loss import Loss, Model

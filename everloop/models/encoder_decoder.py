@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.padding import padded
-from everloop.data.parallel import Pairs
-from everloop.data.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
+from everloop.data.batching.padding import padded
+from everloop.data.datasets.parallel import Pairs
+from everloop.data.tokenize.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import LayersConfig, check, configured, layers_of

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.forecasts import Batch, Series
-from everloop.data.symbols import read_json, strings, write_json
+from everloop.data.datasets.forecasts import Batch, Series
+from everloop.data.tokenize.symbols import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
 from everloop.models.loss import Loss, Model

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data import Vocabulary
-from everloop.data.conditions import Conditioned
+from everloop.data.datasets.conditions import Conditioned
+from everloop.data.datasets.strokes import END, Drawings
 from everloop.data.files import parse_json, read_bytes, write_atomically
-from everloop.data.strokes import END, Drawings
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model

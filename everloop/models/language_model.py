@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from everloop import cells
 from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
-from everloop.data.word_vocabulary import load_vocabulary
+from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Model, Score

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.padding import padded
-from everloop.data.symbols import PAD, UNKNOWN, Symbols
-from everloop.data.tagged import Batch, Tagged
-from everloop.data.words import WordReader, Words, read_reader, write_reader
+from everloop.data.batching.padding import padded
+from everloop.data.datasets.tagged import Batch, Tagged
+from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
+from everloop.data.tokenize.words import WordReader, Words, read_reader, write_reader
 from everloop.errors import OptionError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
 from everloop.models.crf import LinearChainCRF

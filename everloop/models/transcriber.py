@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data import Vocabulary
-from everloop.data.audio import Clips, FrameConfig, log_mel, normalised
-from everloop.data.padding import padded
+from everloop.data.batching.padding import padded
+from everloop.data.datasets.recordings import Clips, FrameConfig, log_mel, normalised
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model

@@ -15,12 +15,12 @@ import torch
 
 from everloop.cli import main
 from everloop.data import Text, Vocabulary
-from everloop.data.audio import FrameConfig, Recordings
-from everloop.data.conditions import Conditions
-from everloop.data.examples import Examples, ExamplesConfig, Part
-from everloop.data.forecasts import Series, SeriesConfig
-from everloop.data.parallel import Parallel
-from everloop.data.tagged import Tagged
+from everloop.data.datasets.conditions import Conditions
+from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.forecasts import Series, SeriesConfig
+from everloop.data.datasets.parallel import Parallel
+from everloop.data.datasets.recordings import FrameConfig, Recordings
+from everloop.data.datasets.tagged import Tagged
 from everloop.decode.ctc import Helper
 from everloop.decode.generate import Beam, Greedy, Sampling, generate
 from everloop.models import (

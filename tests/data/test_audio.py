@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from everloop.data.audio import (
+from everloop.data.datasets.digits import DigitsConfig, DigitStrings
+from everloop.data.datasets.recordings import (
     AudioConfig,
     FrameConfig,
     Recordings,
@@ -21,7 +22,6 @@ from everloop.data.audio import (
     normalised,
     read_wav,
 )
-from everloop.data.digits import DigitsConfig, DigitStrings
 from everloop.errors import DataError, OptionError
 
 FRAMES = FrameConfig(rate=8000, mels=20)

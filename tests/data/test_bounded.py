@@ -25,10 +25,10 @@ from everloop.data import (
     Tagged,
     TaggedConfig,
     Text,
-    portions,
-    shelf,
+    ragged,
 )
-from everloop.data.lines import unpacked
+from everloop.data.readers import chunks
+from everloop.data.readers.lines import unpacked
 
 LINES = [" ".join(f"w{(i * k) % 97}" for k in range(1, 3 + (7 * i) % 180)) for i in range(300)]
 
@@ -99,9 +99,9 @@ def test_the_same_from_a_file_as_from_memory(
     kind: Callable[[Path, int], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = kind(tmp_path, 1)
-    monkeypatch.setattr(shelf, "SPILL", 100)
-    monkeypatch.setattr(shelf, "PIECE", 33)
-    monkeypatch.setattr(portions, "SIZE", 50)
+    monkeypatch.setattr(ragged, "SPILL", 100)
+    monkeypatch.setattr(ragged, "PIECE", 33)
+    monkeypatch.setattr(chunks, "SIZE", 50)
     filed = kind(tmp_path, 1)
     assert filed.fingerprint == kept.fingerprint
     assert filed.notes(8) == kept.notes(8)
@@ -119,9 +119,9 @@ TIMES = [100, 40, 20, 8, 14, 10, 40]
 def test_memory_stays_bounded(
     kind: Callable[[Path, int], Any], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "SPILL", 1 << 16)
-    monkeypatch.setattr(shelf, "PIECE", 1 << 14)
-    monkeypatch.setattr(portions, "SIZE", 1 << 16)
+    monkeypatch.setattr(ragged, "SPILL", 1 << 16)
+    monkeypatch.setattr(ragged, "PIECE", 1 << 14)
+    monkeypatch.setattr(chunks, "SIZE", 1 << 16)
     kind(tmp_path, 1)
     tracemalloc.start()
     try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.data.buckets import buckets, padding_share
+from everloop.data.batching.buckets import buckets, padding_share
 from everloop.errors import OptionError
 
 LENGTHS = [1 + (i * 7919) % 97 for i in range(1000)]

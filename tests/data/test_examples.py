@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from everloop.data.examples import Examples, ExamplesConfig
-from everloop.data.forecasts import Series, SeriesConfig, calendar_of
-from everloop.data.symbols import UNKNOWN, Symbols
-from everloop.data.tables import time_of
-from everloop.data.tagged import Tagged, TaggedConfig
-from everloop.data.words import SPELLED, TextReader, WordReader, words_of
+from everloop.data.datasets.examples import Examples, ExamplesConfig
+from everloop.data.datasets.forecasts import Series, SeriesConfig, calendar_of
+from everloop.data.datasets.tagged import Tagged, TaggedConfig
+from everloop.data.readers.tables import time_of
+from everloop.data.tokenize.symbols import UNKNOWN, Symbols
+from everloop.data.tokenize.words import SPELLED, TextReader, WordReader, words_of
 from everloop.errors import DataError, OptionError
 
 TSV = "text\tlabel\n" + "".join(f"{'word ' * (1 + i % 9)}w{i}\t{'ab'[i % 2]}\n" for i in range(200))

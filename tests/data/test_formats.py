@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from everloop.data import arrays
-from everloop.data.chorales import PITCHES, read_chorales, transposed
-from everloop.data.conllu import sentences
-from everloop.data.faults import Faults
-from everloop.data.images import moved, read_idx, read_images, read_labels
-from everloop.data.series import read_ts, ts_series
+from everloop.data.error_policy import Faults
+from everloop.data.readers import arrays
+from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
+from everloop.data.readers.conllu import sentences
+from everloop.data.readers.idx import moved, read_idx, read_images, read_labels
+from everloop.data.readers.series import read_ts, ts_series
 from everloop.errors import DataError, OptionError
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from everloop.data import Series, SeriesConfig
-from everloop.data.faults import Faults
-from everloop.data.forecasts import Plans
+from everloop.data.datasets.forecasts import Plans
+from everloop.data.error_policy import Faults
 from everloop.errors import DataError
 
 

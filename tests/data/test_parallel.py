@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.data.parallel import Parallel, ParallelConfig
-from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces, split
-from everloop.data.subwords import learn_merges, merge
+from everloop.data.datasets.parallel import Parallel, ParallelConfig
+from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces, split
+from everloop.data.tokenize.subwords import learn_merges, merge
 from everloop.errors import DataError, OptionError
 
 SENTENCES = [

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.data import shelf
-from everloop.data.columns import Beside, Chosen, Column
-from everloop.data.faults import Faults
-from everloop.data.portions import byte_portions, text_portions
-from everloop.data.shelf import Lists, Shelf, Texts, WordLists
+from everloop.data import ragged
+from everloop.data.error_policy import Faults
+from everloop.data.lazy import Beside, Chosen, Column
+from everloop.data.ragged import Lists, Shelf, Texts, WordLists
+from everloop.data.readers.chunks import byte_portions, text_portions
 
 SPILLS = [0, 10, None]
 
@@ -52,7 +52,7 @@ def test_a_row_is_written_in_parts() -> None:
 
 @pytest.mark.parametrize("spill", [0, 1 << 20])
 def test_texts_and_words_come_back(spill: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "SPILL", spill)
+    monkeypatch.setattr(ragged, "SPILL", spill)
     lines = ["a b", "", "日本 \ud800", "\0\n", "a b"]
     texts, words = Texts(), WordLists()
     for line in lines:

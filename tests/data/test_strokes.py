@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from everloop.data.conditions import Conditions, ConditionsConfig
-from everloop.data.strokes import DRAW, END, MOVE, Strokes, StrokesConfig, lines_of, simplified, steps_of
+from everloop.data.datasets.conditions import Conditions, ConditionsConfig
+from everloop.data.datasets.strokes import DRAW, END, MOVE, Strokes, StrokesConfig, lines_of, simplified, steps_of
 from everloop.errors import DataError
 
 SEVEN = [[[0, 100], [60, 100], [20, 0]], [[10, 50], [50, 50]]]

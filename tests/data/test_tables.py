@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from everloop.data.faults import Faults
-from everloop.data.tables import Kind, Row, read_table
+from everloop.data.error_policy import Faults
+from everloop.data.readers.tables import Kind, Row, read_table
 from everloop.errors import DataError, OptionError
 
 WANTED: dict[str, Kind] = {"text": "text", "label": "text"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from everloop.data import Text, TextConfig, Vocabulary, WordVocabulary
 from everloop.data.settings import from_table, to_table
-from everloop.data.spelling import lines_of
-from everloop.data.word_vocabulary import load_vocabulary
+from everloop.data.tokenize.spelling import lines_of
+from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 
 PROSE = "The cat, who\nsaid: \"It's late\" (or so), sat.\n\nIs it 3.5, well-known—or 'tis th' end?\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from everloop.data.parallel import Parallel
+from everloop.data.datasets.parallel import Parallel
 
 
 def backwards(count: int = 600, letters: str = "abcdefgh", longest: int = 7, seed: int = 0) -> Parallel:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from everloop import cells
-from everloop.data.parallel import Parallel, batch_of
+from everloop.data.datasets.parallel import Parallel, batch_of
 from everloop.decode.generate import generate
 from everloop.errors import OptionError
 from everloop.models import load

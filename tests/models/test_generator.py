@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from everloop.data.conditions import Conditions
-from everloop.data.strokes import END, Drawings, Strokes, StrokesConfig
+from everloop.data.datasets.conditions import Conditions
+from everloop.data.datasets.strokes import END, Drawings, Strokes, StrokesConfig
 from everloop.decode.generate import Beam, Sampling, generate
 from everloop.decode.sketch import sketch
 from everloop.errors import DataError, OptionError

@@ -12,12 +12,12 @@ from torch import Tensor
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.data import Vocabulary, Window
-from everloop.data.audio import Clips
-from everloop.data.conditions import Conditions
-from everloop.data.examples import Batch
-from everloop.data.forecasts import Series
-from everloop.data.parallel import Parallel
-from everloop.data.tagged import Tagged
+from everloop.data.datasets.conditions import Conditions
+from everloop.data.datasets.examples import Batch
+from everloop.data.datasets.forecasts import Series
+from everloop.data.datasets.parallel import Parallel
+from everloop.data.datasets.recordings import Clips
+from everloop.data.datasets.tagged import Tagged
 from everloop.errors import OptionError
 from everloop.models import Classifier, Forecaster, LanguageModel, Model, Tagger
 from everloop.models.body import BodyConfig, body

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.data.examples import Examples, ExamplesConfig, Part
-from everloop.data.forecasts import Series, SeriesConfig
-from everloop.data.symbols import UNKNOWN
-from everloop.data.tagged import Tagged, TaggedConfig
+from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.forecasts import Series, SeriesConfig
+from everloop.data.datasets.tagged import Tagged, TaggedConfig
+from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import EverloopError, OptionError, ShapeError
 from everloop.models import load
 from everloop.models.body import forgotten

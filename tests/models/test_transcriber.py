@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from everloop.data import Vocabulary
-from everloop.data.audio import Clips, FrameConfig
-from everloop.data.digits import DigitsConfig, DigitStrings
+from everloop.data.datasets.digits import DigitsConfig, DigitStrings
+from everloop.data.datasets.recordings import Clips, FrameConfig
 from everloop.decode.generate import Beam, generate
 from everloop.errors import DataError, OptionError
 from everloop.models import load

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from everloop.cli import main
-from everloop.data.shelf import Shelf
+from everloop.data.ragged import Shelf
 from everloop.models import load
 from everloop.train import train
 from tests.train.small import BASE, TEXT, small_model, weights

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from everloop.data.examples import Examples, ExamplesConfig, Part
-from everloop.data.tagged import Tagged, TaggedConfig
+from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.models import Classifier, ClassifierConfig, Tagger, TaggerConfig
 from everloop.train import Labels, by_label, evaluate
 

@@ -6,16 +6,14 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from everloop.data.files import read_bytes
+from everloop.data.lazy import Array
 from everloop.errors import DataError, unknown
-
-Array = np.ndarray[Any, Any]
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array, named, read_npz
-from everloop.data.buckets import Groups, buckets, padding_share
-from everloop.data.columns import Beside, Chosen, Column
-from everloop.data.faults import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
 from everloop.data.files import find_files, read_bytes
-from everloop.data.lines import decoded, numbered, opened
-from everloop.data.padding import Pass, padded
-from everloop.data.shelf import Lists, Shelf, Texts
-from everloop.data.vocabulary import Vocabulary
+from everloop.data.lazy import Array, Beside, Chosen, Column
+from everloop.data.ragged import Lists, Shelf, Texts
+from everloop.data.readers.arrays import named, read_npz
+from everloop.data.readers.lines import decoded, numbered, opened
+from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
 Given = str | Tensor

@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array
-from everloop.data.buckets import Groups, buckets, padding_share
-from everloop.data.columns import Beside, Column
-from everloop.data.faults import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
 from everloop.data.files import parse_json
-from everloop.data.lines import numbered, opened
-from everloop.data.padding import Pass, padded
-from everloop.data.shelf import Shelf, Texts
-from everloop.data.tables import LARGEST
+from everloop.data.lazy import Array, Beside, Column
+from everloop.data.ragged import Shelf, Texts
+from everloop.data.readers.lines import numbered, opened
+from everloop.data.readers.tables import LARGEST
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from everloop.data.padding import padded
-from everloop.data.symbols import UNKNOWN, Symbols, read_json, strings, write_json
+from everloop.data.batching.padding import padded
+from everloop.data.tokenize.symbols import UNKNOWN, Symbols, read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 
 Units = Literal["words", "characters"]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.data.audio import Clip, Clips, FrameConfig, clips_of, read_wav
-from everloop.data.buckets import padding_share
-from everloop.data.padding import Pass
-from everloop.data.vocabulary import Vocabulary
+from everloop.data.batching.buckets import padding_share
+from everloop.data.batching.padding import Pass
+from everloop.data.datasets.recordings import Clip, Clips, FrameConfig, clips_of, read_wav
+from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
 _NAME = re.compile(r"(\d)_(\w+)_(\d+)\.wav")

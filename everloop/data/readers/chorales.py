@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.files import parse_json
-from everloop.data.lines import unpacked
+from everloop.data.readers.lines import unpacked
 from everloop.errors import DataError
 
 LOWEST, KEYS = 21, 88  # the piano, as MIDI pitches

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
-from everloop.data.arrays import Array
+import numpy as np
 
+Array = np.ndarray[Any, Any]
 Item = TypeVar("Item", covariant=True)
 Left = TypeVar("Left", covariant=True)
 Right = TypeVar("Right", covariant=True)

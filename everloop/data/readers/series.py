@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.faults import Faults
-from everloop.data.lines import numbered, opened
-from everloop.data.stacked import Increasing, Unread
-from everloop.data.tables import LARGEST, Form, Kind, Records, Row, form_of
+from everloop.data.error_policy import Faults
+from everloop.data.readers.lines import numbered, opened
+from everloop.data.readers.stacked import Increasing, Unread
+from everloop.data.readers.tables import LARGEST, Form, Kind, Records, Row, form_of
 from everloop.errors import DataError
 
 GAP = "fill the gap; or malformed skip breaks the series there, and no window reaches across"

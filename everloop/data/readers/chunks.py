@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from everloop.data.faults import Faults
-from everloop.data.lines import opened
+from everloop.data.error_policy import Faults
+from everloop.data.readers.lines import opened
 from everloop.errors import DataError
 
 SIZE = 1 << 20  # bytes of a portion, about

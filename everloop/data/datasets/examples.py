@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array, sequences
-from everloop.data.arrays import labels as labels_of
-from everloop.data.buckets import Groups, buckets, padding_share
-from everloop.data.columns import listed
-from everloop.data.faults import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
 from everloop.data.files import find_files
-from everloop.data.images import moved, read_images, read_labels
-from everloop.data.lines import numbered, opened, suffix
-from everloop.data.padding import Pass, padded
-from everloop.data.series import read_ts
-from everloop.data.shelf import Shelf, Texts
-from everloop.data.symbols import UNKNOWN, Symbols
-from everloop.data.tables import read_table
-from everloop.data.words import TextReader, Units
+from everloop.data.lazy import Array, listed
+from everloop.data.ragged import Shelf, Texts
+from everloop.data.readers.arrays import labels as labels_of
+from everloop.data.readers.arrays import sequences
+from everloop.data.readers.idx import moved, read_images, read_labels
+from everloop.data.readers.lines import numbered, opened, suffix
+from everloop.data.readers.series import read_ts
+from everloop.data.readers.tables import read_table
+from everloop.data.tokenize.symbols import UNKNOWN, Symbols
+from everloop.data.tokenize.words import TextReader, Units
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["auto", "table", "files", "idx", "ts", "npz"]

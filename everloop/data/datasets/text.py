@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.faults import Faults, Malformed
+from everloop.data.batching.windows import Windows
+from everloop.data.error_policy import Faults, Malformed
 from everloop.data.files import Units, find_files
-from everloop.data.portions import Portion, byte_portions, text_portions
-from everloop.data.shelf import Shelf, Texts, pieces
-from everloop.data.streams import Windows
-from everloop.data.vocabulary import Vocabulary, check_units
-from everloop.data.word_vocabulary import LEAST, WordVocabulary, check_words, counted
+from everloop.data.ragged import Shelf, Texts, pieces
+from everloop.data.readers.chunks import Portion, byte_portions, text_portions
+from everloop.data.tokenize.vocabulary import Vocabulary, check_units
+from everloop.data.tokenize.word_vocabulary import LEAST, WordVocabulary, check_words, counted
 from everloop.errors import DataError, OptionError, unknown
 
 PARTS = ("train", "valid", "test")

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.buckets import Groups, buckets, padding_share
-from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import numbered, opened
-from everloop.data.padding import Pass, padded
-from everloop.data.vocabulary import Vocabulary
+from everloop.data.batching.buckets import Groups, buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
+from everloop.data.readers.lines import numbered, opened
+from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch

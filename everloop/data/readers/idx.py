@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.lines import unpacked
+from everloop.data.readers.lines import unpacked
 from everloop.errors import DataError
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.data.files import parse_json, read_bytes, write_atomically
-from everloop.data.subwords import learn_merges, letters, merge
+from everloop.data.tokenize.subwords import learn_merges, letters, merge
 from everloop.errors import DataError, OptionError
 
 SPACE = "▁"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from everloop.data.faults import Faults
-from everloop.data.lines import decoded
+from everloop.data.error_policy import Faults
+from everloop.data.readers.lines import decoded
 from everloop.errors import OptionError, unknown
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")

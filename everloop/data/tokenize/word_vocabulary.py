@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from everloop.data.files import write_atomically
-from everloop.data.spelling import END, is_sign, lines_of, spaced, spellings
-from everloop.data.vocabulary import FORMAT, Vocabulary, read_content
+from everloop.data.tokenize.spelling import END, is_sign, lines_of, spaced, spellings
+from everloop.data.tokenize.vocabulary import FORMAT, Vocabulary, read_content
 from everloop.errors import DataError, OptionError
 
 NEW = "<unknown>"

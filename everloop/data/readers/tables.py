@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from everloop.data.faults import Faults
+from everloop.data.error_policy import Faults
 from everloop.data.files import parse_json
-from everloop.data.lines import decoded, opened, suffix
+from everloop.data.readers.lines import decoded, opened, suffix
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array, sequences, tags
-from everloop.data.buckets import Groups, buckets, padding_share
-from everloop.data.chorales import PITCHES, read_chorales, transposed
-from everloop.data.columns import Beside, Chosen
-from everloop.data.conllu import sentences
-from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import opened, suffix
-from everloop.data.padding import Pass, padded
-from everloop.data.shelf import WordLists
-from everloop.data.symbols import UNKNOWN, Symbols
-from everloop.data.tables import Records
-from everloop.data.words import WordReader, Words
+from everloop.data.batching.buckets import Groups, buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
+from everloop.data.lazy import Array, Beside, Chosen
+from everloop.data.ragged import WordLists
+from everloop.data.readers.arrays import sequences, tags
+from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
+from everloop.data.readers.conllu import sentences
+from everloop.data.readers.lines import opened, suffix
+from everloop.data.readers.tables import Records
+from everloop.data.tokenize.symbols import UNKNOWN, Symbols
+from everloop.data.tokenize.words import WordReader, Words
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["auto", "conllu", "jsonl", "npz", "chorales"]

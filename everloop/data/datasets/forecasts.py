@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from everloop.data.faults import Faults, Malformed
-from everloop.data.padding import Pass
-from everloop.data.series import Table, read_columns
+from everloop.data.batching.padding import Pass
+from everloop.data.error_policy import Faults, Malformed
+from everloop.data.readers.series import Table, read_columns
 from everloop.errors import DataError, OptionError, unknown
 
 Cycle = Literal["hour", "weekday", "month"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from everloop.data.words import words_of
+from everloop.data.tokenize.words import words_of
 
 END = "\n"
 

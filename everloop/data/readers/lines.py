@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from everloop.data.faults import Faults
+from everloop.data.error_policy import Faults
 from everloop.data.files import open_file
 from everloop.errors import DataError
 

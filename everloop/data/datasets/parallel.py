@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array
-from everloop.data.buckets import buckets, padding_share
-from everloop.data.columns import Beside, listed
-from everloop.data.faults import Faults, Malformed
-from everloop.data.lines import decoded, opened
-from everloop.data.padding import Pass, padded
-from everloop.data.pieces import BEGIN, END, UNKNOWN, Pieces
-from everloop.data.shelf import Lists, Shelf, Texts
+from everloop.data.batching.buckets import buckets, padding_share
+from everloop.data.batching.padding import Pass, padded
+from everloop.data.error_policy import Faults, Malformed
+from everloop.data.lazy import Array, Beside, listed
+from everloop.data.ragged import Lists, Shelf, Texts
+from everloop.data.readers.lines import decoded, opened
+from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch; sentences are short, and a smaller share would make batches small

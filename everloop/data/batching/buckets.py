@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from everloop.data.arrays import Array
-from everloop.data.columns import Column
+from everloop.data.lazy import Array, Column
 from everloop.errors import OptionError
 
 CHUNK = 64  # batches' worth of sequences that are sorted by length together

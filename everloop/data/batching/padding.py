@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from everloop.data.columns import Column
+from everloop.data.lazy import Column
 
 Batch = TypeVar("Batch")
 

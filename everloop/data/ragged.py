@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.arrays import Array
-from everloop.data.columns import Column
 from everloop.data.files import writing
+from everloop.data.lazy import Array, Column
 
 SPILL = 1 << 24  # bytes that are kept in memory before a file takes them
 PIECE = 1 << 20  # numbers that are looked at together, where all are

@@ -1,0 +1,1 @@
+"""Which items come together in a batch, and how they are padded."""

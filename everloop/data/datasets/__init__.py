@@ -1,0 +1,1 @@
+"""One file a dataset: what its items and batches are."""

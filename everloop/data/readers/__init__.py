@@ -1,0 +1,1 @@
+"""From files to records: one file a format. A reader knows no dataset."""

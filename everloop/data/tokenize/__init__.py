@@ -1,0 +1,1 @@
+"""From text to numbers and back: vocabularies, words, subwords. A tokenizer knows no dataset."""
