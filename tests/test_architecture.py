@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "everloop"
 LEVELS = [
-    {"errors"},
+    {"errors", "torch_private"},
     {"cell"},
     {"cells", "compiler"},
     {"data"},

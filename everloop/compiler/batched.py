@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from everloop import torch_private
 
 
 def is_batched(*tensors: Tensor | None) -> bool:
     """Return whether a transform of torch.func is active, or one of these comes from `is_grads_batched=True`."""
-    if torch._C._are_functorch_transforms_active():
+    if torch_private.has_transforms():
         return True
-    return any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors)
+    return any(t is not None and torch_private.is_legacy_batched(t) for t in tensors)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop import torch_private
+
 _MOVES = frozenset(
     {"getitem", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsqueeze", "squeeze",
      "expand", "expand_as", "view_as", "reshape_as", "clone", "detach", "pos", "positive", "contiguous",
@@ -34,7 +36,7 @@ PRODUCTS_WITH_A_MATRIX = frozenset({"matmul", "mm", "mv", "linear", "addmm", "rm
 
 def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Return what `function` makes of stand-ins; raises what PyTorch raises."""
-    with warnings.catch_warnings(), torch.no_grad(), torch._C.DisableTorchFunction():
+    with warnings.catch_warnings(), torch.no_grad(), torch_private.without_torch_function():
         warnings.simplefilter("ignore")
         return function(*args, **kwargs)
 
@@ -42,7 +44,7 @@ def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 @lru_cache(256)
 def stand_in(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """Return a tensor of ones, which needs no memory."""
-    with torch.inference_mode(False), torch._C.DisableTorchFunction():
+    with torch.inference_mode(False), torch_private.without_torch_function():
         return torch.ones((), dtype=dtype).expand(shape)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from everloop.errors import ShapeError
+from everloop.torch_private import FakeTensor
 
 
 def map_state(function: Callable[..., Any], *states: Any) -> Any:

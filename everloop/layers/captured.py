@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, library, nn
 
+from everloop import torch_private
 from everloop.cell import Cell, bind
 from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
@@ -39,7 +40,6 @@ class Known:
 
 _known: dict[str, Known] = {}
 _runs: list[Run] = []
-watching = torch._C._dynamo.eval_frame.get_eval_frame_callback  # None: Dynamo looks at no call
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -54,7 +54,7 @@ def watch(cell: Cell) -> None:
             continue
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _options(cell: Cell) -> list[tuple[tuple[str, ...], Any]]:
     """Return the paths and values of all plain attributes of the cell and of what is inside it."""
     return [
@@ -87,7 +87,7 @@ def call(key: str, given: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     return y, tuple(final)
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, check: bool, is_saved: bool) -> str:
     """Return the key under which the operator finds the cell. Names come joined by spaces.
 
@@ -160,7 +160,7 @@ def _outputs(held: Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
 
 
 # Its place in PyTorch's table of meta functions keeps the decomposition in `scanned` from being taken for one.
-@torch._decomp.register_decomposition(torch.ops.everloop.sequence.default, type="meta")
+@torch_private.register_decomposition(torch.ops.everloop.sequence.default, type="meta")
 @sequence.register_fake
 def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:
     return _outputs(known(key), x, state)
@@ -180,9 +180,7 @@ def sequence_backward(
     held = known(key)
     leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
     x, fixed, rows, steps, state, restart = _groups(leaves, counts)
-    # Inside an operator PyTorch hides autograd; this differentiates something of its own.
-    visible = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
-    with visible, torch.enable_grad():
+    with torch_private.with_autograd(), torch.enable_grad():
         y, final = _runs[0](
             held.cell, held.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
             lengths=lengths, reset=reset, reverse=reverse, target=held.target, check=held.check,

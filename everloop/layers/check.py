@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop import torch_private
 from everloop.cell import Cell
 from everloop.compiler.values import Values
 from everloop.errors import MismatchError
@@ -193,6 +194,6 @@ def _others(run: Run) -> Iterable[Run]:
 
 def _unseen() -> AbstractContextManager[Any]:
     """Hide from hooks on saved tensors, which would count what is saved here; where there are none, make none."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+    if torch_private.saved_tensors_hooks(False) is None:
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)

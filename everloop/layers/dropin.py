@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._python_dispatch import _disable_current_modes
 
-from everloop import cells
+from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.compiler.values import Values
 from everloop.layers import captured
@@ -31,7 +29,7 @@ class _OverTime(nn.RNNBase):
         if torch.compiler.is_compiling():
             is_own = self._fits(input, hx) and self._is_captured(input)
             return self._sweeps(input, hx) if is_own else super().forward(input, hx)
-        return outside(input, hx) if captured.watching() is None else _unwatched(self, input, hx)
+        return outside(input, hx) if torch_private.dynamo_callback() is None else _unwatched(self, input, hx)
 
     def _outside(self, input: Any, hx: Any) -> Any:  # noqa: A002
         """Run outside of torch.compile."""
@@ -132,7 +130,7 @@ class _OverTime(nn.RNNBase):
         return state if self.mode == "LSTM" else state[0]
 
 
-_unwatched: Any = torch._dynamo.disable(_OverTime._outside)  # type: ignore[no-untyped-call]
+_unwatched: Any = torch.compiler.disable(_OverTime._outside)  # type: ignore[no-untyped-call]
 
 
 class RNN(_OverTime, nn.RNN):
@@ -162,13 +160,13 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_fit(dtype: torch.dtype, device: str) -> bool:
     """Return whether the compiled target runs this dtype on this type of device."""
     return not unfit(dtype, device)
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
     key: str = captured.key_of(_cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True)
     return key
@@ -176,7 +174,7 @@ def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: boo
 
 @cache
 def _cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
-    with _disable_current_modes(), temporarily_clear_interpreter_stack():  # it outlives whatever is going on
+    with torch_private.without_modes(), torch_private.without_transforms():  # it outlives whatever is going on
         return _new_cell(mode, input_size, hidden_size, proj_size, bias)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from everloop import torch_private
 from everloop.cell import Cell
 from everloop.compiler.program import Compile, Program
 from everloop.compiler.report import plan_text
@@ -95,7 +95,7 @@ def run(
     )
     if torch.compiler.is_compiling():
         return _captured(cell, call, target, check)
-    return (_outside if captured.watching() is None else _unwatched)(cell, call, target, check)
+    return (_outside if torch_private.dynamo_callback() is None else _unwatched)(cell, call, target, check)
 
 
 def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -108,7 +108,7 @@ def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[T
 
 
 # What Dynamo left to Python it would look into, function by function.
-_unwatched: Any = torch._dynamo.disable(_outside)  # type: ignore[no-untyped-call]
+_unwatched: Any = torch.compiler.disable(_outside)  # type: ignore[no-untyped-call]
 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -246,13 +246,13 @@ def _tell(cell: Cell, reason: str) -> None:
 
 def observed(*tensors: Tensor) -> str:
     """Return what needs to see each single operation of PyTorch, on these tensors or at all; "" where nothing does."""
-    if torch._C._are_functorch_transforms_active():
+    if torch_private.has_transforms():
         return "transforms of torch.func see only PyTorch's own operations"
-    if forward_ad._current_level >= 0:
+    if torch_private.is_forward_mode():
         return "forward-mode differentiation sees only PyTorch's own operations"
-    if torch._C._get_tracing_state():
+    if torch_private.tracing_state():
         return "torch.jit.trace records only PyTorch's own operations"
-    if torch._C._len_torch_dispatch_stack():
+    if torch_private.count_dispatch_modes():
         return "a TorchDispatchMode sees only PyTorch's own operations"
     kinds = {*map(type, tensors)} - _KINDS
     own = Tensor.__torch_dispatch__
@@ -273,5 +273,5 @@ def compiles(cell: Cell, x: Tensor) -> bool:
 
 def rewritten() -> bool:
     """Return whether PyTorch's own fused layers have no rule for what is going on: vmap and forward-mode."""
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    return forward_ad._current_level >= 0 or any(i.key() == torch._C._functorch.TransformType.Vmap for i in stack)
+    stack = torch_private.transforms() or ()
+    return torch_private.is_forward_mode() or any(i.key() == torch_private.VMAP for i in stack)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.scan import scan_op
 
+from everloop import torch_private
 from everloop.cell import as_states, bind
 from everloop.layers.captured import known
 
 
-@torch._decomp.register_decomposition(torch.ops.everloop.sequence.default)
+@torch_private.register_decomposition(torch.ops.everloop.sequence.default)
 def scanned(
     key: str,
     x: Tensor,
@@ -59,5 +59,5 @@ def scanned(
         kept = [torch.where(lives[:, None], new, old) for new, old in zip(after, before, strict=True)]
         return [*kept, torch.where(lives[:, None], after[0], 0.0)]
 
-    *final, y = scan_op(step, list(state), [*moving, alive, resets], (*fixed, *rows, *origin))
+    *final, y = torch_private.scan_op(step, list(state), [*moving, alive, resets], (*fixed, *rows, *origin))
     return [ordered(y), *final]

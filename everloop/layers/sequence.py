@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop import torch_private
 from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
 from everloop.compiler.gradient import every
@@ -108,7 +109,7 @@ class _Loop(torch.autograd.Function):
         buffers, final = forward(program, run, trained.plan.forward, trained.forward, cuts, state, restart)
         kept = {name: buffers[name] for name in trained.kept}
         ctx.program, ctx.run, ctx.trained = program, run, trained
-        ctx.is_unseen = torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+        ctx.is_unseen = torch_private.saved_tensors_hooks(False) is None
         values = call.values
         ctx.names = [tuple(part) for part in (values.fixed, values.rows, values.steps)]
         ctx.set_materialize_grads(False)
@@ -129,6 +130,6 @@ class _Loop(torch.autograd.Function):
             found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
         else:
             # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.
-            is_last = ctx.is_unseen and not torch._C._autograd._get_current_graph_task_keep_graph()
+            is_last = ctx.is_unseen and not torch_private.keeps_graph()
             found = Reverse(program, ctx.trained, ctx.run, memory, state, restart, is_last).gradients(grads)
         return None, None, None, None, *found

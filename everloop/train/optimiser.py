@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everloop import torch_private
 from everloop.train.config import TrainConfig
 
 
@@ -87,12 +88,12 @@ class Average:
     def update(self, step: int) -> None:
         """Move the average towards the weights after update number `step`, counted from 0."""
         share = min(self.decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - share)
+        torch_private.foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - share)
 
     @torch.no_grad()
     def take(self) -> None:
         """Put the average in place of the weights, for good."""
-        torch._foreach_copy_([w.detach() for w in self.weights], self.values)
+        torch_private.foreach_copy_([w.detach() for w in self.weights], self.values)
 
     @torch.no_grad()
     def __enter__(self) -> None:
@@ -104,5 +105,5 @@ class Average:
     def __exit__(self, *error: object) -> None:
         """Put the weights back."""
         assert self.kept is not None, "entered before"
-        torch._foreach_copy_([w.detach() for w in self.weights], self.kept)
+        torch_private.foreach_copy_([w.detach() for w in self.weights], self.kept)
         self.kept = None

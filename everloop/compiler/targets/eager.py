@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from everloop import torch_private
 from everloop.cell import Cell, as_states, bind, keep
 from everloop.compiler.batched import is_batched
 from everloop.compiler.values import Values
@@ -78,7 +79,7 @@ def run(
 def _has_numbers(lengths: Tensor) -> bool:
     """Whether Python can read the numbers of a tensor."""
     is_plain = type(lengths) is Tensor and not lengths.is_meta
-    return is_plain and not is_batched(lengths) and not torch._C._get_tracing_state()
+    return is_plain and not is_batched(lengths) and not torch_private.tracing_state()
 
 
 def _joined(rows: Tensor, rest: Tensor) -> Tensor:
