@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from benchmarks.layers import MODES
 from benchmarks.timing import SHAPES, alternate, machine, statistic_option, table
 from everloop import cells
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.layers import Recurrent
 from everloop.layers.operator import run
 
@@ -51,7 +51,7 @@ class Backwards(nn.Module):
 
     def forward(self, x: torch.Tensor) -> object:
         return run(
-            self.cell, Values(dict(self.cell.named_parameters())), x, self.cell.zeros(x.shape[1], x), reverse=True
+            self.cell, Bindings(dict(self.cell.named_parameters())), x, self.cell.zeros(x.shape[1], x), reverse=True
         )
 
 

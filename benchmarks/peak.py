@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.timing import machine, table
 from everloop import cells
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.gemm import matmul
-from everloop.compiler.values import Values
 from everloop.layers.operator import program_of
 from everloop.layers.regularise import values_of
 
@@ -40,14 +40,14 @@ def gigaflops_of_products(size: int = 1536) -> dict[str, float]:
 def kernels(batch: int, steps: int, hidden: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return calls of the forward loop that saves and of the gradient loop, without anything around them."""
     cell = cells.LSTM(hidden, hidden)
-    values: Values = values_of(cell, steps, batch)
+    values: Bindings = values_of(cell, steps, batch)
     x = torch.randn(steps, batch, hidden)
     program = program_of(cell, values, x)
     assert not isinstance(program, str), program
     trained = program.training(frozenset(program.cuts))
     state = {name: torch.zeros(batch, hidden) for name in program.states}
     with torch.no_grad():
-        buffers = dict(program.prelude(values, x, batch_major=False))
+        buffers = dict(program.prologue(values, x, batch_major=False))
 
     def filled(kernel: object) -> dict[str, torch.Tensor]:
         loop = kernel.loop  # type: ignore[attr-defined]

@@ -40,10 +40,10 @@ A step is ordinary PyTorch. The passes turn it into one native function for a wh
 | trace | `trace.py`, `symbol.py`, `functions.py`, `features.py` | a graph: what one step computes |
 | sink | `sink.py` | the step, and what can run after the loop |
 | simplify | `simplify.py`, `rules.py` | a graph that does less, with what needs no state gathered |
-| hoist | `hoist.py`, `prelude.py` | what runs before the loop, and the loop |
+| hoist | `hoist.py`, `hoisted.py` | what runs before the loop, and the loop |
 | gradient | `gradient.py`, `sums.py` | the gradient of one step, a graph again |
-| saving | `saving.py` | which values the forward loop keeps: a minimum cut |
-| schedule | `placing.py`, `schedule.py` | stages: products, and maps between them |
+| rematerialise | `rematerialisation.py` | which values the forward loop keeps: a minimum cut |
+| schedule | `placement.py`, `schedule.py` | stages: products, and maps between them |
 | plan | `plan.py`, `training.py` | both loops, and the products that are left for afterwards |
 | verify | `verify.py` | nothing, or an error: both loops run on fingerprints, which must be those of the graphs |
 | target | `targets/llvm/` | one native function a loop |
@@ -108,7 +108,7 @@ product over all steps after the loop gives it.
 ## What is saved
 
 The gradient needs values of the forward loop. To save one costs memory, to compute it again costs time, and products
-are never computed again: a minimum cut finds the cheapest set. Saved values move into the memory of the sequence they
+are never recomputed: a minimum cut finds the cheapest set. Saved values move into the memory of the sequence they
 were computed from, where nobody else needs it.
 
 ```
@@ -200,7 +200,7 @@ def page() -> str:
         after=after_text(training),
         before_readout=hoisted(three),
         in_readout=text(three.loop),
-        after_readout=text(three.after),
+        after_readout=text(three.epilogue),
         llvm="\n".join(last),
     )
 

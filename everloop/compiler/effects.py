@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everloop.compiler.lines import is_inside, line_of_cell
-from everloop.compiler.reading import CODE, changing, searched
+from everloop.compiler.dependencies import CODE, changing, searched
+from everloop.compiler.locations import is_inside, line_of_cell
 from everloop.errors import UnsupportedError
 
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}

@@ -151,7 +151,7 @@ class Writer:
         return str(value.data[0]) if value.data else ""
 
     def leaf(self, value: Value) -> str:
-        if value.group == "taken":
+        if value.group == "literal":
             return "constant"
         return f"{value.name}[t-1]" if value.group == "state" and not value.name.startswith("d(") else value.name
 
@@ -182,7 +182,7 @@ class Latex(Writer):
         return at_time(symbol(name), "t") if of_now else symbol(name)
 
     def leaf(self, value: Value) -> str:
-        if value.group == "taken":
+        if value.group == "literal":
             return r"\mathrm{constant}"
         if value.group == "state" and not value.name.startswith("d("):
             return at_time(symbol(value.name), "t-1")

@@ -10,8 +10,8 @@ import torch
 
 from everloop.compiler.functions import add, elementwise, known, sub, value_of, where
 from everloop.compiler.ir import Value
-from everloop.compiler.lines import unsupported
-from everloop.compiler.symbol import Batch, Symbol
+from everloop.compiler.locations import unsupported
+from everloop.compiler.symbol import BatchSize, Symbol
 
 
 def _is_last(a: Symbol, dim: int) -> bool:
@@ -27,7 +27,7 @@ def _features(a: Symbol, dim: Any, what: str) -> None:
 
 def part(a: Symbol, dim: int, start: int, stop: int) -> Symbol:
     """Return the slice start:stop along features, or along the rows of a matrix."""
-    start, stop, _ = slice(start, stop).indices(a.shape[dim] if not isinstance(a.shape[dim], Batch) else 0)
+    start, stop, _ = slice(start, stop).indices(a.shape[dim] if not isinstance(a.shape[dim], BatchSize) else 0)
     if a.value.type.kind == "matrix" and dim in (0, -2):
         whole = (start, stop) == (0, a.value.type.shape[0])
         return a if whole else a.like(a.builder.make("block", a.value, data=(start, stop)))

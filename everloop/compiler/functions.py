@@ -10,8 +10,8 @@ import torch
 
 from everloop.compiler.dtypes import CASTS, converted
 from everloop.compiler.ir import Type, Value
-from everloop.compiler.lines import unsupported
-from everloop.compiler.symbol import Batch, Symbol
+from everloop.compiler.locations import unsupported
+from everloop.compiler.symbol import BatchSize, Symbol
 
 Number = float | int | bool
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -39,7 +39,7 @@ def value_of(thing: Any, like: Symbol) -> Value:
     if isinstance(thing, torch.Tensor):
         if thing.requires_grad:
             raise unsupported("a tensor with a gradient that is no parameter of the cell")
-        return builder.make("input", data=("taken", thing), type=Type(tuple(thing.shape)))
+        return builder.make("input", data=("literal", thing), type=Type(tuple(thing.shape)))
     raise unsupported(f"a {type(thing).__name__} here")
 
 
@@ -243,11 +243,11 @@ for _name in sorted(CASTS):
 
 def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
     shape = tuple(a.shape if shape is None else shape)
-    rows = any(isinstance(n, Batch) for n in shape)
-    if rows and not isinstance(shape[0], Batch):
+    rows = any(isinstance(n, BatchSize) for n in shape)
+    if rows and not isinstance(shape[0], BatchSize):
         raise unsupported(f"a tensor of shape {shape}")
     is_flat = rows and len(shape) == 1
-    shape = tuple(n for n in shape if not isinstance(n, Batch)) or (1,)
+    shape = tuple(n for n in shape if not isinstance(n, BatchSize)) or (1,)
     return a.like(a.builder.constant(number, Type(shape, rows)), flat=is_flat)
 
 

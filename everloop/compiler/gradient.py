@@ -13,7 +13,7 @@ from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
 
-Parts = Iterator[tuple[Value, Value]]  # (argument, its share of the gradient)
+Parts = Iterator[tuple[Value, Value]]  # (argument, its term of the gradient)
 Rule = Callable[["Simplifying", Value, Value], Parts]
 
 
@@ -97,25 +97,25 @@ class _Reverse:
         self.matters = matters
         self.known = set(forward.values)
         self.levels: dict[Value, int] = {}
-        self.shares: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
+        self.terms: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
         self.pairs: dict[Value, list[tuple[Value, Value]]] = defaultdict(list)
 
-    def add(self, value: Value, share: Value, start: int = 0, stop: int | None = None) -> None:
+    def add(self, value: Value, term: Value, start: int = 0, stop: int | None = None) -> None:
         if self.matters(value):
-            self.shares[value].append((start, value.width if stop is None else stop, share))
+            self.terms[value].append((start, value.width if stop is None else stop, term))
 
     def total(self, value: Value) -> Value:
         """Return the gradient of `value`, a row of its width."""
-        b, shares = self.b, self.shares[value]
-        if not shares:
+        b, terms = self.b, self.terms[value]
+        if not terms:
             return b.constant(0.0, Type((value.width,), rows=True))
-        if value.width == 1 and len(shares) > 1:
-            shares = [(0, 1, number) for number in sums.together(b, [g for _, _, g in shares], self.level)]
-        edges = sorted({0, value.width, *(e for start, stop, _ in shares for e in (start, stop))})
+        if value.width == 1 and len(terms) > 1:
+            terms = [(0, 1, number) for number in sums.together(b, [g for _, _, g in terms], self.level)]
+        edges = sorted({0, value.width, *(e for start, stop, _ in terms for e in (start, stop))})
         segments = []
         for low, high in pairwise(edges):
             parts = [b.part(g, low - start, high - start) if g.width > 1 else g
-                     for start, stop, g in shares if start <= low and high <= stop]  # fmt: skip
+                     for start, stop, g in terms if start <= low and high <= stop]  # fmt: skip
             whole = parts[0] if parts else b.constant(0.0, Type((high - low,), rows=True))
             for part in parts[1:]:
                 whole = b.made("add", whole, part)
@@ -138,7 +138,7 @@ class _Reverse:
 
     def visit(self, value: Value) -> None:
         """Hand the gradient of `value` on to its arguments."""
-        if value.op in ("input", "constant") or value not in self.shares:
+        if value.op in ("input", "constant") or value not in self.terms:
             return
         self.b.line = value.where
         if value.op == "slice":
@@ -153,9 +153,9 @@ class _Reverse:
                 self.add(arg, self.b.part(g, at, at + arg.width))
                 at += arg.width
         else:
-            for arg, share in RULES[value.op](self.b, value, g):
+            for arg, term in RULES[value.op](self.b, value, g):
                 if self.matters(arg):
-                    self.add(arg, sums.total(self.b, share) if share.width > arg.width else share)
+                    self.add(arg, sums.total(self.b, term) if term.width > arg.width else term)
 
     def _slice(self, value: Value) -> None:
         """A slice of a slice ends at the value that is no slice."""
@@ -178,21 +178,21 @@ def _extreme(b: Simplifying, v: Value, g: Value) -> Parts:
     """The larger (smaller) argument gets the gradient; equal ones get half each, and both where one is NaN."""
     left, right = v.args
     lower, upper = (left, right) if v.op == "maximum" else (right, left)
-    share = _where(b, b.made("equal", left, right), b.made("mul", g, 0.5), g)
-    yield left, _where(b, b.made("less", lower, upper), 0.0, share)
-    yield right, _where(b, b.made("less", upper, lower), 0.0, share)
+    term = _where(b, b.made("equal", left, right), b.made("mul", g, 0.5), g)
+    yield left, _where(b, b.made("less", lower, upper), 0.0, term)
+    yield right, _where(b, b.made("less", upper, lower), 0.0, term)
 
 
 def _power(b: Simplifying, v: Value, g: Value) -> Parts:
     base, exponent = v.args
-    slope = b.made("mul", exponent, b.made("power", base, b.made("sub", exponent, 1.0)))
-    yield base, b.made("mul", g, _where(b, b.made("equal", exponent, 0.0), 0.0, slope))
+    derivative = b.made("mul", exponent, b.made("power", base, b.made("sub", exponent, 1.0)))
+    yield base, b.made("mul", g, _where(b, b.made("equal", exponent, 0.0), 0.0, derivative))
     silent = b.made("mul", b.made("equal", base, 0.0), b.made("less_equal", 0.0, exponent))
     yield exponent, b.made("mul", g, _where(b, silent, 0.0, b.made("mul", v, b.made("log", base))))
 
 
 def _root(b: Simplifying, v: Value, g: Value) -> Value:
-    """The length of a row has no slope where it is 0; PyTorch takes 0."""
+    """The length of a row has no derivative where it is 0; PyTorch takes 0."""
     return _where(b, b.made("equal", v, 0.0), 0.0, b.made("div", b.made("mul", g, 0.5), v))
 
 
@@ -201,12 +201,12 @@ def _max(b: Simplifying, v: Value, g: Value) -> Parts:
     yield v.args[0], b.made("mul", top, b.made("div", g, b.made("sum", top)))
 
 
-def _each(*shares: Callable[[Simplifying, Value, Value], Value]) -> Rule:
+def _each(*terms: Callable[[Simplifying, Value, Value], Value]) -> Rule:
     """Return the rule that gives argument k what the k-th function returns."""
 
     def rule(b: Simplifying, v: Value, g: Value) -> Parts:
-        for arg, share in zip(v.args, shares, strict=True):
-            yield arg, share(b, v, g)
+        for arg, term in zip(v.args, terms, strict=True):
+            yield arg, term(b, v, g)
 
     return rule
 

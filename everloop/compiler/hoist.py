@@ -18,41 +18,41 @@ from everloop.compiler.simplify import LOCAL, simplify
 class Split:
     """A step in parts.
 
-    prelude: what runs before the loop; its outputs are the cuts by name.
+    prologue: what runs before the loop; its outputs are the cuts by name.
     loop:    what runs in the loop; its inputs are ("state", name) and (kind, cut) where kind is the kind of the
              Loop's buffer: sequence, row, vector or matrix. Its outputs are the new states, and rows for what
              runs after the loop.
-    after:   what runs after the loop; its outputs are the states that no step reads back, by name.
+    epilogue: what runs after the loop; its outputs are the states that no step reads back, by name.
     exposed: the outputs of the loop whose whole sequence is a result or read after the loop.
     """
 
-    prelude: Graph
+    prologue: Graph
     loop: Graph
-    after: Graph
+    epilogue: Graph
     exposed: tuple[str, ...]
 
     @property
     def cuts(self) -> dict[str, Value]:
-        """The loop's inputs besides the states, by name, in the order of the prelude's outputs."""
+        """The loop's inputs besides the states, by name, in the order of the prologue's outputs."""
         found = {v.name: v for v in self.loop.inputs if v.group != "state"}
-        return {name: found[name] for name in self.prelude.outputs}
+        return {name: found[name] for name in self.prologue.outputs}
 
     @property
     def owned(self) -> frozenset[str]:
-        """The sequences that the prelude computes, so that nobody else reads them."""
+        """The sequences that the prologue computes, so that nobody else reads them."""
         return frozenset(
-            name for name, v in self.cuts.items() if v.group == "sequence" and self.prelude.outputs[name].op != "input"
+            name for name, v in self.cuts.items() if v.group == "sequence" and self.prologue.outputs[name].op != "input"
         )
 
 
-def moment(value: Value, known: dict[Value, str]) -> str:
+def frequency(value: Value, known: dict[Value, str]) -> str:
     """Return how often a value outside the loop changes: sequence (every step), row (every sequence), fixed (never)."""
     found = known.get(value)
     if found is None:
         if value.op == "input":
             found = {"x": "sequence", "steps": "sequence", "rows": "row"}.get(value.group, "fixed")
         else:
-            below = {moment(a, known) for a in value.args}
+            below = {frequency(a, known) for a in value.args}
             found = "sequence" if "sequence" in below else "row" if "row" in below else "fixed"
         known[value] = found
     return found
@@ -62,19 +62,19 @@ def split(
     graph: Graph,
     stays: Callable[[Value], bool] = lambda v: v.op == "input" and v.group == "state",
     *,
-    after: Graph | None = None,
+    epilogue: Graph | None = None,
     exposed: tuple[str, ...] = (),
 ) -> Split:
     """Return `graph`, a simplified step, cut at the border of the loop: what depends on a value that `stays`.
 
-    after, exposed: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
+    epilogue, exposed: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
     """
     in_loop = Depends(stays)
     builder = Builder()
     cuts: dict[Value, str] = {}
-    moments: dict[Value, str] = {}
+    frequencies: dict[Value, str] = {}
     moved: dict[Value, Value] = {}
-    inner = _inner(graph, in_loop, moments)
+    inner = _inner(graph, in_loop, frequencies)
 
     def cut(value: Value) -> Value:
         if value in inner:
@@ -83,12 +83,12 @@ def split(
             return builder.constant(value.number, value.type)
         if value.op == "slice" and value.type.kind != "matrix":
             return builder.slice(cut(value.args[0]), *value.data)
-        name = value.name if value.op == "input" and value.group != "taken" else f"u{len(cuts)}"
+        name = value.name if value.op == "input" and value.group != "literal" else f"u{len(cuts)}"
         if value not in cuts:
             while name in cuts.values() or name in graph.outputs:
                 name += "'"
             cuts[value] = name
-        when = moment(value, moments)
+        when = frequency(value, frequencies)
         kind = when if when != "fixed" else "matrix" if value.type.kind == "matrix" else "vector"
         shape = value.type.shape if kind != "vector" else value.type.shape or (1,)
         return builder.make("input", data=(kind, cuts[value]), type=Type(shape, rows=kind in ("sequence", "row")))
@@ -106,11 +106,11 @@ def split(
         loop = simplify(loop, is_source=lambda v: v.op == "input", passes=LOCAL)
         read = {v.name for v in loop.inputs}
         cuts = {v: name for v, name in cuts.items() if name in read}
-    prelude = Graph({name: v for v, name in cuts.items()}, {v: n for v, n in graph.names.items() if v not in moved})
-    return Split(prelude, loop, after or Graph({}), exposed or tuple(graph.outputs)[:1])
+    prologue = Graph({name: v for v, name in cuts.items()}, {v: n for v, n in graph.names.items() if v not in moved})
+    return Split(prologue, loop, epilogue or Graph({}), exposed or tuple(graph.outputs)[:1])
 
 
-def _inner(graph: Graph, in_loop: Depends, moments: dict[Value, str]) -> set[Value]:
+def _inner(graph: Graph, in_loop: Depends, frequencies: dict[Value, str]) -> set[Value]:
     """Return what could run before the loop for every step, and is computed inside."""
     readers, roots = users(graph.outputs.values()), set(graph.outputs.values())
     found: set[Value] = set()
@@ -119,7 +119,7 @@ def _inner(graph: Graph, in_loop: Depends, moments: dict[Value, str]) -> set[Val
         if in_loop(value) or value in roots or _is_product(value) or not value.type.rows:
             return False
         fits = value.kind in ("map", "reduce") or value.op in ("slice", "cat")
-        return fits and moment(value, moments) == "sequence"
+        return fits and frequency(value, frequencies) == "sequence"
 
     def is_read_inside(value: Value) -> bool:
         return all(r in found or (in_loop(r) and r.kind != "product") for r in readers[value])

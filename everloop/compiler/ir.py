@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from everloop.compiler.operations import OPERATIONS, Operation
 
-# x: the input of the step; state: by name; fixed, rows, steps: as in `Values`; taken: tensors the step made itself
-Group = Literal["x", "state", "fixed", "rows", "steps", "taken"]
+# x: the input of the step; state: by name; fixed, rows, steps: as in `Bindings`; literal: tensors the step made itself
+Group = Literal["x", "state", "fixed", "rows", "steps", "literal"]
 
 
 @dataclass(frozen=True)

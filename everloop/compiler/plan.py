@@ -10,15 +10,15 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Builder, Graph, Value
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.lower import lower
-from everloop.compiler.placing import Place, Store
+from everloop.compiler.placement import Location, Store
+from everloop.compiler.rematerialisation import Rematerialisation
 from everloop.compiler.rewrite import rebuild
-from everloop.compiler.saving import Saving
 from everloop.compiler.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows for every step and sequence, one factor of a matrix's gradient.
+class FactorPart:
+    """Rows of every step and sequence, one factor of a matrix's gradient.
 
     name: the memory they are in; of: the state they are one step behind ("" where they are not).
     """
@@ -29,11 +29,11 @@ class Rows:
     of: str = ""
 
 
-Factor = tuple[Rows, ...]
+Factor = tuple[FactorPart, ...]
 
 
 @dataclass(frozen=True)
-class Forward:
+class ForwardPlan:
     """The forward loop.
 
     emits: the width of each sequence it writes; in_place: the sequence whose memory an emit may take.
@@ -45,7 +45,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Scheduled(Forward):
+class ScheduledForward(ForwardPlan):
     """A forward loop with the schedule and the graph it was written from.
 
     saved: for each output of the graph that is no state, the sequence it is written to, and from which feature on.
@@ -57,7 +57,7 @@ class Scheduled(Forward):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """A forward loop that saves, and the gradient loop that reads.
 
     reads:  for each buffer the gradient reads and does not write, the forward loop's memory of it.
@@ -67,7 +67,7 @@ class Training:
             the saved sequence whose memory an emit may take, if nobody reads that again.
     """
 
-    forward: Forward
+    forward: ForwardPlan
     gradient: Loop
     reads: dict[str, str]
     pairs: dict[str, list[tuple[Factor, Factor]]]
@@ -77,14 +77,14 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Derived(Training):
+class DerivedTraining(TrainingPlan):
     """A training with what it was made from.
 
     graph: what a step of the gradient loop computes; its outputs are gradients, and factors by `factor_names`.
     """
 
-    forward: Scheduled
-    saving: Saving
+    forward: ScheduledForward
+    rematerialisation: Rematerialisation
     derivative: Gradient
     graph: Graph
 
@@ -94,7 +94,7 @@ def factor_names(matrix: str, k: int) -> tuple[str, str]:
     return f"left {k} of {matrix}", f"right {k} of {matrix}"
 
 
-def plan_forward(split: Split) -> Scheduled:
+def plan_forward(split: Split) -> ScheduledForward:
     """Return the loop that only computes."""
     return forward_of(split.loop, split.exposed, {})
 
@@ -108,7 +108,7 @@ def buffer_of(leaf: Value) -> Buffer:
     return Buffer(name, group, leaf.width, of=of)  # type: ignore[arg-type]
 
 
-def leaves_of(graph: Graph) -> dict[Value, Place]:
+def leaves_of(graph: Graph) -> dict[Value, Location]:
     """Return where the inputs of a loop's graph are."""
     return {leaf: (buffer_of(leaf), 0) for leaf in graph.inputs}
 
@@ -121,7 +121,7 @@ def lowered(graph: Graph) -> Graph:
     return graph
 
 
-def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> Scheduled:
+def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> ScheduledForward:
     """Return the forward loop that also writes whole sequences and what is saved.
 
     sequences: the states written at every step.
@@ -146,4 +146,4 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     schedule = Schedule(stores, leaves_of(graph))
     states = tuple(Buffer(name, "state", v.width) for name, v in loop.outputs.items())
     in_place = {b: b[:-1] for b in emits if b.endswith("'")}
-    return Scheduled(Loop(schedule.stages, states), emits, in_place, schedule, graph, places)
+    return ScheduledForward(Loop(schedule.stages, states), emits, in_place, schedule, graph, places)

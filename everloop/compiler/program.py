@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from everloop.cell import Cell
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import Split
+from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Loop
-from everloop.compiler.plan import Forward, Training, plan_forward
-from everloop.compiler.prelude import Prelude
+from everloop.compiler.plan import ForwardPlan, TrainingPlan, plan_forward
+from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.sink import divide
-from everloop.compiler.stored import Shelf
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
-from everloop.compiler.values import Values
 from everloop.compiler.verify import verified_forward, verified_training
 
 Kernel = Callable[..., None]
@@ -30,7 +30,7 @@ Compile = Callable[[Loop, torch.dtype], Kernel]
 class Inference:
     """A forward loop and its kernel."""
 
-    plan: Forward
+    plan: ForwardPlan
     kernel: Kernel
 
 
@@ -38,7 +38,7 @@ class Inference:
 class Trained:
     """A forward loop that saves, the gradient loop, and their kernels. kept: the forward memory the gradient reads."""
 
-    plan: Training
+    plan: TrainingPlan
     forward: Kernel
     gradient: Kernel
     kept: tuple[str, ...]
@@ -54,20 +54,20 @@ class Program:
     def __init__(self, graph: Graph, dtype: torch.dtype, target: Compile) -> None:
         self.graph = graph
         self.dtype = dtype
-        self._shelf = Shelf(graph)
-        self.split: Split = self._shelf.split(lambda: divide(graph))
-        self.prelude = Prelude(self.split.prelude, dtype)
+        self._plans = PlanCache(graph)
+        self.split: Split = self._plans.split(lambda: divide(graph))
+        self.prologue = HoistedGraph(self.split.prologue, dtype)
         self.cuts = tuple(self.split.cuts)
         self.states = tuple(self.split.loop.outputs)
         self.results = tuple(graph.outputs)
         outputs = self.split.loop.outputs.items()
         self.begins = [(self.results.index(n) if n in self.results else None, v.width) for n, v in outputs]
         # What runs after the loop: of the output for every step, of other states for the last.
-        late = self.split.after.outputs
+        late = self.split.epilogue.outputs
         of_output = {name: v for name, v in late.items() if name == self.results[0]}
         of_states = {name: v for name, v in late.items() if name != self.results[0]}
-        self.after_output = Prelude(Graph(of_output), dtype) if of_output else None
-        self.after_states = Prelude(Graph(of_states), dtype) if of_states else None
+        self.epilogue_output = HoistedGraph(Graph(of_output), dtype) if of_output else None
+        self.epilogue_states = HoistedGraph(Graph(of_states), dtype) if of_states else None
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
         self._compile = target
         self._inference: Inference | None = None
@@ -75,7 +75,7 @@ class Program:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, cell: Cell, values: Values, dtype: torch.dtype, target: Compile) -> Program:
+    def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: Compile) -> Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
         return cls(trace(cell, values.fixed, values.rows, values.steps, dtype), dtype, target)
 
@@ -83,7 +83,7 @@ class Program:
         """Return what runs without gradients."""
         if self._inference is None:
             with self._lock:
-                plan = self._shelf.forward(lambda: verified_forward(plan_forward(self.split)))
+                plan = self._plans.forward(lambda: verified_forward(plan_forward(self.split)))
                 self._inference = Inference(plan, self._compile(plan.loop, self.dtype))
         return self._inference
 
@@ -92,7 +92,7 @@ class Program:
         found = self._trained.get(wanted)
         if found is None:
             with self._lock:
-                plan = self._shelf.training(wanted, lambda: verified_training(plan_training(self.split, wanted)))
+                plan = self._plans.training(wanted, lambda: verified_training(plan_training(self.split, wanted)))
                 forward, gradient = (self._compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = Trained(plan, forward, gradient, kept)

@@ -1,4 +1,4 @@
-"""A plan as text: what left the loop, the stages inside it, what is saved and what is computed again."""
+"""A plan as text: what left the loop, the stages inside it, what is saved and what is recomputed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from everloop.compiler.gradient import gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Instruction, Loop, Map
-from everloop.compiler.plan import Derived, Factor, Training, plan_forward
-from everloop.compiler.saving import AGAIN
+from everloop.compiler.plan import DerivedTraining, Factor, TrainingPlan, plan_forward
+from everloop.compiler.rematerialisation import RECOMPUTE_COST
 from everloop.compiler.training import plan_training
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "equal": "=="}
@@ -19,7 +19,7 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equa
 def plan_text(split: Split) -> str:
     """Return the whole plan of a step, for inference and for training with every gradient."""
     training = plan_training(split, frozenset(split.cuts))
-    after = [("after the loop, once for all steps", text(split.after))] if split.after.outputs else []
+    after = [("after the loop, once for all steps", text(split.epilogue))] if split.epilogue.outputs else []
     sections = [
         ("before the loop, once for all steps", hoisted(split)),
         ("the loop", loop_text(plan_forward(split).loop)),
@@ -34,9 +34,9 @@ def plan_text(split: Split) -> str:
 
 def hoisted(split: Split) -> str:
     """Return what runs before the loop, and what the loop reads unchanged."""
-    made = {n: v for n, v in split.prelude.outputs.items() if v.op != "input"}
-    given = [f"{n}: {split.cuts[n].type}" for n, v in split.prelude.outputs.items() if v.op == "input"]
-    lines = [text(Graph(made, split.prelude.names))] if made else []
+    made = {n: v for n, v in split.prologue.outputs.items() if v.op != "input"}
+    given = [f"{n}: {split.cuts[n].type}" for n, v in split.prologue.outputs.items() if v.op == "input"]
+    lines = [text(Graph(made, split.prologue.names))] if made else []
     return "\n".join([*lines, *([f"read as they are: {', '.join(given)}"] if given else [])])
 
 
@@ -85,21 +85,21 @@ def _place(i: Instruction, stage: Map) -> str:
     return i.buffer.name if whole else f"{i.buffer.name}[{i.offset}:{i.offset + stage.width}]"
 
 
-def saved_text(training: Derived) -> str:
-    """Return what the forward loop keeps, where, and what the gradient loop computes again."""
+def saved_text(training: DerivedTraining) -> str:
+    """Return what the forward loop keeps, where, and what the gradient loop recomputes."""
     forward = training.derivative.forward
-    writer = Writer(Graph({f"saved {k}": v for k, v in enumerate(training.saving.saved)}, forward.names))
-    lines = [f"{', '.join(training.saving.states)}: the whole sequence"]
-    for k, value in enumerate(training.saving.saved):
+    writer = Writer(Graph({f"saved {k}": v for k, v in enumerate(training.rematerialisation.saved)}, forward.names))
+    lines = [f"{', '.join(training.rematerialisation.states)}: the whole sequence"]
+    for k, value in enumerate(training.rematerialisation.saved):
         shown = forward.names.get(value) or writer.expression(value)[0]
         lines.append(f"saved {k}: {shown}, {value.width} feature(s)")
     lines += [f"{emit} lies in the memory of {of}" for emit, of in training.forward.in_place.items()]
-    again = [v for v in training.saving.again if v.op in AGAIN]
-    lines += [f"computed again: {writer.expression(v)[0]}" for v in again]
+    recomputed = [v for v in training.rematerialisation.recomputed if v.op in RECOMPUTE_COST]
+    lines += [f"recomputed: {writer.expression(v)[0]}" for v in recomputed]
     return "\n".join(lines)
 
 
-def after_text(training: Training) -> str:
+def after_text(training: TrainingPlan) -> str:
     """Return the products over all steps that give the matrices' gradients, the totals, and what may share memory."""
     lines = []
     for matrix, pairs in training.pairs.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from everloop.compiler.ir import Value
 from everloop.compiler.loop import Buffer, Instruction, Map, Product
-from everloop.compiler.placing import Place, Placing, Slot, Store
+from everloop.compiler.placement import Location, Placement, Slot, Store
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Schedule:
     leaves: where the values that exist before the step are.
     """
 
-    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Place]) -> None:
-        self.placing = Placing(stores, leaves)
-        self.maps = self.placing.maps()
-        self.products = [v for v in self.placing.values if v.kind == "product"]
+    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Location]) -> None:
+        self.placement = Placement(stores, leaves)
+        self.maps = self.placement.maps()
+        self.products = [v for v in self.placement.values if v.kind == "product"]
         self._write_states()
         self._join()
         self.stages = self._stages()
 
     def readings(self) -> list[Access]:
         """Return every reading of a buffer that is no scratch."""
-        placing, found = self.placing, []
+        placement, found = self.placement, []
         for slot, (stores, sums) in self.maps.items():
             for store in stores:
                 if store.source:
@@ -58,14 +58,14 @@ class Schedule:
                 demands: dict[Value, set[Slot]] = defaultdict(set)
                 for value in ends:
                     if value.width == own[1]:
-                        placing.demand(value, own, demands)
+                        placement.demand(value, own, demands)
                 for value in demands:
-                    if placing.is_loaded(value, own):
-                        buffer, start = placing.located(value) or (Buffer("", "scratch", 0), 0)
+                    if placement.is_loaded(value, own):
+                        buffer, start = placement.located(value) or (Buffer("", "scratch", 0), 0)
                         found.append(Access(buffer, start, start + value.width, slot))
         for product in self.products:
-            buffer, _ = placing.places[product.args[0]]
-            found.append(Access(buffer, 0, buffer.width, (placing.made(product), 0)))
+            buffer, _ = placement.places[product.args[0]]
+            found.append(Access(buffer, 0, buffer.width, (placement.made(product), 0)))
         return [a for a in found if a.buffer.kind != "scratch"]
 
     def _write_states(self) -> None:
@@ -82,64 +82,64 @@ class Schedule:
                 if not late:
                     continue
                 stores.remove(store)
-                place = self.placing.located(store.value)
+                place = self.placement.located(store.value)
                 if place is None or place[0].kind != "scratch":
-                    place = (self.placing.scratch(store.value.width), 0)
+                    place = (self.placement.scratch(store.value.width), 0)
                     stores.append(replace(store, buffer=place[0], offset=0))
                 last = max(r.slot[0] for r in late)
                 self.maps[max(last, slot[0]) + 1, store.value.width][0].append(replace(store, source=place))
 
     def _write_directly(self, store: Store, old: list[Access]) -> bool:
         """Let a product write a whole state itself, where nobody reads the old one any more."""
-        value, placing = store.value, self.placing
+        value, placement = store.value, self.placement
         if value.kind != "product" or store.source or store.buffer.width != value.width:
             return False
-        if placing.places[value][0].kind != "scratch" or any(r.slot[0] >= placing.made(value) for r in old):
+        if placement.places[value][0].kind != "scratch" or any(r.slot[0] >= placement.made(value) for r in old):
             return False
-        placing.places[value] = (store.buffer, 0)
+        placement.places[value] = (store.buffer, 0)
         return True
 
     def _join(self) -> None:
-        """Join what is stored of one feature to a wider map of the same moment."""
+        """Join what is stored of one feature to a wider map of the same level."""
         self.maps = {slot: ends for slot, ends in self.maps.items() if any(ends)}
-        for moment, width in list(self.maps):
-            wider = min((w for m, w in self.maps if m == moment and w > 1), default=0)
+        for level, width in list(self.maps):
+            wider = min((w for m, w in self.maps if m == level and w > 1), default=0)
             if width == 1 and wider:
-                stores, _ = self.maps[moment, 1]
-                moved = [s for s in stores if self._is_narrow(s, (moment, 1))]
-                self.maps[moment, wider][0].extend(moved)
+                stores, _ = self.maps[level, 1]
+                moved = [s for s in stores if self._is_narrow(s, (level, 1))]
+                self.maps[level, wider][0].extend(moved)
                 stores[:] = [s for s in stores if s not in moved]
 
     def _is_narrow(self, store: Store, slot: Slot) -> bool:
         """Whether a store of one feature reads only buffers of one feature, and no map minds when it happens."""
         if store.buffer.width > 1 or store.buffer.kind not in ("scratch", "emit"):
             return False
-        placing, loaded = self.placing, [store.source]
+        placement, loaded = self.placement, [store.source]
         if not store.source:
             demands: dict[Value, set[Slot]] = defaultdict(set)
-            placing.demand(store.value, slot, demands)
-            loaded = [placing.located(v) for v in demands if placing.is_loaded(v, slot)]
+            placement.demand(store.value, slot, demands)
+            loaded = [placement.located(v) for v in demands if placement.is_loaded(v, slot)]
         return all(place is not None and place[0].width == 1 and place[0].kind != "state" for place in loaded)
 
     def _product(self, value: Value) -> Product:
-        row, matrix = (self.placing.places[a][0] for a in value.args)
-        return Product(self.placing.places[value][0], row, matrix, value.op == "matmul")
+        row, matrix = (self.placement.places[a][0] for a in value.args)
+        return Product(self.placement.places[value][0], row, matrix, value.op == "matmul")
 
     def _stages(self) -> tuple[Product | Map, ...]:
-        placing = self.placing
+        placement = self.placement
         found: list[tuple[int, int, Product | Map]] = []
-        found += [(placing.made(p), 0, self._product(p)) for p in self.products]
-        found += [(*slot, _Body(placing, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
+        found += [(placement.made(p), 0, self._product(p)) for p in self.products]
+        found += [(*slot, _Body(placement, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
         return tuple(stage for _, _, stage in sorted(found, key=lambda each: each[:2]))
 
 
 class _Body:
     """Writes the instructions of one map: loads and arithmetic first, then stores and sums."""
 
-    def __init__(self, placing: Placing, slot: Slot) -> None:
-        self.placing, self.slot = placing, slot
+    def __init__(self, placement: Placement, slot: Slot) -> None:
+        self.placement, self.slot = placement, slot
         self.lines: list[Instruction] = []
-        self.at: dict[Value | Place | float, int] = {}
+        self.at: dict[Value | Location | float, int] = {}
         self.joined: set[Value] = set()
 
     def map(self, stores: list[Store], sums: list[Value]) -> Map:
@@ -149,20 +149,20 @@ class _Body:
             line = self._load(store.source) if store.source else self._line(store.value)
             op = "accumulate" if store.buffer.kind == "total" else "store"
             ends.append(Instruction(op, (line,), store.buffer, store.offset))
-        ends += [Instruction(v.op, (self._line(v.args[0]),), self.placing.places[v][0]) for v in sums]
+        ends += [Instruction(v.op, (self._line(v.args[0]),), self.placement.places[v][0]) for v in sums]
         return Map(self.slot[1], (*self.lines, *ends))
 
     def _is_loaded(self, value: Value) -> bool:
         """Whether to read a value; what was joined to this map is computed here."""
         slots = (self.slot, (self.slot[0], 1)) if value in self.joined else (self.slot,)
-        return all(self.placing.is_loaded(value, slot) for slot in slots)
+        return all(self.placement.is_loaded(value, slot) for slot in slots)
 
-    def _add(self, key: Value | Place | float, instruction: Instruction) -> int:
+    def _add(self, key: Value | Location | float, instruction: Instruction) -> int:
         self.lines.append(instruction)
         self.at[key] = len(self.lines) - 1
         return self.at[key]
 
-    def _load(self, place: Place) -> int:
+    def _load(self, place: Location) -> int:
         if place in self.at:
             return self.at[place]
         return self._add(place, Instruction("load", (), *place))
@@ -174,7 +174,7 @@ class _Body:
             number = value.number
             return self.at[number] if number in self.at else self._add(number, Instruction("constant", number=number))
         if self._is_loaded(value):
-            place = self.placing.located(value)
+            place = self.placement.located(value)
             assert place
             return self._load(place)
         args = tuple(self._line(a) for a in value.args)

@@ -20,24 +20,24 @@ class Sunk:
     """A step in two parts.
 
     loop:  its outputs are the states that stay, and the rows that the rest reads and that are no states.
-    after: its outputs are the states that left; its inputs are those of the step and, as steps, outputs of the loop.
+    epilogue: its outputs are the states that left; its inputs are those of the step and, as steps, outputs of the loop.
     """
 
     loop: Graph
-    after: Graph
+    epilogue: Graph
 
 
 def divide(graph: Graph) -> Split:
     """Return what runs before the loop, in it, and after it."""
     sunk = sink(graph)
     output = next(iter(graph.outputs))
-    exposed = (output,) if output in sunk.loop.outputs else tuple(rows_of(sunk.after, output))
-    return split(simplify(sunk.loop), after=simplify(sunk.after, is_source=lambda _: False), exposed=exposed)
+    exposed = (output,) if output in sunk.loop.outputs else tuple(rows_of(sunk.epilogue, output))
+    return split(simplify(sunk.loop), epilogue=simplify(sunk.epilogue, is_source=lambda _: False), exposed=exposed)
 
 
-def rows_of(after: Graph, output: str) -> list[str]:
-    """Return the outputs of the loop that one output of `after` reads."""
-    read = [v.name for v in walk([after.outputs[output]]) if v.op == "input" and v.group == "steps"]
+def rows_of(epilogue: Graph, output: str) -> list[str]:
+    """Return the outputs of the loop that one output of `epilogue` reads."""
+    read = [v.name for v in walk([epilogue.outputs[output]]) if v.op == "input" and v.group == "steps"]
     return [name.removesuffix(every("")) for name in read if name.endswith(every(""))]
 
 
@@ -72,9 +72,9 @@ class _Sinking:
                 done[value] = same(builder, value, tuple(done[a] for a in value.args))
         names = self.graph.names
         loop = Graph(self.stay | {name: value for value, name in self.rows.items()}, names)
-        after = {name: done[value] for name, value in self.gone.items()}
-        result = Sunk(loop, Graph(after, {done[v]: n for v, n in names.items() if v in done}))
-        result.after.verify()
+        epilogue = {name: done[value] for name, value in self.gone.items()}
+        result = Sunk(loop, Graph(epilogue, {done[v]: n for v, n in names.items() if v in done}))
+        result.epilogue.verify()
         return result
 
     def _needed(self) -> set[Value]:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import split
+from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Builder, Graph, Value
 from everloop.compiler.loop import Loop
 from everloop.compiler.plan import forward_of
-from everloop.compiler.prelude import Prelude
+from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.rewrite import rebuild, same, users
 from everloop.compiler.simplify import LOCAL, simplify
-from everloop.compiler.stored import Shelf
-from everloop.compiler.values import Values
 from everloop.compiler.verify import verified_forward
 from everloop.errors import UnsupportedError
 
@@ -30,7 +30,7 @@ class Bound:
     """A step of some rows. call(*addresses of each derived tensor, x, states, new states)."""
 
     call: Callable[..., None]
-    derived: Callable[[Values], Sequence[Tensor]] | None
+    derived: Callable[[Bindings], Sequence[Tensor]] | None
 
 
 class Step:
@@ -41,19 +41,19 @@ class Step:
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: Callable[[Loop, torch.dtype], Any]) -> None:
-        prelude, self.loop = Shelf(graph).step(lambda: _planned(graph))
-        self.prelude = Prelude(prelude, dtype)
+        prologue, self.loop = PlanCache(graph).step(lambda: _planned(graph))
+        self.prologue = HoistedGraph(prologue, dtype)
         if not any(b.kind == "sequence" for b in self.loop.buffers):
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
         self.kernel = target(self.loop, dtype)
         self.states = tuple(graph.outputs)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 
-    def sources(self, values: Values) -> list[Tensor]:
+    def sources(self, values: Bindings) -> list[Tensor]:
         """Return the tensors that the step reads besides its input and its states."""
-        return [name if group == "taken" else values.fixed[name] for group, name in self.prelude.sources]
+        return [name if group == "literal" else values.fixed[name] for group, name in self.prologue.sources]
 
-    def bind(self, values: Values, batch: int) -> Bound:
+    def bind(self, values: Bindings, batch: int) -> Bound:
         """Return the step over these parameters, good as long as they stay where they are."""
         memory = {s.untyped_storage().data_ptr() for s in self.sources(values)}
         found = self._fixed(values)
@@ -62,8 +62,8 @@ class Step:
         call = self.kernel.over(batch, found, vary)
         return Bound(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
 
-    def _fixed(self, values: Values) -> Mapping[str, Tensor]:
-        found = self.prelude(values, _NOTHING, batch_major=False)
+    def _fixed(self, values: Bindings) -> Mapping[str, Tensor]:
+        found = self.prologue(values, _NOTHING, batch_major=False)
         return {name: t if t.dim() < 2 or 1 in t.stride() else t.contiguous() for name, t in found.items()}
 
 
@@ -81,7 +81,7 @@ def _planned(graph: Graph) -> tuple[Graph, Loop]:
         return light[value]
 
     parts = split(simple, lambda v: _is_carried(v) or is_light(v))
-    return parts.prelude, verified_forward(forward_of(_with_input(parts.loop), (), {})).loop
+    return parts.prologue, verified_forward(forward_of(_with_input(parts.loop), (), {})).loop
 
 
 def _is_carried(value: Value) -> bool:

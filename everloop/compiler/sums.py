@@ -35,7 +35,7 @@ def total(b: Simplifying, value: Value) -> Value:
 def together(b: Simplifying, numbers: list[Value], when: Callable[[Value], int]) -> list[Value]:
     """Return fewer numbers of the same total: one sum over features instead of several of rows as wide.
 
-    when: the moment at which a row is there; rows that are there later are not waited for.
+    when: the level at which a row is there; rows that are there later are not waited for.
     """
     groups: dict[tuple[Value | None, int, int], list[tuple[Value, bool]]] = defaultdict(list)
     rest = []

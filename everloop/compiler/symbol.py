@@ -7,7 +7,6 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from types import MethodType
@@ -17,16 +16,17 @@ import torch
 
 from everloop.compiler import dtypes
 from everloop.compiler.ir import Builder, Type, Value
-from everloop.compiler.lines import line_of_cell, unsupported
-from everloop.compiler.trees import leaves, mapped
+from everloop.compiler.locations import line_of_cell, unsupported
+from everloop.compiler.opaque import HOLE, WIDENING, OpaqueCall
+from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.errors import UnsupportedError
 
 
-class Missing(UnsupportedError, AttributeError):  # noqa: N818 - it is an UnsupportedError
+class MissingAttribute(UnsupportedError, AttributeError):  # noqa: N818 - it is an UnsupportedError
     """A tensor attribute that symbols do not have."""
 
 
-class Batch:
+class BatchSize:
     """The number of sequences, which the compiler does not know."""
 
     def __repr__(self) -> str:
@@ -40,13 +40,13 @@ class Batch:
     __int__ = __index__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = _refuse
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Batch) or bool(self._refuse())
+        return isinstance(other, BatchSize) or bool(self._refuse())
 
     def __hash__(self) -> int:
-        return id(Batch)
+        return id(BatchSize)
 
 
-BATCH = Batch()
+BATCH_SIZE = BatchSize()
 
 
 class Symbol:
@@ -88,8 +88,8 @@ class Symbol:
     @property
     def shape(self) -> Any:
         if self.is_flat:
-            return (BATCH,)
-        return (BATCH, *self.value.type.shape) if self.rows else torch.Size(self.value.type.shape)
+            return (BATCH_SIZE,)
+        return (BATCH_SIZE, *self.value.type.shape) if self.rows else torch.Size(self.value.type.shape)
 
     @property
     def ndim(self) -> int:
@@ -138,7 +138,7 @@ class Symbol:
             raise AttributeError(name)
         if name not in self.handlers and (self.rows or not callable(getattr(torch.Tensor, name, None))):
             error = unsupported(f"the tensor attribute {name!r}")
-            raise Missing(str(error))
+            raise MissingAttribute(str(error))
         return lambda *args, **kwargs: call(name, self, *args, function=getattr(torch.Tensor, name), **kwargs)
 
     def __bool__(self) -> bool:
@@ -192,7 +192,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
         raise unsupported(f"the operation {name!r} under torch.autocast; put the layer, not the step, under it")
     if kwargs.get("inplace"):
         raise unsupported(f"the operation {name!r} with inplace=True; leave that out")
-    inside = list(leaves((args, kwargs)))
+    inside = list(tree_leaves((args, kwargs)))
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     origin.builder.line = line_of_cell()
     function = function or _function_of(name)
@@ -207,7 +207,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
             origin.builder.refused = error
             raise
         if name in VIEWS:
-            for thing in leaves((args[0], result)):
+            for thing in tree_leaves((args[0], result)):
                 if isinstance(thing, Symbol):
                     thing.is_shared = True
         return result
@@ -239,12 +239,12 @@ def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[A
         _signature(handler).bind(*args, **kwargs)
     except TypeError as error:
         raise unsupported(f"the operation {name!r} with these arguments ({error})") from error
-    given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Symbol | torch.Tensor | int | float)]
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Symbol | torch.Tensor | int | float)]
     inside = [leaf for leaf in given if not isinstance(leaf, int | float)]
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     kinds, loop = [leaf.dtype for leaf in inside], origin.float_dtype
     if dtypes.is_narrower(narrow := dtypes.computing(kinds), loop) and name not in dtypes.CASTS:
-        args, kwargs = mapped((args, kwargs), lambda n: dtypes.converted(n, narrow) if type(n) is float else n)
+        args, kwargs = tree_map((args, kwargs), lambda n: dtypes.converted(n, narrow) if type(n) is float else n)
     try:
         result = handler(*args, **kwargs)
     except ValueError as error:
@@ -255,7 +255,7 @@ def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[A
     sizes = {n for leaf in inside for n in (leaf.value.type.shape if isinstance(leaf, Symbol) else leaf.shape)}
     batch = next(n for n in count(13) if n not in sizes)
     try:
-        expected = dtypes.on_stand_ins(function, *mapped((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
+        expected = dtypes.on_stand_ins(function, *tree_map((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise unsupported(f"the operation {name!r}, which PyTorch refuses: {error}") from error
     bounds = [leaf.bound if isinstance(leaf, Symbol) else dtypes.bound_of(leaf) for leaf in given]
@@ -273,7 +273,7 @@ def _handle(name: str, handler: Callable[..., Any], function: Any, args: tuple[A
 
 def _settle(name: str, symbol: Symbol, like: Any, size: float | None, kinds: list[torch.dtype], batch: int) -> None:
     """Give the result of a call the type that PyTorch gives it."""
-    shape = tuple(batch if isinstance(n, Batch) else n for n in symbol.shape)
+    shape = tuple(batch if isinstance(n, BatchSize) else n for n in symbol.shape)
     if not isinstance(like, torch.Tensor) or like.shape != shape or not like.is_cpu:
         raise unsupported(f"the operation {name!r} here, which gives {_described(like)}, not {list(shape)}")
     value, builder = symbol.value, symbol.builder
@@ -304,69 +304,42 @@ def _described(thing: Any) -> str:
 
 
 def _stand_in(leaf: Any, batch: int) -> Any:
-    if isinstance(leaf, Batch):
+    if isinstance(leaf, BatchSize):
         return batch
     if isinstance(leaf, torch.Tensor):
         return leaf.detach()
     if not isinstance(leaf, Symbol):
         return leaf
-    return dtypes.stand_in(leaf.dtype, tuple([batch if isinstance(n, Batch) else n for n in leaf.shape]))
+    return dtypes.stand_in(leaf.dtype, tuple([batch if isinstance(n, BatchSize) else n for n in leaf.shape]))
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A PyTorch function with holes for its arguments, run before the loop.
-
-    kinds: the types of these arguments, where they are not those of the loop, as which they come; the result is one.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    template: Any
-    kinds: tuple[torch.dtype | None, ...]
-    part: int | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.part is None else f"{self.name}[{self.part}]"
-
-    def __call__(self, *values: Any) -> Any:
-        remaining = (v if kind is None else v.to(kind) for v, kind in zip(values, self.kinds, strict=True))
-        args, kwargs = mapped(self.template, lambda leaf: next(remaining) if leaf is _HOLE else leaf)
-        result = self.function(*args, **kwargs)
-        return result if self.part is None else result[self.part]
-
-
-_HOLE = object()
 _RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uniform|gumbel|normal$")
 
 
 def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if function is None or name.endswith("_") or _RANDOM.search(name):
         raise unsupported(f"the operation {name!r} of fixed values")
-    found = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Symbol)]
+    found = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Symbol)]
     loop = origin.float_dtype
     if any(map(_is_any_whole, found)):
         raise unsupported(f"the operation {name!r} of whole numbers of any size")
-    template = mapped((args, kwargs), lambda leaf: _HOLE if isinstance(leaf, Symbol) else leaf)
+    template = tree_map((args, kwargs), lambda leaf: HOLE if isinstance(leaf, Symbol) else leaf)
     kinds = tuple(None if s.dtype == loop else s.dtype for s in found)
-    whole = Call(name, function, template, kinds)
+    whole = OpaqueCall(name, function, template, kinds)
     example = whole(*(torch.empty(s.value.type.shape, dtype=loop, device="meta") for s in found))
 
-    def one(call: Call, result: Any) -> Symbol:
+    def one(call: OpaqueCall, result: Any) -> Symbol:
         kind = result.dtype if isinstance(result, torch.Tensor) else None
         if kind is None or not dtypes.is_held(kind, loop):
             raise unsupported(f"the operation {name!r} of fixed values, which gives {kind or type(result).__name__}")
         value = origin.builder.make("call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape)))
         if kind != loop:
-            value = origin.builder.make("call", value, data=(_WIDER[loop],), type=value.type)
+            value = origin.builder.make("call", value, data=(WIDENING[loop],), type=value.type)
         return Symbol(value, origin.builder, loop, kind)
 
     if isinstance(example, tuple | list):
-        return tuple(one(Call(name, function, template, kinds, k), part) for k, part in enumerate(example))
+        return tuple(one(OpaqueCall(name, function, template, kinds, k), part) for k, part in enumerate(example))
     return one(whole, example)
-
-
-_WIDER = {kind: Call("to", torch.Tensor.to, ((_HOLE, kind), {}), (None,)) for kind in (torch.float32, torch.float64)}
 
 
 def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:

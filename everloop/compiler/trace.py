@@ -18,9 +18,9 @@ from everloop.cell import Cell, as_states, bind
 from everloop.compiler import features, functions
 from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
-from everloop.compiler.lines import is_inside, unsupported
+from everloop.compiler.locations import is_inside, unsupported
+from everloop.compiler.pytree import tree_leaves
 from everloop.compiler.symbol import Symbol
-from everloop.compiler.trees import leaves
 from everloop.errors import CellError, UnsupportedError
 
 assert features, "its import fills the handlers of Symbol"
@@ -64,7 +64,7 @@ class _Plain(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(isinstance(leaf, torch.Generator) for leaf in leaves((args, kwargs))):
+        if any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
             raise unsupported(
                 "random numbers of a torch.Generator; give the mask as a value of the layer (see Zoneout)"
             )
@@ -85,7 +85,7 @@ def trace(
 ) -> Graph:
     """Return the graph of one step of `cell`; its outputs are the new states by name.
 
-    fixed, rows, steps: as in `Values`; only shapes and dtypes are read. `names` notes the local names of the
+    fixed, rows, steps: as in `Bindings`; only shapes and dtypes are read. `names` notes the local names of the
     step for printing.
 
     Raises:

@@ -8,43 +8,52 @@ from everloop.compiler.gradient import Gradient, before, differentiate, every, g
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
-from everloop.compiler.placing import Slot, Store, parts
-from everloop.compiler.plan import Derived, Factor, Rows, buffer_of, factor_names, forward_of, leaves_of, lowered
+from everloop.compiler.placement import Slot, Store, parts
+from everloop.compiler.plan import (
+    DerivedTraining,
+    Factor,
+    FactorPart,
+    buffer_of,
+    factor_names,
+    forward_of,
+    leaves_of,
+    lowered,
+)
+from everloop.compiler.rematerialisation import Rematerialisation, rematerialise
 from everloop.compiler.rewrite import rebuild, same
-from everloop.compiler.saving import Saving, choose
 from everloop.compiler.schedule import Access, Schedule
 from everloop.compiler.simplify import LOCAL, simplify
 
 
-def plan_training(split: Split, wanted: frozenset[str]) -> Derived:
+def plan_training(split: Split, wanted: frozenset[str]) -> DerivedTraining:
     """Return the loops that compute with gradients of the states and of the `wanted` cuts."""
     gradient = differentiate(split.loop, list(split.exposed), wanted)
-    saving = choose(gradient, split.exposed, split.owned)
-    return _Trainer(gradient, saving, split.owned).training()
+    choice = rematerialise(gradient, split.exposed, split.owned)
+    return _Trainer(gradient, choice, split.owned).training()
 
 
 class _Trainer:
     """Chooses where saved values lie, then writes both loops."""
 
-    def __init__(self, gradient: Gradient, saving: Saving, owned: frozenset[str]) -> None:
-        self.derivative, self.saving, self.owned = gradient, saving, owned
-        self.names = {value: f"saved {k}" for k, value in enumerate(saving.saved)}
+    def __init__(self, gradient: Gradient, choice: Rematerialisation, owned: frozenset[str]) -> None:
+        self.derivative, self.rematerialisation, self.owned = gradient, choice, owned
+        self.names = {value: f"saved {k}" for k, value in enumerate(choice.saved)}
         self.places = self._shared_memory()
         saved = {name: (value, *self.places.get(value, (name, 0))) for value, name in self.names.items()}
-        self.forward = forward_of(gradient.forward, saving.states, saved)
+        self.forward = forward_of(gradient.forward, choice.states, saved)
         unsafe = self._unsafe()
         if unsafe:
             self.places = {v: p for v, p in self.places.items() if p[0] not in unsafe}
             saved = {name: (value, *self.places.get(value, (name, 0))) for value, name in self.names.items()}
-            self.forward = forward_of(gradient.forward, saving.states, saved)
+            self.forward = forward_of(gradient.forward, choice.states, saved)
 
     def _shared_memory(self) -> dict[Value, tuple[str, int]]:
         """Give saved values the memory of the slices they are computed from, where the gradient has no use for it."""
         free = {v for v in self.derivative.forward.inputs if v.group == "sequence" and v.name in self.owned}
-        free -= set(_needed(self.derivative, self.saving))
+        free -= set(_needed(self.derivative, self.rematerialisation))
         found: dict[Value, tuple[str, int]] = {}
         taken: set[tuple[str, int]] = set()
-        for value in self.saving.saved:
+        for value in self.rematerialisation.saved:
             if value.width == 1 or value.kind != "map":
                 continue
             for start, leaf in _slices_below(value):
@@ -74,7 +83,7 @@ class _Trainer:
                         found.add(store.buffer.name)
         return found
 
-    def training(self) -> Derived:
+    def training(self) -> DerivedTraining:
         graph, factors = self._gradient_graph()
         outputs, kinds = self.derivative.graph.outputs, {v.name: v.group for v in self.derivative.forward.inputs}
         stores, emits, totals = [], {}, {}
@@ -101,7 +110,9 @@ class _Trainer:
         factored = {r.name for each in pairs.values() for pair in each for factor in pair for r in factor}
         reads |= {name: name for name in factored if name not in emits}
         in_place = self._overwritten(schedule, emits, factored)
-        return Derived(self.forward, loop, reads, pairs, totals, emits, in_place, self.saving, self.derivative, graph)
+        return DerivedTraining(
+            self.forward, loop, reads, pairs, totals, emits, in_place, self.rematerialisation, self.derivative, graph
+        )
 
     def _overwritten(self, schedule: Schedule, emits: dict[str, int], factored: Collection[str]) -> dict[str, str]:
         """Give what the gradient loop writes memory of the forward loop that is not read behind that any more."""
@@ -109,7 +120,7 @@ class _Trainer:
         given = {gradient_of(v.name) for v in leaves} - {gradient_of(n) for n in self.owned}
         widths = {v.name: v.width for v in leaves if v.name in self.owned} | self.forward.emits
         own = {r.buffer.name for r in schedule.readings() if r.buffer.kind == "sequence" and r.buffer.name in widths}
-        own -= {*factored, *map(every, self.saving.states)}
+        own -= {*factored, *map(every, self.rematerialisation.states)}
         found: dict[str, str] = {}
         readings = schedule.readings()
         for name, width in emits.items():
@@ -126,14 +137,16 @@ class _Trainer:
         start, base = (value.data[0], value.args[0]) if value.op == "slice" else (0, value)
         if base.op == "input" and base.group in ("sequence", "previous"):
             buffer = buffer_of(base)
-            return (Rows(every(buffer.of) if buffer.of else buffer.name, start, start + value.width, of=buffer.of),)
+            return (
+                FactorPart(every(buffer.of) if buffer.of else buffer.name, start, start + value.width, of=buffer.of),
+            )
         written = [(part.value, (part.buffer.name, part.offset))
                    for s in stores if s.buffer.kind == "emit" for part in (*parts(s), s)]  # fmt: skip
         known = dict(reversed(written))
         pieces = value.args if value.op == "cat" and value not in known else (value,)
         if not any(piece in known for piece in pieces):
             pieces = (value,)
-        factor: list[Rows] = []
+        factor: list[FactorPart] = []
         for k, piece in enumerate(pieces):
             if piece not in known:
                 own = name if len(pieces) == 1 else f"{name}, part {k}"
@@ -143,9 +156,9 @@ class _Trainer:
             memory, at = known[piece]
             last = factor[-1] if factor else None
             if last is not None and last.name == memory and last.stop == at:
-                factor[-1] = Rows(memory, last.start, at + piece.width)
+                factor[-1] = FactorPart(memory, last.start, at + piece.width)
             else:
-                factor.append(Rows(memory, at, at + piece.width))
+                factor.append(FactorPart(memory, at, at + piece.width))
         return tuple(factor)
 
     def _gradient_graph(self) -> tuple[Graph, dict[str, list[tuple[str, str]]]]:
@@ -159,7 +172,7 @@ class _Trainer:
                 wanted |= zip(names, (g, a), strict=True)
                 factors[matrix].append(names)
         b = Builder()
-        whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.saving.states}
+        whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.rematerialisation.states}
         after = {v: name for name, v in whole.items()}
 
         def read(value: Value, args: tuple[Value, ...]) -> Value:
@@ -186,9 +199,9 @@ def _is_read_before(memory: str, slot: Slot, store: Store, readings: Iterable[Ac
     return all(r.is_before(slot, start, stop) for r in old)
 
 
-def _needed(gradient: Gradient, saving: Saving) -> Iterable[Value]:
+def _needed(gradient: Gradient, choice: Rematerialisation) -> Iterable[Value]:
     """Yield the leaves of the forward graph that the gradient loop reads."""
-    stops = {*saving.saved, *(v for s, v in gradient.forward.outputs.items() if s in saving.states)}
+    stops = {*choice.saved, *(v for s, v in gradient.forward.outputs.items() if s in choice.states)}
     stack = [*gradient.graph.outputs.values(), *(v for ps in gradient.pairs.values() for p in ps for v in p)]
     seen: set[Value] = set()
     while stack:

@@ -18,7 +18,7 @@ from everloop.compiler.fingerprints import Prints, applied, constant, leaf, prod
 from everloop.compiler.gradient import before, every, gradient_of
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Loop
-from everloop.compiler.plan import Derived, Factor, Scheduled, factor_names
+from everloop.compiler.plan import DerivedTraining, Factor, ScheduledForward, factor_names
 from everloop.errors import PlanError
 
 STEPS = 3  # the first, the last, and one between
@@ -38,7 +38,7 @@ class _Expected:
         return np.stack([each[name] for each in self.results])
 
 
-def verified_forward(plan: Scheduled) -> Scheduled:
+def verified_forward(plan: ScheduledForward) -> ScheduledForward:
     """Return the plan, whose loop does what its graph says; raises PlanError where it does not."""
     with _known_names():
         _check_kinds(plan.loop, plan.graph)
@@ -48,7 +48,7 @@ def verified_forward(plan: Scheduled) -> Scheduled:
     return plan
 
 
-def verified_training(plan: Derived) -> Derived:
+def verified_training(plan: DerivedTraining) -> DerivedTraining:
     """Return the plan, both of whose loops do what their graphs say; raises PlanError where one does not."""
     with _known_names():
         _check_kinds(plan.forward.loop, plan.forward.graph)
@@ -79,7 +79,7 @@ def _check_kinds(loop: Loop, graph: Graph) -> None:
             raise PlanError(f"{b.name} is read as a {b.kind}; it is a {groups.get(b.name)}")
 
 
-def _check_results(plan: Derived) -> None:
+def _check_results(plan: DerivedTraining) -> None:
     """Check that there is a place for every gradient."""
     if plan.forward.loop.is_gradient or not plan.gradient.is_gradient:
         raise PlanError("a loop runs in the wrong direction")
@@ -94,7 +94,7 @@ def _check_results(plan: Derived) -> None:
             raise PlanError(f"{name} is read as {of}")
 
 
-def _verify_forward(plan: Scheduled, expected: _Expected, in_place: bool) -> Sequences:
+def _verify_forward(plan: ScheduledForward, expected: _Expected, in_place: bool) -> Sequences:
     """Compare all that the loop leaves; return its memory. in_place: whether what may share memory does."""
     memory = {b.name: sequence(b.name, b.width, STEPS) for b in plan.loop.buffers if b.kind == "sequence"}
     for name, width in plan.emits.items():
@@ -109,7 +109,9 @@ def _verify_forward(plan: Scheduled, expected: _Expected, in_place: bool) -> Seq
     return memory
 
 
-def _verify_gradient(plan: Derived, expected: _Expected, first: Rows, memory: Sequences, in_place: bool) -> None:
+def _verify_gradient(
+    plan: DerivedTraining, expected: _Expected, first: Rows, memory: Sequences, in_place: bool
+) -> None:
     """Compare all that the loop leaves in the memory of the forward loop, and what the products over time read."""
     for name, of in plan.in_place.items():
         if of not in memory or memory[of].shape[1] != plan.emits[name]:
@@ -156,7 +158,7 @@ def _compare(what: str, found: Prints, expected: Prints) -> None:
         raise PlanError(f"{what} is not what the graph says, from {place} on")
 
 
-def _forward(plan: Scheduled) -> _Expected:
+def _forward(plan: ScheduledForward) -> _Expected:
     """Return what the graph of a forward loop says."""
     states, results = [{s.name: first_rows(s.name, s.width) for s in plan.loop.states}], []
     for t in range(STEPS):
@@ -165,7 +167,7 @@ def _forward(plan: Scheduled) -> _Expected:
     return _Expected(states, results)
 
 
-def _gradient(plan: Derived, forward: _Expected) -> _Expected:
+def _gradient(plan: DerivedTraining, forward: _Expected) -> _Expected:
     """Return what the graph of a gradient loop says, which reads what the forward graph says."""
     saved = {name: nothing(name, width, STEPS) for name, width in plan.forward.emits.items()}
     for name in forward.results[0]:

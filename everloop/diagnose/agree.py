@@ -1,4 +1,4 @@
-"""Do the targets agree? Values and every gradient of a layer, each installed target against a reference."""
+"""Do the targets agree? Bindings and every gradient of a layer, each installed target against a reference."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
 from everloop.compiler.gradient import every
 from everloop.compiler.program import Program
-from everloop.compiler.values import Values
 from everloop.layers.call import Call
 from everloop.layers.running import Run
 
@@ -23,7 +23,7 @@ def results(
     output, last = program.results[0], _last(run)
     found = dict(finals)
     begin = dict(zip(program.results, call.state, strict=True))
-    if program.after_output is None:
+    if program.epilogue_output is None:
         y = sequences[output]
     else:
         # Only rows that exist are computed: of others not even the gradient need be a number.
@@ -31,19 +31,19 @@ def results(
         if run.lengths is not None and compact is None:
             compact = Compact(run.lengths, run.steps, batch_major=run.batch_major, reverse=run.reverse)
         values = _with(call.values, sequences)
-        y = program.after_output(values, call.x, batch_major=run.batch_major, compact=compact)[output]
+        y = program.epilogue_output(values, call.x, batch_major=run.batch_major, compact=compact)[output]
         if compact is not None:
             y = compact.pad(y)
         found[output] = _begun(run, last(y), begin[output])
-    if program.after_states is not None:
+    if program.epilogue_states is not None:
         steps = {name: last(t)[None] for name, t in call.values.steps.items()}
         values = _with(replace(call.values, steps=steps), {name: t[None] for name, t in finals.items()})
-        rows = program.after_states(values, last(call.x)[None], batch_major=False)
+        rows = program.epilogue_states(values, last(call.x)[None], batch_major=False)
         found |= {name: _begun(run, t[0], begin[name]) for name, t in rows.items()}
     return y, tuple(found[name] for name in program.results)
 
 
-def _with(values: Values, rows: Mapping[str, Tensor]) -> Values:
+def _with(values: Bindings, rows: Mapping[str, Tensor]) -> Bindings:
     return replace(values, steps=values.steps | {every(name): t for name, t in rows.items()})
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.program import Program
 from everloop.compiler.targets import eager
-from everloop.compiler.values import Values
 from everloop.layers.call import Call
 from everloop.layers.running import Run
 
@@ -46,7 +46,7 @@ def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tenso
     x, state, restart = call.x, call.state, call.restart
     widths = [program.split.loop.outputs[name].width for name in program.split.exposed]
     cell = _LoopCell(program.split.loop, program.cuts, program.split.exposed)
-    cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
+    cuts = program.prologue(call.values, x, batch_major=run.batch_major, compact=run.compact)
     kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
     inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
 
@@ -63,7 +63,7 @@ def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tenso
         origin = [None, *(None if r is None else next(given) for r in restart)]
         time = x.new_zeros(run.steps, run.batch, 0)
         y, final = eager.run(
-            cell, Values(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
+            cell, Bindings(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
             restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,
         )  # fmt: skip
         sequences = torch.split(y, widths, -1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Call:
     lengths: whole numbers [B] from 0 to T; reset: bool [T, B]; reverse: step s of a sequence is time length - 1 - s.
     """
 
-    values: Values
+    values: Bindings
     x: Tensor
     state: tuple[Tensor, ...]
     restart: tuple[Tensor | None, ...]

@@ -16,7 +16,7 @@ from torch import Tensor, library, nn
 
 from everloop import torch_private
 from everloop.cell import Cell, bind
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
 from everloop.layers.arguments import check_range
 from everloop.layers.call import Call
@@ -34,8 +34,8 @@ class Known:
     target: str | None
     check: bool
 
-    def values(self, tensors: Sequence[Sequence[Tensor]]) -> Values:
-        return Values(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
+    def values(self, tensors: Sequence[Sequence[Tensor]]) -> Bindings:
+        return Bindings(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
 
 
 _known: dict[str, Known] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from everloop import torch_private
 from everloop.cell import Cell
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import MismatchError
 from everloop.layers.arguments import leaves
 from everloop.layers.call import Call
@@ -145,7 +145,7 @@ def _piece(call: Call) -> Call:
     def of_rows(t: Tensor) -> Tensor:
         return own(t.detach().index_select(0, rows), t)
 
-    values = Values(
+    values = Bindings(
         {n: own(t, t) for n, t in call.values.fixed.items()},
         {n: of_rows(t) for n, t in call.values.rows.items()},
         {n: of_steps(t) for n, t in call.values.steps.items()},

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop import cells, torch_private
 from everloop.cell import Cell
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.layers import captured
 from everloop.layers.arguments import pack_like, reorder, unpack
 from everloop.layers.call import Call
@@ -106,7 +106,7 @@ class _OverTime(nn.RNNBase):
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _sweep(
-        self, values: Values, x: Tensor, start: tuple[Tensor, ...], lengths: Tensor | None, reverse: bool
+        self, values: Bindings, x: Tensor, start: tuple[Tensor, ...], lengths: Tensor | None, reverse: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         kind = (self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias)
         if not torch.compiler.is_compiling():
@@ -117,14 +117,14 @@ class _OverTime(nn.RNNBase):
     def _cell(self, input_size: int) -> Cell:
         return _cell(self.mode, input_size, self.hidden_size, self.proj_size, self.bias)
 
-    def _values(self, suffix: str) -> Values:
+    def _values(self, suffix: str) -> Bindings:
         weights = {"W": getattr(self, "weight_ih" + suffix), "R": getattr(self, "weight_hh" + suffix)}
         if self.proj_size:
             weights["V"] = getattr(self, "weight_hr" + suffix)
         if self.bias:
             b, d = getattr(self, "bias_ih" + suffix), getattr(self, "bias_hh" + suffix)
             weights |= {"b": b, "d": d} if self.mode == "GRU" else {"b": b + d}
-        return Values(weights)
+        return Bindings(weights)
 
     def _state(self, state: tuple[Tensor, ...]) -> Any:
         return state if self.mode == "LSTM" else state[0]

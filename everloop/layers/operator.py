@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from everloop import torch_private
 from everloop.cell import Cell
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Compile, Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
-from everloop.compiler.values import Values
 from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
 from everloop.layers import captured, reference
 from everloop.layers.call import Call
@@ -70,7 +70,7 @@ def _known(target: str) -> str:
 @captured.runs
 def run(
     cell: Cell,
-    values: Values,
+    values: Bindings,
     x: Tensor,
     state: Sequence[Tensor],
     *,
@@ -150,13 +150,13 @@ def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[
     return captured.call(key, replace(call, values=held))
 
 
-def why(cell: Cell, values: Values, x: Tensor) -> str:
+def why(cell: Cell, values: Bindings, x: Tensor) -> str:
     """Return why `eager` runs this cell over this input; "" where the compiled target does."""
     found = program_of(cell, with_tensors(cell, values), x)
     return found if isinstance(found, str) else ""
 
 
-def explain(cell: Cell, values: Values, x: Tensor) -> str:
+def explain(cell: Cell, values: Bindings, x: Tensor) -> str:
     """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
     found = program_of(cell, with_tensors(cell, values), x)
     if isinstance(found, str):
@@ -170,7 +170,7 @@ def explain(cell: Cell, values: Values, x: Tensor) -> str:
     return f"{head}\n\n{plan_text(found.split)}"
 
 
-def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:
+def program_of(cell: Cell, values: Bindings, x: Tensor) -> Program | str:
     """Return the compiled program of a cell, or why there is none."""
     key = (
         x.dtype,
@@ -186,12 +186,12 @@ def program_of(cell: Cell, values: Values, x: Tensor) -> Program | str:
     return found
 
 
-def with_tensors(cell: Cell, values: Values) -> Values:
+def with_tensors(cell: Cell, values: Bindings) -> Bindings:
     """Return `values` with the cell's buffers, which a step may read too."""
     if not _has_buffers(cell):
         return values
     missing = {n: b for n, b in cell.named_buffers() if n not in values.fixed}
-    return Values({**values.fixed, **missing}, values.rows, values.steps) if missing else values
+    return Bindings({**values.fixed, **missing}, values.rows, values.steps) if missing else values
 
 
 def _has_buffers(module: nn.Module) -> bool:
@@ -206,7 +206,7 @@ def unfit(dtype: torch.dtype, device: str) -> str:
     return "" if is_there else "llvmlite is not installed, so there is no target llvm"
 
 
-def _new_program(cell: Cell, values: Values, x: Tensor) -> Program | str:
+def _new_program(cell: Cell, values: Bindings, x: Tensor) -> Program | str:
     reason = unfit(x.dtype, x.device.type)
     if reason:
         return reason
@@ -268,7 +268,7 @@ def _llvm() -> Compile:
 
 def compiles(cell: Cell, x: Tensor) -> bool:
     """Return whether the compiled target runs this cell over x."""
-    return not (observed(x) or why(cell, Values(dict(cell.named_parameters())), x))
+    return not (observed(x) or why(cell, Bindings(dict(cell.named_parameters())), x))
 
 
 def rewritten() -> bool:

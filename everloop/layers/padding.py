@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.layers.call import Call
 
 Results = tuple[Tensor, tuple[Tensor, ...]]
@@ -85,7 +85,7 @@ def without_empty(call: Call, compute: Callable[[Call], Results]) -> Results:
     def of_rows(rows: Tensor) -> Tensor:
         return rows.index_select(0, which)
 
-    values = Values(
+    values = Bindings(
         call.values.fixed,
         {name: of_rows(rows) for name, rows in call.values.rows.items()},
         {name: of_steps(rows) for name, rows in call.values.steps.items()},

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
 from everloop.layers.arguments import map_state
 from everloop.layers.call import Call
@@ -113,7 +113,7 @@ def _widened(call: Call, noise: torch.Generator | None) -> Call:
     def each(tensors: Iterable[Tensor | None]) -> tuple[Any, ...]:
         return tuple(t if t is None else widened(t, noise) for t in tensors)
 
-    values = Values(*map(all_of, (call.values.fixed, call.values.rows, call.values.steps)))
+    values = Bindings(*map(all_of, (call.values.fixed, call.values.rows, call.values.steps)))
     return replace(call, values=values, x=widened(call.x, noise), state=each(call.state), restart=each(call.restart))
 
 

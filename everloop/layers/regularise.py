@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from everloop.cell import Cell, as_states, bind
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import CellError, OptionError, unknown
 from everloop.layers.masked import MaskedMatrix
 
 
-def values_of(cell: Cell, steps: int, batch: int) -> Values:
+def values_of(cell: Cell, steps: int, batch: int) -> Bindings:
     """Return what the step of `cell` sees in one call over `steps` steps of `batch` sequences."""
     if isinstance(cell, Wrapper):
         return cell.draw(steps, batch)
     if cell._modules:
-        return Values(dict(cell.named_parameters()))
-    return Values(
+        return Bindings(dict(cell.named_parameters()))
+    return Bindings(
         {name: p for name, p in cell._parameters.items() if p is not None}
     )  # the same, at a tenth of the cost
 
@@ -62,7 +62,7 @@ class Wrapper(Cell):
         """Whether a draw holds for a whole sequence, so that single steps cannot share it."""
         return False
 
-    def draw(self, steps: int, batch: int) -> Values:
+    def draw(self, steps: int, batch: int) -> Bindings:
         """Return the tensors of one call. Masks have the dtype and device of the first parameter, if there is one."""
         return values_of(self.cell, steps, batch).under("cell")
 
@@ -94,7 +94,7 @@ class VariationalDropout(Wrapper):
     def lasts(self) -> bool:
         return bool(self.inputs or self.recurrence)
 
-    def draw(self, steps: int, batch: int) -> Values:
+    def draw(self, steps: int, batch: int) -> Bindings:
         values = super().draw(steps, batch)
         rows = dict(values.rows)
         if self.training and self.inputs:
@@ -133,7 +133,7 @@ class Zoneout(Wrapper):
                 raise OptionError("Zoneout: " + unknown("state", name, cell.state_sizes))
         self.rates = {name: checked_rate(name, rate) for name, rate in rates.items()}
 
-    def draw(self, steps: int, batch: int) -> Values:
+    def draw(self, steps: int, batch: int) -> Bindings:
         values = super().draw(steps, batch)
         if not self.training:
             return values
@@ -172,7 +172,7 @@ class WeightDrop(Wrapper):
     def lasts(self) -> bool:
         return bool(self.rate)
 
-    def draw(self, steps: int, batch: int) -> Values:
+    def draw(self, steps: int, batch: int) -> Bindings:
         values = super().draw(steps, batch)
         if not (self.training and self.rate):
             return values

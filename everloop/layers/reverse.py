@@ -73,7 +73,7 @@ class Reverse:
 
     def _reused(self, name: str) -> Tensor | None:
         """Return the forward loop's memory of this name if nothing reads it behind the gradient loop."""
-        is_shared = name in self.program.cuts and name not in self.program.prelude.owned
+        is_shared = name in self.program.cuts and name not in self.program.prologue.owned
         return self.memory.get(name) if self.is_last and not is_shared else None
 
     def _fresh(self, name: str, width: int) -> Tensor:

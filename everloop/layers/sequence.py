@@ -13,10 +13,10 @@ from torch import Tensor
 from everloop import torch_private
 from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
-from everloop.compiler.plan import Forward
+from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
-from everloop.compiler.values import Values
 from everloop.layers.after import results
 from everloop.layers.again import differentiable
 from everloop.layers.call import Call
@@ -38,7 +38,7 @@ def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
         call = filled(call)
         run = replace(run, reset=call.reset)
     x = call.x
-    cuts = program.prelude(call.values, x, batch_major=run.batch_major, compact=run.compact)
+    cuts = program.prologue(call.values, x, batch_major=run.batch_major, compact=run.compact)
     state: list[Tensor] = []
     origin: list[Tensor | None] = []
     for at, width in program.begins:
@@ -46,7 +46,7 @@ def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
         state.append(x.new_zeros(run.batch, width) if at is None else adjacent(call.state[at]))
         origin.append(None if restart is None else restart.contiguous())
     sequences, finals = _loop(program, run, call, cuts, state, origin)
-    if program.after_output is None and program.after_states is None:
+    if program.epilogue_output is None and program.epilogue_states is None:
         return sequences[program.results[0]], tuple(finals.values())
     return results(program, run, call, sequences, finals)
 
@@ -75,14 +75,14 @@ def _loop(
 def forward(
     program: Program,
     run: Run,
-    plan: Forward,
+    plan: ForwardPlan,
     kernel: Any,
     cuts: Mapping[str, Tensor],
     state: Sequence[Tensor],
     restart: Sequence[Tensor | None],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run a forward kernel; return its buffers and the final states."""
-    buffers, owned = dict(cuts), program.prelude.owned
+    buffers, owned = dict(cuts), program.prologue.owned
     output = every(program.results[0])
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
@@ -126,7 +126,7 @@ class _Loop(torch.autograd.Function):
         # create_graph: the gradient itself must be differentiable.
         if torch.is_grad_enabled() or is_batched(*grads):
             x = next(saved)
-            values = Values(*({name: next(saved) for name in names} for names in ctx.names))
+            values = Bindings(*({name: next(saved) for name in names} for names in ctx.names))
             found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
         else:
             # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.

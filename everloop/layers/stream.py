@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.compiler import pages
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
 from everloop.compiler.trace import trace
-from everloop.compiler.values import Values
 from everloop.errors import UnsupportedError
 from everloop.layers.arguments import leaves
 from everloop.layers.bidirectional import Bidirectional
@@ -25,7 +25,7 @@ from everloop.layers.flat import Flat, flatten, last, nest, sizes
 from everloop.layers.operator import chosen, observed
 from everloop.layers.regularise import Wrapper, values_of
 from everloop.layers.stack import Stack
-from everloop.layers.surroundings import HOOKS, INTERNAL, forget, obstacle, picture, readings
+from everloop.layers.surroundings import HOOKS, INTERNAL, dependencies, forget, obstacle, picture
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
 _HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
@@ -80,7 +80,7 @@ class Stream:
 class _Form:
     """A step for one shape of x: the bound kernel, and the shapes of x and of each state."""
 
-    def __init__(self, program: Step, values: Values, shape: torch.Size, sizes: list[int]) -> None:
+    def __init__(self, program: Step, values: Bindings, shape: torch.Size, sizes: list[int]) -> None:
         rows = shape[:-1]
         bound = program.bind(values, rows[0] if rows else 1)
         self.call, self.derived = bound.call, bound.derived
@@ -101,7 +101,7 @@ class _Ready:
         held = list(_containers(core))
         self._views = [*(h.values() if isinstance(h, dict) else h for h in held), [_END]]
         self._seen = list(chain.from_iterable(self._views))
-        self._around = [reading for m in core.modules() for reading in readings(m.__class__)]
+        self._around = [reading for m in core.modules() for reading in dependencies(m.__class__)]
         self._read = [get(name, None) for get, name in self._around]
         held_by_name = {id(t) for t in chain(core.parameters(), core.buffers())}
         constants = [t for t in (*self._seen, *self._read) if isinstance(t, Tensor) and id(t) not in held_by_name]
@@ -109,7 +109,7 @@ class _Ready:
         things = (t for t in (*self._seen, *self._read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
         self._arrays = [(array, array.tobytes()) for array in things]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
-        self._values = Values(dict(own)).under("core")
+        self._values = Bindings(dict(own)).under("core")
         found = _program(core, self._values)
         self._program = found if isinstance(found, Step) else None
         self.reason = found if isinstance(found, str) else ""
@@ -121,7 +121,7 @@ class _Ready:
         self._contiguous = list(map(_is_contiguous, self._tensors))
         if self._program is not None:
             self.isa = self._program.kernel.layout.isa.name
-            self._dtype = self._program.prelude.dtype
+            self._dtype = self._program.prologue.dtype
             self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
             self._count = len(self._nested) if isinstance(core, Cell) else -1
@@ -210,7 +210,7 @@ def unsteppable(core: nn.Module) -> str:
     return ""
 
 
-def _program(core: Any, values: Values) -> Step | str:
+def _program(core: Any, values: Bindings) -> Step | str:
     """Return the compiled step of a cell or stack, or why there is none."""
     like = next(iter(values.fixed.values()), None)
     if like is None or not like.is_floating_point():
@@ -262,7 +262,7 @@ def _containers(module: nn.Module) -> Iterator[dict[str, Any] | list[Any]]:
         for name, thing in part.__dict__.items():
             if name not in INTERNAL or name in _HELD:
                 yield from _inside(thing, seen)
-        for get, name in readings(part.__class__):
+        for get, name in dependencies(part.__class__):
             yield from _inside(get(name, None), seen)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everloop.compiler.reading import CODE, changing, forget, readings, searched
+from everloop.compiler.dependencies import CODE, changing, dependencies, forget, searched
 
 INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -20,7 +20,7 @@ def picture(module: nn.Module, around: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     return (
         kind,
         *((k, frozen(v, around)) for k, v in own.items() if k not in INTERNAL and k not in passing),
-        *(frozen(get(name, None), around) for get, name in readings(kind) if name not in passing),
+        *(frozen(get(name, None), around) for get, name in dependencies(kind) if name not in passing),
         *((k, picture(m, around)) for k, m in own["_modules"].items() if m is not None),
         *(frozen(own[hooks], around) for hooks in HOOKS if own[hooks]),
     )
@@ -49,7 +49,7 @@ def frozen(thing: Any, around: tuple[Any, ...] = ()) -> Any:
 
 def obstacle(module: nn.Module) -> str:
     """Return why no symbol can go through the code of a cell or stack as a tensor does; "" where one can."""
-    values = [get(name, None) for m in module.modules() for get, name in readings(m.__class__)]
+    values = [get(name, None) for m in module.modules() for get, name in dependencies(m.__class__)]
     values += [v for m in module.modules() for v in vars(m).values()]
     owners = [getattr(v, "__self__", v) for v in values]
     own = [v.__name__ for v in owners if isinstance(v, type) and issubclass(v, torch.autograd.Function)]
@@ -77,4 +77,4 @@ def _bytes(thing: Any) -> bytes:
     return thing.tobytes() if hasattr(thing, "tobytes") else b""
 
 
-__all__ = ["HOOKS", "INTERNAL", "forget", "frozen", "obstacle", "picture", "readings"]
+__all__ = ["HOOKS", "INTERNAL", "dependencies", "forget", "frozen", "obstacle", "picture"]

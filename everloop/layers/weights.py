@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everloop.compiler import gemm, pages
-from everloop.compiler.plan import Factor, Rows
+from everloop.compiler.plan import Factor, FactorPart
 from everloop.layers.running import Run
 
 MANY = 8  # where more than one row in so many has no row before it, rows one step back are copied
@@ -45,14 +45,14 @@ class Weights:
         rows = [row[0] if len(row) == 1 else torch.cat(row, 1) for row in blocks]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
-    def _block(self, left: Rows, right: Rows) -> Tensor:
+    def _block(self, left: FactorPart, right: FactorPart) -> Tensor:
         if self.run.compact is None and bool(left.of) != bool(right.of):
             found = self._shifted(left, right) if right.of else self._shifted(right, left)
             if found is not None:
                 return found if right.of else found.T
         return gemm.over_rows(self._rows(left), self._rows(right))
 
-    def _rows(self, rows: Rows) -> Tensor:
+    def _rows(self, rows: FactorPart) -> Tensor:
         """Return the rows of every step, side by side."""
         if rows.of:
             return self._one_step_back(rows.name, rows.of)[:, rows.start : rows.stop]
@@ -61,7 +61,7 @@ class Weights:
             return self.run.flat(whole)
         return compact.at(whole, compact.place) if whole.dim() == 3 else whole
 
-    def _shifted(self, now: Rows, past: Rows) -> Tensor | None:
+    def _shifted(self, now: FactorPart, past: FactorPart) -> Tensor | None:
         """Return the sum of now.T @ past, `past` one step behind, without a copy of it; None where that is no good.
 
         The row before is equally far away for all rows but those at which a sequence begins or begins anew: these are

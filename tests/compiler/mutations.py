@@ -13,7 +13,7 @@ import torch
 
 from everloop.compiler.hoist import Split
 from everloop.compiler.loop import Instruction, Loop, Map, Product
-from everloop.compiler.plan import Derived, Rows
+from everloop.compiler.plan import DerivedTraining, FactorPart
 from everloop.compiler.sink import divide
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
@@ -21,7 +21,7 @@ from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError
 from tests.zoo import make
 
-Mutant = tuple[str, Derived]
+Mutant = tuple[str, DerivedTraining]
 Stage = Product | Map
 
 
@@ -31,7 +31,7 @@ def split_of(name: str) -> Split:
     return divide(trace(cell, dict(cell.named_parameters()), dtype=torch.float64))
 
 
-def mutants(plan: Derived) -> Iterator[Mutant]:
+def mutants(plan: DerivedTraining) -> Iterator[Mutant]:
     """Yield every change of every kind."""
     for what, loop in _loops(plan.forward.loop):
         yield f"forward: {what}", replace(plan, forward=replace(plan.forward, loop=loop))
@@ -90,7 +90,7 @@ def _maps(stage: Map) -> Iterator[tuple[str, Stage]]:
             yield f"line {n}: {i.op} the other way round", changed(replace(i, args=i.args[::-1]))
 
 
-def _memories(plan: Derived) -> Iterator[Mutant]:
+def _memories(plan: DerivedTraining) -> Iterator[Mutant]:
     widths = {b.name: b.width for b in plan.gradient.buffers} | plan.emits | plan.forward.emits
     for emit, width in plan.emits.items():
         for name in sorted(set(plan.reads.values())):
@@ -109,11 +109,13 @@ def _memories(plan: Derived) -> Iterator[Mutant]:
                 yield f"forward: {name} in the memory of {buffer.name}", replace(plan, forward=changed)
 
 
-def _factors(plan: Derived) -> Iterator[Mutant]:
+def _factors(plan: DerivedTraining) -> Iterator[Mutant]:
     for matrix, pairs in plan.pairs.items():
         for k, (left, right) in enumerate(pairs):
 
-            def changed(pair: tuple[tuple[Rows, ...], tuple[Rows, ...]], matrix: str = matrix, k: int = k) -> Derived:
+            def changed(
+                pair: tuple[tuple[FactorPart, ...], tuple[FactorPart, ...]], matrix: str = matrix, k: int = k
+            ) -> DerivedTraining:
                 whole = [*plan.pairs[matrix]]
                 whole[k] = pair
                 return replace(plan, pairs=plan.pairs | {matrix: whole})
@@ -130,7 +132,7 @@ def _factors(plan: Derived) -> Iterator[Mutant]:
                 )
 
 
-def _forms(plan: Derived) -> Iterator[Mutant]:
+def _forms(plan: DerivedTraining) -> Iterator[Mutant]:
     yield "the gradient loop runs forward", replace(plan, gradient=replace(plan.gradient, is_gradient=False))
     yield "a state is forgotten", replace(plan, gradient=replace(plan.gradient, states=plan.gradient.states[1:]))
     for matrix, pairs in plan.pairs.items():
@@ -144,7 +146,7 @@ def _forms(plan: Derived) -> Iterator[Mutant]:
             yield f"{emit} is read as {of}", replace(plan, reads=plan.reads | {emit: of})
 
 
-def verdict(plan: Derived) -> str:
+def verdict(plan: DerivedTraining) -> str:
     """Return what the verifier says of a plan; "" where it finds nothing."""
     try:
         verified_training(plan)

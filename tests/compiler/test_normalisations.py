@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import sums
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import Split, split
 from everloop.compiler.ir import Type, Value
 from everloop.compiler.loop import Loop, Map, Product
@@ -21,7 +22,6 @@ from everloop.compiler.simplify import simplify
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
-from everloop.compiler.values import Values
 from everloop.layers import Recurrent
 from tests.compiler.interpreter import Interpreter
 
@@ -61,15 +61,15 @@ class Reused(Wide):
 
 
 def test_only_products_with_their_biases_run_before_the_loop() -> None:
-    assert {v.op for v in parts(cells.LayerNormLSTM(3, 4)).prelude.values} == {"input", "linear"}
+    assert {v.op for v in parts(cells.LayerNormLSTM(3, 4)).prologue.values} == {"input", "linear"}
     found = parts(Wide(3, 4))
-    assert {v.op for v in found.prelude.values} == {"input", "linear", "add"}
+    assert {v.op for v in found.prologue.values} == {"input", "linear", "add"}
     assert "sum" in {v.op for v in found.loop.values}
 
 
 def test_what_a_product_needs_before_the_loop_is_not_computed_twice() -> None:
     found = parts(Reused(3, 4))
-    assert [v.op for v in found.prelude.values].count("tanh") == 1
+    assert [v.op for v in found.prologue.values].count("tanh") == 1
     assert [v.op for v in found.loop.values].count("tanh") == 1
 
 
@@ -154,7 +154,7 @@ def test_a_matrix_that_only_a_comparison_reads_has_no_gradient() -> None:
             return tanh((h @ self.R.T > x) * h)
 
     cell = Compared(4, 4, dtype=torch.float64)
-    program = Program.of(cell, Values(dict(cell.named_parameters()), {}, {}), torch.float64, Interpreter)
+    program = Program.of(cell, Bindings(dict(cell.named_parameters()), {}, {}), torch.float64, Interpreter)
     assert program.training(frozenset({"R"})).plan.pairs == {"R": []}
     y, _ = Recurrent(cell)(torch.randn(3, 2, 4, dtype=torch.float64), (torch.randn(2, 4, dtype=torch.float64),))
     y.sum().backward()

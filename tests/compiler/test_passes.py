@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import RULES, differentiate
 from everloop.compiler.hoist import Split, split
 from everloop.compiler.ir import Builder, Graph, Type
@@ -21,7 +22,6 @@ from everloop.compiler.simplify import simplify
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
-from everloop.compiler.values import Values
 from everloop.diagnose import agree
 from everloop.layers import Recurrent
 from everloop.layers.operator import run
@@ -58,7 +58,7 @@ def test_every_pass_verifies(name: str) -> None:
     cell = make(name, 3, 4)
     cell.eval()
     found = parts(cell)
-    for graph in (found.prelude, found.loop):
+    for graph in (found.prologue, found.loop):
         graph.verify()
     gradient = differentiate(found.loop, [next(iter(found.loop.outputs))], frozenset(found.cuts))
     gradient.graph.verify()
@@ -74,7 +74,7 @@ def test_one_projection_of_the_input_leaves_the_loop() -> None:
     for cell in (cells.LSTM(3, 4), cells.GRU(3, 4), cells.PeepholeLSTM(3, 4), cells.MinimalGatedUnit(3, 4)):
         found = parts(cell)
         assert [v.group for v in found.cuts.values()].count("sequence") == 1
-        assert {v.args[0].op for v in found.prelude.values if v.kind == "product"} == {"input"}
+        assert {v.args[0].op for v in found.prologue.values if v.kind == "product"} == {"input"}
 
 
 def test_separate_gates_become_one_product() -> None:
@@ -101,9 +101,9 @@ def test_separate_gates_become_one_product() -> None:
 
 def test_an_lstm_saves_gates_in_the_memory_of_its_input_and_no_tanh() -> None:
     training = plan_training(parts(cells.LSTM(3, 4)), frozenset({"R", "u1"}))
-    assert sorted(v.op for v in training.saving.saved) == ["sigmoid", "sigmoid", "sigmoid", "tanh"]
-    assert training.saving.states == ("h", "c")
-    assert "tanh" in [v.op for v in training.saving.again]
+    assert sorted(v.op for v in training.rematerialisation.saved) == ["sigmoid", "sigmoid", "sigmoid", "tanh"]
+    assert training.rematerialisation.states == ("h", "c")
+    assert "tanh" in [v.op for v in training.rematerialisation.recomputed]
     assert training.forward.in_place == {"u1'": "u1"}
     assert training.emits == {"d(u1)": 16}
     assert [type(s).__name__ for s in training.gradient.stages] == ["Map", "Product"]
@@ -111,8 +111,8 @@ def test_an_lstm_saves_gates_in_the_memory_of_its_input_and_no_tanh() -> None:
 
 def test_a_simple_network_saves_nothing_but_its_output() -> None:
     training = plan_training(parts(cells.Elman(3, 4)), frozenset({"R", "u1"}))
-    assert training.saving.saved == ()
-    assert training.saving.states == ("h",)
+    assert training.rematerialisation.saved == ()
+    assert training.rematerialisation.states == ("h",)
 
 
 def test_frozen_parameters_cost_nothing() -> None:
@@ -151,7 +151,7 @@ def test_slopes_at_the_corners_are_pytorchs(name: str) -> None:
     x = torch.tensor([[[0.0, 1.0, -1.0, 1.0]]], dtype=D, requires_grad=True)
     start = torch.zeros(1, 4, dtype=D, requires_grad=True)
     slopes = [
-        torch.autograd.grad(run(cell, Values({}), x, (start,), target=target)[0].sum(), [x, start])
+        torch.autograd.grad(run(cell, Bindings({}), x, (start,), target=target)[0].sum(), [x, start])
         for target in ("eager", "llvm")
     ]
     torch.testing.assert_close(slopes[1], slopes[0], rtol=4 * torch.finfo(D).eps, atol=0)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from everloop import cells
-from everloop.compiler import cache
+from everloop.compiler import disk_cache
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner here")
 PICKLED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
@@ -24,15 +24,15 @@ PICKLED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "cache"))
-    assert cache.write("name", b"body")
-    assert cache.read("name") == b"body"
+    assert disk_cache.write("name", b"body")
+    assert disk_cache.read("name") == b"body"
     return tmp_path / "cache"
 
 
 def test_the_folder_is_private_whatever_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "new" / "cache"))
     before = os.umask(0)
-    assert cache.write("name", b"body")
+    assert disk_cache.write("name", b"body")
     os.umask(before)
     assert stat.S_IMODE((tmp_path / "new" / "cache").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "new" / "cache" / "name").stat().st_mode) == 0o600
@@ -42,35 +42,35 @@ def test_the_folder_is_private_whatever_the_mask(tmp_path: Path, monkeypatch: py
 def test_a_file_that_others_may_write(place: Path, mode: int) -> None:
     (place / "name").chmod(mode)
     with pytest.warns(UserWarning, match=r"name may be written by others; compiled code there is not run"):
-        assert cache.read("name") is None
-    assert cache.read("name") is None  # said once
-    assert cache.write("name", b"body")
-    assert cache.read("name") == b"body"  # a file of our own has taken its place
+        assert disk_cache.read("name") is None
+    assert disk_cache.read("name") is None  # said once
+    assert disk_cache.write("name", b"body")
+    assert disk_cache.read("name") == b"body"  # a file of our own has taken its place
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
 def test_a_folder_that_others_may_write(place: Path, mode: int) -> None:
     place.chmod(mode)
     with pytest.warns(UserWarning, match=r"cache may be written by others; .* chmod it 700"):
-        assert cache.read("name") is None
-    assert not cache.write("other", b"body")
+        assert disk_cache.read("name") is None
+    assert not disk_cache.write("other", b"body")
     place.chmod(0o755)
-    assert cache.read("name") == b"body"
+    assert disk_cache.read("name") == b"body"
 
 
 def test_what_belongs_to_another_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     with pytest.warns(UserWarning, match=rf"cache belongs to user {me}, not to you \({me + 1}\)"):
-        assert cache.read("name") is None
-    assert not cache.write("other", b"body")
+        assert disk_cache.read("name") is None
+    assert not disk_cache.write("other", b"body")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away")
 def test_a_file_of_another_user_in_a_folder_of_ours(place: Path) -> None:
     os.chown(place / "name", 12345, 12345)
     with pytest.warns(UserWarning, match=r"name belongs to user 12345"):
-        assert cache.read("name") is None
+        assert disk_cache.read("name") is None
 
 
 def _linked(path: Path) -> None:
@@ -87,12 +87,12 @@ def _piped(path: Path) -> None:
 def test_links_and_pipes(place: Path, change: Callable[[Path], None], what: str) -> None:
     change(place / "name")
     with pytest.warns(UserWarning, match=f"name {what}"):
-        assert cache.read("name") is None
+        assert disk_cache.read("name") is None
 
 
 def test_plans_that_are_refused_are_made_anew(place: Path) -> None:
     cell = cells.GRU(3, 4)
-    values = Values(dict(cell.named_parameters()))
+    values = Bindings(dict(cell.named_parameters()))
     want = Program.of(cell, values, torch.float32, llvm.compile).split
     files = {file: file.read_bytes() for file in place.glob("*.plan")}
     assert files
@@ -107,7 +107,7 @@ def test_plans_that_are_refused_are_made_anew(place: Path) -> None:
 
 
 def test_nothing_in_the_library_is_read_by_unpickling() -> None:
-    for path in Path(cache.__file__).parents[1].rglob("*.py"):
+    for path in Path(disk_cache.__file__).parents[1].rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

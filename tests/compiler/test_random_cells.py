@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Compile, Program
 from everloop.compiler.targets import eager, llvm
-from everloop.compiler.values import Values
 from everloop.layers.call import Call
 from everloop.layers.sequence import compute
 from tests.compiler.interpreter import Interpreter
@@ -26,7 +26,7 @@ def results(case: Case, target: Compile | None) -> tuple[list[Tensor], list[Tens
     """Return the output and final states, and the gradients of everything."""
     cell = case.cell()
     torch.manual_seed(case.seed)
-    values = Values(*case.values(cell))
+    values = Bindings(*case.values(cell))
     shape = (case.batch, case.steps) if case.batch_major else (case.steps, case.batch)
     x = torch.randn(*shape, case.inputs, dtype=torch.float64)
     x = (x.transpose(0, 1) if case.batch_major else x).requires_grad_()

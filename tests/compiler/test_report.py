@@ -1,4 +1,4 @@
-"""What explain() says is computed again is what the compiler counts as computed again."""
+"""What explain() says is recomputed is what the compiler counts as recomputed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Again(Cell):
 
 
 @pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
-def test_what_is_computed_again_is_told() -> None:
-    lines = [line for line in Recurrent(Again(2, 3)).explain().splitlines() if line.startswith("computed again: ")]
+def test_what_is_recomputed_is_said() -> None:
+    lines = [line for line in Recurrent(Again(2, 3)).explain().splitlines() if line.startswith("recomputed: ")]
     for function in ("expm1(", "log1p(", "** 0.3"):
         assert any(function in line for line in lines), function

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.hoist import Split
+from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.loop import Product
 from everloop.compiler.plan import plan_forward
-from everloop.compiler.prelude import Prelude
 from everloop.compiler.sink import divide
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent, Stack
@@ -44,7 +44,7 @@ def test_only_products_that_no_step_reads_back_leave_the_loop(
 ) -> None:
     found = parts(make(name, I_, H_))
     assert [matrix for _, matrix in products(found)] == [matrix for _, matrix in inside]
-    assert list(found.after.outputs) == after
+    assert list(found.epilogue.outputs) == after
 
 
 def test_what_is_element_wise_stays() -> None:
@@ -59,7 +59,7 @@ def test_what_is_element_wise_stays() -> None:
             c = f * c + (1 - f) * r
             return r * torch.tanh(c), c
 
-    assert not parts(Gated(I_, H_)).after.outputs
+    assert not parts(Gated(I_, H_)).epilogue.outputs
 
 
 def test_one_row_of_memory_for_what_the_output_reads() -> None:
@@ -137,7 +137,7 @@ def functions(step: Any) -> list[Any]:
             h = torch.tanh(x @ self.W.T + h @ self.R.T)
             return step(h @ self.V.T), h
 
-    lines = Prelude(parts(Late(I_, H_)).after, torch.float32).lines
+    lines = HoistedGraph(parts(Late(I_, H_)).epilogue, torch.float32).lines
     return [getattr(line.function, "func", line.function) for line in lines]
 
 

@@ -31,7 +31,7 @@ def results(cell: Cell, graph: Graph, x: Tensor, states: list[Tensor]) -> list[T
     given = dict(zip(cell.state_sizes, states, strict=True))
 
     def leaf(value: Value) -> Tensor:
-        if value.group == "taken":
+        if value.group == "literal":
             found: Tensor = value.data[1]
             return found
         tensors = dict(cell.named_parameters())

@@ -12,16 +12,16 @@ from torch import Tensor, cat, sigmoid, tanh
 from everloop import Recurrent, cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import program as programs
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
 from everloop.compiler.hoist import Split
-from everloop.compiler.placing import Placing
-from everloop.compiler.plan import Derived, Scheduled, plan_forward
+from everloop.compiler.placement import Placement
+from everloop.compiler.plan import DerivedTraining, ScheduledForward, plan_forward
 from everloop.compiler.program import Program, Trained
 from everloop.compiler.schedule import Access
 from everloop.compiler.sink import divide
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
-from everloop.compiler.values import Values
 from everloop.compiler.verify import verified_forward, verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers.call import Call
@@ -112,7 +112,7 @@ def test_gradients_that_were_wrong(form: type[Cell], frozen: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("form", FOUND[:2])
 def test_a_row_that_is_read_too_early_is_found(form: type[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Placing, "_is_read", lambda *_: False)
+    monkeypatch.setattr(Placement, "_is_read", lambda *_: False)
     split = split_of_cell(form(3, 4, dtype=D))
     with pytest.raises(PlanError, match="is read before it is written"):
         verified_training(plan_training(split, frozenset(split.cuts)))
@@ -133,14 +133,14 @@ def test_right_plans_pass(name: str) -> None:
         verified_training(plan_training(split, wanted))
 
 
-def outcome(name: str, plan: Derived, *, owned: bool) -> list[Tensor]:
+def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
     """Return the results and gradients of a plan, run without a target. owned: emits take memory where they may."""
     cell = make(name, 3, 4, dtype=D).eval()
-    values = Values(dict(cell.named_parameters()))
+    values = Bindings(dict(cell.named_parameters()))
     program = Program.of(cell, values, D, Interpreter)
     wanted = frozenset(program.cuts)
     if not owned:
-        program.prelude.owned = set()
+        program.prologue.owned = set()
     kept = tuple(dict.fromkeys(plan.reads.values()))
     loops = Interpreter(plan.forward.loop, D), Interpreter(plan.gradient, D)
     program._trained[wanted] = Trained(plan, *loops, kept)
@@ -169,7 +169,7 @@ def test_every_change_that_changes_a_number_is_found(name: str) -> None:
     assert len(kinds) > 30
 
 
-def spoiled(plan: Derived) -> Derived:
+def spoiled(plan: DerivedTraining) -> DerivedTraining:
     """Return a plan with a wrong gradient."""
     return next(p for what, p in mutants(plan) if "gradient" in what and verdict(p))
 
@@ -195,11 +195,11 @@ def test_a_wrong_plan_runs_on_eager_and_says_so(monkeypatch: pytest.MonkeyPatch,
 def test_a_wrong_plan_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))
     cell = cells.GRU(2, 3, dtype=D)
-    values = Values(dict(cell.named_parameters()))
+    values = Bindings(dict(cell.named_parameters()))
     program = Program.of(cell, values, D, Interpreter)
     before = set(tmp_path.iterdir())
 
-    def without_output(split: Split) -> Scheduled:
+    def without_output(split: Split) -> ScheduledForward:
         plan = plan_forward(split)
         body = tuple(s for s in plan.loop.stages)
         return replace(plan, loop=replace(plan.loop, stages=body[:-1]))

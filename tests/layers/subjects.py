@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everloop.cell import Cell
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.layers.operator import run
 from everloop.layers.regularise import values_of
 from tests.compiler.random_cells import Case
@@ -35,7 +35,7 @@ class Subject:
     cell: Cell
     x: Tensor
     state: Results
-    values: Values
+    values: Bindings
     lengths: Tensor | None = None
 
     @property
@@ -62,7 +62,7 @@ class Subject:
     ) -> Subject:
         """Return the subject with leaves of its own, made by these functions of what each sequence or step has."""
         values = self.values
-        new = Values(
+        new = Bindings(
             every(lambda t: own(of_fixed(t)), values.fixed),
             every(lambda t: own(of_rows(t)), values.rows),
             every(lambda t: own(of_steps(t)), values.steps),
@@ -87,6 +87,6 @@ def of_zoo(name: str, steps: int, batch: int, wide: int, units: int) -> Subject:
 def of_case(case: Case) -> Subject:
     cell = case.cell()
     torch.manual_seed(case.seed)
-    values = Values(*case.values(cell))
+    values = Bindings(*case.values(cell))
     state = tuple(torch.randn(case.batch, n, dtype=D) for n in case.sizes)
     return Subject(cell, torch.randn(case.steps, case.batch, case.inputs, dtype=D), state, values).changed()

@@ -12,9 +12,9 @@ from torch.nn.functional import hardsigmoid, hardswish
 from torch.utils.checkpoint import checkpoint
 
 from everloop import Bidirectional, Cell, H, I, Recurrent, Stack, cells, param, state
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Inference, Program
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 from everloop.diagnose import agree
 from everloop.errors import MismatchError
 from everloop.layers import check, operator
@@ -174,7 +174,7 @@ def test_the_piece_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = Recurrent(cells.GRU(3, 4), check=True)
         layer(x, lengths=lengths)
         assert f"checked against float64, on {said}, with lengths" in layer.explain()
-    values = Values(dict(layer.cell.named_parameters()))
+    values = Bindings(dict(layer.cell.named_parameters()))
     piece = check._piece(Call(values, x, (torch.zeros(9, 4),), (None,), torch.tensor(lengths)))
     assert piece.lengths is not None
     assert piece.lengths.tolist() == [4, 4, 0]  # the longest, one between, the shortest

@@ -9,9 +9,9 @@ import torch
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 from everloop.layers import Recurrent
 from everloop.layers.operator import program_of
 from tests.zoo import NAMES, make
@@ -43,7 +43,7 @@ def test_gradients_are_the_same_whether_the_graph_is_kept_or_not(name: str, opti
 
 def test_the_gradients_of_an_lstm_gates_take_the_memory_of_the_gates() -> None:
     cell = cells.LSTM(WIDE, N)
-    values = Values(dict(cell.named_parameters()))
+    values = Bindings(dict(cell.named_parameters()))
     program = program_of(cell, values, torch.zeros(STEPS, BATCH, WIDE))
     assert isinstance(program, Program)
     plan = program.training(frozenset(program.cuts)).plan
@@ -52,7 +52,7 @@ def test_the_gradients_of_an_lstm_gates_take_the_memory_of_the_gates() -> None:
 
 def test_what_a_later_stage_reads_again_is_not_overwritten() -> None:
     cell = cells.MinimalGatedUnit(WIDE, N)
-    program = program_of(cell, Values(dict(cell.named_parameters())), torch.zeros(STEPS, BATCH, WIDE))
+    program = program_of(cell, Bindings(dict(cell.named_parameters())), torch.zeros(STEPS, BATCH, WIDE))
     assert isinstance(program, Program)
     assert not program.training(frozenset(program.cuts)).plan.in_place
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from everloop import cells
 from everloop.cell import Size
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 from everloop.layers import Recurrent
 from tests.compiler.random_cells import Case, cases
 from tests.layers.subjects import D, Subject, of_case, of_zoo, own
@@ -78,12 +78,12 @@ def batch_permuted(s: Subject) -> None:
         assert_close(other.slopes(again), expected)
 
 
-def _grouped(s: Subject, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], Values]:
+def _grouped(s: Subject, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], Bindings]:
     """Return what belongs to each of the leaves as x, states and values."""
     rest = iter(tensors)
     x, state = next(rest), tuple(next(rest) for _ in s.state)
     groups = (s.values.fixed, s.values.rows, s.values.steps)
-    return x, state, Values(*({name: next(rest) for name in group} for group in groups))
+    return x, state, Bindings(*({name: next(rest) for name in group} for group in groups))
 
 
 def cut_and_carried(s: Subject) -> None:

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
 from everloop.layers.operator import run, why
@@ -276,7 +276,7 @@ class Tunable(Cell):
 def test_what_cannot_compile_says_the_operation_and_its_line() -> None:
     cell = Odd(WIDE, N, dtype=D)
     x, start = torch.randn(T, B, WIDE, dtype=D), cell.zeros(B, torch.zeros((), dtype=D))
-    values = Values(dict(cell.named_parameters()))
+    values = Bindings(dict(cell.named_parameters()))
     reason = why(cell, values, x)
     assert "'sort'" in reason
     assert "test_operator.py:" in reason
@@ -297,7 +297,7 @@ def test_attributes_and_buffers_are_seen_when_they_change() -> None:
     before = made(x)[0]
     for change in (lambda: setattr(cell, "alpha", 0.9), lambda: cell.mask.mul_(0.5)):
         change()
-        assert why(cell, Values(dict(cell.named_parameters())), x) == ""
+        assert why(cell, Bindings(dict(cell.named_parameters())), x) == ""
         after = made(x)[0]
         made.target = "eager"
         same(after, made(x)[0])

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import everloop
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
-from everloop.compiler.values import Values
 from everloop.layers import Bidirectional, Recurrent, Stack
 from everloop.layers.operator import run
 from tests.layers.test_lengths import choose
@@ -175,7 +175,7 @@ def test_whatever_padding_holds(target: Any, name: str, lengths: Tensor, reverse
     before: list[Tensor] = []
     for content in CONTENTS:
         given = padded(x, lengths, content)
-        values = Values(dict(cell.named_parameters()))
+        values = Bindings(dict(cell.named_parameters()))
         y, final = run(cell, values, given, start, lengths=lengths, reverse=reverse, target=target)
         found = [y, *final, *slopes([y, *final], [given, *leaves])]
         assert_close(found, expected)
@@ -197,7 +197,7 @@ def test_rows_and_steps_that_only_padding_has(target: Any, lengths: Tensor) -> N
     for content in CONTENTS:
         rows = torch.where((lengths > 0)[:, None], context, content).requires_grad_()
         given, steps = padded(x, lengths, content), padded(mask, lengths, content)
-        values = Values(dict(cell.named_parameters()), {"context": rows}, {"mask": steps})
+        values = Bindings(dict(cell.named_parameters()), {"context": rows}, {"mask": steps})
         y, final = run(cell, values, given, start, lengths=lengths, target=target)
         grads = slopes([y, *final], [*start, *cell.parameters(), given, steps, rows])
         assert all(torch.isfinite(g).all() for g in grads)
@@ -226,7 +226,7 @@ def test_gradients_of_gradients(target: Any, name: str, lengths: Tensor) -> None
     before: list[Tensor] = []
     for content in CONTENTS:
         given = padded(x, lengths, content)
-        y, final = run(cell, Values(dict(cell.named_parameters())), given, start, lengths=lengths, target=target)
+        y, final = run(cell, Bindings(dict(cell.named_parameters())), given, start, lengths=lengths, target=target)
         found = twice([y, *final], given)
         assert_close(found, expected)
         assert_same(found, before or found)
@@ -242,7 +242,7 @@ def test_resets_in_padding_do_nothing(target: Any, lengths: Tensor) -> None:
         before: list[Tensor] = []
         for is_reset in (False, True):
             reset = torch.where(ended(lengths), is_reset, inside)
-            values = Values(dict(cell.named_parameters()))
+            values = Bindings(dict(cell.named_parameters()))
             y, final = run(
                 cell, values, x, start, restart=restart, lengths=lengths, reset=reset, reverse=reverse, target=target
             )

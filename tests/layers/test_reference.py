@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop import Cell, H, I, cells, param, state
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
 from everloop.layers.call import Call
 from everloop.layers.reference import in_float64, loop
@@ -48,14 +48,14 @@ class Noisy(Cell):
 
 def call_of(x: Tensor, *, start: float = 0.0, **options: object) -> Call:
     rows = x.new_full(x.shape[1:], start)
-    return replace(Call(Values({}), x, (rows,), (None,)), **options)  # type: ignore[arg-type]
+    return replace(Call(Bindings({}), x, (rows,), (None,)), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_an_lstm_of_torch(reverse: bool) -> None:
     cell, theirs = cells.LSTM(3, 4, dtype=D), nn.LSTM(3, 4, bidirectional=True, dtype=D)
     names = {"W": "weight_ih_l0", "R": "weight_hh_l0", "b": "bias_ih_l0"}
-    values = Values({n: getattr(theirs, m + "_reverse" * reverse) for n, m in names.items()})
+    values = Bindings({n: getattr(theirs, m + "_reverse" * reverse) for n, m in names.items()})
     getattr(theirs, "bias_hh_l0" + "_reverse" * reverse).data.zero_()
     x, h = torch.randn(5, 3, 3, dtype=D), [torch.randn(3, 4, dtype=D) for _ in range(2)]
     lengths = [5, 1, 3]
@@ -102,7 +102,7 @@ def test_float64_inside_and_the_own_dtype_outside() -> None:
         assert after.item() == pytest.approx(sums)
     cell = Product(2, 2)
     x = torch.randn(3, 2, 2, requires_grad=True)
-    y, _ = in_float64(loop)(cell, replace(call_of(x.detach()), x=x, values=Values(dict(cell.named_parameters()))))
+    y, _ = in_float64(loop)(cell, replace(call_of(x.detach()), x=x, values=Bindings(dict(cell.named_parameters()))))
     torch.testing.assert_close(y, (x @ cell.W.T).cumsum(0))
     torch.autograd.backward(y.sum())
     assert x.grad is not None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 from everloop.errors import OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.operator import using
@@ -82,9 +82,9 @@ def test_random_draws_are_left_alone() -> None:
 class Noisy(Wrapper):
     """Draws weights in evaluation too."""
 
-    def draw(self, steps: int, batch: int) -> Values:
+    def draw(self, steps: int, batch: int) -> Bindings:
         values = super().draw(steps, batch)
-        return Values({name: p + torch.randn_like(p) for name, p in values.fixed.items()})
+        return Bindings({name: p + torch.randn_like(p) for name, p in values.fixed.items()})
 
 
 def test_a_wrapper_that_always_draws() -> None:

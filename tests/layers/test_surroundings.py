@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.surroundings import readings
+from everloop.layers.surroundings import dependencies
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 SCALE = 0.5
@@ -144,7 +144,7 @@ def test_a_change_is_followed(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [cells.LSTM, cells.GRU, cells.LayerNormLSTM, cells.MinimalGatedUnit, cells.IndRNN])
 def test_nothing_is_looked_up_around_the_cells_of_the_library(kind: type[Cell]) -> None:
-    assert not readings(kind)
+    assert not dependencies(kind)
 
 
 def test_a_function_with_a_backward_of_its_own_is_left_to_eager() -> None:

@@ -10,12 +10,12 @@ from torch import Tensor
 from everloop import torch_private
 from everloop.cell import Cell, as_states, bind, keep
 from everloop.compiler.batched import is_batched
-from everloop.compiler.values import Values
+from everloop.compiler.bindings import Bindings
 
 
 def run(
     cell: Cell,
-    values: Values,
+    values: Bindings,
     x: Tensor,
     state: Sequence[Tensor],
     *,

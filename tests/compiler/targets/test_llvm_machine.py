@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from everloop.compiler import cache
+from everloop.compiler import disk_cache
 from everloop.compiler.loop import Loop
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import machine
@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypa
     (tmp_path / "file").touch()
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path / "file" / "below"))
     assert run().isfinite().all()
-    assert not cache.write("name", b"body")
+    assert not disk_cache.write("name", b"body")
 
 
 def test_code_under_the_name_of_another_is_rebuilt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_code_under_the_name_of_another_is_rebuilt(folder: Path, monkeypatch: py
     llvm.compile(loops.lstm(9), torch.float32)
     (other,) = (f for f in folder.iterdir() if f != file)
     file.write_bytes(other.read_bytes())
-    assert cache.read(file.name) is None, "it would run, and crash"
+    assert disk_cache.read(file.name) is None, "it would run, and crash"
     monkeypatch.setattr(llvm, "_kernels", {})
     torch.testing.assert_close(run(), want, rtol=0, atol=0)
     assert file.read_bytes() == whole
@@ -104,9 +104,9 @@ def test_a_user_without_a_home_keeps_nothing(folder: Path, tmp_path: Path, monke
     for name in ("EVERLOOP_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert cache.folder() is None
-    assert not cache.write("name", b"body")
-    assert cache.read("name") is None
+    assert disk_cache.folder() is None
+    assert not disk_cache.write("name", b"body")
+    assert disk_cache.read("name") is None
     assert run().isfinite().all()
 
 
@@ -125,11 +125,11 @@ def test_the_folder_of_the_platform(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert cache.folder() == tmp_path / below / "everloop"
+    assert disk_cache.folder() == tmp_path / below / "everloop"
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "named"))
         monkeypatch.setattr(Path, "home", no_home)
-        assert cache.folder() == tmp_path / "named" / "everloop"
+        assert disk_cache.folder() == tmp_path / "named" / "everloop"
 
 
 def test_one_kernel_a_loop_dtype_and_instruction_set() -> None:

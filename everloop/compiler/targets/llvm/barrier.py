@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import SLOT
-from everloop.compiler.targets.llvm.share import argument
+from everloop.compiler.targets.llvm.partition import argument
 from everloop.compiler.targets.llvm.vector import Isa
 
 SPINS = 1000  # about 20 µs: longer than threads with equal work wait on quiet cores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from everloop.compiler.targets.llvm.barrier import barrier
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import Layout
-from everloop.compiler.targets.llvm.share import Places, argument
+from everloop.compiler.targets.llvm.partition import Places, argument
 from everloop.compiler.targets.llvm.worker import Worker
 
 

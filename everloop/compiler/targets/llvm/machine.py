@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from everloop.compiler import cache
+from everloop.compiler import disk_cache
 from everloop.compiler.targets.llvm.vector import Isa, best, named
 from everloop.errors import UnsupportedError
 
@@ -90,11 +90,11 @@ def _generator() -> str:
 
 def object_code(what: str, dtype: str, isa: Isa, text: Callable[[], str]) -> bytes:
     """Return the object code of `text()`, the module for `what`; from the cache where it is there."""
-    name = cache.key(what, dtype, isa.name, isa.features, triple(isa), _generator()) + ".o"
-    code = cache.read(name)
+    name = disk_cache.key(what, dtype, isa.name, isa.features, triple(isa), _generator()) + ".o"
+    code = disk_cache.read(name)
     if code is None:
         code = generate(text(), isa)
-        cache.write(name, code)
+        disk_cache.write(name, code)
     return code
 
 

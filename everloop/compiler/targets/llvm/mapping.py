@@ -11,8 +11,8 @@ from collections.abc import Callable
 from everloop.compiler.loop import Buffer, Instruction, Map
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import RECORD, Layout
-from everloop.compiler.targets.llvm.lines import Lines, Phase
-from everloop.compiler.targets.llvm.mathematics import Lanes, Value, apply
+from everloop.compiler.targets.llvm.mathematics import Lanes, Register, apply
+from everloop.compiler.targets.llvm.phases import Lines, Phase
 
 REDUCTIONS = {"sum": ("fadd", -0.0), "max": ("fmaximum", -math.inf)}
 BLOCK = 8  # vectors of each row that go through all phases before the next
@@ -54,7 +54,7 @@ class _Writer:
         self.lanes = Lanes(code, layout.form, layout.isa)
         self.full, self.rest = divmod(stage.width, self.lanes.count)
         self.base: dict[str, str] = {}  # buffer name -> address of the row
-        self.spread: dict[int, Value] = {}  # lines that are the same for every feature -> their vector
+        self.spread: dict[int, Register] = {}  # lines that are the same for every feature -> their vector
         self.buffers = list(dict.fromkeys(i.buffer for i in stage.body if i.buffer))
         # A width-1 map may store and reload its buffer in order, so nothing is read early there.
         self.lines = Lines(stage)
@@ -65,7 +65,7 @@ class _Writer:
             fits = i.buffer is None or i.op in REDUCTIONS or i.offset + stage.width <= i.buffer.width
             assert fits or n in self.same, f"{i} does not fit a width of {stage.width}"
 
-    def multiply_add(self, n: int, values: dict[int, Value]) -> Value:
+    def multiply_add(self, n: int, values: dict[int, Register]) -> Register:
         """The addition or subtraction `n`, one of whose arguments is a product: one operation with one rounding."""
         i, product = self.stage.body[n], self.lines.fused[n]
         left, right = (self.lanes.floats(values[a]) for a in self.stage.body[product].args)
@@ -75,7 +75,7 @@ class _Writer:
             other = self.lanes.neg(other)
         elif i.op == "sub":
             left = self.lanes.neg(left)
-        return Value(self.lanes.fma(left, right, other))
+        return Register(self.lanes.fma(left, right, other))
 
     def prepare_vectors(self) -> None:
         if self.kept and self.full:
@@ -96,13 +96,13 @@ class _Writer:
             elif buffer.name in self.layout.pointers:
                 self.base[buffer.name] = code.slot(table, self.layout.pointers[buffer.name], "ptr")
         self.spread = {}
-        values: list[Value] = []
+        values: list[Register] = []
         for n, i in enumerate(self.stage.body):
-            result = Value(self.lanes.number(i.number)) if i.op == "constant" else Value("")
+            result = Register(self.lanes.number(i.number)) if i.op == "constant" else Register("")
             if n in self.same and i.buffer is not None:
                 place = self.base[i.buffer.name]
                 if i.op == "load":
-                    result = Value(self.splat(code.load(self.form.scalar, place, self.form.size)))
+                    result = Register(self.splat(code.load(self.form.scalar, place, self.form.size)))
                 else:
                     self.write(self.lanes.floats(values[i.args[0]]), place, 1)
             elif n in self.same:
@@ -201,7 +201,7 @@ class _Writer:
         values = dict(self.spread)
         new, sums, joined = [], list(sums), set(self.lines.fused.values())
         if phase:
-            values |= {n: Value(self.read(self.kept_at(n, place), count)) for n in phase.reads}
+            values |= {n: Register(self.read(self.kept_at(n, place), count)) for n in phase.reads}
         for n, i in enumerate(self.stage.body):
             if n in values or (n not in phase.lines if phase else n in joined):
                 continue
@@ -209,7 +209,7 @@ class _Writer:
                 values[n] = self.multiply_add(n, values)
             elif i.op == "load":
                 assert i.buffer is not None
-                values[n] = Value(self.read(self.address(i.buffer, i.offset, offset), count))
+                values[n] = Register(self.read(self.address(i.buffer, i.offset, offset), count))
             elif i.op == "store":
                 assert i.buffer is not None
                 self.write(self.lanes.floats(values[i.args[0]]), self.address(i.buffer, i.offset, offset), count)

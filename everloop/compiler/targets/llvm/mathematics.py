@@ -18,7 +18,7 @@ from everloop.compiler.targets.llvm.emit import Code, literal
 from everloop.compiler.targets.llvm.vector import Isa
 
 
-class Value(NamedTuple):
+class Register(NamedTuple):
     """A vector of floats, or of truth values (i1) when `is_mask`."""
 
     name: str
@@ -75,10 +75,10 @@ class Lanes:
     def whole(self, value: int) -> str:
         return f"splat ({self.form.integer} {value})"
 
-    def floats(self, value: Value) -> str:
+    def floats(self, value: Register) -> str:
         return self.pick(value.name, self.number(1), self.number(0)) if value.is_mask else value.name
 
-    def mask(self, value: Value) -> str:
+    def mask(self, value: Register) -> str:
         return value.name if value.is_mask else self.compare("une", value.name, self.number(0))
 
     def plain(self, op: str, a: str, b: str) -> str:
@@ -284,12 +284,12 @@ def operations() -> frozenset[str]:
     return frozenset(FUNCTIONS) | frozenset(RELATIONS) | {"where"}
 
 
-def apply(lanes: Lanes, op: str, args: list[Value]) -> Value:
+def apply(lanes: Lanes, op: str, args: list[Register]) -> Register:
     """Write the operation `op` and return its value; comparisons give masks, stored as 0 and 1."""
     if op in FUNCTIONS:
-        return Value(FUNCTIONS[op](lanes, *(lanes.floats(a) for a in args)))
+        return Register(FUNCTIONS[op](lanes, *(lanes.floats(a) for a in args)))
     if op in RELATIONS:
-        return Value(lanes.compare(RELATIONS[op], *(lanes.floats(a) for a in args)), True)
+        return Register(lanes.compare(RELATIONS[op], *(lanes.floats(a) for a in args)), True)
     assert op == "where", op
     condition, yes, no = args
-    return Value(lanes.pick(lanes.mask(condition), lanes.floats(yes), lanes.floats(no)))
+    return Register(lanes.pick(lanes.mask(condition), lanes.floats(yes), lanes.floats(no)))

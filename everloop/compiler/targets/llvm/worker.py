@@ -8,13 +8,13 @@ from everloop.compiler.loop import Map, Product
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import LENGTH, RECORD, ROW, SLOT, Layout, shape
 from everloop.compiler.targets.llvm.mapping import has_reduction, units
+from everloop.compiler.targets.llvm.partition import Partition, argument
 from everloop.compiler.targets.llvm.product import panel_width
-from everloop.compiler.targets.llvm.share import Share, argument
 
 FLUSH = 32  # steps, a power of two
 
 
-class Worker(Share):
+class Worker(Partition):
     """Writes `work(args, tid, team)`: one thread's part of the sequence."""
 
     def __init__(self, layout: Layout) -> None:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from everloop.compiler import gemm
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
-from everloop.compiler.hoist import moment
+from everloop.compiler.hoist import frequency
 from everloop.compiler.ir import Graph, Type, Value
 from everloop.compiler.rewrite import users
-from everloop.compiler.values import Values
 
 # Operations whose result PyTorch does not keep for its own gradient: their memory is free to be overwritten.
 FORGETTING = frozenset({"add", "sub", "neg", "linear", "matmul", "cat"})
@@ -30,7 +30,7 @@ class Line:
     every_step: bool
 
 
-class Prelude:
+class HoistedGraph:
     """A graph outside the loop, ready to run.
 
     Outputs are sequences [T, B, n], rows [B, n], vectors [n] and matrices [m, k] by name. In batch-major order
@@ -45,12 +45,12 @@ class Prelude:
         self.at: dict[Value, int] = {}
         self.readers = users(graph.outputs.values())
         self.roots = set(graph.outputs.values())
-        self.moments: dict[Value, str] = {}
+        self.frequencies: dict[Value, str] = {}
         self.when: list[str] = []
         for leaf in graph.inputs:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
-            self.when.append(moment(leaf, self.moments))
+            self.when.append(frequency(leaf, self.frequencies))
         forms = {value: self._form(value) for value in graph.values if value.op != "input"}
         needed, stack = set[Value](), list(self.roots)
         while stack:
@@ -61,7 +61,7 @@ class Prelude:
         for value, (function, args) in forms.items():
             if value in needed:
                 self._add(value, function, args)
-        self.outputs = [(name, self.at[v], moment(v, self.moments), v.type) for name, v in graph.outputs.items()]
+        self.outputs = [(name, self.at[v], frequency(v, self.frequencies), v.type) for name, v in graph.outputs.items()]
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if v.op in FORGETTING and not self.readers[v]}
 
@@ -92,18 +92,18 @@ class Prelude:
         return _softmax(value) or (value.operation.meaning, value.args)
 
     def _add(self, value: Value, function: Callable[..., Any], args: tuple[Value, ...]) -> None:
-        self.when.append(moment(value, self.moments))
+        self.when.append(frequency(value, self.frequencies))
         self.lines.append(Line(function, tuple(self.at[a] for a in args), self.when[-1] == "sequence"))
         self.at[value] = len(self.sources) + len(self.lines) - 1
 
     def __call__(
-        self, values: Values, x: Tensor, *, batch_major: bool, compact: Compact | None = None
+        self, values: Bindings, x: Tensor, *, batch_major: bool, compact: Compact | None = None
     ) -> dict[str, Tensor]:
         """Return the outputs by name."""
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
         for group, name in self.sources:
-            tensor = x if group == "x" else name if group == "taken" else groups[group][name]
+            tensor = x if group == "x" else name if group == "literal" else groups[group][name]
             if tensor.dtype != self.dtype:
                 tensor = tensor.to(self.dtype)
             results.append(tensor)
@@ -191,4 +191,4 @@ def _adjacent(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()
 
 
-__all__ = ["FORGETTING", "Line", "Prelude", "Type"]
+__all__ = ["FORGETTING", "HoistedGraph", "Line", "Type"]

@@ -1,4 +1,4 @@
-"""Sixth pass, first half: which values of a step need memory, and at which moment each is there."""
+"""Sixth pass, first half: which values of a step need memory, and at which level each is there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from everloop.compiler.ir import Value, walk
 from everloop.compiler.loop import Buffer
+from everloop.compiler.rematerialisation import RECOMPUTE_COST
 from everloop.compiler.rewrite import users
-from everloop.compiler.saving import AGAIN
 
-Place = tuple[Buffer, int]  # a buffer and the first feature
-Slot = tuple[int, int]  # a Map: its moment and its width
+Location = tuple[Buffer, int]  # a buffer and the first feature
+Slot = tuple[int, int]  # a Map: its level and its width
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Store:
     value: Value
     buffer: Buffer
     offset: int = 0
-    source: Place | None = None
+    source: Location | None = None
 
 
 def parts(store: Store) -> list[Store]:
@@ -38,19 +38,19 @@ def parts(store: Store) -> list[Store]:
     return found
 
 
-class Placing:
+class Placement:
     """Places every product, every sum over features, every row a product reads, and every value that two maps share.
 
-    Everything else is computed where it is read. Stages have moments: what a stage reads from a buffer was
-    written by a stage of an earlier moment, and at one moment products run before maps.
+    Everything else is computed where it is read. Stages have levels: what a stage reads from a buffer was
+    written by a stage of an earlier level, and at one level products run before maps.
     """
 
-    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Place]) -> None:
+    def __init__(self, stores: Iterable[Store], leaves: Mapping[Value, Location]) -> None:
         given = list(stores)
         self.holds = {s.value: (s.buffer, s.offset) for s in given if s.buffer.kind == "emit"}
         self.stores = [part for store in given for part in parts(store)]
         self.holds |= {s.value: (s.buffer, s.offset) for s in self.stores if s.buffer.kind == "emit"}
-        self.places: dict[Value, Place] = dict(leaves)
+        self.places: dict[Value, Location] = dict(leaves)
         self.leaves = set(leaves)
         self.values = list(walk(s.value for s in given))
         self.readers = users(s.value for s in given)
@@ -84,12 +84,12 @@ class Placing:
         return any(r.kind == "map" and (r.width > 1 or self._is_spread(r)) for r in self.readers[value])
 
     def _is_light(self, value: Value) -> bool:
-        """Whether a value of one feature is simply computed again by each reader."""
+        """Whether a value of one feature is recomputed by each reader."""
         if self.located(value) or value.op == "constant":
             return True
-        return value.kind == "map" and value.op not in AGAIN and all(map(self._is_light, value.args))
+        return value.kind == "map" and value.op not in RECOMPUTE_COST and all(map(self._is_light, value.args))
 
-    def located(self, value: Value) -> Place | None:
+    def located(self, value: Value) -> Location | None:
         """Return where a value can be read, if it is in a buffer."""
         if value in self.places:
             return self.places[value]
@@ -138,7 +138,7 @@ class Placing:
     def _is_near(self, value: Value, arg: Value) -> bool:
         """Whether a value is one light operation on `arg` and on what is in a buffer."""
         others = (a for a in value.args if a is not arg)
-        return value.op not in AGAIN and all(self.located(a) or a.op == "constant" for a in others)
+        return value.op not in RECOMPUTE_COST and all(self.located(a) or a.op == "constant" for a in others)
 
     def demand(self, value: Value, slot: Slot, demands: dict[Value, set[Slot]]) -> None:
         """Note in `demands` what the map at `slot` computes or loads for `value`."""
@@ -161,7 +161,7 @@ class Placing:
         if self.located(value) or (value.width == 1 and self._is_light(value)):
             return False
         own = list(self._own(value))
-        return len(own) > 2 or any(v.op in AGAIN for v in own)
+        return len(own) > 2 or any(v.op in RECOMPUTE_COST for v in own)
 
     def _own(self, value: Value) -> Iterable[Value]:
         """Yield what a map computes to have `value`."""
@@ -171,8 +171,8 @@ class Placing:
                 yield from self._own(arg)
 
     # When it is there
-    def moment(self, value: Value, width: int) -> int:
-        """Return the earliest moment at which a map of `width` can have `value`."""
+    def level(self, value: Value, width: int) -> int:
+        """Return the earliest level at which a map of `width` can have `value`."""
         base = value
         while base not in self.places and base.op == "slice":
             base = base.args[0]
@@ -181,25 +181,25 @@ class Placing:
         if base in self.places:
             same_map = base is value and base.kind == "map" and base.width == width
             return self.made(base) + (0 if same_map else 1)
-        return max((self.moment(a, width) for a in value.args), default=0)
+        return max((self.level(a, width) for a in value.args), default=0)
 
     def made(self, value: Value) -> int:
-        """Return the moment of the stage that writes a placed value."""
+        """Return the level of the stage that writes a placed value."""
         if value not in self.known:
             if value.kind == "product":
                 self.known[value] = self._written(value.args[0])
             elif value.kind == "reduce":
-                self.known[value] = self.moment(value.args[0], value.args[0].width)
+                self.known[value] = self.level(value.args[0], value.args[0].width)
             elif value.op == "cat":
-                self.known[value] = max(self.moment(a, a.width) for a in value.args)
+                self.known[value] = max(self.level(a, a.width) for a in value.args)
             elif value.op == "slice":  # a copy of part of a buffer
-                self.known[value] = self.moment(value.args[0], value.width)
+                self.known[value] = self.level(value.args[0], value.width)
             else:
-                self.known[value] = max((self.moment(a, value.width) for a in value.args), default=0)
+                self.known[value] = max((self.level(a, value.width) for a in value.args), default=0)
         return self.known[value]
 
     def _written(self, row: Value) -> int:
-        """Return the moment at which a product can read `row`."""
+        """Return the level at which a product can read `row`."""
         return 0 if row in self.leaves else self.made(row) + 1
 
     def maps(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
@@ -210,7 +210,7 @@ class Placing:
                 found[self.made(value), value.args[0].width][1].append(value)
         waiting = []
         for store in self.stores:
-            slot = (self.moment(store.value, store.value.width), store.value.width)
+            slot = (self.level(store.value, store.value.width), store.value.width)
             if store.source and self.located(store.value) == (store.buffer, store.offset):
                 slot = (self.made(store.value), store.value.width)
             if store.buffer.kind == "emit" and not self.located(store.value) and not self._is_read(store):
@@ -222,7 +222,7 @@ class Placing:
             for value in [*(s.value for s in stores if not s.source), *(v.args[0] for v in sums)]:
                 self.demand(value, slot, demands)
         for store in waiting:  # an emit that the step itself does not read waits for a map that computes its value
-            first = (self.moment(store.value, store.value.width), store.value.width)
+            first = (self.level(store.value, store.value.width), store.value.width)
             slots = [s for s in demands[store.value] if s[1] == first[1]]
             slot = first if first in slots or not slots else min(slots)
             found[slot][0].append(store)
@@ -238,5 +238,5 @@ class Placing:
         )
 
 
-def _fills(place: Place, value: Value) -> bool:
+def _fills(place: Location, value: Value) -> bool:
     return place[1] == 0 and place[0].width == value.width

@@ -1,4 +1,4 @@
-"""Fifth pass: what the forward loop saves for the gradient loop, and what that computes again. A minimum cut."""
+"""Fifth pass: what the forward loop saves for the gradient loop, and what that recomputes. A minimum cut."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from everloop.compiler.rewrite import Depends
 
 SAVE = 1000  # of one feature
 NEVER = 1 << 40
-# Of one feature computed again, in units of SAVE; anything not listed is nearly free. A product or a sum over
-# features is never computed again.
-AGAIN = dict.fromkeys(("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "power"), 300)
+# Of one feature recomputed, in units of SAVE; anything not listed is nearly free. A product or a sum over
+# features is never recomputed.
+RECOMPUTE_COST = dict.fromkeys(("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "power"), 300)
 
 
 @dataclass(frozen=True)
-class Saving:
+class Rematerialisation:
     """saved: values written by the forward loop, in order; states: those whose whole sequence is kept.
 
-    again: values the gradient loop computes from them and from its inputs.
+    recomputed: values the gradient loop computes from them and from its inputs.
     """
 
     saved: tuple[Value, ...]
     states: tuple[str, ...]
-    again: tuple[Value, ...]
+    recomputed: tuple[Value, ...]
 
 
-def choose(gradient: Gradient, kept: tuple[str, ...], owned: frozenset[str] = frozenset()) -> Saving:
+def rematerialise(gradient: Gradient, kept: tuple[str, ...], owned: frozenset[str] = frozenset()) -> Rematerialisation:
     """Return the cheapest choice.
 
     kept:  states whose sequence exists anyway, such as the output.
@@ -53,8 +53,10 @@ def choose(gradient: Gradient, kept: tuple[str, ...], owned: frozenset[str] = fr
         kept = (*kept, *more)
     saved = tuple(v for v in cut if v.op != "input")
     have = _available(loop, kept, owned)
-    again = tuple(v for v in _above(list(needed), {*saved, *have}) if v.kind in ("map", "reduce") and v not in saved)
-    return Saving(saved, kept, again)
+    recomputed = tuple(
+        v for v in _above(list(needed), {*saved, *have}) if v.kind in ("map", "reduce") and v not in saved
+    )
+    return Rematerialisation(saved, kept, recomputed)
 
 
 def _available(loop: Graph, kept: tuple[str, ...], owned: frozenset[str]) -> set[Value]:
@@ -129,7 +131,7 @@ def _minimum_cut(loop: Graph, needed: list[Value], kept: tuple[str, ...], owned:
         is_source = value.op == "input" or value.kind in ("product", "reduce")
         cost = value.width * SAVE + (0 if value in forward else 1)
         net.edge(entry, end, cost)
-        net.edge("source", entry, NEVER if is_source else AGAIN.get(value.op, 0) * value.width)
+        net.edge("source", entry, NEVER if is_source else RECOMPUTE_COST.get(value.op, 0) * value.width)
         for arg in value.args:
             if arg not in have and arg.op != "constant":
                 net.edge((arg, "out"), entry, NEVER)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
-from everloop.compiler import cache, stepping, stored
+from everloop.compiler import disk_cache, plan_cache, stepping
 from everloop.compiler import program as passes
-from everloop.compiler.plan import Training
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.plan import TrainingPlan
 from everloop.compiler.program import Program
 from everloop.compiler.targets import eager, llvm
 from everloop.compiler.trace import trace
-from everloop.compiler.values import Values
 from everloop.layers import Recurrent
 from everloop.layers.call import Call
 from everloop.layers.regularise import values_of
@@ -41,7 +41,7 @@ def no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(passes, name, lambda *_, **__: pytest.fail("a pass ran again"))
 
 
-def gradients(program: Program, values: Values, x: Tensor, state: list[Tensor]) -> list[Tensor]:
+def gradients(program: Program, values: Bindings, x: Tensor, state: list[Tensor]) -> list[Tensor]:
     y, final = compute(program, Call(values, x, tuple(state), (None,) * len(state)))
     leaves = [t for t in (*values.fixed.values(), *state) if t.requires_grad]
     grads = torch.autograd.grad(y.square().sum() + sum(f.sum() for f in final), leaves, allow_unused=True)
@@ -65,11 +65,11 @@ def test_a_second_process_has_the_same_plan_without_a_pass(
     torch.testing.assert_close(gradients(second, values, x, start), want, rtol=0, atol=0)
     with torch.no_grad():
         compute(second, Call(values, x, tuple(start), (None,) * len(start)))
-    assert str(second.split.prelude) == str(first.split.prelude)
+    assert str(second.split.prologue) == str(first.split.prologue)
     assert str(second.split.loop) == str(first.split.loop)
     for wanted in first._trained:
         plans = first.training(wanted).plan, second.training(wanted).plan
-        for field in fields(Training):
+        for field in fields(TrainingPlan):
             one, other = (getattr(plan, field.name) for plan in plans)
             assert field.name == "forward" or one == other, field.name
         assert [p.forward.loop for p in plans[:1]] == [p.forward.loop for p in plans[1:]]
@@ -113,7 +113,7 @@ def test_steps_that_differ_in_what_no_pass_sees_share_a_plan_but_not_its_numbers
         if k == 1:
             no_pass(monkeypatch)
         cell = opaque(function, offset)
-        values = Values(dict(cell.named_parameters()))
+        values = Bindings(dict(cell.named_parameters()))
         program = Program.of(cell, values, torch.float64, llvm.compile)
         y, _ = compute(program, Call(values, x, tuple(start), (None,) * len(start)))
         want, _ = eager.run(cell, values, x, start)
@@ -125,7 +125,7 @@ def plan_files(folder: Path) -> set[str]:
 
 
 def program(cell: Cell) -> Program:
-    return Program.of(cell, Values(dict(cell.named_parameters())), torch.float32, llvm.compile)
+    return Program.of(cell, Bindings(dict(cell.named_parameters())), torch.float32, llvm.compile)
 
 
 def test_other_sizes_constants_and_names_are_other_plans(folder: Path) -> None:
@@ -153,24 +153,24 @@ def test_other_sizes_constants_and_names_are_other_plans(folder: Path) -> None:
 def test_another_compiler_makes_its_own_plans(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "passes"
     copy.mkdir()
-    for path in Path(stored.__file__).parent.glob("*.py"):
+    for path in Path(plan_cache.__file__).parent.glob("*.py"):
         (copy / path.name).write_bytes(path.read_bytes())
-    assert {"simplify.py", "rules.py", "plan.py", "placing.py", "ir.py"} <= {p.name for p in copy.iterdir()}
-    stored.sources.cache_clear()
-    same = stored.sources(copy)
-    assert same == stored.sources()
+    assert {"simplify.py", "rules.py", "plan.py", "placement.py", "ir.py"} <= {p.name for p in copy.iterdir()}
+    plan_cache.sources.cache_clear()
+    same = plan_cache.sources(copy)
+    assert same == plan_cache.sources()
     for path in sorted(copy.iterdir()):
-        stored.sources.cache_clear()
+        plan_cache.sources.cache_clear()
         before = path.read_text()
         path.write_text(before + "\n")
-        assert stored.sources(copy) != same, path.name
+        assert plan_cache.sources(copy) != same, path.name
         path.write_text(before)
-    stored.sources.cache_clear()
+    plan_cache.sources.cache_clear()
     monkeypatch.setattr(torch, "__version__", "0.0")
-    assert stored.sources(copy) != same
+    assert plan_cache.sources(copy) != same
     program(cells.Elman(3, 4))
     old = plan_files(folder)
-    monkeypatch.setattr(stored, "sources", lambda: "other")
+    monkeypatch.setattr(plan_cache, "sources", lambda: "other")
     program(cells.Elman(3, 4))
     assert len(plan_files(folder) - old) == 1
 
@@ -178,8 +178,8 @@ def test_another_compiler_makes_its_own_plans(folder: Path, tmp_path: Path, monk
 def test_sources_that_cannot_be_read_vouch_for_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stored.sources(tmp_path / "nowhere") == ""
-    monkeypatch.setattr(stored, "sources", lambda: "")
+    assert plan_cache.sources(tmp_path / "nowhere") == ""
+    monkeypatch.setattr(plan_cache, "sources", lambda: "")
     assert program(cells.Elman(3, 4)).split.cuts
     assert not plan_files(folder)
 
@@ -222,7 +222,7 @@ def test_what_is_no_plan_is_made_again(folder: Path, text: str) -> None:
     program(cells.Elman(3, 4))
     (file,) = folder.glob("*.plan")
     whole = file.read_bytes()
-    assert cache.write(file.name, text.encode("latin-1"))
+    assert disk_cache.write(file.name, text.encode("latin-1"))
     assert program(cells.Elman(3, 4)).split.cuts
     assert file.read_bytes() == whole
 

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from everloop.compiler import cache
+from everloop.compiler import disk_cache
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph, Type, Value
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
-from everloop.compiler.plan import Forward, Rows, Training
+from everloop.compiler.plan import FactorPart, ForwardPlan, TrainingPlan
 
 Thing = TypeVar("Thing")
 _NO_PLAN = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what decoding something else raises
@@ -32,13 +32,13 @@ def sources(folder: Path = Path(__file__).parent) -> str:
     It is empty where the sources cannot be read, in an archive for instance: nothing is kept then.
     """
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
-    return cache.key(torch.__version__, *texts) if texts else ""
+    return disk_cache.key(torch.__version__, *texts) if texts else ""
 
 
 sources()  # now, while they are what this process has just loaded
 
 
-class Shelf:
+class PlanCache:
     """The plans of one traced step."""
 
     def __init__(self, graph: Graph) -> None:
@@ -50,10 +50,10 @@ class Shelf:
     def split(self, make: Callable[[], Split]) -> Split:
         return self._kept("split", make, self._of_split, self._split)
 
-    def forward(self, make: Callable[[], Forward]) -> Forward:
+    def forward(self, make: Callable[[], ForwardPlan]) -> ForwardPlan:
         return self._kept("forward", make, _of_forward, _forward)
 
-    def training(self, wanted: frozenset[str], make: Callable[[], Training]) -> Training:
+    def training(self, wanted: frozenset[str], make: Callable[[], TrainingPlan]) -> TrainingPlan:
         return self._kept(f"training {sorted(wanted)}", make, _of_training, _training)
 
     def step(self, make: Callable[[], tuple[Graph, Loop]]) -> tuple[Graph, Loop]:
@@ -70,21 +70,21 @@ class Shelf:
         """Return what is on disk, or what `make` makes, which is there from now on."""
         if not sources():
             return make()
-        name = cache.key(what, self._name, sources()) + ".plan"
-        found = cache.read(name)
+        name = disk_cache.key(what, self._name, sources()) + ".plan"
+        found = disk_cache.read(name)
         if found is not None:
             with suppress(*_NO_PLAN):
                 return decode(json.loads(found))
         made = make()
-        cache.write(name, json.dumps(encode(made)).encode())
+        disk_cache.write(name, json.dumps(encode(made)).encode())
         return made
 
     def _of_split(self, split: Split) -> Any:
-        return [*(self._of_graph(g) for g in (split.prelude, split.loop, split.after)), split.exposed]
+        return [*(self._of_graph(g) for g in (split.prologue, split.loop, split.epilogue)), split.exposed]
 
     def _split(self, data: Any) -> Split:
-        prelude, loop, after = (self._graph(part) for part in data[:3])
-        return Split(prelude, loop, after, tuple(data[3]))
+        prologue, loop, epilogue = (self._graph(part) for part in data[:3])
+        return Split(prologue, loop, epilogue, tuple(data[3]))
 
     def _of_graph(self, graph: Graph) -> Any:
         values = graph.values
@@ -108,7 +108,7 @@ class Shelf:
 
 
 def _is_opaque(value: Value) -> bool:
-    return value.op == "call" or (value.op == "input" and value.group == "taken")
+    return value.op == "call" or (value.op == "input" and value.group == "literal")
 
 
 def _of_loop(loop: Loop) -> Any:
@@ -140,24 +140,24 @@ def _of_buffer(buffer: Buffer) -> Any:
     return (buffer.name, buffer.kind, buffer.width, buffer.height, buffer.of)
 
 
-def _of_forward(plan: Forward) -> Any:
+def _of_forward(plan: ForwardPlan) -> Any:
     return [_of_loop(plan.loop), plan.emits, plan.in_place]
 
 
-def _forward(data: Any) -> Forward:
-    return Forward(_loop(data[0]), *data[1:])
+def _forward(data: Any) -> ForwardPlan:
+    return ForwardPlan(_loop(data[0]), *data[1:])
 
 
-def _of_training(plan: Training) -> Any:
+def _of_training(plan: TrainingPlan) -> Any:
     pairs = {m: [[[(r.name, r.start, r.stop, r.of) for r in factor] for factor in pair] for pair in each]
              for m, each in plan.pairs.items()}  # fmt: skip
     totals = {name: _of_buffer(b) for name, b in plan.totals.items()}
     return [_of_forward(plan.forward), _of_loop(plan.gradient), plan.reads, pairs, totals, plan.emits, plan.in_place]
 
 
-def _training(data: Any) -> Training:
+def _training(data: Any) -> TrainingPlan:
     forward, gradient, reads, pairs, totals, emits, in_place = data
-    factors: dict[str, Any] = {m: [tuple(tuple(Rows(*r) for r in factor) for factor in pair) for pair in each]
+    factors: dict[str, Any] = {m: [tuple(tuple(FactorPart(*r) for r in factor) for factor in pair) for pair in each]
                                for m, each in pairs.items()}  # fmt: skip
     sums = {name: Buffer(*b) for name, b in totals.items()}
-    return Training(_forward(forward), _loop(gradient), reads, factors, sums, emits, in_place)
+    return TrainingPlan(_forward(forward), _loop(gradient), reads, factors, sums, emits, in_place)

@@ -10,7 +10,7 @@ from everloop.compiler.loop import Map
 
 LONG = frozenset({"sigmoid", "tanh", "exp", "expm1", "log", "log1p"})  # long chains of operations, each waiting
 AHEAD = 55  # lines of a Map from which the chains of one turn keep a processor from starting the next
-AGAIN = 4  # operations that are sooner done again than kept
+RECOMPUTE_COST = 4  # operations that are sooner done again than kept
 ENDS = frozenset({"store", "accumulate", "sum", "max"})
 
 
@@ -66,7 +66,7 @@ class Lines:
         while True:
             needed = [self._cone(r, {n for n in kept if kept[n] < p}) for p, r in enumerate(roots)]
             shared = Counter(n for lines in needed for n in lines if n not in kept)
-            dear = [n for n, count in shared.items() if count > 1 and self._cost(n, kept) > AGAIN]
+            dear = [n for n, count in shared.items() if count > 1 and self._cost(n, kept) > RECOMPUTE_COST]
             if not dear:
                 break
             last = max(dear)

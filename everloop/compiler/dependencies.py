@@ -12,7 +12,7 @@ import torch
 
 from everloop.cell import Cell
 
-Reading = tuple[Callable[[str, Any], Any], str]  # where a name is looked up, and the name
+Dependency = tuple[Callable[[str, Any], Any], str]  # where a name is looked up, and the name
 
 # Code that reads nothing which a user changes.
 _FIXED = sys.stdlib_module_names | {"torch", "everloop", "numpy"}
@@ -22,7 +22,7 @@ _searches: dict[type, tuple[Any, Search]] = {}
 changing: dict[type, set[str]] = {}
 
 
-def readings(kind: type) -> tuple[Reading, ...]:
+def dependencies(kind: type) -> tuple[Dependency, ...]:
     """Return what the code of this class of cells or modules reads: globals, class attributes, variables around it."""
     return tuple(searched(kind).found.values())
 
@@ -48,7 +48,7 @@ class Search:
 
     def __init__(self, owner: type) -> None:
         self.bases = [base for base in owner.__mro__ if not _is_fixed(base)]
-        self.found: dict[tuple[int, str], Reading] = {}
+        self.found: dict[tuple[int, str], Dependency] = {}
         self.places: list[tuple[Any, Any, str]] = []  # (whose name it is, its names and what they stand for, name)
         self.names: set[str] = set()
         self.asks_for_tensors = False

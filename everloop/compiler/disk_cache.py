@@ -18,7 +18,7 @@ from pathlib import Path
 
 _HEAD = b"everloop object 2\n"
 _HAS_OWNERS = hasattr(os, "geteuid")  # elsewhere the user's folders are private by the system's own lists
-_told: set[Path] = set()  # folders in which something was refused
+_refused: set[Path] = set()  # folders in which something was refused
 
 
 def folder() -> Path | None:
@@ -114,8 +114,8 @@ def _fault(status: os.stat_result) -> str:
 
 def _refuse(place: Path, path: Path, fault: str, advice: str) -> bool:
     """Say once a folder that compiled code in it is not run; return False."""
-    if place not in _told:
-        _told.add(place)
+    if place not in _refused:
+        _refused.add(place)
         warnings.warn(f"{path} {fault}; compiled code there is not run, but compiled anew; {advice}", stacklevel=2)
     return False
 

@@ -40,7 +40,7 @@ class Places:
         return self.code(f"select i1 {self.columns}, ptr {self.base}, ptr {behind}")
 
 
-class Share:
+class Partition:
     """Writes into a function of (args, tid, team) how the thread `tid` finds, starts, points at and ends its rows."""
 
     def __init__(self, layout: Layout, code: Code) -> None:

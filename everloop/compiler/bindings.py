@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Values:
+class Bindings:
     """Tensors by the dotted name under which the step reads them.
 
     fixed: [m] or [m, k], the same at every step (parameters).
@@ -20,6 +20,8 @@ class Values:
     rows: dict[str, Tensor] = field(default_factory=dict)
     steps: dict[str, Tensor] = field(default_factory=dict)
 
-    def under(self, prefix: str) -> Values:
+    def under(self, prefix: str) -> Bindings:
         """Return the same tensors with `prefix.` before each name."""
-        return Values(*({f"{prefix}.{k}": v for k, v in part.items()} for part in (self.fixed, self.rows, self.steps)))
+        return Bindings(
+            *({f"{prefix}.{k}": v for k, v in part.items()} for part in (self.fixed, self.rows, self.steps))
+        )
