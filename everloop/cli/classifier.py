@@ -12,7 +12,7 @@ from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
 from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.idx import read_images
 from everloop.data.readers.lines import numbered
@@ -69,7 +69,7 @@ def _read(model: Classifier, config: ExamplesConfig, source: Source, file: Any) 
     if model.reader is None:
         form = source.chosen({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
         if form == "ts":
-            yield from (series for series, _ in ts_series(file, source.place, source.faults, labelled=False))
+            yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
         elif form == "npz":
             yield from sequences(source.by_path(), config.text, config.lengths)
         else:
@@ -78,17 +78,17 @@ def _read(model: Classifier, config: ExamplesConfig, source: Source, file: Any) 
     form = source.chosen({".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl"}, "text")
     if form in _TABLES:
         columns = source.columns or config.columns
-        records = Records({config.text: "text"}, _TABLES[form], columns, source.place, source.faults)
+        records = Records({config.text: "text"}, _TABLES[form], columns, source.place, source.errors)
         yield from (row[config.text].replace("\n", " ") for _, _, row in records.read(file))
     else:
-        yield from (line for _, line in numbered(file, source.place, source.faults) if line.strip())
+        yield from (line for _, line in numbered(file, source.place, source.errors) if line.strip())
 
 
 def given(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None = None) -> Examples:
     """Return the labelled sequences of a file as the test part of the model's data."""
-    faults = Faults(config.malformed)
-    parts = {"test": read_part(path, labels, config, faults)}
-    return Examples(parts, config, model.reader, model.labels, faults)
+    errors = ErrorPolicy(config.malformed)
+    parts = {"test": read_part(path, labels, config, errors)}
+    return Examples(parts, config, model.reader, model.labels, errors)
 
 
 def own(model: Classifier, config: ExamplesConfig) -> Examples:

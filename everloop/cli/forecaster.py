@@ -15,7 +15,7 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.datasets.forecasts import Batch, Plans, Series, SeriesConfig, calendar_of
+from everloop.data.datasets.forecasts import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
 from everloop.data.readers.tables import Form
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
@@ -59,7 +59,7 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
     known: deque[list[float]] = deque(maxlen=context)
     times: deque[datetime] = deque(maxlen=context)
     with source.open() as file:
-        for broken, row in table.steps(file, _TABLES[form], source.place, source.faults, ends=not source.piped):
+        for broken, row in table.steps(file, _TABLES[form], source.place, source.errors, ends=not source.piped):
             if broken:  # a forecast knows the rows since the gap alone
                 known.clear()
                 times.clear()
@@ -87,7 +87,7 @@ def _plans(config: SeriesConfig, source: Source, asked: Asked) -> Plans | None:
         raise OptionError(f"this model {named if config.planned else 'was trained without planned columns'}")
     if asked.plans and asked.every and not config.time:
         raise OptionError("--every with --plans needs the times of the rows: train with --time COLUMN")
-    return Plans(asked.plans, config, source.faults) if asked.plans else None
+    return Plans(asked.plans, config, source.errors) if asked.plans else None
 
 
 def _headings(model: Forecaster) -> list[str]:
@@ -111,7 +111,7 @@ def _forecast(
     if plans is not None:
         ahead = torch.cat([plans.ahead(to_come, horizon), ahead], 1)
     extra = torch.cat([known[:, series:], before], 1)
-    batch = Batch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
+    batch = SeriesBatch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
     said = model.forecast(batch.to(model.mean.device))
     parts = [said.point[:, 0, :, None]]
     if said.spread is not None:

@@ -20,7 +20,7 @@ from everloop.cli.source import Source
 from everloop.data import Vocabulary
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig, read_texts, read_vectors
 from everloop.data.datasets.strokes import Strokes, StrokesConfig, read_strokes
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import write_atomically
 from everloop.data.readers.lines import numbered
 from everloop.decode.generate import Sampling, generate
@@ -117,14 +117,16 @@ def _given(model: Generator, config: GivenConfig, source: Source, asked: Asked) 
         yield from ((str(number), vector) for number, vector in enumerate(vectors, 1))
         return
     with source.open() as file:
-        for number, line in numbered(file, source.place, source.faults):
+        for number, line in numbered(file, source.place, source.errors):
             text = line.strip()
             if text and size is None:
                 yield text, text
             elif text:
                 vector = _vector(text, size or 0)
                 if vector is None:
-                    source.faults(source.place, number, repr(text[:40]), f"{size} numbers between spaces or commas")
+                    source.errors.report(
+                        source.place, number, repr(text[:40]), f"{size} numbers between spaces or commas"
+                    )
                 else:
                     yield str(number), vector
 
@@ -151,15 +153,15 @@ def _strokes(label: str, drawn: Sketch) -> str:
 
 def given(model: Generator, config: GivenConfig, path: Path, labels: Path | None = None) -> Conditions | Strokes:
     """Return the texts or drawings of a file as the test part of the model's data."""
-    faults = Faults(config.malformed)
+    errors = ErrorPolicy(config.malformed)
     data: Conditions | Strokes
     if model.vocabulary is None:
-        found = read_strokes(replace(config, strokes=path), faults)
+        found = read_strokes(replace(config, strokes=path), errors)
         data = Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels)
     else:
-        pairs = read_texts(replace(config, texts=path, vectors=labels), faults)
+        pairs = read_texts(replace(config, texts=path, vectors=labels), errors)
         data = Conditions((), (), config, model.labels or None, model.vocabulary, pairs)
-    data.faults = faults
+    data.errors = errors
     return data
 
 

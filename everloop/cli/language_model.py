@@ -44,8 +44,8 @@ def prepare(options: Options, resumed: Path | None) -> tuple[Text, LanguageModel
         raise DataError(f"no text given; name files or folders with --text FILE…{hint}")
     known = load_vocabulary(resumed / "vocabulary.json") if resumed else None
     text = Text.from_config(options.data, known)
-    if text.faults.skipped:
-        Console(stderr=True).print(Line(str(text.faults), "yellow"), soft_wrap=True)
+    if text.errors.skipped:
+        Console(stderr=True).print(Line(str(text.errors), "yellow"), soft_wrap=True)
     return text, LanguageModel.from_config(text.vocabulary, options.model)
 
 

@@ -18,7 +18,7 @@ from everloop.cli.asked import Asked
 from everloop.cli.kinds import MODULES
 from everloop.cli.options import Trained, parse, write
 from everloop.cli.source import Source
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.settings import from_table
 from everloop.errors import OptionError, RunError, unknown
 from everloop.models.run import read_config
@@ -55,16 +55,16 @@ def main(args: Sequence[str]) -> int:
     asked = replace(options.asked, trust_code=options.trained.trust_code)
     asked.check(module.KIND, module.TAKES)
     model = options.trained.model(options.run)
-    faults = Faults(options.malformed)
-    source = Source(options.file, options.form, asked.columns, options.batch, faults)
+    errors = ErrorPolicy(options.malformed)
+    source = Source(options.file, options.form, asked.columns, options.batch, errors)
     with torch.inference_mode():
         for line in module.predict(model, config, source, asked):
             write(line)
     console, (read, strange) = Console(stderr=True), source.counts
     if strange:
         console.print(Line(f"{strange:,} of {read:,} symbols unknown ({strange / read:.2%})", "dim"), soft_wrap=True)
-    if faults.skipped:
-        console.print(Line(str(faults), "yellow"), soft_wrap=True)
+    if errors.skipped:
+        console.print(Line(str(errors), "yellow"), soft_wrap=True)
     return 0
 
 

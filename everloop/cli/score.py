@@ -13,7 +13,7 @@ import tyro
 from everloop.cli.language_model import note_unknown
 from everloop.cli.options import Trained, parse, write
 from everloop.cli.source import Source
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.readers.lines import numbered
 from everloop.errors import DataError, RunError
 from everloop.models import LanguageModel
@@ -42,23 +42,23 @@ def main(args: Sequence[str]) -> int:
         raise RunError(f"{given.run} holds a {model.kind}; expected a language model")
     model.vocabulary.encode(given.context, "the context")
     note_unknown(model, given.context)
-    faults = Faults(given.malformed)
-    source = Source(given.file, "auto", (), 0, faults)
+    errors = ErrorPolicy(given.malformed)
+    source = Source(given.file, "auto", (), 0, errors)
     read, strange = 0, 0
     with source.open() as file:
-        for number, line in numbered(file, source.place, faults):
+        for number, line in numbered(file, source.place, errors):
             if not line.strip():
                 continue
             try:
                 score = model.score(line, given.context)
                 strange += len(model.vocabulary.strange(line))
             except DataError as error:
-                faults(source.place, number, str(error), "symbols that the model knows")
+                errors.report(source.place, number, str(error), "symbols that the model knows")
                 continue
             read += score.count
             write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
     if strange:
         sys.stderr.write(f"{strange:,} of {read:,} words unknown ({strange / read:.2%}), scored as one and the same\n")
-    if faults.skipped:
-        sys.stderr.write(f"{faults}\n")
+    if errors.skipped:
+        sys.stderr.write(f"{errors}\n")
     return 0

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import opened, suffix
 from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import OptionError
@@ -26,7 +26,7 @@ class Source:
         form: what it is, "auto" if its name tells.
         columns: names of the columns of a table without a header.
         batch: how many sequences are read at once; 0: one from standard input, many from a file.
-        faults: takes malformed lines.
+        errors: takes malformed lines.
         counts: symbols read, and how many of them the model does not know.
     """
 
@@ -34,7 +34,7 @@ class Source:
     form: str
     columns: tuple[str, ...]
     batch: int
-    faults: Faults
+    errors: ErrorPolicy
     counts: list[int] = field(default_factory=lambda: [0, 0])
 
     @property

@@ -14,7 +14,7 @@ from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, form_of, read_part
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.conllu import sentences
 from everloop.data.readers.lines import numbered
@@ -71,7 +71,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -
 
     with source.open() as file:
         if form == "conllu":
-            for some in source.chunks(sentences(file, source.place, source.faults)):
+            for some in source.chunks(sentences(file, source.place, source.errors)):
                 read = see([sentence.column(config.text) for sentence in some])
                 if asked.probabilities:
                     yield from _table(model, read)
@@ -80,10 +80,10 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -
                     yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
             return
         if form == "jsonl":
-            records = Records({config.text: "words"}, "jsonl", (), source.place, source.faults).read(file)
+            records = Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file)
             found = (row[config.text] for _, _, row in records)
         else:
-            lines = numbered(file, source.place, source.faults)
+            lines = numbered(file, source.place, source.errors)
             found = (words for _, line in lines if (words := words_of(line)))
         for chunk in source.chunks(found):
             if asked.probabilities:
@@ -124,9 +124,9 @@ def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None =
         return Tagged.from_config(replace(config, train=path), model.reader, model.labels)
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
-    faults = Faults(config.malformed)
-    parts = {"test": read_part(path, config, faults)}
-    return Tagged(parts, config, model.reader, model.labels, faults)
+    errors = ErrorPolicy(config.malformed)
+    parts = {"test": read_part(path, config, errors)}
+    return Tagged(parts, config, model.reader, model.labels, errors)
 
 
 def own(model: Tagger, config: TaggedConfig) -> Tagged:

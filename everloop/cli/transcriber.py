@@ -15,7 +15,7 @@ from everloop.cli.source import Source
 from everloop.data import Vocabulary
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.recordings import AudioConfig, Recordings, read_transcripts, read_wav
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
 from everloop.data.readers.lines import numbered
 from everloop.decode.generate import Beam, generate
@@ -75,11 +75,11 @@ def decoded(model: Transcriber, data: Recordings | DigitStrings, part: str, way:
         heard += [hypotheses[0].text for hypotheses in generate(model, sources, way.next())]
     said = [text for _, text in clips]
     lines = [f"{text}   (said: {wanted})" for wanted, text in zip(said[:5], heard[:5], strict=True)]
-    errors = sum(distance(a, b) for a, b in zip(said, heard, strict=True))
+    wrong = sum(distance(a, b) for a, b in zip(said, heard, strict=True))
     count = sum(map(len, said))
-    rate = f"{errors / count:.2%} ({errors:,} of {count:,} characters)"
+    rate = f"{wrong / count:.2%} ({wrong:,} of {count:,} characters)"
     text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {part} recordings, {way}"])
-    return {"character_error_rate": errors / count, "decoding": str(way)}, text
+    return {"character_error_rate": wrong / count, "decoding": str(way)}, text
 
 
 def predict(model: Transcriber, config: SoundConfig, source: Source, asked: Asked) -> Iterator[str]:
@@ -100,15 +100,15 @@ def _recordings(source: Source) -> Iterator[Path]:
         yield source.path
     else:
         with source.open() as file:
-            yield from (Path(line.strip()) for _, line in numbered(file, source.place, source.faults) if line.strip())
+            yield from (Path(line.strip()) for _, line in numbered(file, source.place, source.errors) if line.strip())
 
 
 def given(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None = None) -> Recordings:
     """Return the recordings that a list of transcripts names, beside it, as the test part of the model's data."""
-    faults = Faults(config.malformed)
-    clips = read_transcripts(path.parent, path, model.config.frames, faults)
+    errors = ErrorPolicy(config.malformed)
+    clips = read_transcripts(path.parent, path, model.config.frames, errors)
     data = Recordings({"test": clips}, model.config.frames, model.vocabulary)
-    data.faults = faults
+    data.errors = errors
     return data
 
 

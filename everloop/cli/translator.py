@@ -14,7 +14,7 @@ from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
 from everloop.data.datasets.parallel import Parallel, ParallelConfig, read_pairs
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import numbered
 from everloop.data.tokenize.pieces import Pieces
 from everloop.decode.bleu import bleu
@@ -77,7 +77,7 @@ def predict(model: EncoderDecoder, config: ParallelConfig, source: Source, asked
     way = asked.way(DEFAULT)
     source.chosen({}, "text")
     with source.open() as file:
-        for chunk in source.chunks(numbered(file, source.place, source.faults)):
+        for chunk in source.chunks(numbered(file, source.place, source.errors)):
             written = iter(translate(model, [line for _, line in chunk if line.strip()], way))
             for number, line in chunk:
                 if way.several:
@@ -88,11 +88,11 @@ def predict(model: EncoderDecoder, config: ParallelConfig, source: Source, asked
 
 def given(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None = None) -> Parallel:
     """Return the pairs of a file, or of two, as the test part of the model's data."""
-    faults = Faults(config.malformed)
+    errors = ErrorPolicy(config.malformed)
     if labels is None:
         raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
-    data = Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, faults))
-    data.faults = faults
+    data = Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, errors))
+    data.errors = errors
     return data
 
 

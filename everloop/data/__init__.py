@@ -1,4 +1,4 @@
-"""What models read, and in which portions: texts, tables, sentences, series, sound, strokes."""
+"""Data for training: texts, tables, sentences, series, sound and strokes, from files to batches."""
 
 from everloop.data.batching.windows import Window, Windows
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig
@@ -10,7 +10,7 @@ from everloop.data.datasets.recordings import AudioConfig, FrameConfig, Recordin
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.datasets.text import Text, TextConfig
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.tokenize.pieces import Pieces
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.vocabulary import Vocabulary
@@ -23,9 +23,9 @@ __all__ = [
     "ConditionsConfig",
     "DigitStrings",
     "DigitsConfig",
+    "ErrorPolicy",
     "Examples",
     "ExamplesConfig",
-    "Faults",
     "FrameConfig",
     "Parallel",
     "ParallelConfig",

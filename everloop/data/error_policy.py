@@ -1,4 +1,4 @@
-"""What happens to a malformed line: it stops the reading, or is left out and counted, as the user chose."""
+"""What to do with a malformed line, as the user chose: stop, or skip and count it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Malformed = Literal["stop", "skip"]
 
 
 @dataclass
-class Faults:
-    """The malformed lines of some files: `skipped` counts them, `first` describes the first.
+class ErrorPolicy:
+    """What to do with a malformed line: stop, or skip it. `skipped` counts those skipped, `first` describes the first.
 
     Args:
-        malformed: "stop" raises at the first one, "skip" counts.
-        advice: what a user can do who is stopped.
+        malformed: "stop" raises at the first one, "skip" leaves it out and counts it.
+        advice: what the error tells the user to do.
     """
 
     malformed: Malformed = "stop"
@@ -29,11 +29,11 @@ class Faults:
         if self.malformed not in get_args(Malformed):
             raise OptionError(unknown("choice for malformed", self.malformed, get_args(Malformed)))
 
-    def __call__(self, place: str | Path, line: int, came: str, expected: str) -> None:
-        """Take note of a malformed line.
+    def report(self, place: str | Path, line: int, came: str, expected: str) -> None:
+        """Report a malformed line.
 
         Raises:
-            DataError: malformed lines stop the reading.
+            DataError: the policy is to stop.
         """
         message = f"{place}: line {line}: {came}; expected {expected}"
         if self.malformed == "stop":

@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for, so that none need be in memory."""
+"""Sequences whose items are made when they are read, so that they need not be in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Left = TypeVar("Left", covariant=True)
 Right = TypeVar("Right", covariant=True)
 
 
-class Column(Sequence[Item], Generic[Item]):
-    """A sequence; a subclass writes `__len__` and `item`, which makes one item."""
+class LazySequence(Sequence[Item], Generic[Item]):
+    """A sequence; a subclass defines `__len__` and `item`."""
 
     def item(self, index: int) -> Item:
-        """Return an item, of those from 0 to the length."""
+        """Return an item; 0 <= index < len(self)."""
         raise NotImplementedError
 
     @overload
@@ -29,32 +29,32 @@ class Column(Sequence[Item], Generic[Item]):
         if isinstance(index, slice):
             return [self.item(i) for i in range(*index.indices(count))]
         if not -count <= index < count:
-            raise IndexError(f"number {index} of {count}")
+            raise IndexError(f"index is {index}; expected one below {count}")
         return self.item(index % count)
 
 
-def listed(items: Iterable[object]) -> Iterator[str]:
-    """Yield repr() of a list of these items, in pieces."""
+def repr_of_list(items: Iterable[object]) -> Iterator[str]:
+    """Yield the repr() of a list of these items, piece by piece."""
     yield "["
     for i, item in enumerate(items):
         yield f"{', ' if i else ''}{item!r}"
     yield "]"
 
 
-class Chosen(Column[Item]):
-    """Some items of a sequence, by their numbers."""
+class Subset(LazySequence[Item]):
+    """Some items of a sequence, by index."""
 
-    def __init__(self, items: Sequence[Item], numbers: Array) -> None:
-        self.items, self.numbers = items, numbers
+    def __init__(self, items: Sequence[Item], indices: Array) -> None:
+        self.items, self.indices = items, indices
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.indices)
 
     def item(self, index: int) -> Item:
-        return self.items[int(self.numbers[index])]
+        return self.items[int(self.indices[index])]
 
 
-class Beside(Column[tuple[Left, Right]], Generic[Left, Right]):
+class Zip(LazySequence[tuple[Left, Right]], Generic[Left, Right]):
     """The pairs of two sequences of the same length."""
 
     def __init__(self, left: Sequence[Left], right: Sequence[Right]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of numbers of any length, in a temporary file once they are many: in memory is only where each row ends."""
+"""Ragged arrays: rows of different lengths, one after another; past a size in a temporary file, not in memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from everloop.data.files import writing
-from everloop.data.lazy import Array, Column
+from everloop.data.lazy import Array, LazySequence
 
-SPILL = 1 << 24  # bytes that are kept in memory before a file takes them
-PIECE = 1 << 20  # numbers that are looked at together, where all are
+SPILL = 1 << 24  # bytes that are kept in memory at most
+PIECE = 1 << 20  # numbers in a piece, where an array is read in pieces
 
 
-class Shelf(Column[Tensor]):
-    """Rows [n] or [n, width], put down one after another and then read in any order.
+class RaggedArray(LazySequence[Tensor]):
+    """Rows [n] or [n, width], appended one after another and then read in any order.
 
-    The file is in the folder for temporary files (TMPDIR names another) and gone with the shelf. What is read is mapped
-    into memory, so that the operating system holds as much of it as there is room for.
+    Past `spill` bytes they are written to a file in the folder for temporary files (TMPDIR names another), which is
+    mapped into memory and deleted with the array.
 
     Args:
         dtype: of the numbers, as NumPy names it.
-        width: numbers of a step; 0: a row is a row of numbers.
-        spill: bytes after which a file takes them; by default SPILL.
+        width: the second axis of a row; 0: a row has one axis.
+        spill: bytes that are kept in memory at most; by default SPILL.
     """
 
     def __init__(self, dtype: str = "int32", width: int = 0, spill: int | None = None) -> None:
@@ -40,8 +40,8 @@ class Shelf(Column[Tensor]):
         self._all: Array | None = None
 
     def write(self, numbers: Any) -> None:
-        """Go on with a row."""
-        assert self._all is None, "a shelf is filled before it is read"
+        """Append numbers to the row that is being written."""
+        assert self._all is None, "rows are appended before they are read"
         found = np.asarray(numbers, self.dtype)
         self._steps += len(found)
         self._kept += found.tobytes()
@@ -54,7 +54,7 @@ class Shelf(Column[Tensor]):
             self._kept = bytearray()
 
     def append(self, row: Any) -> None:
-        """Put down a row."""
+        """Append a row."""
         self.write(row)
         self.ends.append(self._steps)
 
@@ -64,9 +64,13 @@ class Shelf(Column[Tensor]):
     def item(self, index: int) -> Tensor:
         return torch.from_numpy(self.all[self.ends[index - 1] if index else 0 : self.ends[index]])
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the file stays in this process; a copy in another one holds the rows in memory
+        return {**self.__dict__, "_all": np.array(self.all), "_kept": bytearray(), "_file": None}
+
     @property
     def all(self) -> Array:
-        """All rows, one after another."""
+        """All rows, concatenated."""
         if self._all is None:
             shape = (self._steps, self.width) if self.width else (self._steps,)
             if self._file is not None:
@@ -84,7 +88,7 @@ class Shelf(Column[Tensor]):
 
     @property
     def lengths(self) -> Array:
-        """The steps of each row."""
+        """The length of each row."""
         return np.diff(np.frombuffer(self.ends, np.int64), prepend=0) if self.ends else np.zeros(0, np.int64)
 
     def count(self, number: int) -> int:
@@ -92,51 +96,51 @@ class Shelf(Column[Tensor]):
         return sum(int((piece == number).sum()) for piece in pieces(self.all))
 
 
-class Lists(Column[list[int]]):
-    """Lists of whole numbers, on a shelf."""
+class IntLists(LazySequence[list[int]]):
+    """Lists of whole numbers, in a ragged array."""
 
     def __init__(self) -> None:
-        self.shelf = Shelf()
+        self.rows = RaggedArray()
 
     def append(self, row: Sequence[int]) -> None:
-        """Put down a list."""
-        self.shelf.append(row)
+        """Append a list."""
+        self.rows.append(row)
 
     def __len__(self) -> int:
-        return len(self.shelf)
+        return len(self.rows)
 
     def item(self, index: int) -> list[int]:
-        found: list[int] = self.shelf.item(index).tolist()
+        found: list[int] = self.rows.item(index).tolist()
         return found
 
 
-class Texts(Column[str]):
-    """Strings, on a shelf."""
+class Strings(LazySequence[str]):
+    """Strings, in a ragged array."""
 
     def __init__(self) -> None:
-        self.shelf = Shelf("uint8")
+        self.rows = RaggedArray("uint8")
 
     def append(self, text: str) -> None:
-        """Put down a string."""
-        self.shelf.append(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
+        """Append a string."""
+        self.rows.append(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
 
     def __len__(self) -> int:
-        return len(self.shelf)
+        return len(self.rows)
 
     def item(self, index: int) -> str:
-        return self.shelf.item(index).numpy().tobytes().decode("utf-8", "surrogatepass")
+        return self.rows.item(index).numpy().tobytes().decode("utf-8", "surrogatepass")
 
 
-class WordLists(Column[list[str]]):
-    """Lists of words, on a shelf; each different word is kept once, in memory."""
+class WordLists(LazySequence[list[str]]):
+    """Lists of words, in a ragged array; each different word is kept once, in memory."""
 
     def __init__(self) -> None:
-        self.lists = Lists()
+        self.lists = IntLists()
         self.numbers: dict[str, int] = {}
         self.words: list[str] = []
 
     def append(self, words: Sequence[str]) -> None:
-        """Put down a list of words."""
+        """Append a list of words."""
         row = []
         for word in words:
             number = self.numbers.setdefault(word, len(self.words))
@@ -153,10 +157,10 @@ class WordLists(Column[list[str]]):
 
 
 def _place() -> str:
-    """Return how a message calls the file, which has no name."""
+    """Return what a message calls the file, which has no name."""
     return f"temporary file in {tempfile.gettempdir()} (TMPDIR names another folder)"
 
 
 def pieces(numbers: Array) -> Iterator[Array]:
-    """Yield an array in pieces, so that what is computed of each is small."""
+    """Yield an array in pieces, so that what is computed from each is small."""
     return (numbers[i : i + PIECE] for i in range(0, len(numbers), PIECE))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.examples import Batch, Examples
+from everloop.data.datasets.examples import Examples, ExamplesBatch
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextReader, read_reader, write_reader
 from everloop.errors import ShapeError
@@ -106,7 +106,7 @@ class Classifier(Model):
         y, _ = self.recurrent(self.inputs(read), lengths=lengths)
         return self.head(self.dropout(self.pooling(y, lengths)))  # type: ignore[no-any-return]
 
-    def loss(self, batch: Batch, state: Any = None) -> Loss:
+    def loss(self, batch: ExamplesBatch, state: Any = None) -> Loss:
         """Return the surprise at the labels, and the share guessed right."""
         scores = self(batch.x, batch.lengths)
         smoothing = self.config.smoothing if self.training else 0.0
@@ -114,7 +114,7 @@ class Classifier(Model):
         count = len(batch.y)
         return Loss(total, count, sums={"accuracy": (float((scores.argmax(-1) == batch.y).sum()), count)})
 
-    def guesses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def guesses(self, batch: ExamplesBatch) -> tuple[Tensor, Tensor]:
         """Return (the numbers [B] of the true labels, those of the most likely ones)."""
         return batch.y, self(batch.x, batch.lengths).argmax(-1)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.parallel import Pairs
+from everloop.data.datasets.parallel import ParallelBatch
 from everloop.data.tokenize.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
@@ -177,7 +177,7 @@ class EncoderDecoder(Model):
             weights.append(weight[0])
         return torch.stack(outputs), torch.stack(contexts), torch.stack(weights), state
 
-    def loss(self, batch: Pairs, state: Any = None) -> Loss:
+    def loss(self, batch: ParallelBatch, state: Any = None) -> Loss:
         """Return the cross entropy of the targets, and outside of training the share guessed right."""
         start = self.encode(batch.source, batch.source_lengths)
         inputs, smoothing = batch.inputs, 0.0
@@ -193,7 +193,7 @@ class EncoderDecoder(Model):
         right = {} if self.training else {"accuracy": (float((logits.argmax(-1) == targets).sum()), count)}
         return Loss(total, count, sums=right)
 
-    def _inputs(self, batch: Pairs, start: Any) -> Tensor:
+    def _inputs(self, batch: ParallelBatch, start: Any) -> Tensor:
         share = forced_share(int(self.updates), self.config.forcing, self.config.forcing_steps)
         if share >= 1:
             return batch.inputs

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.datasets.forecasts import Batch, Series
+from everloop.data.datasets.forecasts import Series, SeriesBatch
 from everloop.data.tokenize.symbols import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
@@ -202,7 +202,7 @@ class Forecaster(Model):
         each = scaled.repeat_interleave(len(last) // planned.shape[1], 1)
         return self.plans(torch.cat([last.expand(len(each), -1, -1), each], -1))  # type: ignore[no-any-return]
 
-    def loss(self, batch: Batch, state: Any = None) -> Loss:
+    def loss(self, batch: SeriesBatch, state: Any = None) -> Loss:
         """Return the loss; outside of training also the errors, and beside them those of the baselines."""
         said = self(batch.past, batch.extra, batch.ahead)
         future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
@@ -234,7 +234,7 @@ class Forecaster(Model):
         return said[..., middle]
 
     @torch.no_grad()
-    def forecast(self, batch: Batch) -> Forecast:
+    def forecast(self, batch: SeriesBatch) -> Forecast:
         """Return the forecast for windows, in the numbers of the data."""
         training = self.training
         self.eval()

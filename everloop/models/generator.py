@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data import Vocabulary
-from everloop.data.datasets.conditions import Conditioned
-from everloop.data.datasets.strokes import END, Drawings
+from everloop.data.datasets.conditions import ConditionsBatch
+from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
@@ -133,16 +133,16 @@ class Generator(Model):
         return self.recurrent(torch.cat([x, known], -1), state)  # type: ignore[no-any-return]
 
     def loss(self, batch: Any, state: Any = None) -> Loss:
-        """Return the negative log-likelihood of a batch: Conditioned for symbols, Drawings for strokes."""
-        return self._drawing_loss(batch) if isinstance(batch, Drawings) else self._text_loss(batch)
+        """Return the negative log-likelihood of a batch: ConditionsBatch for symbols, StrokesBatch for strokes."""
+        return self._drawing_loss(batch) if isinstance(batch, StrokesBatch) else self._text_loss(batch)
 
-    def _text_loss(self, batch: Conditioned) -> Loss:
+    def _text_loss(self, batch: ConditionsBatch) -> Loss:
         y, _ = self._read(batch.given, batch.inputs, None)
         exists = batch.exists
         logits, targets = self.head(self.dropout(y[exists])), batch.targets[exists]
         return Loss(F.cross_entropy(logits, targets, reduction="sum"), len(targets))
 
-    def _drawing_loss(self, batch: Drawings) -> Loss:
+    def _drawing_loss(self, batch: StrokesBatch) -> Loss:
         begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)
         y, _ = self._read(batch.given, torch.cat([begin, batch.steps[:-1]]), None)
         exists = batch.exists

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.tagged import Batch, Tagged
+from everloop.data.datasets.tagged import Tagged, TaggedBatch
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import WordReader, Words, read_reader, write_reader
 from everloop.errors import OptionError
@@ -130,7 +130,7 @@ class Tagger(Model):
         y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
         return torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
 
-    def loss(self, batch: Batch, state: Any = None) -> Loss:
+    def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:
         """Return the surprise at the labels, and outside of training the share guessed right."""
         scores, _ = self(batch.x, batch.lengths)
         exists, smoothing = batch.exists, self.config.smoothing if self.training else 0.0
@@ -143,7 +143,7 @@ class Tagger(Model):
             total = F.cross_entropy(scores[exists], batch.y[exists], reduction="sum", label_smoothing=smoothing)
         return Loss(total, count, sums={} if self.training else self._accuracy(batch, scores))
 
-    def _accuracy(self, batch: Batch, scores: Tensor) -> dict[str, tuple[float, int]]:
+    def _accuracy(self, batch: TaggedBatch, scores: Tensor) -> dict[str, tuple[float, int]]:
         right = self._best(scores, batch.lengths) == batch.y
         exists = batch.exists
         sums = {"accuracy": (float((right & exists).sum()), int(exists.sum()))}
@@ -152,7 +152,7 @@ class Tagger(Model):
             sums["unknown"] = float((right & strange).sum()), int(strange.sum())
         return sums
 
-    def guesses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def guesses(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
         """Return (true labels, likely labels) of the steps that exist: numbers [N], or truth values [N, K]."""
         scores, _ = self(batch.x, batch.lengths)
         exists = batch.exists

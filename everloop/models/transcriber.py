@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.recordings import Clips, FrameConfig, log_mel, normalised
+from everloop.data.datasets.recordings import FrameConfig, RecordingsBatch, log_mel, normalised
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model
@@ -95,7 +95,7 @@ class Transcriber(Model):
         y, _ = self.recurrent(self.dropout(x), lengths=steps)
         return self.head(self.dropout(y)).log_softmax(-1), steps
 
-    def loss(self, batch: Clips, state: Any = None) -> Loss:
+    def loss(self, batch: RecordingsBatch, state: Any = None) -> Loss:
         """Return the negative log-probability of the transcripts; outside of training also the accuracy.
 
         The accuracy is one minus the character errors (left out, put in, taken for another) per character.

@@ -135,7 +135,7 @@ def test_malformed_transcripts(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"line 2: .*{message}"):
             Recordings.from_config(AudioConfig(tmp_path, said), FRAMES)
         data = Recordings.from_config(AudioConfig(tmp_path, said, malformed="skip"), FRAMES)
-        assert (len(data.clips["train"]), data.faults.skipped) == (1, 1)
+        assert (len(data.clips["train"]), data.errors.skipped) == (1, 1)
 
 
 def digit_recordings(count: int = 20) -> dict[str, list[torch.Tensor]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everloop.data.batching.buckets import buckets, padding_share
+from everloop.data.batching.buckets import buckets, padding_fraction
 from everloop.errors import OptionError
 
 LENGTHS = [1 + (i * 7919) % 97 for i in range(1000)]
@@ -24,7 +24,7 @@ def test_every_sequence_once_and_padding_bounded(
     groups = buckets(lengths, batch, seed=seed, padding=bound)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(1 <= len(group) <= batch for group in groups)
-    assert all(padding_share([group], lengths) <= bound + 1e-9 for group in groups)
+    assert all(padding_fraction([group], lengths) <= bound + 1e-9 for group in groups)
 
 
 def test_equal_lengths_fill_batches() -> None:
@@ -41,12 +41,12 @@ def test_a_seed_is_an_order() -> None:
 def test_a_lower_bound_makes_more_batches() -> None:
     few, many = (buckets(LENGTHS, 16, seed=3, padding=bound) for bound in (0.5, 0.01))
     assert len(many) > len(few)
-    assert padding_share(many, LENGTHS) < padding_share(few, LENGTHS)
+    assert padding_fraction(many, LENGTHS) < padding_fraction(few, LENGTHS)
 
 
 def test_padding_share_by_hand() -> None:
-    assert padding_share([[0, 1], [2]], [1, 3, 5]) == pytest.approx(2 / 11)
-    assert padding_share([], []) == 0
+    assert padding_fraction([[0, 1], [2]], [1, 3, 5]) == pytest.approx(2 / 11)
+    assert padding_fraction([], []) == 0
 
 
 @pytest.mark.parametrize(("batch", "padding"), [(0, 0.1), (4, 1.0), (4, -0.1)])

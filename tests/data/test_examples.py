@@ -75,7 +75,7 @@ def test_malformed_lines_are_counted(table: ExamplesConfig, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"t\.tsv: line 202: 1 field; expected 2: text, label"):
         Examples.from_config(table)
     data = Examples.from_config(replace(table, malformed="skip"))
-    assert data.faults.skipped == 1
+    assert data.errors.skipped == 1
     assert "1 malformed line left out" in data.notes(8)[-1]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers import arrays
 from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
 from everloop.data.readers.conllu import sentences
@@ -31,7 +31,7 @@ CONLLU = "\n".join(
 
 
 def test_conllu() -> None:
-    found = list(sentences(io.BytesIO(CONLLU.encode()), "f", Faults()))
+    found = list(sentences(io.BytesIO(CONLLU.encode()), "f", ErrorPolicy()))
     assert [s.column("form") for s in found] == [["do", "n't"], ["Go"]]
     assert found[0].column("upos") == ["AUX", "PART"]
     again = found[0].replaced("upos", ["A", "B"])
@@ -51,10 +51,10 @@ def test_conllu() -> None:
 def test_a_malformed_line_spoils_its_sentence_alone(line: str, message: str) -> None:
     content = f"{line}\n{row('2', 'b')}\n\n{row('1', 'kept')}\n".encode()
     with pytest.raises(DataError, match=message):
-        list(sentences(io.BytesIO(content), "f", Faults()))
-    faults = Faults("skip")
-    assert [s.column("form") for s in sentences(io.BytesIO(content), "f", faults)] == [["kept"]]
-    assert faults.skipped == 1
+        list(sentences(io.BytesIO(content), "f", ErrorPolicy()))
+    errors = ErrorPolicy("skip")
+    assert [s.column("form") for s in sentences(io.BytesIO(content), "f", errors)] == [["kept"]]
+    assert errors.skipped == 1
 
 
 def idx(path: Path, values: np.ndarray[Any, Any], kind: int) -> Path:
@@ -112,11 +112,11 @@ TS = "#about\n@problemName x\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:
 
 def test_ts(tmp_path: Path) -> None:
     (tmp_path / "x.ts").write_text(TS)
-    series, labels = read_ts(tmp_path / "x.ts", Faults())
+    series, labels = read_ts(tmp_path / "x.ts", ErrorPolicy())
     assert series[0].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert [len(s) for s in series] == [3, 1]
     assert labels == ["a", "b"]
-    unlabelled = list(ts_series(io.BytesIO(b"@dimensions 2\n1,2:3,4\n"), "f", Faults(), labelled=False))
+    unlabelled = list(ts_series(io.BytesIO(b"@dimensions 2\n1,2:3,4\n"), "f", ErrorPolicy(), labelled=False))
     assert unlabelled[0][0].tolist() == [[1, 3], [2, 4]]
 
 
@@ -132,10 +132,10 @@ def test_ts(tmp_path: Path) -> None:
 def test_malformed_series(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "x.ts").write_text(f"{TS}{line}\n")
     with pytest.raises(DataError, match=message):
-        read_ts(tmp_path / "x.ts", Faults())
-    faults = Faults("skip")
-    assert len(read_ts(tmp_path / "x.ts", faults)[0]) == 2
-    assert faults.skipped == 1
+        read_ts(tmp_path / "x.ts", ErrorPolicy())
+    errors = ErrorPolicy("skip")
+    assert len(read_ts(tmp_path / "x.ts", errors)[0]) == 2
+    assert errors.skipped == 1
 
 
 def test_chorales(tmp_path: Path) -> None:

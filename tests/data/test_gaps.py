@@ -10,7 +10,7 @@ import torch
 
 from everloop.data import Series, SeriesConfig
 from everloop.data.datasets.forecasts import Plans
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.errors import DataError
 
 
@@ -69,7 +69,7 @@ def test_plans_without_times_have_no_gaps(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"p\.csv: rows are missing before its row 3, and no time tells which; fill them in"
     ):
-        Plans(path, SeriesConfig(planned=("a",)), Faults("skip"))
+        Plans(path, SeriesConfig(planned=("a",)), ErrorPolicy("skip"))
 
 
 @pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "1e39", "-1e300"])

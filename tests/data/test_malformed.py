@@ -181,7 +181,7 @@ def test_a_malformed_line_stops_or_is_counted(
     with pytest.raises(DataError, match=rf"{name}: line {line}: .*{message}.*malformed skip"):
         read(config)
     data = read(dataclasses.replace(config, malformed="skip"))
-    assert data.faults.skipped == 1
+    assert data.errors.skipped == 1
     assert count(data) == kept
     assert f"1 malformed line left out; the first: {tmp_path}" in data.notes(2)[-1]
 
@@ -192,7 +192,7 @@ def test_a_text_without_its_malformed_lines(units: Any, tmp_path: Path) -> None:
     least = 1 if units == "words" else None
     text = Text(tmp_path / "t.txt", units=units, split=(1, 0, 0), malformed="skip", least=least)
     assert text.vocabulary.decode(text["train"]) == "one\n\nthree\nfour"
-    assert text.faults.skipped == 3
+    assert text.errors.skipped == 3
 
 
 ARRAYS: list[tuple[type, dict[str, Any], str]] = [

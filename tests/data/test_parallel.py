@@ -140,7 +140,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Parallel.from_config(config)
     skipping = ParallelConfig(config.source, config.written, least=1, malformed="skip")
     data = Parallel.from_config(skipping)
-    assert (len(data.parts["train"]), data.faults.skipped) == (2, 1)
+    assert (len(data.parts["train"]), data.errors.skipped) == (2, 1)
     (tmp_path / "a.de").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"a\.de: line 2: byte 0xff"):
         Parallel.from_config(config)

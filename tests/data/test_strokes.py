@@ -89,7 +89,7 @@ def test_malformed_drawings(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match=r"d\.jsonl: line 2: "):
         Strokes.from_config(config)
     data = Strokes.from_config(StrokesConfig(config.strokes, malformed="skip"))
-    assert (len(data.parts["train"]), data.faults.skipped) == (1, 1)
+    assert (len(data.parts["train"]), data.errors.skipped) == (1, 1)
 
 
 def test_folders_and_tables_of_texts(tmp_path: Path) -> None:

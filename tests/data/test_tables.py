@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.tables import Kind, Row, read_table
 from everloop.errors import DataError, OptionError
 
@@ -25,11 +25,11 @@ def table(
     content: str,
     wanted: dict[str, Kind] = WANTED,
     columns: Sequence[str] = (),
-    faults: Faults | None = None,
+    errors: ErrorPolicy | None = None,
 ) -> list[Row]:
     data = content.encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return [row for _, row in read_table(path, wanted, columns, faults or Faults())]
+    return [row for _, row in read_table(path, wanted, columns, errors or ErrorPolicy())]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -73,25 +73,25 @@ def test_a_field_in_quotes_may_hold_lines(tmp_path: Path) -> None:
 def test_malformed_lines(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         table(tmp_path / name, content)
-    faults = Faults("skip")
-    assert len(table(tmp_path / name, content, faults=faults)) == 1
-    assert faults.skipped == 1
-    assert "1 malformed line left out; the first: " in str(faults)
+    errors = ErrorPolicy("skip")
+    assert len(table(tmp_path / name, content, errors=errors)) == 1
+    assert errors.skipped == 1
+    assert "1 malformed line left out; the first: " in str(errors)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_bytes(b"label\ttext\nA\t\xff\nB\tok\n")
     with pytest.raises(DataError, match=r"line 2: byte 0xff at byte 2 is not UTF-8"):
-        list(read_table(tmp_path / "t.tsv", WANTED, (), Faults()))
-    assert len(list(read_table(tmp_path / "t.tsv", WANTED, (), Faults("skip")))) == 1
+        list(read_table(tmp_path / "t.tsv", WANTED, (), ErrorPolicy()))
+    assert len(list(read_table(tmp_path / "t.tsv", WANTED, (), ErrorPolicy("skip")))) == 1
 
 
 @pytest.mark.parametrize(("text", "number"), [("1.5", 1.5), ("-2e3", -2000), ("x", None), ("nan", None), ("", None)])
 def test_numbers(tmp_path: Path, text: str, number: float | None) -> None:
-    faults = Faults("skip")
-    rows = list(table(tmp_path / "t.csv", f"v,w\n7,a\n{text},b\n", {"v": "number"}, faults=faults))
+    errors = ErrorPolicy("skip")
+    rows = list(table(tmp_path / "t.csv", f"v,w\n7,a\n{text},b\n", {"v": "number"}, errors=errors))
     assert [row["v"] for row in rows] == ([7, number] if number is not None else [7])
-    assert faults.skipped == (number is None)
+    assert errors.skipped == (number is None)
 
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_no_rows_and_no_form(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="tells no form"):
         table(tmp_path / "t.xls", "label\ttext\n")
     with pytest.raises(OptionError, match="did you mean 'skip'"):
-        Faults("skp")  # type: ignore[arg-type]
+        ErrorPolicy("skp")  # type: ignore[arg-type]
     (tmp_path / "t.tsv.gz").write_bytes(b"nothing packed")
     with pytest.raises(DataError, match="no gzip file"):
-        list(read_table(tmp_path / "t.tsv.gz", WANTED, (), Faults()))
+        list(read_table(tmp_path / "t.tsv.gz", WANTED, (), ErrorPolicy()))

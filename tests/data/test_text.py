@@ -1,4 +1,4 @@
-"""Texts: reading, cutting, and every way a file can be wrong."""
+"""Strings: reading, cutting, and every way a file can be wrong."""
 
 from __future__ import annotations
 

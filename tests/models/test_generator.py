@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from everloop.data.datasets.conditions import Conditions
-from everloop.data.datasets.strokes import END, Drawings, Strokes, StrokesConfig
+from everloop.data.datasets.strokes import END, Strokes, StrokesBatch, StrokesConfig
 from everloop.decode.generate import Beam, Sampling, generate
 from everloop.decode.sketch import sketch
 from everloop.errors import DataError, OptionError
@@ -99,7 +99,7 @@ def test_the_loss_of_strokes_is_density_and_pen() -> None:
     model = Generator(data.labels, hidden=6, embedding=4, mixtures=3).double().eval()
     label, steps = data.parts["train"][1]
     steps = steps.double()
-    batch = Drawings(torch.tensor([label]), steps[:, None], torch.tensor([len(steps)]))
+    batch = StrokesBatch(torch.tensor([label]), steps[:, None], torch.tensor([len(steps)]))
     inputs = torch.cat([torch.tensor([[0, 0, END]]).double(), steps[:-1]])
     total, state = 0.0, None
     for before, step in zip(inputs, steps, strict=True):

@@ -13,10 +13,10 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.data import Vocabulary, Window
 from everloop.data.datasets.conditions import Conditions
-from everloop.data.datasets.examples import Batch
+from everloop.data.datasets.examples import ExamplesBatch
 from everloop.data.datasets.forecasts import Series
 from everloop.data.datasets.parallel import Parallel
-from everloop.data.datasets.recordings import Clips
+from everloop.data.datasets.recordings import RecordingsBatch
 from everloop.data.datasets.tagged import Tagged
 from everloop.errors import OptionError
 from everloop.models import Classifier, Forecaster, LanguageModel, Model, Tagger
@@ -35,7 +35,7 @@ def language_model(**settings: Any) -> tuple[Model, Any]:
 
 def classifier(**settings: Any) -> tuple[Model, Any]:
     model = Classifier(3, ["a", "b"], **SMALL | settings)
-    return model, Batch(torch.randn(7, 2, 3), torch.tensor([7, 4]), torch.tensor([0, 1]))
+    return model, ExamplesBatch(torch.randn(7, 2, 3), torch.tensor([7, 4]), torch.tensor([0, 1]))
 
 
 def tagger(**settings: Any) -> tuple[Model, Any]:
@@ -64,7 +64,7 @@ def generator(**settings: Any) -> tuple[Model, Any]:
 def transcriber(**settings: Any) -> tuple[Model, Any]:
     model = Transcriber(Vocabulary("abc"), mels=4, stacked=1, **SMALL | settings)
     labels, lengths = torch.tensor([[0, 1], [2, 1]]), torch.tensor([2, 2])
-    return model, Clips(torch.randn(9, 2, 4), torch.tensor([9, 7]), labels, lengths)
+    return model, RecordingsBatch(torch.randn(9, 2, 4), torch.tensor([9, 7]), labels, lengths)
 
 
 MAKERS = [language_model, classifier, tagger, forecaster, translator, generator, transcriber]

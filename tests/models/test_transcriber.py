@@ -9,7 +9,7 @@ import torch
 
 from everloop.data import Vocabulary
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.recordings import Clips, FrameConfig
+from everloop.data.datasets.recordings import FrameConfig, RecordingsBatch
 from everloop.decode.generate import Beam, generate
 from everloop.errors import DataError, OptionError
 from everloop.models import load
@@ -18,12 +18,12 @@ from everloop.train import train
 from tests.data.test_audio import digit_recordings
 
 
-def clips(count: int = 3, mels: int = 5) -> Clips:
+def clips(count: int = 3, mels: int = 5) -> RecordingsBatch:
     lengths = torch.tensor([20, 13, 17][:count])
     labels, label_lengths = torch.tensor([[0, 1, 2], [2, 2, 0], [1, 0, 0]])[:count], torch.tensor([3, 2, 1])[:count]
     frames = torch.randn(20, count, mels).double()
     frames[torch.arange(20)[:, None] >= lengths] = 0
-    return Clips(frames, lengths, labels, label_lengths)
+    return RecordingsBatch(frames, lengths, labels, label_lengths)
 
 
 def small(stacked: int = 2) -> Transcriber:
@@ -42,7 +42,7 @@ def test_padding_changes_nothing(stacked: int) -> None:
         assert int(steps) == -(-n // stacked) == len(alone)
         torch.testing.assert_close(alone[:, 0], together[0][: len(alone), b], rtol=1e-10, atol=1e-12)
         labels, label_lengths = batch.labels[b : b + 1], batch.label_lengths[b : b + 1]
-        one = Clips(batch.frames[:n, b : b + 1], batch.lengths[b : b + 1], labels, label_lengths)
+        one = RecordingsBatch(batch.frames[:n, b : b + 1], batch.lengths[b : b + 1], labels, label_lengths)
         total += float(model.loss(one).total)
     assert float(model.loss(batch).total) == pytest.approx(total, rel=1e-10)
     assert model.loss(batch).count == 6
@@ -67,13 +67,17 @@ def test_distance(a: str, b: str, n: int) -> None:
 
 def test_a_recording_too_short_for_its_text_is_named() -> None:
     batch = clips(2)
-    short = Clips(batch.frames[:4], torch.tensor([4, 4]), batch.labels, batch.label_lengths)
+    short = RecordingsBatch(batch.frames[:4], torch.tensor([4, 4]), batch.labels, batch.label_lengths)
     with pytest.raises(DataError, match=r"needs 3 steps, its recording has\s+2"):
         small().loss(short)
     model = small(1)
     model.loss(short)
     with pytest.raises(DataError, match="2 characters needs 3 steps"):
-        model.loss(Clips(batch.frames[:2], torch.tensor([2, 2]), torch.tensor([[2, 2], [0, 1]]), torch.tensor([2, 2])))
+        model.loss(
+            RecordingsBatch(
+                batch.frames[:2], torch.tensor([2, 2]), torch.tensor([[2, 2], [0, 1]]), torch.tensor([2, 2])
+            )
+        )
 
 
 def test_it_learns_tones_and_comes_back(tmp_path: Path) -> None:

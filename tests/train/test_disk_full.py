@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from everloop.cli import main
-from everloop.data.ragged import Shelf
+from everloop.data.ragged import RaggedArray
 from everloop.models import load
 from everloop.train import train
 from tests.train.small import BASE, TEXT, small_model, weights
@@ -87,7 +87,7 @@ def test_standard_output(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_large_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"))
-    shelf = Shelf(spill=64)
+    shelf = RaggedArray(spill=64)
     with pytest.raises(OSError, match="No space left on device") as told:
         shelf.append(range(100_000))
     assert told.value.filename == f"temporary file in {tempfile.gettempdir()} (TMPDIR names another folder)"

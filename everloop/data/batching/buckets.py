@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from everloop.data.lazy import Array, Column
+from everloop.data.lazy import Array, LazySequence
 from everloop.errors import OptionError
 
 CHUNK = 64  # batches' worth of sequences that are sorted by length together
 
 
-class Groups(Column[list[int]]):
+class Groups(LazySequence[list[int]]):
     """The numbers of the sequences of each batch; each sequence takes a few bytes.
 
     Args:
@@ -72,7 +72,7 @@ def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = No
     return Groups(order, first, last)
 
 
-def padding_share(groups: Sequence[Sequence[int]], lengths: Sequence[int] | Array) -> float:
+def padding_fraction(groups: Sequence[Sequence[int]], lengths: Sequence[int] | Array) -> float:
     """Return the share of the steps of all batches that are padding."""
     steps = np.asarray(lengths, np.int64)
     sizes = [(int(found.sum()), len(found) * int(found.max())) for group in groups if len(found := steps[group])]

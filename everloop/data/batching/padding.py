@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from everloop.data.lazy import Column
+from everloop.data.lazy import LazySequence
 
 Batch = TypeVar("Batch")
 
@@ -20,7 +20,7 @@ def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, padding_value=value), lengths
 
 
-class Pass(Column[Batch], Generic[Batch]):
+class Batches(LazySequence[Batch], Generic[Batch]):
     """The batches of one pass; a batch is made when it is asked for.
 
     Args:

@@ -1,4 +1,4 @@
-"""Texts, each with what it is written from: a label (a name with its language) or a vector (a caption's image)."""
+"""Strings, each with what it is written from: a label (a name with its language) or a vector (a caption's image)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files, read_bytes
-from everloop.data.lazy import Array, Beside, Chosen, Column
-from everloop.data.ragged import Lists, Shelf, Texts
+from everloop.data.lazy import Array, LazySequence, Subset, Zip
+from everloop.data.ragged import IntLists, RaggedArray, Strings
 from everloop.data.readers.arrays import named, read_npz
 from everloop.data.readers.lines import decoded, numbered, opened
 from everloop.data.tokenize.vocabulary import Vocabulary
@@ -47,7 +47,7 @@ class ConditionsConfig:
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class ConditionsBatch:
     """A batch of texts. given: labels [B] or vectors [B, n]; inputs and targets: [T, B] of `lengths` [B].
 
     The number after the last symbol begins the inputs and ends the targets.
@@ -59,10 +59,10 @@ class Conditioned:
     lengths: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Conditioned:
+    def to(self, device: torch.device | str) -> ConditionsBatch:
         """Return the batch on a device."""
         given, lengths = self.given.to(device), self.lengths.to(device)
-        return Conditioned(given, self.inputs.to(device), self.targets.to(device), lengths)
+        return ConditionsBatch(given, self.inputs.to(device), self.targets.to(device), lengths)
 
     @property
     def exists(self) -> Tensor:
@@ -71,7 +71,7 @@ class Conditioned:
 
 
 class Conditions:
-    """Texts with a label or a vector each, for training and validation.
+    """Strings with a label or a vector each, for training and validation.
 
     Args:
         train, valid, test: (label or vector, text) pairs; all but one part may be empty.
@@ -92,7 +92,7 @@ class Conditions:
         parts = {name: part for name, part in (("train", train), ("valid", valid), ("test", test)) if len(part)}
         if not parts:
             raise DataError("there are no texts; expected at least one")
-        self.config, self.faults = config or ConditionsConfig(), Faults()
+        self.config, self.errors = config or ConditionsConfig(), ErrorPolicy()
         first = next(iter(parts.values()))[0][0]
         self.given_size = None if isinstance(first, str) else len(first)
         self.labels = tuple(labels or sorted({given for given, _ in train if isinstance(given, str)}))
@@ -112,24 +112,24 @@ class Conditions:
             raise DataError("no texts given; name a folder or a file with --texts")
         if not 0 <= config.hold_out < 1:
             raise OptionError(f"hold_out is {config.hold_out}; expected a share below 1")
-        faults = Faults(config.malformed)
-        pairs = read_texts(config, faults)
+        errors = ErrorPolicy(config.malformed)
+        pairs = read_texts(config, errors)
         order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).numpy()
         count = round(len(pairs) * config.hold_out)
-        data = cls(Chosen(pairs, order[count:]), Chosen(pairs, order[:count]), config, labels, vocabulary)
-        data.faults = faults
+        data = cls(Subset(pairs, order[count:]), Subset(pairs, order[:count]), config, labels, vocabulary)
+        data.errors = errors
         return data
 
-    def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Beside[Tensor, list[int]]:
-        given, texts = Shelf("int64" if self.given_size is None else "float32"), Lists()
+    def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Zip[Tensor, list[int]]:
+        given, texts = RaggedArray("int64" if self.given_size is None else "float32"), IntLists()
         for number, (what, text) in enumerate(pairs, 1):
             place = f"{name}, text {number}"
             if isinstance(what, str) and what not in self._number:
                 raise DataError(f"{place}: {unknown('label', what, self.labels)}")
             given.append([self._number[what]] if isinstance(what, str) else what)
             texts.append(self.vocabulary.encode(text, place).tolist())
-        self.lengths[name] = texts.shelf.lengths + 1  # the last symbol ends the text
-        return Beside(Single(given) if self.given_size is None else given, texts)
+        self.lengths[name] = texts.rows.lengths + 1  # the last symbol ends the text
+        return Zip(Single(given) if self.given_size is None else given, texts)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -145,19 +145,19 @@ class Conditions:
                 digest.update(f"{name} {given.tolist()} {numbers}".encode())
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Conditioned]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ConditionsBatch]:
         """Return the batches of one pass: texts of about the same length together, in training shuffled anew."""
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         pairs, stop = self.parts[split], len(self.vocabulary)
 
-        def make(group: list[int]) -> Conditioned:
+        def make(group: list[int]) -> ConditionsBatch:
             given, texts = zip(*(pairs[i] for i in group), strict=True)
             inputs, lengths = padded([[stop, *text] for text in texts])
             targets, _ = padded([[*text, stop] for text in texts])
-            return Conditioned(torch.stack(given), inputs, targets, lengths)
+            return ConditionsBatch(torch.stack(given), inputs, targets, lengths)
 
-        return Pass(self._groups(split, number, batch, seed), make)
+        return Batches(self._groups(split, number, batch, seed), make)
 
     def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
         order = seed * 1_000_003 + number if split == "train" else None
@@ -167,9 +167,9 @@ class Conditions:
         """Return what one should know of the data: sizes, padding, malformed lines."""
         lines = []
         for name, lengths in self.lengths.items():
-            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
             lines.append(f"{name}: {len(lengths):,} texts, {lengths.sum():,} symbols, padding {share:.1%}")
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
@@ -177,35 +177,35 @@ class Conditions:
         return f"Conditions({counts} texts, {kind}, {len(self.vocabulary)} characters)"
 
 
-def read_texts(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
+def read_texts(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
     """Return the texts that a configuration names, each with its label or vector."""
-    return _with_vectors(config, faults) if config.vectors else _with_labels(config, faults)
+    return _with_vectors(config, errors) if config.vectors else _with_labels(config, errors)
 
 
-def _with_labels(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
+def _with_labels(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
     assert config.texts is not None, "checked before"
-    labels, texts = list[str](), Texts()
+    labels, texts = list[str](), Strings()
     one_each = config.texts.is_dir()
     for path in find_files([config.texts]):
         with opened(path) as file:
-            for number, line in numbered(file, str(path), faults):
+            for number, line in numbered(file, str(path), errors):
                 label, tab, text = (path.stem, "\t", line) if one_each else line.partition("\t")
                 if tab and label.strip() and text.strip():
                     labels.append(sys.intern(label.strip()))  # once in memory, however often it occurs
                     texts.append(text.strip())
                 elif line.strip():
-                    faults(path, number, repr(line), "LABEL TAB TEXT")
-    return Beside(labels, texts)
+                    errors.report(path, number, repr(line), "LABEL TAB TEXT")
+    return Zip(labels, texts)
 
 
-def _with_vectors(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Given, str]]:
+def _with_vectors(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
     assert config.texts is not None, "checked before"
     assert config.vectors is not None, "checked before"
-    vectors, texts = read_vectors(config.vectors, config.array), Texts()
+    vectors, texts = read_vectors(config.vectors, config.array), Strings()
     numbers, count = array("q"), 0
     with opened(config.texts) as file:
         for count, raw in enumerate(file, 1):
-            line = decoded(raw, str(config.texts), count, faults)
+            line = decoded(raw, str(config.texts), count, errors)
             if line is not None:
                 texts.append(line)
                 numbers.append(count - 1)
@@ -214,13 +214,13 @@ def _with_vectors(config: ConditionsConfig, faults: Faults) -> Sequence[tuple[Gi
             f"{config.vectors} holds {len(vectors):,} vectors and {config.texts} has {count:,} lines; "
             "expected one row of numbers a line"
         )
-    return Beside(Chosen(vectors, np.array(numbers)), texts)  # type: ignore[arg-type]
+    return Zip(Subset(vectors, np.array(numbers)), texts)  # type: ignore[arg-type]
 
 
-class Single(Column[Tensor]):
+class Single(LazySequence[Tensor]):
     """The numbers of rows of one number each."""
 
-    def __init__(self, rows: Shelf) -> None:
+    def __init__(self, rows: RaggedArray) -> None:
         self.rows = rows
 
     def __len__(self) -> int:

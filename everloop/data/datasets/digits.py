@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.data.batching.buckets import padding_share
-from everloop.data.batching.padding import Pass
-from everloop.data.datasets.recordings import Clip, Clips, FrameConfig, clips_of, read_wav
+from everloop.data.batching.buckets import padding_fraction
+from everloop.data.batching.padding import Batches
+from everloop.data.datasets.recordings import Clip, FrameConfig, RecordingsBatch, clips_of, read_wav
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
@@ -113,16 +113,16 @@ class DigitStrings:
                     digest.update(samples.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Clips]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[RecordingsBatch]:
         """Return the batches of one pass: in training new random strings, otherwise always the same."""
         if split not in self.splits:
             raise OptionError(unknown("part of the data", split, self.splits))
         numbers = self._numbers(split, number, seed)
 
-        def make(group: list[int]) -> Clips:
+        def make(group: list[int]) -> RecordingsBatch:
             return clips_of([self.clip(split, numbers[i]) for i in group], self.frames, self.vocabulary)
 
-        return Pass(_groups(len(numbers), batch), make)
+        return Batches(_groups(len(numbers), batch), make)
 
     def _numbers(self, split: str, number: int = 0, seed: int = 0) -> range:
         """Return the numbers of the strings of one pass."""
@@ -165,7 +165,7 @@ class DigitStrings:
             numbers, count = self._numbers(name), sum(map(len, self.parts[name].values()))
             plans = [self._plan(name, number)[1] for number in numbers]
             sizes = [sum(_size(samples, speed) for samples, speed, _ in pieces) for pieces in plans]
-            share = padding_share(_groups(len(numbers), batch), [self.frames.count(size) for size in sizes])
+            share = padding_fraction(_groups(len(numbers), batch), [self.frames.count(size) for size in sizes])
             lines.append(f"{name}: {len(numbers):,} strings, joined from {count:,} recordings, padding {share:.1%}")
         return lines
 

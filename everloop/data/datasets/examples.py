@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
-from everloop.data.lazy import Array, listed
-from everloop.data.ragged import Shelf, Texts
+from everloop.data.lazy import Array, repr_of_list
+from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.arrays import labels as labels_of
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.idx import moved, read_images, read_labels
@@ -78,7 +78,7 @@ class ExamplesConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ExamplesBatch:
     """Sequences and labels. x: numbers [T, B] or features [T, B, F]; lengths: [B]; y: [B]."""
 
     x: Tensor
@@ -86,9 +86,9 @@ class Batch:
     y: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> ExamplesBatch:
         """Return the batch on a device."""
-        return Batch(self.x.to(device), self.lengths.to(device), self.y.to(device))
+        return ExamplesBatch(self.x.to(device), self.lengths.to(device), self.y.to(device))
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class Examples:
         config: ExamplesConfig | None = None,
         reader: TextReader | None = None,
         labels: Symbols | None = None,
-        faults: Faults | None = None,
+        errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.faults = config or ExamplesConfig(), faults or Faults()
+        self.config, self.errors = config or ExamplesConfig(), errors or ErrorPolicy()
         self.parts = {name: part for name, part in parts.items() if len(part.labels)}
         first = next(iter(self.parts.values()), None)
         if first is None or ("train" not in self.parts and labels is None):
@@ -153,12 +153,12 @@ class Examples:
             raise DataError("no training examples given; name them with --train FILE")
         if config.shift < 0:
             raise OptionError(f"shift is {config.shift}; expected 0 or more")
-        faults = Faults(config.malformed)
-        parts = {"train": read_part(config.train, config.train_labels, config, faults)}
+        errors = ErrorPolicy(config.malformed)
+        parts = {"train": read_part(config.train, config.train_labels, config, errors)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
-                parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, faults)
-        return cls(_held_out(parts, config.hold_out), config, reader, labels, faults)
+                parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
+        return cls(_held_out(parts, config.hold_out), config, reader, labels, errors)
 
     def _number(self, name: str, labels: Sequence[str]) -> list[int]:
         for number, label in enumerate(labels, 1):
@@ -177,13 +177,13 @@ class Examples:
                 raise DataError(f"{name}, example {lengths.argmin() + 1} has no step; expected at least one")
             return part.get, lengths
         assert self.reader is not None, "texts have a reader"
-        shelf, unknowns = Shelf(), 0
+        encoded, unknowns = RaggedArray(), 0
         for text in part:
             numbers = self.reader.encode(text, self.config.longest)
             unknowns += numbers.count(UNKNOWN)
-            shelf.append(numbers)
-        self.unknown[name] = unknowns, len(shelf.all)
-        return shelf.__getitem__, shelf.lengths
+            encoded.append(numbers)
+        self.unknown[name] = unknowns, len(encoded.all)
+        return encoded.__getitem__, encoded.lengths
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -207,54 +207,54 @@ class Examples:
         order = seed * 1_000_003 + number if split == "train" else None
         return buckets(self.sequences[split][1], batch, seed=order, padding=self.config.padding)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ExamplesBatch]:
         """Return the batches of one pass: sequences of about the same length together, in training shuffled anew."""
         chosen = self.groups(split, number, batch=batch, seed=seed)
         get, _ = self.sequences[split]
         shift = self.config.shift if split == "train" else 0
 
-        def make(group: list[int]) -> Batch:
+        def make(group: list[int]) -> ExamplesBatch:
             rows = [get(i) for i in group]
             if shift:
                 chance = torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + group[0])
                 steps = torch.randint(-shift, shift + 1, (len(rows), 2), generator=chance).tolist()
                 rows = [moved(row, down, right) for row, (down, right) in zip(rows, steps, strict=True)]
             x, lengths = padded(rows)
-            return Batch(x if self.features else x.long(), lengths, self.numbers[split][group])
+            return ExamplesBatch(x if self.features else x.long(), lengths, self.numbers[split][group])
 
-        return Pass(chosen, make)
+        return Batches(chosen, make)
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, unknown symbols, padding, malformed lines."""
         lines = []
         for name, part in self.parts.items():
-            share = padding_share(self.groups(name, 0, batch=batch, seed=0), self.sequences[name][1])
+            share = padding_fraction(self.groups(name, 0, batch=batch, seed=0), self.sequences[name][1])
             line = f"{name}: {len(part.labels):,} examples, padding {share:.1%}"
             if name in self.unknown and self.reader:
                 few, of = self.unknown[name]
                 line += f", {few:,} of {of:,} {self.reader.units} unknown ({few / max(of, 1):.2%})"
             lines.append(line)
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(part.labels):,}" for name, part in self.parts.items())
         return f"Examples({counts}; {len(self.labels)} labels)"
 
 
-def read_part(path: Path, labels: Path | None, config: ExamplesConfig, faults: Faults) -> Part:
+def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
     """Return the examples of one file or folder."""
     match form_of(path, config.form):
         case "table":
-            rows = read_table(path, {config.text: "text", config.label: "text"}, config.columns, faults)
+            rows = read_table(path, {config.text: "text", config.label: "text"}, config.columns, errors)
             return _of_texts((raw, row[config.text], row[config.label]) for raw, row in rows)
         case "files":
-            part = _of_texts(record for file in find_files([path]) for record in _lines(file, faults))
+            part = _of_texts(record for file in find_files([path]) for record in _lines(file, errors))
             digest = hashlib.sha256()
-            for piece in listed(part):  # as runs of earlier versions have it
+            for piece in repr_of_list(part):  # as runs of earlier versions have it
                 digest.update(piece.encode("utf-8", "replace"))
             return replace(part, digest=digest.hexdigest())
         case "ts":
-            series, found = read_ts(path, faults)
+            series, found = read_ts(path, errors)
         case "npz":
             series = sequences(path, config.text, config.lengths)
             found = labels_of(path, config.label)
@@ -280,16 +280,16 @@ def form_of(path: Path, form: Form) -> Form:
     return found
 
 
-def _lines(file: Path, faults: Faults) -> Iterator[tuple[bytes, str, str]]:
+def _lines(file: Path, errors: ErrorPolicy) -> Iterator[tuple[bytes, str, str]]:
     with opened(file) as content:
-        for _, line in numbered(content, str(file), faults):
+        for _, line in numbered(content, str(file), errors):
             if text := line.strip():
                 yield b"", text, file.stem
 
 
 def _of_texts(records: Iterable[tuple[bytes, str, str]]) -> Part:
     """Return the examples of records (what tells one from others, text, label)."""
-    texts, labels, digest = Texts(), list[str](), hashlib.sha256()
+    texts, labels, digest = Strings(), list[str](), hashlib.sha256()
     for raw, text, label in records:
         texts.append(text)
         labels.append(sys.intern(label))  # once in memory, however often it occurs

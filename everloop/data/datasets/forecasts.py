@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from everloop.data.batching.padding import Pass
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.batching.padding import Batches
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.readers.series import Table, read_columns
 from everloop.errors import DataError, OptionError, unknown
 
@@ -38,7 +38,7 @@ class SeriesConfig:
     planned: tuple[str, ...] = ()
     """Further columns of numbers that are known for the steps to come too: plans, prices, a calendar of your own."""
     time: str = ""
-    """Column with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
+    """LazySequence with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
     calendar: tuple[Cycle, ...] = ()
     """What the model knows of the time, also of the time to come."""
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -54,7 +54,7 @@ class SeriesConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SeriesBatch:
     """Windows. past: [T, B, S]; extra: covariates, what was planned, calendar [T, B, C + P + K]; ahead: what is planned
     and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled."""
 
@@ -64,10 +64,10 @@ class Batch:
     future: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> SeriesBatch:
         """Return the batch on a device."""
         past, extra, ahead, future = (t.to(device) for t in (self.past, self.extra, self.ahead, self.future))
-        return Batch(past, extra, ahead, future)
+        return SeriesBatch(past, extra, ahead, future)
 
 
 class Series:
@@ -109,7 +109,7 @@ class Series:
         self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
         for name, part in (("values", self.values), ("extra", self.covariates), ("planned", self.planned)):
             _check_finite(name, part)
-        self.faults, self.breaks = Faults(), tuple(breaks)
+        self.errors, self.breaks = ErrorPolicy(), tuple(breaks)
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
         self.bounds = _bounds(len(values), self.config.split)
         self.starts = {name: self._starts(*self.bounds[name]) for name in PARTS}
@@ -124,11 +124,11 @@ class Series:
         """Return the series that a configuration describes."""
         if config.train is None:
             raise DataError("no series given; name their file with --train FILE")
-        faults = Faults(config.malformed)
-        (values, extra, planned), times, breaks = read_series(config.train, config, faults)
+        errors = ErrorPolicy(config.malformed)
+        (values, extra, planned), times, breaks = read_series(config.train, config, errors)
         sizes: dict[str, Any] = {"context": context, "horizon": horizon}
         self = cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks)
-        self.faults = faults
+        self.errors = errors
         return self
 
     @property
@@ -160,7 +160,7 @@ class Series:
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[SeriesBatch]:
         """Return the batches of one pass over all windows of a part, in training shuffled anew."""
         if split not in PARTS:
             raise OptionError(unknown("part of the data", split, PARTS))
@@ -170,15 +170,15 @@ class Series:
             chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
             order = torch.randperm(len(starts), generator=chance).tolist()
         groups = [order[i : i + batch] for i in range(0, len(order), batch)]
-        return Pass(groups, lambda group: self.window(torch.tensor([starts[i] for i in group])))
+        return Batches(groups, lambda group: self.window(torch.tensor([starts[i] for i in group])))
 
-    def window(self, starts: Tensor) -> Batch:
+    def window(self, starts: Tensor) -> SeriesBatch:
         """Return the windows whose first unknown steps are these."""
         before = torch.arange(-self.context, 0)[:, None] + starts
         after = torch.arange(self.horizon)[:, None] + starts
         extra = torch.cat([self.covariates[before], self.planned[before], self.calendar[before]], -1)
         ahead = torch.cat([self.planned[after], self.calendar[after]], -1)
-        return Batch(self.values[before], extra, ahead, self.values[after])
+        return SeriesBatch(self.values[before], extra, ahead, self.values[after])
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: steps, windows, malformed lines."""
@@ -186,8 +186,8 @@ class Series:
             f"{name}: {self.bounds[name][1] - self.bounds[name][0]:,} steps, {len(self.starts[name]):,} windows"
             for name in self.splits
         ]
-        gaps = f"no window reaches across the gaps of {self.faults}"
-        return [*lines, gaps] if self.faults.skipped else lines
+        gaps = f"no window reaches across the gaps of {self.errors}"
+        return [*lines, gaps] if self.errors.skipped else lines
 
     def _starts(self, begin: int, end: int) -> Sequence[int]:
         found = range(max(begin, self.context), max(begin, end - self.horizon + 1))
@@ -201,7 +201,7 @@ class Series:
 
 
 def read_series(
-    path: Path, config: SeriesConfig, faults: Faults
+    path: Path, config: SeriesConfig, errors: ErrorPolicy
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[datetime], list[int]]:
     """Return (series [N, S], covariates [N, C] and what is planned [N, P]; times; breaks) of a file.
 
@@ -213,7 +213,7 @@ def read_series(
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
     groups = (config.series, config.covariates, config.planned)
-    values, times, breaks = read_columns(path, config.table(sum(groups, ())), faults)
+    values, times, breaks = read_columns(path, config.table(sum(groups, ())), errors)
     series, covariates, planned = torch.split(values, [len(group) for group in groups], 1)
     return (series, covariates, planned), times, breaks
 
@@ -225,10 +225,10 @@ class Plans:
         DataError: missing, malformed, or a column that is not there.
     """
 
-    def __init__(self, path: Path, config: SeriesConfig, faults: Faults) -> None:
+    def __init__(self, path: Path, config: SeriesConfig, errors: ErrorPolicy) -> None:
         self.path, self.timed = path, bool(config.time)
         table = replace(config, columns=()).table(config.planned)
-        self.values, times, breaks = read_columns(path, table, faults)
+        self.values, times, breaks = read_columns(path, table, errors)
         if breaks and not self.timed:
             raise DataError(
                 f"{path}: rows are missing before its row {breaks[0] + 1}, and no time tells which; fill them in"

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
-from everloop.data.lazy import Array, Beside, listed
-from everloop.data.ragged import Lists, Shelf, Texts
+from everloop.data.batching.buckets import buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.lazy import Array, Zip, repr_of_list
+from everloop.data.ragged import IntLists, RaggedArray, Strings
 from everloop.data.readers.lines import decoded, opened
 from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces
 from everloop.errors import DataError, OptionError, unknown
@@ -49,7 +49,7 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ParallelBatch:
     """A batch of pairs. source: [S, B]; inputs and targets: [T, B], the target from begin on, and as far as end.
 
     `source_lengths` and `lengths` are [B]; padding is number 0.
@@ -62,10 +62,10 @@ class Pairs:
     lengths: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Pairs:
+    def to(self, device: torch.device | str) -> ParallelBatch:
         """Return the batch on a device."""
         read = self.source.to(device), self.source_lengths.to(device)
-        return Pairs(*read, self.inputs.to(device), self.targets.to(device), self.lengths.to(device))
+        return ParallelBatch(*read, self.inputs.to(device), self.targets.to(device), self.lengths.to(device))
 
     @property
     def exists(self) -> Tensor:
@@ -74,7 +74,7 @@ class Pairs:
 
 
 class Parallel:
-    """Pairs of sentences, with the pieces of both languages.
+    """ParallelBatch of sentences, with the pieces of both languages.
 
     Args:
         train, valid, test: pairs (source sentence, target sentence); all but `train` may be empty, and with `pieces`
@@ -96,7 +96,7 @@ class Parallel:
     ) -> None:
         if not (len(train) or (pieces and len(test))):
             raise DataError("there are no pairs to train on; expected at least one")
-        self.config, self.faults = config or ParallelConfig(), Faults()
+        self.config, self.errors = config or ParallelConfig(), ErrorPolicy()
         self.sentences = {"train": train, "valid": valid, "test": test}
         if pieces is None:
             pieces = self._learn(a for a, _ in train), self._learn(b for _, b in train)
@@ -112,28 +112,28 @@ class Parallel:
             raise DataError("no parallel files given; name them with --source FILE --written FILE")
         if (config.valid_source is None) != (config.valid_written is None):
             raise DataError("one validation file is missing; expected --valid-source and --valid-written")
-        faults = Faults(config.malformed)
-        train = read_pairs(config.source, config.written, faults)
+        errors = ErrorPolicy(config.malformed)
+        train = read_pairs(config.source, config.written, errors)
         valid: Sequence[tuple[str, str]] = ()
         if config.valid_source and config.valid_written:
-            valid = read_pairs(config.valid_source, config.valid_written, faults)
+            valid = read_pairs(config.valid_source, config.valid_written, errors)
         data = cls(train, valid, config, pieces)
-        data.faults = faults
+        data.errors = errors
         return data
 
     def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config
         return Pieces.learn(sentences, least=config.least, merges=config.merges, lower=config.lower)
 
-    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> Beside[list[int], list[int]]:
+    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> Zip[list[int], list[int]]:
         longest = self.config.longest if part == "train" else None
-        left, right = Lists(), Lists()
+        left, right = IntLists(), IntLists()
         for source, target in pairs:
             a, b = self.source.encode(source), self.target.encode(target)
             if longest is None or max(len(a), len(b)) <= longest:
                 left.append(a)
                 right.append(b)
-        return Beside(left, right)
+        return Zip(left, right)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -147,29 +147,29 @@ class Parallel:
         # the same as of repr() of a dictionary of lists of pairs, as runs of earlier versions have it
         for i, (name, pairs) in enumerate(self.parts.items()):
             digest.update(f"{', ' if i else '{'}{name!r}: ".encode())
-            for piece in listed(pairs):
+            for piece in repr_of_list(pairs):
                 digest.update(piece.encode())
         digest.update(b"}")
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Pairs]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ParallelBatch]:
         """Return the batches of one pass: pairs of about the same length together, in training shuffled anew."""
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         pairs = self.parts[split]
         order = seed * 1_000_003 + number if split == "train" else None
         chosen = buckets(self._lengths(split), batch, seed=order, padding=PADDING)
-        return Pass(chosen, lambda group: batch_of([pairs[i] for i in group]))
+        return Batches(chosen, lambda group: batch_of([pairs[i] for i in group]))
 
     def _lengths(self, part: str) -> Array:
         left, right = self._sides(part)
         return left.lengths + right.lengths
 
-    def _sides(self, part: str) -> tuple[Shelf, Shelf]:
+    def _sides(self, part: str) -> tuple[RaggedArray, RaggedArray]:
         left, right = self.parts[part].left, self.parts[part].right
-        assert isinstance(left, Lists), "made by _encode"
-        assert isinstance(right, Lists), "made by _encode"
-        return left.shelf, right.shelf
+        assert isinstance(left, IntLists), "made by _encode"
+        assert isinstance(right, IntLists), "made by _encode"
+        return left.rows, right.rows
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
@@ -177,34 +177,34 @@ class Parallel:
         for name, pairs in self.parts.items():
             lengths = self._lengths(name)
             order = 0 if name == "train" else None
-            share = padding_share(buckets(lengths, batch, seed=order, padding=PADDING), lengths)
+            share = padding_fraction(buckets(lengths, batch, seed=order, padding=PADDING), lengths)
             few = [side.count(UNKNOWN) for side in self._sides(name)]
             lines.append(
                 f"{name}: {len(pairs):,} pairs, {lengths.sum():,} pieces, padding {share:.1%}, "
                 f"unknown {few[0]:,} in the source and {few[1]:,} in the target"
             )
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
         return f"Parallel({counts} pairs, {self.source!r} to {self.target!r})"
 
 
-def batch_of(pairs: Sequence[tuple[list[int], list[int]]]) -> Pairs:
+def batch_of(pairs: Sequence[tuple[list[int], list[int]]]) -> ParallelBatch:
     """Return pairs of numbers as a batch, with begin and end added."""
     source, source_lengths = padded([[*a, END] for a, _ in pairs])
     inputs, lengths = padded([[BEGIN, *b] for _, b in pairs])
     targets, _ = padded([[*b, END] for _, b in pairs])
-    return Pairs(source, source_lengths, inputs, targets, lengths)
+    return ParallelBatch(source, source_lengths, inputs, targets, lengths)
 
 
-def read_pairs(source: Path, target: Path, faults: Faults) -> Sequence[tuple[str, str]]:
+def read_pairs(source: Path, target: Path, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:
     """Return the pairs of two parallel files; a pair of empty lines is passed over.
 
     Raises:
         DataError: the files have different numbers of lines, or a line is malformed and stops the reading.
     """
-    read, written = Texts(), Texts()
+    read, written = Strings(), Strings()
     with opened(source) as left, opened(target) as right:
         for number, lines in enumerate(zip_longest(left, right), 1):
             if None in lines:
@@ -214,7 +214,7 @@ def read_pairs(source: Path, target: Path, faults: Faults) -> Sequence[tuple[str
                     f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}; line n of one is the "
                     "translation of line n of the other, so they must be equally many"
                 )
-            a, b = (decoded(raw, str(p), number, faults) for raw, p in zip(lines, (source, target), strict=True))
+            a, b = (decoded(raw, str(p), number, errors) for raw, p in zip(lines, (source, target), strict=True))
             if a is None or b is None:
                 continue
             if a.strip() and b.strip():
@@ -222,5 +222,5 @@ def read_pairs(source: Path, target: Path, faults: Faults) -> Sequence[tuple[str
                 written.append(b)
             elif a.strip() or b.strip():
                 empty = target if a.strip() else source
-                faults(empty, number, "an empty line", "the translation of a line that is not")
-    return Beside(read, written)
+                errors.report(empty, number, "an empty line", "the translation of a line that is not")
+    return Zip(read, written)

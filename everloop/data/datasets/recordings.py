@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
@@ -137,7 +137,7 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class Clips:
+class RecordingsBatch:
     """A batch of recordings. frames: [T, B, mels] of `lengths` [B]; labels: [B, L] of `label_lengths` [B]."""
 
     frames: Tensor
@@ -146,10 +146,10 @@ class Clips:
     label_lengths: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Clips:
+    def to(self, device: torch.device | str) -> RecordingsBatch:
         """Return the batch on a device."""
         labels, lengths = self.labels.to(device), self.label_lengths.to(device)
-        return Clips(self.frames.to(device), self.lengths.to(device), labels, lengths)
+        return RecordingsBatch(self.frames.to(device), self.lengths.to(device), labels, lengths)
 
 
 Clip = tuple[Tensor, str]
@@ -172,7 +172,7 @@ class Recordings:
         vocabulary: Vocabulary | None = None,
         seconds: float = math.inf,
     ) -> None:
-        self.config, self.faults = AudioConfig(seconds=seconds), Faults()
+        self.config, self.errors = AudioConfig(seconds=seconds), ErrorPolicy()
         if not parts.get("train") and vocabulary is None:
             raise DataError("there is no recording to train on; expected at least one")
         kept = {name: list(clips) for name, clips in parts.items() if clips}
@@ -186,11 +186,11 @@ class Recordings:
         """Return the recordings that a configuration describes."""
         if config.audio is None or config.said is None:
             raise DataError("no recordings given; name them with --audio FOLDER --said FILE")
-        faults = Faults(config.malformed)
+        errors = ErrorPolicy(config.malformed)
         lists = {"train": config.said, "valid": config.valid_said}
-        parts = {k: read_transcripts(config.audio, v, frames, faults) for k, v in lists.items() if v}
+        parts = {k: read_transcripts(config.audio, v, frames, errors) for k, v in lists.items() if v}
         data = cls(parts, frames, vocabulary, config.seconds)
-        data.config, data.faults = config, faults
+        data.config, data.errors = config, errors
         return data
 
     @property
@@ -208,13 +208,13 @@ class Recordings:
                 digest.update(samples.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Clips]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[RecordingsBatch]:
         """Return the batches of one pass: clips that last about as long together, in training shuffled anew."""
         if split not in self.clips:
             raise OptionError(unknown("part of the data", split, self.clips))
         clips = self.clips[split]
         groups = self._groups(split, number, batch, seed)
-        return Pass(groups, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
+        return Batches(groups, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
 
     def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
         order = seed * 1_000_003 + number if split == "train" else None
@@ -227,54 +227,54 @@ class Recordings:
             seconds = sum(len(samples) for samples, _ in clips) / self.frames.rate
             characters = sum(len(text) for _, text in clips)
             lengths = [self.frames.count(len(samples)) for samples, _ in clips]
-            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
             lines.append(
                 f"{name}: {len(clips):,} recordings, {seconds:,.0f} seconds, {characters:,} characters, "
                 f"padding {share:.1%}"
             )
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(clips):,}" for name, clips in self.clips.items())
         return f"Recordings({counts}; {len(self.vocabulary)} characters)"
 
 
-def clips_of(clips: Sequence[Clip], frames: FrameConfig, vocabulary: Vocabulary) -> Clips:
+def clips_of(clips: Sequence[Clip], frames: FrameConfig, vocabulary: Vocabulary) -> RecordingsBatch:
     """Return recordings with their transcripts as a batch."""
     rows, lengths = padded([normalised(log_mel(samples, frames)) for samples, _ in clips])
     labels, label_lengths = padded([vocabulary.encode(text, "a transcript").long() for _, text in clips])
-    return Clips(rows, lengths, labels.T.contiguous(), label_lengths)
+    return RecordingsBatch(rows, lengths, labels.T.contiguous(), label_lengths)
 
 
-def read_transcripts(folder: Path, said: Path, frames: FrameConfig, faults: Faults) -> list[Clip]:
+def read_transcripts(folder: Path, said: Path, frames: FrameConfig, errors: ErrorPolicy) -> list[Clip]:
     """Return the recordings that a list names: one a line, the name of a WAV file in `folder`, a tab, what is said.
 
     Args:
         folder: where the recordings are.
         said: the list, UTF-8.
         frames: tells their sampling rate, and how long they are at least.
-        faults: takes malformed lines, and those whose recording cannot be read.
+        errors: takes malformed lines, and those whose recording cannot be read.
     """
     clips = []
     with opened(said) as file:
-        for number, line in numbered(file, str(said), faults):
+        for number, line in numbered(file, str(said), errors):
             if not line.strip():
                 continue
             name, _, text = (part.strip() for part in line.partition("\t"))
             if not (line.count("\t") == 1 and name and text):
-                faults(said, number, repr(line), "NAME.wav TAB TEXT")
+                errors.report(said, number, repr(line), "NAME.wav TAB TEXT")
                 continue
             if not (folder / name).is_file():
-                faults(said, number, f"there is no {folder / name}", "the name of a recording")
+                errors.report(said, number, f"there is no {folder / name}", "the name of a recording")
                 continue
             try:
                 samples = read_wav(folder / name, frames.rate)
             except DataError as error:
-                faults(said, number, str(error), "a recording that can be read")
+                errors.report(said, number, str(error), "a recording that can be read")
                 continue
             if not frames.count(len(samples)):
                 least = f"at least {frames.samples[0]}, the window of a frame"
-                faults(said, number, f"{folder / name} has {len(samples)} samples", least)
+                errors.report(said, number, f"{folder / name} has {len(samples)} samples", least)
                 continue
             clips.append((samples, text))
     return clips

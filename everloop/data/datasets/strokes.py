@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.batching.buckets import Groups, buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import parse_json
-from everloop.data.lazy import Array, Beside, Column
-from everloop.data.ragged import Shelf, Texts
+from everloop.data.lazy import Array, LazySequence, Zip
+from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.readers.tables import LARGEST
 from everloop.errors import DataError, OptionError, unknown
@@ -51,7 +51,7 @@ class StrokesConfig:
 
 
 @dataclass(frozen=True)
-class Drawings:
+class StrokesBatch:
     """A batch of drawings. given: labels [B]; steps: [T, B, 3] of `lengths` [B], the last of each is END."""
 
     given: Tensor
@@ -59,9 +59,9 @@ class Drawings:
     lengths: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Drawings:
+    def to(self, device: torch.device | str) -> StrokesBatch:
         """Return the batch on a device."""
-        return Drawings(self.given.to(device), self.steps.to(device), self.lengths.to(device))
+        return StrokesBatch(self.given.to(device), self.steps.to(device), self.lengths.to(device))
 
     @property
     def exists(self) -> Tensor:
@@ -70,7 +70,7 @@ class Drawings:
 
 
 class Strokes:
-    """Drawings with labels, for training and validation.
+    """StrokesBatch with labels, for training and validation.
 
     Args:
         parts: by name ("train", "valid") the drawings: a label and strokes, each a list of points (x, y).
@@ -84,33 +84,33 @@ class Strokes:
         config: StrokesConfig | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        self.config, self.faults = config or StrokesConfig(), Faults()
+        self.config, self.errors = config or StrokesConfig(), ErrorPolicy()
         if not parts.get("train") and labels is None:
             raise DataError("there are no drawings to train on; expected at least one")
         self.labels = tuple(labels or sorted({label for label, _ in parts["train"]}))
         number = {label: i for i, label in enumerate(self.labels)}
-        self.parts: dict[str, Beside[int, Tensor]] = {}
+        self.parts: dict[str, Zip[int, Tensor]] = {}
         self.lengths: dict[str, Array] = {}
         for name, drawings in parts.items():
-            found, shelf = array("q"), Shelf("float32", 3)
+            found, rows = array("q"), RaggedArray("float32", 3)
             for label, strokes in drawings:
                 if label not in number:
                     raise DataError(unknown("label", label, self.labels))
                 steps = steps_of(strokes, self.config.tolerance)
                 if name != "train" or len(steps) <= self.config.longest:
                     found.append(number[label])
-                    shelf.append(steps)
+                    rows.append(steps)
             if found:
-                self.parts[name], self.lengths[name] = Beside(found, shelf), shelf.lengths
+                self.parts[name], self.lengths[name] = Zip(found, rows), rows.lengths
 
     @classmethod
     def from_config(cls, config: StrokesConfig, labels: Sequence[str] | None = None) -> Strokes:
         """Return the drawings that a configuration describes."""
         if config.strokes is None:
             raise DataError("no strokes given; name a file of JSON lines with --strokes")
-        faults = Faults(config.malformed)
-        data = cls(read_strokes(config, faults), config, labels)
-        data.faults = faults
+        errors = ErrorPolicy(config.malformed)
+        data = cls(read_strokes(config, errors), config, labels)
+        data.errors = errors
         return data
 
     @property
@@ -128,17 +128,17 @@ class Strokes:
                 digest.update(steps.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Drawings]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[StrokesBatch]:
         """Return the batches of one pass: drawings of about the same length together, in training shuffled anew."""
         if split not in self.parts:
             raise OptionError(unknown("part of the data", split, self.parts))
         drawings = self.parts[split]
 
-        def make(group: list[int]) -> Drawings:
+        def make(group: list[int]) -> StrokesBatch:
             steps, lengths = padded([drawings.right[i] for i in group])
-            return Drawings(torch.tensor([drawings.left[i] for i in group]), steps, lengths)
+            return StrokesBatch(torch.tensor([drawings.left[i] for i in group]), steps, lengths)
 
-        return Pass(self._groups(split, number, batch, seed), make)
+        return Batches(self._groups(split, number, batch, seed), make)
 
     def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
         order = seed * 1_000_003 + number if split == "train" else None
@@ -148,9 +148,9 @@ class Strokes:
         """Return what one should know of the data: sizes, padding, malformed lines."""
         lines = []
         for name, lengths in self.lengths.items():
-            share = padding_share(self._groups(name, 0, batch, 0), lengths)
+            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
             lines.append(f"{name}: {len(lengths):,} drawings, {lengths.sum():,} steps, padding {share:.1%}")
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(drawings):,}" for name, drawings in self.parts.items())
@@ -210,36 +210,36 @@ def simplified(line: Any, tolerance: float) -> Any:
     return np.concatenate([left[:-1], right])
 
 
-def read_strokes(config: StrokesConfig, faults: Faults) -> dict[str, Sequence[tuple[str, Any]]]:
+def read_strokes(config: StrokesConfig, errors: ErrorPolicy) -> dict[str, Sequence[tuple[str, Any]]]:
     """Return the drawings of a file by part.
 
     Raises:
         DataError: a line is no JSON object with these fields; the message names the line.
     """
     assert config.strokes is not None, "checked before"
-    parts: dict[str, tuple[list[str], Texts]] = {"train": ([], Texts()), "valid": ([], Texts())}
+    parts: dict[str, tuple[list[str], Strings]] = {"train": ([], Strings()), "valid": ([], Strings())}
     with opened(config.strokes) as file:
-        for number, line in numbered(file, str(config.strokes), faults):
+        for number, line in numbered(file, str(config.strokes), errors):
             if not line.strip():
                 continue
             try:
                 label, part, strokes = _drawing(line, config)
             except KeyError as error:
-                faults(config.strokes, number, f"no field {error}", "an object with label, part and strokes")
+                errors.report(config.strokes, number, f"no field {error}", "an object with label, part and strokes")
                 continue
             except (ValueError, TypeError) as error:
-                faults(config.strokes, number, str(error), "an object with strokes [[[x, y], …], …]")
+                errors.report(config.strokes, number, str(error), "an object with strokes [[[x, y], …], …]")
                 continue
-            labels, texts = parts.setdefault(part, ([], Texts()))
+            labels, texts = parts.setdefault(part, ([], Strings()))
             labels.append(sys.intern(label))  # once in memory, however often it occurs
             texts.append(json.dumps(strokes))
-    return {name: Beside(labels, FromJSON(texts)) for name, (labels, texts) in parts.items() if labels}
+    return {name: Zip(labels, FromJSON(texts)) for name, (labels, texts) in parts.items() if labels}
 
 
-class FromJSON(Column[Any]):
+class FromJSON(LazySequence[Any]):
     """The values that texts of JSON stand for."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Strings) -> None:
         self.texts = texts
 
     def __len__(self) -> int:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_share
-from everloop.data.batching.padding import Pass, padded
-from everloop.data.error_policy import Faults, Malformed
-from everloop.data.lazy import Array, Beside, Chosen
+from everloop.data.batching.buckets import Groups, buckets, padding_fraction
+from everloop.data.batching.padding import Batches, padded
+from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.lazy import Array, Subset, Zip
 from everloop.data.ragged import WordLists
 from everloop.data.readers.arrays import sequences, tags
 from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
@@ -65,7 +65,7 @@ class TaggedConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TaggedBatch:
     """Sequences and their tags. x: words, or features [T, B, F]; lengths: [B]; y: [T, B], or [T, B, K] of 0 and 1."""
 
     x: Words | Tensor
@@ -73,9 +73,9 @@ class Batch:
     y: Tensor
     first: bool = True
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> TaggedBatch:
         """Return the batch on a device."""
-        return Batch(self.x.to(device), self.lengths.to(device), self.y.to(device))
+        return TaggedBatch(self.x.to(device), self.lengths.to(device), self.y.to(device))
 
     @property
     def exists(self) -> Tensor:
@@ -102,9 +102,9 @@ class Tagged:
         config: TaggedConfig | None = None,
         reader: WordReader | None = None,
         labels: Symbols | None = None,
-        faults: Faults | None = None,
+        errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.faults = config or TaggedConfig(), faults or Faults()
+        self.config, self.errors = config or TaggedConfig(), errors or ErrorPolicy()
         self.parts = {name: _filled(pairs) for name, pairs in parts.items() if len(pairs)}
         first = next((pairs[0] for pairs in self.parts.values() if len(pairs)), None)
         if first is None or ("train" not in self.parts and labels is None):
@@ -130,15 +130,15 @@ class Tagged:
             raise DataError("no training sequences given; name them with --train FILE")
         if config.transpose < 0:
             raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
-        faults = Faults(config.malformed)
+        errors = ErrorPolicy(config.malformed)
         if form_of(config.train, config.form) == "chorales":
             parts = next_frames(read_chorales(config.train))
-            return cls(parts, config, reader, labels or Symbols(PITCHES), faults)
-        parts = {"train": read_part(config.train, config, faults)}
+            return cls(parts, config, reader, labels or Symbols(PITCHES), errors)
+        parts = {"train": read_part(config.train, config, errors)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
-                parts[name] = read_part(path, config, faults)
-        return cls(_held_out(parts, config.hold_out), config, reader, labels, faults)
+                parts[name] = read_part(path, config, errors)
+        return cls(_held_out(parts, config.hold_out), config, reader, labels, errors)
 
     def _labels(self, y: Any) -> Symbols:
         if self.several:
@@ -191,11 +191,11 @@ class Tagged:
         order = seed * 1_000_003 + number if split == "train" else None
         return buckets(self.lengths[split], batch, seed=order, padding=self.config.padding)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Pass[Batch]:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[TaggedBatch]:
         """Return the batches of one pass: sequences of about the same length together, in training shuffled anew."""
         by = self.config.transpose if split == "train" else 0
 
-        def make(group: list[int]) -> Batch:
+        def make(group: list[int]) -> TaggedBatch:
             pairs = [(x, self._numbers(y)) for x, y in (self.parts[split][i] for i in group)]
             if by:
                 chance = torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + group[0])
@@ -203,29 +203,29 @@ class Tagged:
                 pairs = [_transposed(x, y, step) for (x, y), step in zip(pairs, steps, strict=True)]
             return batch_of(pairs, self.reader)
 
-        return Pass(self.groups(split, number, batch=batch, seed=seed), make)
+        return Batches(self.groups(split, number, batch=batch, seed=seed), make)
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
         lines = []
         for name, lengths in self.lengths.items():
-            share = padding_share(self.groups(name, 0, batch=batch, seed=0), lengths)
+            share = padding_fraction(self.groups(name, 0, batch=batch, seed=0), lengths)
             line = f"{name}: {len(lengths):,} sequences, {lengths.sum():,} steps, padding {share:.1%}"
             if self.reader:
                 line += f", {self.strange[name]:,} words unknown ({self.strange[name] / lengths.sum():.2%})"
             lines.append(line)
-        return [*lines, str(self.faults)] if self.faults.skipped else lines
+        return [*lines, str(self.errors)] if self.errors.skipped else lines
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
         return f"Tagged({counts}; {len(self.labels)} labels)"
 
 
-def batch_of(pairs: Sequence[tuple[Any, Tensor]], reader: WordReader | None) -> Batch:
+def batch_of(pairs: Sequence[tuple[Any, Tensor]], reader: WordReader | None) -> TaggedBatch:
     """Return sequences (words, or features) and the numbers of their tags as a batch."""
     y, _ = padded([tags for _, tags in pairs])
     x, lengths = reader.batch([x for x, _ in pairs]) if reader else padded([x for x, _ in pairs])
-    return Batch(x, lengths, y)
+    return TaggedBatch(x, lengths, y)
 
 
 def next_frames(pieces: dict[str, list[Tensor]]) -> dict[str, Pairs]:
@@ -242,17 +242,17 @@ def form_of(path: Path, form: Form) -> Form:
     return found
 
 
-def read_part(path: Path, config: TaggedConfig, faults: Faults) -> Pairs:
+def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
     """Return the pairs (sequence, tags) of one file."""
     form = form_of(path, config.form)
     if form == "npz":
         series = sequences(path, config.text, config.lengths)
-        return Beside(series, tags(path, config.label, [len(x) for x in series]))
+        return Zip(series, tags(path, config.label, [len(x) for x in series]))
     with opened(path) as file:
         if form == "conllu":
-            found = sentences(file, str(path), faults)
+            found = sentences(file, str(path), errors)
             return _shelved((sentence.column(config.text), sentence.column(config.label)) for sentence in found)
-        return _shelved(_json_lines(file, path, config, faults))
+        return _shelved(_json_lines(file, path, config, errors))
 
 
 def _shelved(pairs: Iterable[tuple[list[str], list[str]]]) -> Pairs:
@@ -260,17 +260,17 @@ def _shelved(pairs: Iterable[tuple[list[str], list[str]]]) -> Pairs:
     for some, their in pairs:
         words.append(some)
         tags.append(their)
-    return Beside(words, tags)
+    return Zip(words, tags)
 
 
 def _json_lines(
-    file: Iterable[bytes], path: Path, config: TaggedConfig, faults: Faults
+    file: Iterable[bytes], path: Path, config: TaggedConfig, errors: ErrorPolicy
 ) -> Iterator[tuple[list[str], list[str]]]:
-    records = Records({config.text: "words", config.label: "words"}, "jsonl", (), path, faults)
+    records = Records({config.text: "words", config.label: "words"}, "jsonl", (), path, errors)
     for number, _, row in records.read(file):
         words, labels = row[config.text], row[config.label]
         if len(words) != len(labels):
-            faults(path, number, f"{len(words)} words and {len(labels)} tags", "equally many")
+            errors.report(path, number, f"{len(words)} words and {len(labels)} tags", "equally many")
         else:
             yield words, labels
 
@@ -283,8 +283,8 @@ def _held_out(parts: dict[str, Pairs], shares: tuple[float, float]) -> dict[str,
     for name, share in (("test", shares[1]), ("valid", shares[0])):
         if name not in parts and share:
             count = round(share * len(pairs))
-            taken[name], order = Chosen(pairs, order[:count]), order[count:]
-    taken["train"] = Chosen(pairs, np.sort(order))
+            taken[name], order = Subset(pairs, order[:count]), order[count:]
+    taken["train"] = Subset(pairs, np.sort(order))
     return {name: taken[name] for name in ("train", "valid", "test") if name in taken}
 
 
@@ -296,4 +296,4 @@ def _transposed(x: Tensor, y: Tensor, by: int) -> tuple[Tensor, Tensor]:
 def _filled(pairs: Pairs) -> Pairs:
     """Return the sequences that have a step."""
     filled = np.fromiter((len(x) > 0 for x, _ in pairs), bool)
-    return pairs if filled.all() else Chosen(pairs, filled.nonzero()[0])
+    return pairs if filled.all() else Subset(pairs, filled.nonzero()[0])

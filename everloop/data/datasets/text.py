@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from everloop.data.batching.windows import Windows
-from everloop.data.error_policy import Faults, Malformed
+from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import Units, find_files
-from everloop.data.ragged import Shelf, Texts, pieces
-from everloop.data.readers.chunks import Portion, byte_portions, text_portions
+from everloop.data.ragged import RaggedArray, Strings, pieces
+from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
 from everloop.data.tokenize.vocabulary import Vocabulary, check_units
 from everloop.data.tokenize.word_vocabulary import LEAST, WordVocabulary, check_words, counted
 from everloop.errors import DataError, OptionError, unknown
@@ -88,9 +88,9 @@ class Text:
             raise DataError("no text given; name at least one file or folder")
         places = tuple(Path(source).absolute() for source in sources)
         self.config = TextConfig(places, pattern, check_units(units), split, lower, least, limit, malformed)
-        self.faults = Faults(malformed)
+        self.errors = ErrorPolicy(malformed)
         files = find_files(sources, pattern)
-        self._fill(_portions(files, units, self.faults), vocabulary, _names(files))
+        self._fill(_chunks(files, units, self.errors), vocabulary, _names(files))
 
     @classmethod
     def from_string(
@@ -107,10 +107,10 @@ class Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
         self.config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, least, limit)
-        self.faults = Faults()
+        self.errors = ErrorPolicy()
         if not text:
             raise DataError("the string is empty; expected text")
-        self._fill([Portion(text, "the string")], vocabulary, "the string")
+        self._fill([Chunk(text, "the string")], vocabulary, "the string")
         return self
 
     @classmethod
@@ -119,37 +119,37 @@ class Text:
         settings = {name: value for name, value in vars(config).items() if name != "text"}
         return cls(*config.text, **settings, vocabulary=vocabulary)
 
-    def _fill(self, portions: Iterable[Portion], vocabulary: Vocabulary | None, place: str) -> None:
+    def _fill(self, chunks: Iterable[Chunk], vocabulary: Vocabulary | None, place: str) -> None:
         self.place = place
         units = self.config.units
         if vocabulary and vocabulary.units != units:
             raise OptionError(f"units is {units!r}, and the vocabulary has {vocabulary.units}; expected the same")
         read = self._words if units == "words" else self._characters
-        self.vocabulary, shelf = read(portions, vocabulary)
-        numbers = torch.from_numpy(shelf.all)
+        self.vocabulary, encoded = read(chunks, vocabulary)
+        numbers = torch.from_numpy(encoded.all)
         self.parts = dict(zip(PARTS, _cut(numbers, self.config.split, place), strict=True))
 
-    def _characters(self, portions: Iterable[Portion], known: Vocabulary | None) -> tuple[Vocabulary, Shelf]:
+    def _characters(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         if known is None and self.config.units == "characters":
             # the text is put aside while its characters are learned: it may come from a pipe
-            aside, found = Texts(), set[str]()
-            for portion in portions:
-                found.update(portion.text)
-                aside.append(portion.text)
-            known, portions = Vocabulary(sorted(found)), (Portion(text, self.place) for text in aside)
+            aside, found = Strings(), set[str]()
+            for chunk in chunks:
+                found.update(chunk.text)
+                aside.append(chunk.text)
+            known, chunks = Vocabulary(sorted(found)), (Chunk(text, self.place) for text in aside)
         vocabulary = known or Vocabulary.of("", self.config.units)
-        shelf = Shelf(_dtype(vocabulary))
-        for portion in portions:
-            shelf.write(vocabulary.encode(portion.text, portion.place, portion.position, portion.line))
-        return vocabulary, shelf
+        encoded = RaggedArray(_dtype(vocabulary))
+        for chunk in chunks:
+            encoded.write(vocabulary.encode(chunk.text, chunk.place, chunk.position, chunk.line))
+        return vocabulary, encoded
 
-    def _words(self, portions: Iterable[Portion], known: Vocabulary | None) -> tuple[Vocabulary, Shelf]:
+    def _words(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         """Return (vocabulary, numbers of the text); if none is known it is learned from the training part."""
         config = self.config
         lower = known.lower if isinstance(known, WordVocabulary) else config.lower
-        places, read = dict[str, int](), Shelf()
-        for portion in portions:
-            read.write(counted(portion.text, lower, places))
+        places, read = dict[str, int](), RaggedArray()
+        for chunk in chunks:
+            read.write(counted(chunk.text, lower, places))
         if not isinstance(known, WordVocabulary):
             numbers = torch.from_numpy(read.all)
             train = _cut(numbers, config.split, self.place)[0] if config.split[0] else numbers
@@ -160,10 +160,10 @@ class Text:
             counts = Counter(dict(zip(places, times.tolist(), strict=True)))
             known = WordVocabulary.learn(counts, least=least, limit=config.limit, lower=lower)
         final = known.take(places, np.arange(len(places))).numpy()
-        shelf = Shelf(_dtype(known))
+        encoded = RaggedArray(_dtype(known))
         for piece in pieces(read.all):
-            shelf.write(final[piece])
-        return known, shelf
+            encoded.write(final[piece])
+        return known, encoded
 
     def __getitem__(self, part: str) -> Tensor:
         """Return the numbers of one part, "train", "valid" or "test"."""
@@ -216,7 +216,7 @@ class Text:
 
     def notes(self, batch: int) -> list[str]:
         """Return what one should know of the text: sizes, unknown words, malformed lines."""
-        return [repr(self), str(self.faults)] if self.faults.skipped else [repr(self)]
+        return [repr(self), str(self.errors)] if self.errors.skipped else [repr(self)]
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.parts.items())
@@ -226,15 +226,15 @@ class Text:
         return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{strange})"
 
 
-def _portions(files: Sequence[Path], units: Units, faults: Faults) -> Iterator[Portion]:
+def _chunks(files: Sequence[Path], units: Units, errors: ErrorPolicy) -> Iterator[Chunk]:
     """Yield the files one after another, each of several ended by a newline."""
     for file in files:
         end = ""
-        for portion in byte_portions(file) if units == "bytes" else text_portions(file, faults):
-            yield portion
-            end = portion.text[-1]
+        for chunk in byte_chunks(file) if units == "bytes" else text_chunks(file, errors):
+            yield chunk
+            end = chunk.text[-1]
         if len(files) > 1 and end != "\n":
-            yield Portion("\n", str(file))
+            yield Chunk("\n", str(file))
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""A text file in portions: UTF-8, cut between lines, so that a file may be larger than memory."""
+"""A text file in chunks: UTF-8, cut between lines, so that a file may be larger than memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import opened
 from everloop.errors import DataError
 
-SIZE = 1 << 20  # bytes of a portion, about
+SIZE = 1 << 20  # bytes of a chunk, about
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True)
-class Portion:
+class Chunk:
     """A part of a file: its text, and the position and line of the file at which it begins."""
 
     text: str
@@ -25,15 +25,15 @@ class Portion:
     line: int = 1
 
 
-def text_portions(path: Path, faults: Faults, size: int | None = None) -> Iterator[Portion]:
+def text_chunks(path: Path, errors: ErrorPolicy, size: int | None = None) -> Iterator[Chunk]:
     """Yield a text without byte order mark, its lines ended by a single newline character.
 
-    A portion ends after a line; within one that is longer than a portion, before a space if there is one.
+    A chunk ends after a line; within one that is longer than a chunk, before a space if there is one.
 
     Args:
         path: the file (.gz is unpacked).
-        faults: takes lines that are not UTF-8.
-        size: bytes of a portion, about; by default SIZE.
+        errors: takes lines that are not UTF-8.
+        size: bytes of a chunk, about; by default SIZE.
 
     Raises:
         DataError: missing, empty, or a line is malformed and stops the reading.
@@ -43,17 +43,17 @@ def text_portions(path: Path, faults: Faults, size: int | None = None) -> Iterat
     for raw in _cut(path, size or SIZE):
         if not offset and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise DataError(f"{path} is UTF-16, not UTF-8; convert it, for instance with: iconv -f utf-16 -t utf-8")
-        text = _decoded(raw, place, line, offset, faults)
+        text = _decoded(raw, place, line, offset, errors)
         text = (text if offset else text.removeprefix("\ufeff")).replace("\r\n", "\n")
         blank = blank and not text.strip()
         if text:
-            yield Portion(text, place, position, line)
+            yield Chunk(text, place, position, line)
         position, line, offset = position + len(text), line + raw.count(b"\n"), offset + len(raw)
     if blank:
         raise DataError(f"{path} is empty; expected text")
 
 
-def byte_portions(path: Path, size: int | None = None) -> Iterator[Portion]:
+def byte_chunks(path: Path, size: int | None = None) -> Iterator[Chunk]:
     """Yield a file of any bytes; those that are not UTF-8 as half surrogate pairs, as Python's surrogateescape does.
 
     Raises:
@@ -61,7 +61,7 @@ def byte_portions(path: Path, size: int | None = None) -> Iterator[Portion]:
     """
     position = 0
     for raw in _cut(path, size or SIZE):
-        yield Portion(raw.decode("utf-8", "surrogateescape"), str(path), position)
+        yield Chunk(raw.decode("utf-8", "surrogateescape"), str(path), position)
         position += len(raw)
     if not position:
         raise DataError(f"{path} is empty; expected at least one byte")
@@ -93,8 +93,8 @@ def _end(raw: bytes) -> int:
     return len(raw)
 
 
-def _decoded(raw: bytes, place: str, line: int, offset: int, faults: Faults) -> str:
-    """Return a portion without its malformed lines."""
+def _decoded(raw: bytes, place: str, line: int, offset: int, errors: ErrorPolicy) -> str:
+    """Return a chunk without its malformed lines."""
     try:
         if b"\0" not in raw:
             return raw.decode("utf-8")
@@ -106,10 +106,10 @@ def _decoded(raw: bytes, place: str, line: int, offset: int, faults: Faults) -> 
             text = part.decode("utf-8")
         except UnicodeDecodeError as error:
             at = offset + error.start
-            faults(place, number, f"byte 0x{part[error.start]:02x} at offset {at} is not UTF-8", expected)
+            errors.report(place, number, f"byte 0x{part[error.start]:02x} at offset {at} is not UTF-8", expected)
         else:
             if (zero := part.find(b"\0")) >= 0:
-                faults(place, number, f"a zero byte at offset {offset + zero}, it looks binary", expected)
+                errors.report(place, number, f"a zero byte at offset {offset + zero}, it looks binary", expected)
             else:
                 kept.append(text)
         offset += len(part)

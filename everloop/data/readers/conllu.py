@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import decoded
 from everloop.errors import OptionError, unknown
 
@@ -43,7 +43,7 @@ def place_of(column: str) -> int:
     return COLUMNS.index(column)
 
 
-def sentences(file: Iterable[bytes], place: str, faults: Faults) -> Iterator[Sentence]:
+def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterator[Sentence]:
     """Yield the sentences of an open file. Ranges (3-4) and empty nodes (3.1) are kept, but are no words.
 
     A sentence with a malformed line is malformed as a whole.
@@ -52,7 +52,7 @@ def sentences(file: Iterable[bytes], place: str, faults: Faults) -> Iterator[Sen
     rows: list[tuple[int, tuple[str, ...]]] = []
     bad = False
     for number, raw in enumerate(file, 1):
-        line = decoded(raw, place, number, faults)
+        line = decoded(raw, place, number, errors)
         if line is None:
             bad = True
             continue
@@ -66,15 +66,15 @@ def sentences(file: Iterable[bytes], place: str, faults: Faults) -> Iterator[Sen
             continue
         fields = tuple(line.split("\t"))
         if len(fields) != len(COLUMNS):
-            faults(place, number, f"{len(fields)} fields", f"{len(COLUMNS)} fields separated by tabs (CoNLL-U)")
+            errors.report(place, number, f"{len(fields)} fields", f"{len(COLUMNS)} fields separated by tabs (CoNLL-U)")
             bad = True
         elif fields[0].isdigit():
             if fields[0] != str(len(rows) + 1) or not fields[1]:
-                faults(place, number, f"word {fields[0]} {fields[1]!r}", f"word {len(rows) + 1} of the sentence")
+                errors.report(place, number, f"word {fields[0]} {fields[1]!r}", f"word {len(rows) + 1} of the sentence")
                 bad = True
             rows.append((len(lines) - 1, fields))
         elif not fields[0].replace("-", "").replace(".", "").isdigit():
-            faults(place, number, f"id {fields[0]!r}", "a word's number such as 3, 3-4 or 3.1")
+            errors.report(place, number, f"id {fields[0]!r}", "a word's number such as 3, 3-4 or 3.1")
             bad = True
     if rows and not bad:
         yield Sentence(tuple(lines), tuple(rows))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import open_file
 from everloop.errors import DataError
 
@@ -62,19 +62,19 @@ def suffix(path: str | Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
-def decoded(raw: bytes, place: str, number: int, faults: Faults) -> str | None:
+def decoded(raw: bytes, place: str, number: int, errors: ErrorPolicy) -> str | None:
     """Return a line without its end, None if it is malformed."""
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        faults(place, number, f"byte 0x{raw[error.start]:02x} at byte {error.start} is not UTF-8", "UTF-8 text")
+        errors.report(place, number, f"byte 0x{raw[error.start]:02x} at byte {error.start} is not UTF-8", "UTF-8 text")
         return None
     return text.rstrip("\r\n")
 
 
-def numbered(file: Iterable[bytes], place: str, faults: Faults) -> Iterator[tuple[int, str]]:
+def numbered(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterator[tuple[int, str]]:
     """Yield (number, line) for the lines of an open file, the first has number 1."""
     for number, raw in enumerate(file, 1):
-        line = decoded(raw, place, number, faults)
+        line = decoded(raw, place, number, errors)
         if line is not None:
             yield number, line

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.readers.stacked import Increasing, Unread
 from everloop.data.readers.tables import LARGEST, Form, Kind, Records, Row, form_of
@@ -37,7 +37,7 @@ class Table:
     one_series: bool = False
 
     def steps(
-        self, file: Iterable[bytes], form: Form, place: str, faults: Faults, *, ends: bool = True
+        self, file: Iterable[bytes], form: Form, place: str, errors: ErrorPolicy, *, ends: bool = True
     ) -> Iterator[tuple[bool, Row]]:
         """Yield for each step (whether steps before it are missing, its values by column) of an open file.
 
@@ -46,7 +46,7 @@ class Table:
         Raises:
             DataError: malformed, a column that is not there, or several series in one table.
         """
-        faults.advice = GAP
+        errors.advice = GAP
         wanted: dict[str, Kind] = {
             **dict.fromkeys(self.numbers, "number"),
             **({self.time: "time"} if self.time else {}),
@@ -54,17 +54,17 @@ class Table:
         order = Increasing(place, self.time, equal=self.one_series)
         unread = Unread(place) if ends and not (self.time or self.one_series) else None
         see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
-        skipped = faults.skipped
-        for line, _, row in Records(wanted, form, self.columns, place, faults, see).read(file):
+        skipped = errors.skipped
+        for line, _, row in Records(wanted, form, self.columns, place, errors, see).read(file):
             if self.time:
                 order.see(line, row[self.time])
-            yield faults.skipped > skipped, row
-            skipped = faults.skipped
+            yield errors.skipped > skipped, row
+            skipped = errors.skipped
         if unread:
             unread.check()
 
 
-def read_columns(path: str | Path, table: Table, faults: Faults) -> tuple[Tensor, list[datetime], list[int]]:
+def read_columns(path: str | Path, table: Table, errors: ErrorPolicy) -> tuple[Tensor, list[datetime], list[int]]:
     """Return (values [T, number of columns], the time of each row, the rows before which some are missing).
 
     Raises:
@@ -73,7 +73,7 @@ def read_columns(path: str | Path, table: Table, faults: Faults) -> tuple[Tensor
     values: list[list[float]] = []
     times, breaks = list[datetime](), list[int]()
     with opened(path) as file:
-        for broken, row in table.steps(file, form_of(path), str(path), faults):
+        for broken, row in table.steps(file, form_of(path), str(path), errors):
             if broken:
                 breaks.append(len(values))
             values.append([row[name] for name in table.numbers])
@@ -84,28 +84,28 @@ def read_columns(path: str | Path, table: Table, faults: Faults) -> tuple[Tensor
     return torch.tensor(values, dtype=torch.float64), times, breaks
 
 
-def read_ts(path: str | Path, faults: Faults) -> tuple[list[Tensor], list[str]]:
+def read_ts(path: str | Path, errors: ErrorPolicy) -> tuple[list[Tensor], list[str]]:
     """Return the series [T, channels] and the labels of a .ts file.
 
     Raises:
         DataError: missing, malformed, or without series.
     """
     with opened(path) as file:
-        found = list(ts_series(file, str(path), faults))
+        found = list(ts_series(file, str(path), errors))
     if not found:
         raise DataError(f"{path} has no series; expected @data and then one a line")
     return [series for series, _ in found], [label for _, label in found]
 
 
 def ts_series(
-    file: Iterable[bytes], place: str, faults: Faults, *, labelled: bool = True
+    file: Iterable[bytes], place: str, errors: ErrorPolicy, *, labelled: bool = True
 ) -> Iterator[tuple[Tensor, str]]:
     """Yield (series [T, channels], label) of an open .ts file: channels between colons, values between commas.
 
     The last field of a line is its label; `labelled=False` takes lines with and without one.
     """
     channels = labels = None
-    for number, line in numbered(file, place, faults):
+    for number, line in numbered(file, place, errors):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -122,12 +122,12 @@ def ts_series(
         rows = [_numbers(field) for field in fields]
         lengths = {len(row) for row in rows if row is not None}
         if None in rows:
-            faults(place, number, _wrong(fields), f"a number that is finite and at most {LARGEST:g} in size")
+            errors.report(place, number, _wrong(fields), f"a number that is finite and at most {LARGEST:g} in size")
         elif len(lengths) != 1 or 0 in lengths or len(rows) != (channels or len(rows)):
             expected = f"{channels or 'some'} channels of equally many numbers, then a label"
-            faults(place, number, f"{len(fields)} channels of {_and(lengths)} values", expected)
+            errors.report(place, number, f"{len(fields)} channels of {_and(lengths)} values", expected)
         elif has_label and labels and label not in labels:
-            faults(place, number, f"label {label!r}", f"one of {', '.join(labels)}")
+            errors.report(place, number, f"label {label!r}", f"one of {', '.join(labels)}")
         else:
             yield torch.tensor(rows, dtype=torch.float32).T.contiguous(), label
             channels = channels or len(rows)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from everloop.data.error_policy import Faults
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
 from everloop.data.readers.lines import decoded, opened, suffix
 from everloop.errors import DataError, OptionError, unknown
@@ -47,7 +47,7 @@ class Records:
         form: "tsv", "csv" (a quoted field may hold line breaks) or "jsonl".
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
-        faults: takes malformed lines.
+        errors: takes malformed lines.
         see: is shown the number and all the fields of each well-formed record.
     """
 
@@ -57,12 +57,12 @@ class Records:
         form: Form,
         columns: Sequence[str],
         place: str | Path,
-        faults: Faults,
+        errors: ErrorPolicy,
         see: Callable[[int, Mapping[str, Any]], None] | None = None,
     ) -> None:
         if form not in get_args(Form):
             raise OptionError(unknown("form of table", form, get_args(Form)))
-        self.wanted, self.form, self.place, self.faults = dict(wanted), form, str(place), faults
+        self.wanted, self.form, self.place, self.errors = dict(wanted), form, str(place), errors
         self.see = see
         self.columns: list[str] | None = None
         if columns and form != "jsonl":
@@ -77,7 +77,7 @@ class Records:
 
     def row(self, number: int, raw: bytes) -> Row | None:
         """Return the row of one record; None for an empty line, a header or a malformed record."""
-        text = decoded(raw, self.place, number, self.faults)
+        text = decoded(raw, self.place, number, self.errors)
         if text is None or not text.strip():
             return None
         fields = self._fields(number, text)
@@ -104,23 +104,23 @@ class Records:
             try:
                 value = parse_json(text)
             except ValueError as error:
-                self.faults(self.place, number, f"no JSON ({error})", "one JSON object a line")
+                self.errors.report(self.place, number, f"no JSON ({error})", "one JSON object a line")
                 return None
             if not isinstance(value, dict):
-                self.faults(self.place, number, f"a JSON {type(value).__name__}", "one JSON object a line")
+                self.errors.report(self.place, number, f"a JSON {type(value).__name__}", "one JSON object a line")
                 return None
             return value
         try:
             cells = next(csv.reader([text], strict=True)) if self.form == "csv" else text.split("\t")
         except csv.Error as error:
-            self.faults(self.place, number, f"no CSV ({error})", "fields separated by commas")
+            self.errors.report(self.place, number, f"no CSV ({error})", "fields separated by commas")
             return None
         if self.columns is None:
             self._take_columns(cells, f"the header of {self.place}")
             return None
         if len(cells) != len(self.columns):
             expected = f"{len(self.columns)}: {', '.join(self.columns)}"
-            self.faults(self.place, number, f"{len(cells)} field{'s' if len(cells) > 1 else ''}", expected)
+            self.errors.report(self.place, number, f"{len(cells)} field{'s' if len(cells) > 1 else ''}", expected)
             return None
         return dict(zip(self.columns, cells, strict=True))
 
@@ -134,25 +134,27 @@ class Records:
         row: Row = {}
         for name, kind in self.wanted.items():
             if name not in fields:
-                self.faults(self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", _EXPECTED[kind])
+                self.errors.report(
+                    self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", _EXPECTED[kind]
+                )
                 return None
             value = _value(fields[name], kind)
             if value is None:
-                self.faults(self.place, number, f"{name} is {_short(fields[name])}", _EXPECTED[kind])
+                self.errors.report(self.place, number, f"{name} is {_short(fields[name])}", _EXPECTED[kind])
                 return None
             row[name] = value
         return row
 
 
 def read_table(
-    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], faults: Faults
+    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], errors: ErrorPolicy
 ) -> Iterator[tuple[bytes, Row]]:
     """Yield (bytes, row) of each well-formed record of a file, one at a time; the arguments are those of Records.
 
     Raises:
         DataError: missing, malformed, or without any row.
     """
-    records, empty = Records(wanted, form_of(path), columns, path, faults), True
+    records, empty = Records(wanted, form_of(path), columns, path, errors), True
     with opened(path) as file:
         for _, raw, row in records.read(file):
             yield raw, row

@@ -30,7 +30,7 @@ def words_of(text: str) -> list[str]:
 
 
 class TextReader:
-    """Texts as numbers: of their words, or of their characters.
+    """Strings as numbers: of their words, or of their characters.
 
     Args:
         symbols: those to read.
