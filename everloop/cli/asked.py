@@ -10,17 +10,20 @@ from typing import Any, Literal
 
 import tyro
 
+from everloop.cli.options import flag
+from everloop.data.settings import setting
 from everloop.decode.ctc import Helper
 from everloop.decode.generate import Beam, Greedy, How, Sampling
 from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError, RunError
 from everloop.models import LanguageModel, load
 
-BEAM = ("decode", "width", "best")
-HELP = ("language_model", "weight", "bonus", "context")
-SAMPLING = ("temperature", "top_k", "top_p", "seed", "count")
+BEAM = ("decode", "beam", "n_best")
+BEAMS = {"beam": "width", "n_best": "n_best", "length_penalty": "length_penalty"}  # options and the fields of a Beam
+HELP = {"language_model": "model", "lm_weight": "weight", "insertion_bonus": "bonus", "lm_context": "context"}
+SAMPLING = ("temperature", "top_k", "top_p", "seed", "num_samples")
 Judged = tuple[dict[str, float | str], str]  # figures by name, and what is printed
-WRITING = (*BEAM, "penalty", *SAMPLING, "longest")
+WRITING = (*BEAM, "length_penalty", *SAMPLING, "max_length")
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class Decoding:
 
     decode: Literal["greedy", "beam", "sample"] | None = None
     """How; by default as the options below imply, or a beam for translators and transcribers, drawn for generators."""
-    width: int | None = None
+    beam: int | None = setting(None, old="width")
     """Beam: hypotheses kept at a time."""
-    best: int | None = None
+    n_best: int | None = setting(None, old="best")
     """Beam: answers for each source, the best first, a line each, with their log-probability."""
-    penalty: float | None = None
+    length_penalty: float | None = setting(None, old="penalty")
     """Beam: how far long answers are favoured; 0: not at all."""
     temperature: float | None = None
     """Sampling: below 1 bolder, above 1 more varied, 0 always the most likely symbol."""
@@ -41,19 +44,19 @@ class Decoding:
     """Sampling: draw from this many most likely symbols alone."""
     top_p: float | None = None
     """Sampling: draw from the fewest symbols that together have this probability."""
-    count: int | None = None
+    num_samples: int | None = setting(None, old="count")
     """Sampling: answers for each source, a line each, with their log-probability."""
     seed: int | None = None
     """Sampling: the same seed gives the same answers to the same file."""
-    longest: int | None = None
+    max_length: int | None = setting(None, old="longest")
     """The most symbols of an answer; by default twice a translator's source and 10, and 200 for a generator."""
     language_model: Path | None = None
     """Beam of a transcriber: run folder of a character model that says which texts are plausible."""
-    weight: float | None = None
+    lm_weight: float | None = setting(None, old="weight")
     """How much the log-probabilities of the character model count; by default 0.5."""
-    bonus: float | None = None
+    insertion_bonus: float | None = setting(None, old="bonus")
     """What is added for each character, beside the character model; by default 0."""
-    context: str | None = None
+    lm_context: str | None = setting(None, old="context")
     """What stands before a text, for the character model; by default a newline."""
     trust_code: tyro.conf.Suppress[bool] = False
     """Whether the character model may run code of its own; as the same option of the run that is asked."""
@@ -72,8 +75,8 @@ class Decoding:
         """
         for name in self.given():
             if name not in takes:
-                known = ", ".join(map(_flag, takes)) or "none of these options"
-                raise OptionError(f"{_flag(name)} does not apply to a {kind}; it takes {known}")
+                known = ", ".join(map(flag, takes)) or "none of these options"
+                raise OptionError(f"{flag(name)} does not apply to a {kind}; it takes {known}")
 
     def way(self, default: How) -> Way:
         """Return how to decode; `default` where nothing else was said.
@@ -83,29 +86,29 @@ class Decoding:
         """
         said = self.given()
         draws = {name: said[name] for name in SAMPLING if name in said}
-        beams = {name: said[name] for name in ("width", "best", "penalty") if name in said}
+        beams = {name: said[option] for option, name in BEAMS.items() if option in said}
         helps = {name: said[name] for name in HELP if name in said}
-        ways = {"sample": draws, "beam": beams | helps}
+        ways = {"sample": draws, "beam": [*(option for option in BEAMS if option in said), *helps]}
         implied = [name for name, options in ways.items() if options]
         if not self.decode and len(implied) > 1:
-            both = " and ".join(_flag(next(iter(ways[name]))) for name in implied)
+            both = " and ".join(flag(next(iter(ways[name]))) for name in implied)
             raise OptionError(f"{both} exclude each other: one is for sampling, the other for a beam")
         chosen = self.decode or (implied[0] if implied else "")
         for name in implied:
             if name != chosen:
-                raise OptionError(f"{_flag(next(iter(ways[name])))} is for --decode {name}; this is {chosen}")
-        if "longest" in said and said["longest"] < 1:
-            raise OptionError(f"longest is {said['longest']}; expected at least 1")
+                raise OptionError(f"{flag(next(iter(ways[name])))} is for --decode {name}; this is {chosen}")
+        if "max_length" in said and said["max_length"] < 1:
+            raise OptionError(f"max_length is {said['max_length']}; expected at least 1")
         match chosen:
             case "greedy":
-                return Way(Greedy(), self.longest)
+                return Way(Greedy(), self.max_length)
             case "sample":
-                return Way(_sampling(default, draws), self.longest)
+                return Way(_sampling(default, draws), self.max_length)
             case "beam":
                 base = default if isinstance(default, Beam) else Beam()
-                beams.setdefault("width", max(base.width, beams.get("best", 1)))
-                return Way(replace(base, **beams, helper=_helper(helps, self.trust_code)), self.longest)
-        return Way(default, self.longest)
+                beams.setdefault("width", max(base.width, beams.get("n_best", 1)))
+                return Way(replace(base, **beams, helper=_helper(helps, self.trust_code)), self.max_length)
+        return Way(default, self.max_length)
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,11 @@ class Way:
 
     Args:
         how: greedy, a beam or sampling.
-        longest: the most symbols of an answer; None: as fits the kind.
+        max_length: the most symbols of an answer; None: as fits the kind.
     """
 
-    def __init__(self, how: How, longest: int | None = None) -> None:
-        self.how, self.longest, self.turn = how, longest, 0
+    def __init__(self, how: How, max_length: int | None = None) -> None:
+        self.how, self.max_length, self.turn = how, max_length, 0
 
     def next(self) -> How:
         """Return how to decode the next batch."""
@@ -150,7 +153,7 @@ class Way:
     def several(self) -> bool:
         """Whether a source may get more than one answer."""
         match self.how:
-            case Beam(best=answers) | Sampling(count=answers):
+            case Beam(n_best=answers) | Sampling(num_samples=answers):
                 return answers > 1
         return False
 
@@ -170,8 +173,8 @@ class Way:
 
 
 def _sampling(default: How, draws: dict[str, Any]) -> Sampling:
-    if draws.get("count", 1) < 1:
-        raise OptionError(f"count is {draws['count']}; expected at least 1")
+    if draws.get("num_samples", 1) < 1:
+        raise OptionError(f"num_samples is {draws['num_samples']}; expected at least 1")
     if not 0 <= draws.get("seed", 0) < 2**31:
         raise OptionError(f"seed is {draws['seed']}; expected a whole number from 0 to {2**31 - 1}")
     return replace(default if isinstance(default, Sampling) else Sampling(), **draws)
@@ -189,12 +192,8 @@ def _helper(said: dict[str, Any], trust_code: bool) -> Helper | None:
     options = dict(said)
     run = options.pop("language_model", None)
     if run is None:
-        raise OptionError(f"{_flag(next(iter(said)))} is for a character model; name its run with --language-model RUN")
+        raise OptionError(f"{flag(next(iter(said)))} is for a character model; name its run with --language-model RUN")
     model = load(run, trust_code=trust_code)
     if not isinstance(model, LanguageModel):
         raise RunError(f"{run} holds a {model.kind}; expected a language model")
-    return Helper(model, **options)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return Helper(model, **{HELP[name]: value for name, value in options.items()})

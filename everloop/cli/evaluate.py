@@ -47,7 +47,9 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, command="evaluate", description="Tell how good a trained model is.")
     module, config = part_of(options.run)
     judged = hasattr(module, "decoded")
-    takes = [name for name in module.TAKES if name not in ("best", "count", "every", "columns", "probabilities")]
+    takes = [
+        name for name in module.TAKES if name not in ("n_best", "num_samples", "every", "columns", "probabilities")
+    ]
     decoding = replace(options.decoding, trust_code=options.trained.trust_code)
     decoding.check(module.KIND, takes if judged else ())
     if options.batch < 1:

@@ -70,7 +70,7 @@ def show(model: Generator, data: Conditions | Strokes, run: Run) -> None:
     """Print texts for some labels, or keep a sheet of drawings in the run folder."""
     console = Console()
     if isinstance(data, Strokes):
-        drawn = generate(model, data.labels, Sampling(temperature=0.4, count=10, seed=1))
+        drawn = generate(model, data.labels, Sampling(temperature=0.4, num_samples=10, seed=1))
         lines = [one.lines for some in drawn for one in some]
         if run.path:
             _picture(lines, run.path / "drawings.svg", run.path / "drawings.png")
@@ -79,7 +79,7 @@ def show(model: Generator, data: Conditions | Strokes, run: Run) -> None:
     labels: Sequence[Any] = data.labels[:20]
     if model.given_size is not None:
         labels = [given for given, _ in data.parts["valid" if "valid" in data.parts else "train"][:5]]
-    written = generate(model, labels, Sampling(temperature=0.7, count=5, seed=1), length=100)
+    written = generate(model, labels, Sampling(temperature=0.7, num_samples=5, seed=1), length=100)
     for i, some in enumerate(written):
         label = f"vector {i + 1}" if model.given_size is not None else labels[i]
         console.print(Line(f"{label}: ", "bold"), Line(", ".join(one.text for one in some)), sep="", soft_wrap=True)
@@ -97,7 +97,9 @@ def predict(model: Generator, config: GivenConfig, source: Source, asked: Asked)
         raise OptionError("--array is for vectors; this generator reads labels")
     for chunk in source.chunks(_given(model, config, source, asked)):
         wanted = [given for _, given in chunk]
-        for (name, _), found in zip(chunk, generate(model, wanted, way.next(), length=way.longest or 200), strict=True):
+        for (name, _), found in zip(
+            chunk, generate(model, wanted, way.next(), length=way.max_length or 200), strict=True
+        ):
             if model.vocabulary is None:
                 drawn += [one.lines for one in found] if asked.svg or asked.png else []
                 yield "".join(_strokes(name, one) for one in found)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from everloop.cli.kinds import MODULES
-from everloop.cli.options import early, free_folder, from_tables, machine, parse
+from everloop.cli.options import early, free_folder, from_tables, machine, note_old_names, parse
 from everloop.cli.progress import Progress
 from everloop.data.settings import read_toml
 from everloop.errors import DataError, OptionError, RunError, unknown
@@ -136,6 +136,8 @@ def read_options(kind: str, options: type[Any], args: Sequence[str], description
             raise RunError(f"{where} has lost its table [{name}]; a run is resumed with the settings it began with")
     default = options()
     kinds = {name: type(getattr(default, name)) for name in ("data", "model", "train")}
+    if file:
+        note_old_names(tables, kinds, where)
     base = dataclasses.replace(default, **from_tables(tables, kinds, where))
     given = parse(options, args, command=f"train {kind}", description=description, default=base)
     if run and (given.model, given.data) != (base.model, base.data):

@@ -15,8 +15,10 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 import tyro
+from rich.console import Console
+from rich.text import Text as Line
 
-from everloop.data.settings import from_table
+from everloop.data.settings import from_table, old_names, unknown_setting
 from everloop.errors import OptionError, unknown
 from everloop.models import load
 
@@ -29,24 +31,18 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
     Raises:
         OptionError: an option is unknown, the message names the nearest right one; or a value is wrong.
     """
-    known = sorted(f"--{name.replace('_', '-')}" for name in _names(kind))
-    for arg in args:
-        name = arg.partition("=")[0].replace("_", "-")
-        if name == "--":
-            break
-        if name.startswith("--") and name not in known and name != "--help":
-            raise OptionError(f"{unknown('option', name, known)}; everloop {command} --help lists all")
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    given = _in_words_of_today(kind, args, command)
+    start: dict[str, Any] = {} if default is None else {"default": default}
     box = StringIO()
     try:
         with redirect_stderr(box):
             options: T = tyro.cli(
                 kind,
-                args=list(args),
+                args=given,
                 prog=f"everloop {command}",
                 description=description,
                 config=(tyro.conf.OmitArgPrefixes,),
-                **given,
+                **start,
             )
     except SystemExit as end:
         if end.code != 2:
@@ -66,13 +62,60 @@ def _in_a_line(box: str) -> str:
     return re.sub(r"^Error parsing \w+: ", "", said).rstrip(".")
 
 
+def _in_words_of_today(kind: type[Any], args: Sequence[str], command: str) -> list[str]:
+    """Return the arguments with the options of the version before under their names of today, which a note tells.
+
+    Raises:
+        OptionError: an option is unknown.
+    """
+    names, olds = list(_names(kind)), dict(_old_names(kind))
+    found, options = list(args), {flag(name) for name in names} | {"--help"}
+    for i, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        name = flag(name.removeprefix("--")) if name.startswith("--") else name
+        if name == "--":
+            break
+        if name in olds and name not in options:
+            found[i] = olds[name] + equals + value
+            note(f"{name} is called {olds[name]}; the old name works in this version, not in the next")
+        elif name.startswith("--") and name not in options:
+            raise OptionError(f"{unknown_setting('option', name, names, flag)}; everloop {command} --help lists all")
+    return found
+
+
+def flag(name: str) -> str:
+    """Return the option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def note(text: str) -> None:
+    """Print a line on standard error, apart from what a command answers."""
+    Console(stderr=True).print(Line(text, "dim"), soft_wrap=True)
+
+
 def _names(kind: Any) -> Iterator[str]:
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _names(hints[field.name])
-        else:
-            yield from [field.name, f"no-{field.name}"] if hints[field.name] is bool else [field.name]
+    for group in _groups(kind):
+        hints = get_type_hints(group)
+        for field in dataclasses.fields(group):
+            if not dataclasses.is_dataclass(hints[field.name]):
+                yield from [field.name, f"no-{field.name}"] if hints[field.name] is bool else [field.name]
+
+
+def _old_names(kind: Any) -> Iterator[tuple[str, str]]:
+    for group in _groups(kind):
+        hints = get_type_hints(group)
+        for old, name in old_names(group).items():
+            yield flag(old), flag(name)
+            if hints[name] is bool:
+                yield flag(f"no-{old}"), flag(f"no-{name}")
+
+
+def _groups(kind: Any) -> Iterator[Any]:
+    """Yield a dataclass and those inside it."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint):
+            yield from _groups(hint)
 
 
 def early(args: Sequence[str], name: str) -> Path | None:
@@ -97,6 +140,14 @@ def from_tables(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], where
         if not isinstance(table, Mapping):
             raise OptionError(f"{where}: {name} is {table!r}; expected a table [{name}]")
     return {name: from_table(kind, tables.get(name, {}), f"{where} [{name}]") for name, kind in kinds.items()}
+
+
+def note_old_names(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], where: str) -> None:
+    """Tell what a file calls by the name of the version before."""
+    for name, kind in kinds.items():
+        for old, new in old_names(kind).items():
+            if old in tables.get(name, {}):
+                note(f"{where} [{name}]: {old} is called {new}; the old name works in this version, not in the next")
 
 
 def machine(threads: int, device: str) -> torch.device:

@@ -34,7 +34,7 @@ class Options(Common):
 
     data: TaggedConfig = field(default_factory=TaggedConfig)
     model: TaggerConfig = field(default_factory=TaggerConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=32, watch="accuracy"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=32, monitor="accuracy"))
 
 
 def main(args: Sequence[str]) -> int:

@@ -108,7 +108,7 @@ def translate(model: EncoderDecoder, sentences: Sequence[str], way: Way, batch: 
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
         longest = max(len(model.source.encode(sentences[i])) for i in group)
-        length = way.longest or 2 * longest + 10
+        length = way.max_length or 2 * longest + 10
         written = generate(model, [sentences[i] for i in group], way.next(), length=length)
         for i, hypotheses in zip(group, written, strict=True):
             found[i] = hypotheses

@@ -13,6 +13,7 @@ from rich.console import Console
 from everloop.cli.language_model import note_unknown
 from everloop.cli.options import Trained, parse
 from everloop.data.files import write_atomically
+from everloop.data.settings import setting
 from everloop.decode.tree import tree
 from everloop.draw.tree import svg, terminal
 from everloop.models import LanguageModel
@@ -30,7 +31,7 @@ class Options:
     """Branches of each branch."""
     depth: int = 6
     """Levels."""
-    least: float = 0.01
+    min_probability: float = setting(0.01, old="least")
     """Branches whose cumulative probability is smaller are cut."""
     svg: Path | None = None
     """Also write the tree as an SVG picture."""
@@ -43,7 +44,7 @@ def main(args: Sequence[str]) -> int:
     model = given.trained.model(given.run)
     if isinstance(model, LanguageModel):
         note_unknown(model, given.prompt)
-    found = tree(model, given.prompt, width=given.width, depth=given.depth, least=given.least)
+    found = tree(model, given.prompt, width=given.width, depth=given.depth, min_probability=given.min_probability)
     Console().print(terminal(found))
     if given.svg:
         write_atomically(given.svg, svg(found).encode())

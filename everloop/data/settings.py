@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,49 @@ from everloop.errors import DataError, OptionError, unknown
 
 T = TypeVar("T")
 DEEPEST = 20
+ALIKE = {
+    "batch_size": "batch",
+    "bptt": "length",
+    "embedding_dim": "embedding",
+    "epochs": "steps",
+    "eval_every": "validate",
+    "grad_clip": "clip_norm",
+    "hidden_dim": "hidden",
+    "hidden_size": "hidden",
+    "iterations": "steps",
+    "learning_rate": "lr",
+    "max_epochs": "steps",
+    "max_grad_norm": "clip_norm",
+    "max_steps": "steps",
+    "max_tokens": "max_vocab",
+    "min_count": "min_freq",
+    "n_layers": "layers",
+    "num_layers": "layers",
+    "num_epochs": "steps",
+    "num_steps": "steps",
+    "patience": "early_stop",
+    "seq_len": "length",
+    "sequence_length": "length",
+    "units": "hidden",
+    "vocab_size": "max_vocab",
+}  # fmt: skip; what other libraries call settings of ours
+
+
+def setting(default: Any, *, old: str) -> Any:
+    """Return a dataclass field that had the name `old` in the version before, which still works."""
+    return dataclasses.field(default=default, metadata={"old": old})
+
+
+def old_names(kind: type[Any]) -> dict[str, str]:
+    """Return the names that settings had in the version before, each with that of today."""
+    return {field.metadata["old"]: field.name for field in dataclasses.fields(kind) if "old" in field.metadata}
+
+
+def unknown_setting(what: str, name: str, known: Iterable[str], spell: Callable[[str], str] = str) -> str:
+    """Return the message for an unknown setting; `spell` writes names as the user does."""
+    ours = [known_as for alike, known_as in ALIKE.items() if name == spell(alike)]
+    near = [spell(one) for one in ours if one in known]
+    return f"unknown {what} {name!r}; here it is {near[0]!r}" if near else unknown(what, name, map(spell, known))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -50,15 +93,21 @@ def _is_flat(value: Any) -> bool:
 def from_table(kind: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:
     """Return a dataclass with the settings of `table`; what is not named is as in `base`, or the default.
 
+    Names of the version before are taken too; `old_names` knows them.
+
     Raises:
         OptionError: a name is unknown or a value has the wrong type; the message begins with `where`.
     """
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    olds = old_names(kind)
     hints = get_type_hints(kind)
     values = {} if base is None else {name: getattr(base, name) for name in names}
-    for name, value in table.items():
+    for given, value in table.items():
+        name = given if given in names else olds.get(given, given)
         if name not in names:
-            raise OptionError(f"{where}: {unknown('setting', name, names)}")
+            raise OptionError(f"{where}: {unknown_setting('setting', name, names)}")
+        if name != given and name in table:
+            raise OptionError(f"{where}: {given} is the old name of {name}, and both are given; leave out {given}")
         values[name] = _fit(value, hints[name], f"{where}: {name}")
     return kind(**values)
 

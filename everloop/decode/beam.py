@@ -18,10 +18,10 @@ def beam(
     *,
     width: int = 5,
     length: int = 200,
-    penalty: float = 1.0,
-    best: int = 1,
+    length_penalty: float = 1.0,
+    n_best: int = 1,
 ) -> list[list[Hypothesis]]:
-    """Return the `best` hypotheses for each source, the best first.
+    """Return the `n_best` hypotheses for each source, the best first.
 
     A hypothesis that ends leaves the beam, which is then narrower by one (Sutskever, Vinyals and Le 2014); so width 1
     is greedy decoding. Finished hypotheses rank before those cut off at `length`.
@@ -31,19 +31,19 @@ def beam(
         sources: what it reads, one for each list that is returned.
         width: hypotheses kept at a time.
         length: the most symbols written.
-        penalty: how far long hypotheses are favoured: log-probabilities are divided by ((5 + length) / 6) to this
-            power (Wu et al., "Google's neural machine translation system", 2016); 0: not at all.
-        best: hypotheses returned, at most `width`.
+        length_penalty: log-probabilities are divided by ((5 + length) / 6) to this power, which favours long
+            hypotheses (Wu et al., "Google's neural machine translation system", 2016); 0: not at all.
+        n_best: hypotheses returned, at most `width`.
     """
-    if width < 1 or not 1 <= best <= width:
-        raise OptionError(f"width is {width} and best is {best}; expected at least 1, and no more best than width")
+    if width < 1 or not 1 <= n_best <= width:
+        raise OptionError(f"width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ width")
     with evaluating(model):
-        search = _Search(model, sources, width, penalty)
+        search = _Search(model, sources, width, length_penalty)
         for _ in range(length):
             if not search.advance():
                 break
         search.close()
-    return [sorted(done, key=lambda h: (not h.finished, -h.score))[:best] for done in search.done]
+    return [sorted(done, key=lambda h: (not h.finished, -h.score))[:n_best] for done in search.done]
 
 
 class _Search:

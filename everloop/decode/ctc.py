@@ -46,17 +46,17 @@ def greedy(model: Transcriber, sources: Sequence[Tensor]) -> list[Hypothesis]:
 
 
 def beam(
-    model: Transcriber, sources: Sequence[Tensor], *, width: int = 16, best: int = 1, helper: Helper | None = None
+    model: Transcriber, sources: Sequence[Tensor], *, width: int = 16, n_best: int = 1, helper: Helper | None = None
 ) -> list[list[Hypothesis]]:
-    """Return the `best` texts for each recording, the best first. Arguments as of `prefix_beam`."""
-    if width < 1 or not 1 <= best <= width:
-        raise OptionError(f"width is {width} and best is {best}; expected at least 1, and no more best than width")
+    """Return the `n_best` texts for each recording, the best first. Arguments as of `prefix_beam`."""
+    if width < 1 or not 1 <= n_best <= width:
+        raise OptionError(f"width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ width")
     with evaluating(model):
         chances, steps = model(*model.read_in(sources))
     found = []
     for b, count in enumerate(steps.tolist()):
         scores = None if helper is None else Scores(helper, model)
-        kept = prefix_beam(chances[:count, b], width, model.blank, scores)[:best]
+        kept = prefix_beam(chances[:count, b], width, model.blank, scores)[:n_best]
         found.append([Hypothesis(prefix, model.text(prefix), logp, score, True) for prefix, logp, score in kept])
     return found
 

@@ -24,12 +24,12 @@ class Greedy:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Symbols drawn; arguments as of `sample`. `count` draws for each source."""
+    """Symbols drawn; arguments as of `sample`. `num_samples` draws for each source."""
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    count: int = 1
+    num_samples: int = 1
     seed: int | None = None
 
 
@@ -38,8 +38,8 @@ class Beam:
     """The most likely sequences; arguments as of `beam`. `helper`: a character model, for a transcriber."""
 
     width: int = 5
-    penalty: float = 1.0
-    best: int = 1
+    length_penalty: float = 1.0
+    n_best: int = 1
     helper: Helper | None = None
 
 
@@ -72,23 +72,23 @@ def generate(model: Any, sources: Sequence[Any], how: How | None = None, *, leng
     match how:
         case Greedy():
             return [[one] for one in greedy(by, sources, length=length)]
-        case Beam(width, penalty, best, helper):
+        case Beam(width, length_penalty, n_best, helper):
             if helper is not None:
                 raise OptionError("a helper scores the texts of a transcriber; this model has its own probabilities")
-            return beam(by, sources, width=width, length=length, penalty=penalty, best=best)
-        case Sampling(temperature, top_k, top_p, count, seed):
-            repeated = [source for source in sources for _ in range(count)]
+            return beam(by, sources, width=width, length=length, length_penalty=length_penalty, n_best=n_best)
+        case Sampling(temperature, top_k, top_p, num_samples, seed):
+            repeated = [source for source in sources for _ in range(num_samples)]
             choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
             drawn = draw(by, repeated, length=length, **choice)  # type: ignore[arg-type]
-            return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+            return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
 
 
 def _transcribe(model: Transcriber, sources: Sequence[Any], how: How) -> list[list[Hypothesis]]:
     match how:
         case Greedy():
             return [[one] for one in ctc.greedy(model, sources)]
-        case Beam(width, _, best, helper):
-            return ctc.beam(model, sources, width=width, best=best, helper=helper)
+        case Beam(width, _, n_best, helper):
+            return ctc.beam(model, sources, width=width, n_best=n_best, helper=helper)
     raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
 
 
@@ -96,8 +96,8 @@ def _sketch(model: Generator, sources: Sequence[Any], how: How, length: int) -> 
     match how:
         case Greedy():
             return [[one] for one in sketch(model, sources, temperature=0, length=length)]
-        case Sampling(temperature, None, None, count, seed):
-            repeated = [source for source in sources for _ in range(count)]
+        case Sampling(temperature, None, None, num_samples, seed):
+            repeated = [source for source in sources for _ in range(num_samples)]
             drawn = sketch(model, repeated, temperature=temperature, length=length, seed=seed)
-            return [drawn[i : i + count] for i in range(0, len(drawn), count)]
+            return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
     raise OptionError("strokes are drawn greedily or by sampling at a temperature; their steps cannot be counted off")

@@ -60,7 +60,7 @@ class _Open:
     children: list[_Open]
 
 
-def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, least: float = 0.001) -> Tree:
+def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, min_probability: float = 0.001) -> Tree:
     """Return the tree of what a model may write after a prompt (for a translator: of a sentence's translations).
 
     A level is computed as one batch from the states of the level above; no prefix is computed twice.
@@ -70,11 +70,12 @@ def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, least: float =
         prompt: what it reads first.
         width: branches of each branch.
         depth: levels.
-        least: branches whose cumulative probability is smaller are cut.
+        min_probability: branches whose cumulative probability is smaller are cut.
     """
-    if width < 1 or depth < 1 or not 0 <= least < 1:
+    if width < 1 or depth < 1 or not 0 <= min_probability < 1:
         raise OptionError(
-            f"width is {width}, depth {depth} and least {least}; expected at least 1, at least 1, and a share below 1"
+            f"width is {width}, depth {depth} and min_probability {min_probability}; "
+            "expected at least 1, at least 1, and a probability below 1"
         )
     by = writer(model)
     root = _Open(-1, 1.0, 1.0, None, 0, [])
@@ -90,7 +91,7 @@ def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, least: float =
             below = []
             for row, branch in enumerate(level):
                 for chance, symbol in zip(chances[row].tolist(), symbols[row].tolist(), strict=True):
-                    if chance > 0 and branch.cumulative * chance >= least:
+                    if chance > 0 and branch.cumulative * chance >= min_probability:
                         branch.children.append(_Open(symbol, chance, branch.cumulative * chance, branch, row, []))
                 below += [child for child in branch.children if child.symbol != by.stop]
             level = below

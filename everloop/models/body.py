@@ -11,7 +11,8 @@ from torch import Tensor
 
 from everloop import cells
 from everloop.cell import Cell
-from everloop.errors import OptionError, unknown
+from everloop.data.settings import old_names, unknown_setting
+from everloop.errors import OptionError
 from everloop.layers import Recurrent, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.regularise import Wrapper
 
@@ -113,12 +114,14 @@ def configured(kind: type[Config], cell: type[Cell] | str | None, settings: Mapp
     Raises:
         OptionError: a setting is unknown or makes no sense.
     """
-    names = [f.name for f in fields(kind)]
-    for name in settings:
-        if name not in names:
-            raise OptionError(unknown("setting", name, names))
+    names, olds = [f.name for f in fields(kind)], old_names(kind)
     named: dict[str, Any] = {} if cell is None else {"cell": cells.address_of(cell)}
-    return kind(**named, **settings)
+    for given, value in settings.items():
+        name = olds.get(given, given)
+        if name not in names:
+            raise OptionError(unknown_setting("setting", name, names))
+        named[name] = value
+    return kind(**named)
 
 
 def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None, below: float | None = None) -> None:

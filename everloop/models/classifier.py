@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.examples import Examples, ExamplesBatch
+from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextReader, read_reader, write_reader
 from everloop.errors import ShapeError
@@ -32,13 +33,13 @@ class ClassifierConfig(BodyConfig):
     """Numbers that stand for a symbol of a text."""
     word_dropout: float = 0.0
     """Probability of taking a symbol for unknown while training."""
-    smoothing: float = 0.0
+    label_smoothing: float = setting(0.0, old="smoothing")
     """Label smoothing while training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, ("embedding",), at_least=1)
-        check(self, ("word_dropout", "smoothing"), below=1)
+        check(self, ("word_dropout", "label_smoothing"), below=1)
 
 
 class Classifier(Model):
@@ -109,7 +110,7 @@ class Classifier(Model):
     def loss(self, batch: ExamplesBatch, state: Any = None) -> Loss:
         """Return the surprise at the labels, and the share guessed right."""
         scores = self(batch.x, batch.lengths)
-        smoothing = self.config.smoothing if self.training else 0.0
+        smoothing = self.config.label_smoothing if self.training else 0.0
         total = F.cross_entropy(scores, batch.y, reduction="sum", label_smoothing=smoothing)
         count = len(batch.y)
         return Loss(total, count, sums={"accuracy": (float((scores.argmax(-1) == batch.y).sum()), count)})

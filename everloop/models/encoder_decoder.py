@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.parallel import ParallelBatch
+from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
-from everloop.models.forcing import forced_share, mixed
 from everloop.models.loss import Loss, Model
+from everloop.models.teacher_forcing import forced_share, mixed
 
 Context = Literal["initial", "every-step", "attention"]
 
@@ -43,34 +44,37 @@ class EncoderDecoderConfig(LayersConfig):
     """What the decoder knows of the source: its initial state, a vector fed at every step, or attention."""
     scoring: Scoring = "multiplicative"
     """How attention scores a step of the source."""
-    feeding: bool = False
+    input_feeding: bool = setting(False, old="feeding")
     """Whether attention is asked before each step and feeds it (as Bahdanau), one step at a time and so slower."""
     bidirectional: bool = True
     """Whether the encoder reads in both directions."""
     tied: bool = True
     """Whether the head shares the weights of the target embedding."""
-    smoothing: float = 0.1
+    label_smoothing: float = setting(0.1, old="smoothing")
     """Label smoothing while training."""
-    forcing: float = 1.0
+    teacher_forcing: float = setting(1.0, old="forcing")
     """Share of true symbols among the decoder's inputs at the end of its schedule (teacher forcing)."""
-    forcing_steps: int = 0
-    """Updates over which that share falls from 1 to `forcing`."""
+    teacher_forcing_steps: int = setting(0, old="forcing_steps")
+    """Updates over which that share falls from 1 to `teacher_forcing`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, ("embedding",), at_least=1)
-        check(self, ("smoothing",), below=1)
+        check(self, ("label_smoothing",), below=1)
         for name, kinds in (("context", Context), ("scoring", Scoring)):
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(unknown(name, str(getattr(self, name)), get_args(kinds)))
-        if self.feeding and self.context != "attention":
-            raise OptionError(f"feeding needs context 'attention'; it is {self.context!r}")
-        if self.feeding and (self.recurrent_dropout or self.variational_dropout or self.weight_drop):
-            raise OptionError("feeding goes step by step; recurrent, variational and weight dropout hold longer")
+        if self.input_feeding and self.context != "attention":
+            raise OptionError(f"input_feeding needs context 'attention'; it is {self.context!r}")
+        if self.input_feeding and (self.recurrent_dropout or self.variational_dropout or self.weight_drop):
+            raise OptionError("input_feeding goes step by step; recurrent, variational and weight dropout hold longer")
         if self.bidirectional and self.hidden % 2:
             raise OptionError(f"hidden is {self.hidden}; a bidirectional encoder expects an even number")
-        if not 0 <= self.forcing <= 1 or self.forcing_steps < 0:
-            raise OptionError(f"forcing is {self.forcing} over {self.forcing_steps} steps; expected a share, and steps")
+        if not 0 <= self.teacher_forcing <= 1 or self.teacher_forcing_steps < 0:
+            raise OptionError(
+                f"teacher_forcing is {self.teacher_forcing} over {self.teacher_forcing_steps} steps; "
+                "expected a fraction from 0 to 1, and 0 steps or more"
+            )
 
 
 class EncoderDecoder(Model):
@@ -79,7 +83,7 @@ class EncoderDecoder(Model):
     "initial": Sutskever, Vinyals and Le, "Sequence to sequence learning with neural networks", NeurIPS 2014.
     "every-step": Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
     "attention": see `Attention`; it reads what the recurrent layers put out, so that training runs them over the
-    whole target at once, unless `feeding` asks for Bahdanau's order.
+    whole target at once, unless `input_feeding` asks for Bahdanau's order.
 
     Args:
         source, target: the pieces of the two languages.
@@ -103,7 +107,7 @@ class EncoderDecoder(Model):
         self.encoder = layers_of(config, size, cell, hidden=units, bidirectional=config.bidirectional)
         known = self.encoder.output_size
         self.embedding = nn.Embedding(len(target), size, padding_idx=PAD)
-        fed = known if config.context == "every-step" or config.feeding else 0
+        fed = known if config.context == "every-step" or config.input_feeding else 0
         self.decoder = layers_of(config, size + fed, cell)
         self.bridge = Bridge(self.encoder, self.decoder)
         hidden = self.decoder.output_size
@@ -150,7 +154,7 @@ class EncoderDecoder(Model):
         before, context, memory = state
         x = self.dropout(self.embedding(inputs))
         weights = None
-        if self.config.feeding:
+        if self.config.input_feeding:
             y, means, weights, after = self._fed(x, before, memory)
             y = torch.cat([y, means], -1)
         elif context is not None:
@@ -182,7 +186,7 @@ class EncoderDecoder(Model):
         start = self.encode(batch.source, batch.source_lengths)
         inputs, smoothing = batch.inputs, 0.0
         if self.training:
-            smoothing = self.config.smoothing
+            smoothing = self.config.label_smoothing
             inputs = self._inputs(batch, start)
             self.updates += 1
         features, _, _ = self._decode(inputs, start)
@@ -194,7 +198,7 @@ class EncoderDecoder(Model):
         return Loss(total, count, sums=right)
 
     def _inputs(self, batch: ParallelBatch, start: Any) -> Tensor:
-        share = forced_share(int(self.updates), self.config.forcing, self.config.forcing_steps)
+        share = forced_share(int(self.updates), self.config.teacher_forcing, self.config.teacher_forcing_steps)
         if share >= 1:
             return batch.inputs
         with torch.no_grad():

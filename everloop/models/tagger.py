@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.tagged import Tagged, TaggedBatch
+from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import WordReader, Words, read_reader, write_reader
 from everloop.errors import OptionError
@@ -33,20 +34,20 @@ class TaggerConfig(BodyConfig):
     """One label a step, each on its own (softmax) or all together (crf), or several labels a step."""
     embedding: int = 100
     """Numbers that stand for a word."""
-    characters: int = 32
+    char_embedding: int = setting(32, old="characters")
     """Numbers that stand for a character of a word; 0: words are not spelled."""
-    spelling: int = 64
+    char_hidden: int = setting(64, old="spelling")
     """Units, in each direction, of the layer that reads the characters of a word."""
     word_dropout: float = 0.0
     """Probability of taking a word for unknown while training; its characters stay."""
-    smoothing: float = 0.0
+    label_smoothing: float = setting(0.0, old="smoothing")
     """Label smoothing while training, with softmax."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, ("embedding", "spelling"), at_least=1)
-        check(self, ("characters",), at_least=0)
-        check(self, ("word_dropout", "smoothing"), below=1)
+        check(self, ("embedding", "char_hidden"), at_least=1)
+        check(self, ("char_embedding",), at_least=0)
+        check(self, ("word_dropout", "label_smoothing"), below=1)
         if self.output not in ("softmax", "crf", "several"):
             raise OptionError(f"output is {self.output!r}; expected 'softmax', 'crf' or 'several'")
 
@@ -81,11 +82,11 @@ class Tagger(Model):
         if self.reader is not None:
             self.embedding = nn.Embedding(len(self.reader.words), config.embedding, padding_idx=PAD)
             size = config.embedding
-            if config.characters:
-                self.character = nn.Embedding(len(self.reader.characters), config.characters, padding_idx=PAD)
+            if config.char_embedding:
+                self.character = nn.Embedding(len(self.reader.characters), config.char_embedding, padding_idx=PAD)
                 first = {"orthogonal": config.orthogonal, "forget_bias": config.forget_bias}
-                spell = BodyConfig(config.cell, config.spelling, options=config.options, **first)  # type: ignore[arg-type]
-                self.speller = body(spell, config.characters, cell)
+                spell = BodyConfig(config.cell, config.char_hidden, options=config.options, **first)  # type: ignore[arg-type]
+                self.speller = body(spell, config.char_embedding, cell)
                 self.spelled = Pooling("last", self.speller.output_size, bidirectional=True)
                 size += self.speller.output_size
         self.recurrent = body(config, size, cell)
@@ -124,7 +125,7 @@ class Tagger(Model):
         if self.training and self.config.word_dropout:
             numbers = forgotten(numbers, self.config.word_dropout, UNKNOWN)
         words = self.embedding(numbers)
-        if not self.config.characters:
+        if not self.config.char_embedding:
             return words  # type: ignore[no-any-return]
         # each different word is spelled once, however often it occurs
         y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
@@ -133,7 +134,7 @@ class Tagger(Model):
     def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:
         """Return the surprise at the labels, and outside of training the share guessed right."""
         scores, _ = self(batch.x, batch.lengths)
-        exists, smoothing = batch.exists, self.config.smoothing if self.training else 0.0
+        exists, smoothing = batch.exists, self.config.label_smoothing if self.training else 0.0
         count = int(batch.lengths.sum())
         if self.config.output == "several":
             return Loss(F.binary_cross_entropy_with_logits(scores[exists], batch.y[exists], reduction="sum"), count)

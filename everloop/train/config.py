@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from everloop.data.settings import from_table
+from everloop.data.settings import from_table, setting
 from everloop.errors import OptionError
 
 
@@ -26,8 +26,8 @@ class TrainConfig:
     warmup: int = 100
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    """After the warm-up: a cosine down to `floor`, halved whenever validation stops improving, or constant."""
-    floor: float = 0.05
+    """After the warm-up: a cosine down to `min_lr_ratio`, halved whenever validation stops improving, or constant."""
+    min_lr_ratio: float = setting(0.05, old="floor")
     """The lowest learning rate, as a share of the highest."""
     plateau: int = 2
     """Validations without improvement after which the schedule "plateau" halves the learning rate."""
@@ -39,11 +39,11 @@ class TrainConfig:
     """Gradients with a larger norm are scaled down to it; inf: never."""
     clip_value: float = math.inf
     """Single gradient numbers are cut off at this size; inf: never."""
-    average: float = 0.0
+    ema_decay: float = setting(0.0, old="average")
     """Share of the old value in a running average of the weights, which is validated, and kept (0: none)."""
     validate: int = 250
     """Steps between validations; the last step is always followed by one."""
-    watch: str = "loss"
+    monitor: str = setting("loss", old="watch")
     """The figure of validation that says which weights are best: the smallest loss, or the largest of any other."""
     early_stop: int = 0
     """Validations without improvement after which training stops; 0: never."""
@@ -63,8 +63,8 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("lr", self.lr, math.isfinite(self.lr), "a finite number")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _check("floor", self.floor, 0 <= self.floor <= 1, "a share from 0 to 1")
-        _check("average", self.average, 0 <= self.average < 1, "a share below 1")
+        _check("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "a share from 0 to 1")
+        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a share below 1")
         _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two shares below 1")
 
     def replace(self, settings: Mapping[str, Any]) -> TrainConfig:

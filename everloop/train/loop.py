@@ -61,7 +61,7 @@ def train(
 ) -> Run:
     """Train a model; afterwards it has the weights of its best validation.
 
-    If there was no validation it has its last weights, or with `average` the average of them.
+    If there was no validation it has its last weights, or with `ema_decay` the average of them.
 
     The model is left in evaluation mode, and torch's random numbers are left as they were.
 
@@ -117,7 +117,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.optimiser = adamw(model, config)
         self.schedule = Schedule(config)
-        self.average = Average(model, config.average) if config.average else None
+        self.average = Average(model, config.ema_decay) if config.ema_decay else None
         self.step = 0  # updates made
         self.epoch, self.index = 0, 0  # the next batch
         self.carried: Any = None  # the state after the last batch
@@ -211,9 +211,9 @@ class Trainer:
         if interrupt.asked:
             return
         self._check("validation loss", score.loss, self.step)
-        if config.watch != "loss" and config.watch not in score.means:
-            raise OptionError(f"watch is {config.watch!r}; validation has: {', '.join(['loss', *score.means])}")
-        better = self.best is None or _merit(score, config.watch) > _merit(self.best, config.watch)
+        if config.monitor != "loss" and config.monitor not in score.means:
+            raise OptionError(f"monitor is {config.monitor!r}; validation has: {', '.join(['loss', *score.means])}")
+        better = self.best is None or _merit(score, config.monitor) > _merit(self.best, config.monitor)
         self.validated, self.stale = self.step, 0 if better else self.stale + 1
         self.schedule.validated(better)
         if better:
@@ -341,5 +341,5 @@ class Trainer:
             fill(self.model, read_tensors(self.folder.best)[0], self.folder.best)
 
 
-def _merit(score: Score, watch: str) -> float:
-    return -score.loss if watch == "loss" else score.means[watch]
+def _merit(score: Score, monitor: str) -> float:
+    return -score.loss if monitor == "loss" else score.means[monitor]

@@ -50,11 +50,11 @@ class Schedule:
         if step < config.warmup:
             return config.lr * (step + 1) / (config.warmup + 1)
         if config.schedule == "plateau":
-            return config.lr * max(0.5**self.halvings, config.floor)
+            return config.lr * max(0.5**self.halvings, config.min_lr_ratio)
         if config.schedule == "constant":
             return config.lr
         done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
+        return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
 
     def validated(self, improved: bool) -> None:
         """Take note of a validation: "plateau" halves the rate when there has been no improvement for long enough."""

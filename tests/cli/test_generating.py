@@ -47,7 +47,7 @@ def test_a_translator_is_trained_and_resumed(tmp_path: Path, capsys: pytest.Capt
     assert main(["predict", str(run), str(tmp_path / "new.txt")]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert (len(lines), lines[1]) == (4, "")
-    assert main(["tree", str(run), "ein hund", "--width", "2", "--depth", "2", "--least", "0"]) == 0
+    assert main(["tree", str(run), "ein hund", "--width", "2", "--depth", "2", "--min-probability", "0"]) == 0
     assert capsys.readouterr().out.startswith("ein hund")
 
 
@@ -67,7 +67,7 @@ def test_a_generator_of_names_and_one_of_strokes(tmp_path: Path, capsys: pytest.
     assert [row["label"] for row in rows] == ["1", "1"]
     pictures = {name: tmp_path / f"new.{name}" for name in ("svg", "png")}
     options = [part for name, path in pictures.items() for part in (f"--{name}", str(path))]
-    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt"), *options, "--count", "3"]) == 0
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt"), *options, "--num-samples", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
     assert 'width="384"' in pictures["svg"].read_text()  # six of 64 pixels
     assert pictures["png"].read_bytes().startswith(b"\x89PNG")
@@ -200,6 +200,6 @@ def test_other_kinds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     main(["train", "generator", "--texts", str(tmp_path / "n.tsv"), *QUICK, "--out", str(tmp_path / "a")])
     assert main(["score", str(tmp_path / "a"), str(tmp_path / "n.tsv")]) == 2
     assert "holds a generator; expected a language model" in " ".join(capsys.readouterr().err.split())
-    assert main(["tree", str(tmp_path / "a"), "Greek", "--depth", "2", "--least", "0"]) == 0
+    assert main(["tree", str(tmp_path / "a"), "Greek", "--depth", "2", "--min-probability", "0"]) == 0
     assert main(["train", "translater"]) == 2
     assert "did you mean 'translator'" in capsys.readouterr().err

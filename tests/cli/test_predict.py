@@ -70,7 +70,7 @@ def classifier() -> None:
 
 def tagger(output: str = "softmax") -> None:
     data = Tagged({"train": [(["they", "walk"], ["PRON", "VERB"]), (["she", "sings"], ["PRON", "VERB"])] * 8})
-    config = TaggerConfig(hidden=8, output=output, spelling=4)  # type: ignore[arg-type]
+    config = TaggerConfig(hidden=8, output=output, char_hidden=4)  # type: ignore[arg-type]
     train(Tagger.of(data, config), data, steps=4, batch=4, out="run")
 
 
@@ -108,13 +108,13 @@ def test_a_translator_takes_every_way_of_decoding(capsys: pytest.CaptureFixture[
     def lone(how: Greedy | Beam | Sampling, length: int) -> list[str]:
         return [found[0].text for found in generate(model, sources, how, length=length)]
 
-    longest = ["--longest", "6"]
+    longest = ["--max-length", "6"]
     greedy = lone(Greedy(), 6)
     assert said(capsys, "in.txt", "--decode", "greedy", *longest) == f"{greedy[0]}\n\n{greedy[1]}\n"
-    wide = lone(Beam(7, penalty=0.0), 6)
-    assert said(capsys, "in.txt", "--width", "7", "--penalty", "0", *longest) == f"{wide[0]}\n\n{wide[1]}\n"
-    rows = [line.split("\t") for line in said(capsys, "in.txt", "--best", "3", *longest).splitlines()]
-    wanted = generate(model, sources, Beam(5, best=3), length=6)
+    wide = lone(Beam(7, length_penalty=0.0), 6)
+    assert said(capsys, "in.txt", "--beam", "7", "--length-penalty", "0", *longest) == f"{wide[0]}\n\n{wide[1]}\n"
+    rows = [line.split("\t") for line in said(capsys, "in.txt", "--n-best", "3", *longest).splitlines()]
+    wanted = generate(model, sources, Beam(5, n_best=3), length=6)
     expected = [(number, one.text) for number, found in zip("13", wanted, strict=True) for one in found]
     assert [(number, text) for number, _, text in rows] == expected
     logps = [float(logp) for _, logp, _ in rows]
@@ -131,14 +131,14 @@ def test_longest_cuts_what_does_not_end(capsys: pytest.CaptureFixture[str]) -> N
     for length in (1, 7, 16):
         wanted = generate(model, ["ein hund"], Greedy(), length=length)[0][0]
         assert len(wanted.symbols) == length
-        assert said(capsys, "in.txt", "--longest", str(length), "--decode", "greedy") == f"{wanted.text}\n"
+        assert said(capsys, "in.txt", "--max-length", str(length), "--decode", "greedy") == f"{wanted.text}\n"
 
 
 def test_sampling_options_of_a_translator(capsys: pytest.CaptureFixture[str]) -> None:
     translator()
     Path("in.txt").write_text("ein hund\n" * 3)
     one, two, other = (
-        said(capsys, "in.txt", "--temperature", "2", "--seed", seed, "--longest", "9") for seed in ("1", "1", "2")
+        said(capsys, "in.txt", "--temperature", "2", "--seed", seed, "--max-length", "9") for seed in ("1", "1", "2")
     )
     assert one == two != other
     # every line is drawn anew, also where each is a batch of its own
@@ -146,7 +146,7 @@ def test_sampling_options_of_a_translator(capsys: pytest.CaptureFixture[str]) ->
     greedy = said(capsys, "in.txt", "--decode", "greedy")
     for only in (["--top-k", "1"], ["--top-p", "0.0001"], ["--temperature", "0"]):
         assert said(capsys, "in.txt", *only) == greedy
-    rows = said(capsys, "in.txt", "--count", "4", "--seed", "3", "--longest", "5").splitlines()
+    rows = said(capsys, "in.txt", "--num-samples", "4", "--seed", "3", "--max-length", "5").splitlines()
     assert [row.split("\t")[0] for row in rows] == [number for number in "123" for _ in range(4)]
 
 
@@ -155,8 +155,8 @@ def test_a_generator(capsys: pytest.CaptureFixture[str]) -> None:
     Path("in.txt").write_text("Greek\nCzech\n")
     found = generate(load("run"), ["Greek", "Czech"], Beam(4), length=5)
     lines = [f"{label}\t{one.text}" for label, (one,) in zip(["Greek", "Czech"], found, strict=True)]
-    assert said(capsys, "in.txt", "--width", "4", "--longest", "5").splitlines() == lines
-    assert len(said(capsys, "in.txt", "--count", "3").splitlines()) == 6
+    assert said(capsys, "in.txt", "--beam", "4", "--max-length", "5").splitlines() == lines
+    assert len(said(capsys, "in.txt", "--num-samples", "3").splitlines()) == 6
 
 
 def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +169,8 @@ def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.Capture
     train(helper, Text.from_string("\nabc" * 50, split=(1, 0, 0)), steps=1, batch=1, length=4, lr=1e-9, out="helper")
     Path("list.txt").write_text("a.wav\nb.wav\n")
     plain = said(capsys, "list.txt")
-    assert plain == said(capsys, "list.txt", "--width", "8")
-    options = ["--language-model", "helper", "--weight", "2", "--bonus", "4"]
+    assert plain == said(capsys, "list.txt", "--beam", "8")
+    options = ["--language-model", "helper", "--lm-weight", "2", "--insertion-bonus", "4"]
     helped = said(capsys, "list.txt", *options)
     texts = [line.split("\t")[1] for line in helped.splitlines()]
     assert all(text and set(text) == {"b"} for text in texts)
@@ -182,7 +182,7 @@ def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.Capture
     assert "beam 8 with a character model" in " ".join(capsys.readouterr().out.split())
     greedy = said(capsys, "list.txt", "--decode", "greedy")
     assert [row.split("\t")[0] for row in greedy.splitlines()] == ["a.wav", "b.wav"]
-    assert len(said(capsys, "list.txt", "--best", "3").splitlines()) == 6
+    assert len(said(capsys, "list.txt", "--n-best", "3").splitlines()) == 6
     assert Helper(load("helper")).weight == 0.5  # what the help says
 
 
@@ -219,9 +219,9 @@ def test_a_tagger_tells_all_probabilities(output: str, capsys: pytest.CaptureFix
 
 def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     classifier()
-    assert "--width does not apply to a classifier; it takes --probabilities" in refused(capsys, "--width", "3")
+    assert "--beam does not apply to a classifier; it takes --probabilities" in refused(capsys, "--beam", "3")
     assert "--every does not apply to a classifier" in refused(capsys, "--every", "3")
-    assert "--width does not apply to a classifier; it takes none" in refused(capsys, "--width", "3", verb="evaluate")
+    assert "--beam does not apply to a classifier; it takes none" in refused(capsys, "--beam", "3", verb="evaluate")
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,21 @@ def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     [
         (translator, ["--probabilities"], "--probabilities does not apply to a translator; it takes --decode"),
         (translator, ["--language-model", "x"], "--language-model does not apply to a translator"),
-        (translator, ["--width", "3", "--seed", "1"], "--seed and --width exclude each other"),
-        (translator, ["--decode", "greedy", "--width", "3"], "--width is for --decode beam; this is greedy"),
-        (translator, ["--width", "2", "--best", "3"], "width is 2 and best is 3"),
-        (translator, ["--count", "0"], "count is 0; expected at least 1"),
+        (translator, ["--beam", "3", "--seed", "1"], "--seed and --beam exclude each other"),
+        (translator, ["--decode", "greedy", "--beam", "3"], "--beam is for --decode beam; this is greedy"),
+        (translator, ["--beam", "2", "--n-best", "3"], "width is 2 and n_best is 3"),
+        (translator, ["--num-samples", "0"], "num_samples is 0; expected at least 1"),
         (translator, ["--seed", "-1"], "seed is -1"),
-        (translator, ["--longest", "0"], "longest is 0"),
+        (translator, ["--max-length", "0"], "max_length is 0"),
         (translator, ["--temperature", "-1"], "temperature is -1"),
         (translator, ["--columns", "a"], "--columns does not apply to a translator"),
         (transcriber, ["--temperature", "1"], "--temperature does not apply to a transcriber"),
-        (transcriber, ["--penalty", "1"], "--penalty does not apply to a transcriber"),
-        (transcriber, ["--bonus", "1"], "--bonus is for a character model; name its run with --language-model"),
+        (transcriber, ["--length-penalty", "1"], "--length-penalty does not apply to a transcriber"),
+        (
+            transcriber,
+            ["--insertion-bonus", "1"],
+            "--insertion-bonus is for a character model; name its run",
+        ),
         (transcriber, ["--language-model", "run"], "run holds a transcriber; expected a language model"),
         (transcriber, ["--decode", "sample"], "it is not sampled"),
         (forecaster, ["--probabilities"], "--probabilities does not apply to a forecaster"),

@@ -43,7 +43,7 @@ def test_trained_and_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out.startswith(prompt)
     assert "<unknown>" not in shown.out
     assert len(model.vocabulary.encode(shown.out[len(prompt) : -1])) == 12
-    assert main(["tree", "run", "The cat", "--width", "2", "--depth", "2", "--least", "0"]) == 0
+    assert main(["tree", "run", "The cat", "--width", "2", "--depth", "2", "--min-probability", "0"]) == 0
     assert "The cat" in capsys.readouterr().out
     assert [name in model.vocabulary for name, _ in model.neighbours("cat", 3)] == [True] * 3
 
@@ -64,13 +64,13 @@ def test_lines_are_scored_and_the_unknown_counted(capsys: pytest.CaptureFixture[
 
 
 def test_options_of_words(capsys: pytest.CaptureFixture[str]) -> None:
-    trained("--lower", "--least", "5", "--limit", "9")
+    trained("--lower", "--min-freq", "5", "--max-vocab", "9")
     data = tomllib.loads(Path("run/config.toml").read_text())["data"]
-    assert (data["units"], data["lower"], data["least"], data["limit"]) == ("words", True, 5, 9)
+    assert (data["units"], data["lower"], data["min_freq"], data["max_vocab"]) == ("words", True, 5, 9)
     assert len(load("run").vocabulary) == 11
     assert load("run").vocabulary.strange("THE CAT") == []
     assert main(["train", "language-model", "--text", "verse.txt", "--limit", "9", *SMALL]) == 2
-    assert "limit is 9; that is for words" in " ".join(capsys.readouterr().err.split())
+    assert "max_vocab is 9; that is for words" in " ".join(capsys.readouterr().err.split())
 
 
 def test_resumed_and_evaluated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def tagged(folder: Path, times: int) -> Tagged:
 
 def parallel(folder: Path, times: int) -> Parallel:
     read, written = lines_file(folder / "a.txt", times), lines_file(folder / "b.txt.gz", times)
-    return Parallel.from_config(ParallelConfig(source=read, written=written))
+    return Parallel.from_config(ParallelConfig(source=read, target=written))
 
 
 def conditions(folder: Path, times: int) -> Conditions:

@@ -66,7 +66,7 @@ def test_unknown_symbols_and_padding_are_told(table: ExamplesConfig) -> None:
     assert train.startswith("train: 140 examples, padding ")
     assert ", 0 of " in train
     assert ", 20 of " in valid  # the last word of each is new
-    few = Examples.from_config(replace(table, least=2)).notes(16)
+    few = Examples.from_config(replace(table, min_freq=2)).notes(16)
     assert ", 140 of " in few[0]
 
 
@@ -127,7 +127,7 @@ def test_readers_come_back(tmp_path: Path) -> None:
     assert (again.symbols, again.units, again.lower) == (text.symbols, "characters", True)
     assert again.encode("bz") == [text.symbols.numbers["b"], UNKNOWN]
     assert again.encode("") == [UNKNOWN]
-    words = WordReader.learn([["The", "the", "cat"]], least=2)
+    words = WordReader.learn([["The", "the", "cat"]], min_freq=2)
     words.save(tmp_path / "w.json")
     other = WordReader.load(tmp_path / "w.json")
     assert other.words.symbols[2:] == ("the",)

@@ -69,16 +69,16 @@ def examples(path: Path) -> ExamplesConfig:
 
 
 def tagged(path: Path) -> TaggedConfig:
-    return TaggedConfig(train=path, hold_out=(0, 0), least=1)
+    return TaggedConfig(train=path, hold_out=(0, 0), min_freq=1)
 
 
 def source(path: Path) -> ParallelConfig:
     (path.parent / "b").write_bytes(b"x\ny\nz\n")
-    return ParallelConfig(source=path, written=path.parent / "b", least=1)
+    return ParallelConfig(source=path, target=path.parent / "b", min_freq=1)
 
 
 def written(path: Path) -> ParallelConfig:
-    return dataclasses.replace(source(path), source=path.parent / "b", written=path)
+    return dataclasses.replace(source(path), source=path.parent / "b", target=path)
 
 
 def labels(path: Path) -> ConditionsConfig:
@@ -190,7 +190,7 @@ def test_a_malformed_line_stops_or_is_counted(
 def test_a_text_without_its_malformed_lines(units: Any, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"one\r\n" + BAD + b"\nt\0wo\n\nthree\n" + BAD + b"\nfour")
     least = 1 if units == "words" else None
-    text = Text(tmp_path / "t.txt", units=units, split=(1, 0, 0), malformed="skip", least=least)
+    text = Text(tmp_path / "t.txt", units=units, split=(1, 0, 0), malformed="skip", min_freq=least)
     assert text.vocabulary.decode(text["train"]) == "one\n\nthree\nfour"
     assert text.errors.skipped == 3
 
@@ -231,7 +231,7 @@ def test_a_strange_label_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"form": "a b", "upos": "X Y"}\n')
     (tmp_path / "v.jsonl").write_text('{"form": "a", "upos": "X"}\n{"form": "a b", "upos": "X Z"}\n')
     with pytest.raises(DataError, match="valid, sequence 2: unknown label 'Z'"):
-        Tagged.from_config(TaggedConfig(train=tmp_path / "t.jsonl", valid=tmp_path / "v.jsonl", least=1))
+        Tagged.from_config(TaggedConfig(train=tmp_path / "t.jsonl", valid=tmp_path / "v.jsonl", min_freq=1))
     with pytest.raises(DataError, match="valid, text 2: unknown label 'C'"):
         Conditions([("A", "x")], [("A", "x"), ("C", "x")])
     with pytest.raises(DataError, match=r"'y' .* of test, text 1"):

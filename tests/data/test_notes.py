@@ -16,7 +16,7 @@ def test_texts() -> None:
 
 def test_tagged_words() -> None:
     some, few = (["a", "b", "a"], ["X", "Y", "X"]), (["a", "c", "d"], ["X", "Y", "Y"])
-    data = Tagged({"train": [some, some, ([], [])], "valid": [few, some, few]}, TaggedConfig(least=2))
+    data = Tagged({"train": [some, some, ([], [])], "valid": [few, some, few]}, TaggedConfig(min_freq=2))
     assert data.notes(2) == [
         "train: 2 sequences, 6 steps, padding 0.0%, 0 words unknown (0.00%)",
         "valid: 3 sequences, 9 steps, padding 0.0%, 4 words unknown (44.44%)",
@@ -24,7 +24,7 @@ def test_tagged_words() -> None:
 
 
 def test_pairs() -> None:
-    data = Parallel([("a b", "x"), ("a b", "x"), ("c b a", "x y")], config=ParallelConfig(least=2))
+    data = Parallel([("a b", "x"), ("a b", "x"), ("c b a", "x y")], config=ParallelConfig(min_freq=2))
     # 3, 3 and 5 pieces
     assert data.notes(3) == ["train: 3 pairs, 11 pieces, padding 0.0%, unknown 1 in the source and 1 in the target"]
     assert data.notes(2) == data.notes(3)
@@ -32,7 +32,7 @@ def test_pairs() -> None:
 
 def test_long_drawings_are_left_out_of_training_alone() -> None:
     short, long = ("a", [[[0, 0], [1, 1]]]), ("a", [[[n, n * n % 5] for n in range(12)]])
-    data = Strokes({"train": [short, long], "valid": [short, long]}, StrokesConfig(tolerance=0, longest=3))
+    data = Strokes({"train": [short, long], "valid": [short, long]}, StrokesConfig(tolerance=0, max_length=3))
     assert [lengths.tolist() for lengths in data.lengths.values()] == [[2], [2, 12]]
     assert data.notes(2) == [
         "train: 1 drawings, 2 steps, padding 0.0%",

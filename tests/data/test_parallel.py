@@ -25,7 +25,7 @@ SENTENCES = [
 
 @pytest.mark.parametrize("merges", [0, 40])
 def test_known_sentences_come_back_with_their_spaces(merges: int) -> None:
-    pieces = Pieces.learn(SENTENCES, least=1, merges=merges, lower=False)
+    pieces = Pieces.learn(SENTENCES, min_freq=1, merges=merges, lower=False)
     for sentence in SENTENCES:
         assert pieces.decode(pieces.encode(sentence)) == sentence
     assert len(pieces.encode(SENTENCES[0])) == (13 if not merges else len(pieces.encode(SENTENCES[0])))
@@ -34,13 +34,13 @@ def test_known_sentences_come_back_with_their_spaces(merges: int) -> None:
 @given(st.text(alphabet="abcABC .,'-!?ß3", max_size=40))
 def test_any_sentence_of_known_letters_comes_back(sentence: str) -> None:
     letters = "a b c A B C . , ' - ! ? ß 3 xabcABCß3 .,'-!?ß3 x.x x,x x'x x-x x!x x?x"
-    pieces = Pieces.learn([letters] * 2, least=1, merges=5, lower=False)
+    pieces = Pieces.learn([letters] * 2, min_freq=1, merges=5, lower=False)
     expected = " ".join(sentence.split())
     assert pieces.decode(pieces.encode(sentence)) == expected
 
 
 def test_lower_case_and_rare_words() -> None:
-    pieces = Pieces.learn(["the cat", "The dog", "the cat"], least=2)
+    pieces = Pieces.learn(["the cat", "The dog", "the cat"], min_freq=2)
     assert pieces.encode("THE cat dog") == [pieces.numbers["▁the"], pieces.numbers["▁cat"], UNKNOWN]
     assert pieces.decode([BEGIN, *pieces.encode("The dog"), END, 5, 5]) == "the <unknown>"
     assert split("It's 3.5!") == ["▁it", "'", "s", "▁3", ".", "5", "!"]
@@ -86,14 +86,14 @@ def test_pieces_come_back_from_their_file(tmp_path: Path) -> None:
     (tmp_path / "q.json").write_text("[1]")
     with pytest.raises(DataError, match=r"q\.json is not a vocabulary of pieces"):
         Pieces.load(tmp_path / "q.json")
-    with pytest.raises(OptionError, match="least is 0"):
-        Pieces.learn(["a"], least=0)
+    with pytest.raises(OptionError, match="min_freq is 0"):
+        Pieces.learn(["a"], min_freq=0)
 
 
 def files(folder: Path, left: str, right: str) -> ParallelConfig:
     (folder / "a.de").write_text(left)
     (folder / "a.en.gz").write_bytes(gzip.compress(right.encode()))
-    return ParallelConfig(source=folder / "a.de", written=folder / "a.en.gz", least=1)
+    return ParallelConfig(source=folder / "a.de", target=folder / "a.en.gz", min_freq=1)
 
 
 def test_files_become_batches(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_files_become_batches(tmp_path: Path) -> None:
 
 def test_every_training_pair_comes_once_in_each_pass_and_in_another_order() -> None:
     pairs = [(f"w{i} " * (1 + i % 5), f"v{i}") for i in range(50)]
-    data = Parallel(pairs, pairs[:7], ParallelConfig(least=1))
+    data = Parallel(pairs, pairs[:7], ParallelConfig(min_freq=1))
     seen = []
     for number in range(2):
         batches = data.epoch("train", number, batch=8, seed=3)
@@ -126,10 +126,10 @@ def test_every_training_pair_comes_once_in_each_pass_and_in_another_order() -> N
 
 def test_long_pairs_are_left_out_of_training_alone() -> None:
     pairs = [("a " * 9, "b"), ("a", "b")]
-    data = Parallel(pairs, pairs, ParallelConfig(least=1, longest=5))
+    data = Parallel(pairs, pairs, ParallelConfig(min_freq=1, max_length=5))
     assert [len(data.parts[name]) for name in ("train", "valid")] == [1, 2]
-    with pytest.raises(DataError, match="raise longest"):
-        Parallel(pairs[:1], config=ParallelConfig(least=1, longest=5))
+    with pytest.raises(DataError, match="raise max_length"):
+        Parallel(pairs[:1], config=ParallelConfig(min_freq=1, max_length=5))
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     config = files(tmp_path, "a\n\nc\n\n", "x\ny\nz\n\n")
     with pytest.raises(DataError, match=r"a\.de: line 2: an empty line"):
         Parallel.from_config(config)
-    skipping = ParallelConfig(config.source, config.written, least=1, malformed="skip")
+    skipping = ParallelConfig(config.source, config.target, min_freq=1, malformed="skip")
     data = Parallel.from_config(skipping)
     assert (len(data.parts["train"]), data.errors.skipped) == (2, 1)
     (tmp_path / "a.de").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"a\.de: line 2: byte 0xff"):
         Parallel.from_config(config)
-    with pytest.raises(DataError, match="--source FILE --written FILE"):
+    with pytest.raises(DataError, match="--source FILE --target FILE"):
         Parallel.from_config(ParallelConfig())
 
 

@@ -22,7 +22,7 @@ PROSE = "The cat, who\nsaid: \"It's late\" (or so), sat.\n\nIs it 3.5, well-know
 
 def vocabulary_of(text: str, **options: bool) -> WordVocabulary:
     counts = Counter(symbol for line in lines_of(text) for symbol in line)
-    return WordVocabulary.learn(counts, least=1, **options)
+    return WordVocabulary.learn(counts, min_freq=1, **options)
 
 
 def test_signs_carry_the_spaces_beside_them() -> None:
@@ -82,8 +82,8 @@ def test_a_sign_in_other_surroundings_is_known() -> None:
 
 def test_learned_by_frequency_from_least_to_limit() -> None:
     counts = Counter({"a": 3, "b": 5, "c": 1, "\n": 9, "d": 3, "<unknown>": 7})
-    assert WordVocabulary.learn(counts, least=1).symbols == ("<unknown>", "\n", "b", "a", "d", "c")
-    assert WordVocabulary.learn(counts, least=3, limit=2).symbols == ("<unknown>", "\n", "b", "a")
+    assert WordVocabulary.learn(counts, min_freq=1).symbols == ("<unknown>", "\n", "b", "a", "d", "c")
+    assert WordVocabulary.learn(counts, min_freq=3, max_vocab=2).symbols == ("<unknown>", "\n", "b", "a")
     assert WordVocabulary.learn(counts).symbols == ("<unknown>", "\n", "b", "a", "d")
 
 
@@ -161,7 +161,12 @@ def test_a_text_keeps_a_known_vocabulary() -> None:
 def test_settings_of_words_reach_the_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Yes yes no no NO maybe\n" * 2)
     sizes = {}
-    for name, words in {"plain": {}, "lower": {"lower": True}, "least": {"least": 3}, "limit": {"limit": 2}}.items():
+    for name, words in {
+        "plain": {},
+        "lower": {"lower": True},
+        "least": {"min_freq": 3},
+        "limit": {"max_vocab": 2},
+    }.items():
         config = TextConfig((tmp_path,), units="words", split=(1, 0, 0), **words)  # type: ignore[arg-type]
         text = Text.from_config(config)
         assert from_table(TextConfig, to_table(text.config), "data") == text.config
@@ -173,10 +178,10 @@ def test_settings_of_words_reach_the_vocabulary(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"lower": True}, "lower is True; that is for words, and units is 'characters'"),
-        ({"least": 3}, "least is 3; that is for words"),
-        ({"limit": 3, "units": "bytes"}, "limit is 3; that is for words, and units is 'bytes'"),
-        ({"least": 0, "units": "words"}, "least is 0; expected at least 1"),
-        ({"limit": 0, "units": "words"}, "limit is 0; expected at least 1"),
+        ({"min_freq": 3}, "min_freq is 3; that is for words"),
+        ({"max_vocab": 3, "units": "bytes"}, "max_vocab is 3; that is for words, and units is 'bytes'"),
+        ({"min_freq": 0, "units": "words"}, "min_freq is 0; expected at least 1"),
+        ({"max_vocab": 0, "units": "words"}, "max_vocab is 0; expected at least 1"),
         ({"units": "word"}, "did you mean 'words'"),
     ],
 )

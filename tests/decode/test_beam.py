@@ -25,7 +25,7 @@ LENGTH = 5
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_wide_beam_is_exhaustive(penalty: float, seed: int) -> None:
     model = Tiny(seed)
-    found = beam(model, [4, 7], width=400, length=LENGTH, penalty=penalty, best=20)
+    found = beam(model, [4, 7], width=400, length=LENGTH, length_penalty=penalty, n_best=20)
     for source, hypotheses in zip([4, 7], found, strict=True):
         known = everything(model, source, LENGTH)
         score = {s: logp / ((5 + len(s) + 1) / 6) ** penalty for s, logp in known.items()}
@@ -41,7 +41,7 @@ def test_a_wide_beam_is_exhaustive(penalty: float, seed: int) -> None:
 def test_the_penalty_favours_long_ones() -> None:
     model = Tiny(1)
     lengths = [
-        sum(len(h.symbols) for (h,) in beam(model, list(range(9)), width=30, length=8, penalty=penalty))
+        sum(len(h.symbols) for (h,) in beam(model, list(range(9)), width=30, length=8, length_penalty=penalty))
         for penalty in (0.0, 1.0, 2.0)
     ]
     assert lengths[0] < lengths[1] <= lengths[2]
@@ -63,15 +63,15 @@ def test_width_one_is_greedy(length: int) -> None:
 
 def test_sources_do_not_disturb_each_other() -> None:
     model = Tiny(2)
-    together = beam(model, list(range(9)), width=3, length=7, best=3)
-    alone = [beam(model, [source], width=3, length=7, best=3)[0] for source in range(9)]
+    together = beam(model, list(range(9)), width=3, length=7, n_best=3)
+    alone = [beam(model, [source], width=3, length=7, n_best=3)[0] for source in range(9)]
     assert [[h.symbols for h in some] for some in together] == [[h.symbols for h in some] for some in alone]
 
 
 def test_what_is_never_written_is_not() -> None:
     model = Tiny(0)
     model.never = (0,)
-    for some in beam(model, [1, 2], width=4, length=4, best=4):
+    for some in beam(model, [1, 2], width=4, length=4, n_best=4):
         assert all(0 not in h.symbols for h in some)
         assert sum(math.exp(h.logp) for h in some) <= 1 + 1e-9
     assert all(0 not in h.symbols for h in draw(model, [1] * 50, seed=0, length=5))
@@ -89,8 +89,8 @@ def test_draws_come_as_often_as_they_are_probable() -> None:
 def test_one_interface() -> None:
     model = Tiny(0)
     assert [h.symbols for (h,) in generate(model, [1, 2])] == [h.symbols for h in greedy(model, [1, 2])]
-    assert [len(some) for some in generate(model, [1, 2], Beam(4, best=3))] == [3, 3]
-    twice = [generate(model, [1, 2], Sampling(count=6, seed=3)) for _ in range(2)]
+    assert [len(some) for some in generate(model, [1, 2], Beam(4, n_best=3))] == [3, 3]
+    twice = [generate(model, [1, 2], Sampling(num_samples=6, seed=3)) for _ in range(2)]
     assert [len(some) for some in twice[0]] == [6, 6]
     assert twice[0] == twice[1]
     assert generate(model, [1, 2], Sampling(temperature=0)) == generate(model, [1, 2], Greedy())
@@ -103,7 +103,7 @@ def test_a_translator_in_a_beam() -> None:
     model = EncoderDecoder(data.source, data.target, hidden=8, embedding=6, dropout=0.5).double()
     sources = [source for source, _ in data.sentences["valid"]]
     model.train()
-    found = generate(model, sources, Beam(4, best=4), length=6)
+    found = generate(model, sources, Beam(4, n_best=4), length=6)
     assert model.training
     model.eval()
     for source, some in zip(sources[:3], found, strict=False):
@@ -122,9 +122,9 @@ def test_a_language_model_continues_prompts_of_any_length() -> None:
     torch.manual_seed(0)
     model = LanguageModel(Vocabulary("\nabcd"), hidden=6).double()
     prompts = ["abc", "\n", "dd", "a"]
-    together = generate(model, prompts, Beam(3, best=2), length=5)
+    together = generate(model, prompts, Beam(3, n_best=2), length=5)
     for prompt, some in zip(prompts, together, strict=True):
-        (alone,) = generate(model, [prompt], Beam(3, best=2), length=5)
+        (alone,) = generate(model, [prompt], Beam(3, n_best=2), length=5)
         assert [h.text for h in some] == [h.text for h in alone]
         for h in some:
             assert not h.finished
@@ -133,6 +133,6 @@ def test_a_language_model_continues_prompts_of_any_length() -> None:
 
 def test_senseless_widths_are_refused() -> None:
     with pytest.raises(OptionError, match="width"):
-        beam(Tiny(), [1], width=2, best=3)
+        beam(Tiny(), [1], width=2, n_best=3)
     with pytest.raises(OptionError, match="length"):
         generate(Tiny(), [1], length=0)

@@ -105,7 +105,7 @@ def test_greedy_collapses_the_best_path() -> None:
 def test_one_interface_for_recordings() -> None:
     model = small()
     sources = [torch.randn(n, 5).double() for n in (9, 4)]
-    for source, some in zip(sources, generate(model, sources, Beam(50, best=3)), strict=True):
+    for source, some in zip(sources, generate(model, sources, Beam(50, n_best=3)), strict=True):
         with torch.no_grad():
             chances, steps = model.eval()(source[:, None], torch.tensor([len(source)]))
         known = all_alignments(chances[: int(steps), 0], model.blank)
@@ -127,7 +127,7 @@ def test_a_character_model_helps() -> None:
         p: math.log(k) + (0.7 * -language.score("".join("abc"[s] for s in p)).nats + 0.3 * len(p) if p else 0)
         for p, k in known.items()
     }
-    (found,) = generate(model, [source], Beam(2000, best=8, helper=helper))
+    (found,) = generate(model, [source], Beam(2000, n_best=8, helper=helper))
     assert [h.symbols for h in found] == sorted(score, key=lambda p: -score[p])[:8]
     for h in found:
         assert h.score == pytest.approx(score[h.symbols], abs=1e-9)

@@ -33,7 +33,7 @@ def branches(before: str, some: tuple[Branch, ...]) -> Iterator[tuple[str, Branc
 
 def test_probabilities_are_those_of_scoring_each_continuation() -> None:
     model = language_model()
-    found = tree(model, "abba", width=3, depth=4, least=0)
+    found = tree(model, "abba", width=3, depth=4, min_probability=0)
     assert model.training
     seen = list(branches("", found.children))
     assert len(seen) == len(found) == 3 + 9 + 27 + 81
@@ -46,20 +46,20 @@ def test_probabilities_are_those_of_scoring_each_continuation() -> None:
 
 
 def test_a_full_tree_adds_up_to_one() -> None:
-    found = tree(language_model(), "a", width=8, depth=3, least=0)
+    found = tree(language_model(), "a", width=8, depth=3, min_probability=0)
     assert sum(p for _, p in found.paths()) == pytest.approx(1, abs=1e-9)
 
 
 def test_improbable_branches_are_cut() -> None:
     model = language_model()
-    whole, cut = (tree(model, "abba", width=4, depth=5, least=least) for least in (0, 0.02))
+    whole, cut = (tree(model, "abba", width=4, depth=5, min_probability=least) for least in (0, 0.02))
     kept = {text for text, branch in branches("", whole.children) if branch.cumulative >= 0.02}
     assert {text for text, _ in branches("", cut.children)} == kept
     assert 0 < len(cut) < len(whole)
 
 
 def test_paths_come_the_most_probable_first() -> None:
-    paths = list(tree(language_model(), "ab", width=3, depth=3, least=0).paths())
+    paths = list(tree(language_model(), "ab", width=3, depth=3, min_probability=0).paths())
     assert len(paths) == 27
     assert [p for _, p in paths] == sorted((p for _, p in paths), reverse=True)
 
@@ -74,7 +74,7 @@ def test_a_level_is_one_batch_and_no_prefix_is_read_twice() -> None:
         return step(symbols, state)
 
     model.step = watched  # type: ignore[method-assign]
-    found = tree(model, 3, width=4, depth=4, least=0)
+    found = tree(model, 3, width=4, depth=4, min_probability=0)
     assert [len(symbols) for symbols in read] == [3, 9, 27]  # the stop symbol is not continued
     ends = [branch for _, branch in branches("", found.children) if branch.symbol == model.stop]
     assert len(ends) == 1 + 3 + 9 + 27
@@ -85,6 +85,6 @@ def test_a_level_is_one_batch_and_no_prefix_is_read_twice() -> None:
 
 
 def test_senseless_sizes_are_refused() -> None:
-    for wrong in ({"width": 0}, {"depth": 0}, {"least": 1.0}):
+    for wrong in ({"width": 0}, {"depth": 0}, {"min_probability": 1.0}):
         with pytest.raises(OptionError, match="expected at least 1"):
             tree(language_model(), "a", **wrong)

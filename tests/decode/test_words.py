@@ -28,7 +28,7 @@ def model_of_words() -> LanguageModel:
 
 
 @pytest.mark.parametrize("prompt", ["cat", "cat ", "cat\n", "sat (", "cat, dog"])
-@pytest.mark.parametrize("how", [Greedy(), Sampling(seed=3, count=3), Beam(4, best=4)])
+@pytest.mark.parametrize("how", [Greedy(), Sampling(seed=3, num_samples=3), Beam(4, n_best=4)])
 def test_a_prompt_and_what_follows_read_as_one_text(how: Greedy | Sampling | Beam, prompt: str) -> None:
     model = model_of_words()
     for one in generate(model, [prompt], how, length=9)[0]:
@@ -61,7 +61,7 @@ def test_the_unknown_word_is_not_drawn(temperature: float) -> None:
 
 def test_probabilities_of_a_tree_leave_the_unknown_word_out() -> None:
     model = model_of_words()
-    found = tree(model, "cat", width=8, depth=2, least=0)
+    found = tree(model, "cat", width=8, depth=2, min_probability=0)
     assert sum(p for _, p in found.paths()) == pytest.approx(1, abs=1e-9)
     assert len(found) == 7 + 49
     texts = {branch.symbol: branch.text for branch in found.children}

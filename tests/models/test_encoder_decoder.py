@@ -15,7 +15,7 @@ from everloop.decode.generate import generate
 from everloop.errors import OptionError
 from everloop.models import load
 from everloop.models.encoder_decoder import EncoderDecoder
-from everloop.models.forcing import forced_share, mixed
+from everloop.models.teacher_forcing import forced_share, mixed
 from everloop.train import train
 from tests.models.small_pairs import backwards
 
@@ -24,14 +24,14 @@ SHAPES: list[dict[str, Any]] = [
     {"context": "every-step", "layers": 2},
     {"context": "attention", "cell": "lstm", "layers": 2},
     {"context": "attention", "scoring": "additive", "bidirectional": False, "tied": False},
-    {"context": "attention", "scoring": "additive", "feeding": True, "cell": "lstm"},
-    {"context": "attention", "feeding": True, "layers": 2},
+    {"context": "attention", "scoring": "additive", "input_feeding": True, "cell": "lstm"},
+    {"context": "attention", "input_feeding": True, "layers": 2},
 ]
 NAMES = ["-".join(map(str, shape.values())) for shape in SHAPES]
 
 
 def small(data: Parallel, **settings: Any) -> EncoderDecoder:
-    plain = {"hidden": 8, "embedding": 6, "dropout": 0.0, "smoothing": 0.0}
+    plain = {"hidden": 8, "embedding": 6, "dropout": 0.0, "label_smoothing": 0.0}
     return EncoderDecoder(data.source, data.target, **{**plain, **settings})
 
 
@@ -75,7 +75,7 @@ def test_loss_is_the_surprise_of_each_piece_and_the_end() -> None:
     expected = F.cross_entropy(logits[:, 0], torch.tensor([*target, model.stop]), reduction="sum")
     assert float(model.loss(batch).total) == pytest.approx(float(expected), rel=1e-12)
     assert float(model.train().loss(batch).total) == pytest.approx(float(expected), rel=1e-12)
-    smoothed = small(data, smoothing=0.2).double()
+    smoothed = small(data, label_smoothing=0.2).double()
     smoothed.load_state_dict(model.state_dict())
     assert float(smoothed.train().loss(batch).total) != pytest.approx(float(expected), rel=1e-3)
 
@@ -96,7 +96,7 @@ def test_the_context_matters_as_chosen() -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [{"scoring": "multiplicative"}, {"scoring": "additive", "feeding": True}],
+    [{"scoring": "multiplicative"}, {"scoring": "additive", "input_feeding": True}],
     ids=["multiplicative", "additive"],
 )
 def test_attention_learns_to_read_backwards(shape: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ def test_attention_learns_to_read_backwards(shape: dict[str, Any]) -> None:
     assert sum(right) / len(right) > 0.85
     weights = model.weights("a b c d e f", "f e d c b a")
     assert weights.shape == (7, 7)
-    if not model.config.feeding:
+    if not model.config.input_feeding:
         # the first piece written is the last one read, before the end
         assert int(weights[0].argmax()) in (5, 6)
         assert int(weights[4].argmax()) < int(weights[1].argmax())
@@ -134,7 +134,7 @@ def test_mixed_inputs_keep_the_begin_and_take_guesses_one_step_later() -> None:
 def test_the_schedule_of_forcing_changes_training() -> None:
     data = backwards(60)
     batch = batch_of(data.parts["train"][:8])
-    model = small(data, forcing=0.0, forcing_steps=2).train()
+    model = small(data, teacher_forcing=0.0, teacher_forcing_steps=2).train()
     losses = [float(model.loss(batch).total.detach()) for _ in range(3)]
     assert int(model.updates) == 3
     assert len(set(losses)) == 3
@@ -161,10 +161,10 @@ def test_a_run_folder_gives_the_model_back(tmp_path: Path) -> None:
     [
         ({"contxt": "initial"}, "did you mean 'context'"),
         ({"context": "atention"}, "did you mean 'attention'"),
-        ({"context": "initial", "feeding": True}, "feeding needs context"),
+        ({"context": "initial", "input_feeding": True}, "input_feeding needs context"),
         ({"hidden": 7}, "even"),
         ({"dropout": 1.0}, "share below 1"),
-        ({"forcing": 1.5}, "expected a share"),
+        ({"teacher_forcing": 1.5}, "expected a fraction"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:

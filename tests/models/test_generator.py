@@ -128,7 +128,7 @@ def test_it_draws_what_was_asked_for(tmp_path: Path) -> None:
     assert [one.steps.tolist() for one in drawn] == [
         one.steps.tolist() for one in sketch(again, ["line", "corner"] * 5, temperature=0.2, seed=0, length=20)
     ]
-    ((first, second),) = generate(again, ["line"], Sampling(temperature=0.5, count=2, seed=1))
+    ((first, second),) = generate(again, ["line"], Sampling(temperature=0.5, num_samples=2, seed=1))
     assert first.steps.tolist() != second.steps.tolist()
     assert len(generate(again, ["line"])[0]) == 1
     with pytest.raises(OptionError, match="drawn greedily"):

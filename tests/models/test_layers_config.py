@@ -40,7 +40,7 @@ def classifier(**settings: Any) -> tuple[Model, Any]:
 
 def tagger(**settings: Any) -> tuple[Model, Any]:
     data = Tagged({"train": [(["they", "walk"], ["P", "V"]), (["she", "sings"], ["P", "V"])] * 2})
-    model = Tagger(data.reader or 0, data.labels, characters=0, **SMALL | settings)
+    model = Tagger(data.reader or 0, data.labels, char_embedding=0, **SMALL | settings)
     return model, data.epoch("train", 0, batch=4)[0]
 
 
@@ -52,7 +52,7 @@ def forecaster(**settings: Any) -> tuple[Model, Any]:
 
 def translator(**settings: Any) -> tuple[Model, Any]:
     data = Parallel([("ein hund", "a dog"), ("ein mann", "a man")] * 2)
-    model = EncoderDecoder(data.source, data.target, embedding=6, smoothing=0.0, **SMALL | settings)
+    model = EncoderDecoder(data.source, data.target, embedding=6, label_smoothing=0.0, **SMALL | settings)
     return model, data.epoch("train", 0, batch=4)[0]
 
 
@@ -118,7 +118,7 @@ def test_first_weights(make: Callable[..., tuple[Model, Any]]) -> None:
 
 def test_the_speller_of_a_tagger_starts_alike() -> None:
     data = Tagged({"train": [(["they", "walk"], ["P", "V"])]})
-    model = Tagger(data.reader or 0, data.labels, orthogonal=True, hidden=4, spelling=3)
+    model = Tagger(data.reader or 0, data.labels, orthogonal=True, hidden=4, char_hidden=3)
     first = lstms(model.speller)[0].get_parameter("R").detach()[:3]
     torch.testing.assert_close(first @ first.T, torch.eye(3), rtol=1e-5, atol=1e-5)
 
@@ -166,7 +166,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
 
 
 def test_feeding_goes_step_by_step() -> None:
-    with pytest.raises(OptionError, match="feeding goes step by step"):
-        translator(feeding=True, context="attention", weight_drop=0.1)
-    model, batch = translator(feeding=True, context="attention", zoneout={"h": 0.5})
+    with pytest.raises(OptionError, match="input_feeding goes step by step"):
+        translator(input_feeding=True, context="attention", weight_drop=0.1)
+    model, batch = translator(input_feeding=True, context="attention", zoneout={"h": 0.5})
     assert float(model.loss(batch).total.detach()) != float(model.loss(batch).total.detach())

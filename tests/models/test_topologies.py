@@ -44,12 +44,12 @@ def sentences(count: int, seed: int) -> list[tuple[list[str], list[str]]]:
 
 @pytest.fixture(scope="module")
 def tagged() -> Tagged:
-    return Tagged({"train": sentences(300, 1), "valid": sentences(60, 2)}, TaggedConfig(least=2))
+    return Tagged({"train": sentences(300, 1), "valid": sentences(60, 2)}, TaggedConfig(min_freq=2))
 
 
 @pytest.mark.parametrize("output", ["softmax", "crf"])
 def test_a_tagger_learns_endings_and_context(tagged: Tagged, output: Any, tmp_path: Path) -> None:
-    model = Tagger.of(tagged, TaggerConfig(output=output, hidden=12, embedding=8, characters=8, spelling=8))
+    model = Tagger.of(tagged, TaggerConfig(output=output, hidden=12, embedding=8, char_embedding=8, char_hidden=8))
     train(model, tagged, FAST, out=tmp_path / "run")
     score = evaluate(model, tagged)
     assert score.means["accuracy"] > 0.98
@@ -61,14 +61,16 @@ def test_a_tagger_learns_endings_and_context(tagged: Tagged, output: Any, tmp_pa
 
 
 def test_without_characters_endings_are_lost(tagged: Tagged) -> None:
-    model = Tagger.of(tagged, TaggerConfig(hidden=8, embedding=8, characters=0))
+    model = Tagger.of(tagged, TaggerConfig(hidden=8, embedding=8, char_embedding=0))
     words, _ = tagged.reader.batch([["w1lx", "w2lx"]])  # type: ignore[union-attr]
     torch.testing.assert_close(model._read(words)[0], model._read(words)[1])
 
 
 def test_a_batch_is_its_sentences(tagged: Tagged) -> None:
     for output in ("softmax", "crf"):
-        model = Tagger.of(tagged, TaggerConfig(output=output, hidden=5, embedding=4, characters=3, spelling=3)).double()
+        model = Tagger.of(
+            tagged, TaggerConfig(output=output, hidden=5, embedding=4, char_embedding=3, char_hidden=3)
+        ).double()
         model.eval()
         (batch,) = tagged.epoch("valid", 0, batch=1000)[:1]
         alone = sum(float(model.loss(one).total.detach()) for one in tagged.epoch("valid", 0, batch=1))
@@ -178,7 +180,7 @@ def test_dropouts_act_while_training(setting: Any) -> None:
 
 def test_label_smoothing_acts_while_training_alone() -> None:
     data = Examples({"train": texts(50, 1)}, ExamplesConfig(units="characters"))
-    model = Classifier.of(data, ClassifierConfig(hidden=4, smoothing=0.3)).double()
+    model = Classifier.of(data, ClassifierConfig(hidden=4, label_smoothing=0.3)).double()
     batch = data.epoch("train", 0, batch=8)[0]
     scores = model(batch.x, batch.lengths)
     smooth = F.cross_entropy(scores, batch.y, reduction="sum", label_smoothing=0.3)

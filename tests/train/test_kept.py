@@ -53,7 +53,7 @@ def test_the_model_ends_with_its_best_weights() -> None:
 
 def test_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:
     model = small_model()
-    run = train(model, TEXT, BASE.replace({"average": 0.95}), out=tmp_path / "run")
+    run = train(model, TEXT, BASE.replace({"ema_decay": 0.95}), out=tmp_path / "run")
     assert run.best_step == 12
     assert evaluate(load(run), TEXT, batch=3, length=11) == run.best
     assert evaluate(load(run, "last"), TEXT, batch=3, length=11) != run.best
@@ -78,7 +78,7 @@ def test_without_validation_the_average_is_kept(tmp_path: Path, folder: bool) ->
         if isinstance(event, Stepped):
             made.append(weights(model))
 
-    config = BASE.replace({"average": 0.7, "log": 1})
+    config = BASE.replace({"ema_decay": 0.7, "log": 1})
     run = train(model, text, config, out=tmp_path / "run" if folder else None, report=report)
     assert len(made) == config.steps
     for step, now in enumerate(made):
@@ -102,7 +102,7 @@ def test_an_interrupted_run_without_validation_keeps_its_average(tmp_path: Path)
         if isinstance(event, Stepped) and event.step == 6:  # between two checkpoints
             signal.raise_signal(signal.SIGINT)
 
-    run = train(model, text, BASE.replace({"average": 0.7, "log": 1}), out=tmp_path / "run", report=report)
+    run = train(model, text, BASE.replace({"ema_decay": 0.7, "log": 1}), out=tmp_path / "run", report=report)
     assert (run.step, run.interrupted) == (6, True)
     copy = weights(load(run))
     assert all(torch.equal(a, b) for a, b in zip(weights(model), copy, strict=True))

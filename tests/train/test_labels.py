@@ -58,7 +58,7 @@ def test_padding_of_a_tagger_does_not_count(output: str) -> None:
     sentences = [(["they", "walk", "home"], ["PRON", "VERB", "ADV"]), (["she"], ["PRON"])] * 4
     data = Tagged({"train": sentences}, TaggedConfig(padding=0.9))
     assert len(data.epoch("train", 0, batch=64)) == 1
-    model = Tagger.of(data, TaggerConfig(hidden=4, spelling=4, output=output))  # type: ignore[arg-type]
+    model = Tagger.of(data, TaggerConfig(hidden=4, char_hidden=4, output=output))  # type: ignore[arg-type]
     found = by_label(model, data, "train")
     assert found.macro.support == 16
     assert found.weighted.recall == pytest.approx(evaluate(model, data, "train").means["accuracy"])

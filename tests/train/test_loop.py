@@ -60,13 +60,13 @@ CHANGES: list[dict[str, Any]] = [
     {"warmup": 3},
     {"schedule": "constant"},
     {"schedule": "plateau"},
-    {"floor": 0.5},
+    {"min_lr_ratio": 0.5},
     {"weight_decay": 0.5},
     {"betas": (0.8, 0.99)},
     {"betas": (0.9, 0.9)},
     {"clip_norm": 0.01},
     {"clip_value": 1e-3},
-    {"average": 0.9},
+    {"ema_decay": 0.9},
     {"seed": 1},
 ]
 
@@ -87,7 +87,7 @@ def test_plateau_setting_changes_the_rate() -> None:
         train(small_model(), TEXT, config, report=lambda e, s=seen: s.append(e.lr) if isinstance(e, Stepped) else None)  # type: ignore[misc]
         rates[patience] = seen
     assert rates[1][-1] < rates[3][-1] <= 0.5
-    assert rates[1][-1] >= 0.5 * BASE.floor
+    assert rates[1][-1] >= 0.5 * BASE.min_lr_ratio
 
 
 def test_validate_and_log_say_how_often() -> None:
@@ -196,13 +196,13 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"lr": math.nan}, "lr is nan"),
         ({"lr": math.inf}, "lr is inf"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"floor": 2.0}, "floor is 2.0"),
-        ({"average": 1.0}, "average is 1.0"),
+        ({"min_lr_ratio": 2.0}, "min_lr_ratio is 2.0"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"betas": (0.9, 1.0)}, "two shares below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0"),
-        ({"watch": "acuracy"}, "watch is 'acuracy'; validation has: loss"),
+        ({"monitor": "acuracy"}, "monitor is 'acuracy'; validation has: loss"),
     ],
 )
 def test_settings_that_make_no_sense(setting: dict[str, Any], message: str) -> None:
@@ -281,7 +281,14 @@ class Plane(Model):
 
 
 def test_any_model_and_any_data_can_be_trained_and_resumed(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"steps": 60, "batch": 16, "lr": 0.05, "validate": 10, "watch": "accuracy", "warmup": 0}
+    settings: dict[str, Any] = {
+        "steps": 60,
+        "batch": 16,
+        "lr": 0.05,
+        "validate": 10,
+        "monitor": "accuracy",
+        "warmup": 0,
+    }
     torch.manual_seed(0)
     model = Plane()
     run = train(model, Cloud(), out=tmp_path / "run", **settings)

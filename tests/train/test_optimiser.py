@@ -70,7 +70,7 @@ def test_inf_never_clips() -> None:
 
 
 def test_cosine() -> None:
-    rate = Schedule(TrainConfig(steps=110, warmup=10, lr=1.0, floor=0.2))
+    rate = Schedule(TrainConfig(steps=110, warmup=10, lr=1.0, min_lr_ratio=0.2))
     assert [rate(step) for step in (0, 4, 9)] == pytest.approx([1 / 11, 5 / 11, 10 / 11])
     assert rate(10) == pytest.approx(1.0)
     assert rate(60) == pytest.approx(0.6)
@@ -85,7 +85,7 @@ def test_constant() -> None:
 
 
 def test_plateau_halves_down_to_the_floor() -> None:
-    rate = Schedule(TrainConfig(warmup=0, lr=1.0, schedule="plateau", plateau=2, floor=0.1))
+    rate = Schedule(TrainConfig(warmup=0, lr=1.0, schedule="plateau", plateau=2, min_lr_ratio=0.1))
     seen = []
     for improved in [True, False, False, False, True, False, False] + [False] * 8:
         rate.validated(improved)

@@ -70,7 +70,7 @@ def test_resumed_to_the_bit(tmp_path: Path, cell: type[Cell], at: int) -> None:
 
 @pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine"])
 def test_resumed_again_and_again(tmp_path: Path, schedule: str) -> None:
-    config = CONFIG.replace({"schedule": schedule, "validate": 3, "plateau": 1, "lr": 0.1, "average": 0.0})
+    config = CONFIG.replace({"schedule": schedule, "validate": 3, "plateau": 1, "lr": 0.1, "ema_decay": 0.0})
     whole = train(small_model(), TEXT, config, out=tmp_path / "whole")
     train(small_model(), TEXT, config, out=tmp_path / "part", report=interrupt_at(1))
     for _ in range(20):
@@ -162,7 +162,7 @@ def test_another_model_is_refused(finished: Path) -> None:
 
 def test_average_cannot_appear_later(finished: Path) -> None:
     with pytest.raises(RunError, match="averaged weights; expected 0"):
-        train(small_model(), TEXT, CONFIG.replace({"average": 0.0}), out=finished, resume=True)
+        train(small_model(), TEXT, CONFIG.replace({"ema_decay": 0.0}), out=finished, resume=True)
 
 
 def test_a_run_is_not_overwritten(finished: Path) -> None:

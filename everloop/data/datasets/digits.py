@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from everloop.data.batching.buckets import padding_fraction
 from everloop.data.batching.padding import Batches
 from everloop.data.datasets.recordings import Clip, FrameConfig, RecordingsBatch, clips_of, read_wav
+from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
@@ -29,9 +30,9 @@ class DigitsConfig:
     """Folder of recordings named DIGIT_SPEAKER_NUMBER.wav."""
     speaker: str | None = None
     """Only the recordings of this speaker."""
-    shortest: int = 3
+    min_length: int = setting(3, old="shortest")
     """Digits in the shortest string."""
-    longest: int = 7
+    max_length: int = setting(7, old="longest")
     """Digits in the longest string."""
     split: tuple[float, float, float] = (0.85, 0.05, 0.1)
     """Shares of the recordings of each digit for training, validation and test."""
@@ -58,9 +59,9 @@ class DigitStrings:
     """
 
     def __init__(self, recordings: dict[str, list[Tensor]], config: DigitsConfig, frames: FrameConfig) -> None:
-        if not 1 <= config.shortest <= config.longest:
+        if not 1 <= config.min_length <= config.max_length:
             raise OptionError(
-                f"strings have {config.shortest} to {config.longest} digits; expected at least 1, and more"
+                f"strings have {config.min_length} to {config.max_length} digits; expected at least 1, and more"
             )
         self.config, self.frames = config, frames
         self.vocabulary = Vocabulary(sorted(recordings))
@@ -104,7 +105,7 @@ class DigitStrings:
     def fingerprint(self) -> str:
         """A short name of exactly these recordings and settings."""
         c = self.config
-        shape = (c.shortest, c.longest, c.split, c.strings, c.held, c.speed, c.gain, self.frames)
+        shape = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, self.frames)
         digest = hashlib.sha256(repr(shape).encode())
         for part in self.parts.values():
             for digit, found in part.items():
@@ -142,7 +143,7 @@ class DigitStrings:
     def _plan(self, split: str, number: int) -> tuple[str, list[tuple[Tensor, float, float]]]:
         """Return the digits of a string, and for each a recording, how much faster (0: as it is) and louder."""
         chance = torch.Generator().manual_seed(number % 2**62)
-        count = int(torch.randint(self.config.shortest, self.config.longest + 1, (), generator=chance))
+        count = int(torch.randint(self.config.min_length, self.config.max_length + 1, (), generator=chance))
         digits = torch.randint(len(self.vocabulary), (count,), generator=chance).tolist()
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
         pieces = []

@@ -25,6 +25,7 @@ from everloop.data.readers.idx import moved, read_images, read_labels
 from everloop.data.readers.lines import numbered, opened, suffix
 from everloop.data.readers.series import read_ts
 from everloop.data.readers.tables import read_table
+from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextReader, Units
 from everloop.errors import DataError, OptionError, unknown
@@ -63,9 +64,9 @@ class ExamplesConfig:
     """What a step of a text is."""
     lower: bool = True
     """Whether texts are read in lower case."""
-    least: int = 1
+    min_freq: int = setting(1, old="least")
     """How often a symbol must occur in training to have a number of its own."""
-    longest: int = 1000
+    max_length: int = setting(1000, old="longest")
     """Symbols of a text that are read, at most."""
     hold_out: tuple[float, float] = (0.1, 0.0)
     """Shares of the training examples taken for validation and test, where there is no file for them."""
@@ -137,7 +138,7 @@ class Examples:
             raise DataError("there are no training examples; expected at least one")
         if first.text and reader is None:
             texts, how = self.parts["train"], self.config
-            reader = TextReader.learn(texts, how.units, lower=how.lower, least=how.least)
+            reader = TextReader.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
         self.reader, self.features = reader, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
         self.numbers = {name: torch.tensor(self._number(name, part.labels)) for name, part in self.parts.items()}
@@ -179,7 +180,7 @@ class Examples:
         assert self.reader is not None, "texts have a reader"
         encoded, unknowns = RaggedArray(), 0
         for text in part:
-            numbers = self.reader.encode(text, self.config.longest)
+            numbers = self.reader.encode(text, self.config.max_length)
             unknowns += numbers.count(UNKNOWN)
             encoded.append(numbers)
         self.unknown[name] = unknowns, len(encoded.all)

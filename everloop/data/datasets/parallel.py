@@ -18,6 +18,7 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Array, Zip, repr_of_list
 from everloop.data.ragged import IntLists, RaggedArray, Strings
 from everloop.data.readers.lines import decoded, opened
+from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces
 from everloop.errors import DataError, OptionError, unknown
 
@@ -30,19 +31,19 @@ class ParallelConfig:
 
     source: Path | None = None
     """Training sentences to read, one a line (.gz is unpacked)."""
-    written: Path | None = None
+    target: Path | None = setting(None, old="written")
     """Training sentences to write: line n is the translation of line n."""
     valid_source: Path | None = None
     """Validation sentences to read."""
-    valid_written: Path | None = None
+    valid_target: Path | None = setting(None, old="valid_written")
     """Validation sentences to write."""
     lower: bool = True
     """Whether everything is written in lower case."""
-    least: int = 2
+    min_freq: int = setting(2, old="least")
     """How often a word must occur in training to have a number of its own."""
     merges: int = 0
     """Joins of byte-pair encoding in each language; 0: words are whole."""
-    longest: int = 100
+    max_length: int = setting(100, old="longest")
     """Training pairs with more pieces than this on either side are left out."""
     malformed: Malformed = "stop"
     """What to do with a pair of which one line is empty."""
@@ -103,34 +104,34 @@ class Parallel:
         self.source, self.target = pieces
         self.parts = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if len(pairs)}
         if len(train) and not len(self.parts["train"]):
-            raise DataError(f"every training pair is longer than {self.config.longest} pieces; raise longest")
+            raise DataError(f"every training pair is longer than {self.config.max_length} pieces; raise max_length")
 
     @classmethod
     def from_config(cls, config: ParallelConfig, pieces: tuple[Pieces, Pieces] | None = None) -> Parallel:
         """Return the pairs that a configuration describes."""
-        if config.source is None or config.written is None:
-            raise DataError("no parallel files given; name them with --source FILE --written FILE")
-        if (config.valid_source is None) != (config.valid_written is None):
-            raise DataError("one validation file is missing; expected --valid-source and --valid-written")
+        if config.source is None or config.target is None:
+            raise DataError("no parallel files given; name them with --source FILE --target FILE")
+        if (config.valid_source is None) != (config.valid_target is None):
+            raise DataError("one validation file is missing; expected --valid-source and --valid-target")
         errors = ErrorPolicy(config.malformed)
-        train = read_pairs(config.source, config.written, errors)
+        train = read_pairs(config.source, config.target, errors)
         valid: Sequence[tuple[str, str]] = ()
-        if config.valid_source and config.valid_written:
-            valid = read_pairs(config.valid_source, config.valid_written, errors)
+        if config.valid_source and config.valid_target:
+            valid = read_pairs(config.valid_source, config.valid_target, errors)
         data = cls(train, valid, config, pieces)
         data.errors = errors
         return data
 
     def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config
-        return Pieces.learn(sentences, least=config.least, merges=config.merges, lower=config.lower)
+        return Pieces.learn(sentences, min_freq=config.min_freq, merges=config.merges, lower=config.lower)
 
     def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> Zip[list[int], list[int]]:
-        longest = self.config.longest if part == "train" else None
+        max_length = self.config.max_length if part == "train" else None
         left, right = IntLists(), IntLists()
         for source, target in pairs:
             a, b = self.source.encode(source), self.target.encode(target)
-            if longest is None or max(len(a), len(b)) <= longest:
+            if max_length is None or max(len(a), len(b)) <= max_length:
                 left.append(a)
                 right.append(b)
         return Zip(left, right)

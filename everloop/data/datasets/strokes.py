@@ -24,6 +24,7 @@ from everloop.data.lazy import Array, LazySequence, Zip
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.readers.tables import LARGEST
+from everloop.data.settings import setting
 from everloop.errors import DataError, OptionError, unknown
 
 PADDING = 0.2  # largest share in a batch
@@ -44,7 +45,7 @@ class StrokesConfig:
     """Field that says to which part a drawing belongs: train or valid."""
     tolerance: float = 0.02
     """How far a line may move when points are left out; the longer side of a drawing is 1."""
-    longest: int = 120
+    max_length: int = setting(120, old="longest")
     """Training drawings with more points are left out."""
     malformed: Malformed = "stop"
     """What to do with a line that does not fit."""
@@ -97,7 +98,7 @@ class Strokes:
                 if label not in number:
                     raise DataError(unknown("label", label, self.labels))
                 steps = steps_of(strokes, self.config.tolerance)
-                if name != "train" or len(steps) <= self.config.longest:
+                if name != "train" or len(steps) <= self.config.max_length:
                     found.append(number[label])
                     rows.append(steps)
             if found:

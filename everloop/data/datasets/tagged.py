@@ -23,6 +23,7 @@ from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
 from everloop.data.readers.conllu import sentences
 from everloop.data.readers.lines import opened, suffix
 from everloop.data.readers.tables import Records
+from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.words import WordReader, Words
 from everloop.errors import DataError, OptionError, unknown
@@ -52,7 +53,7 @@ class TaggedConfig:
     """The array that holds the steps of each sequence."""
     lower: bool = True
     """Whether words are numbered by their lower case; their characters are read as they are."""
-    least: int = 2
+    min_freq: int = setting(2, old="least")
     """How often a word must occur in training to have a number of its own."""
     hold_out: tuple[float, float] = (0.1, 0.0)
     """Shares of the training sequences taken for validation and test, where there is no file for them."""
@@ -114,7 +115,7 @@ class Tagged:
         self.several = isinstance(y, Tensor) and y.dim() == 2
         if not self.features and reader is None:
             words = (words for words, _ in self.parts["train"])
-            reader = WordReader.learn(words, lower=self.config.lower, least=self.config.least)
+            reader = WordReader.learn(words, lower=self.config.lower, min_freq=self.config.min_freq)
         self.reader = reader
         self.labels = labels or self._labels(y)
         self.lengths: dict[str, Array] = {}

@@ -18,8 +18,9 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import Units, find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
+from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary, check_units
-from everloop.data.tokenize.word_vocabulary import LEAST, WordVocabulary, check_words, counted
+from everloop.data.tokenize.word_vocabulary import MIN_FREQ, WordVocabulary, check_words, counted
 from everloop.errors import DataError, OptionError, unknown
 
 PARTS = ("train", "valid", "test")
@@ -39,18 +40,18 @@ class TextConfig:
     """The shares of the text for training, validation and test, cut in this order."""
     lower: bool = False
     """Words: whether the text is read in lower case."""
-    least: int | None = None
+    min_freq: int | None = setting(None, old="least")
     """Words: how often one must occur in training to have a number of its own; by default 2."""
-    limit: int | None = None
+    max_vocab: int | None = setting(None, old="limit")
     """Words: how many have a number of their own, the most frequent ones; by default all that occur often enough."""
     malformed: Malformed = "stop"
     """What to do with a line that is not UTF-8."""
 
     def __post_init__(self) -> None:
-        for name, value in {"lower": self.lower, "least": self.least, "limit": self.limit}.items():
+        for name, value in {"lower": self.lower, "min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
             if value and self.units != "words":
                 raise OptionError(f"{name} is {value}; that is for words, and units is {self.units!r}")
-        check_words(LEAST if self.least is None else self.least, self.limit)
+        check_words(MIN_FREQ if self.min_freq is None else self.min_freq, self.max_vocab)
 
 
 class Text:
@@ -64,7 +65,7 @@ class Text:
         split: the shares of the parts; they add up to 1, and 0 leaves a part out.
         vocabulary: numbers to use, for instance a trained model's; by default those of the text, of words those of
             its training part.
-        lower, least, limit: which words are known, as in TextConfig.
+        lower, min_freq, max_vocab: which words are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
     Raises:
@@ -80,14 +81,14 @@ class Text:
         pattern: str = "*.txt",
         vocabulary: Vocabulary | None = None,
         lower: bool = False,
-        least: int | None = None,
-        limit: int | None = None,
+        min_freq: int | None = None,
+        max_vocab: int | None = None,
         malformed: Malformed = "stop",
     ) -> None:
         if not sources:
             raise DataError("no text given; name at least one file or folder")
         places = tuple(Path(source).absolute() for source in sources)
-        self.config = TextConfig(places, pattern, check_units(units), split, lower, least, limit, malformed)
+        self.config = TextConfig(places, pattern, check_units(units), split, lower, min_freq, max_vocab, malformed)
         self.errors = ErrorPolicy(malformed)
         files = find_files(sources, pattern)
         self._fill(_chunks(files, units, self.errors), vocabulary, _names(files))
@@ -101,12 +102,12 @@ class Text:
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         vocabulary: Vocabulary | None = None,
         lower: bool = False,
-        least: int | None = None,
-        limit: int | None = None,
+        min_freq: int | None = None,
+        max_vocab: int | None = None,
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        self.config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, least, limit)
+        self.config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, min_freq, max_vocab)
         self.errors = ErrorPolicy()
         if not text:
             raise DataError("the string is empty; expected text")
@@ -156,9 +157,9 @@ class Text:
             times = np.zeros(len(places), np.int64)
             for piece in pieces(train.numpy()):
                 times += np.bincount(piece, minlength=len(places))
-            least = LEAST if config.least is None else config.least
+            min_freq = MIN_FREQ if config.min_freq is None else config.min_freq
             counts = Counter(dict(zip(places, times.tolist(), strict=True)))
-            known = WordVocabulary.learn(counts, least=least, limit=config.limit, lower=lower)
+            known = WordVocabulary.learn(counts, min_freq=min_freq, max_vocab=config.max_vocab, lower=lower)
         final = known.take(places, np.arange(len(places))).numpy()
         encoded = RaggedArray(_dtype(known))
         for piece in pieces(read.all):

@@ -46,18 +46,18 @@ class Pieces:
         self._known: dict[str, tuple[int, ...]] = {}
 
     @classmethod
-    def learn(cls, sentences: Iterable[str], *, least: int = 2, merges: int = 0, lower: bool = True) -> Pieces:
+    def learn(cls, sentences: Iterable[str], *, min_freq: int = 2, merges: int = 0, lower: bool = True) -> Pieces:
         """Return the pieces of some sentences.
 
         Args:
             sentences: the training sentences.
-            least: how often a piece must occur to have a number of its own.
+            min_freq: how often a piece must occur to have a number of its own.
             merges: how many pairs to join (Sennrich, Haddow and Birch, "Neural machine translation of rare words
                 with subword units", ACL 2016); 0 keeps words whole.
             lower: whether to write in lower case first.
         """
-        if least < 1 or merges < 0:
-            raise OptionError(f"least is {least} and merges is {merges}; expected at least 1 and at least 0")
+        if min_freq < 1 or merges < 0:
+            raise OptionError(f"min_freq is {min_freq} and merges is {merges}; expected at least 1 and at least 0")
         words = Counter(word for sentence in sentences for word in split(sentence, lower))
         if not words:
             raise DataError("there are no words to learn a vocabulary from")
@@ -70,7 +70,7 @@ class Pieces:
                 # the letters too, so that a new word can always be spelled with those of old ones
                 for part in {*merge(word, ranks), *letters(word)}:
                     counts[part] += count
-        kept = sorted((symbol for symbol, n in counts.items() if n >= least), key=lambda s: (-counts[s], s))
+        kept = sorted((symbol for symbol, n in counts.items() if n >= min_freq), key=lambda s: (-counts[s], s))
         return cls(kept, learned, lower=lower)
 
     def __len__(self) -> int:

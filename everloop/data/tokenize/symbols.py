@@ -32,11 +32,11 @@ class Symbols:
             raise DataError(f"symbol {twice!r} is twice in the vocabulary")
 
     @classmethod
-    def learn(cls, counts: Counter[str], least: int = 1) -> Symbols:
+    def learn(cls, counts: Counter[str], min_freq: int = 1) -> Symbols:
         """Return the symbols to read that occur at least so often, the most frequent first."""
-        if least < 1:
-            raise OptionError(f"least is {least}; expected at least 1")
-        kept = sorted((s for s, n in counts.items() if n >= least and s not in READ), key=lambda s: (-counts[s], s))
+        if min_freq < 1:
+            raise OptionError(f"min_freq is {min_freq}; expected at least 1")
+        kept = sorted((s for s, n in counts.items() if n >= min_freq and s not in READ), key=lambda s: (-counts[s], s))
         return cls((*READ, *kept))
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from everloop.data.tokenize.vocabulary import FORMAT, Vocabulary, read_content
 from everloop.errors import DataError, OptionError
 
 NEW = "<unknown>"
-LEAST = 2  # so that rare words of the training text teach a model what an unknown word is like
+MIN_FREQ = 2  # so that rare words of the training text teach a model what an unknown word is like
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -46,12 +46,12 @@ class WordVocabulary(Vocabulary):
 
     @classmethod
     def learn(
-        cls, counts: Counter[str], *, least: int = LEAST, limit: int | None = None, lower: bool = False
+        cls, counts: Counter[str], *, min_freq: int = MIN_FREQ, max_vocab: int | None = None, lower: bool = False
     ) -> WordVocabulary:
-        """Return the words that occur at least so often, the most frequent first, at most `limit` of them."""
-        check_words(least, limit)
-        kept = [s for s, n in counts.items() if n >= least and s not in (NEW, END)]
-        return cls((NEW, END, *sorted(kept, key=lambda s: (-counts[s], s))[:limit]), lower=lower)
+        """Return the words that occur at least so often, the most frequent first, at most `max_vocab` of them."""
+        check_words(min_freq, max_vocab)
+        kept = [s for s, n in counts.items() if n >= min_freq and s not in (NEW, END)]
+        return cls((NEW, END, *sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab]), lower=lower)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WordVocabulary) and (self.symbols, self.lower) == (other.symbols, other.lower)
@@ -144,13 +144,13 @@ def counted(text: str, lower: bool, places: dict[str, int]) -> Numbers:
     return np.frombuffer(numbers, dtype=np.int64) if numbers else np.zeros(0, dtype=np.int64)
 
 
-def check_words(least: int, limit: int | None) -> None:
+def check_words(min_freq: int, max_vocab: int | None) -> None:
     """Check which words are to be kept.
 
     Raises:
         OptionError: that makes no sense.
     """
-    if least < 1:
-        raise OptionError(f"least is {least}; expected at least 1")
-    if limit is not None and limit < 1:
-        raise OptionError(f"limit is {limit}; expected at least 1")
+    if min_freq < 1:
+        raise OptionError(f"min_freq is {min_freq}; expected at least 1")
+    if max_vocab is not None and max_vocab < 1:
+        raise OptionError(f"max_vocab is {max_vocab}; expected at least 1")

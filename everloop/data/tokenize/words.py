@@ -46,13 +46,15 @@ class TextReader:
         self.symbols, self.units, self.lower = symbols, units, lower
 
     @classmethod
-    def learn(cls, texts: Iterable[str], units: Units = "words", *, lower: bool = True, least: int = 1) -> TextReader:
+    def learn(
+        cls, texts: Iterable[str], units: Units = "words", *, lower: bool = True, min_freq: int = 1
+    ) -> TextReader:
         """Return the reader of some texts, with every symbol that occurs at least so often."""
         self = cls(Symbols.learn(Counter()), units, lower=lower)
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(self.split(text))
-        self.symbols = Symbols.learn(counts, least)
+        self.symbols = Symbols.learn(counts, min_freq)
         return self
 
     def split(self, text: str) -> list[str]:
@@ -60,9 +62,9 @@ class TextReader:
         text = text.lower() if self.lower else text
         return words_of(text) if self.units == "words" else list(text)
 
-    def encode(self, text: str, longest: int | None = None) -> list[int]:
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
         """Return the numbers of a text; an empty one is a single unknown symbol."""
-        return self.symbols.encode(self.split(text)[:longest]) or [UNKNOWN]
+        return self.symbols.encode(self.split(text)[:max_length]) or [UNKNOWN]
 
     def save(self, path: Path) -> None:
         """Write the reader as JSON."""
@@ -136,7 +138,7 @@ class WordReader:
         self._known: dict[str, tuple[int, list[int]]] = {}
 
     @classmethod
-    def learn(cls, sentences: Iterable[Sequence[str]], *, lower: bool = True, least: int = 1) -> WordReader:
+    def learn(cls, sentences: Iterable[Sequence[str]], *, lower: bool = True, min_freq: int = 1) -> WordReader:
         """Return the reader of some sentences, with every word that occurs at least so often."""
         words: Counter[str] = Counter()
         for sentence in sentences:
@@ -146,7 +148,7 @@ class WordReader:
             folded[word.lower() if lower else word] += count
             for character in word:
                 spelled[character] += count
-        return cls(Symbols.learn(folded, least), Symbols.learn(spelled), lower=lower)
+        return cls(Symbols.learn(folded, min_freq), Symbols.learn(spelled), lower=lower)
 
     def encode(self, word: str) -> tuple[int, list[int]]:
         """Return the number of a word, and the numbers of its characters."""

@@ -1,0 +1,106 @@
+"""Options and settings under their names of the version before, and under those of other libraries."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+from everloop.data import TextConfig
+from everloop.data.settings import ALIKE, from_table, old_names, to_toml
+from everloop.errors import OptionError
+from everloop.models import EncoderDecoderConfig, load
+from everloop.models.encoder_decoder import EncoderDecoder
+from everloop.train import TrainConfig
+from tests.models.small_pairs import backwards
+
+SMALL = ["--hidden", "6", "--embedding", "4", "--steps", "2", "--validate", "2", "--batch", "4"]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(name).write_text("ein hund\nein mann\n" * 10)
+    return tmp_path
+
+
+def test_old_options_work_and_tell_the_new_ones(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = ["--written", "b", "--least=1", "--longest", "9", "--feeding", "--smoothing", "0.2", "--watch", "accuracy"]
+    assert main(["train", "translator", "--source", "a", *old, *SMALL, "--out", "run"]) == 0
+    told = capsys.readouterr().err
+    for name, now in [("least", "min-freq"), ("longest", "max-length"), ("feeding", "input-feeding")]:
+        assert f"--{name} is called --{now}; the old name works in this version, not in the next\n" in told
+    config = tomllib.loads(Path("run/config.toml").read_text())
+    assert (config["data"]["min_freq"], config["data"]["max_length"]) == (1, 9)
+    assert (config["model"]["input_feeding"], config["model"]["label_smoothing"]) == (True, 0.2)
+    assert config["train"]["monitor"] == "accuracy"
+    assert main(["predict", "run", "a", "--width", "2", "--best", "2", "--longest", "3"]) == 0
+    old_way = capsys.readouterr()
+    assert "--width is called --beam" in old_way.err
+    assert main(["predict", "run", "a", "--beam", "2", "--n-best", "2", "--max-length", "3"]) == 0
+    assert capsys.readouterr() == (old_way.out, "")
+
+
+def test_old_names_in_a_file(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("old.toml").write_text(
+        '[data]\nleast = 1\nlongest = 9\n[model]\nsmoothing = 0.2\n[train]\nwatch = "accuracy"\n'
+    )
+    files = ["--source", "a", "--target", "b"]
+    assert main(["train", "translator", "--config", "old.toml", *files, *SMALL, "--out", "run"]) == 0
+    told = capsys.readouterr().err
+    assert "old.toml [train]: watch is called monitor; the old name works in this version, not in the next\n" in told
+    assert tomllib.loads(Path("run/config.toml").read_text())["train"]["monitor"] == "accuracy"
+
+
+def test_run_folder_of_the_version_before(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--source", "a", "--target", "b"]
+    assert main(["train", "translator", *files, *SMALL, "--input-feeding", "--ema-decay", "0.5", "--out", "run"]) == 0
+    config = Path("run/config.toml")
+    tables = tomllib.loads(config.read_text())
+    kinds = {"model": EncoderDecoderConfig, "train": TrainConfig}
+    for name, kind in kinds.items():
+        for old, new in old_names(kind).items():
+            tables[name] = {old if key == new else key: value for key, value in tables[name].items()}
+    config.write_text(to_toml(tables))
+    assert "feeding = true" in config.read_text().splitlines()
+    capsys.readouterr()
+    assert load("run").config.input_feeding
+    assert main(["train", "translator", "--resume", "run", "--steps", "3"]) == 0
+    assert "is called" not in capsys.readouterr().err
+    assert main(["evaluate", "run", "a", "--labels", "b"]) == 0
+
+
+def test_old_names_in_python() -> None:
+    data = backwards(10)
+    model = EncoderDecoder(data.source, data.target, feeding=True, smoothing=0.5, hidden=4, embedding=4)
+    assert (model.config.input_feeding, model.config.label_smoothing) == (True, 0.5)
+    assert TrainConfig().replace({"watch": "accuracy"}).monitor == "accuracy"
+    with pytest.raises(OptionError, match="watch is the old name of monitor, and both are given"):
+        TrainConfig().replace({"watch": "accuracy", "monitor": "loss"})
+
+
+@pytest.mark.parametrize(
+    ("option", "ours"),
+    [
+        ("--learning-rate", "--lr"), ("--epochs", "--steps"), ("--batch-size", "--batch"),
+        ("--num_layers=2", "--layers"),
+        ("--hidden-size", "--hidden"), ("--patience", "--early-stop"), ("--min-count", "--min-freq"),
+        ("--mini-freq", "--min-freq"),
+    ],
+)  # fmt: skip
+def test_names_of_other_libraries(option: str, ours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "translator", option, "3"]) == 2
+    told = capsys.readouterr().err
+    assert f"unknown option '{option.partition('=')[0].replace('_', '-')}'" in told
+    assert f"'{ours}'" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_names_of_other_libraries_lead_somewhere() -> None:
+    with pytest.raises(OptionError, match="unknown setting 'learning_rate'; here it is 'lr'"):
+        from_table(TrainConfig, {"learning_rate": 0.1}, "t")
+    known = {*vars(TrainConfig()), *vars(EncoderDecoderConfig()), *vars(TextConfig())}
+    assert set(ALIKE.values()) <= known
