@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import SHAPES, machine, table
-from everloop.layers import dropin
+from everloop.layers import torch_nn
 
 KINDS = ("RNN", "GRU", "LSTM")
 
@@ -26,7 +26,7 @@ def peak() -> float:
 def step(kind: str, ours: bool, shape: tuple[int, int, int], answer: Connection) -> None:
     """Send the peak of a training step, above what a tiny step and the tensors of the caller take."""
     batch, steps, hidden = shape
-    layer = getattr(dropin if ours else nn, kind)(hidden, hidden)
+    layer = getattr(torch_nn if ours else nn, kind)(hidden, hidden)
     x = torch.randn(steps, batch, hidden, requires_grad=True)
     gradient = torch.randn(steps, batch, hidden)
     torch.autograd.backward(layer(x[:1])[0], gradient[:1])

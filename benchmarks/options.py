@@ -14,7 +14,7 @@ from benchmarks.timing import SHAPES, alternate, machine, statistic_option, tabl
 from everloop import cells
 from everloop.compiler.bindings import Bindings
 from everloop.layers import Recurrent
-from everloop.layers.operator import run
+from everloop.layers.dispatch import run
 
 SHORTEST = 10  # steps
 

@@ -14,8 +14,8 @@ from benchmarks.timing import machine, table
 from everloop import cells
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.gemm import matmul
-from everloop.layers.operator import program_of
-from everloop.layers.regularise import values_of
+from everloop.layers.dispatch import program_of
+from everloop.layers.dropout import values_of
 
 SHAPES = [(8, 200, 128), (32, 100, 256), (64, 50, 512), (16, 400, 512)]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.timing import alternate, machine, statistic_option, table
-from everloop.layers import dropin
+from everloop.layers import torch_nn
 
 SHAPES = [(32, 96, 384), (64, 256, 512), (32, 128, 512)]
 """(B, T, H): the demo's, the README's, the Shakespeare recipe's."""
@@ -57,7 +57,7 @@ def main() -> None:
         for batch, steps, hidden in SHAPES:
             x, y = torch.randint(SYMBOLS, (2, steps, batch))
             peers = {
-                "everloop": training_step(Characters(getattr(dropin, kind), hidden), x, y),
+                "everloop": training_step(Characters(getattr(torch_nn, kind), hidden), x, y),
                 "torch.nn": training_step(Characters(getattr(nn, kind), hidden), x, y),
             }
             seconds = alternate(peers, rounds=options.rounds, statistic=options.statistic)

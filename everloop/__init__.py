@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from everloop.cell import Cell, H, I, bias, param, size, state
     from everloop.errors import EverloopError
     from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
-    from everloop.layers.dropin import GRU, LSTM, RNN, accelerate
+    from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _HOMES = {
     "everloop.cell": ("Cell", "H", "I", "bias", "param", "size", "state"),
     "everloop.errors": ("EverloopError",),
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
-    "everloop.layers.dropin": ("GRU", "LSTM", "RNN", "accelerate"),
+    "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),
 }
 _ROOMS = ("cell", "cells", "compiler", "data", "layers", "models", "train", "decode", "diagnose", "draw", "errors")
 

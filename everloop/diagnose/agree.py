@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, UnsupportedError, unknown
-from everloop.layers.arguments import leaves
 from everloop.layers.call import Call
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
-from everloop.layers.operator import TARGETS, eagerly, replaced, using
+from everloop.layers.dispatch import TARGETS, eagerly, replaced, using
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.reference import Results, Run, in_float64, loop
+from everloop.layers.validation import leaves
 
 REFERENCES: dict[str, Run] = {"eager": eagerly, "float64": in_float64(eagerly), "loop": in_float64(loop)}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from everloop.layers import scanned as _registered  # noqa: F401 - it tells exporters what the operator means
+from everloop.layers import decomposition as _registered  # noqa: F401 - it tells exporters what the operator means
 from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.dropout import VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.recurrent import Recurrent
-from everloop.layers.regularise import VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.stack import Stack
 
 __all__ = ["Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"]

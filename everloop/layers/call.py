@@ -29,5 +29,5 @@ class Call:
     reverse: bool = False
 
     def options(self) -> dict[str, Any]:
-        """Return what is not the same in every call, by the names of `operator.run`."""
+        """Return what is not the same in every call, by the names of `dispatch.run`."""
         return {"restart": self.restart, "lengths": self.lengths, "reset": self.reset, "reverse": self.reverse}

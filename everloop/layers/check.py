@@ -14,10 +14,10 @@ from everloop import torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
 from everloop.errors import MismatchError
-from everloop.layers.arguments import leaves
 from everloop.layers.call import Call
 from everloop.layers.compare import Comparison, compare
 from everloop.layers.reference import Run, in_float64, loop, step_in_float64
+from everloop.layers.validation import leaves
 
 BATCH, STEPS = 6, 12  # the piece that is verified
 LARGE = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps

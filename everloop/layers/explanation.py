@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from everloop.cell import Cell
-from everloop.layers.operator import explain
-from everloop.layers.regularise import values_of
+from everloop.layers.dispatch import explain
+from everloop.layers.dropout import values_of
 
 
 def explanation(module: nn.Module, name: str = "cell", target: str | None = None) -> str:

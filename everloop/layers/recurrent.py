@@ -12,7 +12,15 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, ShapeError
-from everloop.layers.arguments import (
+from everloop.layers.bidirectional import Bidirectional
+from everloop.layers.dispatch import chosen
+from everloop.layers.dropout import checked_rate
+from everloop.layers.explanation import explanation
+from everloop.layers.flatten import nest
+from everloop.layers.over_time import Course, sweep
+from everloop.layers.single_step import Stream, unsteppable
+from everloop.layers.stack import Stack
+from everloop.layers.validation import (
     checked_input,
     checked_lengths,
     checked_reset,
@@ -23,14 +31,6 @@ from everloop.layers.arguments import (
     reorder,
     unpack,
 )
-from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.explanation import explanation
-from everloop.layers.flat import nest
-from everloop.layers.operator import chosen
-from everloop.layers.regularise import checked_rate
-from everloop.layers.stack import Stack
-from everloop.layers.stream import Stream, unsteppable
-from everloop.layers.sweep import Course, sweep
 
 
 class Recurrent(nn.Module):

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
-from everloop.layers.arguments import map_state
 from everloop.layers.call import Call
+from everloop.layers.validation import map_state
 
 Results = tuple[Tensor, tuple[Tensor, ...]]
 Run = Callable[[Cell, Call], Results]

@@ -12,7 +12,7 @@ from torch.nn.functional import dropout
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.regularise import checked_rate
+from everloop.layers.dropout import checked_rate
 
 
 class Stack(nn.Module):

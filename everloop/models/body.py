@@ -14,7 +14,7 @@ from everloop.cell import Cell
 from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
 from everloop.layers import Recurrent, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.regularise import Wrapper
+from everloop.layers.dropout import Wrapper
 
 Option = int | float | bool | str
 Config = TypeVar("Config", bound="LayersConfig")

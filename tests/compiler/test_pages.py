@@ -15,8 +15,8 @@ import everloop
 from everloop.compiler import pages
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.operator import run
-from everloop.layers.regularise import values_of
+from everloop.layers.dispatch import run
+from everloop.layers.dropout import values_of
 from tests.poison import BYTE
 from tests.zoo import NAMES, make
 
@@ -25,7 +25,7 @@ ALLOCATING = {
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize_as_",
     "UntypedStorage", "TypedStorage",
 }  # fmt: skip
-DESCRIBED = {"layers/captured.py"}  # tensors that tell PyTorch a layout, and copies made at once
+DESCRIBED = {"layers/custom_operator.py"}  # tensors that tell PyTorch a layout, and copies made at once
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

@@ -24,7 +24,7 @@ from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.diagnose import agree
 from everloop.layers import Recurrent
-from everloop.layers.operator import run
+from everloop.layers.dispatch import run
 from tests.zoo import NAMES, make
 
 D = torch.float64

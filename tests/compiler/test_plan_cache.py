@@ -21,10 +21,10 @@ from everloop.compiler.program import Program
 from everloop.compiler.targets import eager, llvm
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent
+from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from everloop.layers.regularise import values_of
-from everloop.layers.sequence import compute
-from everloop.layers.stream import Stream
+from everloop.layers.dropout import values_of
+from everloop.layers.single_step import Stream
 from tests.zoo import NAMES, make
 
 PASSES = ("divide", "plan_forward", "plan_training")
@@ -81,7 +81,7 @@ def test_a_streamed_step_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.no_grad():
         want = layer.step(x)
         monkeypatch.setattr(stepping, "simplify", lambda *_, **__: pytest.fail("a pass ran again"))
-        monkeypatch.setattr("everloop.layers.stream._steps", {})
+        monkeypatch.setattr("everloop.layers.single_step._steps", {})
         layer._stream = Stream()
         got = layer.step(x)
     torch.testing.assert_close(got, want, rtol=0, atol=0)

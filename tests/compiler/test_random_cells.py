@@ -13,8 +13,8 @@ from torch import Tensor
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Compile, Program
 from everloop.compiler.targets import eager, llvm
+from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from everloop.layers.sequence import compute
 from tests.compiler.interpreter import Interpreter
 from tests.compiler.random_cells import Case, cases
 

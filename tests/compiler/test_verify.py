@@ -24,8 +24,8 @@ from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.compiler.verify import verified_forward, verified_training
 from everloop.errors import PlanError, UnsupportedError
+from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from everloop.layers.sequence import compute
 from tests.compiler.interpreter import Interpreter
 from tests.compiler.mutations import mutants, split_of, verdict
 from tests.zoo import NAMES, make

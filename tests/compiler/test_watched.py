@@ -21,7 +21,7 @@ DRAWS = np.random.default_rng(0)
 
 
 class Steep(torch.autograd.Function):
-    """Has a slope of its own; what returns its argument untouched is found by name (layers/surroundings.py)."""
+    """Has a slope of its own; what returns its argument untouched is found by name (layers/guards.py)."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:

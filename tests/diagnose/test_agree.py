@@ -13,7 +13,7 @@ from everloop import Cell, H, I, Recurrent, param, state
 from everloop.compiler.targets import eager, llvm
 from everloop.diagnose.agree import agree
 from everloop.errors import CellError, OptionError, UnsupportedError
-from everloop.layers import operator, sequence
+from everloop.layers import autograd_function, dispatch
 from tests.layers.wrong import spoil_gradient
 from tests.zoo import NAMES, make
 
@@ -39,13 +39,13 @@ def test_stacks_states_and_drop_ins_agree() -> None:
 
 
 def test_a_wrong_target_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sequence.compute
+    real = autograd_function.compute
 
     def wrong(*args: Any) -> Any:
         y, final = real(*args)
         return y * (1 + 1e-3), final
 
-    monkeypatch.setattr(operator, "compute", wrong)
+    monkeypatch.setattr(dispatch, "compute", wrong)
     found = agree(Recurrent(everloop.cells.LSTM(3, 4)), torch.randn(5, 2, 3))
     assert not found
     assert "DIFFERS" in str(found)
@@ -56,7 +56,7 @@ def test_a_layer_with_its_own_target_keeps_it() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    with operator.using("eager"), pytest.raises(everloop.EverloopError, match="llvm"), operator.using("lvm"):
+    with dispatch.using("eager"), pytest.raises(everloop.EverloopError, match="llvm"), dispatch.using("lvm"):
         pass
 
 
@@ -65,8 +65,8 @@ def test_a_layer_with_its_own_target_keeps_it() -> None:
 def test_a_layer_with_a_target_and_small_numbers_are_compared(
     monkeypatch: pytest.MonkeyPatch, target: Any, scale: float
 ) -> None:
-    real = sequence.compute
-    monkeypatch.setattr(operator, "compute", lambda *a: (real(*a)[0] * (1 + 1e-3), real(*a)[1]))
+    real = autograd_function.compute
+    monkeypatch.setattr(dispatch, "compute", lambda *a: (real(*a)[0] * (1 + 1e-3), real(*a)[1]))
     layer = Recurrent(everloop.cells.Elman(3, 4, bias=False), target=target)
     assert not agree(layer, scale * torch.randn(5, 2, 3))
     assert layer.target == target

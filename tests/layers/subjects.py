@@ -10,8 +10,8 @@ from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
-from everloop.layers.operator import run
-from everloop.layers.regularise import values_of
+from everloop.layers.dispatch import run
+from everloop.layers.dropout import values_of
 from tests.compiler.random_cells import Case
 from tests.zoo import make
 

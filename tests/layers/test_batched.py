@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.layers import Recurrent, VariationalDropout, Zoneout
-from everloop.layers.dropin import GRU, LSTM
+from everloop.layers.torch_nn import GRU, LSTM
 from tests.zoo import make
 
 T, B, I_, H_ = 5, 3, 4, 6

@@ -21,7 +21,7 @@ from torch import Tensor
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.operator import _programs, _told
+from everloop.layers.dispatch import _programs, _told
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 Step = Callable[[Any, Tensor, Tensor], Tensor]

@@ -17,7 +17,7 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.errors import UnsupportedError
 from everloop.layers import Bidirectional, Recurrent, Stack, Zoneout
-from everloop.layers.dropin import GRU, LSTM, RNN, accelerate
+from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
 from tests.layers.exported import Leaky
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.export itself uses what is deprecated

@@ -14,9 +14,9 @@ from everloop.compiler import compact
 from everloop.compiler.compact import Compact
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.operator import run
+from everloop.layers.dispatch import run
 from everloop.layers.running import Run
-from tests.layers.test_operator import Setting, same
+from tests.layers.test_dispatch import Setting, same
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")

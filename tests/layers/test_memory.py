@@ -13,7 +13,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.operator import program_of
+from everloop.layers.dispatch import program_of
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")

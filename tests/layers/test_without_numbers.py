@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from everloop import cells
 from everloop.layers import Bidirectional, Recurrent
-from everloop.layers.dropin import GRU, LSTM
+from everloop.layers.torch_nn import GRU, LSTM
 
 T, B, I_ = 5, 3, 4
 widths = iter(range(11, 100))  # a cell of a new size each, so that each use is the first

@@ -10,13 +10,13 @@ import pytest
 from torch import Tensor
 
 from everloop.compiler.program import Program, Trained
-from everloop.layers import operator, stream
+from everloop.layers import dispatch, single_step
 
 
 def forget_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every program be a new one."""
-    monkeypatch.setattr(operator, "_programs", {})
-    monkeypatch.setattr(stream, "_steps", {})
+    monkeypatch.setattr(dispatch, "_programs", {})
+    monkeypatch.setattr(single_step, "_steps", {})
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = "") -> None:
@@ -40,11 +40,11 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = ""
 
 def spoil_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the output of compiled single steps be off by a thousandth."""
-    real = stream.Stream.step
+    real = single_step.Stream.step
 
-    def step(self: stream.Stream, *args: Any) -> Any:
+    def step(self: single_step.Stream, *args: Any) -> Any:
         found = real(self, *args)
         return found if found is None else (found[0] * 1.001, found[1])
 
     forget_programs(monkeypatch)
-    monkeypatch.setattr(stream.Stream, "step", step)
+    monkeypatch.setattr(single_step.Stream, "step", step)

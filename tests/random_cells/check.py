@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell
 from everloop.errors import EverloopError
-from everloop.layers.operator import why
-from everloop.layers.regularise import Wrapper, Zoneout, values_of
+from everloop.layers.dispatch import why
+from everloop.layers.dropout import Wrapper, Zoneout, values_of
 from tests.random_cells.build import Call, build, exactly, flat
 from tests.random_cells.cases import Case
 from tests.random_cells.loop import Noise, over_sequence

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from everloop import cells
-from everloop.layers import Recurrent, dropin
-from everloop.layers.dropin import accelerate
+from everloop.layers import Recurrent, torch_nn
+from everloop.layers.torch_nn import accelerate
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile itself uses what is deprecated
 KINDS: list[tuple[str, dict[str, Any]]] = [
@@ -50,7 +50,7 @@ class Tagger(nn.Module):
 def pair(name: str, options: dict[str, Any], **kwargs: Any) -> tuple[nn.Module, nn.Module]:
     theirs = Tagger(getattr(nn, name)(I_, H_, **options, **kwargs)).double()
     mine = accelerate(copy.deepcopy(theirs))
-    assert type(mine.rnn) is getattr(dropin, name)
+    assert type(mine.rnn) is getattr(torch_nn, name)
     return mine, theirs
 
 
@@ -113,7 +113,7 @@ def test_one_graph_with_one_operator_a_sweep(name: str, options: dict[str, Any],
 
 
 def test_default_back_end() -> None:
-    model = dropin.GRU(I_, H_).double()
+    model = torch_nn.GRU(I_, H_).double()
     x = torch.randn(6, 3, I_, dtype=torch.float64)
     expected = trained(model, model, x)
     with torch._dynamo.config.patch(allow_rnn=True):
@@ -131,7 +131,7 @@ def test_packed_batches() -> None:
 
 def test_what_is_left_to_torch_stays_so() -> None:
     """Half precision is not this library's: the graph holds PyTorch's own operator."""
-    mine = dropin.GRU(I_, H_).bfloat16()
+    mine = torch_nn.GRU(I_, H_).bfloat16()
     x, graphs = torch.randn(6, 3, I_).bfloat16(), Graphs()
     with torch._dynamo.config.patch(allow_rnn=True):
         found = torch.compile(mine, backend=graphs, fullgraph=True)(x)
@@ -150,7 +150,7 @@ def test_errors_are_those_of_torch() -> None:
 
 
 def test_sequential_copies_and_states() -> None:
-    model = nn.Sequential(nn.Linear(I_, I_), dropin.GRU(I_, H_)).double()
+    model = nn.Sequential(nn.Linear(I_, I_), torch_nn.GRU(I_, H_)).double()
     x = torch.randn(6, 3, I_, dtype=torch.float64)
     compiled: Any = torch.compile(model, backend="aot_eager")
     expected = model(x)
@@ -165,10 +165,10 @@ def test_sequential_copies_and_states() -> None:
 
 
 def test_autocast() -> None:
-    mine, x = dropin.LSTM(I_, 3), torch.randn(6, 3, I_)
+    mine, x = torch_nn.LSTM(I_, 3), torch.randn(6, 3, I_)
     expected = mine(x)
     with torch.autocast("cpu", torch.bfloat16):  # a first use, too, computes in float32
-        assert dropin.LSTM(I_, 7)(x)[0].dtype == torch.float32
+        assert torch_nn.LSTM(I_, 7)(x)[0].dtype == torch.float32
         same(mine(x), expected)
         same(torch.compile(mine, backend="aot_eager")(x), expected)
         torch._dynamo.reset()
@@ -180,7 +180,7 @@ def test_more_layers_than_dynamo_compiles() -> None:
     """Where Dynamo gives up a function, it must not go on with those which that calls."""
     with torch._dynamo.config.patch(recompile_limit=2):
         for width in range(3, 9):
-            for layer in (Recurrent(cells.GRU(I_, width)), dropin.GRU(I_, width)):
+            for layer in (Recurrent(cells.GRU(I_, width)), torch_nn.GRU(I_, width)):
                 x = torch.randn(4, 2, I_)
 
                 def model(x: Tensor, layer: Any = layer) -> Any:

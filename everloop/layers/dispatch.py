@@ -21,12 +21,12 @@ from everloop.compiler.program import Compile, Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.targets import eager
 from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
-from everloop.layers import captured, reference
+from everloop.layers import custom_operator, reference
+from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
 from everloop.layers.check import noted, verify
+from everloop.layers.guards import forget, obstacle, picture
 from everloop.layers.padding import living
-from everloop.layers.sequence import compute
-from everloop.layers.surroundings import forget, obstacle, picture
 
 TARGETS = ("eager", "llvm")
 _KINDS = {Tensor, nn.Parameter}
@@ -67,7 +67,7 @@ def _known(target: str) -> str:
     return target
 
 
-@captured.runs
+@custom_operator.runs
 def run(
     cell: Cell,
     values: Bindings,
@@ -144,10 +144,10 @@ def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
 def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run inside torch.compile, as one operator."""
     held = with_tensors(cell, call.values)
-    captured.watch(cell)
+    custom_operator.watch(cell)
     names = (" ".join(group) for group in (held.fixed, held.rows, held.steps))
-    key = captured.key_of(cell, *names, target, check, torch.compiler.is_exporting())
-    return captured.call(key, replace(call, values=held))
+    key = custom_operator.key_of(cell, *names, target, check, torch.compiler.is_exporting())
+    return custom_operator.call(key, replace(call, values=held))
 
 
 def why(cell: Cell, values: Bindings, x: Tensor) -> str:

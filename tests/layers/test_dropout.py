@@ -12,7 +12,7 @@ from everloop import cells
 from everloop.cell import Cell, H, state
 from everloop.errors import CellError, OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.regularise import values_of
+from everloop.layers.dropout import values_of
 
 T, B, I_, H_ = 6, 3, 4, 5
 

@@ -18,14 +18,14 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
 from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
-from everloop.layers.arguments import leaves
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
-from everloop.layers.flat import Flat, flatten, last, nest, sizes
-from everloop.layers.operator import chosen, observed
-from everloop.layers.regularise import Wrapper, values_of
+from everloop.layers.dispatch import chosen, observed
+from everloop.layers.dropout import Wrapper, values_of
+from everloop.layers.flatten import Flat, flatten, last, nest, sizes
+from everloop.layers.guards import HOOKS, INTERNAL, dependencies, forget, obstacle, picture
 from everloop.layers.stack import Stack
-from everloop.layers.surroundings import HOOKS, INTERNAL, dependencies, forget, obstacle, picture
+from everloop.layers.validation import leaves
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
 _HELD = ("_parameters", "_buffers", "_modules", *HOOKS)

@@ -16,7 +16,7 @@ from torch import nn
 
 from everloop.cell import Cell
 from everloop.errors import UnsupportedError
-from everloop.layers.surroundings import HOOKS, INTERNAL
+from everloop.layers.guards import HOOKS, INTERNAL
 
 _PLAIN = (bool, int, float, str, type(None))
 _GROUPS: dict[str, Any] = {"tuple": tuple, "list": list, "dict": dict}

@@ -20,8 +20,8 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
-from everloop.layers.operator import run, why
-from everloop.layers.regularise import values_of
+from everloop.layers.dispatch import run, why
+from everloop.layers.dropout import values_of
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
@@ -279,8 +279,8 @@ def test_what_cannot_compile_says_the_operation_and_its_line() -> None:
     values = Bindings(dict(cell.named_parameters()))
     reason = why(cell, values, x)
     assert "'sort'" in reason
-    assert "test_operator.py:" in reason
-    with pytest.warns(UserWarning, match=r"Odd runs on eager, because .*'sort'.*test_operator\.py:"):
+    assert "test_dispatch.py:" in reason
+    with pytest.warns(UserWarning, match=r"Odd runs on eager, because .*'sort'.*test_dispatch\.py:"):
         found = run(cell, values, x, start)
     same(found, run(cell, values, x, start, target="eager"))
     same(found, run(cell, values, x, start))  # it is said once

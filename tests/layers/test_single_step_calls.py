@@ -16,9 +16,9 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.bindings import Bindings
 from everloop.errors import OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.operator import using
-from everloop.layers.regularise import Wrapper
-from tests.layers.streams import F64, close, is_single, same_as_eager, stepped, the_call
+from everloop.layers.dispatch import using
+from everloop.layers.dropout import Wrapper
+from tests.layers.single_steps import F64, close, is_single, same_as_eager, stepped, the_call
 
 pytest.importorskip("llvmlite")
 
@@ -251,7 +251,7 @@ class Counted(Recurrent):
         (lambda: Recurrent(WeightDrop(cells.GRU(3, 4), 0.1)), r"not possible, .* call eval\(\)"),
         (lambda: Recurrent(cells.GRU(3, 4), bidirectional=True), "not possible, .* whole sequence"),
         (lambda: Recurrent(cells.GRU(3, 4), target="eager"), "one step, .* eager was asked for"),
-        (lambda: Recurrent(Silent(3, 4)), "one step, .* because .*'sort'.*test_stream_calls.py"),
+        (lambda: Recurrent(Silent(3, 4)), "one step, .* because .*'sort'.*test_single_step_calls.py"),
         (lambda: Recurrent(Bare(3, 4)), "one step, .* no parameters"),
         (lambda: Recurrent(cells.GRU(3, 4, device="meta")), "one step, .* plain tensors"),
         (lambda: Counted(cells.GRU(3, 4)), "one step, .* Counted has a forward of its own"),

@@ -17,8 +17,8 @@ from torch import nn
 from everloop import cells
 from everloop.errors import ShapeError
 from everloop.layers import Recurrent, Stack, Zoneout
-from everloop.layers.operator import using
-from tests.layers.streams import F64, close, same_as_eager, stepped
+from everloop.layers.dispatch import using
+from tests.layers.single_steps import F64, close, same_as_eager, stepped
 
 pytest.importorskip("llvmlite")
 

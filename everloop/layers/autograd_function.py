@@ -17,11 +17,11 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
 from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
-from everloop.layers.after import results
-from everloop.layers.again import differentiable
+from everloop.layers.backward import Reverse
 from everloop.layers.call import Call
+from everloop.layers.double_backward import differentiable
+from everloop.layers.epilogue import results
 from everloop.layers.padding import filled, living, without_empty
-from everloop.layers.reverse import Reverse
 from everloop.layers.running import Run, adjacent
 
 

@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.surroundings import dependencies
+from everloop.layers.guards import dependencies
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 SCALE = 0.5

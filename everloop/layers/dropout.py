@@ -17,7 +17,7 @@ from torch.nn.functional import dropout
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler.bindings import Bindings
 from everloop.errors import CellError, OptionError, unknown
-from everloop.layers.masked import MaskedMatrix
+from everloop.layers.masked_matrix import MaskedMatrix
 
 
 def values_of(cell: Cell, steps: int, batch: int) -> Bindings:

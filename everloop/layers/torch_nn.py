@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
-from everloop.layers import captured
-from everloop.layers.arguments import pack_like, reorder, unpack
+from everloop.layers import custom_operator
 from everloop.layers.call import Call
-from everloop.layers.operator import compiles, rewritten, run, unfit
+from everloop.layers.dispatch import compiles, rewritten, run, unfit
+from everloop.layers.validation import pack_like, reorder, unpack
 
 
 class _OverTime(nn.RNNBase):
@@ -112,7 +112,7 @@ class _OverTime(nn.RNNBase):
         if not torch.compiler.is_compiling():
             return run(self._cell(x.shape[-1]), values, x, start, lengths=lengths, reverse=reverse)
         key = _key(*kind, " ".join(values.fixed))
-        return captured.call(key, Call(values, x, start, (None,) * len(start), lengths, None, reverse))
+        return custom_operator.call(key, Call(values, x, start, (None,) * len(start), lengths, None, reverse))
 
     def _cell(self, input_size: int) -> Cell:
         return _cell(self.mode, input_size, self.hidden_size, self.proj_size, self.bias)
@@ -168,7 +168,9 @@ def _is_fit(dtype: torch.dtype, device: str) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
-    key: str = captured.key_of(_cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True)
+    key: str = custom_operator.key_of(
+        _cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True
+    )
     return key
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from everloop.layers import dropin
-from everloop.layers.dropin import accelerate
+from everloop.layers import torch_nn
+from everloop.layers.torch_nn import accelerate
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("RNN", {}),
@@ -26,12 +26,12 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(autouse=True, params=[True, False], ids=["own", "torch"])
 def _own_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test on the library's own path, and once riding on torch.nn's."""
-    monkeypatch.setattr(dropin, "compiles", lambda cell, x: request.param)
+    monkeypatch.setattr(torch_nn, "compiles", lambda cell, x: request.param)
 
 
 def pair(name: str, *args: Any, **kwargs: Any) -> tuple[nn.Module, nn.Module]:
     theirs = getattr(nn, name)(*args, **kwargs).double()
-    mine = getattr(dropin, name)(*args, **kwargs).double()
+    mine = getattr(torch_nn, name)(*args, **kwargs).double()
     mine.load_state_dict(theirs.state_dict())
     return mine, theirs
 
@@ -113,11 +113,11 @@ def test_errors_are_those_of_torch(name: str, extra: dict[str, Any]) -> None:
 
 def test_arguments_are_those_of_torch() -> None:
     with pytest.raises(ValueError, match="proj_size"):
-        dropin.GRU(3, 4, proj_size=2)
+        torch_nn.GRU(3, 4, proj_size=2)
     with pytest.raises(ValueError, match="dropout"):
-        dropin.LSTM(3, 4, dropout=1.5)
+        torch_nn.LSTM(3, 4, dropout=1.5)
     with pytest.raises(TypeError):
-        dropin.LSTM(3)
+        torch_nn.LSTM(3)
 
 
 def test_dropout_between_layers() -> None:
@@ -151,13 +151,13 @@ def test_accelerate_keeps_objects_hooks_and_sharing() -> None:
     x = torch.randn(4, 2, 3)
     before = [shared(x)[0], model["b"][1](x)[0], model["d"](x)[0]]  # type: ignore[index]
     assert accelerate(model) is model
-    assert type(model["a"]) is dropin.GRU
+    assert type(model["a"]) is torch_nn.GRU
     assert model["a"] is model["b"][0]  # type: ignore[index]
-    assert type(model["b"][1]) is dropin.LSTM  # type: ignore[index]
+    assert type(model["b"][1]) is torch_nn.LSTM  # type: ignore[index]
     assert type(model["c"]) is Own
     assert all(p is q for p, q in zip(parameters, model.parameters(), strict=True))
     after = [shared(x)[0], model["b"][1](x)[0], model["d"](x)[0]]  # type: ignore[index]
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b)
     assert len(seen) == 2
-    assert type(accelerate(nn.LSTM(2, 2))) is dropin.LSTM
+    assert type(accelerate(nn.LSTM(2, 2))) is torch_nn.LSTM

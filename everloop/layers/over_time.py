@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from everloop.cell import Cell
 from everloop.errors import CellError
 from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.operator import run
+from everloop.layers.dispatch import run
+from everloop.layers.dropout import values_of
 from everloop.layers.padding import cleared
-from everloop.layers.regularise import values_of
 from everloop.layers.stack import Stack
 
 

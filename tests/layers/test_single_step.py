@@ -9,10 +9,10 @@ from torch import Tensor
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.layers import Recurrent, Stack, Zoneout
-from everloop.layers import stream as module
-from everloop.layers.operator import using
+from everloop.layers import single_step as module
+from everloop.layers.dispatch import using
 from tests import zoo
-from tests.layers.streams import F64, close, is_single, same_as_eager, stepped
+from tests.layers.single_steps import F64, close, is_single, same_as_eager, stepped
 
 pytest.importorskip("llvmlite")
 

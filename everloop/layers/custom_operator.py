@@ -18,9 +18,9 @@ from everloop import torch_private
 from everloop.cell import Cell, bind
 from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
-from everloop.layers.arguments import check_range
 from everloop.layers.call import Call
-from everloop.layers.written import read, write
+from everloop.layers.serialization import read, write
+from everloop.layers.validation import check_range
 
 Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
@@ -70,7 +70,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def runs(run: Run) -> Run:
-    """Make this function what the operator runs. Decorates `operator.run`, which knows more than this file."""
+    """Make this function what the operator runs. Decorates `dispatch.run`, which knows more than this file."""
     _runs[:] = [run]
     return run
 
@@ -130,7 +130,7 @@ def sequence(
     reset: Tensor | None,
     reverse: bool,
 ) -> list[Tensor]:
-    """Return the output and the final states, as `operator.run`."""
+    """Return the output and the final states, as `dispatch.run`."""
     held = known(key)
     if lengths is not None:
         check_range("Recurrent", lengths, x.shape[0])
@@ -159,7 +159,7 @@ def _outputs(held: Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
     return [y, *(s.new_empty(s.shape) for s in state)]
 
 
-# Its place in PyTorch's table of meta functions keeps the decomposition in `scanned` from being taken for one.
+# Its place in PyTorch's table of meta functions keeps the one in `decomposition` from being taken for one.
 @torch_private.register_decomposition(torch.ops.everloop.sequence.default, type="meta")
 @sequence.register_fake
 def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:

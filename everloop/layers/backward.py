@@ -10,7 +10,7 @@ from everloop.compiler import pages
 from everloop.compiler.gradient import every, gradient_of
 from everloop.compiler.program import Program, Trained
 from everloop.layers.running import Run, adjacent
-from everloop.layers.weights import Weights
+from everloop.layers.weight_gradients import Weights
 
 
 class Reverse:

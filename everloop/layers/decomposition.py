@@ -12,7 +12,7 @@ from torch import Tensor
 
 from everloop import torch_private
 from everloop.cell import as_states, bind
-from everloop.layers.captured import known
+from everloop.layers.custom_operator import known
 
 
 @torch_private.register_decomposition(torch.ops.everloop.sequence.default)

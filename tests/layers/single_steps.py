@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from everloop.layers import Recurrent
-from everloop.layers.arguments import leaves
-from everloop.layers.operator import using
+from everloop.layers.dispatch import using
+from everloop.layers.validation import leaves
 
 F64 = torch.float64
 
