@@ -13,7 +13,7 @@ import torch
 from benchmarks.timing import machine, table
 from everloop import cells
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.gemm import matmul
+from everloop.compiler.targets.llvm.gemm import matmul
 from everloop.layers.dispatch import program_of
 from everloop.layers.dropout import values_of
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from everloop.compiler import pages
+from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm import pages
 
 BYTE = 0xFF  # four or eight of them are NaN
 
@@ -32,8 +33,9 @@ def spread(patch: pytest.MonkeyPatch) -> None:
     def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *args, **kwargs: fill(allocate(*args, **kwargs))
 
-    for name in ("fresh", "fresh_like", "block"):
+    for name in ("fresh", "block"):
         patch.setattr(pages, name, poisoned(getattr(pages, name)))
+    patch.setattr(LoopTarget, "empty_like", staticmethod(poisoned(LoopTarget.empty_like)))
     if not llvm.is_available():
         return
     from everloop.compiler.targets.llvm import memory, single

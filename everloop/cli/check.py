@@ -15,6 +15,7 @@ import everloop
 from everloop.cells import named
 from everloop.cli.options import parse, write
 from everloop.cli.show import example
+from everloop.compiler.target import LoopTarget, find, names
 from everloop.diagnose import Agreement, agree
 from everloop.errors import CellError, EverloopError, MismatchError, OptionError
 from everloop.layers import Recurrent
@@ -53,8 +54,8 @@ def main(args: Sequence[str]) -> int:
     except MismatchError as error:
         write(f"{error}\n")
         return 1
-    reason = found.absent.get("llvm")
-    write(f"{given.cell} runs on eager, because {reason}\n" if reason else f"{given.cell} is compiled\n")
+    compiled, reason = _compiled(found), "; ".join(found.absent.values())
+    write(f"{given.cell} is compiled\n" if compiled else f"{given.cell} runs on eager, because {reason}\n")
     write(f"{found}\n")
     return 0 if found else 1
 
@@ -88,10 +89,15 @@ def _compared(given: Options) -> Agreement:
         lengths = torch.randint(given.length + 1, (given.batch,))
         lengths[-1], lengths[0] = 0, given.length
         found = agree(layer, x, reference="loop", lengths=lengths, reset=torch.rand(x.shape[:2]) < 0.2)
-        if "llvm" not in found.absent:
+        if _compiled(found):
             with torch.no_grad():
                 Recurrent(layer.cell, check=True).eval().step(x[0, :1])
     return found
+
+
+def _compiled(found: Agreement) -> bool:
+    """Return whether a target that compiles has run."""
+    return any(name not in found.absent and isinstance(find(name), LoopTarget) for name in names())
 
 
 def _line_of(error: BaseException) -> str:

@@ -19,13 +19,12 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.sink import divide
-from everloop.compiler.targets import llvm
+from everloop.compiler.target import LoopTarget, find, names
 from everloop.compiler.trace import trace
 from everloop.errors import OptionError, unknown
 
-Stage = Literal["equations", "graph", "gradient", "plan", "llvm"]
 Form = Literal["text", "latex", "markdown"]
-STAGES = ("equations", "graph", "gradient", "plan", "llvm")
+STAGES = ("equations", "graph", "gradient", "plan")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,9 @@ class Options:
 
     cell: Annotated[str, tyro.conf.Positional]
     """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""
-    stage: Stage = "equations"
-    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; llvm: the kernel."""
+    stage: str = "equations"
+    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; llvm (or another target
+    that compiles): the code of the kernel."""
     form: Form = "text"
     """How equations are written."""
 
@@ -52,18 +52,19 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
 
     Args:
         cell: a name of the library or file.py:Class.
-        stage: equations, graph, gradient, plan or llvm.
+        stage: equations, graph, gradient, plan, or the name of a target that compiles.
         form: text, latex or markdown, for equations, graph and gradient.
 
     Raises:
         OptionError: an argument is unknown, or the stage has no such form.
         UnsupportedError: the compiler cannot read the step; the message names the operation and its line.
     """
-    if stage not in STAGES:
-        raise OptionError(unknown("stage", stage, STAGES))
+    compiling = [name for name in names() if isinstance(find(name), LoopTarget)]
+    if stage not in (*STAGES, *compiling):
+        raise OptionError(unknown("stage", stage, [*STAGES, *compiling]))
     if form not in FORMS:
         raise OptionError(unknown("form", form, FORMS))
-    if form != "text" and stage in ("plan", "llvm"):
+    if form != "text" and stage in ("plan", *compiling):
         raise OptionError(f"the stage {stage} has no form {form}; its only form is text")
     return show_cell(example(named(cell)), stage, form)
 
@@ -90,7 +91,9 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
         return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.cuts)), form)
     if stage == "plan":
         return plan_text(parts)
-    return llvm.compile(plan_forward(parts).loop, torch.float32).ir
+    target = find(stage)
+    assert isinstance(target, LoopTarget), "`show` has checked the stage"
+    return target.compile(plan_forward(parts).loop, torch.float32).source
 
 
 def _gradient(gradient: Any, form: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.compiler import gemm
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
 from everloop.compiler.hoist import frequency
 from everloop.compiler.ir import Graph, Type, Value
 from everloop.compiler.rewrite import users
+from everloop.compiler.target import LoopTarget
 
 # Operations whose result PyTorch does not keep for its own gradient: their memory is free to be overwritten.
 FORGETTING = frozenset({"add", "sub", "neg", "linear", "matmul", "cat"})
@@ -38,8 +38,8 @@ class HoistedGraph:
     how they come out, but for those that are inputs.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
+        self.dtype, self.target = dtype, target
         self.sources: list[tuple[str, Any]] = []
         self.lines: list[Line] = []
         self.at: dict[Value, int] = {}
@@ -85,8 +85,12 @@ class HoistedGraph:
             return _ranged(value), value.args
         if value.op == "cat":
             return _cat, value.args
+        if value.op == "linear":
+            return self.target.linear, value.args
+        if value.op == "matmul":
+            return lambda rows, matrix: self.target.linear(rows, matrix.mT), value.args
         if value.op == "add" and self._is_inside(value.args[0]):
-            return gemm.linear, (*value.args[0].args, value.args[1])
+            return self.target.linear, (*value.args[0].args, value.args[1])
         if value.op == "add" and not value.type.rows and any(a.kind == "layout" for a in value.args):
             return _add, value.args
         return _softmax(value) or (value.operation.meaning, value.args)

@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from everloop.compiler import gemm
-
 Kind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
 
 
@@ -99,8 +97,8 @@ _ROWS = [
     Operation("sum", "reduce", 1, lambda a: a.sum(-1, keepdim=True), "sum({0})", r"\operatorname{{sum}}({0})"),
     Operation("max", "reduce", 1, lambda a: a.amax(-1, keepdim=True), "max({0})", r"\operatorname{{max}}({0})"),
     # with a matrix
-    Operation("linear", "product", 2, gemm.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4),
-    Operation("matmul", "product", 2, gemm.matmul, "{0} @ {1}", "{0} {1}", 4),
+    Operation("linear", "product", 2, torch.nn.functional.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4),
+    Operation("matmul", "product", 2, torch.matmul, "{0} @ {1}", "{0} {1}", 4),
     # moves, computes nothing
     Operation("slice", "layout", 1, lambda a, start, stop: a[..., start:stop], "{0}[{data}]", "{{{0}}}_{{{data}}}", 8),
     Operation("cat", "layout", -1, lambda *a: torch.cat(a, -1), "[{all}]", "[{all}]"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +13,14 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
-from everloop.compiler.loop import Loop
+from everloop.compiler.kernel import Kernel
 from everloop.compiler.plan import ForwardPlan, TrainingPlan, plan_forward
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.sink import divide
+from everloop.compiler.target import LoopTarget
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.compiler.verify import verified_forward, verified_training
-
-Kernel = Callable[..., None]
-Compile = Callable[[Loop, torch.dtype], Kernel]
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,13 @@ class Program:
     begins: for each of these, its place among the results, None for rows that are no state, and its width.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype, target: Compile) -> None:
+    def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
         self.graph = graph
         self.dtype = dtype
+        self.target = target
         self._plans = PlanCache(graph)
         self.split: Split = self._plans.split(lambda: divide(graph))
-        self.prologue = HoistedGraph(self.split.prologue, dtype)
+        self.prologue = HoistedGraph(self.split.prologue, dtype, target)
         self.cuts = tuple(self.split.cuts)
         self.states = tuple(self.split.loop.outputs)
         self.results = tuple(graph.outputs)
@@ -66,16 +64,15 @@ class Program:
         late = self.split.epilogue.outputs
         of_output = {name: v for name, v in late.items() if name == self.results[0]}
         of_states = {name: v for name, v in late.items() if name != self.results[0]}
-        self.epilogue_output = HoistedGraph(Graph(of_output), dtype) if of_output else None
-        self.epilogue_states = HoistedGraph(Graph(of_states), dtype) if of_states else None
+        self.epilogue_output = HoistedGraph(Graph(of_output), dtype, target) if of_output else None
+        self.epilogue_states = HoistedGraph(Graph(of_states), dtype, target) if of_states else None
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
-        self._compile = target
         self._inference: Inference | None = None
         self._trained: dict[frozenset[str], Trained] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: Compile) -> Program:
+    def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
         return cls(trace(cell, values.fixed, values.rows, values.steps, dtype), dtype, target)
 
@@ -84,7 +81,7 @@ class Program:
         if self._inference is None:
             with self._lock:
                 plan = self._plans.forward(lambda: verified_forward(plan_forward(self.split)))
-                self._inference = Inference(plan, self._compile(plan.loop, self.dtype))
+                self._inference = Inference(plan, self.target.compile(plan.loop, self.dtype))
         return self._inference
 
     def training(self, wanted: frozenset[str]) -> Trained:
@@ -93,7 +90,9 @@ class Program:
         if found is None:
             with self._lock:
                 plan = self._plans.training(wanted, lambda: verified_training(plan_training(self.split, wanted)))
-                forward, gradient = (self._compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient))
+                forward, gradient = (
+                    self.target.compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient)
+                )
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = Trained(plan, forward, gradient, kept)
         return found

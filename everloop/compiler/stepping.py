@@ -18,6 +18,7 @@ from everloop.compiler.plan import forward_of
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.rewrite import rebuild, same, users
 from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.target import LoopTarget
 from everloop.compiler.verify import verified_forward
 from everloop.errors import UnsupportedError
 
@@ -40,12 +41,13 @@ class Step:
     vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype, target: Callable[[Loop, torch.dtype], Any]) -> None:
+    def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
         prologue, self.loop = PlanCache(graph).step(lambda: _planned(graph))
-        self.prologue = HoistedGraph(prologue, dtype)
+        self.target = target
+        self.prologue = HoistedGraph(prologue, dtype, target)
         if not any(b.kind == "sequence" for b in self.loop.buffers):
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
-        self.kernel = target(self.loop, dtype)
+        self.kernel = target.compile_step(self.loop, dtype)
         self.states = tuple(graph.outputs)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler.target import names
 from everloop.errors import CellError, OptionError, UnsupportedError, unknown
 from everloop.layers.call import Call
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
-from everloop.layers.dispatch import TARGETS, eagerly, replaced, using
+from everloop.layers.dispatch import eagerly, replaced, using
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.reference import Results, Run, in_float64, loop
 from everloop.layers.validation import leaves
@@ -89,11 +89,8 @@ def agree(
         if not max(steps, default=0):
             why = "no sequence has a step" if steps else f"{type(layer).__name__} ran no cell of this library"
             raise UnsupportedError(f"agree: there was nothing to compare, because {why}")
-        for target in TARGETS:
+        for target in names():
             if target == reference:
-                continue
-            if target == "llvm" and importlib.util.find_spec("llvmlite") is None:
-                absent[target] = "llvmlite is not installed"
                 continue
             try:
                 with poisoned():

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
-from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
@@ -33,7 +32,7 @@ def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
         # The gradient reads them again, whatever the caller makes of his own meanwhile.
         lengths, reset = (t if t is None else t.clone() for t in (call.lengths, call.reset))
         call = replace(call, lengths=lengths, reset=reset)
-    run = Run.of(call.x, call.lengths, call.reset, call.reverse)
+    run = Run.of(program.target, call.x, call.lengths, call.reset, call.reverse)
     if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
         call = filled(call)
         run = replace(run, reset=call.reset)
@@ -88,7 +87,7 @@ def forward(
         source = plan.in_place.get(name)
         make = run.padded if name == output else run.rows
         buffers[name] = cuts[source] if source in owned else make(width, like=state[0])
-    final = {name: pages.fresh(s.shape, s.dtype) for name, s in zip(program.states, state, strict=True)}
+    final = {name: program.target.empty(s.shape, s) for name, s in zip(program.states, state, strict=True)}
     kernel(
         run.steps, run.batch, buffers,
         first=dict(zip(program.states, state, strict=True)), final=final,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from everloop.compiler import pages
 from everloop.compiler.gradient import every, gradient_of
 from everloop.compiler.program import Program, Trained
 from everloop.layers.running import Run, adjacent
@@ -52,7 +51,7 @@ class Reverse:
         final: dict[str, Tensor] = {}
         for name, given, start, restart in zip(states, grads[len(exposed) :], self.state, self.restart, strict=True):
             first[gradient_of(name)] = None if given is None else adjacent(given)
-            final[gradient_of(name)] = pages.fresh(start.shape, start.dtype)
+            final[gradient_of(name)] = program.target.empty(start.shape, start)
             ends[gradient_of(name)] = None if restart is None else restart.new_zeros(restart.shape)
         self.trained.gradient(
             run.steps, run.batch, buffers, first=first, final=final, restart=ends,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 
 from everloop import torch_private
 from everloop.cell import Cell
+from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.program import Compile, Program
+from everloop.compiler.program import Program
 from everloop.compiler.report import plan_text
-from everloop.compiler.targets import eager
-from everloop.errors import OptionError, PlanError, UnsupportedError, unknown
+from everloop.compiler.target import CellTarget, LoopTarget
+from everloop.errors import PlanError, UnsupportedError
 from everloop.layers import custom_operator, reference
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
@@ -28,7 +28,6 @@ from everloop.layers.check import noted, verify
 from everloop.layers.guards import forget, obstacle, picture
 from everloop.layers.padding import living
 
-TARGETS = ("eager", "llvm")
 _KINDS = {Tensor, nn.Parameter}
 _programs: dict[Any, Program | str] = {}
 _told: set[str] = set()
@@ -39,7 +38,7 @@ _instead: ContextVar[reference.Run | None] = ContextVar("instead", default=None)
 @contextmanager
 def using(target: str) -> Iterator[None]:
     """Run every layer in the block that names no target itself by `target`."""
-    before = _chosen.set(_known(target))
+    before = _chosen.set(targets.find(target).name)
     try:
         yield
     finally:
@@ -58,13 +57,7 @@ def replaced(runs: reference.Run) -> Iterator[None]:
 
 def chosen(target: str | None) -> str | None:
     """Return the target that runs a layer which names `target`."""
-    return _chosen.get() if target is None else _known(target)
-
-
-def _known(target: str) -> str:
-    if target not in TARGETS:
-        raise OptionError(unknown("target", target, TARGETS))
-    return target
+    return _chosen.get() if target is None else targets.find(target).name
 
 
 @custom_operator.runs
@@ -108,7 +101,7 @@ def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[T
 
 
 # What Dynamo left to Python it would look into, function by function.
-_unwatched: Any = torch_private.without_dynamo(_outside)
+_unwatched: Any = torch.compiler.disable(_outside)  # type: ignore[no-untyped-call]
 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -116,8 +109,10 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
     call = call if held is call.values else replace(call, values=held)
     if instead is not None:
         return instead(cell, call)
-    tensors = (x, *call.state, *held.fixed.values())
-    program = "asked for" if target == "eager" else observed(*tensors) or program_of(cell, call.values, x)
+    named = None if target is None else targets.find(target)
+    if isinstance(named, CellTarget):
+        return _whole(named, cell, call)
+    program = observed(x, *call.state, *held.fixed.values()) or program_of(cell, call.values, x, named)
     if isinstance(program, Program) and living(call):
         try:
             if check:
@@ -125,9 +120,9 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
             return compute(program, call)
         except PlanError as error:
             program = _withdraw(program, error)
-    if target == "llvm" and isinstance(program, str):
-        raise UnsupportedError(program)
     if isinstance(program, str):
+        if named is not None:
+            raise UnsupportedError(program)
         _tell(cell, program)
     return eagerly(cell, call)
 
@@ -137,8 +132,12 @@ def _computed(program: Program, _: Cell, call: Call) -> tuple[Tensor, tuple[Tens
 
 
 def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run on the target eager."""
-    return eager.run(cell, call.values, call.x, call.state, **call.options())
+    """Run on the reference target."""
+    return _whole(targets.reference(), cell, call)
+
+
+def _whole(target: CellTarget, cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return target.run(cell, call.values, call.x, call.state, **call.options())
 
 
 def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -151,28 +150,31 @@ def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[
 
 
 def why(cell: Cell, values: Bindings, x: Tensor) -> str:
-    """Return why `eager` runs this cell over this input; "" where the compiled target does."""
+    """Return why no compiling target runs this cell over this input; "" where one does."""
     found = program_of(cell, with_tensors(cell, values), x)
     return found if isinstance(found, str) else ""
 
 
-def explain(cell: Cell, values: Bindings, x: Tensor) -> str:
+def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
     """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
-    found = program_of(cell, with_tensors(cell, values), x)
+    named = None if target is None else targets.find(target)
+    if isinstance(named, CellTarget):
+        return f"target {target}, asked for"
+    found = program_of(cell, with_tensors(cell, values), x, named)
     if isinstance(found, str):
-        return f"target eager, because {found}"
+        return f"target {targets.reference().name}, because {found}"
     try:
         kernel = found.inference().kernel
     except PlanError as error:
-        return f"target eager, because {_withdraw(found, error)}"
-    note = getattr(kernel, "threads_note", "")
-    head = f"target llvm, {getattr(kernel, 'isa', '')}, {x.dtype}; threads: {note}\n{noted(found.checked)}"
+        return f"target {targets.reference().name}, because {_withdraw(found, error)}"
+    head = f"target {found.target.name}, {kernel.description}\n{noted(found.checked)}"
     return f"{head}\n\n{plan_text(found.split)}"
 
 
-def program_of(cell: Cell, values: Bindings, x: Tensor) -> Program | str:
-    """Return the compiled program of a cell, or why there is none."""
+def program_of(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None = None) -> Program | str:
+    """Return the compiled program of a cell, or why there is none; by the best target where none is named."""
     key = (
+        target,
         x.dtype,
         x.device.type,
         *((name, v.shape, v.dtype) for name, v in values.fixed.items()),
@@ -182,7 +184,7 @@ def program_of(cell: Cell, values: Bindings, x: Tensor) -> Program | str:
     found = _programs.get((*key, picture(cell)))
     if found is None:
         forget()
-        found = _programs[*key, picture(cell)] = _new_program(cell, values, x)
+        found = _programs[*key, picture(cell)] = _new_program(cell, values, x, target)
     return found
 
 
@@ -198,24 +200,15 @@ def _has_buffers(module: nn.Module) -> bool:
     return bool(module._buffers) or any(_has_buffers(m) for m in module._modules.values() if m is not None)
 
 
-def unfit(dtype: torch.dtype, device: str) -> str:
-    """Return why the compiled target can run nothing of this dtype on this type of device; "" where it can."""
-    if device != "cpu" or dtype not in (torch.float32, torch.float64):
-        return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device}"
-    is_there = importlib.util.find_spec("llvmlite") is not None
-    return "" if is_there else "llvmlite is not installed, so there is no target llvm"
-
-
-def _new_program(cell: Cell, values: Bindings, x: Tensor) -> Program | str:
-    reason = unfit(x.dtype, x.device.type)
-    if reason:
-        return reason
-    found = obstacle(cell)
-    if found:
-        return _Refusal(found)
+def _new_program(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None) -> Program | str:
+    found = targets.compiling(x.dtype, x.device, target)
+    if isinstance(found, str):
+        return found
+    if reason := obstacle(cell):
+        return _Refusal(reason)
     try:
         with torch.autocast("cpu", enabled=False):
-            return Program.of(cell, values, x.dtype, _llvm())
+            return Program.of(cell, values, x.dtype, found)
     except UnsupportedError as error:
         return _Refusal(error)
 
@@ -238,9 +231,10 @@ def _tell(cell: Cell, reason: str) -> None:
     """Say once that a step runs slowly, and why."""
     if isinstance(reason, _Refusal) and reason not in _told:
         _told.add(reason)
-        name = cell.__class__.__name__
+        name, eager = cell.__class__.__name__, targets.reference().name
         warnings.warn(
-            f'{name} runs on eager, because {reason}; with target="eager" it does so without this message', stacklevel=2
+            f'{name} runs on {eager}, because {reason}; with target="{eager}" it does so without this message',
+            stacklevel=2,
         )
 
 
@@ -258,12 +252,6 @@ def observed(*tensors: Tensor) -> str:
     own = Tensor.__torch_dispatch__
     odd = [kind.__name__ for kind in kinds if getattr(kind, "__torch_dispatch__", own) is not own]
     return f"a {odd[0]} may have no numbers in memory" if odd else ""
-
-
-def _llvm() -> Compile:
-    from everloop.compiler.targets import llvm  # only where llvmlite is installed
-
-    return llvm.compile
 
 
 def compiles(cell: Cell, x: Tensor) -> bool:

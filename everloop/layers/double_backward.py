@@ -11,7 +11,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.program import Program
-from everloop.compiler.targets import eager
+from everloop.compiler.target import reference
 from everloop.layers.call import Call
 from everloop.layers.running import Run
 
@@ -62,7 +62,7 @@ def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tenso
         start = [x.new_zeros(run.batch, cell.output_size), *(next(given) for _ in state)]
         origin = [None, *(None if r is None else next(given) for r in restart)]
         time = x.new_zeros(run.steps, run.batch, 0)
-        y, final = eager.run(
+        y, final = reference().run(
             cell, Bindings(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
             restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,
         )  # fmt: skip

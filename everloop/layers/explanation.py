@@ -15,8 +15,6 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
     if not isinstance(module, Cell):
         inside = [(f"{name}.{key}", child) for key, child in module.named_children()]
         return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
-    if target == "eager":
-        return f"{name} ({type(module).__name__}): target eager, asked for"
     like = next(module.parameters(), torch.empty(0))
     x = like.new_zeros(1, 1, module.input_size)
-    return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x)}"
+    return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x, target)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class Recurrent(nn.Module):
         dropout: rate between layers, in training; of no use, with a warning, where there is one layer.
         batch_first: whether x, reset and the output are [B, T, ...] instead of [T, B, ...], as in torch.nn.
         learned_state: whether the initial state is learned; it is zero otherwise.
-        target: how to run ("eager", "llvm"); None takes the best that can run this cell.
+        target: how to run: "llvm" (native code), "eager" (plain PyTorch) or another registered target; None takes the
+            best that can run this cell.
         check: whether each newly compiled cell is first verified on the data of the call, on up to 12 steps of 6
             sequences (4 of 3 for more than a million parameters): output, states and, in training, all gradients,
             against the step in float64, row by row. Once a kind of call (with lengths, resets, gradients); a single
@@ -62,7 +63,7 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         batch_first: bool = False,
         learned_state: bool = False,
-        target: Literal["eager", "llvm"] | None = None,
+        target: str | None = None,
         check: bool = False,
     ) -> None:
         super().__init__()
@@ -166,8 +167,7 @@ class Recurrent(nn.Module):
 
     def explain(self) -> str:
         """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""
-        reason = "the target eager was asked for" if chosen(self.target) == "eager" else self._seen_by()
-        step = self._stream.explain(self.cell, reason)
+        step = self._stream.explain(self.cell, self._seen_by(), self.target)
         return f"{explanation(self.cell, target=chosen(self.target))}\n\n\n{step}"
 
     def _seen_by(self) -> str:

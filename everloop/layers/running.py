@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from everloop.compiler import pages
 from everloop.compiler.compact import Compact, pays
+from everloop.compiler.target import LoopTarget
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Run:
     compact: how the rows that only the library sees lie side by side, where so many steps are padding that it pays.
     """
 
+    target: LoopTarget
     steps: int
     batch: int
     batch_major: bool
@@ -26,7 +27,7 @@ class Run:
     compact: Compact | None = None
 
     @classmethod
-    def of(cls, x: Tensor, lengths: Tensor | None, reset: Tensor | None, reverse: bool) -> Run:
+    def of(cls, target: LoopTarget, x: Tensor, lengths: Tensor | None, reset: Tensor | None, reverse: bool) -> Run:
         """Return how to run over x [T, B, I]."""
         (steps, batch), batch_major = x.shape[:2], x.stride(0) < x.stride(1)
         compact = None
@@ -36,17 +37,17 @@ class Run:
                 lengths = None
             elif pays(useful, steps * batch, x.shape[2]):
                 compact = Compact(lengths, steps, batch_major=batch_major, reverse=reverse)
-        return cls(steps, batch, batch_major, lengths, reset, reverse, compact)
+        return cls(target, steps, batch, batch_major, lengths, reset, reverse, compact)
 
     def padded(self, width: int, like: Tensor) -> Tensor:
         """Return memory for a row of every step and sequence, in the order of x."""
         if self.batch_major:
-            return pages.fresh((self.batch, self.steps, width), like.dtype).transpose(0, 1)
-        return pages.fresh((self.steps, self.batch, width), like.dtype)
+            return self.target.empty((self.batch, self.steps, width), like).transpose(0, 1)
+        return self.target.empty((self.steps, self.batch, width), like)
 
     def rows(self, width: int, like: Tensor) -> Tensor:
         """Return memory for a row of every useful step and sequence."""
-        return self.padded(width, like) if self.compact is None else pages.fresh((len(self.compact), width), like.dtype)
+        return self.padded(width, like) if self.compact is None else self.target.empty((len(self.compact), width), like)
 
     def flat(self, rows: Tensor) -> Tensor:
         """Return [T, B, ...] with one axis for all steps and sequences, in their order in memory."""

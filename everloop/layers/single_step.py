@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import is_
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
-from everloop.compiler import pages
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
+from everloop.compiler.target import CellTarget, compiling, find
 from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
@@ -47,9 +46,9 @@ class Stream:
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
     ) -> tuple[Tensor, Any] | None:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
-        if torch.is_autocast_enabled("cpu") or chosen(target) == "eager" or observed():
+        if torch.is_autocast_enabled("cpu") or observed():
             return None
-        return self._of(core).step(x, state, start)
+        return self._of(core, chosen(target)).step(x, state, start)
 
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
@@ -58,22 +57,23 @@ class Stream:
         assert self._ready is not None, "what has stepped is ready"
         self._ready.verify(core, x, state, start, found)
 
-    def explain(self, core: Any, reason: str) -> str:
+    def explain(self, core: Any, reason: str, target: str | None) -> str:
         """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
         impossible = unsteppable(core)
         if impossible:
             return f"step: not possible, because {impossible}"
-        reason = reason or self._of(core).reason
+        ready = self._of(core, chosen(target))
+        reason = (ready.reason or reason) if ready.target else (reason or ready.reason)
         if reason:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
-            f"step: one native call, {self._of(core).isa}, for up to {ROWS} rows without gradients, over the parameters"
-            f" where they lie; otherwise as a sequence of one step, by the target above; {self._of(core).noted}"
+            f"step: one native call, {ready.description}, for up to {ROWS} rows without gradients, over the parameters"
+            f" where they lie; otherwise as a sequence of one step, by the target above; {ready.noted}"
         )
 
-    def _of(self, core: nn.Module) -> _Ready:
-        if self._ready is None or not self._ready.holds(core):
-            self._ready = _Ready(core)
+    def _of(self, core: nn.Module, target: str | None) -> _Ready:
+        if self._ready is None or self._ready.target != target or not self._ready.holds(core):
+            self._ready = _Ready(core, target)
         return self._ready
 
 
@@ -96,8 +96,8 @@ class _Form:
 class _Ready:
     """What is known about a cell or stack as long as nothing about it but the numbers in its tensors changes."""
 
-    def __init__(self, core: nn.Module) -> None:
-        self._core = core
+    def __init__(self, core: nn.Module, target: str | None) -> None:
+        self._core, self.target = core, target
         held = list(_containers(core))
         self._views = [*(h.values() if isinstance(h, dict) else h for h in held), [_END]]
         self._seen = list(chain.from_iterable(self._views))
@@ -110,7 +110,7 @@ class _Ready:
         self._arrays = [(array, array.tobytes()) for array in things]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")
-        found = _program(core, self._values)
+        found = _program(core, self._values, target)
         self._program = found if isinstance(found, Step) else None
         self.reason = found if isinstance(found, str) else ""
         self._forms: dict[torch.Size, _Form] = {}
@@ -120,7 +120,7 @@ class _Ready:
         self._places = list(map(_address, self._tensors))
         self._contiguous = list(map(_is_contiguous, self._tensors))
         if self._program is not None:
-            self.isa = self._program.kernel.layout.isa.name
+            self.description = self._program.kernel.description
             self._dtype = self._program.prologue.dtype
             self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
@@ -164,7 +164,8 @@ class _Ready:
             return None
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
-        new = [pages.fresh_like(tensors[n]) for n in self._fresh]
+        make = self._program.target.empty_like
+        new = [make(tensors[n]) for n in self._fresh]
         derived = form.derived(self._values) if form.derived else ()
         form.call(*map(_address, chain(derived, tensors, new)))
         return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
@@ -210,28 +211,30 @@ def unsteppable(core: nn.Module) -> str:
     return ""
 
 
-def _program(core: Any, values: Bindings) -> Step | str:
+def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     """Return the compiled step of a cell or stack, or why there is none."""
+    named = None if target is None else find(target)
+    if isinstance(named, CellTarget):
+        return f"the target {target} was asked for"
     like = next(iter(values.fixed.values()), None)
     if like is None or not like.is_floating_point():
         return "it has no parameters, whose dtype the compiled step would have"
-    if importlib.util.find_spec("llvmlite") is None:
-        return "llvmlite is not installed"
     if not all(map(_is_plain, values.fixed.values())):
         return "its parameters are not all plain tensors in the processor's memory"
+    compiler = compiling(like.dtype, like.device, named)
+    if isinstance(compiler, str):
+        return compiler
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
         return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
     if found := obstacle(core):
         return found
     forget()
-    key = (like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
+    key = (compiler, like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
     if key not in _steps:
-        from everloop.compiler.targets.llvm import single  # only where llvmlite is installed
-
         try:
             graph = trace(Flat(core), values.fixed, dtype=like.dtype)  # type: ignore[arg-type]
-            _steps[key] = Step(graph, like.dtype, single.compile)
+            _steps[key] = Step(graph, like.dtype, compiler)
         except UnsupportedError as error:
             _steps[key] = str(error)
     return _steps[key]

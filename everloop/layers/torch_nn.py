@@ -13,9 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.target import compiling
 from everloop.layers import custom_operator
 from everloop.layers.call import Call
-from everloop.layers.dispatch import compiles, rewritten, run, unfit
+from everloop.layers.dispatch import compiles, rewritten, run
 from everloop.layers.validation import pack_like, reorder, unpack
 
 
@@ -130,7 +131,7 @@ class _OverTime(nn.RNNBase):
         return state if self.mode == "LSTM" else state[0]
 
 
-_unwatched: Any = torch_private.without_dynamo(_OverTime._outside)
+_unwatched: Any = torch.compiler.disable(_OverTime._outside)  # type: ignore[no-untyped-call]
 
 
 class RNN(_OverTime, nn.RNN):
@@ -160,13 +161,13 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
-@torch_private.constant_in_graphs
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_fit(dtype: torch.dtype, device: str) -> bool:
     """Return whether the compiled target runs this dtype on this type of device."""
-    return not unfit(dtype, device)
+    return not isinstance(compiling(dtype, torch.device(device)), str)
 
 
-@torch_private.constant_in_graphs
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
     key: str = custom_operator.key_of(
         _cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True

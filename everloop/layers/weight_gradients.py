@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from everloop.compiler import gemm, pages
 from everloop.compiler.plan import Factor, FactorPart
 from everloop.layers.running import Run
 
@@ -50,7 +49,7 @@ class Weights:
             found = self._shifted(left, right) if right.of else self._shifted(right, left)
             if found is not None:
                 return found if right.of else found.T
-        return gemm.over_rows(self._rows(left), self._rows(right))
+        return self.run.target.over_rows(self._rows(left), self._rows(right))
 
     def _rows(self, rows: FactorPart) -> Tensor:
         """Return the rows of every step, side by side."""
@@ -73,7 +72,7 @@ class Weights:
         by = 1 if run.batch_major else run.batch
         if not (run.batch_major or run.reset is not None or (run.reverse and run.lengths is not None)):
             left, right = g[-by:] if run.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
-            return self._plus(gemm.over_rows(left, right), g, states, by)
+            return self._plus(self.run.target.over_rows(left, right), g, states, by)
         begin = self._beginnings()
         if now.name not in self.own or MANY * len(begin) > len(g):
             return None
@@ -82,7 +81,7 @@ class Weights:
         if not math.isfinite(states.index_select(0, other).sum()):  # zero times that is not zero
             return None
         left = g.index_select(0, begin)
-        first = gemm.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
+        first = self.run.target.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
         g.index_fill_(0, begin, 0)
         found = self._plus(first, g, states, by)
         g.index_copy_(0, begin, left)
@@ -93,7 +92,11 @@ class Weights:
         if self.run.steps == 1:
             return first
         reverse = self.run.reverse
-        return first.add_(gemm.over_rows(g[:-by], states[by:]) if reverse else gemm.over_rows(g[by:], states[:-by]))
+        return first.add_(
+            self.run.target.over_rows(g[:-by], states[by:])
+            if reverse
+            else self.run.target.over_rows(g[by:], states[:-by])
+        )
 
     def _beginnings(self) -> Tensor:
         """Return the places of the rows that no row of their sequence stands before, in order."""
@@ -137,7 +140,7 @@ class Weights:
     def _compact_back(self, whole: Tensor, of: str) -> Tensor:
         run, compact = self.run, self.run.compact
         assert compact is not None
-        result = pages.fresh((len(compact), whole.shape[-1]), whole.dtype)
+        result = run.target.empty((len(compact), whole.shape[-1]), whole)
         living = compact.living
         torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
         if whole.dim() == 2:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from everloop.compiler.compact import Compact
+from everloop.compiler.kernel import StepKernel
 from everloop.compiler.loop import Instruction, Loop, Map, Product
 from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.target import LoopTarget
+from everloop.errors import UnsupportedError
 
 
 class Interpreter:
@@ -16,6 +20,7 @@ class Interpreter:
 
     def __init__(self, loop: Loop, dtype: torch.dtype) -> None:
         self.loop, self.dtype = loop, dtype
+        self.description, self.source = f"interpreted, {dtype}", repr(loop)
 
     def __call__(
         self,
@@ -23,15 +28,16 @@ class Interpreter:
         B: int,
         buffers: Mapping[str, Tensor],
         *,
-        first: Mapping[str, Tensor | None],
-        final: Mapping[str, Tensor | None],
-        restart: Mapping[str, Tensor | None],
+        first: Mapping[str, Tensor | None] | None = None,
+        final: Mapping[str, Tensor | None] | None = None,
+        restart: Mapping[str, Tensor | None] | None = None,
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
         reverse: bool = False,
-        compact: None = None,
+        compact: Compact | None = None,
     ) -> None:
         assert compact is None, "the interpreter reads padded rows; its cases are too small to be compact"
+        first, final, restart = first or {}, final or {}, restart or {}
         self.buffers, self.first, self.restart = buffers, first, restart
         ends = torch.full((B,), T) if lengths is None else lengths
         memory = {b.name: torch.full((B, b.width), torch.nan, dtype=self.dtype)
@@ -138,3 +144,24 @@ class Interpreter:
             assert i.buffer.kind in ("state", "scratch")
             assert stop <= i.buffer.width
             self.memory[name][rows, i.offset : stop] = value
+
+
+class Interpreted(LoopTarget):
+    """The interpreter as a target."""
+
+    name = "interpreter"
+
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        return ""
+
+    def compile(self, loop: Loop, dtype: torch.dtype) -> Interpreter:
+        return Interpreter(loop, dtype)
+
+    def compile_step(self, loop: Loop, dtype: torch.dtype) -> StepKernel:
+        raise UnsupportedError("the interpreter takes no single steps")
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_full(shape, torch.nan)
+
+
+INTERPRETED = Interpreted()

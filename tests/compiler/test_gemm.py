@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.compiler import gemm, pages
-from everloop.compiler.targets.llvm import machine, matrices
+from everloop.compiler.targets.llvm import gemm, machine, matrices, pages
 
 pytest.importorskip("llvmlite")
 

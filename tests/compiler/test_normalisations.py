@@ -23,7 +23,7 @@ from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
 from everloop.layers import Recurrent
-from tests.compiler.interpreter import Interpreter
+from tests.compiler.interpreter import INTERPRETED
 
 ROW, NUMBER = Type((4,), rows=True), Type((1,), rows=True)
 
@@ -154,7 +154,7 @@ def test_a_matrix_that_only_a_comparison_reads_has_no_gradient() -> None:
             return tanh((h @ self.R.T > x) * h)
 
     cell = Compared(4, 4, dtype=torch.float64)
-    program = Program.of(cell, Bindings(dict(cell.named_parameters()), {}, {}), torch.float64, Interpreter)
+    program = Program.of(cell, Bindings(dict(cell.named_parameters()), {}, {}), torch.float64, INTERPRETED)
     assert program.training(frozenset({"R"})).plan.pairs == {"R": []}
     y, _ = Recurrent(cell)(torch.randn(3, 2, 4, dtype=torch.float64), (torch.randn(2, 4, dtype=torch.float64),))
     y.sum().backward()

@@ -18,7 +18,8 @@ from everloop.compiler import program as passes
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.plan import TrainingPlan
 from everloop.compiler.program import Program
-from everloop.compiler.targets import eager, llvm
+from everloop.compiler.targets import eager
+from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
@@ -56,12 +57,12 @@ def test_a_second_process_has_the_same_plan_without_a_pass(
     cell = make(name, 3, 4).train(training)
     values = values_of(cell, 5, 2)
     x, start = torch.randn(5, 2, 3), [torch.rand(2, n, requires_grad=True) for n in cell.state_sizes.values()]
-    first = Program.of(cell, values, torch.float32, llvm.compile)
+    first = Program.of(cell, values, torch.float32, TARGET)
     want = gradients(first, values, x, start)
     with torch.no_grad():
         compute(first, Call(values, x, tuple(start), (None,) * len(start)))
     no_pass(monkeypatch)
-    second = Program.of(cell, values, torch.float32, llvm.compile)
+    second = Program.of(cell, values, torch.float32, TARGET)
     torch.testing.assert_close(gradients(second, values, x, start), want, rtol=0, atol=0)
     with torch.no_grad():
         compute(second, Call(values, x, tuple(start), (None,) * len(start)))
@@ -114,9 +115,9 @@ def test_steps_that_differ_in_what_no_pass_sees_share_a_plan_but_not_its_numbers
             no_pass(monkeypatch)
         cell = opaque(function, offset)
         values = Bindings(dict(cell.named_parameters()))
-        program = Program.of(cell, values, torch.float64, llvm.compile)
+        program = Program.of(cell, values, torch.float64, TARGET)
         y, _ = compute(program, Call(values, x, tuple(start), (None,) * len(start)))
-        want, _ = eager.run(cell, values, x, start)
+        want, _ = eager.TARGET.run(cell, values, x, start)
         torch.testing.assert_close(y, want)
 
 
@@ -125,7 +126,7 @@ def plan_files(folder: Path) -> set[str]:
 
 
 def program(cell: Cell) -> Program:
-    return Program.of(cell, Bindings(dict(cell.named_parameters())), torch.float32, llvm.compile)
+    return Program.of(cell, Bindings(dict(cell.named_parameters())), torch.float32, TARGET)
 
 
 def test_other_sizes_constants_and_names_are_other_plans(folder: Path) -> None:

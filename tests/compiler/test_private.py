@@ -15,7 +15,7 @@ from everloop import cells
 from everloop.compiler import disk_cache
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Program
-from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm.target import TARGET
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner here")
 PICKLED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
@@ -93,14 +93,14 @@ def test_links_and_pipes(place: Path, change: Callable[[Path], None], what: str)
 def test_plans_that_are_refused_are_made_anew(place: Path) -> None:
     cell = cells.GRU(3, 4)
     values = Bindings(dict(cell.named_parameters()))
-    want = Program.of(cell, values, torch.float32, llvm.compile).split
+    want = Program.of(cell, values, torch.float32, TARGET).split
     files = {file: file.read_bytes() for file in place.glob("*.plan")}
     assert files
     for file in files:
         file.write_bytes(b"of someone else")
         file.chmod(0o666)
     with pytest.warns(UserWarning, match="may be written by others") as told:
-        got = Program.of(cell, values, torch.float32, llvm.compile).split
+        got = Program.of(cell, values, torch.float32, TARGET).split
     assert len(told) == 1
     assert str(got.loop) == str(want.loop)
     assert {file: file.read_bytes() for file in place.glob("*.plan")} == files

@@ -11,18 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.program import Compile, Program
-from everloop.compiler.targets import eager, llvm
+from everloop.compiler.program import Program
+from everloop.compiler.target import LoopTarget, reference
+from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm.target import TARGET
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from tests.compiler.interpreter import Interpreter
+from tests.compiler.interpreter import INTERPRETED
 from tests.compiler.random_cells import Case, cases
 
 CELLS = int(os.environ.get("EVERLOOP_RANDOM_CELLS", "300"))
 TOLERANCE = 1e-9  # float64, at most six steps; the random slopes multiply rounding by up to a million
 
 
-def results(case: Case, target: Compile | None) -> tuple[list[Tensor], list[Tensor]]:
+def results(case: Case, target: LoopTarget | None) -> tuple[list[Tensor], list[Tensor]]:
     """Return the output and final states, and the gradients of everything."""
     cell = case.cell()
     torch.manual_seed(case.seed)
@@ -36,7 +38,7 @@ def results(case: Case, target: Compile | None) -> tuple[list[Tensor], list[Tens
     reset = torch.rand(case.steps, case.batch) < 0.3 if case.reset else None
     options: Any = {"lengths": lengths, "reset": reset, "reverse": case.reverse}
     if target is None:
-        y, final = eager.run(cell, values, x, start, restart=restart, **options)
+        y, final = reference().run(cell, values, x, start, restart=restart, **options)
     else:
         program = Program.of(cell, values, torch.float64, target)
         y, final = compute(program, Call(values, x, start, restart, *options.values()))
@@ -51,7 +53,7 @@ def results(case: Case, target: Compile | None) -> tuple[list[Tensor], list[Tens
     return [y, *final], [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True)]
 
 
-def check(case: Case, target: Compile) -> None:
+def check(case: Case, target: LoopTarget) -> None:
     expected, slopes = results(case, None)
     values, grads = results(case, target)
     torch.testing.assert_close(values, expected, rtol=TOLERANCE, atol=TOLERANCE)
@@ -62,11 +64,11 @@ def check(case: Case, target: Compile) -> None:
 @settings(max_examples=CELLS, deadline=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_passes(case: Case) -> None:
-    check(case, Interpreter)
+    check(case, INTERPRETED)
 
 
 @pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 @settings(max_examples=CELLS // 4, deadline=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_llvm(case: Case) -> None:
-    check(case, llvm.compile)
+    check(case, TARGET)

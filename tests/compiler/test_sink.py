@@ -14,6 +14,7 @@ from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.loop import Product
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.sink import divide
+from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent, Stack
 from tests.zoo import make
@@ -137,7 +138,7 @@ def functions(step: Any) -> list[Any]:
             h = torch.tanh(x @ self.W.T + h @ self.R.T)
             return step(h @ self.V.T), h
 
-    lines = HoistedGraph(parts(Late(I_, H_)).epilogue, torch.float32).lines
+    lines = HoistedGraph(parts(Late(I_, H_)).epilogue, torch.float32, TARGET).lines
     return [getattr(line.function, "func", line.function) for line in lines]
 
 

@@ -26,7 +26,7 @@ from everloop.compiler.verify import verified_forward, verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from tests.compiler.interpreter import Interpreter
+from tests.compiler.interpreter import INTERPRETED, Interpreter
 from tests.compiler.mutations import mutants, split_of, verdict
 from tests.zoo import NAMES, make
 
@@ -137,7 +137,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
     """Return the results and gradients of a plan, run without a target. owned: emits take memory where they may."""
     cell = make(name, 3, 4, dtype=D).eval()
     values = Bindings(dict(cell.named_parameters()))
-    program = Program.of(cell, values, D, Interpreter)
+    program = Program.of(cell, values, D, INTERPRETED)
     wanted = frozenset(program.cuts)
     if not owned:
         program.prologue.owned = set()
@@ -196,7 +196,7 @@ def test_a_wrong_plan_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))
     cell = cells.GRU(2, 3, dtype=D)
     values = Bindings(dict(cell.named_parameters()))
-    program = Program.of(cell, values, D, Interpreter)
+    program = Program.of(cell, values, D, INTERPRETED)
     before = set(tmp_path.iterdir())
 
     def without_output(split: Split) -> ScheduledForward:

@@ -14,7 +14,7 @@ from everloop.compiler.targets import eager, llvm
 from everloop.diagnose.agree import agree
 from everloop.errors import CellError, OptionError, UnsupportedError
 from everloop.layers import autograd_function, dispatch
-from tests.layers.wrong import spoil_gradient
+from tests.layers.wrong import forget_programs, spoil_gradient
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
@@ -78,12 +78,13 @@ def test_only_installed_targets_and_whole_layers(monkeypatch: pytest.MonkeyPatch
         agree(cell, torch.randn(2, 3))
     with pytest.raises(OptionError, match="did you mean 'float64'"):
         agree(Recurrent(cell), torch.randn(5, 2, 3), reference="flaot64")  # type: ignore[arg-type]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(llvm, "is_available", lambda: False)
+    forget_programs(monkeypatch)
     with pytest.raises(UnsupportedError, match="llvm did not run: llvmlite is not installed"):
         agree(Recurrent(cell), torch.randn(5, 2, 3))
     found = agree(Recurrent(cell), torch.randn(5, 2, 3), reference="loop")
     assert {c.target for c in found.comparisons} == {"eager"}
-    assert str(found).endswith("llvm   did not run: llvmlite is not installed")
+    assert str(found).endswith("llvm   did not run: llvmlite is not installed, so there is no target llvm")
 
 
 class Sums(Cell):
@@ -158,7 +159,7 @@ def test_what_is_wrong_only_without_the_gradient_of_the_input_is_found(monkeypat
 
 
 def test_a_wrong_eager_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = eager.run
-    monkeypatch.setattr(eager, "run", lambda *a, **k: (real(*a, **k)[0] * 1.001, real(*a, **k)[1]))
+    real = eager.TARGET.run
+    monkeypatch.setattr(eager.TARGET, "run", lambda *a, **k: (real(*a, **k)[0] * 1.001, real(*a, **k)[1]))
     layer, x = Recurrent(everloop.cells.GRU(3, 4)), torch.randn(5, 2, 3)
     assert {c.target for c in agree(layer, x, reference="loop").comparisons if not c.agrees} == {"eager"}

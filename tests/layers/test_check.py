@@ -129,7 +129,7 @@ def test_an_output_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPat
             found.kernel(steps, batch, buffers, **rest)
             rest["final"]["h"].mul_(1.001)
 
-        return replace(found, kernel=kernel)
+        return replace(found, kernel=kernel)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Program, "inference", inference)
     with torch.no_grad(), pytest.raises(MismatchError, match="this call: state h by"):
@@ -145,7 +145,7 @@ def test_what_a_kernel_does_not_write_is_no_number(monkeypatch: pytest.MonkeyPat
         def kernel(*args: Any, final: dict[str, Tensor], **rest: Any) -> None:
             found.kernel(*args, final={name: torch.zeros_like(t) for name, t in final.items()}, **rest)
 
-        return replace(found, kernel=kernel)
+        return replace(found, kernel=kernel)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Program, "inference", inference)
     before = torch.get_deterministic_debug_mode()

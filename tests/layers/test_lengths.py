@@ -13,6 +13,7 @@ from everloop import cells
 from everloop.compiler import compact
 from everloop.compiler.compact import Compact
 from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm.target import TARGET
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import run
 from everloop.layers.running import Run
@@ -187,12 +188,12 @@ def test_the_rule() -> None:
     x = torch.randn(100, 16, 128)
 
     def rows(lengths: Tensor, given: Tensor = x) -> int | None:
-        found = Run.of(given, lengths, None, False).compact
+        found = Run.of(TARGET, given, lengths, None, False).compact
         return None if found is None else len(found)
 
     full, half = torch.full((16,), 100), torch.full((16,), 50)
-    assert Run.of(x, full, None, True).lengths is None
-    assert Run.of(x, half, None, False).lengths is half
+    assert Run.of(TARGET, x, full, None, True).lengths is None
+    assert Run.of(TARGET, x, half, None, False).lengths is half
     assert rows(half) == 800
     assert rows(torch.full((16,), 90)) is None
     assert rows(torch.full((16,), 5), x[:10]) is None

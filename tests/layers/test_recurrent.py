@@ -272,7 +272,7 @@ def test_wrong_structures_are_refused() -> None:
     with pytest.raises(OptionError, match="dropout rate dropout is 5"):
         Recurrent(cells.GRU(3, 5), dropout=5)
     with pytest.raises(OptionError, match="did you mean 'llvm'"):
-        Recurrent(cells.GRU(3, 5), target="lvm")  # type: ignore[arg-type]
+        Recurrent(cells.GRU(3, 5), target="lvm")
     for wrong in (cells.GRU, torch.nn.Linear(3, 5)):
         with pytest.raises(CellError, match="expected a made Cell"):
             Recurrent(wrong)  # type: ignore[arg-type]

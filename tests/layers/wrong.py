@@ -32,7 +32,7 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = ""
             found.gradient(steps, batch, buffers, **rest)
             buffers[name].mul_(1.001)
 
-        return replace(found, gradient=gradient)
+        return replace(found, gradient=gradient)  # type: ignore[arg-type]
 
     forget_programs(monkeypatch)
     monkeypatch.setattr(Program, "training", training)

@@ -11,69 +11,77 @@ from everloop import torch_private
 from everloop.cell import Cell, as_states, bind, keep
 from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.target import CellTarget
 
 
-def run(
-    cell: Cell,
-    values: Bindings,
-    x: Tensor,
-    state: Sequence[Tensor],
-    *,
-    restart: Sequence[Tensor | None] | None = None,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    reverse: bool = False,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return (output [T, B, n], final states) of `cell` over x [T, B, I].
+class Eager(CellTarget):
+    """Every cell, on every device and in every dtype, one step after the other."""
 
-    Step s of a sequence reads time s, or time length - 1 - s when `reverse`; where a sequence has ended its
-    state stays and its output is zero; before a step with `reset` the state becomes `restart` (None: zeros).
-    The cell sees the rows of living sequences only: no number that padding holds, and none made of it, has a part.
-    Where nobody can know the lengths (in `vmap`, on meta and fake tensors), ended sequences see their last row again.
-    """
-    steps, batch = x.shape[:2]
-    ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
-    step = torch.arange(steps, device=x.device)[:, None]
-    is_known = lengths is None or _has_numbers(lengths)
-    living = (step < lengths).sum(1).tolist() if lengths is not None and is_known else [batch] * steps
-    at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
-    order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
-    place, ends = order.argsort(), ends[order]
-    time = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
-    at_step = {name: v[time, order] for name, v in values.steps.items()}
-    rows = {name: v[order] for name, v in values.rows.items()}
-    x, reset = x[time, order], None if reset is None else reset[time, order][..., None]
-    states = tuple(s[order] for s in state)
-    origin = [
-        torch.zeros_like(s) if r is None else r.expand_as(s)
-        for s, r in zip(states, restart or [None] * len(states), strict=True)
-    ]
-    held = dict(cell.named_buffers())
-    bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
-    twin = bind(cell, bound)
-    outputs: list[Tensor] = []
-    for s, n in enumerate(living):
-        if s and n == 0:
-            break  # one step of no rows is taken, so that parameters have a gradient: zero
-        before = tuple(h[:n] for h in states)
-        if reset is not None:
-            before = tuple(torch.where(reset[s, :n], o[:n], h) for o, h in zip(origin, before, strict=True))
-        if rows or at_step:
-            bound |= {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
-            twin = bind(cell, bound)
-        after = as_states(cell, twin.step(x[s, :n], *before))
-        keep(cell, twin, bound)
-        after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
-        output = after[0]
-        if not is_known:
-            alive = (s < ends)[:, None]
-            after = tuple(torch.where(alive, new, old) for new, old in zip(after, before, strict=True))
-            output = torch.where(alive, output, 0)
-        states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
-        outputs.append(_joined(output, torch.zeros_like(states[0][n:])))
-    outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))
-    output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, cell.output_size)
-    return output, tuple(s[place] for s in states)
+    name = "eager"
+
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        return ""
+
+    def run(
+        self,
+        cell: Cell,
+        values: Bindings,
+        x: Tensor,
+        state: Sequence[Tensor],
+        *,
+        restart: Sequence[Tensor | None] | None = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        # The cell sees the rows of living sequences only: no number of the padding, and none made of it, has a part.
+        # Where nobody can know the lengths (in `vmap`, on meta and fake tensors), ended ones see their last row again.
+        steps, batch = x.shape[:2]
+        ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
+        step = torch.arange(steps, device=x.device)[:, None]
+        is_known = lengths is None or _has_numbers(lengths)
+        living = (step < lengths).sum(1).tolist() if lengths is not None and is_known else [batch] * steps
+        at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
+        order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
+        place, ends = order.argsort(), ends[order]
+        time = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
+        at_step = {name: v[time, order] for name, v in values.steps.items()}
+        rows = {name: v[order] for name, v in values.rows.items()}
+        x, reset = x[time, order], None if reset is None else reset[time, order][..., None]
+        states = tuple(s[order] for s in state)
+        origin = [
+            torch.zeros_like(s) if r is None else r.expand_as(s)
+            for s, r in zip(states, restart or [None] * len(states), strict=True)
+        ]
+        held = dict(cell.named_buffers())
+        bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
+        twin = bind(cell, bound)
+        outputs: list[Tensor] = []
+        for s, n in enumerate(living):
+            if s and n == 0:
+                break  # one step of no rows is taken, so that parameters have a gradient: zero
+            before = tuple(h[:n] for h in states)
+            if reset is not None:
+                before = tuple(torch.where(reset[s, :n], o[:n], h) for o, h in zip(origin, before, strict=True))
+            if rows or at_step:
+                bound |= {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
+                twin = bind(cell, bound)
+            after = as_states(cell, twin.step(x[s, :n], *before))
+            keep(cell, twin, bound)
+            after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
+            output = after[0]
+            if not is_known:
+                alive = (s < ends)[:, None]
+                after = tuple(torch.where(alive, new, old) for new, old in zip(after, before, strict=True))
+                output = torch.where(alive, output, 0)
+            states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
+            outputs.append(_joined(output, torch.zeros_like(states[0][n:])))
+        outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))
+        output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, cell.output_size)
+        return output, tuple(s[place] for s in states)
+
+
+TARGET = Eager()
 
 
 def _has_numbers(lengths: Tensor) -> bool:

@@ -155,7 +155,7 @@ def test_after_fork_one_thread_is_used(two_threads: None) -> None:
 
     def run() -> str:
         kernel(T, B, buffers)
-        return kernel.threads_note
+        return kernel.description
 
     assert kernel.team(T, B) == (2, False)
     assert "forked" not in run()

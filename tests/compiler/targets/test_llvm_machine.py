@@ -136,8 +136,8 @@ def test_one_kernel_a_loop_dtype_and_instruction_set() -> None:
     first = llvm.compile(loops.gru(9), torch.float32)
     assert llvm.compile(loops.gru(9), torch.float32) is first
     assert llvm.compile(loops.gru(9), torch.float32, "sse2") is not first
-    assert "define void @everloop_run" in first.ir
-    assert first.ir == llvm.ir(loops.gru(9), torch.float32, first.isa)
+    assert "define void @everloop_run" in first.source
+    assert first.source == llvm.ir(loops.gru(9), torch.float32, first.isa)
 
 
 def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -20,7 +21,7 @@ from everloop.errors import UnsupportedError
 
 __all__ = ["Kernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
-_kernels: dict[tuple[Loop, torch.dtype, str], Kernel] = {}
+_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], Kernel] = WeakValueDictionary()
 _shared: dict[tuple[torch.dtype, str], Library] = {}
 _lock = threading.RLock()
 
@@ -39,12 +40,13 @@ def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> Kernel:  
     if kernel is not None:
         return kernel
     with _lock:
-        if key not in _kernels:
+        kernel = _kernels.get(key)
+        if kernel is None:
             layout = Layout(normalise(loop), _format(dtype), instructions)
             code = object_code(repr(loop), str(dtype), instructions, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
-            _kernels[key] = Kernel(layout, lambda: _text(layout), library, _common(layout.form, instructions))
-        return _kernels[key]
+            kernel = _kernels[key] = Kernel(layout, lambda: _text(layout), library, _common(layout.form, instructions))
+        return kernel
 
 
 def ir(loop: Loop, dtype: torch.dtype, isa: str) -> str:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.compact import Compact
+from everloop.compiler.kernel import Rows
 from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory, threads
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
-
-Rows = Mapping[str, Tensor | None]
 
 WORTH = 3e6  # operations in a call that pay for waking a second thread
 LARGE = 256 << 10  # bytes of packed matrices from which a step is long enough to meet at barriers
@@ -28,7 +27,7 @@ FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matri
 
 
 class Kernel:
-    """One native call runs the whole sequence. `ir` is its LLVM text, `threads_note` says which threads it uses."""
+    """One native call runs the whole sequence."""
 
     def __init__(self, layout: Layout, ir: Callable[[], str], library: Library, shared: Library) -> None:
         self.loop: Loop = layout.loop
@@ -60,14 +59,14 @@ class Kernel:
         self._totals = {s.name for s in self.loop.states} if self.loop.is_gradient else set()
 
     @property
-    def ir(self) -> str:
+    def source(self) -> str:
         """The kernel's LLVM text; what all kernels share is `shared_ir`."""
         return self._ir()
 
     @property
-    def threads_note(self) -> str:
-        """Which threads a call uses, or why only one."""
-        return threads.pool().note
+    def description(self) -> str:
+        """Its instruction set and dtype, and which threads a call uses, or why only one."""
+        return f"{self.isa}, {self.dtype}; threads: {threads.pool().note}"
 
     def team(self, T: int, B: int, useful: int | None = None) -> tuple[int, bool]:
         """Return (threads a call asks for, whether they split columns instead of rows).
@@ -100,14 +99,7 @@ class Kernel:
         reverse: bool = False,
         compact: Compact | None = None,
     ) -> None:
-        """Run T steps of B sequences over `buffers` (all of the loop's buffers but states and scratch).
-
-        Rows of every step and sequence are [T, B, n] or, where `compact` orders the sequences of these `lengths`
-        in this direction, also [N, n].
-
-        Missing `first` and `restart` rows are zeros, missing `final` rows are not written. In a gradient loop
-        `restart` of a carried gradient is written: the sum of what its resets cut off.
-        """
+        """Run T steps of B sequences, as the contract of kernels says."""
         block = self._block()
         self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset, compact)
         kept, useful = None, None

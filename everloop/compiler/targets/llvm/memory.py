@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from everloop.compiler import pages
+from everloop.compiler.targets.llvm import pages
 
 KEEP = 64 << 20  # bytes; larger blocks are given back
 _free: list[Tensor] = []  # list.append and list.pop are atomic

@@ -7,13 +7,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from everloop.compiler import pages
 from everloop.compiler.loop import Loop, Map, Product
-from everloop.compiler.targets.llvm import memory, threads
+from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.direct import DirectWorker, dot, spread
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, normalise, shape
@@ -27,7 +27,7 @@ WORTH = 1e6  # operations in a step that pay for a second thread
 AWAKE = 5e-4  # seconds after a step in which PyTorch's threads still wait for more; later they must be woken, slowly
 CAUTION = 100  # times as long as a second thread was in the way, there is none
 
-_kernels: dict[tuple[Loop, torch.dtype, str], SingleKernel] = {}
+_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], SingleKernel] = WeakValueDictionary()
 _lock = threading.RLock()
 
 
@@ -37,11 +37,12 @@ def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> SingleKer
         raise UnsupportedError(f"the target 'llvm' runs float32 and float64, got {dtype}")
     key = (loop, dtype, isa or host().name)
     with _lock:
-        if key not in _kernels:
+        kernel = _kernels.get(key)
+        if kernel is None:
             layout = Layout(normalise(loop), FORMATS[dtype], named(key[2]))
             code = object_code("single " + repr(loop), str(dtype), layout.isa, lambda: text(layout))
-            _kernels[key] = SingleKernel(layout, Library(code, ("everloop_run",)))
-        return _kernels[key]
+            kernel = _kernels[key] = SingleKernel(layout, Library(code, ("everloop_run",)))
+        return kernel
 
 
 def text(layout: Layout) -> str:
@@ -64,12 +65,13 @@ class SingleKernel:
             for s in layout.loop.stages
         )
 
-    def over(self, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> Single:
-        """Return a call of one step over `fixed` vectors and matrices.
+    @property
+    def description(self) -> str:
+        """Its instruction set and dtype."""
+        return f"{self.layout.isa.name}, {self.layout.form.dtype}"
 
-        The call takes the addresses of what `vary` names: a buffer, "first STATE" or "final STATE"; rows are
-        [batch, n] without gaps. A state without "first" starts from zeros.
-        """
+    def over(self, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> Single:
+        """Return a call of one step over `fixed` vectors and matrices, as the contract of kernels says."""
         return Single(self, batch, fixed, vary)
 
 

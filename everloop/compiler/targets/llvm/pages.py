@@ -20,9 +20,6 @@ HUGE = 2 << 20  # bytes of a huge page on the common processors
 LEAST = 4 << 20  # bytes from which asking pays
 
 
-fresh_like = torch.empty_like  # memory laid out as a tensor's, for the calls that count every microsecond
-
-
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory with anything in it."""
     result = torch.empty(shape, dtype=dtype)

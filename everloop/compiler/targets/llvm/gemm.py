@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from everloop.compiler import pages
 from everloop.compiler.batched import is_batched
+from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.machine import host, is_available
 from everloop.compiler.targets.llvm.matrices import Products, products
 

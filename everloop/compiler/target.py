@@ -1,0 +1,149 @@
+"""The contract of targets: what a way to run cells must offer, and the registry of the ways there are.
+
+A target is one of two things. A CellTarget runs a whole cell by operations of PyTorch, which bring their gradients. A
+LoopTarget makes kernels of the loops that the compiler's passes write; what surrounds a loop (products over all steps,
+gradients, layouts of rows) is the same for all of these. How a kernel is called is said in `kernel`. The suite in
+tests/compiler/targets/test_contract.py is what a target must pass; it takes every one that is registered.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from everloop.cell import Cell
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.kernel import Kernel, StepKernel
+from everloop.compiler.loop import Loop
+from everloop.errors import OptionError, unknown
+
+
+class Target(ABC):
+    """A way to run cells over time."""
+
+    name: str
+
+    @abstractmethod
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        """Return why this target runs nothing of this dtype on this device; "" where it does."""
+
+
+class CellTarget(Target):
+    """A target that runs a cell as it is written."""
+
+    @abstractmethod
+    def run(
+        self,
+        cell: Cell,
+        values: Bindings,
+        x: Tensor,
+        state: Sequence[Tensor],
+        *,
+        restart: Sequence[Tensor | None] | None = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return (output [T, B, n], final states) of `cell` over x [T, B, I], differentiable.
+
+        Step s of a sequence reads time s, or time length - 1 - s where `reverse`; where a sequence has ended its state
+        stays and its output is zero; before a step with `reset` the state becomes `restart` (None: zeros).
+        """
+
+
+class LoopTarget(Target):
+    """A target that compiles loops. All of it may be called by several threads at once.
+
+    On a device with streams, kernels, products and memory belong to PyTorch's current stream: a call may return before
+    its work is done, and nothing here waits for it.
+    """
+
+    @abstractmethod
+    def compile(self, loop: Loop, dtype: torch.dtype) -> Kernel:
+        """Return the kernel of a loop; the same one while somebody holds it.
+
+        Raises:
+            UnsupportedError: the target cannot run this loop; the message says why.
+        """
+
+    @abstractmethod
+    def compile_step(self, loop: Loop, dtype: torch.dtype) -> StepKernel:
+        """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x @ weight.T + bias for rows x [..., k] of all steps, with gradients of every order.
+
+        Neither the result nor `bias` is kept for the gradient, so that their memory may be written again.
+        """
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
+        return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+
+    @abstractmethod
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Return memory of the dtype and device of `like`, with anything in it."""
+
+    # Memory laid out as a small tensor; PyTorch's own, because in single steps every call counts.
+    empty_like = staticmethod(torch.empty_like)
+
+
+# Best first: a layer that names no target takes the first that does not refuse. A module is imported when its target
+# is first asked for, and holds it as TARGET.
+_MODULES = {"llvm": "everloop.compiler.targets.llvm.target", "eager": "everloop.compiler.targets.eager"}
+_targets: dict[str, CellTarget | LoopTarget | None] = dict.fromkeys(_MODULES)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all targets, the best first."""
+    return tuple(_targets)
+
+
+def find(name: str) -> CellTarget | LoopTarget:
+    """Return the target of this name.
+
+    Raises:
+        OptionError: there is none; the message names the nearest.
+    """
+    if name not in _targets:
+        raise OptionError(unknown("target", name, _targets))
+    found = _targets[name]
+    if found is None:
+        found = _targets[name] = import_module(_MODULES[name]).TARGET
+    return found
+
+
+def reference() -> CellTarget:
+    """Return the target that is the meaning of all others: plain PyTorch, which runs every cell."""
+    found = find("eager")
+    assert isinstance(found, CellTarget)
+    return found
+
+
+def compiling(dtype: torch.dtype, device: torch.device, named: LoopTarget | None = None) -> LoopTarget | str:
+    """Return the best target that compiles loops for this dtype on this device, or why there is none.
+
+    named: the only one that is asked.
+    """
+    asked = [named] if named else [found for found in map(find, names()) if isinstance(found, LoopTarget)]
+    reasons = [target.refusal(dtype, device) for target in asked]
+    return next((target for target, reason in zip(asked, reasons, strict=True) if not reason), "; ".join(reasons))
+
+
+def register(target: CellTarget | LoopTarget) -> None:
+    """Add a target, behind all that are better known: a layer takes it where it is named, or the others refuse."""
+    if target.name in _targets:
+        raise OptionError(f"there is a target {target.name!r} already; expected another name")
+    _targets[target.name] = target
+
+
+def unregister(name: str) -> None:
+    """Take out a target that was registered."""
+    if name in _MODULES:
+        raise OptionError(f"the target {name!r} is built in and stays; expected one that was registered")
+    del _targets[name]

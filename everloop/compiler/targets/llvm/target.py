@@ -1,0 +1,44 @@
+"""The target `llvm`: any loop in float32 or float64 as native code of the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.loop import Loop
+from everloop.compiler.target import LoopTarget
+from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm import gemm, pages, single
+from everloop.compiler.targets.llvm.kernel import Kernel
+from everloop.compiler.targets.llvm.mathematics import FORMATS
+
+
+class LLVM(LoopTarget):
+    """Native code by LLVM, for the whole sequence and for single steps. Kernels are specialised on no size."""
+
+    name = "llvm"
+
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        if device.type != "cpu" or dtype not in FORMATS:
+            return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device.type}"
+        return "" if llvm.is_available() else "llvmlite is not installed, so there is no target llvm"
+
+    def compile(self, loop: Loop, dtype: torch.dtype) -> Kernel:
+        return llvm.compile(loop, dtype)
+
+    def compile_step(self, loop: Loop, dtype: torch.dtype) -> single.SingleKernel:
+        return single.compile(loop, dtype)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return gemm.linear(x, weight, bias)
+
+    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
+        return gemm.over_rows(left, right)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return pages.fresh(shape, like.dtype)
+
+
+TARGET = LLVM()
