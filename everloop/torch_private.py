@@ -5,9 +5,11 @@ No other file names anything private of PyTorch; a test holds that, and that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 from torch._decomp import register_decomposition as register_decomposition
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._higher_order_ops.scan import scan_op as scan_op
@@ -23,6 +25,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 # What looks at each call while Dynamo is at work, None while it is not: about a tenth of the cost of asking Dynamo.
 # Gone: take `torch.compiler.disable` always, and measure the shortest calls again.
 dynamo_callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
+
+# `torch.compiler.disable` that imports Dynamo, which takes seconds, at the first call. Gone: take that, and wait.
+without_dynamo: Any = _disable_dynamo
 
 # Whether torch.func is at work: its transforms see only PyTorch's own operations. Gone: ask as torch.func does.
 has_transforms = torch._C._are_functorch_transforms_active
@@ -56,6 +61,15 @@ foreach_copy_ = torch._foreach_copy_
 # Outside of whatever watches single operations or transforms them. Gone: make what outlives a call before any call.
 without_modes = _disable_current_modes
 without_transforms = temporarily_clear_interpreter_stack
+
+
+def constant_in_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function whose result Dynamo may take as a constant, without importing Dynamo.
+
+    Gone: take `torch.compiler.assume_constant_result`, which imports it.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def with_autograd() -> Any:

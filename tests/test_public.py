@@ -81,6 +81,11 @@ def test_the_command_does_not_wait_for_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
+def test_layers_do_not_wait_for_dynamo() -> None:
+    code = "import sys, everloop.layers.dropin; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def shrunk(block: str) -> str:
     for large, small in SMALL:
         block = block.replace(large, small)

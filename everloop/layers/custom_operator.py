@@ -54,7 +54,7 @@ def watch(cell: Cell) -> None:
             continue
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_in_graphs
 def _options(cell: Cell) -> list[tuple[tuple[str, ...], Any]]:
     """Return the paths and values of all plain attributes of the cell and of what is inside it."""
     return [
@@ -87,7 +87,7 @@ def call(key: str, given: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     return y, tuple(final)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_in_graphs
 def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, check: bool, is_saved: bool) -> str:
     """Return the key under which the operator finds the cell. Names come joined by spaces.
 

@@ -101,7 +101,7 @@ def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[T
 
 
 # What Dynamo left to Python it would look into, function by function.
-_unwatched: Any = torch.compiler.disable(_outside)  # type: ignore[no-untyped-call]
+_unwatched: Any = torch_private.without_dynamo(_outside)
 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:

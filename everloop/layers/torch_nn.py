@@ -131,7 +131,7 @@ class _OverTime(nn.RNNBase):
         return state if self.mode == "LSTM" else state[0]
 
 
-_unwatched: Any = torch.compiler.disable(_OverTime._outside)  # type: ignore[no-untyped-call]
+_unwatched: Any = torch_private.without_dynamo(_OverTime._outside)
 
 
 class RNN(_OverTime, nn.RNN):
@@ -161,13 +161,13 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_in_graphs
 def _is_fit(dtype: torch.dtype, device: str) -> bool:
     """Return whether the compiled target runs this dtype on this type of device."""
     return not isinstance(compiling(dtype, torch.device(device)), str)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch_private.constant_in_graphs
 def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool, names: str) -> str:
     key: str = custom_operator.key_of(
         _cell(mode, input_size, hidden_size, proj_size, bias), names, "", "", None, False, True
