@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,28 @@ def test_parts_of_a_room_import_only_from_parts_above() -> None:
                     if part != "__init__" and other != part and height[other] >= height[part]:
                         wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {other}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_registry_names_a_target() -> None:
+    targets = {"llvm"}
+    wrong = []
+    for path, _ in modules():
+        place = str(path.relative_to(ROOT))
+        if place.startswith("compiler/targets/") or place == "compiler/target.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            is_import = any(name.startswith("everloop.compiler.targets") for name in names)
+            if is_import or (isinstance(node, ast.Constant) and node.value in targets):
+                wrong.append(f"{place}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_neither_the_graph_nor_the_layers_load_a_target() -> None:
+    loaded = "any('everloop.compiler.targets' in name or 'llvmlite' in name for name in sys.modules)"
+    code = f"import sys, everloop.compiler.ir, everloop.layers; sys.exit({loaded})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_no_file_has_two_thoughts() -> None:
