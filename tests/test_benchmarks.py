@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import parts
+from benchmarks import parts, versions
 from benchmarks.options import spread
 from everloop.compiler.targets import llvm
 
@@ -28,3 +28,14 @@ def test_the_parts_of_a_call_are_the_whole(mode: str) -> None:
     passes = 3 if mode == "training" else 1
     assert found["arithmetic"] == pytest.approx(1e-9 * 2 * passes * 5 * 2 * (4 * 8 * 16) / 100 * 1e3)
     assert found["torch.nn / arithmetic"] == pytest.approx(found["torch.nn"] / found["arithmetic"])
+
+
+def test_a_version_is_compared_with_itself() -> None:
+    ours, other = (versions.Version(versions.HERE, threads=1) for _ in range(2))
+    ((name, theirs, mine, *ratios),) = versions.compare(
+        ours, other, rounds=2, least=0.001, only="stacked, training, gru"
+    )
+    for version in (ours, other):
+        version.close()
+    assert name == "stacked, training, gru 8, 50, 64"
+    assert all(isinstance(value, float) and value > 0 for value in (theirs, mine, *ratios))
