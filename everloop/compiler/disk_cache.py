@@ -2,7 +2,7 @@
 
 What is read here runs as machine code, so it must be the user's own: a folder or file that belongs to someone else, or
 that others may write, is refused, and said once. Where there is no folder, or it is refused, nothing is kept: each
-process compiles anew what it runs.
+process compiles anew what it runs. The folder keeps at most LIMIT bytes: what was used longest ago goes first.
 """
 
 from __future__ import annotations
@@ -10,13 +10,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import sys
 import tempfile
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
+LIMIT = 256 << 20  # bytes, some thousand kernels
+EVERY = 64  # writes of a process after which it looks at the size of the folder
+_DAY = 86400.0  # seconds
+
 _HEAD = b"everloop object 2\n"
+_NAMES = re.compile(r"[0-9a-f]{64}\.\w+|\.new-\w+")  # of files that are the cache's own
+_writes = 0
 _HAS_OWNERS = hasattr(os, "geteuid")  # elsewhere the user's folders are private by the system's own lists
 _refused: set[Path] = set()  # folders in which something was refused
 
@@ -73,7 +82,31 @@ def write(name: str, body: bytes) -> bool:
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         return False
+    global _writes
+    if _writes % EVERY == 0:
+        with suppress(OSError):
+            prune(place)
+    _writes += 1
     return True
+
+
+def prune(place: Path) -> None:
+    """Remove what was used longest ago until three quarters of LIMIT are left, where the folder holds more than LIMIT."""
+    found: list[tuple[float, int, Path]] = []
+    for path in place.iterdir():
+        with suppress(OSError):  # another process may have removed it
+            if _NAMES.fullmatch(path.name):
+                status = path.lstat()
+                found.append((status.st_mtime, status.st_size, path))
+    size = sum(each for _, each, _ in found)
+    if size <= LIMIT:
+        return
+    for _, each, path in sorted(found):
+        with suppress(OSError):
+            path.unlink()
+            size -= each
+        if size <= 3 * LIMIT // 4:
+            return
 
 
 def _is_ours(place: Path) -> bool:
@@ -94,6 +127,9 @@ def _content(path: Path) -> bytes:
             status = os.fstat(file.fileno())
             fault = _fault(status) or ("is no plain file" if not stat.S_ISREG(status.st_mode) else "")
             if not fault:
+                if status.st_mtime < time.time() - _DAY:
+                    with suppress(OSError):  # the folder may be on a disk that cannot be written
+                        os.utime(file.fileno() if os.utime in os.supports_fd else path)
                 return file.read()
     except OSError as error:
         if error.errno != errno.ELOOP:

@@ -73,6 +73,23 @@ def test_a_file_of_another_user_in_a_folder_of_ours(place: Path) -> None:
         assert disk_cache.read("name") is None
 
 
+def test_the_folder_has_a_bound(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_cache, "LIMIT", 5000)
+    monkeypatch.setattr(disk_cache, "EVERY", 1)
+    (place / "notes.txt").write_bytes(b"not ours" * 1000)
+    names = [disk_cache.key(str(k)) + ".o" for k in range(8)]
+    for age, name in enumerate(names[:7]):
+        assert disk_cache.write(name, b"x" * 500)
+        os.utime(place / name, (10**9 + age, 10**9 + age))
+    assert disk_cache.read(names[0]) is not None, "what is read counts as used"
+    monkeypatch.setattr(disk_cache, "LIMIT", 3000)
+    assert disk_cache.write(names[7], b"x" * 500)
+    kept = [name for name in names if (place / name).exists()]
+    assert kept == [names[0], *names[5:]]
+    assert disk_cache.read(names[0]) == b"x" * 500
+    assert (place / "notes.txt").exists()
+
+
 def _linked(path: Path) -> None:
     path.rename(path.with_name("elsewhere"))
     path.symlink_to("elsewhere")
