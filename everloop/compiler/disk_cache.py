@@ -91,7 +91,7 @@ def write(name: str, body: bytes) -> bool:
 
 
 def prune(place: Path) -> None:
-    """Remove what was used longest ago until three quarters of LIMIT are left, where the folder holds more than LIMIT."""
+    """Remove what was used longest ago where the folder holds more than LIMIT; three quarters of it are left."""
     found: list[tuple[float, int, Path]] = []
     for path in place.iterdir():
         with suppress(OSError):  # another process may have removed it
