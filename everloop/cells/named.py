@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -77,12 +79,15 @@ def address_of(cell: type[Cell] | str) -> str:
 def _from_file(path: Path, attribute: str) -> type[Cell]:
     if not path.is_file():
         raise OptionError(f"cell {path}:{attribute}: there is no file {path}")
-    module = ModuleType(path.stem)
+    source = path.read_bytes()
+    name = f"{path.stem}_{hashlib.sha256(str(path.absolute()).encode() + source).hexdigest()[:16]}"
+    module = sys.modules[name] = ModuleType(name)  # where dataclasses look up the names in annotations
     module.__file__ = str(path)
     try:
         # not by the import system, which would run a compiled file lying beside the source in its place
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        exec(compile(source, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise CellError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if found is None:

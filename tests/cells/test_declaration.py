@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,30 @@ def test_one_step_says_what_does_not_fit(x: torch.Tensor, given: object, message
         return
     with pytest.raises(ShapeError, match=r"Stack: state is|LSTM: state is"):
         Stack([cells.LSTM(3, 5)])(x, (given,) if isinstance(given, tuple) else given)
+
+
+def test_a_file_may_hold_dataclasses_with_annotations_as_text(tmp_path: Path) -> None:
+    source = """
+        from __future__ import annotations
+        from dataclasses import dataclass
+        from typing import ClassVar
+        import torch
+        from everloop import Cell, H, I, param, state
+
+        @dataclass
+        class Settings:
+            scale: float = 2.0
+            kind: ClassVar[str] = "of nothing"
+
+        class Mine(Cell):
+            h, W = state(H), param(H, I)
+            settings = Settings()
+
+            def step(self, x, h):
+                return torch.tanh(x @ self.W.T + self.settings.scale * h)
+    """
+    (tmp_path / "mine.py").write_text(textwrap.dedent(source))
+    assert cells.named(f"{tmp_path / 'mine.py'}:Mine")(2, 3)(torch.zeros(1, 2))[0].shape == (1, 3)
 
 
 def test_named_loads_a_class_from_a_file(tmp_path: Path) -> None:
