@@ -94,8 +94,11 @@ class Schedule:
         value, placement = store.value, self.placement
         if value.kind != "product" or store.source or store.buffer.width != value.width:
             return False
-        if placement.places[value][0].kind != "scratch" or any(r.slot[0] >= placement.made(value) for r in old):
+        scratch = placement.places[value][0]
+        if scratch.kind != "scratch" or any(r.slot[0] >= placement.made(value) for r in old):
             return False
+        if any(s.source and s.source[0] == scratch for stores, _ in self.maps.values() for s in stores):
+            return False  # a part of it is copied from there
         placement.places[value] = (store.buffer, 0)
         return True
 

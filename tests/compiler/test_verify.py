@@ -66,7 +66,18 @@ class Narrow(Cell):
         return h + tanh(m @ self.A.T), sigmoid(u) * m + tanh(u)
 
 
-FOUND = [TwoProducts, OneState, Narrow]
+class PartOfAState(Cell):
+    """A state is a product, and another product reads a part of it."""
+
+    h, c = state(H), state(H)
+    P, Q = param(H, H), param(H, 2)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        new = c @ self.P.T
+        return new, tanh(new[:, :2] @ self.Q.T)
+
+
+FOUND = [TwoProducts, OneState, Narrow, PartOfAState]
 
 
 def split_of_cell(cell: Cell) -> Split:
