@@ -16,7 +16,7 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import after_text, hoisted, loop_text, saved_text
 from everloop.compiler.simplify import simplify
 from everloop.compiler.sink import divide
-from everloop.compiler.symbol import Symbol
+from everloop.compiler.symbol import functions
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_training
@@ -209,7 +209,7 @@ def operations() -> str:
     """Return the functions a step may call, as Markdown."""
     hidden = re.compile("r?(add|sub|mul|div|truediv|pow|matmul|and|or|xor)|getitem|t|pos|invert")
     shown = {"add", "sub", "mul", "div", "pow", "matmul"}
-    names = sorted(n for n in Symbol.handlers if n in shown or not hidden.fullmatch(n))
+    names = sorted(n for n in functions() if n in shown or not hidden.fullmatch(n))
     lines = [
         "By name, as functions of `torch` or `torch.nn.functional` and as methods, where PyTorch has them; along",
         "features (`dim=-1`) where they reduce, split or join:",

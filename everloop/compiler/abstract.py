@@ -10,8 +10,7 @@ from everloop.compiler.fingerprints import Prints, applied, constant, leaf, prod
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.errors import PlanError
 
-_ENDS = ("store", "accumulate", "sum", "max")
-_WRITTEN = {"store": ("state", "scratch", "emit"), "accumulate": ("total",), "sum": ("scratch",), "max": ("scratch",)}
+_WRITTEN = {"store": ("state", "scratch", "emit"), "accumulate": ("total",)}  # what each may write to
 
 
 def first_rows(state: str, width: int) -> Prints:
@@ -81,15 +80,15 @@ class AbstractLoop:
             if stage.out.kind not in ("state", "scratch") or self._memory(stage.out) is self._memory(stage.source):
                 raise PlanError(f"a product of {stage.source.name} is written to {stage.out.name}")
             return
-        ends = [i for i in stage.body if i.op in _ENDS]
+        ends = [i for i in stage.body if i.is_write]
         if tuple(ends) != stage.body[len(stage.body) - len(ends) :]:
             raise PlanError("a map reads or computes after it has written")
         for i in stage.body:
             spread = i.buffer is not None and i.buffer.width == 1
-            stop = i.offset + (1 if spread or i.op in ("sum", "max") else stage.width)
+            stop = i.offset + (1 if spread or i.is_reduction else stage.width)
             if i.buffer is not None and not 0 <= i.offset < stop <= i.buffer.width:
                 raise PlanError(f"a map of {stage.width} features reaches beyond {i.buffer}")
-            if i.op in _ENDS and (i.buffer is None or i.buffer.kind not in _WRITTEN[i.op]):
+            if i.is_write and (i.buffer is None or i.buffer.kind not in _WRITTEN.get(i.op, ("scratch",))):
                 raise PlanError(f"a map writes to {i.buffer}")
         loads = [i for i in stage.body if i.op == "load"]
         for written in ends:
@@ -120,7 +119,7 @@ class AbstractLoop:
             return False
         if width == 1 or written.op == "accumulate":
             return False
-        if written.op in ("sum", "max") or read.buffer.width == 1:
+        if written.is_reduction or read.buffer.width == 1:
             return True
         return read.offset != written.offset and abs(read.offset - written.offset) < width
 
@@ -143,7 +142,7 @@ class AbstractLoop:
                 lines.append((row if i.buffer.width == 1 else row[i.offset : i.offset + stage.width]).copy())
             elif i.op == "constant":
                 lines.append(constant(i.number))
-            elif i.op in _ENDS:
+            elif i.is_write:
                 self._write(i, stage.width, lines[i.args[0]], t)
             else:
                 lines.append(applied(i.op, *(lines[a] for a in i.args)))
@@ -151,7 +150,7 @@ class AbstractLoop:
     def _write(self, i: Instruction, width: int, prints: Prints, t: int) -> None:
         assert i.buffer
         name = i.buffer.name
-        if i.op in ("sum", "max"):
+        if i.is_reduction:
             self.rows[name][:] = reduced(i.op, np.broadcast_to(prints, width))
             return
         stop = i.offset + (1 if i.buffer.width == 1 else width)

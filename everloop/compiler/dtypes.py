@@ -15,23 +15,9 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
+from everloop.compiler.operations import Whole
 
-_MOVES = frozenset(
-    {"getitem", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsqueeze", "squeeze",
-     "expand", "expand_as", "view_as", "reshape_as", "clone", "detach", "pos", "positive", "contiguous",
-     "neg", "negative", "abs", "absolute", "sign", "sgn", "floor", "relu", "amax", "amin"}
-)  # fmt: skip
-_CHOICES = frozenset(
-    {"cat", "concat", "concatenate", "hstack", "stack", "where", "maximum", "minimum", "masked_fill", "clamp", "clip",
-     "clamp_min", "clamp_max"}
-)  # fmt: skip
-_PRODUCTS = frozenset({"mul", "multiply", "rmul"})
-_SUMS = frozenset({"add", "radd", "sub", "subtract", "rsub"})
-CASTS = frozenset({"to", "type", "type_as", "float", "double", "bool", "int", "long", "short"})
-FILLED = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"})
-SIGNED = frozenset({"mul", "multiply", "rmul", "neg", "negative"})  # of whole numbers 0 has no sign, as in floats
-# PyTorch checks and promotes nothing in these that `infer` does not, as long as all types are the same.
-PRODUCTS_WITH_A_MATRIX = frozenset({"matmul", "mm", "mv", "linear", "addmm", "rmatmul"})
+_MOVES = ("move", "negation", "choice")  # each number of the result is one that is given, but for its sign
 
 
 def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -81,27 +67,28 @@ def bound_of(thing: Any) -> float | None:
     return None
 
 
-def bound(name: str, given: Sequence[float | None], width: int, alpha: Any = 1) -> float | None:
+def bound(whole: Whole, given: Sequence[float | None], width: int, alpha: Any = 1) -> float | None:
     """Return a bound of the whole numbers that a call gives; None where they may be any numbers.
 
-    given: the bounds of what the call is given; width: features of the first; alpha: a factor of the second.
+    whole: as in the table of operations; given: the bounds of what the call is given; width: features of the first;
+    alpha: a factor of the second.
     """
     first = given[0]
-    if name in _MOVES or name in CASTS:
+    if whole in ("move", "negation", "cast"):
         return first
-    if name == "sum":
+    if whole == "total":
         return None if first is None else first * width
     sizes = [each for each in given if each is not None]
     if len(sizes) < len(given) or bound_of(alpha) is None:
         return None
-    if name in _CHOICES:
+    if whole == "choice":
         return max(sizes)
-    if name in _PRODUCTS or name == "square":
+    if whole in ("product", "square"):
         return sizes[0] * sizes[-1]
-    return (sizes[0] + sizes[1]) * max(abs(alpha), 1) if name in _SUMS else None
+    return (sizes[0] + sizes[1]) * max(abs(alpha), 1) if whole == "sum" else None
 
 
-def obstacle(name: str, dtype: torch.dtype, loop: torch.dtype, size: float | None, given: Sequence[Any]) -> str:
+def obstacle(whole: Whole, dtype: torch.dtype, loop: torch.dtype, size: float | None, given: Sequence[Any]) -> str:
     """Return why floats of type `loop` cannot hold a result of type `dtype`; "" where they can.
 
     size: a bound of it, as a whole number; given: the types of what the call is given.
@@ -115,9 +102,9 @@ def obstacle(name: str, dtype: torch.dtype, loop: torch.dtype, size: float | Non
     if not dtype.is_floating_point:
         return f"whole numbers of {dtype} that may be too large for {loop}"
     floats = [d for d in given if d != torch.bool]
-    is_move = name in _MOVES | _CHOICES or (name in _PRODUCTS and len(floats) < len(given))  # a truth value times it
-    is_exact = (is_move and not any(d == loop for d in floats)) or name in FILLED
-    is_exact |= name in CASTS and floats != [] and is_narrower(floats[0], loop) and _bits(floats[0]) <= _bits(dtype)
+    is_move = whole in _MOVES or (whole == "product" and len(floats) < len(given))  # a truth value times it
+    is_exact = (is_move and not any(d == loop for d in floats)) or whole == "fill"
+    is_exact |= whole == "cast" and floats != [] and is_narrower(floats[0], loop) and _bits(floats[0]) <= _bits(dtype)
     return "" if is_exact else f"rounding to dtype {dtype} in a loop of {loop}"
 
 

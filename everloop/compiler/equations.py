@@ -10,7 +10,6 @@ from everloop.compiler.ir import Graph, Value
 from everloop.compiler.rewrite import users
 
 GREEK = re.compile("alpha|beta|gamma|delta|epsilon|z?eta|theta|kappa|lambda|[mn]u|[xp]i|rho|sigma|tau|[pc]hi|psi|omega")
-COMMUTES = frozenset({"add", "mul"})
 
 
 def text(graph: Graph) -> str:
@@ -114,8 +113,8 @@ class Writer:
         args = []
         for place, arg in enumerate(value.args):
             shown, inner = self.read(arg)
-            last = place > 0 and inner == binding and (value.op not in COMMUTES or arg.op != value.op)
-            mixed = {value.kind, arg.kind} == {"map", "product"} and {value.op, arg.op} & {"mul", "div"}
+            last = place > 0 and inner == binding and (not row.commutes or arg.op != value.op)
+            mixed = {value.kind, arg.kind} == {"map", "product"} and arg.operation.binding == row.binding
             loose = binding < 9 and (inner < binding or last or (mixed and arg not in self.names))
             args.append(self.brackets(shown) if loose else shown)
         return self.template(value).format(*args, data=self.data(value), all=", ".join(args)), row.binding
@@ -146,9 +145,7 @@ class Writer:
         return name
 
     def data(self, value: Value) -> str:
-        if value.op in ("slice", "block"):
-            return ":".join(map(str, value.data))
-        return str(value.data[0]) if value.data else ""
+        return ":".join(map(str, value.data))
 
     def leaf(self, value: Value) -> str:
         if value.group == "literal":
@@ -163,7 +160,8 @@ class Latex(Writer):
         return value.operation.latex
 
     def binding(self, value: Value) -> int:
-        return 9 if value.op == "div" else value.operation.binding
+        row = value.operation
+        return row.binding if row.latex_binding is None else row.latex_binding
 
     def brackets(self, shown: str) -> str:
         return rf"\left({shown}\right)"

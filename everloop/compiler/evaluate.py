@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from everloop.compiler.ir import Graph, Value
@@ -26,9 +25,6 @@ def evaluate(graph: Graph, leaf: Callable[[Value], Tensor], like: Tensor) -> dic
             results[value] = like.new_full((*rows, *value.type.shape), value.number)
         elif value.op == "call":
             results[value] = value.data[0](*args)
-        elif value.op == "cat":
-            rows = like.shape[:1] if value.type.rows else ()
-            results[value] = torch.cat([p.expand(*rows, p.shape[-1]) for p in args], -1)
         else:
             results[value] = value.operation.meaning(*args, *value.data)
     return {name: results[value] for name, value in graph.outputs.items()}

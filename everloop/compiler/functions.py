@@ -3,76 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from everloop.compiler.dtypes import CASTS, converted
-from everloop.compiler.ir import Type, Value
+from everloop.compiler.dtypes import converted
+from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
-from everloop.compiler.symbol import BatchSize, Symbol
-
-Number = float | int | bool
-Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-
-def known(*names: str) -> Callable[[Handler], Handler]:
-    """Register the meaning of PyTorch functions, methods and operators by name."""
-
-    def register(function: Handler) -> Handler:
-        for name in names:
-            assert name not in Symbol.handlers, name
-            Symbol.handlers[name] = function
-        return function
-
-    return register
-
-
-def value_of(thing: Any, like: Symbol) -> Value:
-    """Return a symbol, number or tensor as a value of the graph of `like`."""
-    builder = like.builder
-    if isinstance(thing, Symbol):
-        return thing.value
-    if isinstance(thing, Number):
-        return builder.constant(float(thing))
-    if isinstance(thing, torch.Tensor):
-        if thing.requires_grad:
-            raise unsupported("a tensor with a gradient that is no parameter of the cell")
-        return builder.make("input", data=("literal", thing), type=Type(tuple(thing.shape)))
-    raise unsupported(f"a {type(thing).__name__} here")
-
-
-def elementwise(op: str, *things: Any) -> Symbol:
-    """Return `op` of symbols, numbers and tensors, with PyTorch's broadcasting."""
-    like = next(t for t in things if isinstance(t, Symbol))
-    flat = any(isinstance(t, Symbol) and t.is_flat for t in things)
-    if flat and not all((isinstance(t, Symbol) and t.is_flat) or isinstance(t, Number) for t in things):
-        raise unsupported("mixing a row that was reduced with keepdim=False and one that was not")
-    values = [value_of(t, like) for t in things]
-    if any(v.type.rows for v in values):
-        values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:]))
-                  if v.type.kind == "matrix" and v.type.shape[0] == 1 else v for v in values]  # fmt: skip
-    return like.like(like.builder.make(op, *values), flat=flat)
-
-
-def _first_row(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix[0]
-
-
-def of(op: str) -> Callable[..., Symbol]:
-    """Return the handler of an element-wise operation with numbers as results."""
-    return lambda *things: elementwise(op, *things)
-
-
-for _names, _op in {
-    ("mul", "multiply", "rmul"): "mul", ("neg", "negative"): "neg", ("abs", "absolute"): "abs",
-    ("sign", "sgn"): "sign", ("floor",): "floor", ("sqrt",): "sqrt", ("rsqrt",): "rsqrt",
-    ("exp",): "exp", ("expm1",): "expm1", ("log",): "log", ("log1p",): "log1p", ("sin",): "sin", ("cos",): "cos",
-    ("tanh",): "tanh", ("sigmoid", "expit", "special_expit"): "sigmoid", ("erf", "special_erf"): "erf",
-    ("minimum",): "minimum", ("maximum",): "maximum", ("detach",): "stop", ("fmod",): "fmod",
-}.items():  # fmt: skip
-    known(*_names)(of(_op))
+from everloop.compiler.symbol import BatchSize, Number, Symbol, elementwise, known, value_of
 
 
 def _is_mask(a: Any) -> bool:
@@ -87,7 +26,7 @@ def _is_one(factor: Any) -> bool:
     return isinstance(factor, Number) and factor == 1
 
 
-@known("add", "radd")
+@known("add", "radd", whole="sum")
 def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) and _is_mask(b):
         if not _is_one(alpha):
@@ -96,20 +35,20 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     return elementwise("add", a, b if _is_one(alpha) else _times(b, alpha))
 
 
-@known("sub", "subtract")
+@known("sub", "subtract", whole="sum")
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) or _is_mask(b):
         raise unsupported("subtraction with a truth value, which PyTorch refuses; write ~")
     return elementwise("sub", a, b if _is_one(alpha) else _times(b, alpha))
 
 
-known("rsub")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
+known("rsub", whole="sum")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
 known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
-known("square")(lambda a: elementwise("mul", a, a))
-known("pos", "positive", "contiguous")(lambda a: a)
-known("clone")(lambda a: a.like(a.value, flat=a.is_flat))
-known("relu")(lambda a, inplace=False: elementwise("relu", a))
+known("square", whole="square")(lambda a: elementwise("mul", a, a))
+known("pos", "positive", "contiguous", whole="move")(lambda a: a)
+known("clone", whole="move")(lambda a: a.like(a.value, flat=a.is_flat))
+known("relu", whole="move")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 
 
@@ -201,15 +140,15 @@ def where(mask: Any, a: Any, b: Any) -> Symbol:
     return elementwise("where", mask, a, b)
 
 
-known("where")(lambda mask, a, b: where(_mask(mask), a, b))
+known("where", whole="choice")(lambda mask, a, b: where(_mask(mask), a, b))
 
 
-@known("masked_fill")
+@known("masked_fill", whole="choice")
 def masked_fill(a: Symbol, mask: Any, value: Any) -> Symbol:
     return where(_mask(mask), converted(value, a.dtype) if isinstance(value, Number) else value, a)
 
 
-@known("clamp", "clip")
+@known("clamp", "clip", whole="choice")
 def clamp(a: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002 - torch's names
     if isinstance(min, Number | None) and isinstance(max, Number | None):
         a = a if min is None else elementwise("at_least", a, min)
@@ -232,13 +171,17 @@ def _nearer(a: Symbol, limit: Any, is_within: Symbol, is_beyond: Symbol) -> Symb
     return where(is_within, a, where(is_beyond, limit, elementwise("stop", add(a, limit))))
 
 
-known("clamp_min")(lambda a, min: clamp(a, min=min))  # noqa: A006
-known("clamp_max")(lambda a, max: clamp(a, max=max))  # noqa: A006
+known("clamp_min", whole="choice")(lambda a, min: clamp(a, min=min))  # noqa: A006
+known("clamp_max", whole="choice")(lambda a, max: clamp(a, max=max))  # noqa: A006
 
 
 # types and new values: what they are made of; the type comes from PyTorch, with that the number (symbol.py)
-for _name in sorted(CASTS):
-    known(_name)(lambda a, *args, **kwargs: a.like(a.value, flat=a.is_flat))
+def _cast(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
+    return a.like(a.value, flat=a.is_flat)
+
+
+known("to", "type", "type_as", "float", "double", whole="cast", is_view=True)(_cast)
+known("bool", "int", "long", "short", whole="cast")(_cast)
 
 
 def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
@@ -255,12 +198,12 @@ def _sizes(sizes: tuple[Any, ...]) -> Any:
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
 
 
-known("zeros_like")(lambda a, **_: _filled(a, 0.0))
-known("ones_like")(lambda a, **_: _filled(a, 1.0))
-known("full_like")(lambda a, fill_value, **_: _filled(a, fill_value))
-known("new_zeros")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
-known("new_ones")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
-known("new_full")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
+known("zeros_like", whole="fill")(lambda a, **_: _filled(a, 0.0))
+known("ones_like", whole="fill")(lambda a, **_: _filled(a, 1.0))
+known("full_like", whole="fill")(lambda a, fill_value, **_: _filled(a, fill_value))
+known("new_zeros", whole="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
+known("new_ones", whole="fill")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
+known("new_full", whole="fill")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
 
 
 # activations made of others
@@ -312,8 +255,14 @@ def hardtanh(a: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bo
 
 
 known("relu6")(lambda a, inplace=False: hardtanh(a, 0.0, 6.0))
-known("hardsigmoid")(lambda a, inplace=False: elementwise("div", hardtanh(add(a, 3.0), 0.0, 6.0), 6.0))
-known("hardswish")(lambda a, inplace=False: elementwise("mul", a, Symbol.handlers["hardsigmoid"](a)))
+
+
+@known("hardsigmoid")
+def hard_sigmoid(a: Symbol, inplace: bool = False) -> Symbol:
+    return elementwise("div", hardtanh(add(a, 3.0), 0.0, 6.0), 6.0)
+
+
+known("hardswish")(lambda a, inplace=False: elementwise("mul", a, hard_sigmoid(a)))
 known("silu")(lambda a, inplace=False: elementwise("mul", a, elementwise("sigmoid", a)))
 known("mish")(lambda a, inplace=False: elementwise("mul", a, elementwise("tanh", softplus(a))))
 known("softsign")(lambda a: elementwise("div", a, add(elementwise("abs", a), 1.0)))

@@ -1,20 +1,17 @@
-"""Fourth pass: the gradient of a step. One rule per operation, applied from the results back to the leaves."""
+"""Fourth pass: the gradient of a step. The rules of the table are applied from the results back to the leaves."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from everloop.compiler import sums
+from everloop.compiler.expression import Expression
 from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
-
-Parts = Iterator[tuple[Value, Value]]  # (argument, its term of the gradient)
-Rule = Callable[["Simplifying", Value, Value], Parts]
 
 
 def every(name: str) -> str:
@@ -153,7 +150,7 @@ class _Reverse:
                 self.add(arg, self.b.part(g, at, at + arg.width))
                 at += arg.width
         else:
-            for arg, term in RULES[value.op](self.b, value, g):
+            for arg, term in terms(self.b, value, g):
                 if self.matters(arg):
                     self.add(arg, sums.total(self.b, term) if term.width > arg.width else term)
 
@@ -170,101 +167,11 @@ class _Reverse:
             self.pairs[matrix].append((g, row) if value.op == "linear" else (row, g))
 
 
-def _where(b: Simplifying, mask: Value, g: Value | float, otherwise: Value | float = 0.0) -> Value:
-    return b.made("where", mask, g, otherwise)
-
-
-def _extreme(b: Simplifying, v: Value, g: Value) -> Parts:
-    """The larger (smaller) argument gets the gradient; equal ones get half each, and both where one is NaN."""
-    left, right = v.args
-    lower, upper = (left, right) if v.op == "maximum" else (right, left)
-    term = _where(b, b.made("equal", left, right), b.made("mul", g, 0.5), g)
-    yield left, _where(b, b.made("less", lower, upper), 0.0, term)
-    yield right, _where(b, b.made("less", upper, lower), 0.0, term)
-
-
-def _power(b: Simplifying, v: Value, g: Value) -> Parts:
-    base, exponent = v.args
-    derivative = b.made("mul", exponent, b.made("power", base, b.made("sub", exponent, 1.0)))
-    yield base, b.made("mul", g, _where(b, b.made("equal", exponent, 0.0), 0.0, derivative))
-    silent = b.made("mul", b.made("equal", base, 0.0), b.made("less_equal", 0.0, exponent))
-    yield exponent, b.made("mul", g, _where(b, silent, 0.0, b.made("mul", v, b.made("log", base))))
-
-
-def _root(b: Simplifying, v: Value, g: Value) -> Value:
-    """The length of a row has no derivative where it is 0; PyTorch takes 0."""
-    return _where(b, b.made("equal", v, 0.0), 0.0, b.made("div", b.made("mul", g, 0.5), v))
-
-
-def _max(b: Simplifying, v: Value, g: Value) -> Parts:
-    top = b.made("equal", v.args[0], v)
-    yield v.args[0], b.made("mul", top, b.made("div", g, b.made("sum", top)))
-
-
-def _each(*terms: Callable[[Simplifying, Value, Value], Value]) -> Rule:
-    """Return the rule that gives argument k what the k-th function returns."""
-
-    def rule(b: Simplifying, v: Value, g: Value) -> Parts:
-        for arg, term in zip(v.args, terms, strict=True):
-            yield arg, term(b, v, g)
-
-    return rule
-
-
-def _none(b: Simplifying, v: Value, g: Value) -> Parts:
-    return iter(())
-
-
-RULES: dict[str, Rule] = {
-    "add": _each(lambda b, v, g: g, lambda b, v, g: g),
-    "sub": _each(lambda b, v, g: g, lambda b, v, g: b.made("neg", g)),
-    "mul": _each(lambda b, v, g: b.made("mul", g, v.args[1]), lambda b, v, g: b.made("mul", g, v.args[0])),
-    "div": _each(
-        lambda b, v, g: b.made("div", g, v.args[1]),
-        lambda b, v, g: b.made("neg", b.made("div", b.made("mul", g, v), v.args[1])),
-    ),
-    "neg": _each(lambda b, v, g: b.made("neg", g)),
-    "abs": _each(lambda b, v, g: b.made("mul", g, b.made("sign", v.args[0]))),
-    "sign": _none,
-    "floor": _none,
-    "sqrt": _each(lambda b, v, g: b.made("div", b.made("mul", g, 0.5), v)),
-    "rsqrt": _each(lambda b, v, g: b.made("mul", b.made("mul", g, -0.5), b.made("mul", v, b.made("mul", v, v)))),
-    "exp": _each(lambda b, v, g: b.made("mul", g, v)),
-    "expm1": _each(lambda b, v, g: b.made("mul", g, b.made("add", v, 1.0))),
-    "log": _each(lambda b, v, g: b.made("div", g, v.args[0])),
-    "log1p": _each(lambda b, v, g: b.made("div", g, b.made("add", v.args[0], 1.0))),
-    "sin": _each(lambda b, v, g: b.made("mul", g, b.made("cos", v.args[0]))),
-    "cos": _each(lambda b, v, g: b.made("neg", b.made("mul", g, b.made("sin", v.args[0])))),
-    "tanh": _each(lambda b, v, g: b.made("mul", g, b.made("sub", 1.0, b.made("mul", v, v)))),
-    "sigmoid": _each(lambda b, v, g: b.made("mul", g, b.made("mul", v, b.made("sub", 1.0, v)))),
-    "erf": _each(
-        lambda b, v, g: b.made(
-            "mul", g, b.made("mul", 2 / math.sqrt(math.pi), b.made("exp", b.made("neg", _square(b, v.args[0]))))
-        )
-    ),
-    "minimum": _extreme,
-    "maximum": _extreme,
-    "fmod": _each(lambda b, v, g: g, lambda b, v, g: b.made("neg", b.made("mul", g, _quotient(b, *v.args)))),
-    "less": _none,
-    "less_equal": _none,
-    "equal": _none,
-    "where": lambda b, v, g: iter([(v.args[1], _where(b, v.args[0], g)), (v.args[2], _where(b, v.args[0], 0.0, g))]),
-    "relu": _each(lambda b, v, g: _where(b, b.made("less_equal", v, 0.0), 0.0, g)),
-    "root": _each(_root),
-    "power": _power,
-    "at_least": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[1], v.args[0]), g))]),
-    "at_most": lambda b, v, g: iter([(v.args[0], _where(b, b.made("less_equal", v.args[0], v.args[1]), g))]),
-    "stop": _none,
-    "sum": _each(lambda b, v, g: g),
-    "max": _max,
-}
-
-
-def _quotient(b: Simplifying, left: Value, right: Value) -> Value:
-    """The quotient without its fraction."""
-    whole = b.made("div", left, right)
-    return b.made("mul", b.made("sign", whole), b.made("floor", b.made("abs", whole)))
-
-
-def _square(b: Simplifying, a: Value) -> Value:
-    return b.made("mul", a, a)
+def terms(b: Simplifying, value: Value, g: Value) -> Iterator[tuple[Value, Value]]:
+    """Yield (argument, its term of the gradient) of an element-wise value or a sum over features with gradient `g`."""
+    rule = value.operation.gradient
+    assert rule, f"{value.op} has no gradient"
+    found = rule(*(Expression(b.made, each) for each in (g, value, *value.args)))
+    for arg, term in zip(value.args, found if isinstance(found, tuple) else (found,), strict=False):
+        if term is not None:
+            yield arg, term.value

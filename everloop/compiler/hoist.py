@@ -118,7 +118,7 @@ def _inner(graph: Graph, in_loop: Depends, frequencies: dict[Value, str]) -> set
     def is_light(value: Value) -> bool:
         if in_loop(value) or value in roots or _is_product(value) or not value.type.rows:
             return False
-        fits = value.kind in ("map", "reduce") or value.op in ("slice", "cat")
+        fits = value.kind in ("map", "reduce", "layout")
         return fits and frequency(value, frequencies) == "sequence"
 
     def is_read_inside(value: Value) -> bool:

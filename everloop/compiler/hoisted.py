@@ -13,12 +13,9 @@ from torch import Tensor
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
 from everloop.compiler.hoist import frequency
-from everloop.compiler.ir import Graph, Type, Value
+from everloop.compiler.ir import Graph, Value
 from everloop.compiler.rewrite import users
 from everloop.compiler.target import LoopTarget
-
-# Operations whose result PyTorch does not keep for its own gradient: their memory is free to be overwritten.
-FORGETTING = frozenset({"add", "sub", "neg", "linear", "matmul", "cat"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class HoistedGraph:
                 self._add(value, function, args)
         self.outputs = [(name, self.at[v], frequency(v, self.frequencies), v.type) for name, v in graph.outputs.items()]
         # Outputs whose memory nobody else reads.
-        self.owned = {name for name, v in graph.outputs.items() if v.op in FORGETTING and not self.readers[v]}
+        self.owned = {name for name, v in graph.outputs.items() if not self.readers[v] and not _is_kept(v)}
 
     def _is_inside(self, value: Value) -> bool:
         """Whether a product is part of the one addition that reads it."""
@@ -81,10 +78,6 @@ class HoistedGraph:
             return lambda: tensor, ()
         if value.op == "call":
             return value.data[0], value.args
-        if value.op in ("slice", "block"):
-            return _ranged(value), value.args
-        if value.op == "cat":
-            return _cat, value.args
         if value.op == "linear":
             return self.target.linear, value.args
         if value.op == "matmul":
@@ -93,7 +86,11 @@ class HoistedGraph:
             return self.target.linear, (*value.args[0].args, value.args[1])
         if value.op == "add" and not value.type.rows and any(a.kind == "layout" for a in value.args):
             return _add, value.args
-        return _softmax(value) or (value.operation.meaning, value.args)
+        return _softmax(value) or (self._meaning(value), value.args)
+
+    def _meaning(self, value: Value) -> Callable[..., Any]:
+        meaning, data = value.operation.meaning, value.data
+        return (lambda *args: meaning(*args, *data)) if data else meaning
 
     def _add(self, value: Value, function: Callable[..., Any], args: tuple[Value, ...]) -> None:
         self.when.append(frequency(value, self.frequencies))
@@ -150,13 +147,6 @@ def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | Non
     return tensor.transpose(0, 1) if when == "sequence" else tensor.unsqueeze(1)
 
 
-def _ranged(value: Value) -> Callable[[Tensor], Tensor]:
-    start, stop = value.data
-    if value.op == "block":
-        return lambda a: a.narrow(0, start, stop - start)
-    return lambda a: a.narrow(-1, start, stop - start)
-
-
 def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | None:
     """Return PyTorch's own softmax or its logarithm for a value that is one: fewer passes over the rows."""
     form = value.op, *(a.op for a in value.args)
@@ -174,6 +164,11 @@ def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | Non
     return (partial(function, dim=-1), (row,)) if top.op == "max" and top.args == (row,) else None
 
 
+def _is_kept(value: Value) -> bool:
+    """Whether PyTorch's gradient may read the result."""
+    return value.operation.keeps_result or _softmax(value) is not None
+
+
 def _add(a: Tensor, b: Tensor) -> Tensor:
     """Return a + b, whose gradients do not share memory.
 
@@ -182,17 +177,6 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
     return a + b * 1
 
 
-def _cat(*parts: Tensor) -> Tensor:
-    """Concatenate along features; vectors join every row."""
-    if len({p.shape[:-1] for p in parts}) == 1:
-        return torch.cat(parts, -1)
-    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
-    return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
-
-
 def _adjacent(tensor: Tensor) -> Tensor:
     """Return rows whose features lie side by side."""
     return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()
-
-
-__all__ = ["FORGETTING", "HoistedGraph", "Line", "Type"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from everloop.compiler.operations import OPERATIONS
+
 Kind = Literal[
     "sequence",  # [T, B, n], read: one row a step and sequence
     "previous",  # [T, B, n], read one step back: the `first` rows at the start, the `restart` rows at a reset
@@ -49,7 +51,7 @@ class Instruction:
                 every j, and no line of the Map loads it
     accumulate  buffer[offset + j] += args[0], a "total" of either form
     sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j
-    any other   an element-wise operation of the table in `ir`
+    any other   an element-wise operation of the table
     """
 
     op: str
@@ -57,6 +59,16 @@ class Instruction:
     buffer: Buffer | None = None
     offset: int = 0
     number: float = 0.0
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes its buffer; these come after all loads and arithmetic of a Map."""
+        return self.op in ("store", "accumulate") or self.is_reduction
+
+    @property
+    def is_reduction(self) -> bool:
+        """Whether it is one number of all features of a row."""
+        return self.op in OPERATIONS and OPERATIONS[self.op].kind == "reduce"
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,50 @@
-"""The table of operations: one row an operation, read by every pass and by every target."""
+"""The table of operations: one row an operation, read by every pass and by every target.
+
+An element-wise operation that is a formula of others needs a row here and nothing else.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from everloop.compiler.expression import Expression, of
 
 Kind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
+# How a function of PyTorch gives whole numbers, which the loop holds as floats: see `dtypes.bound`.
+Whole = Literal["", "move", "negation", "choice", "product", "square", "sum", "total", "cast", "fill"]
+Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
+
+TRANSCENDENTAL = 300  # the cost of recomputing one
 
 
 @dataclass(frozen=True)
 class Operation:
     """One row of the table.
 
-    kind:    input, constant, map (element by element), reduce (over features), product (with a matrix), layout
-             (moves features, computes nothing), call (any PyTorch function of fixed values, run before the loop).
-    arity:   how many arguments; -1 for any number.
-    meaning: the same on tensors.
-    text, latex: how an equation shows it; {0}, {1}, … are the arguments, {data} the attributes.
-    binding: how tightly the text binds (a looser argument gets parentheses); 9 for a function call.
-    core:    whether a Map of the Loop may contain it; the others are rewritten by `plan` (see `lower`).
+    kind:      input, constant, map (element by element), reduce (over features), product (with a matrix), layout
+               (moves features, computes nothing), call (any PyTorch function of fixed values, run before the loop).
+    arity:     how many arguments; -1 for any number.
+    meaning:   the same on tensors, of the arguments and the attributes.
+    text, latex: how an equation shows it; {0}, {1}, … are the arguments, {all} all of them, {data} the attributes.
+    binding:   how tightly the text binds (a looser argument gets parentheses); 9 for a function call.
+    latex_binding: the same of LaTeX, where it differs.
+    commutes:  whether the order of equal neighbours does not matter, so that they need no parentheses.
+    gradient:  of a map or reduce: the gradients of the arguments, from that of the result, the result and the
+               arguments; None for those that get none.
+    lowering:  of a map that no target has: the same made of others.
+    cost:      of computing one feature once more in the gradient loop instead of saving it, where saving costs 1000;
+               0 is nearly free. Products and sums over features are never recomputed.
+    is_light:  whether it is computed twice rather than once for more features than one reader needs.
+    keeps_result: whether PyTorch's own gradient may read the result, whose memory is not free to be overwritten then.
+    functions: the names of the functions, methods and operators of PyTorch that are this operation.
+    whole:     how it gives whole numbers.
     """
 
     name: str
@@ -31,84 +54,264 @@ class Operation:
     text: str
     latex: str
     binding: int = 9
-    core: bool = False
+    latex_binding: int | None = None
+    commutes: bool = False
+    gradient: Gradient | None = None
+    lowering: Callable[..., Expression] | None = None
+    cost: int = 0
+    is_light: bool = False
+    keeps_result: bool = True
+    functions: tuple[str, ...] = ()
+    whole: Whole = ""
+
+    @property
+    def core(self) -> bool:
+        """Whether a Map of the Loop may contain it: every target implements it."""
+        return self.kind == "map" and self.lowering is None
 
 
-def _mask(result: torch.Tensor, like: Any) -> torch.Tensor:
-    return result.to(like.dtype if isinstance(like, torch.Tensor) else torch.get_default_dtype())
+def operation_of(function: str) -> Operation | None:
+    """Return the operation that a function of PyTorch is, by its name."""
+    return next((row for row in OPERATIONS.values() if function in row.functions), None)
 
 
-def _compare(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    return lambda a, b: _mask(function(a, b), a if isinstance(a, torch.Tensor) else b)
+# Operations in formulas
+absolute, cos, equal, exp, floor, less = of("abs"), of("cos"), of("equal"), of("exp"), of("floor"), of("less")
+less_equal, log, maximum, minimum = of("less_equal"), of("log"), of("maximum"), of("minimum")
+power, sign, sin, sqrt, total, where = of("power"), of("sign"), of("sin"), of("sqrt"), of("sum"), of("where")
 
 
-def _tensor(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+# Meanings
+def _compare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def compare(a: Any, b: Any) -> Tensor:
+        like = a if isinstance(a, Tensor) else b
+        return function(a, b).to(like.dtype if isinstance(like, Tensor) else torch.get_default_dtype())
+
+    return compare
+
+
+def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return `function` of two values, at most one of them a number."""
     return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
 
 
-def _root(a: torch.Tensor) -> torch.Tensor:
+def _root(a: Tensor) -> Tensor:
     """Return the square root, whose gradient at 0 is 0."""
     is_zero = a == 0
     return torch.where(is_zero, 0, torch.sqrt(torch.where(is_zero, 1, a)))
 
 
-def _where(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.where(mask != 0, a, b)
+def _cat(*parts: Tensor) -> Tensor:
+    """Concatenate along features; vectors join every row."""
+    if len({p.shape[:-1] for p in parts}) == 1:
+        return torch.cat(parts, -1)
+    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
+    return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
+
+
+# Gradients
+def _none(g: Expression, y: Expression, *args: Expression) -> None:
+    """No gradient."""
+
+
+def _quotient(a: Expression, b: Expression) -> Expression:
+    """The quotient without its fraction."""
+    whole = a / b
+    return sign(whole) * floor(absolute(whole))
+
+
+def _extreme(is_lower: Callable[[Expression, Expression], Expression]) -> Gradient:
+    """The chosen argument gets the gradient; equal ones get half each, and both where one is NaN."""
+
+    def gradient(g: Expression, y: Expression, a: Expression, b: Expression) -> tuple[Expression, Expression]:
+        term = where(equal(a, b), g * 0.5, g)
+        return where(is_lower(a, b), 0.0, term), where(is_lower(b, a), 0.0, term)
+
+    return gradient
+
+
+def _power_gradient(g: Expression, y: Expression, base: Expression, exponent: Expression) -> tuple[Expression, ...]:
+    by_base = exponent * power(base, exponent - 1.0)
+    is_silent = equal(base, 0.0) * less_equal(0.0, exponent)
+    return g * where(equal(exponent, 0.0), 0.0, by_base), g * where(is_silent, 0.0, y * log(base))
+
+
+def _max_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
+    is_top = equal(a, y)
+    return is_top * (g / total(is_top))
+
+
+# Lowerings
+def _power(base: Expression, exponent: Expression) -> Expression:
+    """At the edges as C's pow: a finite negative base has a power only for a whole exponent."""
+    size = exp(exponent * log(absolute(base)))
+    size = where(equal(exponent, 0.0), 1.0, where(equal(base, 1.0), 1.0, size))
+    half = exponent * 0.5
+    is_even, is_whole = equal(floor(half), half), equal(floor(exponent), exponent)
+    minus_one = where(equal(base, -1.0), 1.0, size)  # to an infinite power, which counts as even
+    is_edge = where(equal(base, 0.0), 1.0, equal(base, -math.inf))
+    other = where(is_edge, size, (size - size) / 0.0)
+    negative = where(is_even, minus_one, where(is_whole, -size, other))
+    has_sign = where(equal(base, 0.0), less(1.0 / base, 0.0), less(base, 0.0))
+    return where(has_sign, negative, size)
 
 
 # Masks are numbers, 0 or 1. A comparison with NaN is 0; minimum, maximum and relu pass a NaN on, as in PyTorch.
 _ROWS = [
     # what an element-wise operation of the loop can be: a target implements each of these
-    Operation("add", "map", 2, torch.add, "{0} + {1}", "{0} + {1}", 3, core=True),
-    Operation("sub", "map", 2, torch.sub, "{0} - {1}", "{0} - {1}", 3, core=True),
-    Operation("mul", "map", 2, torch.mul, "{0} * {1}", r"{0} \odot {1}", 4, core=True),
-    Operation("div", "map", 2, torch.div, "{0} / {1}", r"\frac{{{0}}}{{{1}}}", 4, core=True),
-    Operation("neg", "map", 1, torch.neg, "-{0}", "-{0}", 5, core=True),
-    Operation("abs", "map", 1, torch.abs, "|{0}|", r"\left|{0}\right|", core=True),
-    Operation("sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})", core=True),
-    Operation("floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor", core=True),
-    Operation("sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}", core=True),
-    Operation("rsqrt", "map", 1, torch.rsqrt, "rsqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}", core=True),
-    Operation("exp", "map", 1, torch.exp, "exp({0})", r"\exp({0})", core=True),
-    Operation("expm1", "map", 1, torch.expm1, "expm1({0})", r"(\exp({0}) - 1)", core=True),
-    Operation("log", "map", 1, torch.log, "log({0})", r"\ln({0})", core=True),
-    Operation("log1p", "map", 1, torch.log1p, "log1p({0})", r"\ln(1 + {0})", core=True),
-    Operation("sin", "map", 1, torch.sin, "sin({0})", r"\sin({0})", core=True),
-    Operation("cos", "map", 1, torch.cos, "cos({0})", r"\cos({0})", core=True),
-    Operation("tanh", "map", 1, torch.tanh, "tanh({0})", r"\tanh({0})", core=True),
-    Operation("sigmoid", "map", 1, torch.sigmoid, "sigmoid({0})", r"\sigma({0})", core=True),
-    Operation("erf", "map", 1, torch.erf, "erf({0})", r"\operatorname{{erf}}({0})", core=True),
-    Operation("minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})", core=True),
-    Operation("maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})", core=True),
-    Operation("fmod", "map", 2, _tensor(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})", core=True),
-    Operation("less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, core=True),
-    Operation("less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, core=True),
-    Operation("equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, core=True),
-    Operation("where", "map", 3, _where, "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})", core=True),
-    # element-wise operations with a gradient or a printed form of their own; `lower` rewrites them for the loop
-    Operation("relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})"),
-    Operation("root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}"),
-    Operation("power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6),
-    Operation("at_least", "map", 2, _tensor(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})"),
-    Operation("at_most", "map", 2, _tensor(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})"),
-    Operation("stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})"),
+    Operation(
+        "add", "map", 2, torch.add, "{0} + {1}", "{0} + {1}", 3, commutes=True,
+        gradient=lambda g, y, a, b: (g, g), is_light=True, keeps_result=False,
+    ),
+    Operation(
+        "sub", "map", 2, torch.sub, "{0} - {1}", "{0} - {1}", 3,
+        gradient=lambda g, y, a, b: (g, -g), is_light=True, keeps_result=False,
+    ),
+    Operation(
+        "mul", "map", 2, torch.mul, "{0} * {1}", r"{0} \odot {1}", 4, commutes=True,
+        gradient=lambda g, y, a, b: (g * b, g * a), is_light=True,
+        functions=("mul", "multiply", "rmul"), whole="product",
+    ),
+    Operation(
+        "div", "map", 2, torch.div, "{0} / {1}", r"\frac{{{0}}}{{{1}}}", 4, latex_binding=9,
+        gradient=lambda g, y, a, b: (g / b, -(g * y / b)),
+    ),
+    Operation(
+        "neg", "map", 1, torch.neg, "-{0}", "-{0}", 5,
+        gradient=lambda g, y, a: -g, is_light=True, keeps_result=False,
+        functions=("neg", "negative"), whole="negation",
+    ),
+    Operation(
+        "abs", "map", 1, torch.abs, "|{0}|", r"\left|{0}\right|",
+        gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), whole="move",
+    ),
+    Operation(
+        "sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})",
+        gradient=_none, functions=("sign", "sgn"), whole="move",
+    ),
+    Operation(
+        "floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor",
+        gradient=_none, functions=("floor",), whole="move",
+    ),
+    Operation(
+        "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",
+        gradient=lambda g, y, a: g * 0.5 / y, functions=("sqrt",),
+    ),
+    Operation(
+        "rsqrt", "map", 1, torch.rsqrt, "rsqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}",
+        gradient=lambda g, y, a: (g * -0.5) * (y * (y * y)), functions=("rsqrt",),
+    ),
+    Operation(
+        "exp", "map", 1, torch.exp, "exp({0})", r"\exp({0})",
+        gradient=lambda g, y, a: g * y, cost=TRANSCENDENTAL, functions=("exp",),
+    ),
+    Operation(
+        "expm1", "map", 1, torch.expm1, "expm1({0})", r"(\exp({0}) - 1)",
+        gradient=lambda g, y, a: g * (y + 1.0), cost=TRANSCENDENTAL, functions=("expm1",),
+    ),
+    Operation(
+        "log", "map", 1, torch.log, "log({0})", r"\ln({0})",
+        gradient=lambda g, y, a: g / a, cost=TRANSCENDENTAL, functions=("log",),
+    ),
+    Operation(
+        "log1p", "map", 1, torch.log1p, "log1p({0})", r"\ln(1 + {0})",
+        gradient=lambda g, y, a: g / (a + 1.0), cost=TRANSCENDENTAL, functions=("log1p",),
+    ),
+    Operation(
+        "sin", "map", 1, torch.sin, "sin({0})", r"\sin({0})",
+        gradient=lambda g, y, a: g * cos(a), cost=TRANSCENDENTAL, functions=("sin",),
+    ),
+    Operation(
+        "cos", "map", 1, torch.cos, "cos({0})", r"\cos({0})",
+        gradient=lambda g, y, a: -(g * sin(a)), cost=TRANSCENDENTAL, functions=("cos",),
+    ),
+    Operation(
+        "tanh", "map", 1, torch.tanh, "tanh({0})", r"\tanh({0})",
+        gradient=lambda g, y, a: g * (1.0 - y * y), cost=TRANSCENDENTAL, functions=("tanh",),
+    ),
+    Operation(
+        "sigmoid", "map", 1, torch.sigmoid, "sigmoid({0})", r"\sigma({0})",
+        gradient=lambda g, y, a: g * (y * (1.0 - y)), cost=TRANSCENDENTAL,
+        functions=("sigmoid", "expit", "special_expit"),
+    ),
+    Operation(
+        "erf", "map", 1, torch.erf, "erf({0})", r"\operatorname{{erf}}({0})",
+        gradient=lambda g, y, a: g * (2 / math.sqrt(math.pi) * exp(-(a * a))), cost=TRANSCENDENTAL,
+        functions=("erf", "special_erf"),
+    ),
+    Operation(
+        "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",
+        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), whole="choice",
+    ),
+    Operation(
+        "maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})",
+        gradient=_extreme(less), functions=("maximum",), whole="choice",
+    ),
+    Operation(
+        "fmod", "map", 2, _tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
+        gradient=lambda g, y, a, b: (g, -(g * _quotient(a, b))), functions=("fmod",),
+    ),
+    Operation("less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none),
+    Operation("less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none),
+    Operation("equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none),
+    Operation(
+        "where", "map", 3, lambda mask, a, b: torch.where(mask != 0, a, b),
+        "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})",
+        gradient=lambda g, y, mask, a, b: (None, where(mask, g, 0.0), where(mask, 0.0, g)),
+    ),
+    # element-wise operations with a gradient or a printed form of their own, made of others in the loop
+    Operation(
+        "relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})",
+        gradient=lambda g, y, a: where(less_equal(y, 0.0), 0.0, g), lowering=lambda a: maximum(a, 0.0),
+    ),
+    Operation(  # the length of a row, which has no derivative where it is 0; PyTorch takes 0
+        "root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}",
+        gradient=lambda g, y, a: where(equal(y, 0.0), 0.0, g * 0.5 / y), lowering=sqrt,
+    ),
+    Operation(
+        "power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6,
+        gradient=_power_gradient, lowering=_power, cost=TRANSCENDENTAL,
+    ),
+    Operation(
+        "at_least", "map", 2, _tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
+        gradient=lambda g, y, a, limit: (where(less_equal(limit, a), g, 0.0), None), lowering=maximum,
+    ),
+    Operation(
+        "at_most", "map", 2, _tensors(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})",
+        gradient=lambda g, y, a, limit: (where(less_equal(a, limit), g, 0.0), None), lowering=minimum,
+    ),
+    Operation(
+        "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
+        gradient=_none, lowering=lambda a: a, functions=("detach",), whole="move",
+    ),
     # over the features of a row; the result has one feature
-    Operation("sum", "reduce", 1, lambda a: a.sum(-1, keepdim=True), "sum({0})", r"\operatorname{{sum}}({0})"),
-    Operation("max", "reduce", 1, lambda a: a.amax(-1, keepdim=True), "max({0})", r"\operatorname{{max}}({0})"),
+    Operation(
+        "sum", "reduce", 1, lambda a: a.sum(-1, keepdim=True), "sum({0})", r"\operatorname{{sum}}({0})",
+        gradient=lambda g, y, a: g,
+    ),
+    Operation(
+        "max", "reduce", 1, lambda a: a.amax(-1, keepdim=True), "max({0})", r"\operatorname{{max}}({0})",
+        gradient=_max_gradient,
+    ),
     # with a matrix
-    Operation("linear", "product", 2, torch.nn.functional.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4),
-    Operation("matmul", "product", 2, torch.matmul, "{0} @ {1}", "{0} {1}", 4),
+    Operation("linear", "product", 2, F.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4, keeps_result=False),
+    Operation("matmul", "product", 2, torch.matmul, "{0} @ {1}", "{0} {1}", 4, keeps_result=False),
     # moves, computes nothing
-    Operation("slice", "layout", 1, lambda a, start, stop: a[..., start:stop], "{0}[{data}]", "{{{0}}}_{{{data}}}", 8),
-    Operation("cat", "layout", -1, lambda *a: torch.cat(a, -1), "[{all}]", "[{all}]"),
-    Operation("block", "layout", 1, lambda a, start, stop: a[start:stop], "{0}[{data}, :]", "{{{0}}}_{{{data}}}", 8),
+    Operation(
+        "slice", "layout", 1, lambda a, start, stop: a.narrow(-1, start, stop - start),
+        "{0}[{data}]", "{{{0}}}_{{{data}}}", 8,
+    ),
+    Operation("cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False),
+    Operation(
+        "block", "layout", 1, lambda a, start, stop: a.narrow(0, start, stop - start),
+        "{0}[{data}, :]", "{{{0}}}_{{{data}}}", 8,
+    ),
     Operation("stack", "layout", -1, lambda *a: torch.cat(a, 0), "stack({all})", r"\operatorname{{stack}}({all})"),
     Operation("transpose", "layout", 1, lambda a: a.mT, "{0}.T", r"{0}^{{\top}}", 8),
     # the leaves, and anything PyTorch does with fixed values
     Operation("input", "input", 0, lambda: None, "{data}", "{data}"),
     Operation("constant", "constant", 0, lambda: None, "{data}", "{data}"),
     Operation("call", "call", -1, lambda *a: None, "{data}({all})", r"\operatorname{{{data}}}({all})"),
-]
+]  # fmt: skip
 
 OPERATIONS: dict[str, Operation] = {row.name: row for row in _ROWS}

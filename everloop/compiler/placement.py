@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from everloop.compiler.ir import Value, walk
 from everloop.compiler.loop import Buffer
-from everloop.compiler.rematerialisation import RECOMPUTE_COST
 from everloop.compiler.rewrite import users
 
 Location = tuple[Buffer, int]  # a buffer and the first feature
@@ -87,7 +86,7 @@ class Placement:
         """Whether a value of one feature is recomputed by each reader."""
         if self.located(value) or value.op == "constant":
             return True
-        return value.kind == "map" and value.op not in RECOMPUTE_COST and all(map(self._is_light, value.args))
+        return value.kind == "map" and not value.operation.cost and all(map(self._is_light, value.args))
 
     def located(self, value: Value) -> Location | None:
         """Return where a value can be read, if it is in a buffer."""
@@ -138,7 +137,7 @@ class Placement:
     def _is_near(self, value: Value, arg: Value) -> bool:
         """Whether a value is one light operation on `arg` and on what is in a buffer."""
         others = (a for a in value.args if a is not arg)
-        return value.op not in RECOMPUTE_COST and all(self.located(a) or a.op == "constant" for a in others)
+        return not value.operation.cost and all(self.located(a) or a.op == "constant" for a in others)
 
     def demand(self, value: Value, slot: Slot, demands: dict[Value, set[Slot]]) -> None:
         """Note in `demands` what the map at `slot` computes or loads for `value`."""
@@ -161,7 +160,7 @@ class Placement:
         if self.located(value) or (value.width == 1 and self._is_light(value)):
             return False
         own = list(self._own(value))
-        return len(own) > 2 or any(v.op in RECOMPUTE_COST for v in own)
+        return len(own) > 2 or any(v.operation.cost for v in own)
 
     def _own(self, value: Value) -> Iterable[Value]:
         """Yield what a map computes to have `value`."""

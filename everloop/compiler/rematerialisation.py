@@ -12,9 +12,6 @@ from everloop.compiler.rewrite import Depends
 
 SAVE = 1000  # of one feature
 NEVER = 1 << 40
-# Of one feature recomputed, in units of SAVE; anything not listed is nearly free. A product or a sum over
-# features is never recomputed.
-RECOMPUTE_COST = dict.fromkeys(("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sin", "cos", "erf", "power"), 300)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def _minimum_cut(loop: Graph, needed: list[Value], kept: tuple[str, ...], owned:
         is_source = value.op == "input" or value.kind in ("product", "reduce")
         cost = value.width * SAVE + (0 if value in forward else 1)
         net.edge(entry, end, cost)
-        net.edge("source", entry, NEVER if is_source else RECOMPUTE_COST.get(value.op, 0) * value.width)
+        net.edge("source", entry, NEVER if is_source else value.operation.cost * value.width)
         for arg in value.args:
             if arg not in have and arg.op != "constant":
                 net.edge((arg, "out"), entry, NEVER)

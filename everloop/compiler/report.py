@@ -9,11 +9,9 @@ from everloop.compiler.gradient import gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Instruction, Loop, Map
+from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.plan import DerivedTraining, Factor, TrainingPlan, plan_forward
-from everloop.compiler.rematerialisation import RECOMPUTE_COST
 from everloop.compiler.training import plan_training
-
-INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "less": "<", "less_equal": "<=", "equal": "=="}
 
 
 def plan_text(split: Split) -> str:
@@ -69,10 +67,9 @@ def _map(stage: Map) -> Iterator[str]:
         elif i.op in ("sum", "max"):
             yield f"    {i.buffer.name if i.buffer else ''} = {i.op}({args[0]})"
             line = ""
-        elif i.op in INFIX:
-            line = f"({args[0]} {INFIX[i.op]} {args[1]})"
         else:
-            line = f"{i.op}({', '.join(args)})"
+            row = OPERATIONS[i.op]
+            line = row.text.format(*args) if row.binding == 9 else f"({row.text.format(*args)})"
         if reads[k] > 1 and i.op not in ("load", "constant"):
             yield f"    t{k} = {line}"
             line = f"t{k}"
@@ -94,7 +91,7 @@ def saved_text(training: DerivedTraining) -> str:
         shown = forward.names.get(value) or writer.expression(value)[0]
         lines.append(f"saved {k}: {shown}, {value.width} feature(s)")
     lines += [f"{emit} lies in the memory of {of}" for emit, of in training.forward.in_place.items()]
-    recomputed = [v for v in training.rematerialisation.recomputed if v.op in RECOMPUTE_COST]
+    recomputed = [v for v in training.rematerialisation.recomputed if v.operation.cost]
     lines += [f"recomputed: {writer.expression(v)[0]}" for v in recomputed]
     return "\n".join(lines)
 

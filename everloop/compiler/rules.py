@@ -7,8 +7,6 @@ import torch
 from everloop.compiler.ir import Builder, Type, Value, broadcast, walk
 from everloop.compiler.rewrite import same
 
-CHEAP = frozenset({"add", "sub", "mul", "neg"})
-
 
 class Local:
     """The rules, one method an operation; None leaves the value as it is."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from everloop.compiler.ir import Builder, Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, rebuild, same, users
-from everloop.compiler.rules import CHEAP, Local, is_fixed
+from everloop.compiler.rules import Local, is_fixed
 
 Pass = Callable[[Graph, Builder, Depends], Graph]
 
@@ -45,7 +45,7 @@ def push_slices(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
     def pushable(value: Value) -> bool:
         if value.kind != "map" or not in_loop(value):
             return False
-        return value.op in CHEAP or (value not in roots and all(r.op == "slice" for r in readers[value]))
+        return value.operation.is_light or (value not in roots and all(r.op == "slice" for r in readers[value]))
 
     def rule(value: Value, args: tuple[Value, ...]) -> Value:
         if value.op == "slice" and pushable(value.args[0]):

@@ -15,15 +15,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
-from everloop.compiler import features, functions
+from everloop.compiler import dispatch
 from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.locations import is_inside, unsupported
 from everloop.compiler.pytree import tree_leaves
-from everloop.compiler.symbol import Symbol
+from everloop.compiler.symbol import Symbol, value_of
 from everloop.errors import CellError, UnsupportedError
 
-assert features, "its import fills the handlers of Symbol"
+assert dispatch, "its import lets symbols be called"
 
 
 class _Names:
@@ -196,7 +196,7 @@ def _named(cell: Cell) -> Iterator[Any]:
 def _new_state(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x: Symbol) -> Value:
     if not isinstance(thing, Symbol | torch.Tensor | float | int):
         raise unsupported(f"a {thing.__class__.__name__} as the new state {name}")
-    value = functions.value_of(thing, x)
+    value = value_of(thing, x)
     if isinstance(thing, Symbol | torch.Tensor) and (thing.ndim != 2 or thing.dtype != x.dtype):
         raise unsupported(f"the new state {name} of shape {tuple(thing.shape)} and dtype {thing.dtype}")
     if value.type != Type((size,), rows=True):

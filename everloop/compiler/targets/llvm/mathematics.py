@@ -250,31 +250,37 @@ def _largest(form: Format) -> float:
     return torch.finfo(form.dtype).max
 
 
-Rule = Callable[..., str]  # (lanes, floats...) -> float
+@dataclass(frozen=True)
+class Function:
+    """write(lanes, *floats) returns a float; is_chain: by a long chain of instructions, each waiting for the last."""
 
-FUNCTIONS: dict[str, Rule] = {
-    "add": Lanes.add,
-    "sub": Lanes.sub,
-    "mul": Lanes.mul,
-    "div": Lanes.div,
-    "neg": Lanes.neg,
-    "abs": lambda m, x: m.intrinsic("fabs", x),
-    "sign": Lanes.sign,
-    "floor": lambda m, x: m.intrinsic("floor", x),
-    "sqrt": lambda m, x: m.intrinsic("sqrt", x),
-    "rsqrt": lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x)),
-    "exp": Lanes.exp,
-    "expm1": Lanes.expm1,
-    "log": Lanes.log,
-    "log1p": Lanes.log1p,
-    "sin": lambda m, x: m.each("sin", x),
-    "cos": lambda m, x: m.each("cos", x),
-    "tanh": Lanes.tanh,
-    "sigmoid": Lanes.sigmoid,
-    "erf": lambda m, x: m.each("erf", x),
-    "fmod": lambda m, x, y: m.plain("frem", x, y),
-    "minimum": lambda m, x, y: m.intrinsic("minimum", x, y),
-    "maximum": lambda m, x, y: m.intrinsic("maximum", x, y),
+    write: Callable[..., str]
+    is_chain: bool = False
+
+
+FUNCTIONS: dict[str, Function] = {
+    "add": Function(Lanes.add),
+    "sub": Function(Lanes.sub),
+    "mul": Function(Lanes.mul),
+    "div": Function(Lanes.div),
+    "neg": Function(Lanes.neg),
+    "abs": Function(lambda m, x: m.intrinsic("fabs", x)),
+    "sign": Function(Lanes.sign),
+    "floor": Function(lambda m, x: m.intrinsic("floor", x)),
+    "sqrt": Function(lambda m, x: m.intrinsic("sqrt", x)),
+    "rsqrt": Function(lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x))),
+    "exp": Function(Lanes.exp, is_chain=True),
+    "expm1": Function(Lanes.expm1, is_chain=True),
+    "log": Function(Lanes.log, is_chain=True),
+    "log1p": Function(Lanes.log1p, is_chain=True),
+    "sin": Function(lambda m, x: m.each("sin", x)),
+    "cos": Function(lambda m, x: m.each("cos", x)),
+    "tanh": Function(Lanes.tanh, is_chain=True),
+    "sigmoid": Function(Lanes.sigmoid, is_chain=True),
+    "erf": Function(lambda m, x: m.each("erf", x)),
+    "fmod": Function(lambda m, x, y: m.plain("frem", x, y)),
+    "minimum": Function(lambda m, x, y: m.intrinsic("minimum", x, y)),
+    "maximum": Function(lambda m, x, y: m.intrinsic("maximum", x, y)),
 }
 RELATIONS = {"less": "olt", "less_equal": "ole", "equal": "oeq"}  # false where a side is NaN
 
@@ -284,10 +290,15 @@ def operations() -> frozenset[str]:
     return frozenset(FUNCTIONS) | frozenset(RELATIONS) | {"where"}
 
 
+def is_chain(op: str) -> bool:
+    """Return whether an operation is a long chain of instructions, each waiting for the last."""
+    return op in FUNCTIONS and FUNCTIONS[op].is_chain
+
+
 def apply(lanes: Lanes, op: str, args: list[Register]) -> Register:
     """Write the operation `op` and return its value; comparisons give masks, stored as 0 and 1."""
     if op in FUNCTIONS:
-        return Register(FUNCTIONS[op](lanes, *(lanes.floats(a) for a in args)))
+        return Register(FUNCTIONS[op].write(lanes, *(lanes.floats(a) for a in args)))
     if op in RELATIONS:
         return Register(lanes.compare(RELATIONS[op], *(lanes.floats(a) for a in args)), True)
     assert op == "where", op

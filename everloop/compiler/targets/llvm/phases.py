@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from everloop.compiler.loop import Map
+from everloop.compiler.targets.llvm.mathematics import is_chain
 
-LONG = frozenset({"sigmoid", "tanh", "exp", "expm1", "log", "log1p"})  # long chains of operations, each waiting
 AHEAD = 55  # lines of a Map from which the chains of one turn keep a processor from starting the next
-RECOMPUTE_COST = 4  # operations that are sooner done again than kept
-ENDS = frozenset({"store", "accumulate", "sum", "max"})
+CHEAP = 4  # operations that are sooner done again than kept
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,14 @@ class Lines:
         return found
 
     def _phases(self) -> tuple[Phase, ...]:
-        ends = [n for n, i in enumerate(self.body) if i.op in ENDS and n not in self.same]
-        roots = [[n] for n, i in enumerate(self.body) if i.op in LONG and n not in self.same]
+        ends = [n for n, i in enumerate(self.body) if i.is_write and n not in self.same]
+        roots = [[n] for n, i in enumerate(self.body) if is_chain(i.op) and n not in self.same]
         roots = [*roots, ends] if len(roots) > 1 and len(self.body) > AHEAD else [ends]
         kept = {n: p for p, (n, *_) in enumerate(roots[:-1])}
         while True:
             needed = [self._cone(r, {n for n in kept if kept[n] < p}) for p, r in enumerate(roots)]
             shared = Counter(n for lines in needed for n in lines if n not in kept)
-            dear = [n for n, count in shared.items() if count > 1 and self._cost(n, kept) > RECOMPUTE_COST]
+            dear = [n for n, count in shared.items() if count > 1 and self._cost(n, kept) > CHEAP]
             if not dear:
                 break
             last = max(dear)

@@ -1,0 +1,107 @@
+"""An element-wise operation is added by a row of the table and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, tanh
+
+from everloop.cell import Cell, H, I, param, state
+from everloop.compiler import equations
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.expression import of
+from everloop.compiler.hoist import Split
+from everloop.compiler.operations import OPERATIONS, TRANSCENDENTAL, Operation
+from everloop.compiler.plan import lowered
+from everloop.compiler.program import Program
+from everloop.compiler.report import plan_text
+from everloop.compiler.sink import divide
+from everloop.compiler.symbol import functions
+from everloop.compiler.target import LoopTarget
+from everloop.compiler.targets.llvm.target import TARGET
+from everloop.compiler.trace import trace
+from everloop.compiler.training import plan_training
+from everloop.compiler.verify import verified_training
+from everloop.errors import UnsupportedError
+from everloop.layers.autograd_function import compute
+from everloop.layers.call import Call
+from tests.compiler.interpreter import INTERPRETED
+
+D = torch.float64
+absolute, log, sign, sqrt = of("abs"), of("log"), of("sign"), of("sqrt")
+
+ASINH = Operation(
+    "asinh", "map", 1, torch.asinh, "asinh({0})", r"\operatorname{{arsinh}}({0})",
+    gradient=lambda g, y, a: g / sqrt(a * a + 1.0),
+    lowering=lambda a: sign(a) * log(absolute(a) + sqrt(a * a + 1.0)),
+    cost=TRANSCENDENTAL, functions=("asinh", "arcsinh"),
+)  # fmt: skip
+
+
+class Slow(Cell):
+    """A state whose growth is damped by the inverse hyperbolic sine, before the loop and inside it."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        u = torch.asinh(x @ self.W.T)
+        return tanh(u + (3 * h).arcsinh() @ self.R.T) - 0.5 * torch.asinh(h * u)
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPERATIONS, "asinh", ASINH)
+
+
+def cell() -> Slow:
+    torch.manual_seed(0)
+    return Slow(3, 5, dtype=D)
+
+
+def split_of(made: Cell) -> Split:
+    return divide(trace(made, dict(made.named_parameters()), dtype=D))
+
+
+def test_without_the_row_it_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="the operation 'asinh'"):
+        split_of(cell())
+
+
+@pytest.mark.usefixtures("added")
+def test_every_pass_knows_it() -> None:
+    split = split_of(cell())
+    assert "asinh" in {v.op for v in split.loop.values}
+    plan = verified_training(plan_training(split, frozenset(split.cuts)))
+    assert any(v.op == "asinh" for v in plan.rematerialisation.saved + plan.rematerialisation.recomputed)
+    assert all(v.operation.core for v in lowered(split.loop).values if v.kind == "map")
+    assert "asinh" in plan_text(split)
+
+
+@pytest.mark.usefixtures("added")
+def test_it_is_shown() -> None:
+    made = cell()
+    graph = trace(made, dict(made.named_parameters()), dtype=D)
+    assert "asinh(3 * h[t-1]) @ R.T" in equations.text(graph)
+    assert r"\operatorname{arsinh}(3 \odot h_{t-1})" in equations.latex(graph)
+    assert {"asinh", "arcsinh"} <= set(functions())  # what docs/make.py lists
+
+
+@pytest.mark.usefixtures("added")
+@pytest.mark.parametrize("target", [INTERPRETED, TARGET], ids=["interpreter", "llvm"])
+def test_values_and_gradients_are_autograds(target: LoopTarget) -> None:
+    made = cell()
+    x = torch.randn(7, 2, 3, dtype=D, requires_grad=True)
+    program = Program.of(made, Bindings(dict(made.named_parameters())), D, target)
+    zeros = torch.zeros(2, 5, dtype=D)
+    y, _ = compute(program, Call(Bindings(dict(made.named_parameters())), x, (zeros,), (None,)))
+    assert y.grad_fn is not None
+    h, expected = zeros, []
+    for x_t in x:
+        h = made.step(x_t, h)
+        expected.append(h)
+    torch.testing.assert_close(y, torch.stack(expected), rtol=1e-12, atol=1e-12)
+    leaves, weights = [x, *made.parameters()], torch.randn(7, 2, 5, dtype=D)
+    found = torch.autograd.grad((y * weights).sum(), leaves)
+    wanted = torch.autograd.grad((torch.stack(expected) * weights).sum(), leaves)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
