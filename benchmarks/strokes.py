@@ -31,8 +31,8 @@ def reader(data: Strokes, steps: int = 1500) -> tuple[Classifier, float]:
     """Return a classifier of pictures of real drawings, and its accuracy on those held out."""
     parts = {}
     for name in ("train", "valid"):
-        pictures = [ink(lines_of(drawing)) for _, drawing in data.parts[name]]
-        labels = [data.labels[label] for label, _ in data.parts[name]]
+        pictures = [ink(lines_of(drawing)) for _, drawing in data[name]]
+        labels = [data.labels[label] for label, _ in data[name]]
         parts[name] = Part(pictures.__getitem__, labels, text=False, digest=data.fingerprint)
     examples = Examples(parts, ExamplesConfig(shift=1))
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ INSIDE = {
         {"settings", "lazy"},
         {"ragged"},
         {"batching"},
-        {"readers", "tokenize"},
+        {"readers", "tokenize", "dataset"},
         {"datasets"},
     ],
 }

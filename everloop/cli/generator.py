@@ -78,7 +78,7 @@ def show(model: Generator, data: Conditions | Strokes, run: Run) -> None:
         return
     labels: Sequence[Any] = data.labels[:20]
     if model.given_size is not None:
-        labels = [given for given, _ in data.parts["valid" if "valid" in data.parts else "train"][:5]]
+        labels = [given for given, _ in data["valid" if "valid" in data.splits else "train"][:5]]
     written = generate(model, labels, Sampling(temperature=0.7, num_samples=5, seed=1), length=100)
     for i, some in enumerate(written):
         label = f"vector {i + 1}" if model.given_size is not None else labels[i]
@@ -156,15 +156,11 @@ def _strokes(label: str, drawn: Sketch) -> str:
 def given(model: Generator, config: GivenConfig, path: Path, labels: Path | None = None) -> Conditions | Strokes:
     """Return the texts or drawings of a file as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
-    data: Conditions | Strokes
     if model.vocabulary is None:
         found = read_strokes(replace(config, strokes=path), errors)
-        data = Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels)
-    else:
-        pairs = read_texts(replace(config, texts=path, vectors=labels), errors)
-        data = Conditions((), (), config, model.labels or None, model.vocabulary, pairs)
-    data.errors = errors
-    return data
+        return Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels, errors)
+    pairs = read_texts(replace(config, texts=path, vectors=labels), errors)
+    return Conditions((), (), config, model.labels or None, model.vocabulary, pairs, errors)
 
 
 def own(model: Generator, config: GivenConfig) -> Conditions | Strokes:

@@ -67,7 +67,7 @@ def show(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> None:
 
 def decoded(model: Transcriber, data: Recordings | DigitStrings, part: str, way: Way | None = None) -> Judged:
     """Return the character error rate of a part, and some transcripts with it in words."""
-    clips = data.clips[part] if isinstance(data, Recordings) else data.test_clips(part)
+    clips = data[part]
     heard: list[str] = []
     way = way or Way(DEFAULT)
     for start in range(0, len(clips), 32):
@@ -107,9 +107,7 @@ def given(model: Transcriber, config: SoundConfig, path: Path, labels: Path | No
     """Return the recordings that a list of transcripts names, beside it, as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
     clips = read_transcripts(path.parent, path, model.config.frames, errors)
-    data = Recordings({"test": clips}, model.config.frames, model.vocabulary)
-    data.errors = errors
-    return data
+    return Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
 
 
 def own(model: Transcriber, config: SoundConfig) -> Recordings | DigitStrings:

@@ -91,9 +91,7 @@ def given(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Pat
     errors = ErrorPolicy(config.malformed)
     if labels is None:
         raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
-    data = Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, errors))
-    data.errors = errors
-    return data
+    return Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, errors), errors)
 
 
 def own(model: EncoderDecoder, config: ParallelConfig) -> Parallel:

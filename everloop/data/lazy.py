@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
+from torch.utils import data
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item", covariant=True)
@@ -13,8 +14,8 @@ Left = TypeVar("Left", covariant=True)
 Right = TypeVar("Right", covariant=True)
 
 
-class LazySequence(Sequence[Item], Generic[Item]):
-    """A sequence; a subclass defines `__len__` and `item`."""
+class LazySequence(Sequence[Item], data.Dataset[Item], Generic[Item]):
+    """A sequence, which is a map-style dataset to a DataLoader; a subclass defines `__len__` and `item`."""
 
     def item(self, index: int) -> Item:
         """Return an item; 0 <= index < len(self)."""
@@ -39,6 +40,19 @@ def repr_of_list(items: Iterable[object]) -> Iterator[str]:
     for i, item in enumerate(items):
         yield f"{', ' if i else ''}{item!r}"
     yield "]"
+
+
+class Mapped(LazySequence[Right], Generic[Left, Right]):
+    """The items of a sequence after a function."""
+
+    def __init__(self, items: Sequence[Left], function: Callable[[Left], Right]) -> None:
+        self.items, self.function = items, function
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def item(self, index: int) -> Right:
+        return self.function(self.items[index])
 
 
 class Subset(LazySequence[Item]):

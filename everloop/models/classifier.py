@@ -87,7 +87,7 @@ class Classifier(Model):
         """Return the untrained classifier that fits some data."""
         self = cls.from_config(data.reader or data.features, data.labels, config or ClassifierConfig())
         if data.reader is None:
-            steps = torch.cat(list(data.parts["train"])).double()
+            steps = torch.cat([x for x, _ in data["train"]]).double()
             # a number that hardly ever changes (the border of an image) is not blown up
             spread = steps.std(0, unbiased=False).clamp_min(0.1 * float(steps.std()))
             self.mean.copy_(steps.mean(0))

@@ -12,7 +12,7 @@ from everloop.models.loss import Model, Score, detach
 
 
 class Batch(Protocol):
-    """One portion of data. `first` says that no state comes from the batch before it."""
+    """One batch of data. `first` says that no state comes from the batch before it."""
 
     @property
     def first(self) -> bool: ...
@@ -24,7 +24,7 @@ class Data(Protocol):
     """What the training loop reads: parts by name, and the batches of one pass over a part.
 
     `epoch` depends on its arguments alone, and batch i can be had without those before it; that is what lets a run
-    resume in the middle of a pass. `length` is the number of time steps in a batch of a stream.
+    resume in the middle of a pass. That of a stream takes `length` too, the number of time steps in a batch.
     """
 
     @property
@@ -33,7 +33,7 @@ class Data(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int) -> Sequence[Any]: ...
+    def epoch(self, split: str, number: int, *, batch: int, seed: int) -> Sequence[Any]: ...
 
 
 LENGTH = 256
@@ -50,6 +50,12 @@ def window_length(model: Model, length: int | None) -> int:
             f"length is {length}, which is for streams of text; a {model.kind} reads whole sequences: leave it out"
         )
     return LENGTH if length is None else length
+
+
+def pass_sizes(model: Model, batch: int, length: int | None) -> dict[str, int]:
+    """Return the sizes that `Data.epoch` is given: sequences in a batch and, for a stream, the steps of a window."""
+    steps = window_length(model, length)
+    return {"batch": batch, "length": steps} if model.streams else {"batch": batch}
 
 
 def evaluate(
@@ -70,7 +76,7 @@ def evaluate(
         DataError: the data has no such part.
         OptionError: a length is given for a model that reads whole sequences.
     """
-    steps = window_length(model, length)
+    sizes = pass_sizes(model, batch, length)
     if split not in data.splits:
         raise DataError(f"the data has no {split} part; it has: {', '.join(data.splits) or 'none'}")
     device = next(model.parameters()).device
@@ -78,10 +84,10 @@ def evaluate(
     training, state = model.training, None
     model.eval()
     with torch.no_grad():
-        for portion in data.epoch(split, 0, batch=batch, length=steps, seed=0):
+        for part in data.epoch(split, 0, seed=0, **sizes):
             if stop():
                 break
-            loss = model.loss(portion.to(device), None if portion.first else state)
+            loss = model.loss(part.to(device), None if part.first else state)
             state = detach(loss.state)
             nats, count = nats + float(loss.total), count + loss.count
             for name, (value, of) in loss.sums.items():

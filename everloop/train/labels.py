@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.train.evaluate import LENGTH, Data
+from everloop.train.evaluate import Data
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def by_label(model: Any, data: Data, split: str = "test", *, batch: int = 64) ->
     training = model.training
     model.eval()
     with torch.no_grad():
-        portions = data.epoch(split, 0, batch=batch, length=LENGTH, seed=0)
-        pairs = [tuple(t.cpu() for t in model.guesses(portion.to(device))) for portion in portions]
+        batches = data.epoch(split, 0, batch=batch, seed=0)
+        pairs = [tuple(t.cpu() for t in model.guesses(one.to(device))) for one in batches]
     model.train(training)
     wanted, guessed = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return Labels.of(model.labels.symbols, wanted, guessed)

@@ -19,7 +19,7 @@ from everloop.models.loss import Model, Score, detach
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.checkpoint import read_checkpoint, write_checkpoint
 from everloop.train.config import TrainConfig
-from everloop.train.evaluate import Data, evaluate, window_length
+from everloop.train.evaluate import Data, evaluate, pass_sizes, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
@@ -247,8 +247,8 @@ class Trainer:
 
     def _pass(self, epoch: int) -> Sequence[Any]:
         config = self.config
-        length = window_length(self.model, config.length)
-        batches = self.data.epoch("train", epoch, batch=config.batch, length=length, seed=config.seed)
+        sizes = pass_sizes(self.model, config.batch, config.length)
+        batches = self.data.epoch("train", epoch, seed=config.seed, **sizes)
         if not len(batches):
             raise DataError("the training part has no batch; give more data or a smaller batch")
         return batches

@@ -116,7 +116,7 @@ def test_transcripts_name_recordings(tmp_path: Path) -> None:
     config = AudioConfig(audio=tmp_path, said=said, valid_said=said, seconds=0.4)
     data = Recordings.from_config(config, FRAMES)
     assert data.splits == ("train", "valid")
-    assert [text for _, text in data.clips["train"]] == ["two", "one"]
+    assert [text for _, text in data["train"]] == ["two", "one"]
     assert data.vocabulary.symbols == tuple(" enotw")
     assert data.notes(3)[1] == "valid: 3 recordings, 1 seconds, 13 characters, padding 0.0%"
     frames = [(n - 200) // 80 + 1 for n in (4000, 800, 1600)]
@@ -135,7 +135,7 @@ def test_malformed_transcripts(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"line 2: .*{message}"):
             Recordings.from_config(AudioConfig(tmp_path, said), FRAMES)
         data = Recordings.from_config(AudioConfig(tmp_path, said, malformed="skip"), FRAMES)
-        assert (len(data.clips["train"]), data.errors.skipped) == (1, 1)
+        assert (len(data["train"]), data.errors.skipped) == (1, 1)
 
 
 def digit_recordings(count: int = 20) -> dict[str, list[torch.Tensor]]:
@@ -151,7 +151,7 @@ def digit_recordings(count: int = 20) -> dict[str, list[torch.Tensor]]:
 def test_strings_are_joined_from_the_recordings_of_their_part() -> None:
     found = digit_recordings()
     data = DigitStrings(found, DigitsConfig(split=(0.5, 0.25, 0.25), strings=30, held=12, speed=0, gain=0), FRAMES)
-    parts = {name: {id(s) for some in part.values() for s in some} for name, part in data.parts.items()}
+    parts = {name: {id(s) for some in part.values() for s in some} for name, part in data.recordings.items()}
     assert [len(parts[name]) for name in ("train", "valid", "test")] == [40, 20, 20]
     assert not parts["train"] & parts["valid"]
     assert not parts["test"] & (parts["valid"] | parts["train"])
@@ -159,7 +159,7 @@ def test_strings_are_joined_from_the_recordings_of_their_part() -> None:
     assert 3 <= len(text) <= 7
     at = 0
     for digit in text:
-        piece = next(s for s in data.parts["valid"][digit] if samples[at : at + len(s)].equal(s))
+        piece = next(s for s in data.recordings["valid"][digit] if samples[at : at + len(s)].equal(s))
         at += len(piece)
     assert at == len(samples)
 
@@ -171,7 +171,7 @@ def test_training_strings_are_new_in_every_pass_and_the_others_never() -> None:
     assert first[2].frames.equal(again[2].frames)
     assert not (first[0].labels.shape == second[0].labels.shape and first[0].labels.equal(second[0].labels))
     assert data.epoch("valid", 0, batch=6)[0].frames.equal(data.epoch("valid", 5, batch=6, seed=9)[0].frames)
-    texts = [text for _, text in data.test_clips("test")]
+    texts = [text for _, text in data["test"]]
     labels = data.epoch("test", 0, batch=6)[0]
     assert texts == [
         "".join(map(str, row[:n])) for row, n in zip(labels.labels.tolist(), labels.label_lengths.tolist(), strict=True)

@@ -106,7 +106,7 @@ def test_the_same_from_a_file_as_from_memory(
     assert filed.fingerprint == kept.fingerprint
     assert filed.notes(8) == kept.notes(8)
     for split in kept.splits:
-        mine, theirs = (data.epoch(split, 2, batch=8, length=20, seed=3) for data in (kept, filed))
+        mine, theirs = (data.epoch(split, 2, batch=8, seed=3) for data in (kept, filed))
         assert len(mine) == len(theirs) > 0
         for one, other in zip(mine, theirs, strict=True):
             assert all(a.equal(b) for a, b in zip(tensors(one), tensors(other), strict=True))
@@ -128,7 +128,7 @@ def test_memory_stays_bounded(
         data = kind(tmp_path, times)
         data.notes(16)
         for i in range(20):
-            data.epoch("train", 1, batch=16, length=50, seed=1)[i]
+            data.epoch("train", 1, batch=16, seed=1)[i]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -86,7 +86,7 @@ def test_a_folder_has_a_label_for_each_file(tmp_path: Path) -> None:
     data = Examples.from_config(config)
     assert data.labels.symbols == ("Czech", "Polish")
     assert list(data.parts["train"]) == ["Dvořák", "Smetana", "Chopin"]
-    assert data.sequences["train"][1].tolist() == [6, 7, 6]
+    assert data.lengths["train"].tolist() == [6, 7, 6]
 
 
 def test_images(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_tagged_json_lines(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: 1 words and 2 tags"):
         Tagged.from_config(config)
     data = Tagged.from_config(replace(config, malformed="skip"))
-    assert [words for words, _ in data.parts["train"]] == [["a", "b"], ["d", "e"]]
+    assert [words for words, _ in data["train"]] == [["a", "b"], ["d", "e"]]
     assert data.labels.symbols == ("X", "Y")
     (batch,) = data.epoch("train", 0, batch=4)
     assert sorted(batch.y.T.tolist()) == [[0, 0], [0, 1]]

@@ -127,7 +127,7 @@ def test_every_training_pair_comes_once_in_each_pass_and_in_another_order() -> N
 def test_long_pairs_are_left_out_of_training_alone() -> None:
     pairs = [("a " * 9, "b"), ("a", "b")]
     data = Parallel(pairs, pairs, ParallelConfig(min_freq=1, max_length=5))
-    assert [len(data.parts[name]) for name in ("train", "valid")] == [1, 2]
+    assert [len(data[name]) for name in ("train", "valid")] == [1, 2]
     with pytest.raises(DataError, match="raise max_length"):
         Parallel(pairs[:1], config=ParallelConfig(min_freq=1, max_length=5))
 
@@ -140,7 +140,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         Parallel.from_config(config)
     skipping = ParallelConfig(config.source, config.target, min_freq=1, malformed="skip")
     data = Parallel.from_config(skipping)
-    assert (len(data.parts["train"]), data.errors.skipped) == (2, 1)
+    assert (len(data["train"]), data.errors.skipped) == (2, 1)
     (tmp_path / "a.de").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match=r"a\.de: line 2: byte 0xff"):
         Parallel.from_config(config)
@@ -150,6 +150,6 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_that_of_the_pairs_in_memory() -> None:
     data = Parallel([("ein hund", "a dog"), ("hund", "dog")], [("x", "y")])
-    pairs = {name: [(a, b) for a, b in part] for name, part in data.parts.items()}
+    pairs = {name: [(a, b) for a, b in part] for name, part in data.items.items()}
     digest = hashlib.sha256(repr((data.source.symbols, data.target.symbols)).encode() + repr(pairs).encode())
     assert data.fingerprint == digest.hexdigest()[:16] == "9bce08a9285a85e4"

@@ -89,7 +89,7 @@ def test_malformed_drawings(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match=r"d\.jsonl: line 2: "):
         Strokes.from_config(config)
     data = Strokes.from_config(StrokesConfig(config.strokes, malformed="skip"))
-    assert (len(data.parts["train"]), data.errors.skipped) == (1, 1)
+    assert (len(data["train"]), data.errors.skipped) == (1, 1)
 
 
 def test_folders_and_tables_of_texts(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_folders_and_tables_of_texts(tmp_path: Path) -> None:
         (tmp_path / f"{label}.txt").write_text(names)
     data = Conditions.from_config(ConditionsConfig(tmp_path, hold_out=0.4))
     assert data.labels == ("Czech", "Greek")
-    assert [len(data.parts[name]) for name in ("train", "valid")] == [3, 2]
+    assert [len(data[name]) for name in ("train", "valid")] == [3, 2]
     table = tmp_path / "t.tsv"
     table.write_text("Czech\tAbl\nCzech\tDub\nGreek\tMaki\nGreek\tKosta\nGreek\tRho\n")
     assert Conditions.from_config(ConditionsConfig(table, hold_out=0.4)).fingerprint == data.fingerprint

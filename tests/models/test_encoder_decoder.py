@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from everloop import cells
-from everloop.data.datasets.parallel import Parallel, batch_of
+from everloop.data.datasets.parallel import Parallel
 from everloop.decode.generate import generate
 from everloop.errors import OptionError
 from everloop.models import load
@@ -40,7 +40,7 @@ def small(data: Parallel, **settings: Any) -> EncoderDecoder:
 def test_steps_equal_the_whole_target(shape: dict[str, Any]) -> None:
     data = backwards(60)
     model = small(data, **shape).double().eval()
-    batch = batch_of(data.parts["train"][:4])
+    batch = data.collate(data["train"][:4])
     logits, weights = model(batch.source, batch.source_lengths, batch.inputs)
     state = model.encode(batch.source, batch.source_lengths)
     for t, symbols in enumerate(batch.inputs):
@@ -56,11 +56,11 @@ def test_steps_equal_the_whole_target(shape: dict[str, Any]) -> None:
 def test_padding_changes_nothing(shape: dict[str, Any]) -> None:
     data = backwards(60)
     model = small(data, **shape).double().eval()
-    pairs = sorted(data.parts["train"], key=lambda pair: len(pair[0]))
+    pairs = sorted(data["train"], key=lambda pair: len(pair[0]))
     chosen = [pairs[0], pairs[-1], pairs[len(pairs) // 2]]
     assert len({len(a) for a, _ in chosen}) == 3
-    together = model.loss(batch_of(chosen))
-    alone = [model.loss(batch_of([pair])) for pair in chosen]
+    together = model.loss(data.collate(chosen))
+    alone = [model.loss(data.collate([pair])) for pair in chosen]
     assert together.count == sum(loss.count for loss in alone)
     torch.testing.assert_close(together.total, torch.stack([loss.total for loss in alone]).sum(), rtol=1e-10, atol=0)
 
@@ -69,8 +69,8 @@ def test_padding_changes_nothing(shape: dict[str, Any]) -> None:
 def test_loss_is_the_surprise_of_each_piece_and_the_end() -> None:
     data = backwards(60)
     model = small(data).double().eval()
-    source, target = data.parts["train"][3]
-    batch = batch_of([(source, target)])
+    source, target = data["train"][3]
+    batch = data.collate([(source, target)])
     logits, _ = model(batch.source, batch.source_lengths, batch.inputs)
     expected = F.cross_entropy(logits[:, 0], torch.tensor([*target, model.stop]), reduction="sum")
     assert float(model.loss(batch).total) == pytest.approx(float(expected), rel=1e-12)
@@ -82,7 +82,7 @@ def test_loss_is_the_surprise_of_each_piece_and_the_end() -> None:
 
 def test_the_context_matters_as_chosen() -> None:
     data = backwards(60)
-    batch = batch_of(data.parts["train"][:6])
+    batch = data.collate(data["train"][:6])
     for context in ("initial", "every-step", "attention"):
         model = small(data, context=context).double()
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_mixed_inputs_keep_the_begin_and_take_guesses_one_step_later() -> None:
 
 def test_the_schedule_of_forcing_changes_training() -> None:
     data = backwards(60)
-    batch = batch_of(data.parts["train"][:8])
+    batch = data.collate(data["train"][:8])
     model = small(data, teacher_forcing=0.0, teacher_forcing_steps=2).train()
     losses = [float(model.loss(batch).total.detach()) for _ in range(3)]
     assert int(model.updates) == 3
@@ -151,7 +151,7 @@ def test_a_run_folder_gives_the_model_back(tmp_path: Path) -> None:
     again = load(tmp_path / "run")
     assert again.config == model.config
     assert again.source == data.source
-    batch = batch_of(data.parts["valid"][:8])
+    batch = data.collate(data["valid"][:8])
     with torch.no_grad():
         assert float(again.loss(batch).total) == float(model.loss(batch).total)
 

@@ -97,7 +97,7 @@ def test_captions_from_vectors(tmp_path: Path) -> None:
 def test_the_loss_of_strokes_is_density_and_pen() -> None:
     data = lines(2)
     model = Generator(data.labels, hidden=6, embedding=4, mixtures=3).double().eval()
-    label, steps = data.parts["train"][1]
+    label, steps = data["train"][1]
     steps = steps.double()
     batch = StrokesBatch(torch.tensor([label]), steps[:, None], torch.tensor([len(steps)]))
     inputs = torch.cat([torch.tensor([[0, 0, END]]).double(), steps[:-1]])

@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {"cell": "lstm", "hidden": 6, "layers": 2, "dropout": 0.
 
 def language_model(**settings: Any) -> tuple[Model, Any]:
     numbers = torch.randint(4, (9, 2))
-    return LanguageModel(Vocabulary("\nabc"), **SMALL | settings), Window(numbers[:-1], numbers[1:], True)
+    return LanguageModel(Vocabulary("\nabc"), **SMALL | settings), Window(numbers[:-1], numbers[1:])
 
 
 def classifier(**settings: Any) -> tuple[Model, Any]:

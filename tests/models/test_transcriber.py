@@ -89,8 +89,8 @@ def test_it_learns_tones_and_comes_back(tmp_path: Path) -> None:
     assert run.best is not None
     assert run.best.means["accuracy"] > 0.9
     again = load(run)
-    heard = generate(again, [samples for samples, _ in data.test_clips("test")], Beam(6))
-    right = sum(h[0].text == text for h, (_, text) in zip(heard, data.test_clips("test"), strict=True))
+    heard = generate(again, [samples for samples, _ in data["test"]], Beam(6))
+    right = sum(h[0].text == text for h, (_, text) in zip(heard, data["test"], strict=True))
     assert right / 32 > 0.7
 
 

@@ -248,7 +248,7 @@ class Cloud:
         self.x = torch.randn(100, 4, generator=random)
         self.y = (self.x[:, 0] + self.x[:, 1] > 0).long()
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int) -> Sequence[Points]:
+    def epoch(self, split: str, number: int, *, batch: int, seed: int) -> Sequence[Points]:
         """Return the batches of one pass."""
         order = torch.arange(80, 100)
         if split == "train":

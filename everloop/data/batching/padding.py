@@ -1,4 +1,4 @@
-"""Sequences of different lengths side by side, and the batches of one pass over the data."""
+"""Padding: sequences of different lengths as one tensor; and the batches of one pass over a dataset."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
 
 
 class Batches(LazySequence[Batch], Generic[Batch]):
-    """The batches of one pass; a batch is made when it is asked for.
+    """The batches of one pass; a batch is made when it is read.
 
     Args:
-        groups: the numbers of the sequences of each batch.
-        make: returns the batch of these sequences.
+        sampler: the indices of the items of each batch.
+        make: returns the batch of the items with these indices.
     """
 
-    def __init__(self, groups: Sequence[list[int]], make: Callable[[list[int]], Batch]) -> None:
-        self.groups, self.make = groups, make
+    def __init__(self, sampler: Sequence[list[int]], make: Callable[[list[int]], Batch]) -> None:
+        self.sampler, self.make = sampler, make
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.sampler)
 
     def item(self, index: int) -> Batch:
-        return self.make(self.groups[index])
+        return self.make(self.sampler[index])

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from torch import Tensor
 
+from everloop.data.batching.batch import Batch
+from everloop.data.lazy import LazySequence
 from everloop.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
-class Window:
-    """One batch of a stream: the symbols read, and those that follow each of them.
-
-    x, y: int64 [T, B]. `first` says that no state comes from a window before.
-    """
+class Window(Batch):
+    """One batch of a stream: the symbols read, and the symbol that follows each of them. x, y: int64 [T, B]."""
 
     x: Tensor
     y: Tensor
-    first: bool
-
-    def to(self, device: torch.device | str) -> Window:
-        """Return the window on a device."""
-        return Window(self.x.to(device), self.y.to(device), self.first)
 
     @property
     def count(self) -> int:
@@ -33,7 +25,7 @@ class Window:
         return self.y.numel()
 
 
-class Windows(Sequence[Window]):
+class Windows(LazySequence[Window]):
     """`batch` contiguous streams of one sequence of numbers, read `length` symbols at a time.
 
     Stream b of window k+1 continues stream b of window k. Nothing is copied before a window is asked for.
@@ -68,15 +60,7 @@ class Windows(Sequence[Window]):
     def __len__(self) -> int:
         return self.windows
 
-    @overload
-    def __getitem__(self, index: int) -> Window: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Window]: ...
-    def __getitem__(self, index: int | slice) -> Window | list[Window]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < self.windows:
-            raise IndexError(f"window {index} of {self.windows}")
+    def item(self, index: int) -> Window:
         span = slice(index * self.length, (index + 1) * self.length)
         x, y = (part[:, span].t().to(torch.int64).contiguous() for part in (self.x, self.y))
         return Window(x, y, first=index == 0)

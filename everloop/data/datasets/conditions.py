@@ -1,33 +1,31 @@
-"""Strings, each with what it is written from: a label (a name with its language) or a vector (a caption's image)."""
+"""Texts, each with what it is written from: a label (a name with its language) or a vector (a caption's image)."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_fraction
-from everloop.data.batching.padding import Batches, padded
+from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.padding import padded
+from everloop.data.dataset import SequenceDataset, hold_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files, read_bytes
-from everloop.data.lazy import Array, LazySequence, Subset, Zip
+from everloop.data.lazy import Mapped, Subset, Zip
 from everloop.data.ragged import IntLists, RaggedArray, Strings
 from everloop.data.readers.arrays import named, read_npz
 from everloop.data.readers.lines import decoded, numbered, opened
 from everloop.data.tokenize.vocabulary import Vocabulary
-from everloop.errors import DataError, OptionError, unknown
+from everloop.errors import DataError, unknown
 
 Given = str | Tensor
-PADDING = 0.2  # largest share in a batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class ConditionsConfig:
 
 
 @dataclass(frozen=True)
-class ConditionsBatch:
+class ConditionsBatch(Batch):
     """A batch of texts. given: labels [B] or vectors [B, n]; inputs and targets: [T, B] of `lengths` [B].
 
     The number after the last symbol begins the inputs and ends the targets.
@@ -57,21 +55,15 @@ class ConditionsBatch:
     inputs: Tensor
     targets: Tensor
     lengths: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> ConditionsBatch:
-        """Return the batch on a device."""
-        given, lengths = self.given.to(device), self.lengths.to(device)
-        return ConditionsBatch(given, self.inputs.to(device), self.targets.to(device), lengths)
 
     @property
     def exists(self) -> Tensor:
         """Where there is a target and no padding, bool [T, B]."""
-        return torch.arange(len(self.targets), device=self.lengths.device)[:, None] < self.lengths
+        return existing(len(self.targets), self.lengths)
 
 
-class Conditions:
-    """Strings with a label or a vector each, for training and validation.
+class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
+    """Texts with a label or a vector each. An item is (label number or vector, symbol numbers of the text).
 
     Args:
         train, valid, test: (label or vector, text) pairs; all but one part may be empty.
@@ -79,6 +71,8 @@ class Conditions:
         labels: the labels in order, for instance of a trained model; by default those of `train`.
         vocabulary: the characters; by default those of all texts.
     """
+
+    unit = "texts"
 
     def __init__(
         self,
@@ -88,11 +82,12 @@ class Conditions:
         labels: Sequence[str] | None = None,
         vocabulary: Vocabulary | None = None,
         test: Sequence[tuple[Given, str]] = (),
+        errors: ErrorPolicy | None = None,
     ) -> None:
+        super().__init__(config or ConditionsConfig(), errors)
         parts = {name: part for name, part in (("train", train), ("valid", valid), ("test", test)) if len(part)}
         if not parts:
             raise DataError("there are no texts; expected at least one")
-        self.config, self.errors = config or ConditionsConfig(), ErrorPolicy()
         first = next(iter(parts.values()))[0][0]
         self.given_size = None if isinstance(first, str) else len(first)
         self.labels = tuple(labels or sorted({given for given, _ in train if isinstance(given, str)}))
@@ -100,8 +95,8 @@ class Conditions:
             vocabulary = Vocabulary(sorted({symbol for part in parts.values() for _, text in part for symbol in text}))
         self.vocabulary = vocabulary
         self._number = {label: number for number, label in enumerate(self.labels)}
-        self.lengths: dict[str, Array] = {}
-        self.parts = {name: self._encode(name, part) for name, part in parts.items()}
+        self.lengths = {}
+        self.items = {name: self._encode(name, part) for name, part in parts.items()}
 
     @classmethod
     def from_config(
@@ -110,15 +105,10 @@ class Conditions:
         """Return the texts that a configuration describes; which are held for validation is always the same."""
         if config.texts is None:
             raise DataError("no texts given; name a folder or a file with --texts")
-        if not 0 <= config.hold_out < 1:
-            raise OptionError(f"hold_out is {config.hold_out}; expected a share below 1")
         errors = ErrorPolicy(config.malformed)
         pairs = read_texts(config, errors)
-        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0)).numpy()
-        count = round(len(pairs) * config.hold_out)
-        data = cls(Subset(pairs, order[count:]), Subset(pairs, order[:count]), config, labels, vocabulary)
-        data.errors = errors
-        return data
+        valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
+        return cls(train, valid, config, labels, vocabulary, errors=errors)
 
     def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Zip[Tensor, list[int]]:
         given, texts = RaggedArray("int64" if self.given_size is None else "float32"), IntLists()
@@ -129,52 +119,25 @@ class Conditions:
             given.append([self._number[what]] if isinstance(what, str) else what)
             texts.append(self.vocabulary.encode(text, place).tolist())
         self.lengths[name] = texts.rows.lengths + 1  # the last symbol ends the text
-        return Zip(Single(given) if self.given_size is None else given, texts)
+        return Zip(Mapped(given, _scalar) if self.given_size is None else given, texts)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(self.parts)
+    def content(self) -> Iterator[bytes]:
+        yield repr((self.labels, self.vocabulary.symbols)).encode("utf-8", "replace")
+        for name, items in self.items.items():
+            yield from (f"{name} {given.tolist()} {numbers}".encode() for given, numbers in items)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A short name of exactly these texts."""
-        digest = hashlib.sha256(repr((self.labels, self.vocabulary.symbols)).encode("utf-8", "replace"))
-        for name, pairs in self.parts.items():
-            for given, numbers in pairs:
-                digest.update(f"{name} {given.tolist()} {numbers}".encode())
-        return digest.hexdigest()[:16]
+    def collate(self, items: Sequence[tuple[Tensor, list[int]]]) -> ConditionsBatch:
+        end, (given, texts) = len(self.vocabulary), zip(*items, strict=True)
+        inputs, lengths = padded([[end, *text] for text in texts])
+        targets, _ = padded([[*text, end] for text in texts])
+        return ConditionsBatch(torch.stack(given), inputs, targets, lengths)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ConditionsBatch]:
-        """Return the batches of one pass: texts of about the same length together, in training shuffled anew."""
-        if split not in self.parts:
-            raise OptionError(unknown("part of the data", split, self.parts))
-        pairs, stop = self.parts[split], len(self.vocabulary)
+    def sizes(self, split: str) -> Sequence[str]:
+        return (f"{self.lengths[split].sum():,} symbols",)
 
-        def make(group: list[int]) -> ConditionsBatch:
-            given, texts = zip(*(pairs[i] for i in group), strict=True)
-            inputs, lengths = padded([[stop, *text] for text in texts])
-            targets, _ = padded([[*text, stop] for text in texts])
-            return ConditionsBatch(torch.stack(given), inputs, targets, lengths)
-
-        return Batches(self._groups(split, number, batch, seed), make)
-
-    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
-        order = seed * 1_000_003 + number if split == "train" else None
-        return buckets(self.lengths[split], batch, seed=order, padding=PADDING)
-
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, padding, malformed lines."""
-        lines = []
-        for name, lengths in self.lengths.items():
-            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
-            lines.append(f"{name}: {len(lengths):,} texts, {lengths.sum():,} symbols, padding {share:.1%}")
-        return [*lines, str(self.errors)] if self.errors.skipped else lines
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
+    def summary(self) -> str:
         kind = f"{len(self.labels)} labels" if self.labels else f"vectors of {self.given_size}"
-        return f"Conditions({counts} texts, {kind}, {len(self.vocabulary)} characters)"
+        return f"{kind}, {len(self.vocabulary)} characters"
 
 
 def read_texts(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
@@ -217,17 +180,8 @@ def _with_vectors(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tup
     return Zip(Subset(vectors, np.array(numbers)), texts)  # type: ignore[arg-type]
 
 
-class Single(LazySequence[Tensor]):
-    """The numbers of rows of one number each."""
-
-    def __init__(self, rows: RaggedArray) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def item(self, index: int) -> Tensor:
-        return self.rows.item(index)[0]
+def _scalar(row: Tensor) -> Tensor:
+    return row[0]
 
 
 def read_vectors(path: Path, name: str = "") -> Tensor:

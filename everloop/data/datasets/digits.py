@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.data.batching.buckets import padding_fraction
-from everloop.data.batching.padding import Batches
-from everloop.data.datasets.recordings import Clip, FrameConfig, RecordingsBatch, clips_of, read_wav
+from everloop.data.dataset import SPLITS, pass_seed
+from everloop.data.datasets.recordings import Clip, FrameConfig, SpeechDataset, read_wav
+from everloop.data.lazy import Array, Mapped
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
@@ -46,8 +47,8 @@ class DigitsConfig:
     """In training a digit is played up to this share louder or softer."""
 
 
-class DigitStrings:
-    """Strings of digits as recordings with transcripts; the parts have no recording in common.
+class DigitStrings(SpeechDataset):
+    """Strings of digits as recordings with transcripts; the splits have no recording in common.
 
     Args:
         recordings: by digit, the samples of its recordings.
@@ -58,23 +59,26 @@ class DigitStrings:
         DataError: a digit has too few recordings for its parts.
     """
 
+    unit = "strings"
+
     def __init__(self, recordings: dict[str, list[Tensor]], config: DigitsConfig, frames: FrameConfig) -> None:
         if not 1 <= config.min_length <= config.max_length:
             raise OptionError(
                 f"strings have {config.min_length} to {config.max_length} digits; expected at least 1, and more"
             )
-        self.config, self.frames = config, frames
-        self.vocabulary = Vocabulary(sorted(recordings))
-        names = ("train", "valid", "test")
-        self.parts: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
+        super().__init__(config)
+        self.frames, self.vocabulary = frames, Vocabulary(sorted(recordings))
+        self.recordings: dict[str, dict[str, list[Tensor]]] = {name: {} for name in SPLITS}
         chance = torch.Generator().manual_seed(0)
         for digit, found in sorted(recordings.items()):
             order = torch.randperm(len(found), generator=chance).tolist()
             ends = [round(len(found) * sum(config.split[: i + 1])) for i in range(3)]
-            for name, start, end, share in zip(names, [0, *ends], ends, config.split, strict=False):
-                if share and start == end:
-                    raise DataError(f"digit {digit} has {len(found)} recordings, none is left for its {name} part")
-                self.parts[name][digit] = [found[i] for i in order[start:end]]
+            for name, start, end, fraction in zip(SPLITS, [0, *ends], ends, config.split, strict=False):
+                if fraction and start == end:
+                    raise DataError(f"digit {digit} has {len(found)} recordings, none is left for its {name} split")
+                self.recordings[name][digit] = [found[i] for i in order[start:end]]
+        self.used = [name for name, fraction in zip(SPLITS, config.split, strict=True) if fraction]
+        self.items = {name: self.items_of_pass(name) for name in self.used}
 
     @classmethod
     def from_config(cls, config: DigitsConfig, frames: FrameConfig) -> DigitStrings:
@@ -96,41 +100,28 @@ class DigitStrings:
             raise DataError(f"{config.digits}: {unknown('speaker', str(config.speaker), sorted(speakers))}")
         return cls(found, config, frames)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(name for name, share in zip(self.parts, self.config.split, strict=True) if share)
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of exactly these recordings and settings."""
+    def content(self) -> Iterator[bytes]:
         c = self.config
-        shape = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, self.frames)
-        digest = hashlib.sha256(repr(shape).encode())
-        for part in self.parts.values():
-            for digit, found in part.items():
-                digest.update(digit.encode())
-                for samples in found:
-                    digest.update(samples.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        yield repr((c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, self.frames)).encode()
+        for recordings in self.recordings.values():
+            for digit, found in recordings.items():
+                yield digit.encode()
+                yield from (samples.numpy().tobytes() for samples in found)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[RecordingsBatch]:
-        """Return the batches of one pass: in training new random strings, otherwise always the same."""
-        if split not in self.splits:
-            raise OptionError(unknown("part of the data", split, self.splits))
-        numbers = self._numbers(split, number, seed)
+    def batch_sampler(self, split: str, number: int = 0, *, batch: int, seed: int = 0) -> Sequence[list[int]]:
+        order = range(len(self[split]))
+        return [[*order[i : i + batch]] for i in order[::batch]]
 
-        def make(group: list[int]) -> RecordingsBatch:
-            return clips_of([self.clip(split, numbers[i]) for i in group], self.frames, self.vocabulary)
+    def items_of_pass(self, split: str, number: int = 0, seed: int = 0) -> Sequence[Clip]:
+        """Return the strings of a pass: in training each pass has new ones."""
+        return Mapped(self._names(split, number, seed), partial(self.clip, split))
 
-        return Batches(_groups(len(numbers), batch), make)
-
-    def _numbers(self, split: str, number: int = 0, seed: int = 0) -> range:
-        """Return the numbers of the strings of one pass."""
+    def _names(self, split: str, number: int = 0, seed: int = 0) -> range:
+        """Return the number of each string of a pass, which says what it is."""
         if split == "train":
-            start = (seed * 1_000_003 + number) * 1_000_003
+            start = pass_seed(pass_seed(seed, number), 0)
             return range(start, start + self.config.strings)
-        start = -1 - self.splits.index(split) * 1_000_003
+        start = -1 - self.used.index(split) * 1_000_003
         return range(start, start - self.config.held, -1)
 
     def clip(self, split: str, number: int) -> Clip:
@@ -148,35 +139,20 @@ class DigitStrings:
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
         pieces = []
         for digit in text:
-            found = self.parts[split][digit]
+            found = self.recordings[split][digit]
             samples = found[int(torch.randint(len(found), (), generator=chance))]
             speed, gain = (2 * torch.rand(2, generator=chance) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
             pieces.append((samples, *change))
         return text, pieces
 
-    def test_clips(self, split: str = "test") -> Sequence[Clip]:
-        """Return the strings of the validation or test part."""
-        return [self.clip(split, number) for number in self._numbers(split)]
+    def steps(self, split: str) -> Array:
+        plans = [self._plan(split, number)[1] for number in self._names(split)]
+        samples = [sum(_size(samples, speed) for samples, speed, _ in pieces) for pieces in plans]
+        return np.array([self.frames.count(n) for n in samples])
 
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: how many recordings each part is joined from, padding."""
-        lines = []
-        for name in self.splits:
-            numbers, count = self._numbers(name), sum(map(len, self.parts[name].values()))
-            plans = [self._plan(name, number)[1] for number in numbers]
-            sizes = [sum(_size(samples, speed) for samples, speed, _ in pieces) for pieces in plans]
-            share = padding_fraction(_groups(len(numbers), batch), [self.frames.count(size) for size in sizes])
-            lines.append(f"{name}: {len(numbers):,} strings, joined from {count:,} recordings, padding {share:.1%}")
-        return lines
-
-    def __repr__(self) -> str:
-        counts = {name: sum(map(len, part.values())) for name, part in self.parts.items()}
-        return f"DigitStrings({', '.join(f'{name} {n:,}' for name, n in counts.items())} recordings)"
-
-
-def _groups(count: int, batch: int) -> list[list[int]]:
-    return [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+    def sizes(self, split: str) -> Sequence[str]:
+        return (f"joined from {sum(map(len, self.recordings[split].values())):,} recordings",)
 
 
 def _size(samples: Tensor, speed: float) -> int:

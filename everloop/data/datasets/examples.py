@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_fraction
-from everloop.data.batching.padding import Batches, padded
+from everloop.data.batching.batch import Batch
+from everloop.data.batching.padding import padded
+from everloop.data.dataset import SequenceDataset, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
-from everloop.data.lazy import Array, repr_of_list
+from everloop.data.lazy import Array, Mapped, Subset, Zip, repr_of_list
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.arrays import labels as labels_of
 from everloop.data.readers.arrays import sequences
@@ -79,49 +81,55 @@ class ExamplesConfig:
 
 
 @dataclass(frozen=True)
-class ExamplesBatch:
+class ExamplesBatch(Batch):
     """Sequences and labels. x: numbers [T, B] or features [T, B, F]; lengths: [B]; y: [B]."""
 
     x: Tensor
     lengths: Tensor
     y: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> ExamplesBatch:
-        """Return the batch on a device."""
-        return ExamplesBatch(self.x.to(device), self.lengths.to(device), self.y.to(device))
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples: `get` returns the sequence of one by number, `text` that a sequence is a text yet."""
+    """Some examples.
+
+    Args:
+        get: returns the sequence of an example by index.
+        labels: the label of each.
+        text: whether sequences are texts.
+        digest: tells these examples from others; it becomes part of the fingerprint.
+    """
 
     get: Callable[[int], Any]
     labels: Sequence[str]
     text: bool
     digest: str
 
-    def take(self, chosen: Array) -> Part:
-        """Return the examples with these numbers."""
-        return Part(
-            lambda i: self.get(chosen[i]), [self.labels[i] for i in chosen], self.text, f"{self.digest} {len(chosen)}"
-        )
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Array) -> Part:
+        """Return the examples with these indices."""
+        get = Subset(Mapped(range(len(self)), self.get), indices).__getitem__
+        return Part(get, [self.labels[i] for i in indices], self.text, f"{self.digest} {len(indices)}")
 
     def __iter__(self) -> Iterator[Any]:
-        return (self.get(i) for i in range(len(self.labels)))
+        return (self.get(i) for i in range(len(self)))
 
 
-class Examples:
-    """Labelled sequences in parts "train", "valid" and "test".
+class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
+    """Labelled sequences. An item is (symbol numbers [T] or features [T, F], label number).
 
     Args:
-        parts: the examples by name of their part; texts, or sequences of features [T, F].
+        parts: the examples of each split; texts, or sequences of features [T, F].
         config: how texts are read and batches are made.
-        reader, labels: those of a trained model; by default learned from the training part.
+        reader, labels: those of a trained model; by default learned from the training split.
 
     Raises:
-        DataError: a part is empty, or a label of another part is not among those of training.
+        DataError: there are no examples, or a label of another split is not among those of training.
     """
+
+    unit = "examples"
 
     def __init__(
         self,
@@ -131,8 +139,9 @@ class Examples:
         labels: Symbols | None = None,
         errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.errors = config or ExamplesConfig(), errors or ErrorPolicy()
-        self.parts = {name: part for name, part in parts.items() if len(part.labels)}
+        super().__init__(config or ExamplesConfig(), errors)
+        self.padding = self.config.padding
+        self.parts = {name: part for name, part in parts.items() if len(part)}
         first = next(iter(self.parts.values()), None)
         if first is None or ("train" not in self.parts and labels is None):
             raise DataError("there are no training examples; expected at least one")
@@ -141,9 +150,12 @@ class Examples:
             reader = TextReader.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
         self.reader, self.features = reader, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
-        self.numbers = {name: torch.tensor(self._number(name, part.labels)) for name, part in self.parts.items()}
+        self.numbers = {name: self._number(name, part.labels) for name, part in self.parts.items()}
         self.unknown: dict[str, tuple[int, int]] = {}
-        self.sequences = {name: self._sequences(name, part) for name, part in self.parts.items()}
+        self.items, self.lengths = {}, {}
+        for name, part in self.parts.items():
+            sequences, self.lengths[name] = self._encode(name, part) if part.text else self._check(name, part)
+            self.items[name] = Zip(sequences, self.numbers[name])
 
     @classmethod
     def from_config(
@@ -159,87 +171,60 @@ class Examples:
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
-        return cls(_held_out(parts, config.hold_out), config, reader, labels, errors)
+        return cls(with_held_out(parts, config.hold_out, Part.take), config, reader, labels, errors)
 
-    def _number(self, name: str, labels: Sequence[str]) -> list[int]:
+    def _number(self, split: str, labels: Sequence[str]) -> array[int]:
         for number, label in enumerate(labels, 1):
             if label not in self.labels.numbers:
-                raise DataError(f"{name}, example {number}: {unknown('label', label, self.labels.symbols)}")
-        return self.labels.encode(labels)
+                raise DataError(f"{split}, example {number}: {unknown('label', label, self.labels.symbols)}")
+        return array("q", self.labels.encode(labels))
 
-    def _sequences(self, name: str, part: Part) -> tuple[Callable[[int], Any], Array]:
-        """Return (what gives the numbers of one example, steps of each), and count the unknown symbols."""
-        if not part.text:
-            wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
-            if wrong is not None:
-                raise DataError(f"a {name} series has {wrong} channels; expected {self.features}")
-            lengths = np.array([len(series) for series in part])
-            if not lengths.all():
-                raise DataError(f"{name}, example {lengths.argmin() + 1} has no step; expected at least one")
-            return part.get, lengths
+    def _check(self, split: str, part: Part) -> tuple[Sequence[Any], Array]:
+        """Return the features of each example, and its steps."""
+        wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
+        if wrong is not None:
+            raise DataError(f"a {split} series has {wrong} channels; expected {self.features}")
+        lengths = np.array([len(series) for series in part])
+        if not lengths.all():
+            raise DataError(f"{split}, example {lengths.argmin() + 1} has no step; expected at least one")
+        return Mapped(range(len(part)), part.get), lengths
+
+    def _encode(self, split: str, part: Part) -> tuple[Sequence[Any], Array]:
+        """Return the numbers of each text, and its steps; count the unknown symbols."""
         assert self.reader is not None, "texts have a reader"
         encoded, unknowns = RaggedArray(), 0
         for text in part:
             numbers = self.reader.encode(text, self.config.max_length)
             unknowns += numbers.count(UNKNOWN)
             encoded.append(numbers)
-        self.unknown[name] = unknowns, len(encoded.all)
-        return encoded.__getitem__, encoded.lengths
+        self.unknown[split] = unknowns, len(encoded.all)
+        return encoded, encoded.lengths
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(self.parts)
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of exactly these examples, labels and symbols."""
+    def content(self) -> Iterator[bytes]:
         known = self.reader.symbols.symbols if self.reader else self.features
-        content = (known, self.labels.symbols, [(name, part.digest) for name, part in self.parts.items()])
-        digest = hashlib.sha256(repr(content).encode("utf-8", "replace"))
-        for numbers in self.numbers.values():
-            digest.update(numbers.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        described = (known, self.labels.symbols, [(name, part.digest) for name, part in self.parts.items()])
+        yield repr(described).encode("utf-8", "replace")
+        yield from (numbers.tobytes() for numbers in self.numbers.values())
 
-    def groups(self, split: str, number: int, *, batch: int, seed: int) -> Groups:
-        """Return which examples form each batch of a pass."""
-        if split not in self.parts:
-            raise OptionError(unknown("part of the data", split, self.parts))
-        order = seed * 1_000_003 + number if split == "train" else None
-        return buckets(self.sequences[split][1], batch, seed=order, padding=self.config.padding)
+    def augment(self, items: list[tuple[Any, int]], seed: int) -> list[tuple[Any, int]]:
+        if not (shift := self.config.shift):
+            return items
+        chance = torch.Generator().manual_seed(seed)
+        steps = torch.randint(-shift, shift + 1, (len(items), 2), generator=chance).tolist()
+        return [(moved(x, down, right), y) for (x, y), (down, right) in zip(items, steps, strict=True)]
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ExamplesBatch]:
-        """Return the batches of one pass: sequences of about the same length together, in training shuffled anew."""
-        chosen = self.groups(split, number, batch=batch, seed=seed)
-        get, _ = self.sequences[split]
-        shift = self.config.shift if split == "train" else 0
+    def collate(self, items: Sequence[tuple[Any, int]]) -> ExamplesBatch:
+        x, lengths = padded([x for x, _ in items])
+        return ExamplesBatch(x if self.features else x.long(), lengths, torch.tensor([y for _, y in items]))
 
-        def make(group: list[int]) -> ExamplesBatch:
-            rows = [get(i) for i in group]
-            if shift:
-                chance = torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + group[0])
-                steps = torch.randint(-shift, shift + 1, (len(rows), 2), generator=chance).tolist()
-                rows = [moved(row, down, right) for row, (down, right) in zip(rows, steps, strict=True)]
-            x, lengths = padded(rows)
-            return ExamplesBatch(x if self.features else x.long(), lengths, self.numbers[split][group])
+    def unknown_counts(self, split: str) -> Sequence[str]:
+        if not self.reader:
+            return ()
+        few, of = self.unknown[split]
+        return (f"{few:,} of {of:,} {self.reader.units} unknown ({few / max(of, 1):.2%})",)
 
-        return Batches(chosen, make)
-
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, unknown symbols, padding, malformed lines."""
-        lines = []
-        for name, part in self.parts.items():
-            share = padding_fraction(self.groups(name, 0, batch=batch, seed=0), self.sequences[name][1])
-            line = f"{name}: {len(part.labels):,} examples, padding {share:.1%}"
-            if name in self.unknown and self.reader:
-                few, of = self.unknown[name]
-                line += f", {few:,} of {of:,} {self.reader.units} unknown ({few / max(of, 1):.2%})"
-            lines.append(line)
-        return [*lines, str(self.errors)] if self.errors.skipped else lines
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {len(part.labels):,}" for name, part in self.parts.items())
-        return f"Examples({counts}; {len(self.labels)} labels)"
+    def summary(self) -> str:
+        return f"{len(self.labels)} labels"
 
 
 def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
@@ -296,19 +281,3 @@ def _of_texts(records: Iterable[tuple[bytes, str, str]]) -> Part:
         labels.append(sys.intern(label))  # once in memory, however often it occurs
         digest.update(raw)
     return Part(texts.__getitem__, labels, True, digest.hexdigest())
-
-
-def _held_out(parts: dict[str, Part], shares: tuple[float, float]) -> dict[str, Part]:
-    """Return the parts, with what is missing taken from the training examples, always the same ones."""
-    if any(not 0 <= share < 1 for share in shares) or sum(shares) >= 1:
-        raise OptionError(f"hold_out is {shares}; expected two shares that leave something for training")
-    train = parts["train"]
-    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0)).numpy()
-    taken = dict(parts)
-    # the test part is the same whether or not something is held out for validation
-    for name, share in (("test", shares[1]), ("valid", shares[0])):
-        if name not in parts and share:
-            count = round(share * len(train.labels))
-            taken[name], order = train.take(order[:count]), order[count:]
-    taken["train"] = train.take(np.sort(order))
-    return {name: taken[name] for name in ("train", "valid", "test") if name in taken}

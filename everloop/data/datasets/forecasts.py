@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from everloop.data.batching.padding import Batches
+from everloop.data.batching.batch import Batch
+from everloop.data.dataset import SPLITS, SequenceDataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.lazy import Mapped
 from everloop.data.readers.series import Table, read_columns
 from everloop.errors import DataError, OptionError, unknown
 
 Cycle = Literal["hour", "weekday", "month"]
-PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SeriesConfig:
     planned: tuple[str, ...] = ()
     """Further columns of numbers that are known for the steps to come too: plans, prices, a calendar of your own."""
     time: str = ""
-    """LazySequence with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
+    """Column with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
     calendar: tuple[Cycle, ...] = ()
     """What the model knows of the time, also of the time to come."""
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -54,7 +54,7 @@ class SeriesConfig:
 
 
 @dataclass(frozen=True)
-class SeriesBatch:
+class SeriesBatch(Batch):
     """Windows. past: [T, B, S]; extra: covariates, what was planned, calendar [T, B, C + P + K]; ahead: what is planned
     and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled."""
 
@@ -62,18 +62,12 @@ class SeriesBatch:
     extra: Tensor
     ahead: Tensor
     future: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> SeriesBatch:
-        """Return the batch on a device."""
-        past, extra, ahead, future = (t.to(device) for t in (self.past, self.extra, self.ahead, self.future))
-        return SeriesBatch(past, extra, ahead, future)
 
 
-class Series:
-    """Series over time in parts "train", "valid" and "test", one after another.
+class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
+    """Series over time; the splits follow one another. An item is a batch of one window.
 
-    The windows of a part forecast steps of that part; what is known may begin in the part before.
+    The windows of a split forecast steps of that split; what is known may begin in the split before.
 
     Args:
         values: [N, S], a column a series.
@@ -100,8 +94,10 @@ class Series:
         horizon: int,
         planned: Tensor | None = None,
         breaks: Sequence[int] = (),
+        errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.context, self.horizon = config or SeriesConfig(), context, horizon
+        super().__init__(config or SeriesConfig(), errors)
+        self.context, self.horizon = context, horizon
         if context < 1 or horizon < 1:
             raise OptionError(f"context is {context} and horizon is {horizon}; expected at least 1")
         self.values = values.float()
@@ -109,10 +105,11 @@ class Series:
         self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
         for name, part in (("values", self.values), ("extra", self.covariates), ("planned", self.planned)):
             _check_finite(name, part)
-        self.errors, self.breaks = ErrorPolicy(), tuple(breaks)
+        self.breaks = tuple(breaks)
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
         self.bounds = _bounds(len(values), self.config.split)
-        self.starts = {name: self._starts(*self.bounds[name]) for name in PARTS}
+        self.starts = {name: self._starts(*self.bounds[name]) for name in SPLITS}
+        self.items = {name: Mapped(starts, self._item) for name, starts in self.starts.items()}
         if not len(self.starts["train"]):
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
             count = self.bounds["train"][1]
@@ -127,9 +124,7 @@ class Series:
         errors = ErrorPolicy(config.malformed)
         (values, extra, planned), times, breaks = read_series(config.train, config, errors)
         sizes: dict[str, Any] = {"context": context, "horizon": horizon}
-        self = cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks)
-        self.errors = errors
-        return self
+        return cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks, errors=errors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,31 +141,27 @@ class Series:
         known = torch.cat([self.values, self.covariates, self.planned], 1)[: self.bounds["train"][1]].double()
         return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that have at least one window."""
-        return tuple(name for name in PARTS if len(self.starts[name]))
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of exactly these numbers and parts."""
+    def content(self) -> Iterator[bytes]:
         cut = (self.bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
-        digest = hashlib.sha256(repr(cut).encode())
-        for part in (self.values, self.covariates, self.planned, self.calendar):
-            digest.update(part.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        yield repr(cut).encode()
+        yield from (part.numpy().tobytes() for part in (self.values, self.covariates, self.planned, self.calendar))
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[SeriesBatch]:
-        """Return the batches of one pass over all windows of a part, in training shuffled anew."""
-        if split not in PARTS:
-            raise OptionError(unknown("part of the data", split, PARTS))
-        starts = self.starts[split]
-        order = list(range(len(starts)))
+    def batch_sampler(self, split: str, number: int = 0, *, batch: int, seed: int = 0) -> Sequence[list[int]]:
+        order = list(range(len(self[split])))
         if split == "train":
-            chance = torch.Generator().manual_seed(seed * 1_000_003 + number)
-            order = torch.randperm(len(starts), generator=chance).tolist()
-        groups = [order[i : i + batch] for i in range(0, len(order), batch)]
-        return Batches(groups, lambda group: self.window(torch.tensor([starts[i] for i in group])))
+            chance = torch.Generator().manual_seed(pass_seed(seed, number))
+            order = torch.randperm(len(order), generator=chance).tolist()
+        return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+    def batch_of(self, split: str, number: int, seed: int, indices: list[int]) -> SeriesBatch:
+        return self.window(torch.tensor([self.starts[split][i] for i in indices]))  # without an item for each
+
+    def collate(self, items: Sequence[SeriesBatch]) -> SeriesBatch:
+        parts = zip(*((one.past, one.extra, one.ahead, one.future) for one in items), strict=True)
+        return SeriesBatch(*(torch.cat(some, 1) for some in parts))
+
+    def _item(self, start: int) -> SeriesBatch:
+        return self.window(torch.tensor([start]))
 
     def window(self, starts: Tensor) -> SeriesBatch:
         """Return the windows whose first unknown steps are these."""
@@ -180,14 +171,15 @@ class Series:
         ahead = torch.cat([self.planned[after], self.calendar[after]], -1)
         return SeriesBatch(self.values[before], extra, ahead, self.values[after])
 
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: steps, windows, malformed lines."""
-        lines = [
-            f"{name}: {self.bounds[name][1] - self.bounds[name][0]:,} steps, {len(self.starts[name]):,} windows"
-            for name in self.splits
+    def describe(self, batch: int) -> list[str]:
+        bounds = {split: self.bounds[split] for split in self.splits}
+        return [
+            f"{split}: {end - begin:,} steps, {len(self[split]):,} windows" for split, (begin, end) in bounds.items()
         ]
+
+    def notes(self, batch: int) -> list[str]:
         gaps = f"no window reaches across the gaps of {self.errors}"
-        return [*lines, gaps] if self.errors.skipped else lines
+        return [*self.describe(batch), *([gaps] if self.errors.skipped else [])]
 
     def _starts(self, begin: int, end: int) -> Sequence[int]:
         found = range(max(begin, self.context), max(begin, end - self.horizon + 1))
@@ -283,4 +275,4 @@ def _bounds(count: int, split: tuple[float, float, float]) -> dict[str, tuple[in
     if sum(sizes) > count:
         raise DataError(f"split asks for {sum(sizes):,} rows; the series have {count:,}")
     ends = [sum(sizes[: i + 1]) for i in range(3)]
-    return {name: (end - size, end) for name, size, end in zip(PARTS, sizes, ends, strict=True)}
+    return {name: (end - size, end) for name, size, end in zip(SPLITS, sizes, ends, strict=True)}

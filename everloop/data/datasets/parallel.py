@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import buckets, padding_fraction
-from everloop.data.batching.padding import Batches, padded
+from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.padding import padded
+from everloop.data.dataset import SequenceDataset
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.lazy import Array, Zip, repr_of_list
-from everloop.data.ragged import IntLists, RaggedArray, Strings
+from everloop.data.lazy import Zip, repr_of_list
+from everloop.data.ragged import IntLists, Strings
 from everloop.data.readers.lines import decoded, opened
 from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces
-from everloop.errors import DataError, OptionError, unknown
-
-PADDING = 0.2  # largest share in a batch; sentences are short, and a smaller share would make batches small
+from everloop.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
-class ParallelBatch:
+class ParallelBatch(Batch):
     """A batch of pairs. source: [S, B]; inputs and targets: [T, B], the target from begin on, and as far as end.
 
     `source_lengths` and `lengths` are [B]; padding is number 0.
@@ -61,21 +57,18 @@ class ParallelBatch:
     inputs: Tensor
     targets: Tensor
     lengths: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> ParallelBatch:
-        """Return the batch on a device."""
-        read = self.source.to(device), self.source_lengths.to(device)
-        return ParallelBatch(*read, self.inputs.to(device), self.targets.to(device), self.lengths.to(device))
 
     @property
     def exists(self) -> Tensor:
         """Where there is a target and no padding, bool [T, B]."""
-        return torch.arange(len(self.targets), device=self.lengths.device)[:, None] < self.lengths
+        return existing(len(self.targets), self.lengths)
 
 
-class Parallel:
-    """ParallelBatch of sentences, with the pieces of both languages.
+Pair = tuple[list[int], list[int]]
+
+
+class Parallel(SequenceDataset[Pair, ParallelBatch]):
+    """Pairs of sentences, with the pieces of both languages. An item is (source, target), numbers of pieces.
 
     Args:
         train, valid, test: pairs (source sentence, target sentence); all but `train` may be empty, and with `pieces`
@@ -87,6 +80,8 @@ class Parallel:
         DataError: there are no pairs.
     """
 
+    unit = "pairs"
+
     def __init__(
         self,
         train: Sequence[tuple[str, str]],
@@ -94,16 +89,19 @@ class Parallel:
         config: ParallelConfig | None = None,
         pieces: tuple[Pieces, Pieces] | None = None,
         test: Sequence[tuple[str, str]] = (),
+        errors: ErrorPolicy | None = None,
     ) -> None:
+        super().__init__(config or ParallelConfig(), errors)
         if not (len(train) or (pieces and len(test))):
             raise DataError("there are no pairs to train on; expected at least one")
-        self.config, self.errors = config or ParallelConfig(), ErrorPolicy()
         self.sentences = {"train": train, "valid": valid, "test": test}
         if pieces is None:
             pieces = self._learn(a for a, _ in train), self._learn(b for _, b in train)
         self.source, self.target = pieces
-        self.parts = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if len(pairs)}
-        if len(train) and not len(self.parts["train"]):
+        self.sides = {name: self._encode(pairs, name) for name, pairs in self.sentences.items() if len(pairs)}
+        self.items = {name: Zip(*sides) for name, sides in self.sides.items()}
+        self.lengths = {name: a.rows.lengths + b.rows.lengths for name, (a, b) in self.sides.items()}
+        if len(train) and not len(self.items["train"]):
             raise DataError(f"every training pair is longer than {self.config.max_length} pieces; raise max_length")
 
     @classmethod
@@ -118,85 +116,45 @@ class Parallel:
         valid: Sequence[tuple[str, str]] = ()
         if config.valid_source and config.valid_target:
             valid = read_pairs(config.valid_source, config.valid_target, errors)
-        data = cls(train, valid, config, pieces)
-        data.errors = errors
-        return data
+        return cls(train, valid, config, pieces, errors=errors)
 
     def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config
         return Pieces.learn(sentences, min_freq=config.min_freq, merges=config.merges, lower=config.lower)
 
-    def _encode(self, pairs: Iterable[tuple[str, str]], part: str) -> Zip[list[int], list[int]]:
-        max_length = self.config.max_length if part == "train" else None
+    def _encode(self, pairs: Iterable[tuple[str, str]], split: str) -> tuple[IntLists, IntLists]:
+        max_length = self.config.max_length if split == "train" else None
         left, right = IntLists(), IntLists()
         for source, target in pairs:
             a, b = self.source.encode(source), self.target.encode(target)
             if max_length is None or max(len(a), len(b)) <= max_length:
                 left.append(a)
                 right.append(b)
-        return Zip(left, right)
+        return left, right
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(self.parts)
+    def content(self) -> Iterator[bytes]:
+        yield repr((self.source.symbols, self.target.symbols)).encode()
+        # what repr() of a dictionary of lists of pairs is
+        for i, (name, pairs) in enumerate(self.items.items()):
+            yield f"{', ' if i else '{'}{name!r}: ".encode()
+            yield from (chunk.encode() for chunk in repr_of_list(pairs))
+        yield b"}"
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A short name of exactly these pairs and pieces."""
-        digest = hashlib.sha256(repr((self.source.symbols, self.target.symbols)).encode())
-        # the same as of repr() of a dictionary of lists of pairs, as runs of earlier versions have it
-        for i, (name, pairs) in enumerate(self.parts.items()):
-            digest.update(f"{', ' if i else '{'}{name!r}: ".encode())
-            for piece in repr_of_list(pairs):
-                digest.update(piece.encode())
-        digest.update(b"}")
-        return digest.hexdigest()[:16]
+    def collate(self, items: Sequence[Pair]) -> ParallelBatch:
+        source, source_lengths = padded([[*a, END] for a, _ in items])
+        inputs, lengths = padded([[BEGIN, *b] for _, b in items])
+        targets, _ = padded([[*b, END] for _, b in items])
+        return ParallelBatch(source, source_lengths, inputs, targets, lengths)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[ParallelBatch]:
-        """Return the batches of one pass: pairs of about the same length together, in training shuffled anew."""
-        if split not in self.parts:
-            raise OptionError(unknown("part of the data", split, self.parts))
-        pairs = self.parts[split]
-        order = seed * 1_000_003 + number if split == "train" else None
-        chosen = buckets(self._lengths(split), batch, seed=order, padding=PADDING)
-        return Batches(chosen, lambda group: batch_of([pairs[i] for i in group]))
+    def sizes(self, split: str) -> Sequence[str]:
+        return (f"{self.lengths[split].sum():,} pieces",)
 
-    def _lengths(self, part: str) -> Array:
-        left, right = self._sides(part)
-        return left.lengths + right.lengths
+    def unknown_counts(self, split: str) -> Sequence[str]:
+        source, target = (side.rows.count(UNKNOWN) for side in self.sides[split])
+        return (f"unknown {source:,} in the source and {target:,} in the target",)
 
-    def _sides(self, part: str) -> tuple[RaggedArray, RaggedArray]:
-        left, right = self.parts[part].left, self.parts[part].right
-        assert isinstance(left, IntLists), "made by _encode"
-        assert isinstance(right, IntLists), "made by _encode"
-        return left.rows, right.rows
-
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, unknown words, padding, malformed lines."""
-        lines = []
-        for name, pairs in self.parts.items():
-            lengths = self._lengths(name)
-            order = 0 if name == "train" else None
-            share = padding_fraction(buckets(lengths, batch, seed=order, padding=PADDING), lengths)
-            few = [side.count(UNKNOWN) for side in self._sides(name)]
-            lines.append(
-                f"{name}: {len(pairs):,} pairs, {lengths.sum():,} pieces, padding {share:.1%}, "
-                f"unknown {few[0]:,} in the source and {few[1]:,} in the target"
-            )
-        return [*lines, str(self.errors)] if self.errors.skipped else lines
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {len(pairs):,}" for name, pairs in self.parts.items())
-        return f"Parallel({counts} pairs, {self.source!r} to {self.target!r})"
-
-
-def batch_of(pairs: Sequence[tuple[list[int], list[int]]]) -> ParallelBatch:
-    """Return pairs of numbers as a batch, with begin and end added."""
-    source, source_lengths = padded([[*a, END] for a, _ in pairs])
-    inputs, lengths = padded([[BEGIN, *b] for _, b in pairs])
-    targets, _ = padded([[*b, END] for _, b in pairs])
-    return ParallelBatch(source, source_lengths, inputs, targets, lengths)
+    def summary(self) -> str:
+        return f"{self.source!r} to {self.target!r}"
 
 
 def read_pairs(source: Path, target: Path, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_fraction
-from everloop.data.batching.padding import Batches, padded
+from everloop.data.batching.batch import Batch
+from everloop.data.batching.padding import padded
+from everloop.data.dataset import SequenceDataset
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.lazy import Array
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.tokenize.vocabulary import Vocabulary
-from everloop.errors import DataError, OptionError, unknown
-
-PADDING = 0.2  # largest share in a batch
+from everloop.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -137,25 +136,34 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class RecordingsBatch:
+class RecordingsBatch(Batch):
     """A batch of recordings. frames: [T, B, mels] of `lengths` [B]; labels: [B, L] of `label_lengths` [B]."""
 
     frames: Tensor
     lengths: Tensor
     labels: Tensor
     label_lengths: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> RecordingsBatch:
-        """Return the batch on a device."""
-        labels, lengths = self.labels.to(device), self.label_lengths.to(device)
-        return RecordingsBatch(self.frames.to(device), self.lengths.to(device), labels, lengths)
 
 
 Clip = tuple[Tensor, str]
 
 
-class Recordings:
+class SpeechDataset(SequenceDataset[Clip, RecordingsBatch]):
+    """Recordings with transcripts. An item is (samples [n], text); a batch has their frames and characters."""
+
+    frames: FrameConfig
+    vocabulary: Vocabulary
+
+    def collate(self, items: Sequence[Clip]) -> RecordingsBatch:
+        rows, lengths = padded([normalised(log_mel(samples, self.frames)) for samples, _ in items])
+        labels, label_lengths = padded([self.vocabulary.encode(text, "a transcript").long() for _, text in items])
+        return RecordingsBatch(rows, lengths, labels.T.contiguous(), label_lengths)
+
+    def summary(self) -> str:
+        return f"{len(self.vocabulary)} characters"
+
+
+class Recordings(SpeechDataset):
     """Recordings and what is said in them.
 
     Args:
@@ -165,20 +173,24 @@ class Recordings:
         seconds: training clips that last longer are left out.
     """
 
+    unit = "recordings"
+
     def __init__(
         self,
         parts: Mapping[str, Sequence[Clip]],
         frames: FrameConfig,
         vocabulary: Vocabulary | None = None,
         seconds: float = math.inf,
+        errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.errors = AudioConfig(seconds=seconds), ErrorPolicy()
+        super().__init__(AudioConfig(seconds=seconds), errors)
         if not parts.get("train") and vocabulary is None:
             raise DataError("there is no recording to train on; expected at least one")
-        kept = {name: list(clips) for name, clips in parts.items() if clips}
+        kept: dict[str, Sequence[Clip]] = {name: list(clips) for name, clips in parts.items() if clips}
         if "train" in kept:
             kept["train"] = [clip for clip in kept["train"] if len(clip[0]) <= seconds * frames.rate]
-        self.frames, self.clips = frames, kept
+        self.frames, self.items = frames, kept
+        self.lengths = {name: np.array([len(samples) for samples, _ in clips]) for name, clips in kept.items()}
         self.vocabulary = vocabulary or Vocabulary.of("".join(text for clips in parts.values() for _, text in clips))
 
     @classmethod
@@ -189,61 +201,23 @@ class Recordings:
         errors = ErrorPolicy(config.malformed)
         lists = {"train": config.said, "valid": config.valid_said}
         parts = {k: read_transcripts(config.audio, v, frames, errors) for k, v in lists.items() if v}
-        data = cls(parts, frames, vocabulary, config.seconds)
-        data.config, data.errors = config, errors
+        data = cls(parts, frames, vocabulary, config.seconds, errors)
+        data.config = config
         return data
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(self.clips)
-
-    @property
-    def fingerprint(self) -> str:
-        """A short name of exactly these recordings, transcripts and frames."""
-        digest = hashlib.sha256(repr((self.frames, self.vocabulary.symbols)).encode())
-        for name, clips in self.clips.items():
+    def content(self) -> Iterator[bytes]:
+        yield repr((self.frames, self.vocabulary.symbols)).encode()
+        for name, clips in self.items.items():
             for samples, text in clips:
-                digest.update(f"{name} {len(samples)} {text}".encode())
-                digest.update(samples.numpy().tobytes())
-        return digest.hexdigest()[:16]
+                yield f"{name} {len(samples)} {text}".encode()
+                yield samples.numpy().tobytes()
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[RecordingsBatch]:
-        """Return the batches of one pass: clips that last about as long together, in training shuffled anew."""
-        if split not in self.clips:
-            raise OptionError(unknown("part of the data", split, self.clips))
-        clips = self.clips[split]
-        groups = self._groups(split, number, batch, seed)
-        return Batches(groups, lambda group: clips_of([clips[i] for i in group], self.frames, self.vocabulary))
+    def steps(self, split: str) -> Array:
+        return np.array([self.frames.count(samples) for samples in self.lengths[split]])
 
-    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
-        order = seed * 1_000_003 + number if split == "train" else None
-        return buckets([len(samples) for samples, _ in self.clips[split]], batch, seed=order, padding=PADDING)
-
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, padding, malformed lines."""
-        lines = []
-        for name, clips in self.clips.items():
-            seconds = sum(len(samples) for samples, _ in clips) / self.frames.rate
-            characters = sum(len(text) for _, text in clips)
-            lengths = [self.frames.count(len(samples)) for samples, _ in clips]
-            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
-            lines.append(
-                f"{name}: {len(clips):,} recordings, {seconds:,.0f} seconds, {characters:,} characters, "
-                f"padding {share:.1%}"
-            )
-        return [*lines, str(self.errors)] if self.errors.skipped else lines
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {len(clips):,}" for name, clips in self.clips.items())
-        return f"Recordings({counts}; {len(self.vocabulary)} characters)"
-
-
-def clips_of(clips: Sequence[Clip], frames: FrameConfig, vocabulary: Vocabulary) -> RecordingsBatch:
-    """Return recordings with their transcripts as a batch."""
-    rows, lengths = padded([normalised(log_mel(samples, frames)) for samples, _ in clips])
-    labels, label_lengths = padded([vocabulary.encode(text, "a transcript").long() for _, text in clips])
-    return RecordingsBatch(rows, lengths, labels.T.contiguous(), label_lengths)
+    def sizes(self, split: str) -> Sequence[str]:
+        seconds = self.lengths[split].sum() / self.frames.rate
+        return f"{seconds:,.0f} seconds", f"{sum(len(text) for _, text in self[split]):,} characters"
 
 
 def read_transcripts(folder: Path, said: Path, frames: FrameConfig, errors: ErrorPolicy) -> list[Clip]:

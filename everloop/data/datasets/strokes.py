@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.buckets import Groups, buckets, padding_fraction
-from everloop.data.batching.padding import Batches, padded
+from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.padding import padded
+from everloop.data.dataset import SequenceDataset
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import parse_json
-from everloop.data.lazy import Array, LazySequence, Zip
+from everloop.data.lazy import Mapped, Zip
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.lines import numbered, opened
 from everloop.data.readers.tables import LARGEST
 from everloop.data.settings import setting
 from everloop.errors import DataError, OptionError, unknown
 
-PADDING = 0.2  # largest share in a batch
 DRAW, MOVE, END = range(3)  # what the pen does on the way to the next point; END: the drawing is done
 
 
@@ -52,26 +50,21 @@ class StrokesConfig:
 
 
 @dataclass(frozen=True)
-class StrokesBatch:
+class StrokesBatch(Batch):
     """A batch of drawings. given: labels [B]; steps: [T, B, 3] of `lengths` [B], the last of each is END."""
 
     given: Tensor
     steps: Tensor
     lengths: Tensor
-    first: bool = True
-
-    def to(self, device: torch.device | str) -> StrokesBatch:
-        """Return the batch on a device."""
-        return StrokesBatch(self.given.to(device), self.steps.to(device), self.lengths.to(device))
 
     @property
     def exists(self) -> Tensor:
         """Where there is a step and no padding, bool [T, B]."""
-        return torch.arange(len(self.steps), device=self.lengths.device)[:, None] < self.lengths
+        return existing(len(self.steps), self.lengths)
 
 
-class Strokes:
-    """StrokesBatch with labels, for training and validation.
+class Strokes(SequenceDataset[tuple[int, Tensor], StrokesBatch]):
+    """Drawings with labels. An item is (label number, steps of the pen [T, 3]).
 
     Args:
         parts: by name ("train", "valid") the drawings: a label and strokes, each a list of points (x, y).
@@ -79,19 +72,21 @@ class Strokes:
         labels: the labels in order, for instance of a trained model; by default those of the training part.
     """
 
+    unit = "drawings"
+
     def __init__(
         self,
         parts: Mapping[str, Sequence[tuple[str, Any]]],
         config: StrokesConfig | None = None,
         labels: Sequence[str] | None = None,
+        errors: ErrorPolicy | None = None,
     ) -> None:
-        self.config, self.errors = config or StrokesConfig(), ErrorPolicy()
+        super().__init__(config or StrokesConfig(), errors)
         if not parts.get("train") and labels is None:
             raise DataError("there are no drawings to train on; expected at least one")
         self.labels = tuple(labels or sorted({label for label, _ in parts["train"]}))
         number = {label: i for i, label in enumerate(self.labels)}
-        self.parts: dict[str, Zip[int, Tensor]] = {}
-        self.lengths: dict[str, Array] = {}
+        self.items, self.lengths = {}, {}
         for name, drawings in parts.items():
             found, rows = array("q"), RaggedArray("float32", 3)
             for label, strokes in drawings:
@@ -102,7 +97,7 @@ class Strokes:
                     found.append(number[label])
                     rows.append(steps)
             if found:
-                self.parts[name], self.lengths[name] = Zip(found, rows), rows.lengths
+                self.items[name], self.lengths[name] = Zip(found, rows), rows.lengths
 
     @classmethod
     def from_config(cls, config: StrokesConfig, labels: Sequence[str] | None = None) -> Strokes:
@@ -110,52 +105,24 @@ class Strokes:
         if config.strokes is None:
             raise DataError("no strokes given; name a file of JSON lines with --strokes")
         errors = ErrorPolicy(config.malformed)
-        data = cls(read_strokes(config, errors), config, labels)
-        data.errors = errors
-        return data
+        return cls(read_strokes(config, errors), config, labels, errors)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that there are."""
-        return tuple(self.parts)
+    def content(self) -> Iterator[bytes]:
+        yield repr(self.labels).encode()
+        for name, items in self.items.items():
+            for label, steps in items:
+                yield f"{name} {label} {len(steps)}".encode()
+                yield steps.numpy().tobytes()
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A short name of exactly these drawings."""
-        digest = hashlib.sha256(repr(self.labels).encode())
-        for name, drawings in self.parts.items():
-            for label, steps in drawings:
-                digest.update(f"{name} {label} {len(steps)}".encode())
-                digest.update(steps.numpy().tobytes())
-        return digest.hexdigest()[:16]
+    def collate(self, items: Sequence[tuple[int, Tensor]]) -> StrokesBatch:
+        steps, lengths = padded([steps for _, steps in items])
+        return StrokesBatch(torch.tensor([label for label, _ in items]), steps, lengths)
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 0, seed: int = 0) -> Batches[StrokesBatch]:
-        """Return the batches of one pass: drawings of about the same length together, in training shuffled anew."""
-        if split not in self.parts:
-            raise OptionError(unknown("part of the data", split, self.parts))
-        drawings = self.parts[split]
+    def sizes(self, split: str) -> Sequence[str]:
+        return (f"{self.lengths[split].sum():,} steps",)
 
-        def make(group: list[int]) -> StrokesBatch:
-            steps, lengths = padded([drawings.right[i] for i in group])
-            return StrokesBatch(torch.tensor([drawings.left[i] for i in group]), steps, lengths)
-
-        return Batches(self._groups(split, number, batch, seed), make)
-
-    def _groups(self, split: str, number: int, batch: int, seed: int) -> Groups:
-        order = seed * 1_000_003 + number if split == "train" else None
-        return buckets(self.lengths[split], batch, seed=order, padding=PADDING)
-
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the data: sizes, padding, malformed lines."""
-        lines = []
-        for name, lengths in self.lengths.items():
-            share = padding_fraction(self._groups(name, 0, batch, 0), lengths)
-            lines.append(f"{name}: {len(lengths):,} drawings, {lengths.sum():,} steps, padding {share:.1%}")
-        return [*lines, str(self.errors)] if self.errors.skipped else lines
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {len(drawings):,}" for name, drawings in self.parts.items())
-        return f"Strokes({counts} drawings, {len(self.labels)} labels)"
+    def summary(self) -> str:
+        return f"{len(self.labels)} labels"
 
 
 def steps_of(strokes: Any, tolerance: float) -> Tensor:
@@ -234,20 +201,7 @@ def read_strokes(config: StrokesConfig, errors: ErrorPolicy) -> dict[str, Sequen
             labels, texts = parts.setdefault(part, ([], Strings()))
             labels.append(sys.intern(label))  # once in memory, however often it occurs
             texts.append(json.dumps(strokes))
-    return {name: Zip(labels, FromJSON(texts)) for name, (labels, texts) in parts.items() if labels}
-
-
-class FromJSON(LazySequence[Any]):
-    """The values that texts of JSON stand for."""
-
-    def __init__(self, texts: Strings) -> None:
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def item(self, index: int) -> Any:
-        return parse_json(self.texts.item(index))
+    return {name: Zip(labels, Mapped(texts, parse_json)) for name, (labels, texts) in parts.items() if labels}
 
 
 def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.batching.windows import Windows
+from everloop.data.dataset import SPLITS, Dataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import Units, find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
@@ -21,9 +21,7 @@ from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary, check_units
 from everloop.data.tokenize.word_vocabulary import MIN_FREQ, WordVocabulary, check_words, counted
-from everloop.errors import DataError, OptionError, unknown
-
-PARTS = ("train", "valid", "test")
+from everloop.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,10 @@ class TextConfig:
         check_words(MIN_FREQ if self.min_freq is None else self.min_freq, self.max_vocab)
 
 
-class Text:
+class Text(Dataset[Tensor]):
     """A text from files, folders or a string: UTF-8, cut into train, valid and test in this order.
+
+    A split is a tensor of symbol numbers; `epoch` reads it in windows, in several streams at once.
 
     Several files are read one after another, each ended by a newline.
 
@@ -88,8 +88,8 @@ class Text:
         if not sources:
             raise DataError("no text given; name at least one file or folder")
         places = tuple(Path(source).absolute() for source in sources)
-        self.config = TextConfig(places, pattern, check_units(units), split, lower, min_freq, max_vocab, malformed)
-        self.errors = ErrorPolicy(malformed)
+        config = TextConfig(places, pattern, check_units(units), split, lower, min_freq, max_vocab, malformed)
+        super().__init__(config, ErrorPolicy(malformed))
         files = find_files(sources, pattern)
         self._fill(_chunks(files, units, self.errors), vocabulary, _names(files))
 
@@ -107,8 +107,8 @@ class Text:
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        self.config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, min_freq, max_vocab)
-        self.errors = ErrorPolicy()
+        config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, min_freq, max_vocab)
+        Dataset.__init__(self, config)
         if not text:
             raise DataError("the string is empty; expected text")
         self._fill([Chunk(text, "the string")], vocabulary, "the string")
@@ -128,7 +128,7 @@ class Text:
         read = self._words if units == "words" else self._characters
         self.vocabulary, encoded = read(chunks, vocabulary)
         numbers = torch.from_numpy(encoded.all)
-        self.parts = dict(zip(PARTS, _cut(numbers, self.config.split, place), strict=True))
+        self.items = dict(zip(SPLITS, _cut(numbers, self.config.split, place), strict=True))
 
     def _characters(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         if known is None and self.config.units == "characters":
@@ -166,17 +166,6 @@ class Text:
             encoded.write(final[piece])
         return known, encoded
 
-    def __getitem__(self, part: str) -> Tensor:
-        """Return the numbers of one part, "train", "valid" or "test"."""
-        if part not in self.parts:
-            raise OptionError(unknown("part of the text", part, PARTS))
-        return self.parts[part]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The parts that are not empty."""
-        return tuple(name for name, numbers in self.parts.items() if len(numbers))
-
     @cached_property
     def unknown(self) -> dict[str, tuple[int, int]]:
         """How many symbols of each part are not known, and of how many; nothing where all must be."""
@@ -184,21 +173,17 @@ class Text:
         if number is None:
             return {}
         counts = {
-            name: sum(int((piece == number).sum()) for piece in pieces(p.numpy())) for name, p in self.parts.items()
+            name: sum(int((piece == number).sum()) for piece in pieces(p.numpy())) for name, p in self.items.items()
         }
-        return {name: (count, len(self.parts[name])) for name, count in counts.items()}
+        return {name: (count, len(self.items[name])) for name, count in counts.items()}
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """A short name of exactly these symbols and this cut; it tells whether a run is resumed on its own text."""
-        digest = hashlib.sha256(repr((self.vocabulary.symbols, self.vocabulary.units)).encode("utf-8", "replace"))
-        for numbers in self.parts.values():
-            digest.update(len(numbers).to_bytes(8, "little"))
-            for piece in pieces(numbers.numpy()):
-                digest.update(piece.tobytes())
-        return digest.hexdigest()[:16]
+    def content(self) -> Iterator[bytes]:
+        yield repr((self.vocabulary.symbols, self.vocabulary.units)).encode("utf-8", "replace")
+        for numbers in self.items.values():
+            yield len(numbers).to_bytes(8, "little")
+            yield from (piece.tobytes() for piece in pieces(numbers.numpy()))
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int, seed: int = 0) -> Windows:
+    def epoch(self, split: str, number: int, *, batch: int, length: int = 256, seed: int = 0) -> Windows:
         """Return the batches of one pass over a part: contiguous streams, a window of `length` symbols at a time.
 
         Training passes differ by a random shift; the others keep every symbol, with longer and so fewer streams.
@@ -210,17 +195,16 @@ class Text:
         where = f"the {split} part of {self.place}"
         if split != "train":
             return Windows(numbers, max(1, min(batch, len(numbers) // 4096)), length, whole=True, where=where)
-        shift = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        shift = torch.Generator().manual_seed(pass_seed(seed, number))
         spare = min(length - 1, len(numbers) - 1 - batch * length)
         start = int(torch.randint(spare + 1, (), generator=shift)) if spare > 0 else 0
         return Windows(numbers[start:], batch, length, whole=False, where=where)
 
-    def notes(self, batch: int) -> list[str]:
-        """Return what one should know of the text: sizes, unknown words, malformed lines."""
-        return [repr(self), str(self.errors)] if self.errors.skipped else [repr(self)]
+    def describe(self, batch: int) -> list[str]:
+        return [repr(self)]
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.parts.items())
+        sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.items.items())
         strange = "".join(
             f", {few:,} unknown in {name} ({few / of:.2%})" for name, (few, of) in self.unknown.items() if of
         )
@@ -254,7 +238,7 @@ def _cut(numbers: Tensor, split: Iterable[float], place: str) -> list[Tensor]:
     # a part that was not asked for stays empty, whatever the rounding
     second = len(numbers) if not shares[2] else first if not shares[1] else round(len(numbers) * sum(shares[:2]))
     parts = [numbers[:first], numbers[first:second], numbers[second:]]
-    for name, part, share in zip(PARTS, parts, shares, strict=True):
+    for name, part, share in zip(SPLITS, parts, shares, strict=True):
         if share and len(part) < 2:
             raise DataError(
                 f"{place} has {len(numbers)} symbols, so its {name} part would have {len(part)}; expected at least 2: "

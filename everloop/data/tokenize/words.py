@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from everloop.data.batching.batch import Tensors, existing
 from everloop.data.batching.padding import padded
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols, read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
@@ -30,7 +31,7 @@ def words_of(text: str) -> list[str]:
 
 
 class TextReader:
-    """Strings as numbers: of their words, or of their characters.
+    """Texts as numbers: of their words, or of their characters.
 
     Args:
         symbols: those to read.
@@ -106,7 +107,7 @@ def read_reader(folder: Path, kind: type[TextReader] | type[WordReader]) -> Text
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(Tensors):
     """Sentences as numbers. Each different word of a batch is spelled once.
 
     numbers: of words [T, B]; spelled: numbers of the characters of W different words [C, W]; spelled_lengths: [W];
@@ -117,10 +118,6 @@ class Words:
     spelled: Tensor
     spelled_lengths: Tensor
     which: Tensor
-
-    def to(self, device: torch.device | str) -> Words:
-        """Return the words on a device."""
-        return Words(*(t.to(device) for t in (self.numbers, self.spelled, self.spelled_lengths, self.which)))
 
 
 class WordReader:
@@ -169,8 +166,7 @@ class WordReader:
         known = [self.encode(word) for word in places]
         spelled, spelled_lengths = padded([letters for _, letters in known])
         numbers = torch.tensor([number for number, _ in known])[which]
-        exists = torch.arange(len(which))[:, None] < lengths
-        return Words(numbers * exists, spelled, spelled_lengths, which), lengths
+        return Words(numbers * existing(len(which), lengths), spelled, spelled_lengths, which), lengths
 
     def save(self, path: Path) -> None:
         """Write the reader as JSON."""
