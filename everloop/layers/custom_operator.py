@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, library, nn
+from torch import Tensor, library
 
 from everloop import torch_private
 from everloop.cell import Cell, bind
 from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
 from everloop.layers.call import Call
+from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version, without_versions
 from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range
 
+GRAPHS = 1024  # cells in graphs that are known; of more, the first graphs must be made anew
 Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
 
@@ -38,10 +41,9 @@ class Known:
         return Bindings(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
 
 
-_known: dict[str, Known] = {}
+_known: Cache[Known] = Cache(GRAPHS)
 _runs: list[Run] = []
-_INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
-_PLAIN = (bool, int, float, str, type(None))
+_numbers = count()
 
 
 def watch(cell: Cell) -> None:
@@ -61,12 +63,12 @@ def _options(cell: Cell) -> list[tuple[tuple[str, ...], Any]]:
         ((*filter(None, inside.split(".")), name), value)
         for inside, module in cell.named_modules()
         for name, value in module.__dict__.items()
-        if name not in _INTERNAL and _is_plain(value)
+        if name not in INTERNAL and _is_plain(value)
     ]
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+    return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 def runs(run: Run) -> Run:
@@ -100,9 +102,11 @@ def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, ch
     except UnsupportedError:
         if is_saved:
             raise
-        twin = bind(cell, dict.fromkeys(name for part in names for name in part))
-        key = f"{type(cell).__name__} {len(_known)}"
-        _known[key] = Known(twin, names, target, check)
+        kind = ("a graph", fixed, rows, steps, target, check, version(cell))
+        key = programs.get(kind) or programs.put(kind, f"{type(cell).__name__} {next(_numbers)}")
+        if _known.get(key) is None:
+            twin = without_versions(bind(cell, dict.fromkeys(name for part in names for name in part)))
+            _known.put(key, Known(twin, names, target, check))
     return key
 
 
@@ -111,9 +115,12 @@ def known(key: str) -> Known:
     found = _known.get(key)
     if found is None:
         if not key.startswith("{"):
-            raise UnsupportedError(f"this graph holds {key}, a cell of the process that made it; make the graph anew")
+            raise UnsupportedError(
+                f"this graph holds {key}, a cell that only the process that made it knows, and only the last {GRAPHS}"
+                " of them; make the graph anew"
+            )
         text = json.loads(key)
-        found = _known[key] = Known(read(text["cell"]), text["names"], text["target"], text["check"])
+        found = _known.put(key, Known(read(text["cell"]), text["names"], text["target"], text["check"]))
     return found
 
 

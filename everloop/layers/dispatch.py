@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,12 +24,10 @@ from everloop.layers import custom_operator, reference
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
 from everloop.layers.check import noted, verify
-from everloop.layers.guards import forget, obstacle, picture
+from everloop.layers.guards import obstacle, programs, say_once, version
 from everloop.layers.padding import living
 
 _KINDS = {Tensor, nn.Parameter}
-_programs: dict[Any, Program | str] = {}
-_told: set[str] = set()
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
 _instead: ContextVar[reference.Run | None] = ContextVar("instead", default=None)
 
@@ -181,10 +178,10 @@ def program_of(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | Non
         *((name, v.shape[-1], v.dtype) for name, v in values.rows.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.steps.items()),
     )
-    found = _programs.get((*key, picture(cell)))
+    found: Program | str | None = programs.get((*key, version(cell)))
     if found is None:
-        forget()
-        found = _programs[*key, picture(cell)] = _new_program(cell, values, x, target)
+        found = _new_program(cell, values, x, target)
+        programs.put((*key, version(cell, is_traced=True)), found)
     return found
 
 
@@ -216,8 +213,7 @@ def _new_program(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | N
 def _withdraw(program: Program, error: PlanError) -> _Refusal:
     """Let `eager` run what a program would have, from now on."""
     reason = _Refusal(f"its plan is wrong: {error}; this is a defect of everloop, please report it with the cell")
-    for key in [key for key, known in _programs.items() if known is program]:
-        _programs[key] = reason
+    programs.replace(program, reason)
     return reason
 
 
@@ -229,13 +225,10 @@ class _Refusal(str):
 
 def _tell(cell: Cell, reason: str) -> None:
     """Say once that a step runs slowly, and why."""
-    if isinstance(reason, _Refusal) and reason not in _told:
-        _told.add(reason)
+    if isinstance(reason, _Refusal):
         name, eager = cell.__class__.__name__, targets.reference().name
-        warnings.warn(
-            f'{name} runs on {eager}, because {reason}; with target="{eager}" it does so without this message',
-            stacklevel=2,
-        )
+        text = f'{name} runs on {eager}, because {reason}; with target="{eager}" it does so without this message'
+        say_once(text, str(reason))
 
 
 def observed(*tensors: Tensor) -> str:

@@ -16,9 +16,8 @@ from torch import nn
 
 from everloop.cell import Cell
 from everloop.errors import UnsupportedError
-from everloop.layers.guards import HOOKS, INTERNAL
+from everloop.layers.guards import HOOKS, INTERNAL, PLAIN
 
-_PLAIN = (bool, int, float, str, type(None))
 _GROUPS: dict[str, Any] = {"tuple": tuple, "list": list, "dict": dict}
 
 
@@ -53,7 +52,7 @@ def _module(module: nn.Module, path: str) -> dict[str, Any]:
 
 
 def _written(value: Any, path: str) -> Any:
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return value
     for name, kind in _GROUPS.items():
         if type(value) is kind:

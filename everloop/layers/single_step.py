@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import is_
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -22,15 +21,13 @@ from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, observed
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, flatten, last, nest, sizes
-from everloop.layers.guards import HOOKS, INTERNAL, dependencies, forget, obstacle, picture
+from everloop.layers.guards import obstacle, programs, version
 from everloop.layers.stack import Stack
 from everloop.layers.validation import leaves
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
-_HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
 _END = object()
 _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
-_steps: dict[Any, Step | str] = {}
 
 
 class Stream:
@@ -98,16 +95,9 @@ class _Ready:
 
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
-        held = list(_containers(core))
-        self._views = [*(h.values() if isinstance(h, dict) else h for h in held), [_END]]
+        self._version = version(core)
+        self._views = [v.values() for m in core.modules() for v in (m._parameters, m._buffers)]
         self._seen = list(chain.from_iterable(self._views))
-        self._around = [reading for m in core.modules() for reading in dependencies(m.__class__)]
-        self._read = [get(name, None) for get, name in self._around]
-        held_by_name = {id(t) for t in chain(core.parameters(), core.buffers())}
-        constants = [t for t in (*self._seen, *self._read) if isinstance(t, Tensor) and id(t) not in held_by_name]
-        self._versions = [(t, t._version) for t in constants if not t.is_inference()]
-        things = (t for t in (*self._seen, *self._read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
-        self._arrays = [(array, array.tobytes()) for array in things]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")
         found = _program(core, self._values, target)
@@ -132,17 +122,11 @@ class _Ready:
         """Whether nothing has changed that this relies on."""
         return (
             core is self._core
+            and version(core) is self._version
             and all(map(is_, chain.from_iterable(self._views), self._seen))
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
-            and not (self._around and self._reads_otherwise())
-            and not (self._versions and any(t._version != version for t, version in self._versions))
-            and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))
         )
-
-    def _reads_otherwise(self) -> bool:
-        """Whether a global or a class attribute that the code reads is another object now."""
-        return any(get(name, None) is not seen for (get, name), seen in zip(self._around, self._read, strict=True))
 
     def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Tensor, Any] | None:
         """Return (output, state), or None where something does not fit."""
@@ -227,17 +211,17 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
         return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
-    if found := obstacle(core):
-        return found
-    forget()
-    key = (compiler, like.dtype, picture(core), *((name, t.shape) for name, t in values.fixed.items()))
-    if key not in _steps:
+    if reason := obstacle(core):
+        return reason
+    key = ("a single step", compiler, like.dtype, *((name, t.shape) for name, t in values.fixed.items()))
+    found: Step | str | None = programs.get((*key, version(core)))
+    if found is None:
         try:
-            graph = trace(Flat(core), values.fixed, dtype=like.dtype)  # type: ignore[arg-type]
-            _steps[key] = Step(graph, like.dtype, compiler)
+            found = Step(trace(Flat(core), values.fixed, dtype=like.dtype), like.dtype, compiler)  # type: ignore[arg-type]
         except UnsupportedError as error:
-            _steps[key] = str(error)
-    return _steps[key]
+            found = str(error)
+        programs.put((*key, version(core, is_traced=True)), found)
+    return found
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -255,26 +239,3 @@ def _is_fixed(module: nn.Module) -> bool:
         same = drawn.fixed.keys() == own.keys() and all(drawn.fixed[name] is own[name] for name in own)
         return same and not (drawn.rows or drawn.steps)
     return not isinstance(module, Bidirectional)
-
-
-def _containers(module: nn.Module) -> Iterator[dict[str, Any] | list[Any]]:
-    """Yield everything that a cell or stack holds or reads and that may be changed in place, except tensors."""
-    seen: set[int] = set()
-    for part in module.modules():
-        yield part.__dict__
-        for name, thing in part.__dict__.items():
-            if name not in INTERNAL or name in _HELD:
-                yield from _inside(thing, seen)
-        for get, name in dependencies(part.__class__):
-            yield from _inside(get(name, None), seen)
-
-
-def _inside(thing: Any, seen: set[int]) -> Iterator[dict[str, Any] | list[Any]]:
-    if id(thing) in seen or isinstance(thing, Tensor | nn.Module | type | ModuleType | FunctionType):
-        return
-    seen.add(id(thing))
-    held = thing if isinstance(thing, dict | list) else getattr(thing, "__dict__", None)
-    if held is not None:
-        yield held
-    for part in thing if isinstance(thing, tuple) else held.values() if isinstance(held, dict) else held or ():
-        yield from _inside(part, seen)

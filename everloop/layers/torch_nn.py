@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -175,7 +175,7 @@ def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: boo
     return key
 
 
-@cache
+@lru_cache(maxsize=256)
 def _cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
     with torch_private.without_modes(), torch_private.without_transforms():  # it outlives whatever is going on
         return _new_cell(mode, input_size, hidden_size, proj_size, bias)

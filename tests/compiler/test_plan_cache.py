@@ -82,7 +82,7 @@ def test_a_streamed_step_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.no_grad():
         want = layer.step(x)
         monkeypatch.setattr(stepping, "simplify", lambda *_, **__: pytest.fail("a pass ran again"))
-        monkeypatch.setattr("everloop.layers.single_step._steps", {})
+        monkeypatch.setattr("everloop.layers.guards.programs._entries", {})
         layer._stream = Stream()
         got = layer.step(x)
     torch.testing.assert_close(got, want, rtol=0, atol=0)

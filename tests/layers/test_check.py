@@ -17,7 +17,7 @@ from everloop.compiler.program import Inference, Program
 from everloop.compiler.targets import llvm
 from everloop.diagnose import agree
 from everloop.errors import MismatchError
-from everloop.layers import check, dispatch
+from everloop.layers import check, guards
 from everloop.layers.call import Call
 from tests.layers.wrong import forget_programs, spoil_gradient, spoil_steps
 from tests.zoo import NAMES, make
@@ -80,7 +80,7 @@ def test_jumps_poles_and_constants_are_no_fault() -> None:
     with torch.random.fork_rng():
         layer = Recurrent(Uneven(3, 6), check=True, target="llvm")
         for _ in range(3):
-            dispatch._programs.clear()
+            guards.programs.clear()
             layer(torch.randn(12, 6, 3))
     assert "checked against float64, on 12" in layer.explain()
 
@@ -170,7 +170,7 @@ def test_the_piece_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     x, lengths = torch.randn(20, 9, 3), [1, 20, 3, 5, 2, 0, 20, 8, 9]
     for most, said in ((2**20, "12 step(s) of 6 sequence(s)"), (10, "4 step(s) of 3 sequence(s)")):
         monkeypatch.setattr(check, "LARGE", most)
-        dispatch._programs.clear()
+        guards.programs.clear()
         layer = Recurrent(cells.GRU(3, 4), check=True)
         layer(x, lengths=lengths)
         assert f"checked against float64, on {said}, with lengths" in layer.explain()

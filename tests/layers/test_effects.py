@@ -21,7 +21,7 @@ from torch import Tensor
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.dispatch import _programs, _told
+from everloop.layers.guards import programs, said
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 Step = Callable[[Any, Tensor, Tensor], Tensor]
@@ -44,7 +44,7 @@ def start() -> None:
     NUMBER, FACTORS, COUNT["n"], CALLS.n = 0, iter([0.1 * k for k in range(99)]), 0, 0
     SEEN.clear()
     NOTES.clear()
-    _told.clear()
+    said.clear()
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)
@@ -233,9 +233,9 @@ def test_left_to_eager(name: str) -> None:
     layer = Recurrent(cell)
     with pytest.warns(UserWarning, match=f"runs on eager, because .*{message}"):
         first = layer(x)[0]
-    known = len(_programs)
+    known = len(programs)
     found = [first, layer(x)[0], layer(x)[0]], cell.held()
-    assert len(_programs) == known
+    assert len(programs) == known
     torch.testing.assert_close(found[0], expected[0])
     assert found[1] == expected[1]
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+import warnings
+import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,9 +17,11 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.dependencies import dependencies
+from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
-from everloop.layers import Recurrent
-from everloop.layers.guards import dependencies
+from everloop.layers import Recurrent, dispatch, guards
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 SCALE = 0.5
@@ -183,3 +190,97 @@ def test_a_step_that_asks_for_tensors_is_left_to_eager() -> None:
         torch.testing.assert_close(y, Recurrent(layer.cell, target="eager")(x)[0])
         with torch.no_grad():
             torch.testing.assert_close(layer.step(x[0])[0], layer(x[:1])[0][0])
+
+
+class Annealed(Plain):
+    """A cell whose factor is a number of Python, which is a constant of every program."""
+
+    def __init__(self, input_size: int, hidden_size: int, factor: float = 0.0) -> None:
+        super().__init__(input_size, hidden_size)
+        self.factor = factor
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * self.factor
+
+
+def test_a_changing_number_keeps_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards.programs, "_entries", {})
+    guards.said.clear()
+    layer, x = Recurrent(Annealed(2, 3)), torch.randn(2, 1, 2)
+    made: list[weakref.ref[Program]] = []
+
+    def called_with(factor: float) -> None:
+        layer.cell.factor = factor
+        y = layer(x)[0]
+        with dispatch.using("eager"):
+            torch.testing.assert_close(y, layer(x)[0])
+        with torch.no_grad():
+            torch.testing.assert_close(layer.step(x[0])[0], y[0])
+        found = dispatch.program_of(layer.cell, Bindings(dict(layer.cell.named_parameters())), x)
+        assert isinstance(found, Program)
+        made.append(weakref.ref(found))
+
+    with pytest.warns(UserWarning, match=r"Annealed was compiled for 8 values of factor, .*make it one") as seen:
+        list(map(called_with, [k / 24 for k in range(24)]))
+    assert len(seen) == 1
+    assert len(guards.programs) == 2 * guards.VERSIONS  # the whole sequence, and single steps
+    gc.collect()
+    assert sum(ref() is not None for ref in made) == guards.VERSIONS
+    layer.cell.factor = 23 / 24
+    assert dispatch.program_of(layer.cell, Bindings(dict(layer.cell.named_parameters())), x) is made[-1]()
+
+
+def test_a_thousand_changed_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above for many cells, each with another number; compiling is left out, as it takes longer than the rest."""
+    monkeypatch.setattr(guards.programs, "_entries", {})
+    monkeypatch.setattr(dispatch, "_new_program", lambda *_: "of a test")
+    x, cells_ = torch.randn(2, 1, 2), [Annealed(2, 3, factor=k / 1000) for k in range(1000)]
+    for k, cell in enumerate(cells_):
+        y = Recurrent(cell)(x)[0]
+        torch.testing.assert_close(y, k / 1000 * torch.tanh(x @ cell.W.T + torch.cat([y[:1] * 0, y[:1]]) @ cell.R.T))
+    assert len(guards.programs) == guards.PROGRAMS
+    one = Recurrent(cells_[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k in range(1000):
+            one.cell.factor = float(k)
+            one(x)
+    assert len(one.cell.__dict__["_everloop_versions"].last) == guards.VERSIONS
+    assert len(guards._versions) == guards.PROGRAMS
+
+
+def test_a_changed_set_is_noticed_by_single_steps() -> None:
+    class Flagged(Plain):
+        flags: Any
+
+        def scaled(self, h: Tensor) -> Tensor:
+            return h * (0.5 if "half" in self.flags else 2.0)
+
+    cell = Flagged(2, 3)
+    cell.flags = {"half"}
+    layer, x = Recurrent(cell), torch.randn(1, 2)
+    with torch.no_grad():
+        half = layer.step(x)[0]
+        layer.cell.flags.clear()
+        torch.testing.assert_close(layer.step(x)[0], 4 * half)
+
+
+def test_a_guard_does_not_keep_its_cell() -> None:
+    cell = cells.GRU(2, 3)
+    Recurrent(cell)(torch.randn(2, 1, 2))
+    gc.collect()
+    gc.disable()
+    known, cell = weakref.ref(cell), None  # type: ignore[assignment]
+    is_gone = known() is None
+    gc.enable()
+    assert is_gone
+
+
+def test_copies_have_guards_of_their_own() -> None:
+    cell, x = Annealed(2, 3, factor=1.0), torch.randn(2, 1, 2)
+    y = Recurrent(cell)(x)[0]
+    for other in (copy.deepcopy(cell), pickle.loads(pickle.dumps(cell)), copy.copy(cell)):
+        torch.testing.assert_close(Recurrent(other)(x)[0], y)
+        other.factor = 3.0
+        assert not torch.allclose(Recurrent(other)(x)[0], y)
+        torch.testing.assert_close(Recurrent(cell)(x)[0], y)

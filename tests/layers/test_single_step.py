@@ -8,7 +8,7 @@ from torch import Tensor
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
-from everloop.layers import Recurrent, Stack, Zoneout
+from everloop.layers import Recurrent, Stack, Zoneout, guards
 from everloop.layers import single_step as module
 from everloop.layers.dispatch import using
 from tests import zoo
@@ -35,7 +35,7 @@ def test_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip(f"this processor has no {isa}")
     usual = single.compile
     monkeypatch.setattr(single, "compile", lambda loop, dtype: usual(loop, dtype, isa))
-    monkeypatch.setattr(module, "_steps", {})
+    monkeypatch.setattr(guards.programs, "_entries", {})
     for dtype in (torch.float32, F64):
         for n in (1, 2, 3, 7, 8, 31, 64, 65):
             same_as_eager(Recurrent(cells.LSTM(n + 2, n, dtype=dtype)), torch.randn(2, 2, n + 2, dtype=dtype))

@@ -10,13 +10,12 @@ import pytest
 from torch import Tensor
 
 from everloop.compiler.program import Program, Trained
-from everloop.layers import dispatch, single_step
+from everloop.layers import guards, single_step
 
 
 def forget_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every program be a new one."""
-    monkeypatch.setattr(dispatch, "_programs", {})
-    monkeypatch.setattr(single_step, "_steps", {})
+    monkeypatch.setattr(guards.programs, "_entries", {})
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = "") -> None:
