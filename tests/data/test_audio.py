@@ -192,7 +192,8 @@ def test_folders_of_digits(tmp_path: Path) -> None:
     for name in ("0_ann_0", "0_ann_1", "1_ann_0", "1_ann_1", "0_bob_0"):
         write_wav(tmp_path / f"{name}.wav", np.zeros(800))
     config = DigitsConfig(tmp_path, speaker="ann", split=(0.5, 0.5, 0.0))
-    assert repr(DigitStrings.from_config(config, FRAMES)) == "DigitStrings(train 2, valid 2, test 0 recordings)"
+    data = DigitStrings.from_config(config, FRAMES)
+    assert repr(data) == "DigitStrings(train 1,024, valid 256 strings, 2 characters)"
     with pytest.raises(DataError, match="did you mean 'ann'"):
         DigitStrings.from_config(DigitsConfig(tmp_path, speaker="anna"), FRAMES)
     with pytest.raises(DataError, match="none is left for its"):
