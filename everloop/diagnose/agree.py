@@ -1,4 +1,4 @@
-"""Do the targets agree? Bindings and every gradient of a layer, each installed target against a reference."""
+"""Do the targets agree? Values and every gradient of a layer, each installed target against a reference."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ REFERENCES: dict[str, Run] = {"eager": eagerly, "float64": in_float64(eagerly), 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What `agree` found; true if every target that ran agrees. absent: why the others did not run, by target."""
+    """What `agree` found; true if every target that ran agrees, with at least one finite number in every tensor.
+
+    absent: why the other targets did not run, by target.
+    """
 
     reference: str
     comparisons: tuple[Comparison, ...]
     absent: Mapping[str, str]
 
     def __bool__(self) -> bool:
-        return all(c.agrees for c in self.comparisons)
+        return all(c.agrees and c.count for c in self.comparisons)
 
     def __str__(self) -> str:
         said = {"eager": "eager", "float64": "eager in float64", "loop": "the step in float64, one row at a time"}
@@ -144,7 +147,8 @@ def _results(
         )
     found = {"output": results[0]} | {f"state {k}": s for k, s in enumerate(results[1:])}
     zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(slopes, wanted.values(), strict=True))
-    return found | dict(zip(wanted, zeros, strict=True))
+    found |= dict(zip(wanted, zeros, strict=True))
+    return {name: tensor for name, tensor in found.items() if tensor.numel()}
 
 
 def _nested(state: Any, fresh: Iterator[Tensor]) -> Any:

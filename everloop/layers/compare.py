@@ -37,7 +37,7 @@ class Comparison:
         return self.difference / self.largest if self.difference else 0.0
 
     def __str__(self) -> str:
-        verdict = "agrees" if self.agrees else "DIFFERS"
+        verdict = ("agrees" if self.count else "UNKNOWN: no finite number to compare,") if self.agrees else "DIFFERS"
         return f"{self.target:6} {self.what:32} {verdict:8} {self.difference:.1e} of {self.allowed:.1e}"
 
 

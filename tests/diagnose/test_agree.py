@@ -112,6 +112,26 @@ def test_nothing_to_compare_is_an_error_with_its_reason() -> None:
         agree(layer, x * torch.nan)
 
 
+class Root(Cell):
+    """Its gradient is NaN where the parameter is 0: there, where passes 0 times the infinite slope of sqrt."""
+
+    h = state(H)
+    p = param(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x + 0.5 * h) + torch.where(self.p > 0, torch.sqrt(self.p), 0.0)
+
+
+def test_a_tensor_without_a_finite_number_is_not_said_to_agree() -> None:
+    layer = Recurrent(Root(3, 3))
+    for number, is_known in ((1.0, True), (0.0, False)):
+        nn.init.constant_(layer.cell.p, number)
+        found = agree(layer, torch.randn(5, 2, 3))
+        assert bool(found) is is_known
+        unknown = [line for line in str(found).splitlines() if "UNKNOWN: no finite number to compare" in line]
+        assert [line.split()[:4] for line in unknown] == ([] if is_known else [["llvm", "gradient", "of", "cell.p"]])
+
+
 @pytest.mark.parametrize("reference", ["float64", "loop"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_agrees_with_float64(name: str, reference: Any) -> None:
