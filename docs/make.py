@@ -12,14 +12,13 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, size, state
 from everloop.cli.show import example, show
 from everloop.compiler.equations import text
+from everloop.compiler.passes import PASSES, plan_training, split_step
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import after_text, hoisted, loop_text, saved_text
 from everloop.compiler.simplify import simplify
-from everloop.compiler.sink import divide
 from everloop.compiler.symbol import functions
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 
 HERE = Path(__file__).parent
 START, END = "<!-- operations: made by docs/make.py -->", "<!-- end of operations -->"
@@ -37,15 +36,7 @@ A step is ordinary PyTorch. The passes turn it into one native function for a wh
 
 | pass | file | makes of it |
 |---|---|---|
-| trace | `trace.py`, `symbol.py`, `functions.py`, `features.py` | a graph: what one step computes |
-| sink | `sink.py` | the step, and what can run after the loop |
-| simplify | `simplify.py`, `rules.py` | a graph that does less, with what needs no state gathered |
-| hoist | `hoist.py`, `hoisted.py` | what runs before the loop, and the loop |
-| gradient | `gradient.py`, `sums.py` | the gradient of one step, a graph again |
-| rematerialise | `rematerialisation.py` | which values the forward loop keeps: a minimum cut |
-| schedule | `placement.py`, `schedule.py` | stages: products, and maps between them |
-| plan | `plan.py`, `training.py` | both loops, and the products that are left for afterwards |
-| verify | `verify.py` | nothing, or an error: both loops run on fingerprints, which must be those of the graphs |
+{passes}
 | target | `targets/llvm/` | one native function a loop |
 
 ## Trace
@@ -179,15 +170,16 @@ class Readout(Cell):
 def page() -> str:
     """Return docs/compiler.md."""
     cell = example(cells.named(CELL))
-    parts = divide(trace(cell, dict(cell.named_parameters()), names=True))
+    parts = split_step(trace(cell, dict(cell.named_parameters()), names=True))
     training = plan_training(parts, frozenset(parts.cuts))
     unit = example(cells.MinimalGatedUnit)
     graph = trace(unit, dict(unit.named_parameters()), names=True)
     machine = llvm.ir(plan_forward(parts).loop, torch.float32, "avx2")
     readout = example(Readout)
-    three = divide(trace(readout, dict(readout.named_parameters()), names=True))
+    three = split_step(trace(readout, dict(readout.named_parameters()), names=True))
     last = machine[machine.index("define internal void @map_3(") :].splitlines()[:24]
     return PAGE.format(
+        passes="\n".join(f"| {p.name} | {', '.join(f'`{f}`' for f in p.files)} | {p.makes} |" for p in PASSES),
         equations=show(CELL),
         latex=show(CELL, form="latex"),
         unit=text(graph),

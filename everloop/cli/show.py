@@ -15,16 +15,16 @@ from everloop.cli.options import parse, write
 from everloop.compiler.equations import FORMS, text
 from everloop.compiler.gradient import differentiate
 from everloop.compiler.ir import Graph
+from everloop.compiler.passes import PASSES, split_step
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text
 from everloop.compiler.simplify import LOCAL, simplify
-from everloop.compiler.sink import divide
 from everloop.compiler.target import LoopTarget, find, names
 from everloop.compiler.trace import trace
 from everloop.errors import OptionError, unknown
 
 Form = Literal["text", "latex", "markdown"]
-STAGES = ("equations", "graph", "gradient", "plan")
+STAGES = tuple(each.stage for each in PASSES if each.stage)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
         return write_graph(graph)
     if stage == "graph":
         return write_graph(simplify(graph))
-    parts = divide(graph)
+    parts = split_step(graph)
     if stage == "gradient":
         return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.cuts)), form)
     if stage == "plan":

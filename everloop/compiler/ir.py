@@ -104,9 +104,10 @@ class Graph:
             assert value.type == infer(value.op, value.args, value.data, value.type), f"{value!r} has a wrong type"
 
     def __str__(self) -> str:
-        from everloop.compiler.equations import text
-
-        return text(self)
+        """Return one line a value, then one a result; `equations.text` is for reading."""
+        at = {value: f"%{k}" for k, value in enumerate(self.values)}
+        lines = [f"{at[v]} = {v.op}({', '.join([*(at[a] for a in v.args), *map(str, v.data)])}): {v.type}" for v in at]
+        return "\n".join([*lines, *(f"{name} = {at[v]}" for name, v in self.outputs.items())])
 
 
 def walk(roots: Iterable[Value]) -> Iterator[Value]:

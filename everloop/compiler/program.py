@@ -9,18 +9,15 @@ from typing import Any
 import torch
 
 from everloop.cell import Cell
+from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.kernel import Kernel
-from everloop.compiler.plan import ForwardPlan, TrainingPlan, plan_forward
+from everloop.compiler.plan import ForwardPlan, TrainingPlan
 from everloop.compiler.plan_cache import PlanCache
-from everloop.compiler.sink import divide
 from everloop.compiler.target import LoopTarget
-from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
-from everloop.compiler.verify import verified_forward, verified_training
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Program:
         self.dtype = dtype
         self.target = target
         self._plans = PlanCache(graph)
-        self.split: Split = self._plans.split(lambda: divide(graph))
+        self.split: Split = self._plans.split(lambda: passes.run("split", step=graph))
         self.prologue = HoistedGraph(self.split.prologue, dtype, target)
         self.cuts = tuple(self.split.cuts)
         self.states = tuple(self.split.loop.outputs)
@@ -74,13 +71,13 @@ class Program:
     @classmethod
     def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
-        return cls(trace(cell, values.fixed, values.rows, values.steps, dtype), dtype, target)
+        return cls(passes.run("step", cell=cell, bindings=values, dtype=dtype), dtype, target)
 
     def inference(self) -> Inference:
         """Return what runs without gradients."""
         if self._inference is None:
             with self._lock:
-                plan = self._plans.forward(lambda: verified_forward(plan_forward(self.split)))
+                plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
                 self._inference = Inference(plan, self.target.compile(plan.loop, self.dtype))
         return self._inference
 
@@ -89,7 +86,7 @@ class Program:
         found = self._trained.get(wanted)
         if found is None:
             with self._lock:
-                plan = self._plans.training(wanted, lambda: verified_training(plan_training(self.split, wanted)))
+                plan = self._plans.training(wanted, lambda: passes.run("training", split=self.split, wanted=wanted))
                 forward, gradient = (
                     self.target.compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient)
                 )

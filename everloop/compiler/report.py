@@ -10,8 +10,8 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Instruction, Loop, Map
 from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.passes import plan_training
 from everloop.compiler.plan import DerivedTraining, Factor, TrainingPlan, plan_forward
-from everloop.compiler.training import plan_training
 
 
 def plan_text(split: Split) -> str:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from everloop.compiler.gradient import every
-from everloop.compiler.hoist import Split, split
 from everloop.compiler.ir import Builder, Graph, Value, walk
 from everloop.compiler.rewrite import Depends, same
-from everloop.compiler.simplify import simplify
 
 
 @dataclass(frozen=True)
@@ -21,18 +19,12 @@ class Sunk:
 
     loop:  its outputs are the states that stay, and the rows that the rest reads and that are no states.
     epilogue: its outputs are the states that left; its inputs are those of the step and, as steps, outputs of the loop.
+    exposed: the outputs of the loop whose whole sequence is a result or read after the loop.
     """
 
     loop: Graph
     epilogue: Graph
-
-
-def divide(graph: Graph) -> Split:
-    """Return what runs before the loop, in it, and after it."""
-    sunk = sink(graph)
-    output = next(iter(graph.outputs))
-    exposed = (output,) if output in sunk.loop.outputs else tuple(rows_of(sunk.epilogue, output))
-    return split(simplify(sunk.loop), epilogue=simplify(sunk.epilogue, is_source=lambda _: False), exposed=exposed)
+    exposed: tuple[str, ...]
 
 
 def rows_of(epilogue: Graph, output: str) -> list[str]:
@@ -49,7 +41,7 @@ def sink(graph: Graph) -> Sunk:
     leaves = Depends(lambda v: v.kind == "product" and in_loop(v) and v not in inside)
     gone = {name: v for name, v in graph.outputs.items() if name not in read and leaves(v)}
     if not gone:
-        return Sunk(graph, Graph({}))
+        return Sunk(graph, Graph({}), tuple(graph.outputs)[:1])
     return _Sinking(graph, in_loop, leaves, gone).sunk()
 
 
@@ -73,9 +65,10 @@ class _Sinking:
         names = self.graph.names
         loop = Graph(self.stay | {name: value for value, name in self.rows.items()}, names)
         epilogue = {name: done[value] for name, value in self.gone.items()}
-        result = Sunk(loop, Graph(epilogue, {done[v]: n for v, n in names.items() if v in done}))
-        result.epilogue.verify()
-        return result
+        after = Graph(epilogue, {done[v]: n for v, n in names.items() if v in done})
+        after.verify()
+        output = next(iter(self.graph.outputs))
+        return Sunk(loop, after, (output,) if output in loop.outputs else tuple(rows_of(after, output)))
 
     def _needed(self) -> set[Value]:
         """Return what runs after the loop, and the rows it reads."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from everloop.compiler.gradient import Gradient, before, differentiate, every, gradient_of
-from everloop.compiler.hoist import Split
+from everloop.compiler.gradient import Gradient, before, every, gradient_of
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.placement import Slot, Store, parts
@@ -19,17 +18,15 @@ from everloop.compiler.plan import (
     leaves_of,
     lowered,
 )
-from everloop.compiler.rematerialisation import Rematerialisation, rematerialise
+from everloop.compiler.rematerialisation import Rematerialisation
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.schedule import Access, Schedule
 from everloop.compiler.simplify import LOCAL, simplify
 
 
-def plan_training(split: Split, wanted: frozenset[str]) -> DerivedTraining:
-    """Return the loops that compute with gradients of the states and of the `wanted` cuts."""
-    gradient = differentiate(split.loop, list(split.exposed), wanted)
-    choice = rematerialise(gradient, split.exposed, split.owned)
-    return _Trainer(gradient, choice, split.owned).training()
+def plan_gradient(gradient: Gradient, choice: Rematerialisation, owned: frozenset[str]) -> DerivedTraining:
+    """Return the loop that computes and saves as chosen, and the loop that reads it to compute the gradient."""
+    return _Trainer(gradient, choice, owned).training()
 
 
 class _Trainer:

@@ -13,10 +13,9 @@ import torch
 
 from everloop.compiler.hoist import Split
 from everloop.compiler.loop import Instruction, Loop, Map, Product
+from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.plan import DerivedTraining, FactorPart
-from everloop.compiler.sink import divide
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError
 from tests.zoo import make
@@ -28,7 +27,7 @@ Stage = Product | Map
 def split_of(name: str) -> Split:
     """Return a cell of the zoo, cut at its loop."""
     cell = make(name, 3, 4, dtype=torch.float64).eval()
-    return divide(trace(cell, dict(cell.named_parameters()), dtype=torch.float64))
+    return split_step(trace(cell, dict(cell.named_parameters()), dtype=torch.float64))
 
 
 def mutants(plan: DerivedTraining) -> Iterator[Mutant]:

@@ -13,21 +13,20 @@ from everloop.compiler import equations
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.expression import of
 from everloop.compiler.hoist import Split
+from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.operations import OPERATIONS, TRANSCENDENTAL, Operation
+from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.plan import lowered
 from everloop.compiler.program import Program
 from everloop.compiler.report import plan_text
-from everloop.compiler.sink import divide
 from everloop.compiler.symbol import functions
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.compiler.verify import verified_training
 from everloop.errors import UnsupportedError
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from tests.compiler.interpreter import INTERPRETED
 
 D = torch.float64
 absolute, log, sign, sqrt = of("abs"), of("log"), of("sign"), of("sqrt")
@@ -63,7 +62,7 @@ def cell() -> Slow:
 
 
 def split_of(made: Cell) -> Split:
-    return divide(trace(made, dict(made.named_parameters()), dtype=D))
+    return split_step(trace(made, dict(made.named_parameters()), dtype=D))
 
 
 def test_without_the_row_it_is_refused() -> None:

@@ -14,16 +14,16 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import sums
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.hoist import Split, split
+from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.ir import Type, Value
 from everloop.compiler.loop import Loop, Map, Product
+from everloop.compiler.passes import plan_training
 from everloop.compiler.program import Program
 from everloop.compiler.rules import Simplifying
 from everloop.compiler.simplify import simplify
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.layers import Recurrent
-from tests.compiler.interpreter import INTERPRETED
 
 ROW, NUMBER = Type((4,), rows=True), Type((1,), rows=True)
 

@@ -17,12 +17,12 @@ from everloop.compiler.ir import Builder, Graph, Type
 from everloop.compiler.loop import Map, Product
 from everloop.compiler.lower import lower
 from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.passes import plan_training
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.simplify import simplify
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm.mapping import REDUCTIONS
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.diagnose import agree
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import run

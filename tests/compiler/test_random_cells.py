@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.program import Program
 from everloop.compiler.target import LoopTarget, reference
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm.target import TARGET
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from tests.compiler.interpreter import INTERPRETED
 from tests.compiler.random_cells import Case, cases
 
 CELLS = int(os.environ.get("EVERLOOP_RANDOM_CELLS", "300"))

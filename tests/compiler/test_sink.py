@@ -12,8 +12,8 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.loop import Product
+from everloop.compiler.passes import split_step
 from everloop.compiler.plan import plan_forward
-from everloop.compiler.sink import divide
 from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent, Stack
@@ -23,7 +23,7 @@ T, B, I_, H_ = 6, 4, 3, 5
 
 
 def parts(cell: Cell) -> Split:
-    return divide(trace(cell, dict(cell.named_parameters())))
+    return split_step(trace(cell, dict(cell.named_parameters())))
 
 
 def products(split: Split) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +12,21 @@ from torch import Tensor, cat, sigmoid, tanh
 
 from everloop import Recurrent, cells
 from everloop.cell import Cell, H, I, param, state
-from everloop.compiler import program as programs
+from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
 from everloop.compiler.hoist import Split
+from everloop.compiler.interpreter import INTERPRETED, Interpreter
+from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.placement import Placement
 from everloop.compiler.plan import DerivedTraining, ScheduledForward, plan_forward
 from everloop.compiler.program import Program, Trained
 from everloop.compiler.schedule import Access
-from everloop.compiler.sink import divide
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.compiler.verify import verified_forward, verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers.autograd_function import compute
 from everloop.layers.call import Call
-from tests.compiler.interpreter import INTERPRETED, Interpreter
 from tests.compiler.mutations import mutants, split_of, verdict
 from tests.zoo import NAMES, make
 
@@ -81,7 +81,7 @@ FOUND = [TwoProducts, OneState, Narrow, PartOfAState]
 
 
 def split_of_cell(cell: Cell) -> Split:
-    return divide(trace(cell, dict(cell.named_parameters()), dtype=D))
+    return split_step(trace(cell, dict(cell.named_parameters()), dtype=D))
 
 
 def by_hand(cell: Cell, x: Tensor) -> list[Tensor]:
@@ -185,9 +185,15 @@ def spoiled(plan: DerivedTraining) -> DerivedTraining:
     return next(p for what, p in mutants(plan) if "gradient" in what and verdict(p))
 
 
+def change(monkeypatch: pytest.MonkeyPatch, name: str, by: Callable[[Any], Any]) -> None:
+    """Let a pass of the list give what `by` makes of its result."""
+    changed = [replace(p, run=lambda *args, p=p: by(p.run(*args))) if p.name == name else p for p in passes.PASSES]
+    monkeypatch.setattr(passes, "PASSES", changed)
+
+
 def test_a_wrong_plan_runs_on_eager_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))
-    monkeypatch.setattr(programs, "plan_training", lambda split, wanted: spoiled(plan_training(split, wanted)))
+    change(monkeypatch, "plan training", spoiled)
     cell = OneState(2, 3, dtype=D)
     x = torch.randn(5, 2, 2, dtype=D, requires_grad=True)
     layer = Recurrent(cell)
@@ -210,12 +216,10 @@ def test_a_wrong_plan_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     program = Program.of(cell, values, D, INTERPRETED)
     before = set(tmp_path.iterdir())
 
-    def without_output(split: Split) -> ScheduledForward:
-        plan = plan_forward(split)
-        body = tuple(s for s in plan.loop.stages)
-        return replace(plan, loop=replace(plan.loop, stages=body[:-1]))
+    def without_output(plan: ScheduledForward) -> ScheduledForward:
+        return replace(plan, loop=replace(plan.loop, stages=plan.loop.stages[:-1]))
 
-    monkeypatch.setattr(programs, "plan_forward", without_output)
+    change(monkeypatch, "plan inference", without_output)
     with pytest.raises(PlanError, match="the state h"):
         program.inference()
     assert set(tmp_path.iterdir()) == before

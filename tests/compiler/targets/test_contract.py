@@ -14,15 +14,14 @@ from everloop import cells
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
+from everloop.compiler.interpreter import INTERPRETED, Interpreter
 from everloop.compiler.loop import Buffer, Loop
+from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.plan import plan_forward
-from everloop.compiler.sink import divide
 from everloop.compiler.target import CellTarget, LoopTarget
 from everloop.compiler.trace import trace
-from everloop.compiler.training import plan_training
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
-from tests.compiler.interpreter import INTERPRETED, Interpreter
 from tests.zoo import NAMES, make
 
 CPU = torch.device("cpu")
@@ -97,7 +96,7 @@ class Memory:
 def loops_of(name: str) -> Iterator[Loop]:
     cell = make(name, 3, 5, dtype=torch.float64).eval()
     tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
-    parts = divide(trace(cell, tensors, dtype=torch.float64))
+    parts = split_step(trace(cell, tensors, dtype=torch.float64))
     training = plan_training(parts, frozenset(parts.cuts))
     yield from (plan_forward(parts).loop, training.forward.loop, training.gradient)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from everloop.compiler.interpreter import Interpreter
 from everloop.compiler.loop import Buffer, Loop, Map
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import kernel as kernels
 from everloop.compiler.targets.llvm.phases import AHEAD
 from everloop.compiler.targets.llvm.phases import Lines as Known
-from tests.compiler.interpreter import Interpreter
 from tests.compiler.targets.loops import Lines
 from tests.compiler.targets.test_llvm_lstm import ISAS, poisoned
 

@@ -1,4 +1,7 @@
-"""Runs a Loop in plain PyTorch, with the same call as a kernel: what the passes promise, without a target."""
+"""A Loop in plain PyTorch: the calling convention of kernels in executable form, which each target is compared with.
+
+It is written to be read and to fail early, not to be quick: memory that may not be read before it is written holds NaN.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from torch import Tensor
 
 from everloop.compiler.compact import Compact
 from everloop.compiler.kernel import StepKernel
-from everloop.compiler.loop import Instruction, Loop, Map, Product
+from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.target import LoopTarget
 from everloop.errors import UnsupportedError
 
 
 class Interpreter:
-    """A kernel: every buffer that may not be read before it is written starts as NaN."""
+    """The kernel of a loop; how it is called is said in `kernel`."""
 
     def __init__(self, loop: Loop, dtype: torch.dtype) -> None:
         self.loop, self.dtype = loop, dtype
@@ -36,7 +39,13 @@ class Interpreter:
         reverse: bool = False,
         compact: Compact | None = None,
     ) -> None:
-        assert compact is None, "the interpreter reads padded rows; its cases are too small to be compact"
+        if compact is not None:
+            padded = self._padded(buffers, compact)
+            self(T, B, padded, first=first, final=final, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
+            for emit in (b.name for b in self.loop.buffers if b.kind == "emit"):
+                if padded[emit] is not buffers[emit]:
+                    buffers[emit].copy_(compact.at(padded[emit], compact.place))
+            return
         first, final, restart = first or {}, final or {}, restart or {}
         self.buffers, self.first, self.restart = buffers, first, restart
         ends = torch.full((B,), T) if lengths is None else lengths
@@ -57,26 +66,37 @@ class Interpreter:
             if len(rows):
                 time = ends[rows] - 1 - s if reverse else torch.full_like(rows, s)
                 at = torch.zeros(len(rows), dtype=torch.bool) if reset is None else reset[time, rows]
-                self.step(s, time, rows, at, reverse)
+                self._step(s, time, rows, at, reverse)
         for state in self.loop.states:
             place = final.get(state.name)
             if place is not None:
                 place.copy_(memory[state.name])
 
-    def step(self, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> None:
+    def _padded(self, buffers: Mapping[str, Tensor], compact: Compact) -> dict[str, Tensor]:
+        """Return the buffers with compact rows [N, n] of every step as [T, B, n]; what shares memory still does."""
+        padded, found = dict(buffers), dict[int, Tensor]()
+        for b in self.loop.buffers:
+            if b.kind in ("sequence", "previous", "emit") and buffers[b.name].dim() == 2:
+                rows = buffers[b.name]
+                padded[b.name] = (
+                    found.setdefault(rows.data_ptr(), compact.pad(rows)) if len(rows) else compact.pad(rows)
+                )
+        return padded
+
+    def _step(self, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> None:
         if not self.loop.is_gradient:
             for state in self.loop.states:
                 given = self.restart.get(state.name)
                 self.memory[state.name][rows[at]] = 0.0 if given is None else given
         for stage in self.loop.stages:
             if isinstance(stage, Product):
-                source = self.read(stage.source, s, time, rows, at, reverse)
+                source = self._read(stage.source, s, time, rows, at, reverse)
                 matrix = self.buffers[stage.matrix.name]
                 assert source.shape[1] == matrix.shape[0 if stage.transposed else 1]
                 assert stage.out.kind in ("scratch", "state")
                 self.memory[stage.out.name][rows] = source @ (matrix if stage.transposed else matrix.T)
             else:
-                self.map(stage, s, time, rows, at, reverse)
+                self._map(stage, s, time, rows, at, reverse)
         if self.loop.is_gradient:
             for state in self.loop.states:
                 total = self.restart.get(state.name)
@@ -84,7 +104,7 @@ class Interpreter:
                     total += self.memory[state.name][rows[at]].sum(0)
                 self.memory[state.name][rows[at]] = 0.0
 
-    def read(self, buffer, s, time, rows, at, reverse) -> Tensor:  # type: ignore[no-untyped-def]
+    def _read(self, buffer: Buffer, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> Tensor:
         if buffer.kind in ("state", "scratch"):
             return self.memory[buffer.name][rows]
         tensor = self.buffers[buffer.name]
@@ -100,20 +120,20 @@ class Interpreter:
         found = (zeros if given is None else given[rows]) if s == 0 else tensor[time + 1 if reverse else time - 1, rows]
         return torch.where(at[:, None], zeros if origin is None else origin, found)
 
-    def map(self, stage: Map, s, time, rows, at, reverse) -> None:  # type: ignore[no-untyped-def]
+    def _map(self, stage: Map, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> None:
         lines: list[Tensor] = []
         stored = False
         for i in stage.body:
-            if i.op in ("store", "accumulate", "sum", "max"):
+            if i.is_write:
                 stored = True
                 is_narrow = i.op == "store" and i.buffer is not None and i.buffer.width == 1
-                self.write(i, stage, lines[i.args[0]].expand(len(rows), 1 if is_narrow else stage.width), time, rows)
+                self._write(i, stage, lines[i.args[0]].expand(len(rows), 1 if is_narrow else stage.width), time, rows)
                 lines.append(torch.empty(0))
                 continue
             assert not stored, "loads and arithmetic come before stores"
             if i.op == "load":
                 assert i.buffer is not None
-                whole = self.read(i.buffer, s, time, rows, at, reverse)
+                whole = self._read(i.buffer, s, time, rows, at, reverse)
                 spread = i.buffer.width == 1
                 assert spread or i.offset + stage.width <= i.buffer.width
                 lines.append(whole if spread else whole[:, i.offset : i.offset + stage.width])
@@ -123,15 +143,15 @@ class Interpreter:
                 assert OPERATIONS[i.op].core, i.op
                 lines.append(OPERATIONS[i.op].meaning(*(lines[a] for a in i.args)))
 
-    def write(self, i: Instruction, stage: Map, value: Tensor, time: Tensor, rows: Tensor) -> None:
+    def _write(self, i: Instruction, stage: Map, value: Tensor, time: Tensor, rows: Tensor) -> None:
         assert i.buffer is not None
         name, stop = i.buffer.name, i.offset + value.shape[1]
         if value.shape[1] < stage.width:
             assert i.buffer.kind in ("scratch", "emit")
             assert not any(line.op == "load" and line.buffer == i.buffer for line in stage.body)
-        if i.op in ("sum", "max"):
+        if i.is_reduction:
             assert (i.buffer.kind, i.buffer.width) == ("scratch", 1)
-            self.memory[name][rows] = value.sum(1, keepdim=True) if i.op == "sum" else value.amax(1, keepdim=True)
+            self.memory[name][rows] = OPERATIONS[i.op].meaning(value)
         elif i.op == "accumulate":
             assert i.buffer.kind == "total"
             if i.buffer.height:
