@@ -49,7 +49,7 @@ INSIDE = {
         {"files", "error_policy"},
         {"settings", "lazy"},
         {"ragged"},
-        {"batching"},
+        {"batching", "frames"},
         {"readers", "tokenize", "dataset"},
         {"datasets"},
     ],

@@ -14,17 +14,16 @@ from everloop.cli.source import Source
 from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
+from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
 from everloop.data.readers.lines import numbered
-from everloop.data.readers.series import ts_series
-from everloop.data.readers.tables import Form, Records
+from everloop.data.readers.ts import ts_series
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.words import TextReader, read_reader
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.train import TrainConfig
 
 KIND, TAKES = Classifier.kind, ("probabilities", "columns")
-_TABLES: dict[str, Form] = {"tsv": "tsv", "csv": "csv", "jsonl": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -54,34 +53,34 @@ def predict(model: Classifier, config: ExamplesConfig, source: Source, asked: As
     """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
     if asked.probabilities:
         yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.reader else [])]) + "\n"
-    with source.open() as file:
-        for chunk in source.chunks(_read(model, config, source, file)):
-            if model.reader is not None:
-                source.saw(number for text in chunk for number in model.reader.encode(text))
-            for item, chances in zip(chunk, model.classify(chunk).tolist(), strict=True):
-                best = max(range(len(chances)), key=chances.__getitem__)
-                shown = chances if asked.probabilities else [chances[best]]
-                text = [item] if isinstance(item, str) else []
-                yield "\t".join([model.labels.symbols[best], *(f"{p:.4f}" for p in shown), *text]) + "\n"
+    for chunk in source.chunks(_read(model, config, source)):
+        if model.reader is not None:
+            source.saw(number for text in chunk for number in model.reader.encode(text))
+        for item, chances in zip(chunk, model.classify(chunk).tolist(), strict=True):
+            best = max(range(len(chances)), key=chances.__getitem__)
+            shown = chances if asked.probabilities else [chances[best]]
+            text = [item] if isinstance(item, str) else []
+            yield "\t".join([model.labels.symbols[best], *(f"{p:.4f}" for p in shown), *text]) + "\n"
 
 
-def _read(model: Classifier, config: ExamplesConfig, source: Source, file: Any) -> Iterator[Any]:
+def _read(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[Any]:
     if model.reader is None:
         form = source.chosen({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
         if form == "ts":
-            yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
+            with source.open() as file:
+                yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
         elif form == "npz":
             yield from sequences(source.by_path(), config.text, config.lengths)
         else:
             yield from read_images(source.by_path())
         return
-    form = source.chosen({".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl"}, "text")
-    if form in _TABLES:
-        columns = source.columns or config.columns
-        records = Records({config.text: "text"}, _TABLES[form], columns, source.place, source.errors)
-        yield from (row[config.text].replace("\n", " ") for _, _, row in records.read(file))
+    form = source.chosen(table_endings(), "text")
+    if form != "text":
+        rows = table_reader(source.path, form)(source, {config.text: "text"}, source.columns or config.columns)
+        yield from (row[config.text].replace("\n", " ") for _, _, row in rows)
     else:
-        yield from (line for _, line in numbered(file, source.place, source.errors) if line.strip())
+        with source.open() as file:
+            yield from (line for _, line in numbered(file, source.place, source.errors) if line.strip())
 
 
 def given(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None = None) -> Examples:

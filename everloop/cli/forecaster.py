@@ -16,13 +16,12 @@ from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
 from everloop.data.datasets.forecasts import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
-from everloop.data.readers.tables import Form
+from everloop.data.readers.formats import table_endings, table_reader
 from everloop.errors import DataError, OptionError
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.train import TrainConfig
 
 KIND, TAKES = Forecaster.kind, ("every", "columns", "plans")
-_TABLES: dict[str, Form] = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,24 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
     if asked.every is not None and asked.every < 1:
         raise OptionError(f"every is {asked.every}; expected at least 1")
     plans = _plans(config, source, asked)
-    form = source.chosen({".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}, "csv")
+    form = source.chosen(table_endings(), "csv")
     numbers = (*config.series, *config.covariates, *config.planned)
     table = replace(config, columns=source.columns or config.columns).table(numbers)
     yield ",".join([config.time or "step", *_headings(model)]) + "\n"
     context, count = model.config.context, 0
     known: deque[list[float]] = deque(maxlen=context)
     times: deque[datetime] = deque(maxlen=context)
-    with source.open() as file:
-        for broken, row in table.steps(file, _TABLES[form], source.place, source.errors, ends=not source.piped):
-            if broken:  # a forecast knows the rows since the gap alone
-                known.clear()
-                times.clear()
-            known.append([row[name] for name in numbers])
-            if config.time:
-                times.append(row[config.time])
-            count += 1
-            if asked.every and len(known) == context and count % asked.every == 0:
-                yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
+    rows = table_reader(source.path, form)
+    for broken, row in table.steps(source, rows, ends=not source.piped):
+        if broken:  # a forecast knows the rows since the gap alone
+            known.clear()
+            times.clear()
+        known.append([row[name] for name in numbers])
+        if config.time:
+            times.append(row[config.time])
+        count += 1
+        if asked.every and len(known) == context and count % asked.every == 0:
+            yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
     if len(known) < context:
         since = " since its last gap" if len(known) < count else ""
         raise DataError(f"{source.place} has {len(known)} rows{since}; a forecast needs {context} before it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, check_one, train_kind
 from everloop.cli.source import Source
 from everloop.data import Vocabulary
-from everloop.data.datasets.conditions import Conditions, ConditionsConfig, read_texts, read_vectors
-from everloop.data.datasets.strokes import Strokes, StrokesConfig, read_strokes
+from everloop.data.datasets.conditions import Conditions, ConditionsConfig
+from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import write_atomically
+from everloop.data.readers.arrays import read_vectors
+from everloop.data.readers.labelled_texts import read_texts
 from everloop.data.readers.lines import numbered
+from everloop.data.readers.strokes import read_strokes
 from everloop.decode.generate import Sampling, generate
 from everloop.decode.sketch import Sketch
 from everloop.draw.strokes import ink, png, sheet, svg
@@ -157,9 +160,9 @@ def given(model: Generator, config: GivenConfig, path: Path, labels: Path | None
     """Return the texts or drawings of a file as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
     if model.vocabulary is None:
-        found = read_strokes(replace(config, strokes=path), errors)
+        found = read_strokes(path, config.fields, errors)
         return Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels, errors)
-    pairs = read_texts(replace(config, texts=path, vectors=labels), errors)
+    pairs = read_texts(path, labels, config.array, errors)
     return Conditions((), (), config, model.labels or None, model.vocabulary, pairs, errors)
 
 

@@ -13,7 +13,7 @@ from everloop.cli.asked import Asked
 from everloop.cli.figures import print_notes, show
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.datasets.tagged import Tagged, TaggedConfig, form_of, read_part
+from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.conllu import sentences
@@ -120,7 +120,7 @@ def _likely(model: Tagger, row: list[float]) -> str:
 
 def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None = None) -> Tagged:
     """Return the tagged sequences of a file as the test part of the model's data."""
-    if form_of(path, config.form) == "chorales":
+    if config.form == "chorales":
         return Tagged.from_config(replace(config, train=path), model.reader, model.labels)
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")

@@ -14,10 +14,12 @@ from everloop.cli.kind import Common, check_one, train_kind
 from everloop.cli.source import Source
 from everloop.data import Vocabulary
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.recordings import AudioConfig, Recordings, read_transcripts, read_wav
+from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
+from everloop.data.readers.formats import read_audio
 from everloop.data.readers.lines import numbered
+from everloop.data.readers.transcripts import read_transcripts
 from everloop.decode.generate import Beam, generate
 from everloop.errors import RunError
 from everloop.models.transcriber import Transcriber, TranscriberConfig, distance
@@ -87,7 +89,7 @@ def predict(model: Transcriber, config: SoundConfig, source: Source, asked: Aske
     way = asked.way(DEFAULT)
     source.chosen({".wav": "wav"}, "text")
     for chunk in source.chunks(_recordings(source)):
-        sources = [read_wav(path, model.config.rate) for path in chunk]
+        sources = [read_audio(path, model.config.rate) for path in chunk]
         for path, hypotheses in zip(chunk, generate(model, sources, way.next()), strict=True):
             yield way.lines(str(path), hypotheses)
 

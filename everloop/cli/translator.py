@@ -13,9 +13,10 @@ from everloop.cli.asked import WRITING, Asked, Judged, Way
 from everloop.cli.figures import print_notes
 from everloop.cli.kind import Common, train_kind
 from everloop.cli.source import Source
-from everloop.data.datasets.parallel import Parallel, ParallelConfig, read_pairs
+from everloop.data.datasets.parallel import Parallel, ParallelConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import numbered
+from everloop.data.readers.parallel import read_pairs
 from everloop.data.tokenize.pieces import Pieces
 from everloop.decode.bleu import bleu
 from everloop.decode.generate import Beam, generate

@@ -6,11 +6,12 @@ from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.forecasts import Plans, Series, SeriesConfig
 from everloop.data.datasets.parallel import Parallel, ParallelConfig
-from everloop.data.datasets.recordings import AudioConfig, FrameConfig, Recordings
+from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.datasets.text import Text, TextConfig
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.frames import FrameConfig
 from everloop.data.tokenize.pieces import Pieces
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.vocabulary import Vocabulary

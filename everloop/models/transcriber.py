@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.recordings import FrameConfig, RecordingsBatch, log_mel, normalised
+from everloop.data.datasets.recordings import RecordingsBatch
+from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, Model

@@ -19,8 +19,9 @@ from everloop.data.datasets.conditions import Conditions
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.forecasts import Series, SeriesConfig
 from everloop.data.datasets.parallel import Parallel
-from everloop.data.datasets.recordings import FrameConfig, Recordings
+from everloop.data.datasets.recordings import Recordings
 from everloop.data.datasets.tagged import Tagged
+from everloop.data.frames import FrameConfig
 from everloop.decode.ctc import Helper
 from everloop.decode.generate import Beam, Greedy, Sampling, generate
 from everloop.models import (

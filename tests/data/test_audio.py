@@ -13,15 +13,9 @@ import pytest
 import torch
 
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.recordings import (
-    AudioConfig,
-    FrameConfig,
-    Recordings,
-    log_mel,
-    mel_filters,
-    normalised,
-    read_wav,
-)
+from everloop.data.datasets.recordings import AudioConfig, Recordings
+from everloop.data.frames import FrameConfig, log_mel, mel_filters, normalised
+from everloop.data.readers.wav import read_wav
 from everloop.errors import DataError, OptionError
 
 FRAMES = FrameConfig(rate=8000, mels=20)

@@ -17,7 +17,8 @@ from everloop.data.readers import arrays
 from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
 from everloop.data.readers.conllu import sentences
 from everloop.data.readers.idx import moved, read_idx, read_images, read_labels
-from everloop.data.readers.series import read_ts, ts_series
+from everloop.data.readers.source import Fields, FileSource
+from everloop.data.readers.ts import examples, ts_series
 from everloop.errors import DataError, OptionError
 
 
@@ -112,10 +113,11 @@ TS = "#about\n@problemName x\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:
 
 def test_ts(tmp_path: Path) -> None:
     (tmp_path / "x.ts").write_text(TS)
-    series, labels = read_ts(tmp_path / "x.ts", ErrorPolicy())
+    records = list(examples(FileSource(tmp_path / "x.ts", ErrorPolicy()), Fields("", "")))
+    series = [record.sequence for record in records]
     assert series[0].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert [len(s) for s in series] == [3, 1]
-    assert labels == ["a", "b"]
+    assert [record.label for record in records] == ["a", "b"]
     unlabelled = list(ts_series(io.BytesIO(b"@dimensions 2\n1,2:3,4\n"), "f", ErrorPolicy(), labelled=False))
     assert unlabelled[0][0].tolist() == [[1, 3], [2, 4]]
 
@@ -132,9 +134,9 @@ def test_ts(tmp_path: Path) -> None:
 def test_malformed_series(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "x.ts").write_text(f"{TS}{line}\n")
     with pytest.raises(DataError, match=message):
-        read_ts(tmp_path / "x.ts", ErrorPolicy())
+        list(examples(FileSource(tmp_path / "x.ts", ErrorPolicy()), Fields("", "")))
     errors = ErrorPolicy("skip")
-    assert len(read_ts(tmp_path / "x.ts", errors)[0]) == 2
+    assert len(list(examples(FileSource(tmp_path / "x.ts", errors), Fields("", "")))) == 2
     assert errors.skipped == 1
 
 

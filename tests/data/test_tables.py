@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.tables import Kind, Row, read_table
+from everloop.data.readers.formats import read_rows
+from everloop.data.readers.source import Kind, Row
 from everloop.errors import DataError, OptionError
 
 WANTED: dict[str, Kind] = {"text": "text", "label": "text"}
@@ -29,7 +30,7 @@ def table(
 ) -> list[Row]:
     data = content.encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return [row for _, row in read_table(path, wanted, columns, errors or ErrorPolicy())]
+    return [row for _, row in read_rows(path, wanted, columns, errors or ErrorPolicy())]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -82,8 +83,8 @@ def test_malformed_lines(tmp_path: Path, name: str, content: str, message: str) 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_bytes(b"label\ttext\nA\t\xff\nB\tok\n")
     with pytest.raises(DataError, match=r"line 2: byte 0xff at byte 2 is not UTF-8"):
-        list(read_table(tmp_path / "t.tsv", WANTED, (), ErrorPolicy()))
-    assert len(list(read_table(tmp_path / "t.tsv", WANTED, (), ErrorPolicy("skip")))) == 1
+        list(read_rows(tmp_path / "t.tsv", WANTED, (), ErrorPolicy()))
+    assert len(list(read_rows(tmp_path / "t.tsv", WANTED, (), ErrorPolicy("skip")))) == 1
 
 
 @pytest.mark.parametrize(("text", "number"), [("1.5", 1.5), ("-2e3", -2000), ("x", None), ("nan", None), ("", None)])
@@ -108,4 +109,4 @@ def test_no_rows_and_no_form(tmp_path: Path) -> None:
         ErrorPolicy("skp")  # type: ignore[arg-type]
     (tmp_path / "t.tsv.gz").write_bytes(b"nothing packed")
     with pytest.raises(DataError, match="no gzip file"):
-        list(read_table(tmp_path / "t.tsv.gz", WANTED, (), ErrorPolicy()))
+        list(read_rows(tmp_path / "t.tsv.gz", WANTED, (), ErrorPolicy()))

@@ -9,7 +9,8 @@ import torch
 
 from everloop.data import Vocabulary
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.recordings import FrameConfig, RecordingsBatch
+from everloop.data.datasets.recordings import RecordingsBatch
+from everloop.data.frames import FrameConfig
 from everloop.decode.generate import Beam, generate
 from everloop.errors import DataError, OptionError
 from everloop.models import load

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +13,9 @@ from everloop.data.batching.batch import Batch, existing
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, hold_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.files import find_files, read_bytes
 from everloop.data.lazy import Mapped, Subset, Zip
-from everloop.data.ragged import IntLists, RaggedArray, Strings
-from everloop.data.readers.arrays import named, read_npz
-from everloop.data.readers.lines import decoded, numbered, opened
+from everloop.data.ragged import IntLists, RaggedArray
+from everloop.data.readers.labelled_texts import read_texts
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, unknown
 
@@ -106,7 +100,7 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         if config.texts is None:
             raise DataError("no texts given; name a folder or a file with --texts")
         errors = ErrorPolicy(config.malformed)
-        pairs = read_texts(config, errors)
+        pairs = read_texts(config.texts, config.vectors, config.array, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
         return cls(train, valid, config, labels, vocabulary, errors=errors)
 
@@ -140,71 +134,5 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         return f"{kind}, {len(self.vocabulary)} characters"
 
 
-def read_texts(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
-    """Return the texts that a configuration names, each with its label or vector."""
-    return _with_vectors(config, errors) if config.vectors else _with_labels(config, errors)
-
-
-def _with_labels(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
-    assert config.texts is not None, "checked before"
-    labels, texts = list[str](), Strings()
-    one_each = config.texts.is_dir()
-    for path in find_files([config.texts]):
-        with opened(path) as file:
-            for number, line in numbered(file, str(path), errors):
-                label, tab, text = (path.stem, "\t", line) if one_each else line.partition("\t")
-                if tab and label.strip() and text.strip():
-                    labels.append(sys.intern(label.strip()))  # once in memory, however often it occurs
-                    texts.append(text.strip())
-                elif line.strip():
-                    errors.report(path, number, repr(line), "LABEL TAB TEXT")
-    return Zip(labels, texts)
-
-
-def _with_vectors(config: ConditionsConfig, errors: ErrorPolicy) -> Sequence[tuple[Given, str]]:
-    assert config.texts is not None, "checked before"
-    assert config.vectors is not None, "checked before"
-    vectors, texts = read_vectors(config.vectors, config.array), Strings()
-    numbers, count = array("q"), 0
-    with opened(config.texts) as file:
-        for count, raw in enumerate(file, 1):
-            line = decoded(raw, str(config.texts), count, errors)
-            if line is not None:
-                texts.append(line)
-                numbers.append(count - 1)
-    if len(vectors) != count:
-        raise DataError(
-            f"{config.vectors} holds {len(vectors):,} vectors and {config.texts} has {count:,} lines; "
-            "expected one row of numbers a line"
-        )
-    return Zip(Subset(vectors, np.array(numbers)), texts)  # type: ignore[arg-type]
-
-
 def _scalar(row: Tensor) -> Tensor:
     return row[0]
-
-
-def read_vectors(path: Path, name: str = "") -> Tensor:
-    """Return the vectors [N, n] of a NumPy file: of the array of this name in an .npz file, or of its only one.
-
-    Raises:
-        DataError: missing, damaged, no such array, or something else than vectors.
-    """
-    if path.suffix == ".npz":
-        arrays = read_npz(path)
-        if not name and len(arrays) != 1:
-            raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
-        found = named(arrays, name or next(iter(arrays)), path)
-    else:
-        try:
-            found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{path} is no NumPy file: {error}") from None
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "biuf":
-        shape = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
-        raise DataError(f"{path} holds {shape}; expected numbers [N, n], a vector a row")
-    with np.errstate(over="ignore"):  # what is too large is told below
-        vectors = torch.from_numpy(found.astype(np.float32))
-    if not bool(torch.isfinite(vectors).all()):
-        raise DataError(f"{path} has numbers that are not finite")
-    return vectors

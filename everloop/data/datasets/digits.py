@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.data.dataset import SPLITS, pass_seed
-from everloop.data.datasets.recordings import Clip, FrameConfig, SpeechDataset, read_wav
+from everloop.data.datasets.recordings import Clip, SpeechDataset
+from everloop.data.frames import FrameConfig
 from everloop.data.lazy import Array, Mapped
+from everloop.data.readers.formats import read_audio
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
@@ -93,7 +95,7 @@ class DigitStrings(SpeechDataset):
                 raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
             speakers.add(match[2])
             if config.speaker in (None, match[2]):
-                found.setdefault(match[1], []).append(read_wav(path, frames.rate))
+                found.setdefault(match[1], []).append(read_audio(path, frames.rate))
         if not speakers:
             raise DataError(f"folder {config.digits} has no WAV file")
         if not found:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +18,15 @@ from everloop.data.batching.batch import Batch
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.files import find_files
-from everloop.data.lazy import Array, Mapped, Subset, Zip, repr_of_list
+from everloop.data.lazy import Array, Mapped, Subset, Zip
 from everloop.data.ragged import RaggedArray, Strings
-from everloop.data.readers.arrays import labels as labels_of
-from everloop.data.readers.arrays import sequences
-from everloop.data.readers.idx import moved, read_images, read_labels
-from everloop.data.readers.lines import numbered, opened, suffix
-from everloop.data.readers.series import read_ts
-from everloop.data.readers.tables import read_table
+from everloop.data.readers.formats import read_examples
+from everloop.data.readers.idx import moved
+from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextReader, Units
 from everloop.errors import DataError, OptionError, unknown
-
-Form = Literal["auto", "table", "files", "idx", "ts", "npz"]
-_FORMS: dict[str, Form] = {".ts": "ts", ".npz": "npz", ".tsv": "table", ".csv": "table", ".jsonl": "table"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +45,8 @@ class ExamplesConfig:
     """IDX file with the labels of the validation images."""
     test_labels: Path | None = None
     """IDX file with the labels of the test images."""
-    form: Form = "auto"
-    """What the files are; by default as their names end, and a folder holds a text file for each label."""
+    form: str = "auto"
+    """What the files are: table, files (a folder of texts), idx, ts or npz; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     text: str = "text"
@@ -229,55 +222,20 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
 
 def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
     """Return the examples of one file or folder."""
-    match form_of(path, config.form):
-        case "table":
-            rows = read_table(path, {config.text: "text", config.label: "text"}, config.columns, errors)
-            return _of_texts((raw, row[config.text], row[config.label]) for raw, row in rows)
-        case "files":
-            part = _of_texts(record for file in find_files([path]) for record in _lines(file, errors))
-            digest = hashlib.sha256()
-            for piece in repr_of_list(part):  # as runs of earlier versions have it
-                digest.update(piece.encode("utf-8", "replace"))
-            return replace(part, digest=digest.hexdigest())
-        case "ts":
-            series, found = read_ts(path, errors)
-        case "npz":
-            series = sequences(path, config.text, config.lengths)
-            found = labels_of(path, config.label)
-        case _:
-            if labels is None:
-                raise DataError(f"{path}: no labels given; name their IDX file, for instance with --train-labels FILE")
-            series, found = read_images(path), read_labels(labels)
-    if len(series) != len(found):
-        raise DataError(f"{path} has {len(series):,} sequences and {len(found):,} labels; expected equally many")
-    return Part(series.__getitem__, found, False, hashlib.sha256(torch.cat(series).numpy().tobytes()).hexdigest())
-
-
-def form_of(path: Path, form: Form) -> Form:
-    """Return what a file is, as it was said, or as its name tells."""
-    if form != "auto":
-        return form
-    if path.is_dir():
-        return "files"
-    if "-idx" in path.name or ".idx" in path.name:
-        return "idx"
-    if (found := _FORMS.get(suffix(path))) is None:
-        raise OptionError(f"{path}: the name tells no form; say it with --form (table, files, idx, ts, npz)")
-    return found
-
-
-def _lines(file: Path, errors: ErrorPolicy) -> Iterator[tuple[bytes, str, str]]:
-    with opened(file) as content:
-        for _, line in numbered(content, str(file), errors):
-            if text := line.strip():
-                yield b"", text, file.stem
-
-
-def _of_texts(records: Iterable[tuple[bytes, str, str]]) -> Part:
-    """Return the examples of records (what tells one from others, text, label)."""
-    texts, labels, digest = Strings(), list[str](), hashlib.sha256()
-    for raw, text, label in records:
-        texts.append(text)
-        labels.append(sys.intern(label))  # once in memory, however often it occurs
-        digest.update(raw)
-    return Part(texts.__getitem__, labels, True, digest.hexdigest())
+    texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
+    fields = Fields(config.text, config.label, config.lengths, config.columns, labels)
+    raw = None
+    for sequence, label, raw in read_examples(FileSource(path, errors), config.form, fields):
+        if isinstance(sequence, str):
+            texts.append(sequence)
+            # where a format says nothing else, the digest is that of repr() of the list of texts
+            shown = f"{', ' if found else '['}{sequence!r}" if raw is None else ""
+            digest.update(raw or shown.encode("utf-8", "replace"))
+        else:
+            series.append(sequence)
+            digest.update(sequence.numpy().tobytes())
+        found.append(sys.intern(label))  # once in memory, however often it occurs
+    if len(texts) and raw is None:
+        digest.update(b"]")
+    sequences: Sequence[Any] = texts if len(texts) else series
+    return Part(sequences.__getitem__, found, len(texts) > 0, digest.hexdigest())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +16,9 @@ from everloop.data.batching.batch import Batch, existing
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.files import parse_json
-from everloop.data.lazy import Mapped, Zip
-from everloop.data.ragged import RaggedArray, Strings
-from everloop.data.readers.lines import numbered, opened
-from everloop.data.readers.tables import LARGEST
+from everloop.data.lazy import Zip
+from everloop.data.ragged import RaggedArray
+from everloop.data.readers.strokes import StrokeFields, read_strokes
 from everloop.data.settings import setting
 from everloop.errors import DataError, OptionError, unknown
 
@@ -47,6 +43,11 @@ class StrokesConfig:
     """Training drawings with more points are left out."""
     malformed: Malformed = "stop"
     """What to do with a line that does not fit."""
+
+    @property
+    def fields(self) -> StrokeFields:
+        """The names of the fields."""
+        return StrokeFields(self.stroke_field, self.label_field, self.part_field)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Strokes(SequenceDataset[tuple[int, Tensor], StrokesBatch]):
         if config.strokes is None:
             raise DataError("no strokes given; name a file of JSON lines with --strokes")
         errors = ErrorPolicy(config.malformed)
-        return cls(read_strokes(config, errors), config, labels, errors)
+        return cls(read_strokes(config.strokes, config.fields, errors), config, labels, errors)
 
     def content(self) -> Iterator[bytes]:
         yield repr(self.labels).encode()
@@ -176,45 +177,3 @@ def simplified(line: Any, tolerance: float) -> Any:
         return line[[0, -1]]
     left, right = simplified(line[: furthest + 1], tolerance), simplified(line[furthest:], tolerance)
     return np.concatenate([left[:-1], right])
-
-
-def read_strokes(config: StrokesConfig, errors: ErrorPolicy) -> dict[str, Sequence[tuple[str, Any]]]:
-    """Return the drawings of a file by part.
-
-    Raises:
-        DataError: a line is no JSON object with these fields; the message names the line.
-    """
-    assert config.strokes is not None, "checked before"
-    parts: dict[str, tuple[list[str], Strings]] = {"train": ([], Strings()), "valid": ([], Strings())}
-    with opened(config.strokes) as file:
-        for number, line in numbered(file, str(config.strokes), errors):
-            if not line.strip():
-                continue
-            try:
-                label, part, strokes = _drawing(line, config)
-            except KeyError as error:
-                errors.report(config.strokes, number, f"no field {error}", "an object with label, part and strokes")
-                continue
-            except (ValueError, TypeError) as error:
-                errors.report(config.strokes, number, str(error), "an object with strokes [[[x, y], …], …]")
-                continue
-            labels, texts = parts.setdefault(part, ([], Strings()))
-            labels.append(sys.intern(label))  # once in memory, however often it occurs
-            texts.append(json.dumps(strokes))
-    return {name: Zip(labels, Mapped(texts, parse_json)) for name, (labels, texts) in parts.items() if labels}
-
-
-def _drawing(line: str, config: StrokesConfig) -> tuple[str, str, Any]:
-    content = parse_json(line)
-    if not isinstance(content, dict):
-        raise ValueError(f"a JSON {type(content).__name__}")
-    strokes = content[config.stroke_field]
-    if not isinstance(strokes, list):
-        raise ValueError(f"{config.stroke_field} is {strokes!r}")
-    for stroke in strokes:
-        points = np.asarray(stroke, dtype=np.float64)
-        if points.shape != (len(stroke), 2) or not (np.abs(points) <= LARGEST).all():
-            raise ValueError("a stroke is not a list of points [x, y]")
-    if sum(map(len, strokes)) < 2:
-        raise ValueError("a drawing needs at least two points")
-    return str(content[config.label_field]), str(content[config.part_field]), strokes

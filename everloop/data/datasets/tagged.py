@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +18,16 @@ from everloop.data.dataset import SequenceDataset, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Array, Mapped, Subset, Zip
 from everloop.data.ragged import WordLists
-from everloop.data.readers.arrays import sequences, tags
-from everloop.data.readers.chorales import PITCHES, read_chorales, transposed
-from everloop.data.readers.conllu import sentences
-from everloop.data.readers.lines import opened, suffix
-from everloop.data.readers.tables import Records
+from everloop.data.readers import chorales
+from everloop.data.readers.chorales import transposed
+from everloop.data.readers.formats import read_tagged
+from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.words import WordReader, Words
 from everloop.errors import DataError, OptionError
 
-Form = Literal["auto", "conllu", "jsonl", "npz", "chorales"]
 Pairs = Sequence[tuple[Any, Any]]
-_FORMS: dict[str, Form] = {".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl", ".npz": "npz"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class TaggedConfig:
     """Validation sequences; without a file, `hold_out` says how many."""
     test: Path | None = None
     """Test sequences."""
-    form: Form = "auto"
-    """What the files are; by default as their names end. Chorales hold all three parts in one file."""
+    form: str = "auto"
+    """What the files are: conllu, jsonl, npz, or chorales (one file for all splits); by default as their names end."""
     text: str = "form"
     """The CoNLL-U column or JSON name of the words, or the array of the vectors."""
     label: str = "upos"
@@ -128,9 +125,8 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         if config.transpose < 0:
             raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
         errors = ErrorPolicy(config.malformed)
-        if form_of(config.train, config.form) == "chorales":
-            splits = next_frames(read_chorales(config.train))
-            return cls(splits, config, reader, labels or Symbols(PITCHES), errors)
+        if config.form == "chorales":
+            return cls({**chorales.splits(config.train)}, config, reader, labels or Symbols(chorales.PITCHES), errors)
         splits = {"train": read_part(config.train, config, errors)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
@@ -204,51 +200,17 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         return f"{len(self.labels)} labels"
 
 
-def next_frames(pieces: dict[str, list[Tensor]]) -> dict[str, Pairs]:
-    """Return, of each piece, the frames read and the frames that follow them."""
-    return {name: [(roll[:-1], roll[1:]) for roll in rolls if len(roll) > 1] for name, rolls in pieces.items()}
-
-
-def form_of(path: Path, form: Form) -> Form:
-    """Return what a file is, as it was said, or as its name tells."""
-    if form != "auto":
-        return form
-    if (found := _FORMS.get(suffix(path))) is None:
-        raise OptionError(f"{path}: the name tells no form; say it with --form (conllu, jsonl, npz, chorales)")
-    return found
-
-
 def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
     """Return the pairs (sequence, tags) of one file."""
-    form = form_of(path, config.form)
-    if form == "npz":
-        series = sequences(path, config.text, config.lengths)
-        return Zip(series, tags(path, config.label, [len(x) for x in series]))
-    with opened(path) as file:
-        if form == "conllu":
-            found = sentences(file, str(path), errors)
-            return _shelved((sentence.column(config.text), sentence.column(config.label)) for sentence in found)
-        return _shelved(_json_lines(file, path, config, errors))
-
-
-def _shelved(pairs: Iterable[tuple[list[str], list[str]]]) -> Pairs:
-    words, tags = WordLists(), WordLists()
-    for some, their in pairs:
-        words.append(some)
-        tags.append(their)
-    return Zip(words, tags)
-
-
-def _json_lines(
-    file: Iterable[bytes], path: Path, config: TaggedConfig, errors: ErrorPolicy
-) -> Iterator[tuple[list[str], list[str]]]:
-    records = Records({config.text: "words", config.label: "words"}, "jsonl", (), path, errors)
-    for number, _, row in records.read(file):
-        words, labels = row[config.text], row[config.label]
-        if len(words) != len(labels):
-            errors.report(path, number, f"{len(words)} words and {len(labels)} tags", "equally many")
+    words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
+    fields = Fields(config.text, config.label, config.lengths)
+    for sequence, labels, _ in read_tagged(FileSource(path, errors), config.form, fields):
+        if isinstance(sequence, Tensor):
+            series.append((sequence, labels))
         else:
-            yield words, labels
+            words.append(sequence)
+            tags.append(labels)
+    return series or Zip(words, tags)
 
 
 def _transposed(x: Tensor, y: Tensor, by: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from everloop.data.files import read_bytes
 from everloop.data.lazy import Array
+from everloop.data.readers.source import Fields, Record, Source, paired
 from everloop.errors import DataError, unknown
 
 
@@ -103,6 +104,19 @@ def tags(path: str | Path, name: str, steps: Sequence[int]) -> list[Tensor]:
     return rows
 
 
+def examples(source: Source, fields: Fields) -> Iterable[Record]:
+    """Return the sequences of an archive with their labels."""
+    path = source.by_path()
+    return paired(str(path), sequences(path, fields.sequence, fields.lengths), labels(path, fields.label))
+
+
+def tagged(source: Source, fields: Fields) -> Iterable[Record]:
+    """Return the sequences of an archive with their tags."""
+    path = source.by_path()
+    found = sequences(path, fields.sequence, fields.lengths)
+    return map(Record, found, tags(path, fields.label, [len(x) for x in found]))
+
+
 def named(arrays: dict[str, Array], name: str, path: str | Path) -> Array:
     """Return an array by name.
 
@@ -112,3 +126,29 @@ def named(arrays: dict[str, Array], name: str, path: str | Path) -> Array:
     if name not in arrays:
         raise DataError(f"{path}: {unknown('array', name, arrays)}")
     return arrays[name]
+
+
+def read_vectors(path: Path, name: str = "") -> Tensor:
+    """Return the vectors [N, n] of a NumPy file: of the array of this name in an .npz file, or of its only one.
+
+    Raises:
+        DataError: missing, damaged, no such array, or something else than vectors.
+    """
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if not name and len(arrays) != 1:
+            raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
+        found = named(arrays, name or next(iter(arrays)), path)
+    else:
+        try:
+            found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is no NumPy file: {error}") from None
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "biuf":
+        shape = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
+        raise DataError(f"{path} holds {shape}; expected numbers [N, n], a vector a row")
+    with np.errstate(over="ignore"):  # what is too large is told below
+        vectors = torch.from_numpy(found.astype(np.float32))
+    if not bool(torch.isfinite(vectors).all()):
+        raise DataError(f"{path} has numbers that are not finite")
+    return vectors

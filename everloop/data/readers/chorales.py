@@ -61,3 +61,9 @@ def transposed(roll: Tensor, by: int) -> Tensor:
         return roll
     by = max(-int(used[0]), min(by, KEYS - 1 - int(used[-1])))
     return torch.roll(roll, by, dims=1)
+
+
+def splits(path: Path) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """Return, of each piece of each split, the frames read and the frames that follow them."""
+    pieces = read_chorales(path)
+    return {name: [(roll[:-1], roll[1:]) for roll in rolls if len(roll) > 1] for name, rolls in pieces.items()}

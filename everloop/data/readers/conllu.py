@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import decoded
+from everloop.data.readers.source import Fields, Record, Source
 from everloop.errors import OptionError, unknown
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -78,3 +79,10 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
             bad = True
     if rows and not bad:
         yield Sentence(tuple(lines), tuple(rows))
+
+
+def tagged(source: Source, fields: Fields) -> Iterator[Record]:
+    """Yield two columns of each sentence: the words, and their tags."""
+    with source.open() as file:
+        for sentence in sentences(file, source.place, source.errors):
+            yield Record(sentence.column(fields.sequence), sentence.column(fields.label))

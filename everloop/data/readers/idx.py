@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.readers.lines import unpacked
+from everloop.data.readers.source import Fields, Record, Source, paired
 from everloop.errors import DataError
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -58,6 +60,19 @@ def read_labels(path: str | Path) -> list[str]:
     if values.dim() != 1 or values.is_floating_point():
         raise DataError(f"{path} holds {values.dim()} axes of {values.dtype}; expected one axis of whole numbers")
     return [str(value) for value in values.tolist()]
+
+
+def is_idx(path: Path) -> bool:
+    """Return whether the name of a file is that of an IDX file, such as train-images-idx3-ubyte.gz."""
+    return "-idx" in path.name or ".idx" in path.name
+
+
+def examples(source: Source, fields: Fields) -> Iterable[Record]:
+    """Return images with their labels, which are in a file of their own."""
+    path = source.by_path()
+    if fields.labels is None:
+        raise DataError(f"{path}: no labels given; name their IDX file, for instance with --train-labels FILE")
+    return paired(str(path), read_images(path), read_labels(fields.labels))
 
 
 def moved(image: Tensor, down: int, right: int) -> Tensor:

@@ -10,13 +10,11 @@ from typing import Any, Literal, get_args
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
-from everloop.data.readers.lines import decoded, opened, suffix
+from everloop.data.readers.lines import decoded
+from everloop.data.readers.source import Kind, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
-Kind = Literal["text", "words", "number", "time"]
-Row = dict[str, Any]
-_FORMS: dict[str, Form] = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LARGEST = 3.4e38  # of float32
 _EXPECTED = {
     "text": "text",
@@ -24,18 +22,6 @@ _EXPECTED = {
     "number": f"a number that is finite and at most {LARGEST:g} in size",
     "time": "a time such as 2016-07-01 00:00:00",
 }
-
-
-def form_of(path: str | Path) -> Form:
-    """Return the form of a table that its name tells.
-
-    Raises:
-        OptionError: it tells none.
-    """
-    found = _FORMS.get(suffix(path))
-    if found is None:
-        raise OptionError(f"{path}: the name tells no form of table; expected one that ends in {', '.join(_FORMS)}")
-    return found
 
 
 class Records:
@@ -146,21 +132,12 @@ class Records:
         return row
 
 
-def read_table(
-    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], errors: ErrorPolicy
-) -> Iterator[tuple[bytes, Row]]:
-    """Yield (bytes, row) of each well-formed record of a file, one at a time; the arguments are those of Records.
-
-    Raises:
-        DataError: missing, malformed, or without any row.
-    """
-    records, empty = Records(wanted, form_of(path), columns, path, errors), True
-    with opened(path) as file:
-        for _, raw, row in records.read(file):
-            yield raw, row
-            empty = False
-    if empty:
-        raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
+def read_rows(
+    form: Form, source: Source, wanted: Mapping[str, Kind], columns: Sequence[str] = (), see: See | None = None
+) -> Iterator[tuple[int, bytes, Row]]:
+    """Yield (line number, bytes, row) of each well-formed record; the arguments are those of Records."""
+    with source.open() as file:
+        yield from Records(wanted, form, columns, source.place, source.errors, see).read(file)
 
 
 def _value(value: Any, kind: Kind) -> Any:

@@ -1,0 +1,152 @@
+"""The file formats: one table, by the ending of a file's name.
+
+A new format is a reader in a file of this folder and a row in FORMATS. One that reads rows is thereby read as labelled
+examples, as tagged words and as series over time; the other columns are for formats that hold one of these alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers import arrays, conllu, folders, idx, tables, ts, wav
+from everloop.data.readers.lines import suffix
+from everloop.data.readers.source import Fields, FileSource, Kind, Reader, Record, Row, RowReader
+from everloop.errors import DataError, OptionError, unknown
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Args:
+        name: what --form calls it.
+        endings: how the names of its files end.
+        named: tells its files by their name or kind, where the ending does not.
+        rows: reads it as a table.
+        examples: reads sequences with one label each.
+        tagged: reads sequences with a label for each step.
+        audio: reads the samples of a recording, at a sampling rate that is checked if it is given.
+    """
+
+    name: str
+    endings: tuple[str, ...] = ()
+    named: Callable[[Path], bool] | None = None
+    rows: RowReader | None = None
+    examples: Reader | None = None
+    tagged: Reader | None = None
+    audio: Callable[[Path, int | None], Tensor] | None = None
+
+    def fits(self, path: Path) -> bool:
+        """Return whether a file has this format, as its name says."""
+        return self.named(path) if self.named else suffix(path) in self.endings
+
+
+FORMATS = (
+    Format("files", named=Path.is_dir, examples=folders.examples),
+    Format("idx", named=idx.is_idx, examples=idx.examples),
+    Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv")),
+    Format("csv", (".csv",), rows=partial(tables.read_rows, "csv")),
+    Format("jsonl", (".jsonl", ".ndjson"), rows=partial(tables.read_rows, "jsonl")),
+    Format("ts", (".ts",), examples=ts.examples),
+    Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
+    Format("conllu", (".conllu", ".conll"), tagged=conllu.tagged),
+    Format("wav", (".wav",), audio=wav.read_wav),
+)
+
+
+def read_examples(source: FileSource, form: str, fields: Fields) -> Iterator[Record]:
+    """Yield the labelled sequences of a file. `form` is the name of its format, "auto" or "table": as its name says."""
+    found = format_of(source.path, "auto" if form == "table" else form, lambda f: f.examples or f.rows)
+    if found.examples:
+        yield from found.examples(source, fields)
+        return
+    wanted: dict[str, Kind] = {fields.sequence: "text", fields.label: "text"}
+    for raw, row in read_rows(source.path, wanted, fields.columns, source.errors):
+        yield Record(row[fields.sequence], row[fields.label], raw)
+
+
+def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Record]:
+    """Yield the tagged sequences of a file. `form` is the name of its format, or "auto": as its name says."""
+    found = format_of(source.path, form, lambda f: f.tagged or f.rows)
+    if found.tagged:
+        yield from found.tagged(source, fields)
+        return
+    assert found.rows, "as asked"
+    wanted: dict[str, Kind] = {fields.sequence: "words", fields.label: "words"}
+    for number, _, row in found.rows(source, wanted):
+        words, tags = row[fields.sequence], row[fields.label]
+        if len(words) != len(tags):
+            source.errors.report(source.place, number, f"{len(words)} words and {len(tags)} tags", "equally many")
+        else:
+            yield Record(words, tags)
+
+
+def read_rows(
+    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], errors: ErrorPolicy
+) -> Iterator[tuple[bytes, Row]]:
+    """Yield (bytes, row) of each well-formed row of a table, one at a time.
+
+    Args:
+        path: the file; its name says its format.
+        wanted: the columns to read, and what each holds.
+        columns: the names of the columns of a file without a header.
+        errors: takes malformed lines.
+
+    Raises:
+        DataError: missing, malformed, or without any row.
+    """
+    source, empty = FileSource(Path(path), errors), True
+    for _, raw, row in table_reader(source.path)(source, wanted, columns):
+        yield raw, row
+        empty = False
+    if empty:
+        raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
+
+
+def table_endings() -> dict[str, str]:
+    """Return the name of the format for each ending of a table's name."""
+    return {ending: one.name for one in FORMATS if one.rows for ending in one.endings}
+
+
+def table_reader(path: Path, form: str = "auto") -> RowReader:
+    """Return what reads the rows of a table."""
+    found = format_of(path, form, lambda f: f.rows).rows
+    assert found, "as asked"
+    return found
+
+
+def read_audio(path: Path, rate: int | None = None) -> Tensor:
+    """Return the samples of a sound file in -1 … 1; channels are averaged.
+
+    Raises:
+        DataError: missing, damaged, or sampled at another rate than `rate`.
+    """
+    found = format_of(path, "auto", lambda f: f.audio).audio
+    assert found, "as asked"
+    return found(path, rate)
+
+
+def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
+    """Return the format of a file, among those that `reads` is true of: by its name, or that of the file.
+
+    Raises:
+        OptionError: there is no such format, or the file's name tells none.
+    """
+    known = [one for one in FORMATS if reads(one)]
+    if form != "auto":
+        for one in known:
+            if one.name == form:
+                return one
+        raise OptionError(f"{path}: {unknown('form', form, [one.name for one in known])}")
+    for one in known:
+        if one.fits(path):
+            return one
+    endings = ", ".join(ending for one in known for ending in one.endings)
+    raise OptionError(f"{path}: the name tells no form; expected one that ends in {endings}, or --form with its format")

@@ -1,0 +1,96 @@
+"""What readers read from, and what they yield."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, Protocol
+
+from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.lines import opened
+from everloop.errors import DataError
+
+Kind = Literal["text", "words", "number", "time"]
+Row = dict[str, Any]
+
+
+class Source(Protocol):
+    """A file, or a stream: `open` starts at its beginning, `by_path` is for formats that cannot be streamed."""
+
+    @property
+    def errors(self) -> ErrorPolicy: ...
+    @property
+    def place(self) -> str: ...
+    def open(self) -> IO[bytes]: ...
+    def by_path(self) -> Path: ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file on disk, and what to do with its malformed lines."""
+
+    path: Path
+    errors: ErrorPolicy
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    def open(self) -> IO[bytes]:
+        """Return the open file, unpacked if its name ends in .gz."""
+        return opened(self.path)
+
+    def by_path(self) -> Path:
+        """Return its path."""
+        return self.path
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which columns or arrays hold the sequence, its label or tags, and its length.
+
+    `columns` names the columns of a table without a header; `labels` is a file of its own for the labels.
+    """
+
+    sequence: str
+    label: str
+    lengths: str = ""
+    columns: tuple[str, ...] = ()
+    labels: Path | None = None
+
+
+class Record(NamedTuple):
+    """A sequence (a text, words, or features [T, F]) and its label or tags.
+
+    `raw` is what the fingerprint of the data is made from, by default the sequence.
+    """
+
+    sequence: Any
+    label: Any
+    raw: bytes | None = None
+
+
+Reader = Callable[[Source, Fields], Iterable[Record]]
+See = Callable[[int, Mapping[str, Any]], None]
+
+
+class RowReader(Protocol):
+    """Yields (line number, bytes, row) of each well-formed row of a table; empty lines are passed over."""
+
+    def __call__(
+        self, source: Source, wanted: Mapping[str, Kind], columns: Sequence[str] = (), see: See | None = None
+    ) -> Iterable[tuple[int, bytes, Row]]: ...
+
+
+def paired(place: str, sequences: Sequence[Any], labels: Sequence[Any]) -> Iterable[Record]:
+    """Return sequences with their labels, read from different places, as records.
+
+    Raises:
+        DataError: they are not equally many.
+    """
+    if len(sequences) != len(labels):
+        came = f"{place} has {len(sequences):,} sequences and {len(labels):,} labels"
+        raise DataError(f"{came}; expected equally many")
+    return map(Record, sequences, labels)
