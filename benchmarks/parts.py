@@ -19,7 +19,7 @@ from benchmarks.layers import MODES, TWINS, products
 from benchmarks.peak import gigaflops_of_products
 from benchmarks.timing import SHAPES, alternate, geometric_mean, machine, table
 from everloop import cells
-from everloop.compiler.targets.llvm.kernel import Kernel
+from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.matrices import Products
 from everloop.layers import Recurrent
 
@@ -41,7 +41,7 @@ def watched(spent: dict[str, float]) -> Iterator[None]:
         return patch.object(kind, "__call__", timed)
 
     with ExitStack() as stack:
-        stack.enter_context(watch(Kernel, lambda kernel: PARTS[kernel.loop.is_gradient]))
+        stack.enter_context(watch(NativeKernel, lambda kernel: PARTS[kernel.loop.is_gradient]))
         stack.enter_context(watch(Products, lambda _: "products"))
         yield
 

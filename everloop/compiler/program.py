@@ -21,7 +21,7 @@ from everloop.compiler.target import LoopTarget
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferenceKernel:
     """A forward loop and its kernel."""
 
     plan: ForwardPlan
@@ -29,7 +29,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingKernels:
     """A forward loop that saves, the gradient loop, and their kernels. kept: the forward memory the gradient reads."""
 
     plan: TrainingPlan
@@ -64,8 +64,8 @@ class Program:
         self.epilogue_output = HoistedGraph(Graph(of_output), dtype, target) if of_output else None
         self.epilogue_states = HoistedGraph(Graph(of_states), dtype, target) if of_states else None
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
-        self._inference: Inference | None = None
-        self._trained: dict[frozenset[str], Trained] = {}
+        self._inference: InferenceKernel | None = None
+        self._trained: dict[frozenset[str], TrainingKernels] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -73,15 +73,15 @@ class Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
         return cls(passes.run("step", cell=cell, bindings=values, dtype=dtype), dtype, target)
 
-    def inference(self) -> Inference:
+    def inference(self) -> InferenceKernel:
         """Return what runs without gradients."""
         if self._inference is None:
             with self._lock:
                 plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
-                self._inference = Inference(plan, self.target.compile(plan.loop, self.dtype))
+                self._inference = InferenceKernel(plan, self.target.compile(plan.loop, self.dtype))
         return self._inference
 
-    def training(self, wanted: frozenset[str]) -> Trained:
+    def training(self, wanted: frozenset[str]) -> TrainingKernels:
         """Return what runs with gradients of the states and of the `wanted` cuts."""
         found = self._trained.get(wanted)
         if found is None:
@@ -91,5 +91,5 @@ class Program:
                     self.target.compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient)
                 )
                 kept = tuple(dict.fromkeys(plan.reads.values()))
-                found = self._trained[wanted] = Trained(plan, forward, gradient, kept)
+                found = self._trained[wanted] = TrainingKernels(plan, forward, gradient, kept)
         return found

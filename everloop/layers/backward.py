@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from everloop.compiler.gradient import every, gradient_of
-from everloop.compiler.program import Program, Trained
+from everloop.compiler.program import Program, TrainingKernels
 from everloop.layers.running import Run, adjacent
 from everloop.layers.weight_gradients import Weights
 
@@ -21,7 +21,7 @@ class Reverse:
     def __init__(
         self,
         program: Program,
-        trained: Trained,
+        trained: TrainingKernels,
         run: Run,
         memory: Mapping[str, Tensor],
         state: Sequence[Tensor],

@@ -20,7 +20,7 @@ from everloop.compiler.interpreter import INTERPRETED, Interpreter
 from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.placement import Placement
 from everloop.compiler.plan import DerivedTraining, ScheduledForward, plan_forward
-from everloop.compiler.program import Program, Trained
+from everloop.compiler.program import Program, TrainingKernels
 from everloop.compiler.schedule import Access
 from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_forward, verified_training
@@ -154,7 +154,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
         program.prologue.owned = set()
     kept = tuple(dict.fromkeys(plan.reads.values()))
     loops = Interpreter(plan.forward.loop, D), Interpreter(plan.gradient, D)
-    program._trained[wanted] = Trained(plan, *loops, kept)
+    program._trained[wanted] = TrainingKernels(plan, *loops, kept)
     torch.manual_seed(3)
     x = torch.randn(4, 2, 3, dtype=D, requires_grad=True)
     start = tuple(torch.randn(2, n, dtype=D, requires_grad=True) for n in cell.state_sizes.values())

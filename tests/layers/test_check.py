@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from everloop import Bidirectional, Cell, H, I, Recurrent, Stack, cells, param, state
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.program import Inference, Program
+from everloop.compiler.program import InferenceKernel, Program
 from everloop.compiler.targets import llvm
 from everloop.diagnose import agree
 from everloop.errors import MismatchError
@@ -122,7 +122,7 @@ def test_a_gradient_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPa
 def test_an_output_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Program.inference
 
-    def inference(self: Program) -> Inference:
+    def inference(self: Program) -> InferenceKernel:
         found = real(self)
 
         def kernel(steps: int, batch: int, buffers: Any, **rest: Any) -> None:
@@ -139,7 +139,7 @@ def test_an_output_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPat
 def test_what_a_kernel_does_not_write_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Program.inference
 
-    def inference(self: Program) -> Inference:
+    def inference(self: Program) -> InferenceKernel:
         found = real(self)
 
         def kernel(*args: Any, final: dict[str, Tensor], **rest: Any) -> None:

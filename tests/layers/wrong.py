@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from everloop.compiler.program import Program, Trained
+from everloop.compiler.program import Program, TrainingKernels
 from everloop.layers import guards, single_step
 
 
@@ -22,7 +22,7 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = ""
     """Let the gradient kernels be off by a thousandth in one total, such as d(p_i); only those `without` another."""
     real = Program.training
 
-    def training(self: Program, wanted: frozenset[str]) -> Trained:
+    def training(self: Program, wanted: frozenset[str]) -> TrainingKernels:
         found = real(self, wanted)
         if without in wanted:
             return found

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 import torch
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import barrier, kernel, machine
+from everloop.compiler.targets.llvm import barrier, launch, machine
 from tests.compiler.targets import loops
 
 barrier.SPINS = int(sys.argv[1])
@@ -24,7 +24,7 @@ x, h = torch.randn(T, B, 3 * H, dtype=torch.float64), torch.randn(B, H, dtype=to
 R, U = (torch.randn(n * H, H, dtype=torch.float64) / H**0.5 for n in (2, 1))
 found = []
 for team in (1, False), (2, True):
-    kernel.Kernel.team = lambda self, T, B, useful=None: team
+    launch.NativeKernel.team = lambda self, T, B, useful=None: team
     y = torch.empty(T, B, H, dtype=torch.float64)
     run(T, B, {"x": x, "R": R, "U": U, "y": y}, first={"h": h})
     found.append(y)

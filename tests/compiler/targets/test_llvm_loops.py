@@ -16,8 +16,7 @@ from torch import Tensor
 
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import kernel as kernels
-from everloop.compiler.targets.llvm import threads
+from everloop.compiler.targets.llvm import launch, threads
 from tests.compiler.targets import loops, references
 from tests.compiler.targets.test_llvm_lstm import ISAS, check, close, poisoned
 
@@ -96,7 +95,7 @@ def test_reductions_and_totals(H: int, isa: str) -> None:
 
 def columns(monkeypatch: pytest.MonkeyPatch, count: int, split: bool) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr(kernels.Kernel, "team", lambda self, T, B, useful=None: (count, split))
+    monkeypatch.setattr(launch.NativeKernel, "team", lambda self, T, B, useful=None: (count, split))
 
 
 @pytest.fixture
@@ -200,13 +199,13 @@ def test_long_totals_keep_their_digits() -> None:
 _FEWER = """
 import torch
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm.kernel import Kernel
+from everloop.compiler.targets.llvm.launch import NativeKernel
 from tests.compiler.targets import loops
 H, B, T = 70, 5, 6
 buffers = {"x": torch.randn(T, B, 3 * H), "R": torch.randn(2 * H, H), "U": torch.randn(H, H)}
 kernel, results = llvm.compile(loops.gru(H), torch.float32), []
 for plan in ((1, False), (2, False), (2, True)):
-    Kernel.team = lambda *_: plan
+    NativeKernel.team = lambda *_: plan
     results.append(torch.full((T, B, H), float("nan")))
     kernel(T, B, buffers | {"y": results[-1]})
 assert results[0].isfinite().all()

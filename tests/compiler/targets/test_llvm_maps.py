@@ -8,7 +8,7 @@ import torch
 from everloop.compiler.interpreter import Interpreter
 from everloop.compiler.loop import Buffer, Loop, Map
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import kernel as kernels
+from everloop.compiler.targets.llvm import launch
 from everloop.compiler.targets.llvm.phases import AHEAD
 from everloop.compiler.targets.llvm.phases import Lines as Known
 from tests.compiler.targets.loops import Lines
@@ -82,7 +82,7 @@ def test_a_map_is_what_its_lines_say(n: int, isa: str) -> None:
 @pytest.mark.parametrize("n", WIDTHS)
 def test_threads_may_share_the_features_of_a_row(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr(kernels.Kernel, "team", lambda *_: (2, True))
+    monkeypatch.setattr(launch.NativeKernel, "team", lambda *_: (2, True))
     run(Loop((gates(n), *totals(n)), (Buffer("h", "state", n),)), n, None)
     torch.set_num_threads(1)
 

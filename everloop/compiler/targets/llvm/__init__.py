@@ -9,7 +9,7 @@ import torch
 
 from everloop.compiler.loop import Loop, Map
 from everloop.compiler.targets.llvm.driver import driver
-from everloop.compiler.targets.llvm.kernel import Kernel
+from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import Layout, normalise
 from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
 from everloop.compiler.targets.llvm.mapping import mapping
@@ -19,14 +19,14 @@ from everloop.compiler.targets.llvm.product import product, tile
 from everloop.compiler.targets.llvm.vector import Isa, named
 from everloop.errors import UnsupportedError
 
-__all__ = ["Kernel", "compile", "ir", "is_available", "operations", "shared_ir"]
+__all__ = ["NativeKernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
-_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], Kernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], NativeKernel] = WeakValueDictionary()
 _shared: dict[tuple[torch.dtype, str], Library] = {}
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> Kernel:  # noqa: A001
+def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> NativeKernel:  # noqa: A001
     """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
 
     Raises UnsupportedError where llvmlite is not installed or the dtype is not a float of 32 or 64 bits.
@@ -45,7 +45,9 @@ def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> Kernel:  
             layout = Layout(normalise(loop), _format(dtype), instructions)
             code = object_code(repr(loop), str(dtype), instructions, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
-            kernel = _kernels[key] = Kernel(layout, lambda: _text(layout), library, _common(layout.form, instructions))
+            kernel = _kernels[key] = NativeKernel(
+                layout, lambda: _text(layout), library, _common(layout.form, instructions)
+            )
         return kernel
 
 

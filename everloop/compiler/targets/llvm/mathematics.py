@@ -251,36 +251,36 @@ def _largest(form: Format) -> float:
 
 
 @dataclass(frozen=True)
-class Function:
+class VectorFunction:
     """write(lanes, *floats) returns a float; is_chain: by a long chain of instructions, each waiting for the last."""
 
     write: Callable[..., str]
     is_chain: bool = False
 
 
-FUNCTIONS: dict[str, Function] = {
-    "add": Function(Lanes.add),
-    "sub": Function(Lanes.sub),
-    "mul": Function(Lanes.mul),
-    "div": Function(Lanes.div),
-    "neg": Function(Lanes.neg),
-    "abs": Function(lambda m, x: m.intrinsic("fabs", x)),
-    "sign": Function(Lanes.sign),
-    "floor": Function(lambda m, x: m.intrinsic("floor", x)),
-    "sqrt": Function(lambda m, x: m.intrinsic("sqrt", x)),
-    "rsqrt": Function(lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x))),
-    "exp": Function(Lanes.exp, is_chain=True),
-    "expm1": Function(Lanes.expm1, is_chain=True),
-    "log": Function(Lanes.log, is_chain=True),
-    "log1p": Function(Lanes.log1p, is_chain=True),
-    "sin": Function(lambda m, x: m.each("sin", x)),
-    "cos": Function(lambda m, x: m.each("cos", x)),
-    "tanh": Function(Lanes.tanh, is_chain=True),
-    "sigmoid": Function(Lanes.sigmoid, is_chain=True),
-    "erf": Function(lambda m, x: m.each("erf", x)),
-    "fmod": Function(lambda m, x, y: m.plain("frem", x, y)),
-    "minimum": Function(lambda m, x, y: m.intrinsic("minimum", x, y)),
-    "maximum": Function(lambda m, x, y: m.intrinsic("maximum", x, y)),
+FUNCTIONS: dict[str, VectorFunction] = {
+    "add": VectorFunction(Lanes.add),
+    "sub": VectorFunction(Lanes.sub),
+    "mul": VectorFunction(Lanes.mul),
+    "div": VectorFunction(Lanes.div),
+    "neg": VectorFunction(Lanes.neg),
+    "abs": VectorFunction(lambda m, x: m.intrinsic("fabs", x)),
+    "sign": VectorFunction(Lanes.sign),
+    "floor": VectorFunction(lambda m, x: m.intrinsic("floor", x)),
+    "sqrt": VectorFunction(lambda m, x: m.intrinsic("sqrt", x)),
+    "rsqrt": VectorFunction(lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x))),
+    "exp": VectorFunction(Lanes.exp, is_chain=True),
+    "expm1": VectorFunction(Lanes.expm1, is_chain=True),
+    "log": VectorFunction(Lanes.log, is_chain=True),
+    "log1p": VectorFunction(Lanes.log1p, is_chain=True),
+    "sin": VectorFunction(lambda m, x: m.each("sin", x)),
+    "cos": VectorFunction(lambda m, x: m.each("cos", x)),
+    "tanh": VectorFunction(Lanes.tanh, is_chain=True),
+    "sigmoid": VectorFunction(Lanes.sigmoid, is_chain=True),
+    "erf": VectorFunction(lambda m, x: m.each("erf", x)),
+    "fmod": VectorFunction(lambda m, x, y: m.plain("frem", x, y)),
+    "minimum": VectorFunction(lambda m, x, y: m.intrinsic("minimum", x, y)),
+    "maximum": VectorFunction(lambda m, x, y: m.intrinsic("maximum", x, y)),
 }
 RELATIONS = {"less": "olt", "less_equal": "ole", "equal": "oeq"}  # false where a side is NaN
 

@@ -11,7 +11,7 @@ from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import gemm, pages, single
-from everloop.compiler.targets.llvm.kernel import Kernel
+from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.mathematics import FORMATS
 
 
@@ -25,7 +25,7 @@ class LLVM(LoopTarget):
             return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device.type}"
         return "" if llvm.is_available() else "llvmlite is not installed, so there is no target llvm"
 
-    def compile(self, loop: Loop, dtype: torch.dtype) -> Kernel:
+    def compile(self, loop: Loop, dtype: torch.dtype) -> NativeKernel:
         return llvm.compile(loop, dtype)
 
     def compile_step(self, loop: Loop, dtype: torch.dtype) -> single.SingleKernel:

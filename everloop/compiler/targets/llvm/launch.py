@@ -26,7 +26,7 @@ STEPS, ROW, MATRIX, VECTOR = 1, 2, 3, 4  # forms: [T, B, n] or compact, [B, n], 
 FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matrix": MATRIX}
 
 
-class Kernel:
+class NativeKernel:
     """One native call runs the whole sequence."""
 
     def __init__(self, layout: Layout, ir: Callable[[], str], library: Library, shared: Library) -> None:
