@@ -41,7 +41,20 @@ _HOMES = {
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
     "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),
 }
-_ROOMS = ("cell", "cells", "compiler", "data", "layers", "models", "train", "decode", "diagnose", "draw", "errors")
+_ROOMS = (
+    "cell",
+    "cells",
+    "compiler",
+    "data",
+    "layers",
+    "models",
+    "train",
+    "decode",
+    "diagnose",
+    "draw",
+    "kinds",
+    "errors",
+)
 
 
 def __getattr__(name: str) -> Any:

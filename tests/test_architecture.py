@@ -17,6 +17,7 @@ LEVELS = [
     {"layers"},
     {"models"},
     {"train", "decode", "diagnose", "draw", "export"},
+    {"kinds"},
     {"cli"},
 ]
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.

@@ -51,12 +51,12 @@ ROOMS = {
     ),
     "models": (
         "Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
-        "Generator GeneratorConfig LanguageModel LanguageModelConfig Loss Model Score Tagger TaggerConfig Transcriber "
-        "TranscriberConfig load"
+        "Generator GeneratorConfig Kind LanguageModel LanguageModelConfig Loss Model Score Tagger TaggerConfig "
+        "Transcriber TranscriberConfig load"
     ),
     "decode": (
-        "Beam Branch Greedy Helper Hypothesis Sampling Sketch Tree bleu generate probabilities sample sketch stream "
-        "tree"
+        "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree bleu generate probabilities sample sketch "
+        "stream tree"
     ),
     "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated by_label evaluate train",
 }

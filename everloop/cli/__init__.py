@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from types import ModuleType
 
 from everloop.errors import EverloopError, OptionError, unknown
 
@@ -70,16 +70,20 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in VERBS:
         raise OptionError(unknown("command", args[0], VERBS) + "; everloop --help lists all")
-    return int(fetch(VERBS[args[0]].module).main(args[1:]))
+    with importing():
+        verb = import_module(VERBS[args[0]].module)
+    return int(verb.main(args[1:]))
 
 
-def fetch(module: str) -> ModuleType:
-    """Import a module. Ctrl-C meanwhile ends the program at once: libraries lose the exception, or die of it."""
+@contextmanager
+def importing() -> Iterator[None]:
+    """A context for imports. Ctrl-C meanwhile ends the program at once: libraries lose the exception, or die of it."""
     if threading.current_thread() is not threading.main_thread():
-        return importlib.import_module(module)  # only the main thread hears of signals
+        yield  # only the main thread hears of signals
+        return
     before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     try:
-        return importlib.import_module(module)
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

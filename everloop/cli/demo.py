@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.cli.kind import follow
-from everloop.cli.language_model import show_samples, taste
 from everloop.cli.options import free_folder, machine, parse
+from everloop.cli.train import follow
 from everloop.data import Text
 from everloop.data.files import write_atomically
+from everloop.kinds import language_model
 from everloop.models import LanguageModel, LanguageModelConfig
 from everloop.train import TrainConfig
 from everloop.train.folder import Folder
@@ -43,7 +43,7 @@ def main(args: Sequence[str]) -> int:
     machine(given.threads, "cpu")
     config = TRAIN.replace({"steps": given.steps, "warmup": min(TRAIN.warmup, given.steps // 10)})
     out = given.out or free_folder(Path("runs") / "demo")
-    Folder(out, resume=False)
+    folder = Folder(out, resume=False)
     # the text stays with the run, so that an interrupted demo can be resumed like any run
     write_atomically(out / "reference.txt", reference().encode())
     text = Text(out / "reference.txt", split=(0.95, 0.05, 0.0))
@@ -51,8 +51,9 @@ def main(args: Sequence[str]) -> int:
     Console(stderr=True).print(Line(hello), soft_wrap=True)
     torch.manual_seed(config.seed)
     model = LanguageModel.from_config(text.vocabulary, MODEL)
-    run = follow(model, text, config, out, taste=taste)
-    show_samples(model, run, PROMPT)
+    run = follow(model, text, config, folder, language_model.preview)
+    for line in language_model.report(model, text, run, PROMPT):
+        Console().print(line, soft_wrap=True)
     return 130 if run.interrupted else 0
 
 

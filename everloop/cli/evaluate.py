@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from everloop.cli.asked import Decoding
-from everloop.cli.figures import print_notes, told
+from everloop.cli.figures import print_notes, score_line
 from everloop.cli.options import Trained, parse, write
-from everloop.cli.predict import part_of
 from everloop.data.error_policy import Malformed
 from everloop.errors import DataError, OptionError
+from everloop.kinds.decoding import DecodingOptions
+from everloop.models.kind import Kind
+from everloop.models.run import RunConfig
 from everloop.train import by_label, evaluate
 
 
@@ -39,57 +40,63 @@ class Options:
     """What to do with a malformed line: stop, or skip and count it. By default stop; for the model's own data, as when
     it was trained."""
     trained: Trained = field(default_factory=lambda: Trained(threads=0))
-    decoding: Decoding = field(default_factory=Decoding)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop evaluate`: the figures, those of labels one by one, and on standard error what was read."""
     options = parse(Options, args, command="evaluate", description="Tell how good a trained model is.")
-    module, config = part_of(options.run)
-    judged = hasattr(module, "decoded")
-    takes = [
-        name for name in module.TAKES if name not in ("n_best", "num_samples", "every", "columns", "probabilities")
-    ]
-    decoding = replace(options.decoding, trust_code=options.trained.trust_code)
-    decoding.check(module.KIND, takes if judged else ())
+    run = RunConfig.read(options.run)
+    kind = options.trained.kind(run)
+    options.decoding.check(kind.name, _decoding_options(kind))
     if options.batch < 1:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
     if options.file and not options.file.exists():
         raise DataError(f"{options.file}: no such file or folder")
+    config = run.settings("data", kind.data_config)
     malformed = options.malformed or ("stop" if options.file else None)
-    if malformed and hasattr(config, "malformed"):
+    if malformed and "malformed" in vars(config):
         config = replace(config, malformed=malformed)
-    model = options.trained.model(options.run)
-    data = _data(module, config, model, options)
+    model = options.trained.model(run)
+    data = _data(kind, config, model, options)
     part = "test" if options.file else options.part
     print_notes(data, options.batch, part)
     score = evaluate(model, data, part, batch=options.batch)
     figures: dict[str, Any] = {**score.means, "loss": score.loss, "measure": score.measure}
     figures |= {"target": model.target, "count": score.count}
-    lines = [told(score, model)]
+    lines = [score_line(score, model)]
     if score.symbols:
         figures["perplexity"] = score.perplexity
-    if hasattr(model, "guesses"):
+    if kind.by_label:
         found = by_label(model, data, part, batch=options.batch)
         figures |= asdict(found)
         lines += ["", str(found)]
-    if judged:
-        more, text = module.decoded(model, data, part, decoding.way(module.DEFAULT))
+    if kind.decoded is not None:
+        decoding = replace(options.decoding, trust_code=options.trained.trust_code)
+        more, text = kind.decoded(model, data, part, decoding.decoder(kind.method))
         figures |= more
         lines.append(text)
     write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")
     return 0
 
 
-def _data(module: Any, config: Any, model: Any, options: Options) -> Any:
+def _decoding_options(kind: Kind) -> list[str]:
+    """Return the options that change what is decoded; there is one answer to each source."""
+    if kind.decoded is None:
+        return []
+    names = [one.name for one in fields(DecodingOptions) if one.name not in ("n_best", "num_samples")]
+    return [name for name in kind.predict_options if name in names]
+
+
+def _data(kind: Kind, config: Any, model: Any, options: Options) -> Any:
     """Return the data of the file, or the model's own.
 
     Raises:
         DataError: something is wrong with them.
     """
     if options.file:
-        return module.given(model, config, options.file, options.labels)
+        return kind.labelled(model, config, options.file, options.labels)
     try:
-        return module.own(model, config)
+        return kind.dataset(config, model.config, model)
     except DataError as error:
         raise DataError(f"the data that the run was trained with: {error}; or give a file to evaluate on") from None

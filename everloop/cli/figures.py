@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from shlex import quote
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.models import Model, Score
+from everloop.cli.options import note
+from everloop.models import LanguageModel, Model, Score
 from everloop.train import Run, evaluate
 
 
 def print_notes(data: Any, batch: int, part: str = "") -> None:
     """Print sizes, unknown symbols, padding and malformed lines on standard error; of one part if it is named."""
-    for note in data.notes(batch) if hasattr(data, "notes") else [repr(data)]:
-        if note.startswith((part, type(data).__name__)) or "malformed" in note:
-            Console(stderr=True).print(Line(note, "dim"), soft_wrap=True)
+    whole = repr(data)  # which training shows anyway
+    for line in data.notes(batch):
+        if (part if line == whole else line.startswith(part)) or "malformed" in line:
+            note(line)
 
 
-def show(model: Model, data: Any, run: Run) -> None:
-    """Print the score on the test part, and what to do next."""
-    console = Console()
+def report(model: Model, data: Any, run: Run) -> Iterator[Line]:
+    """Yield the score on the test part, and what to do next."""
     if not run.interrupted and "test" in data.splits:
-        console.print(f"test: {told(evaluate(model, data, 'test'), model)}", soft_wrap=True)
+        yield Line(f"test: {score_line(evaluate(model, data, 'test'), model)}")
     if run.path:
-        console.print(Line(f"use it: everloop predict {quote(str(run.path))} FILE", "dim"), soft_wrap=True)
+        yield Line(f"use it: everloop predict {quote(str(run.path))} FILE", "dim")
 
 
-def told(score: Score, model: Model) -> str:
+def score_line(score: Score, model: Model) -> str:
     """Return a score in words: its figures by name, then the loss, and of how many targets."""
     return f"{score} per {model.target}, {score.count:,} {model.target}{'' if score.count == 1 else 's'}"
+
+
+def note_unknown(model: LanguageModel, text: str) -> None:
+    """Tell on standard error which words of a prompt the model does not know."""
+    if strange := model.vocabulary.strange(text):
+        note(f"unknown to the model: {', '.join(map(repr, dict.fromkeys(strange)))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -18,9 +18,11 @@ import tyro
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.data.settings import from_table, old_names, unknown_setting
+from everloop.cli import importing
+from everloop.data.settings import flag, from_table, old_names, unknown_setting
 from everloop.errors import OptionError, unknown
-from everloop.models import load
+from everloop.models.kind import Kind, find
+from everloop.models.run import RunConfig
 
 T = TypeVar("T")
 
@@ -83,11 +85,6 @@ def _in_words_of_today(kind: type[Any], args: Sequence[str], command: str) -> li
     return found
 
 
-def flag(name: str) -> str:
-    """Return the option of a setting."""
-    return f"--{name.replace('_', '-')}"
-
-
 def note(text: str) -> None:
     """Print a line on standard error, apart from what a command answers."""
     Console(stderr=True).print(Line(text, "dim"), soft_wrap=True)
@@ -128,18 +125,34 @@ def early(args: Sequence[str], name: str) -> Path | None:
     return None
 
 
-def from_tables(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], where: str) -> dict[str, Any]:
-    """Return a dataclass for each kind, filled from the table of its name.
+def from_tables(
+    tables: Mapping[str, Any], configs: Mapping[str, type[Any]], where: str, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a dataclass for each table; `training` are the defaults of [train].
 
     Raises:
         OptionError: a table or a setting is unknown.
     """
     for name, table in tables.items():
-        if name not in kinds:
-            raise OptionError(f"{where}: {unknown('table', name, kinds)}")
+        if name not in configs:
+            raise OptionError(f"{where}: {unknown('table', name, configs)}")
         if not isinstance(table, Mapping):
             raise OptionError(f"{where}: {name} is {table!r}; expected a table [{name}]")
-    return {name: from_table(kind, tables.get(name, {}), f"{where} [{name}]") for name, kind in kinds.items()}
+    found = {name: tables.get(name, {}) for name in configs}
+    bases = {name: config(**training) if name == "train" else config() for name, config in configs.items()}
+    return {n: from_table(config, found[n], f"{where} [{n}]", bases[n]) for n, config in configs.items()}
+
+
+def find_kind(name: str) -> Kind:
+    """Return the kind of model that the user named; one of the user's own may lie in the working folder."""
+    return _found(lambda: find(name))
+
+
+def _found(get: Callable[[], Kind]) -> Kind:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    with importing():
+        return get()
 
 
 def note_old_names(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], where: str) -> None:
@@ -187,9 +200,17 @@ class Trained:
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
     trust_code: bool = False
-    """Whether the Python file of a cell of your own, which the run keeps, may run."""
+    """Whether code that the run names may run: the file of a cell, which the run keeps, or the package of its kind."""
 
-    def model(self, run: Path) -> Any:
+    def kind(self, run: RunConfig) -> Kind:
+        """Return the kind of the model of a run.
+
+        Raises:
+            RunError: it is unknown or not trusted.
+        """
+        return _found(lambda: run.find(trust_code=self.trust_code))
+
+    def model(self, run: RunConfig) -> Any:
         """Return the trained model of a run, on its device.
 
         Raises:
@@ -197,7 +218,7 @@ class Trained:
             RunError: the run is missing or damaged, or has code that is not trusted.
         """
         device = machine(self.threads, self.device)
-        return load(run, self.weights, trust_code=self.trust_code).to(device)
+        return run.load(self.weights, trust_code=self.trust_code, kind=self.kind(run)).to(device)
 
 
 def free_folder(path: Path) -> Path:

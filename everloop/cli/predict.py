@@ -6,22 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
-from rich.text import Text as Line
 
-from everloop.cli import fetch
-from everloop.cli.asked import Asked
-from everloop.cli.kinds import MODULES
-from everloop.cli.options import Trained, parse, write
-from everloop.cli.source import Source
+from everloop.cli.options import Trained, note, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.settings import from_table
-from everloop.errors import OptionError, RunError, unknown
-from everloop.models.run import read_config
+from everloop.errors import OptionError, RunError
+from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.source import Source
+from everloop.models.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Options:
     malformed: Malformed = "stop"
     """What to do with a malformed line: stop, or skip and count it."""
     trained: Trained = field(default_factory=Trained)
-    asked: Asked = field(default_factory=Asked)
+    answers: PredictOptions = field(default_factory=PredictOptions)
 
 
 def main(args: Sequence[str]) -> int:
@@ -48,35 +43,24 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, command="predict", description=description)
     if options.batch < 0:
         raise OptionError(f"batch is {options.batch}; expected 0 or more")
-    module, config = part_of(options.run)
-    if not hasattr(module, "predict"):
-        verbs = f"everloop sample, tree or score {quote(str(options.run))}"
-        raise RunError(f"{options.run} holds a {module.KIND}, which goes on writing: {verbs}")
-    asked = replace(options.asked, trust_code=options.trained.trust_code)
-    asked.check(module.KIND, module.TAKES)
-    model = options.trained.model(options.run)
+    run = RunConfig.read(options.run)
+    kind = options.trained.kind(run)
+    if kind.predict is None:
+        raise RunError(
+            f"everloop predict is not for a {kind.name}, which {options.run} holds; "
+            f"use everloop {kind.without_predict} {quote(str(options.run))}"
+        )
+    answers = replace(options.answers, trust_code=options.trained.trust_code)
+    answers.check(kind.name, kind.predict_options)
+    model = options.trained.model(run)
     errors = ErrorPolicy(options.malformed)
-    source = Source(options.file, options.form, asked.columns, options.batch, errors)
+    source = Source(options.file, options.form, answers.columns, options.batch, errors)
     with torch.inference_mode():
-        for line in module.predict(model, config, source, asked):
+        for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)
-    console, (read, strange) = Console(stderr=True), source.counts
+    read, strange = source.counts
     if strange:
-        console.print(Line(f"{strange:,} of {read:,} symbols unknown ({strange / read:.2%})", "dim"), soft_wrap=True)
+        note(f"{strange:,} of {read:,} symbols unknown ({strange / read:.2%})")
     if errors.skipped:
-        console.print(Line(str(errors), "yellow"), soft_wrap=True)
+        note(str(errors))
     return 0
-
-
-def part_of(run: Path) -> tuple[Any, Any]:
-    """Return (the module of a run's kind, how its data was read).
-
-    Raises:
-        RunError: no run folder, or one of an unknown kind.
-    """
-    tables = read_config(run)
-    kind = tables["model"]["kind"]
-    if kind not in MODULES:
-        raise RunError(f"{run / 'config.toml'}: {unknown('kind of model', str(kind), MODULES)}")
-    module = fetch(MODULES[kind])
-    return module, from_table(type(module.Options().data), tables.get("data", {}), f"{run / 'config.toml'} [data]")

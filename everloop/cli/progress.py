@@ -72,7 +72,7 @@ class Progress:
         else:
             self.live.update(self.panel())
 
-    def say(self, sample: str) -> None:
+    def preview(self, sample: str) -> None:
         """Show what the model writes at this point of training."""
         self.sample = sample
         if self.live:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from everloop.cli.language_model import note_unknown
+from everloop.cli.figures import note_unknown
 from everloop.cli.options import Trained, parse, write
 from everloop.decode import stream
 from everloop.decode.generate import Sampling, generate
@@ -17,6 +17,7 @@ from everloop.decode.writer import writer
 from everloop.errors import OptionError
 from everloop.models import LanguageModel
 from everloop.models.generator import Generator
+from everloop.models.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -42,29 +43,29 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop sample`: the prompt and its continuation appear symbol by symbol."""
-    given = parse(Options, args, command="sample", description="Continue a prompt with a trained language model.")
-    model = given.trained.model(given.run)
+    options = parse(Options, args, command="sample", description="Continue a prompt with a trained language model.")
+    model = options.trained.model(RunConfig.read(options.run))
     if not isinstance(model, LanguageModel):
-        write(f"{_written(model, given)}\n")
+        write(f"{_written(model, options)}\n")
         return 0
     pieces = stream(
         model,
-        given.prompt,
-        length=given.length,
-        temperature=given.temperature,
-        top_k=given.top_k,
-        top_p=given.top_p,
-        seed=given.seed,
+        options.prompt,
+        length=options.length,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed,
     )
-    note_unknown(model, given.prompt)
-    write(given.prompt)
+    note_unknown(model, options.prompt)
+    write(options.prompt)
     for piece in pieces:
         write(piece)
     write("\n")
     return 0
 
 
-def _written(model: Any, given: Options) -> str:
+def _written(model: Any, options: Options) -> str:
     """Return what a model that is no language model writes of the prompt.
 
     Raises:
@@ -72,9 +73,9 @@ def _written(model: Any, given: Options) -> str:
     """
     if isinstance(model, Generator) and (model.vocabulary is None or model.given_size is not None):
         way = "draws" if model.vocabulary is None else "reads vectors"
-        raise OptionError(f"{given.run} holds a generator that {way}; ask it with everloop predict {given.run} FILE")
+        raise OptionError(f"{options.run} holds a generator that {way}; use everloop predict {options.run} FILE")
     writer(model)
-    if given.prompt == "\n":
-        raise OptionError(f"a {model.kind} needs a prompt: everloop sample {given.run} PROMPT")
-    how = Sampling(given.temperature, given.top_k, given.top_p, seed=given.seed)
-    return str(generate(model, [given.prompt], how, length=given.length)[0][0])
+    if options.prompt == "\n":
+        raise OptionError(f"a {model.kind} needs a prompt: everloop sample {options.run} PROMPT")
+    how = Sampling(options.temperature, options.top_k, options.top_p, seed=options.seed)
+    return str(generate(model, [options.prompt], how, length=options.length)[0][0])

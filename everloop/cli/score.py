@@ -10,13 +10,14 @@ from typing import Annotated
 
 import tyro
 
-from everloop.cli.language_model import note_unknown
+from everloop.cli.figures import note_unknown
 from everloop.cli.options import Trained, parse, write
-from everloop.cli.source import Source
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.readers.lines import numbered
 from everloop.errors import DataError, RunError
+from everloop.kinds.source import Source
 from everloop.models import LanguageModel
+from everloop.models.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,21 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop score`: for each line its log-probability (natural), its symbols and itself, between tabs."""
-    given = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
-    model = given.trained.model(given.run)
+    options = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
+    model = options.trained.model(RunConfig.read(options.run))
     if not isinstance(model, LanguageModel):
-        raise RunError(f"{given.run} holds a {model.kind}; expected a language model")
-    model.vocabulary.encode(given.context, "the context")
-    note_unknown(model, given.context)
-    errors = ErrorPolicy(given.malformed)
-    source = Source(given.file, "auto", (), 0, errors)
+        raise RunError(f"{options.run} holds a {model.kind}; expected a language model")
+    model.vocabulary.encode(options.context, "the context")
+    note_unknown(model, options.context)
+    errors = ErrorPolicy(options.malformed)
+    source = Source(options.file, "auto", (), 0, errors)
     read, strange = 0, 0
     with source.open() as file:
         for number, line in numbered(file, source.place, errors):
             if not line.strip():
                 continue
             try:
-                score = model.score(line, given.context)
+                score = model.score(line, options.context)
                 strange += len(model.vocabulary.strange(line))
             except DataError as error:
                 errors.report(source.place, number, str(error), "symbols that the model knows")

@@ -1,20 +1,149 @@
-"""`everloop train KIND`: a model on the user's files."""
+"""`everloop train KIND`: options, data and model, training, and a look at the result."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import Any
 
-from everloop.cli import fetch
-from everloop.cli.kinds import MODULES
-from everloop.errors import OptionError, unknown
+import torch
+from rich.console import Console
+from rich.text import Text as Line
+
+from everloop.cli.figures import print_notes, report
+from everloop.cli.options import early, find_kind, free_folder, from_tables, machine, note_old_names, parse
+from everloop.cli.progress import Progress
+from everloop.data.settings import read_toml
+from everloop.errors import DataError, OptionError, unknown
+from everloop.models import Model
+from everloop.models.kind import BUILT_IN, Kind
+from everloop.models.own_code import allow, located
+from everloop.models.run import RunConfig, hashes
+from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
+from everloop.train.folder import Folder
+from everloop.train.lock import Lock
+
+TABLES = ("data", "model", "train")
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options of every `everloop train KIND`; beside them a kind has those of its data, its model and training."""
+
+    out: Path | None = None
+    """Run folder to write; by default a new one in runs/."""
+    config: Path | None = None
+    """TOML file with tables [data], [model], [train]; options on the command line come on top."""
+    resume: Path | None = None
+    """Run folder to go on with; only settings of training may change."""
+    threads: int = 0
+    """Processor threads; 0: as many as PyTorch takes."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+    trust_code: bool = False
+    """Whether the Python file of a cell that --resume or --config names may run; one given with --cell may anyway."""
 
 
 def main(args: Sequence[str]) -> int:
-    """Run `everloop train`; 130 if it was interrupted."""
+    """Run `everloop train`; return 130 if it was interrupted."""
     if not args or args[0] in ("-h", "--help"):
-        print(f"usage: everloop train KIND …\n\nkinds: {', '.join(MODULES)}\n")
+        print(f"usage: everloop train KIND …\n\nkinds: {', '.join(BUILT_IN)}; your own: package:KIND\n")
         print("everloop train KIND --help tells the options of one.")
         return 0 if args else 2
-    if args[0] not in MODULES:
-        raise OptionError(unknown("kind of model", args[0], MODULES))
-    return int(fetch(MODULES[args[0]]).main(args[1:]))
+    kind = find_kind(args[0])
+    options, resumed = read_options(kind, args[1:])
+    device = machine(options.threads, options.device)
+    for path in vars(options.data).values():
+        if isinstance(path, Path) and not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+    torch.manual_seed(options.train.seed)
+    if resumed:
+        folder = Folder(resumed.folder, resume=True, config=resumed)
+        with Lock(folder.path):  # refused before the data is read, not after
+            pass
+        model = resumed.rebuild(trust_code=options.trust_code, kind=kind)
+        data = kind.dataset(options.data, options.model, model)
+    else:
+        folder = Folder(options.out or free_folder(Path("runs") / kind.name.rpartition(":")[2]), resume=False)
+        data = kind.dataset(options.data, options.model, None)
+        model = kind.untrained(data, options.model)
+    print_notes(data, options.train.batch)
+    run = follow(model.to(device), data, options.train, folder, kind.preview)
+    for line in (kind.report or report)(model, data, run):
+        Console().print(line, soft_wrap=True)
+    return 130 if run.interrupted else 0
+
+
+def follow(
+    model: Model, data: Any, config: TrainConfig, folder: Folder, preview: Callable[[Any, Any], str] | None = None
+) -> Run:
+    """Train a model and show it on standard error, with a preview of what it writes at each validation."""
+    with Progress(f"{model.kind}  {model.config}") as progress:
+
+        def show(event: Event) -> None:
+            if isinstance(event, Started):
+                progress(Note(repr(data)))
+            progress(event)
+            if isinstance(event, Validated) and preview:
+                progress.preview(preview(model, data))
+
+        run = train(model, data, config, out=folder, resume=folder.resumed is not None, report=show)
+    Console(stderr=True).print(Line(str(run), "bold"), soft_wrap=True)
+    return run
+
+
+def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None]:
+    """Return (the options, the run to resume): defaults, then the file or the resumed run, then the command line.
+
+    Raises:
+        OptionError: options contradict each other, or a setting in the file is unknown.
+    """
+    file, folder = early(args, "--config"), early(args, "--resume")
+    if file and folder:
+        raise OptionError("--config and --resume exclude each other: a resumed run has its own configuration")
+    types = {"data": kind.data_config, "model": kind.model_config, "train": TrainConfig}
+    run, code, tables = None, dict[str, str](), dict[str, Any]()
+    if folder:
+        run = RunConfig.read(folder)
+        _check_kind(kind, run.kind, str(run.path), f"--resume {quote(str(folder))}")
+        tables = {name: run.settings(name, config) for name, config in types.items()}
+    elif file:
+        found = read_toml(file)
+        code = hashes(found.pop("code", {}), file)
+        if isinstance(found.get("model"), dict):
+            _check_kind(kind, str(found["model"].pop("kind", kind.name)), str(file), f"--config {quote(str(file))}")
+            found["model"] = located(found["model"], file.parent) if code else found["model"]
+        tables = from_tables(found, types, str(file), dict(kind.training))
+        note_old_names(found, types, str(file))
+    base = options_of(kind)(**tables)
+    description = kind.description
+    given = parse(type(base), args, command=f"train {kind.name}", description=description, default=base)
+    if run and (given.model, given.data) != (base.model, base.data):
+        raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
+    if run and given.out:
+        raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
+    if file and early(args, "--cell") is None:
+        allow(str(vars(given.model).get("cell", "")), code, str(file), given.trust_code)
+    return given, run
+
+
+def options_of(kind: Kind) -> type[Any]:
+    """Return the dataclass of the options of `everloop train KIND`."""
+    training = TrainConfig().replace(kind.training)
+    settings = [
+        ("data", kind.data_config, field(default_factory=kind.data_config)),
+        ("model", kind.model_config, field(default_factory=kind.model_config)),
+        ("train", TrainConfig, field(default=training)),
+    ]
+    return dataclasses.make_dataclass("Options", settings, bases=(Common,), frozen=True)
+
+
+def _check_kind(kind: Kind, named: str, where: str, option: str) -> None:
+    if named == kind.name:
+        return
+    if named in BUILT_IN or ":" in named:
+        raise OptionError(f"{where} is for a {named}: everloop train {named} {option}")
+    raise OptionError(f"{where}: {unknown('kind of model', named, BUILT_IN)}")

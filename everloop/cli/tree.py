@@ -10,13 +10,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from everloop.cli.language_model import note_unknown
+from everloop.cli.figures import note_unknown
 from everloop.cli.options import Trained, parse
 from everloop.data.files import write_atomically
 from everloop.data.settings import setting
 from everloop.decode.tree import tree
 from everloop.draw.tree import svg, terminal
 from everloop.models import LanguageModel
+from everloop.models.run import RunConfig
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop tree`."""
-    given = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
-    model = given.trained.model(given.run)
+    options = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
+    model = options.trained.model(RunConfig.read(options.run))
     if isinstance(model, LanguageModel):
-        note_unknown(model, given.prompt)
-    found = tree(model, given.prompt, width=given.width, depth=given.depth, min_probability=given.min_probability)
+        note_unknown(model, options.prompt)
+    found = tree(
+        model, options.prompt, width=options.width, depth=options.depth, min_probability=options.min_probability
+    )
     Console().print(terminal(found))
-    if given.svg:
-        write_atomically(given.svg, svg(found).encode())
+    if options.svg:
+        write_atomically(options.svg, svg(found).encode())
     return 0

@@ -44,6 +44,24 @@ ALIKE = {
 }  # fmt: skip; what other libraries call settings of ours
 
 
+def flag(name: str) -> str:
+    """Return the option of a setting on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def only_one(sources: Mapping[str, object]) -> str:
+    """Return which one of several settings was given.
+
+    Raises:
+        OptionError: none was, or more than one.
+    """
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        came = "none was given" if not given else "both were given"
+        raise OptionError(f"expected either {' or '.join(map(flag, sources))}; {came}")
+    return given[0]
+
+
 def setting(default: Any, *, old: str) -> Any:
     """Return a dataclass field that had the name `old` in the version before, which still works."""
     return dataclasses.field(default=default, metadata={"old": old})

@@ -1,7 +1,7 @@
 """From a model's probabilities to answers."""
 
 from everloop.decode.bleu import bleu
-from everloop.decode.ctc import Helper
+from everloop.decode.ctc import ShallowFusion
 from everloop.decode.generate import Beam, Greedy, Sampling, generate
 from everloop.decode.sampling import probabilities, sample, stream
 from everloop.decode.sketch import Sketch, sketch
@@ -12,9 +12,9 @@ __all__ = [
     "Beam",
     "Branch",
     "Greedy",
-    "Helper",
     "Hypothesis",
     "Sampling",
+    "ShallowFusion",
     "Sketch",
     "Tree",
     "bleu",

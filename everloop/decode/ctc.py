@@ -19,8 +19,10 @@ Prefix = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Helper:
-    """A character model that says which texts are plausible.
+class ShallowFusion:
+    """A character model whose log-probabilities are added to those of a transcriber.
+
+    Gülçehre et al., "On using monolingual corpora in neural machine translation", 2015.
 
     Args:
         model: a language model that knows every character of the transcriber.
@@ -46,7 +48,12 @@ def greedy(model: Transcriber, sources: Sequence[Tensor]) -> list[Hypothesis]:
 
 
 def beam(
-    model: Transcriber, sources: Sequence[Tensor], *, width: int = 16, n_best: int = 1, helper: Helper | None = None
+    model: Transcriber,
+    sources: Sequence[Tensor],
+    *,
+    width: int = 16,
+    n_best: int = 1,
+    fusion: ShallowFusion | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the `n_best` texts for each recording, the best first. Arguments as of `prefix_beam`."""
     if width < 1 or not 1 <= n_best <= width:
@@ -55,7 +62,7 @@ def beam(
         chances, steps = model(*model.read_in(sources))
     found = []
     for b, count in enumerate(steps.tolist()):
-        scores = None if helper is None else Scores(helper, model)
+        scores = None if fusion is None else Scores(fusion, model)
         kept = prefix_beam(chances[:count, b], width, model.blank, scores)[:n_best]
         found.append([Hypothesis(prefix, model.text(prefix), logp, score, True) for prefix, logp, score in kept])
     return found
@@ -105,17 +112,17 @@ def prefix_beam(
 class Scores:
     """What a character model says of texts. Each text is read once, after the one it continues; new ones as a batch."""
 
-    def __init__(self, helper: Helper, model: Transcriber) -> None:
-        self.helper = helper
-        vocabulary = helper.model.vocabulary
-        self.device = helper.model.head.weight.device
+    def __init__(self, fusion: ShallowFusion, model: Transcriber) -> None:
+        self.fusion = fusion
+        vocabulary = fusion.model.vocabulary
+        self.device = fusion.model.head.weight.device
         known = "".join(model.vocabulary.symbols)
         self.numbers = vocabulary.encode(known, "the transcriber's characters").tolist()
         if vocabulary.units == "words" or len(self.numbers) != len(known):
-            raise OptionError(f"the helper is a model of {vocabulary.units}; expected one of characters")
-        prompt = vocabulary.encode(helper.context, "the context").to(self.device, torch.int64)
-        with evaluating(helper.model):
-            logits, state = helper.model.begin(prompt[:, None])
+            raise OptionError(f"the language model has {vocabulary.units}; expected one of characters")
+        prompt = vocabulary.encode(fusion.context, "the context").to(self.device, torch.int64)
+        with evaluating(fusion.model):
+            logits, state = fusion.model.begin(prompt[:, None])
         self.next: dict[Prefix, list[float]] = {(): self._chances(logits)[0]}
         self.states: dict[Prefix, Any] = {(): state}
         self.totals: dict[Prefix, float] = {(): 0.0}
@@ -125,7 +132,7 @@ class Scores:
         total = self.totals.get(prefix)
         if total is None:
             total = self.totals[prefix] = self.totals[prefix[:-1]] + self.next[prefix[:-1]][prefix[-1]]
-        return self.helper.weight * total + self.helper.bonus * len(prefix)
+        return self.fusion.weight * total + self.fusion.bonus * len(prefix)
 
     def read(self, prefixes: Sequence[Prefix]) -> None:
         """Read the texts that are new, so that those which continue them can be scored."""
@@ -133,8 +140,8 @@ class Scores:
         if not new:
             return
         symbols = torch.tensor([self.numbers[prefix[-1]] for prefix in new], device=self.device)
-        with evaluating(self.helper.model):
-            logits, state = self.helper.model.step(symbols, join([self.states[prefix[:-1]] for prefix in new]))
+        with evaluating(self.fusion.model):
+            logits, state = self.fusion.model.step(symbols, join([self.states[prefix[:-1]] for prefix in new]))
         for i, (prefix, chances) in enumerate(zip(new, self._chances(logits), strict=True)):
             self.next[prefix] = chances
             self.states[prefix] = pick(state, torch.tensor([i], device=self.device), moved=True)

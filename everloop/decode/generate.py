@@ -1,4 +1,4 @@
-"""One interface for everything that generates: what to decode, and how."""
+"""One interface to all decoding: greedy search, beam search, sampling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from everloop.decode import ctc
 from everloop.decode.beam import beam
-from everloop.decode.ctc import Helper
+from everloop.decode.ctc import ShallowFusion
 from everloop.decode.single import draw, greedy
 from everloop.decode.sketch import Sketch, sketch
 from everloop.decode.writer import Hypothesis, writer
@@ -35,46 +35,46 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Beam:
-    """The most likely sequences; arguments as of `beam`. `helper`: a character model, for a transcriber."""
+    """The most likely sequences; arguments as of `beam`. `fusion`: a character model, for a transcriber."""
 
     width: int = 5
     length_penalty: float = 1.0
     n_best: int = 1
-    helper: Helper | None = None
+    fusion: ShallowFusion | None = None
 
 
-How = Greedy | Sampling | Beam
+Method = Greedy | Sampling | Beam
 
 
-def generate(model: Any, sources: Sequence[Any], how: How | None = None, *, length: int = 200) -> list[list[Any]]:
+def generate(model: Any, sources: Sequence[Any], method: Method | None = None, *, length: int = 200) -> list[list[Any]]:
     """Return what a model writes for each source: one Hypothesis or several, the best first; Sketches for strokes.
 
     Args:
         model: a language model (sources: prompts), a translator (sentences), a generator of symbols (what it is
             given), a generator of strokes (labels), or a transcriber (recordings: samples [n]).
         sources: what the model reads.
-        how: Greedy(), Sampling(…) or Beam(…); greedy by default.
+        method: Greedy(), Sampling(…) or Beam(…); greedy by default.
         length: the most symbols written; a transcriber needs no such end.
 
     Raises:
         OptionError: this model cannot be decoded so.
     """
-    how = how or Greedy()
+    method = method or Greedy()
     if length < 1:
         raise OptionError(f"length is {length}; expected at least 1")
     if not sources:
         return []
     if isinstance(model, Transcriber):
-        return _transcribe(model, sources, how)
+        return _transcribe(model, sources, method)
     if isinstance(model, Generator) and model.vocabulary is None:
-        return _sketch(model, sources, how, length)
+        return _sketch(model, sources, method, length)
     by = writer(model)
-    match how:
+    match method:
         case Greedy():
             return [[one] for one in greedy(by, sources, length=length)]
-        case Beam(width, length_penalty, n_best, helper):
-            if helper is not None:
-                raise OptionError("a helper scores the texts of a transcriber; this model has its own probabilities")
+        case Beam(width, length_penalty, n_best, fusion):
+            if fusion is not None:
+                raise OptionError("shallow fusion is for a transcriber; this model has its own probabilities")
             return beam(by, sources, width=width, length=length, length_penalty=length_penalty, n_best=n_best)
         case Sampling(temperature, top_k, top_p, num_samples, seed):
             repeated = [source for source in sources for _ in range(num_samples)]
@@ -83,17 +83,17 @@ def generate(model: Any, sources: Sequence[Any], how: How | None = None, *, leng
             return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
 
 
-def _transcribe(model: Transcriber, sources: Sequence[Any], how: How) -> list[list[Hypothesis]]:
-    match how:
+def _transcribe(model: Transcriber, sources: Sequence[Any], method: Method) -> list[list[Hypothesis]]:
+    match method:
         case Greedy():
             return [[one] for one in ctc.greedy(model, sources)]
-        case Beam(width, _, n_best, helper):
-            return ctc.beam(model, sources, width=width, n_best=n_best, helper=helper)
+        case Beam(width, _, n_best, fusion):
+            return ctc.beam(model, sources, width=width, n_best=n_best, fusion=fusion)
     raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
 
 
-def _sketch(model: Generator, sources: Sequence[Any], how: How, length: int) -> list[list[Sketch]]:
-    match how:
+def _sketch(model: Generator, sources: Sequence[Any], method: Method, length: int) -> list[list[Sketch]]:
+    match method:
         case Greedy():
             return [[one] for one in sketch(model, sources, temperature=0, length=length)]
         case Sampling(temperature, None, None, num_samples, seed):

@@ -107,7 +107,7 @@ def _closed(by: Any, branch: _Open, before: str) -> Branch:
 
 
 def _piece(by: Any, symbol: int, before: str) -> str:
-    return str(by.piece(symbol) if hasattr(by, "piece") else text_of(by, before, [symbol]))
+    return text_of(by, before, [symbol])
 
 
 def _ends(before: str, branches: tuple[Branch, ...]) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from everloop.models.attention import Memory
 from everloop.models.language_model import LanguageModel
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A model that writes symbol by symbol.
 
@@ -110,8 +111,8 @@ def writer(model: Any) -> Writer:
     """
     if isinstance(model, LanguageModel):
         return Prompts(model)
-    if all(hasattr(model, name) for name in ("begin", "step", "stop", "text")):
-        return model  # type: ignore[no-any-return]
+    if isinstance(model, Writer):
+        return model
     raise OptionError(f"a {getattr(model, 'kind', type(model).__name__)} writes no symbols one after another")
 
 

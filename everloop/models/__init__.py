@@ -4,8 +4,10 @@ from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from everloop.models.forecaster import Forecast, Forecaster, ForecasterConfig
 from everloop.models.generator import Generator, GeneratorConfig
+from everloop.models.kind import Kind
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
-from everloop.models.loss import Loss, Model, Score
+from everloop.models.loss import Loss, Score
+from everloop.models.model import Model
 from everloop.models.run import load
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.models.transcriber import Transcriber, TranscriberConfig
@@ -20,6 +22,7 @@ __all__ = [
     "ForecasterConfig",
     "Generator",
     "GeneratorConfig",
+    "Kind",
     "LanguageModel",
     "LanguageModelConfig",
     "Loss",

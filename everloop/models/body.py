@@ -47,6 +47,9 @@ class LayersConfig:
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the cell by name, for instance proj_size."""
 
+    def __str__(self) -> str:
+        return f"{self.cell} {self.layers}×{self.hidden}"
+
     def __post_init__(self) -> None:
         check(self, ("hidden", "layers"), at_least=1)
         check(self, ("dropout", "recurrent_dropout", "variational_dropout", "weight_drop"), below=1)

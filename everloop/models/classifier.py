@@ -19,7 +19,8 @@ from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextReader, read_reader, write_reader
 from everloop.errors import ShapeError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
+from everloop.models.model import Model
 from everloop.models.pooling import Pooling, Way
 
 
@@ -115,7 +116,7 @@ class Classifier(Model):
         count = len(batch.y)
         return Loss(total, count, sums={"accuracy": (float((scores.argmax(-1) == batch.y).sum()), count)})
 
-    def guesses(self, batch: ExamplesBatch) -> tuple[Tensor, Tensor]:
+    def predictions(self, batch: ExamplesBatch) -> tuple[Tensor, Tensor]:
         """Return (the numbers [B] of the true labels, those of the most likely ones)."""
         return batch.y, self(batch.x, batch.lengths).argmax(-1)
 

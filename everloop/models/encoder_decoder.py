@@ -20,7 +20,8 @@ from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
+from everloop.models.model import Model
 from everloop.models.teacher_forcing import forced_share, mixed
 
 Context = Literal["initial", "every-step", "attention"]

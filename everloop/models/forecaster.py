@@ -16,7 +16,8 @@ from everloop.data.datasets.forecasts import Series, SeriesBatch
 from everloop.data.tokenize.symbols import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
+from everloop.models.model import Model
 from everloop.models.pooling import Pooling
 
 FORMAT = "everloop-series-1"

@@ -19,8 +19,9 @@ from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
 from everloop.models.mixture import SIZE, Mixture
+from everloop.models.model import Model
 
 PENS = 3
 

@@ -17,7 +17,8 @@ from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, Option, check, configured, layers_of
-from everloop.models.loss import Loss, Model, Score
+from everloop.models.loss import Loss, Score
+from everloop.models.model import Model
 
 
 @dataclass(frozen=True)

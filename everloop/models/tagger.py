@@ -20,7 +20,8 @@ from everloop.data.tokenize.words import WordReader, Words, read_reader, write_r
 from everloop.errors import OptionError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
 from everloop.models.crf import LinearChainCRF
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
+from everloop.models.model import Model
 from everloop.models.pooling import Pooling
 
 Output = Literal["softmax", "crf", "several"]
@@ -153,7 +154,7 @@ class Tagger(Model):
             sums["unknown"] = float((right & strange).sum()), int(strange.sum())
         return sums
 
-    def guesses(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
+    def predictions(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
         """Return (true labels, likely labels) of the steps that exist: numbers [N], or truth values [N, K]."""
         scores, _ = self(batch.x, batch.lengths)
         exists = batch.exists

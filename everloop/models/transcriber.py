@@ -19,7 +19,8 @@ from everloop.data.datasets.recordings import RecordingsBatch
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
-from everloop.models.loss import Loss, Model
+from everloop.models.loss import Loss
+from everloop.models.model import Model
 
 
 @dataclass(frozen=True)

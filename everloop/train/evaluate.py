@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from everloop.errors import DataError, OptionError
-from everloop.models.loss import Model, Score, detach
+from everloop.models.loss import Score
+from everloop.models.model import Model, detach
 
 
 class Batch(Protocol):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from everloop.data.files import write_atomically, writing
-from everloop.data.settings import from_table, to_table, to_toml
+from everloop.data.settings import to_table, to_toml
 from everloop.errors import RunError
-from everloop.models.loss import Model
+from everloop.models.model import Model
 from everloop.models.own_code import keep
-from everloop.models.run import BEST, CONFIG, LAST, model_table, read_config, write_weights
+from everloop.models.run import BEST, CONFIG, LAST, RunConfig, model_table, write_weights
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data
 
@@ -25,19 +25,22 @@ class Folder:
     Args:
         path: where it is, or will be.
         resume: whether it holds a run to go on with, or must not hold one.
+        config: the configuration of the run to go on with, if it has been read.
 
     Raises:
         RunError: there is no run to resume, or one that would be overwritten.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, resume: bool, config: RunConfig | None = None) -> None:
         self.path = Path(path)
-        self.check(resume=resume)
+        self.resumed = (config or RunConfig.read(path)) if resume else None
+        self.check()
 
-    def check(self, *, resume: bool) -> None:
+    def check(self) -> None:
         """Check that there is a run to resume, or none that would be overwritten."""
-        if resume:
-            read_config(self.path)
+        if self.resumed:
+            if not (self.path / CONFIG).is_file():
+                raise RunError(f"{self.path} is not a run folder any more: it has no {CONFIG}")
         elif (self.path / CONFIG).exists():
             raise RunError(f"{self.path} already holds a run; resume it, or choose another folder")
         elif self.path.is_symlink() and not self.path.exists():
@@ -52,13 +55,6 @@ class Folder:
     @property
     def best(self) -> Path:
         return self.path / BEST
-
-    def config(self) -> TrainConfig:
-        """Return the training settings that the folder was written with."""
-        tables = read_config(self.path)
-        if not isinstance(tables.get("train"), dict):
-            raise RunError(f"{self.path / CONFIG} has lost its table [train]; expected the settings the run began with")
-        return from_table(TrainConfig, tables["train"], f"{self.path / CONFIG} [train]")
 
     def begin(self, model: Model, data: Data, config: TrainConfig) -> None:
         """Write what describes the run. It makes the folder a run, so it comes before any checkpoint."""

@@ -80,7 +80,7 @@ def by_label(model: Any, data: Data, split: str = "test", *, batch: int = 64) ->
     model.eval()
     with torch.no_grad():
         batches = data.epoch(split, 0, batch=batch, seed=0)
-        pairs = [tuple(t.cpu() for t in model.guesses(one.to(device))) for one in batches]
+        pairs = [tuple(t.cpu() for t in model.predictions(one.to(device))) for one in batches]
     model.train(training)
     wanted, guessed = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return Labels.of(model.labels.symbols, wanted, guessed)

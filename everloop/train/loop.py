@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from everloop.errors import DataError, OptionError, RunError, TrainingError
-from everloop.models.loss import Model, Score, detach
+from everloop.models.loss import Score
+from everloop.models.model import Model, detach
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.checkpoint import read_checkpoint, write_checkpoint
 from everloop.train.config import TrainConfig
@@ -54,7 +55,7 @@ def train(
     data: Data,
     config: TrainConfig | None = None,
     *,
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | Folder | None = None,
     resume: bool = False,
     report: Report | None = None,
     **settings: Any,
@@ -82,12 +83,12 @@ def train(
     """
     if resume and out is None:
         raise OptionError("resume=True needs out=…, the folder of the run to go on with")
-    folder = None if out is None else Folder(out, resume=resume)
-    before = folder.config() if folder and resume else None
+    folder = out if out is None or isinstance(out, Folder) else Folder(out, resume=resume)
+    before = folder.resumed.settings("train", TrainConfig) if folder and folder.resumed else None
     chosen = _with_length((config or before or TrainConfig()).replace(settings), model, before)
     fixed = ("batch", "length", "seed") if model.streams else ("batch", "seed")
-    if before and (changed := chosen.differences(before, fixed)):
-        raise OptionError(f"{out} cannot be resumed with {', '.join(changed)}: it would be another run")
+    if folder and before and (changed := chosen.differences(before, fixed)):
+        raise OptionError(f"{folder.path} cannot be resumed with {', '.join(changed)}: it would be another run")
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupt() as interrupt:
         torch.manual_seed(chosen.seed)
@@ -95,7 +96,7 @@ def train(
         if folder is None:
             return trainer.run(interrupt, resume)
         with Lock(folder.path) as lock:
-            folder.check(resume=resume)  # again: before the lock another process may have begun or moved a run
+            folder.check()  # again: before the lock another process may have begun or moved a run
             if lock.note:
                 trainer.report(Note(lock.note))
             return trainer.run(interrupt, resume)

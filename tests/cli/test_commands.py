@@ -212,7 +212,10 @@ def test_mistakes_with_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     Path("verse.txt").write_text(VERSE + "é")
     assert "unknown symbol 'é'" in failure(capsys, *LM, "--resume", "run")
     assert "seed is -1; expected a whole number" in failure(capsys, "sample", "run", "a", "--seed", "-1")
-    assert "run holds a language-model, which goes on writing: everloop sample" in failure(capsys, "predict", "run")
+    assert (
+        "everloop predict is not for a language-model, which run holds; use everloop sample, tree or score run"
+        in failure(capsys, "predict", "run")
+    )
     assert "run/config.toml is for a language-model" in failure(capsys, "train", "tagger", "--resume", "run")
     assert "everloop train language-model --resume run" in failure(capsys, "train", "tagger", "--resume", "run")
     (run / "best.safetensors").write_bytes(b"broken")

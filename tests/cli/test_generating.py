@@ -118,7 +118,7 @@ def test_a_generator_of_captions(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["predict", run, new, "--array", "imags"], "unknown array 'imags'; did you mean 'images'"),
         (["predict", run, new, "--array", "words"], "expected numbers [N, n], a vector a row"),
         (["predict", run, new, "--svg", "x.svg"], "this generator writes texts"),
-        (["sample", run, "up"], "holds a generator that reads vectors; ask it with everloop predict"),
+        (["sample", run, "up"], "holds a generator that reads vectors; use everloop predict"),
         (["tree", run, "up"], "this generator reads vectors of 3 numbers; got a text"),
     ]:
         capsys.readouterr()

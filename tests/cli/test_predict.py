@@ -22,7 +22,7 @@ from everloop.data.datasets.parallel import Parallel
 from everloop.data.datasets.recordings import Recordings
 from everloop.data.datasets.tagged import Tagged
 from everloop.data.frames import FrameConfig
-from everloop.decode.ctc import Helper
+from everloop.decode.ctc import ShallowFusion
 from everloop.decode.generate import Beam, Greedy, Sampling, generate
 from everloop.models import (
     Classifier,
@@ -163,15 +163,15 @@ def test_a_generator(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.CaptureFixture[str]) -> None:
     transcriber()
     # only "b" is plausible, and long texts are welcome
-    helper = LanguageModel(Vocabulary("\nabc"), hidden=4, layers=1)
-    torch.nn.init.zeros_(helper.head.weight)
+    fusion = LanguageModel(Vocabulary("\nabc"), hidden=4, layers=1)
+    torch.nn.init.zeros_(fusion.head.weight)
     with torch.no_grad():
-        helper.head.bias.copy_(torch.tensor([-9.0, -9.0, 9.0, -9.0]))
-    train(helper, Text.from_string("\nabc" * 50, split=(1, 0, 0)), steps=1, batch=1, length=4, lr=1e-9, out="helper")
+        fusion.head.bias.copy_(torch.tensor([-9.0, -9.0, 9.0, -9.0]))
+    train(fusion, Text.from_string("\nabc" * 50, split=(1, 0, 0)), steps=1, batch=1, length=4, lr=1e-9, out="fusion")
     Path("list.txt").write_text("a.wav\nb.wav\n")
     plain = said(capsys, "list.txt")
     assert plain == said(capsys, "list.txt", "--beam", "8")
-    options = ["--language-model", "helper", "--lm-weight", "2", "--insertion-bonus", "4"]
+    options = ["--language-model", "fusion", "--lm-weight", "2", "--insertion-bonus", "4"]
     helped = said(capsys, "list.txt", *options)
     texts = [line.split("\t")[1] for line in helped.splitlines()]
     assert all(text and set(text) == {"b"} for text in texts)
@@ -184,7 +184,7 @@ def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.Capture
     greedy = said(capsys, "list.txt", "--decode", "greedy")
     assert [row.split("\t")[0] for row in greedy.splitlines()] == ["a.wav", "b.wav"]
     assert len(said(capsys, "list.txt", "--n-best", "3").splitlines()) == 6
-    assert Helper(load("helper")).weight == 0.5  # what the help says
+    assert ShallowFusion(load("fusion")).weight == 0.5  # what the help says
 
 
 def test_a_classifier_and_a_tagger_tell_all_probabilities(capsys: pytest.CaptureFixture[str]) -> None:

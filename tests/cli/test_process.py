@@ -51,7 +51,7 @@ def test_ctrl_c_while_libraries_are_imported(tmp_path: Path) -> None:
     """A library that swallows the exception must not keep the program from ending, quietly."""
     rude = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
     (tmp_path / "rude.py").write_text(rude + "raise SystemExit(7)\n")
-    code = "from everloop.cli import fetch; fetch('rude')"
+    code = "from everloop.cli import importing\nwith importing():\n    import rude"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
 

@@ -26,7 +26,7 @@ def shown(terminal: bool) -> str:
     with Progress("a title", console) as progress:
         for event in EVENTS:
             progress(event)
-        progress.say("once\nupon")
+        progress.preview("once\nupon")
     return screen.getvalue()
 
 
@@ -53,7 +53,7 @@ def test_markup_in_text_is_text() -> None:
     screen = io.StringIO()
     with Progress("t", Console(file=screen, force_terminal=True, width=100)) as progress:
         progress(EVENTS[0])
-        progress.say("[/bold] [red]")
+        progress.preview("[/bold] [red]")
     assert "[/bold] [red]" in screen.getvalue()
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from everloop.cli.demo import MODEL, TRAIN, reference
-from everloop.cli.kind import read_options
-from everloop.cli.kinds import MODULES
+from everloop.cli.train import read_options
 from everloop.data import Text
 from everloop.models import LanguageModel
+from everloop.models.kind import find
 
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
 
@@ -20,7 +19,7 @@ RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_can_be_read(path: Path) -> None:
     kind = tomllib.loads(path.read_text())["model"]["kind"]
-    options = read_options(kind, importlib.import_module(MODULES[kind]).Options, ["--config", str(path)], "")
+    options, _ = read_options(find(kind), ["--config", str(path)])
     assert options.train.seed == 1
     assert f"everloop train {kind} --config recipes/{path.name}" in path.read_text()
     if kind == "language-model":

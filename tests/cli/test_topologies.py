@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from everloop.cli import main
-from everloop.cli.figures import told
-from everloop.cli.predict import part_of
+from everloop.cli.figures import score_line
 from everloop.models import load
+from everloop.models.run import RunConfig
 from everloop.train import evaluate
 
 TRAIN = ["--steps", "40", "--batch", "8", "--lr", "0.02", "--warmup", "5", "--validate", "20", "--hidden", "8"]
@@ -83,12 +83,13 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 def evaluated(count: int) -> str:
     """Return what evaluate prints for a run that is always right, by the numbers that it just printed elsewhere."""
-    module, config = part_of(Path("run"))
-    model = load("run")
-    score = evaluate(model, module.given(model, config, Path("t.tsv")), "test")
+    run = RunConfig.read("run")
+    kind, model = run.find(trust_code=False), run.load()
+    config = run.settings("data", kind.data_config)
+    score = evaluate(model, kind.labelled(model, config, Path("t.tsv"), None), "test")
     assert score.means == {"accuracy": 1.0}
     assert score.count == count
-    return told(score, model)
+    return score_line(score, model)
 
 
 def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:

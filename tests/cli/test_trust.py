@@ -99,16 +99,16 @@ def test_a_configuration_of_ones_own(place: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_character_model_beside_a_transcriber(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from everloop.cli.asked import Decoding
     from everloop.decode.generate import Beam
     from everloop.errors import RunError
+    from everloop.kinds.decoding import DecodingOptions
 
     with pytest.raises(RunError, match="names a cell of its own"):
-        Decoding(language_model=Path("lm")).way(Beam(8))
+        DecodingOptions(language_model=Path("lm")).decoder(Beam(8))
     assert not Path("ran").exists()
-    way = Decoding(language_model=Path("lm"), trust_code=True).way(Beam(8))
-    assert isinstance(way.how, Beam)
-    assert way.how.helper is not None
+    method = DecodingOptions(language_model=Path("lm"), trust_code=True).decoder(Beam(8)).method
+    assert isinstance(method, Beam)
+    assert method.fusion is not None
     with pytest.raises(SystemExit):
         main(["predict", "lm", "--help"])
     assert capsys.readouterr().out.count("--trust-code") == 1

@@ -118,7 +118,7 @@ def test_a_character_model_helps() -> None:
     model = small().eval()
     torch.manual_seed(5)
     language = LanguageModel(Vocabulary("\ncba"), hidden=5).double().eval()
-    helper = ctc.Helper(language, weight=0.7, bonus=0.3)
+    fusion = ctc.ShallowFusion(language, weight=0.7, bonus=0.3)
     source = torch.randn(10, 5).double()
     with torch.no_grad():
         chances, steps = model(source[:, None], torch.tensor([len(source)]))
@@ -127,7 +127,7 @@ def test_a_character_model_helps() -> None:
         p: math.log(k) + (0.7 * -language.score("".join("abc"[s] for s in p)).nats + 0.3 * len(p) if p else 0)
         for p, k in known.items()
     }
-    (found,) = generate(model, [source], Beam(2000, n_best=8, helper=helper))
+    (found,) = generate(model, [source], Beam(2000, n_best=8, fusion=fusion))
     assert [h.symbols for h in found] == sorted(score, key=lambda p: -score[p])[:8]
     for h in found:
         assert h.score == pytest.approx(score[h.symbols], abs=1e-9)
@@ -136,11 +136,11 @@ def test_a_character_model_helps() -> None:
 
 
 def test_a_helper_must_know_the_characters() -> None:
-    helper = ctc.Helper(LanguageModel(Vocabulary("\nab"), hidden=5))
+    fusion = ctc.ShallowFusion(LanguageModel(Vocabulary("\nab"), hidden=5))
     with pytest.raises(DataError, match="unknown symbol 'c'"):
-        generate(small(), [torch.randn(8, 5).double()], Beam(4, helper=helper))
-    words = ctc.Helper(LanguageModel(WordVocabulary(("<unknown>", "\n", "a")), hidden=5))
-    with pytest.raises(OptionError, match="the helper is a model of words; expected one of characters"):
-        generate(small(), [torch.randn(8, 5).double()], Beam(4, helper=words))
-    with pytest.raises(OptionError, match="a helper scores"):
-        generate(LanguageModel(Vocabulary("ab"), hidden=5), ["a"], Beam(4, helper=helper))
+        generate(small(), [torch.randn(8, 5).double()], Beam(4, fusion=fusion))
+    words = ctc.ShallowFusion(LanguageModel(WordVocabulary(("<unknown>", "\n", "a")), hidden=5))
+    with pytest.raises(OptionError, match="the language model has words; expected one of characters"):
+        generate(small(), [torch.randn(8, 5).double()], Beam(4, fusion=words))
+    with pytest.raises(OptionError, match="shallow fusion is for a transcriber"):
+        generate(LanguageModel(Vocabulary("ab"), hidden=5), ["a"], Beam(4, fusion=fusion))

@@ -14,7 +14,7 @@ from everloop.cells import named
 from everloop.data import Text
 from everloop.errors import RunError
 from everloop.models import LanguageModel, load
-from everloop.models.run import rebuild
+from everloop.models.run import RunConfig
 from everloop.train import TrainConfig, train
 
 TEXT = Text.from_string("the cat sat on the mat.\n" * 30, split=(0.8, 0.2, 0))
@@ -61,7 +61,7 @@ def test_the_source_is_kept_with_its_hash(run: Path) -> None:
 
 
 def test_nothing_runs_unless_told(run: Path) -> None:
-    for ask in (load, rebuild):
+    for ask in (load, lambda run: RunConfig.read(run).rebuild()):
         with pytest.raises(RunError) as told:
             ask(run)
         message = str(told.value)
@@ -79,7 +79,7 @@ def test_the_kept_source_runs_not_the_one_it_came_from(run: Path) -> None:
     Path("mine.py").write_text("raise SystemExit(7)\n")
     assert torch.equal(weights_after(run), load(run, trust_code=True).recurrent.cell.W)
     Path("mine.py").unlink()
-    assert type(rebuild(run, trust_code=True).recurrent.cell).__name__ == "Mine"  # type: ignore[union-attr]
+    assert type(RunConfig.read(run).rebuild(trust_code=True).recurrent.cell).__name__ == "Mine"  # type: ignore[union-attr]
 
 
 def test_a_changed_source_is_refused_even_if_trusted(run: Path) -> None:

@@ -13,7 +13,7 @@ from everloop.cli import main
 from everloop.data import Examples, Part
 from everloop.errors import OptionError
 from everloop.models import Classifier, ClassifierConfig
-from everloop.models.run import KINDS
+from everloop.models.kind import BUILT_IN, find
 from everloop.train import TrainConfig, evaluate, train
 from tests.train.small import CONFIG, TEXT, small_model
 
@@ -35,7 +35,7 @@ def lengths(folder: Path) -> object:
 
 
 def test_only_language_models_read_streams() -> None:
-    assert [name for name, kind in KINDS.items() if kind.model.streams] == ["language-model"]
+    assert [name for name in BUILT_IN if find(name).model.streams] == ["language-model"]
 
 
 def test_a_length_for_whole_sequences_is_refused(tmp_path: Path) -> None:

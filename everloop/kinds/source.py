@@ -51,14 +51,14 @@ class Source:
         """Return the open file."""
         return sys.stdin.buffer if self.piped else opened(self.path)
 
-    def chosen(self, forms: dict[str, str], default: str) -> str:
-        """Return the form, among those a model reads: as said, as the file's name tells, or `default`.
+    def format(self, forms: dict[str, str], default: str) -> str:
+        """Return the format, among those a model reads: as chosen, as the file's name ends, or `default`.
 
-        `forms` gives the form for each ending of a name.
+        `forms` gives the format for each ending of a name.
         """
         known = sorted({*forms.values(), default})
-        told = default if self.piped else forms.get(suffix(self.path), default)
-        form = told if self.form == "auto" else self.form
+        by_name = default if self.piped else forms.get(suffix(self.path), default)
+        form = by_name if self.form == "auto" else self.form
         if form not in known:
             raise OptionError(f"form is {form!r}; this model reads: {', '.join(known)}")
         return form

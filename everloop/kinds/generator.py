@@ -1,23 +1,17 @@
-"""`everloop train generator`: from a label or a vector to a text, or to pen strokes."""
+"""Generators: from a label or a vector to a text, or to pen strokes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.text import Text as Line
 from torch import Tensor
 
-from everloop.cli.asked import WRITING, Asked
-from everloop.cli.figures import print_notes
-from everloop.cli.kind import Common, check_one, train_kind
-from everloop.cli.source import Source
-from everloop.data import Vocabulary
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.error_policy import ErrorPolicy
@@ -26,58 +20,48 @@ from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.labelled_texts import read_texts
 from everloop.data.readers.lines import numbered
 from everloop.data.readers.strokes import read_strokes
+from everloop.data.settings import only_one
 from everloop.decode.generate import Sampling, generate
 from everloop.decode.sketch import Sketch
 from everloop.draw.strokes import ink, png, sheet, svg
 from everloop.errors import DataError, OptionError
-from everloop.models.generator import Generator, GeneratorConfig, read_given
+from everloop.kinds.decoding import SYMBOLS, PredictOptions
+from everloop.kinds.source import Source
+from everloop.models.generator import Generator, GeneratorConfig
+from everloop.models.kind import Kind
 from everloop.train import Run
 
-KIND, TAKES, DEFAULT = Generator.kind, (*WRITING, "array", "svg", "png"), Sampling(temperature=0.5)
+SAMPLER = Sampling(temperature=0.5)
 
 
 @dataclass(frozen=True)
-class GivenConfig(StrokesConfig, ConditionsConfig):
+class GeneratorDataConfig(StrokesConfig, ConditionsConfig):
     """What is written and what from: texts with labels or vectors, or drawings with labels."""
 
 
-@dataclass(frozen=True)
-class Options(Common):
-    """What `everloop train generator` can be told."""
-
-    data: GivenConfig = field(default_factory=GivenConfig)
-    model: GeneratorConfig = field(default_factory=GeneratorConfig)
-
-
-def main(args: Sequence[str]) -> int:
-    """Run `everloop train generator`."""
-    text = "Train a generator: from a label or a vector to a text, or to pen strokes."
-    return train_kind(KIND, Options, prepare, show, args, text)
+def dataset(config: GeneratorDataConfig, shape: GeneratorConfig, model: Generator | None) -> Conditions | Strokes:
+    """Return the texts or the drawings that a configuration describes."""
+    labels = model.labels or None if model else None
+    if only_one({"texts": config.texts, "strokes": config.strokes}) == "strokes":
+        return Strokes.from_config(config, labels)
+    return Conditions.from_config(config, labels, model.vocabulary if model else None)
 
 
-def prepare(options: Options, resumed: Path | None) -> tuple[Conditions | Strokes, Generator]:
-    """Return the data and the untrained model of these options."""
-    given = read_given(resumed) if resumed else None
-    labels = given if isinstance(given, list) else None
-    if check_one({"texts": options.data.texts, "strokes": options.data.strokes}) == "strokes":
-        drawings = Strokes.from_config(options.data, labels)
-        print_notes(drawings, options.train.batch)
-        return drawings, Generator.from_config(drawings.labels, None, options.model)
-    known = Vocabulary.load(resumed / "vocabulary.json") if resumed else None
-    data = Conditions.from_config(options.data, labels, known)
-    print_notes(data, options.train.batch)
-    return data, Generator.from_config(data.given_size or data.labels, data.vocabulary, options.model)
+def untrained(data: Conditions | Strokes, shape: GeneratorConfig) -> Generator:
+    """Return a model with fresh weights for some data."""
+    if isinstance(data, Strokes):
+        return Generator.from_config(data.labels, None, shape)
+    return Generator.from_config(data.given_size or data.labels, data.vocabulary, shape)
 
 
-def show(model: Generator, data: Conditions | Strokes, run: Run) -> None:
-    """Print texts for some labels, or keep a sheet of drawings in the run folder."""
-    console = Console()
+def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[Line]:
+    """Yield texts for some labels, or keep a sheet of drawings in the run folder."""
     if isinstance(data, Strokes):
         drawn = generate(model, data.labels, Sampling(temperature=0.4, num_samples=10, seed=1))
         lines = [one.lines for some in drawn for one in some]
         if run.path:
             _picture(lines, run.path / "drawings.svg", run.path / "drawings.png")
-            console.print(f"ten drawings of each label: {run.path / 'drawings.svg'} and .png")
+            yield Line(f"ten drawings of each label: {run.path / 'drawings.svg'} and .png")
         return
     labels: Sequence[Any] = data.labels[:20]
     if model.given_size is not None:
@@ -85,38 +69,38 @@ def show(model: Generator, data: Conditions | Strokes, run: Run) -> None:
     written = generate(model, labels, Sampling(temperature=0.7, num_samples=5, seed=1), length=100)
     for i, some in enumerate(written):
         label = f"vector {i + 1}" if model.given_size is not None else labels[i]
-        console.print(Line(f"{label}: ", "bold"), Line(", ".join(one.text for one in some)), sep="", soft_wrap=True)
+        yield Line.assemble((f"{label}: ", "bold"), ", ".join(one.text for one in some))
 
 
-def predict(model: Generator, config: GivenConfig, source: Source, asked: Asked) -> Iterator[str]:
+def predict(model: Generator, config: GeneratorDataConfig, source: Source, options: PredictOptions) -> Iterator[str]:
     """Yield for each label a line, or one for each answer: the label, a tab, a text; or a JSON object with strokes.
 
     Where vectors are given their number takes the place of the label.
     """
-    way, drawn = asked.way(DEFAULT), list[list[Tensor]]()
-    if (asked.svg or asked.png) and model.vocabulary is not None:
+    decoder, drawn = options.decoder(SAMPLER), list[list[Tensor]]()
+    if (options.svg or options.png) and model.vocabulary is not None:
         raise OptionError("--svg and --png are for drawings; this generator writes texts")
-    if asked.array and model.given_size is None:
+    if options.array and model.given_size is None:
         raise OptionError("--array is for vectors; this generator reads labels")
-    for chunk in source.chunks(_given(model, config, source, asked)):
+    for chunk in source.chunks(_given(model, config, source, options)):
         wanted = [given for _, given in chunk]
-        for (name, _), found in zip(
-            chunk, generate(model, wanted, way.next(), length=way.max_length or 200), strict=True
-        ):
+        for (name, _), found in zip(chunk, decoder(model, wanted), strict=True):
             if model.vocabulary is None:
-                drawn += [one.lines for one in found] if asked.svg or asked.png else []
+                drawn += [one.lines for one in found] if options.svg or options.png else []
                 yield "".join(_strokes(name, one) for one in found)
             else:
-                yield way.lines(name, found)
+                yield decoder.lines(name, found)
     if drawn:
-        _picture(drawn, asked.svg, asked.png)
+        _picture(drawn, options.svg, options.png)
 
 
-def _given(model: Generator, config: GivenConfig, source: Source, asked: Asked) -> Iterator[tuple[str, Any]]:
+def _given(
+    model: Generator, config: GeneratorDataConfig, source: Source, options: PredictOptions
+) -> Iterator[tuple[str, Any]]:
     """Yield (name, what is given): labels by themselves, vectors with their number."""
     size, forms = model.given_size, {".npy": "npy", ".npz": "npz"}
-    if source.chosen(forms if size is not None else {}, "text") != "text":
-        vectors = read_vectors(source.by_path(), asked.array or config.array)
+    if source.format(forms if size is not None else {}, "text") != "text":
+        vectors = read_vectors(source.by_path(), options.array or config.array)
         if vectors.shape[1] != size:
             raise DataError(f"{source.place} holds vectors of {vectors.shape[1]} numbers; expected {size}")
         yield from ((str(number), vector) for number, vector in enumerate(vectors, 1))
@@ -156,7 +140,7 @@ def _strokes(label: str, drawn: Sketch) -> str:
     return json.dumps({"label": label, "strokes": strokes}, ensure_ascii=False) + "\n"
 
 
-def given(model: Generator, config: GivenConfig, path: Path, labels: Path | None = None) -> Conditions | Strokes:
+def labelled(model: Generator, config: GeneratorDataConfig, path: Path, labels: Path | None) -> Conditions | Strokes:
     """Return the texts or drawings of a file as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
     if model.vocabulary is None:
@@ -166,8 +150,15 @@ def given(model: Generator, config: GivenConfig, path: Path, labels: Path | None
     return Conditions((), (), config, model.labels or None, model.vocabulary, pairs, errors)
 
 
-def own(model: Generator, config: GivenConfig) -> Conditions | Strokes:
-    """Return the data that the model was trained with."""
-    if model.vocabulary is None:
-        return Strokes.from_config(config, model.labels)
-    return Conditions.from_config(config, model.labels or None, model.vocabulary)
+KIND = Kind(
+    model=Generator,
+    model_config=GeneratorConfig,
+    data_config=GeneratorDataConfig,
+    description="Train a generator: from a label or a vector to a text, or to pen strokes.",
+    dataset=dataset,
+    untrained=untrained,
+    labelled=labelled,
+    predict=predict,
+    predict_options=(*SYMBOLS, "array", "svg", "png"),
+    report=report,
+)

@@ -1,56 +1,36 @@
-"""`everloop train forecaster`, and what `predict` and `evaluate` do with one."""
+"""Forecasters: what comes next in series of numbers."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from everloop.cli.asked import Asked
-from everloop.cli.figures import print_notes, show
-from everloop.cli.kind import Common, train_kind
-from everloop.cli.source import Source
 from everloop.data.datasets.forecasts import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.errors import DataError, OptionError
+from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.source import Source
 from everloop.models.forecaster import Forecaster, ForecasterConfig
-from everloop.train import TrainConfig
-
-KIND, TAKES = Forecaster.kind, ("every", "columns", "plans")
+from everloop.models.kind import Kind
 
 
-@dataclass(frozen=True)
-class Options(Common):
-    """What `everloop train forecaster` can be told."""
-
-    data: SeriesConfig = field(default_factory=SeriesConfig)
-    model: ForecasterConfig = field(default_factory=ForecasterConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=1e-3))
+def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | None) -> Series:
+    """Return the series that a configuration describes, as windows of the model's size."""
+    return Series.from_config(config, context=shape.context, horizon=shape.horizon)
 
 
-def main(args: Sequence[str]) -> int:
-    """Run `everloop train forecaster`; 130 if it was interrupted."""
-    return train_kind(KIND, Options, prepare, show, args, "Train a forecaster: what comes next in series of numbers.")
-
-
-def prepare(options: Options, resumed: Path | None) -> tuple[Series, Forecaster]:
-    """Return the data and the untrained model of these options."""
-    data = Series.from_config(options.data, context=options.model.context, horizon=options.model.horizon)
-    print_notes(data, options.train.batch)
-    return data, Forecaster.of(data, options.model)
-
-
-def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Asked) -> Iterator[str]:
+def predict(model: Forecaster, config: SeriesConfig, source: Source, options: PredictOptions) -> Iterator[str]:
     """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
-    if asked.every is not None and asked.every < 1:
-        raise OptionError(f"every is {asked.every}; expected at least 1")
-    plans = _plans(config, source, asked)
-    form = source.chosen(table_endings(), "csv")
+    if options.every is not None and options.every < 1:
+        raise OptionError(f"every is {options.every}; expected at least 1")
+    plans = _plans(config, source, options)
+    form = source.format(table_endings(), "csv")
     numbers = (*config.series, *config.covariates, *config.planned)
     table = replace(config, columns=source.columns or config.columns).table(numbers)
     yield ",".join([config.time or "step", *_headings(model)]) + "\n"
@@ -66,27 +46,27 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, asked: Aske
         if config.time:
             times.append(row[config.time])
         count += 1
-        if asked.every and len(known) == context and count % asked.every == 0:
+        if options.every and len(known) == context and count % options.every == 0:
             yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
     if len(known) < context:
         since = " since its last gap" if len(known) < count else ""
         raise DataError(f"{source.place} has {len(known)} rows{since}; a forecast needs {context} before it")
-    if not asked.every:
+    if not options.every:
         yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
 
 
-def _plans(config: SeriesConfig, source: Source, asked: Asked) -> Plans | None:
+def _plans(config: SeriesConfig, source: Source, options: PredictOptions) -> Plans | None:
     """Return what is planned, of a model that knows plans.
 
     Raises:
         OptionError: it is missing, or the model knows none.
     """
-    if bool(asked.plans) != bool(config.planned):
+    if bool(options.plans) != bool(config.planned):
         named = f"expects {', '.join(config.planned)} for the steps to come; name their table with --plans FILE"
         raise OptionError(f"this model {named if config.planned else 'was trained without planned columns'}")
-    if asked.plans and asked.every and not config.time:
+    if options.plans and options.every and not config.time:
         raise OptionError("--every with --plans needs the times of the rows: train with --time COLUMN")
-    return Plans(asked.plans, config, source.errors) if asked.plans else None
+    return Plans(options.plans, config, source.errors) if options.plans else None
 
 
 def _headings(model: Forecaster) -> list[str]:
@@ -122,13 +102,22 @@ def _forecast(
         yield ",".join([when, *(f"{value:.6g}" for value in row)]) + "\n"
 
 
-def given(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None = None) -> Series:
+def labelled(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None) -> Series:
     """Return the series of a file as the test part of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images; a forecaster needs none")
-    return own(model, replace(config, train=path, split=(0.0, 0.0, 1.0)))
+    return dataset(replace(config, train=path, split=(0.0, 0.0, 1.0)), model.config, model)
 
 
-def own(model: Forecaster, config: SeriesConfig) -> Series:
-    """Return the data that the model was trained with."""
-    return Series.from_config(config, context=model.config.context, horizon=model.config.horizon)
+KIND = Kind(
+    model=Forecaster,
+    model_config=ForecasterConfig,
+    data_config=SeriesConfig,
+    description="Train a forecaster: what comes next in series of numbers.",
+    dataset=dataset,
+    untrained=Forecaster.of,
+    labelled=labelled,
+    training={"lr": 1e-3},
+    predict=predict,
+    predict_options=("every", "columns", "plans"),
+)

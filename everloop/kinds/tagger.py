@@ -1,68 +1,45 @@
-"""`everloop train tagger`, and what `predict` and `evaluate` do with one."""
+"""Taggers: a label for each step of a sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from everloop.cli.asked import Asked
-from everloop.cli.figures import print_notes, show
-from everloop.cli.kind import Common, train_kind
-from everloop.cli.source import Source
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.conllu import sentences
 from everloop.data.readers.lines import numbered
 from everloop.data.readers.tables import Records
-from everloop.data.tokenize.symbols import Symbols
-from everloop.data.tokenize.words import WordReader, read_reader, words_of
+from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
+from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.source import Source
+from everloop.models.kind import Kind
 from everloop.models.tagger import Tagger, TaggerConfig
-from everloop.train import TrainConfig
-
-KIND, TAKES = Tagger.kind, ("probabilities",)
 
 
-@dataclass(frozen=True)
-class Options(Common):
-    """What `everloop train tagger` can be told."""
-
-    data: TaggedConfig = field(default_factory=TaggedConfig)
-    model: TaggerConfig = field(default_factory=TaggerConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch=32, monitor="accuracy"))
+def dataset(config: TaggedConfig, shape: TaggerConfig, model: Tagger | None) -> Tagged:
+    """Return the tagged sequences that a configuration describes."""
+    return Tagged.from_config(config, *((model.reader, model.labels) if model else ()))
 
 
-def main(args: Sequence[str]) -> int:
-    """Run `everloop train tagger`; 130 if it was interrupted."""
-    return train_kind(KIND, Options, prepare, show, args, "Train a tagger: a label for each step of a sequence.")
-
-
-def prepare(options: Options, resumed: Path | None) -> tuple[Tagged, Tagger]:
-    """Return the data and the untrained model of these options."""
-    reads = read_reader(resumed, WordReader) if resumed else None
-    labels = Symbols.load(resumed / "labels.json") if resumed else None
-    data = Tagged.from_config(options.data, reads if isinstance(reads, WordReader) else None, labels)
-    print_notes(data, options.train.batch)
-    return data, Tagger.of(data, options.model)
-
-
-def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -> Iterator[str]:
+def predict(model: Tagger, config: TaggedConfig, source: Source, options: PredictOptions) -> Iterator[str]:
     """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step.
 
     With probabilities: a table of them, whatever is read.
     """
-    if asked.probabilities:
+    if options.probabilities:
         yield "\t".join([*(["word"] if model.reader else []), "label", *model.labels.symbols]) + "\n"
     if model.reader is None:
         for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
-            yield from _table(model, vectors) if asked.probabilities else _steps(model, vectors)
+            yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
-    form = source.chosen({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
+    form = source.format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
     reader = model.reader
 
     def see(chunk: list[list[str]]) -> list[list[str]]:
@@ -73,7 +50,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -
         if form == "conllu":
             for some in source.chunks(sentences(file, source.place, source.errors)):
                 read = see([sentence.column(config.text) for sentence in some])
-                if asked.probabilities:
+                if options.probabilities:
                     yield from _table(model, read)
                 else:
                     answers = zip(some, model.tag(read), strict=True)
@@ -86,7 +63,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, asked: Asked) -
             lines = numbered(file, source.place, source.errors)
             found = (words for _, line in lines if (words := words_of(line)))
         for chunk in source.chunks(found):
-            if asked.probabilities:
+            if options.probabilities:
                 yield from _table(model, see(chunk))
                 continue
             for words, answer in zip(chunk, model.tag(see(chunk)), strict=True):
@@ -118,7 +95,7 @@ def _likely(model: Tagger, row: list[float]) -> str:
     return " ".join(name for name, p in zip(model.labels.symbols, row, strict=True) if p > 0.5)
 
 
-def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None = None) -> Tagged:
+def labelled(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
     """Return the tagged sequences of a file as the test part of the model's data."""
     if config.form == "chorales":
         return Tagged.from_config(replace(config, train=path), model.reader, model.labels)
@@ -129,6 +106,16 @@ def given(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None =
     return Tagged(parts, config, model.reader, model.labels, errors)
 
 
-def own(model: Tagger, config: TaggedConfig) -> Tagged:
-    """Return the data that the model was trained with."""
-    return Tagged.from_config(config, model.reader, model.labels)
+KIND = Kind(
+    model=Tagger,
+    model_config=TaggerConfig,
+    data_config=TaggedConfig,
+    description="Train a tagger: a label for each step of a sequence.",
+    dataset=dataset,
+    untrained=Tagger.of,
+    labelled=labelled,
+    by_label=True,
+    training={"batch": 32, "monitor": "accuracy"},
+    predict=predict,
+    predict_options=("probabilities",),
+)

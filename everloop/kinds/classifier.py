@@ -1,0 +1,79 @@
+"""Classifiers: one label for a whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
+from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.arrays import sequences
+from everloop.data.readers.formats import table_endings, table_reader
+from everloop.data.readers.idx import read_images
+from everloop.data.readers.lines import numbered
+from everloop.data.readers.ts import ts_series
+from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.source import Source
+from everloop.models.classifier import Classifier, ClassifierConfig
+from everloop.models.kind import Kind
+
+
+def dataset(config: ExamplesConfig, shape: ClassifierConfig, model: Classifier | None) -> Examples:
+    """Return the labelled sequences that a configuration describes."""
+    return Examples.from_config(config, *((model.reader, model.labels) if model else ()))
+
+
+def predict(model: Classifier, config: ExamplesConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+    """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
+    if options.probabilities:
+        yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.reader else [])]) + "\n"
+    for chunk in source.chunks(_read(model, config, source)):
+        if model.reader is not None:
+            source.saw(number for text in chunk for number in model.reader.encode(text))
+        for item, probabilities in zip(chunk, model.classify(chunk).tolist(), strict=True):
+            best = max(range(len(probabilities)), key=probabilities.__getitem__)
+            shown = probabilities if options.probabilities else [probabilities[best]]
+            text = [item] if isinstance(item, str) else []
+            yield "\t".join([model.labels.symbols[best], *(f"{p:.4f}" for p in shown), *text]) + "\n"
+
+
+def _read(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[Any]:
+    if model.reader is None:
+        form = source.format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
+        if form == "ts":
+            with source.open() as file:
+                yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
+        elif form == "npz":
+            yield from sequences(source.by_path(), config.text, config.lengths)
+        else:
+            yield from read_images(source.by_path())
+        return
+    form = source.format(table_endings(), "text")
+    if form != "text":
+        rows = table_reader(source.path, form)(source, {config.text: "text"}, source.columns or config.columns)
+        yield from (row[config.text].replace("\n", " ") for _, _, row in rows)
+    else:
+        with source.open() as file:
+            yield from (line for _, line in numbered(file, source.place, source.errors) if line.strip())
+
+
+def labelled(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:
+    """Return the labelled sequences of a file as the test part of the model's data."""
+    errors = ErrorPolicy(config.malformed)
+    parts = {"test": read_part(path, labels, config, errors)}
+    return Examples(parts, config, model.reader, model.labels, errors)
+
+
+KIND = Kind(
+    model=Classifier,
+    model_config=ClassifierConfig,
+    data_config=ExamplesConfig,
+    description="Train a classifier: one label for a whole sequence.",
+    dataset=dataset,
+    untrained=Classifier.of,
+    labelled=labelled,
+    by_label=True,
+    predict=predict,
+    predict_options=("probabilities", "columns"),
+)

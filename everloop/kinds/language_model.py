@@ -1,0 +1,77 @@
+"""Language models: the next symbol of a text from those before it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.text import Text as Line
+
+from everloop.data import Text, TextConfig
+from everloop.data.files import write_atomically
+from everloop.decode import sample
+from everloop.errors import DataError, OptionError
+from everloop.models import LanguageModel, LanguageModelConfig
+from everloop.models.kind import Kind
+from everloop.train import Run
+
+TEMPERATURES = (0.5, 0.8, 1.0)
+
+
+def dataset(config: TextConfig, shape: LanguageModelConfig, model: LanguageModel | None) -> Text:
+    """Return the text that a configuration describes."""
+    if not config.text:
+        hint = "; this run was trained on a string, resume it from Python" if model else ""
+        raise DataError(f"no text given; name files or folders with --text FILE…{hint}")
+    return Text.from_config(config, model.vocabulary if model else None)
+
+
+def untrained(text: Text, shape: LanguageModelConfig) -> LanguageModel:
+    """Return a model with fresh weights for the symbols of a text."""
+    return LanguageModel.from_config(text.vocabulary, shape)
+
+
+def labelled(model: LanguageModel, config: TextConfig, path: Path, labels: Path | None) -> Text:
+    """Return the text of a file, or of the files of a folder, as the test part of the model's data."""
+    if labels is not None:
+        raise OptionError("--labels is for IDX images and translations; a language model needs none")
+    return Text.from_config(replace(config, text=(path,), split=(0.0, 0.0, 1.0)), model.vocabulary)
+
+
+def preview(model: LanguageModel, text: Text) -> str:
+    """Return some of what the model writes, after a newline or the first symbol of the text."""
+    prompt = "\n" if "\n" in text.vocabulary else text.vocabulary.decode(text["train"][:1])
+    length = 15 if model.vocabulary.units == "words" else 70
+    return sample(model, prompt, length=length, temperature=0.7, seed=0)
+
+
+def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None, length: int = 300) -> Iterator[Line]:
+    """Yield samples at several temperatures, of words a fifth of that length, and keep them in the run folder."""
+    length = length // 5 if model.vocabulary.units == "words" else length
+    start = prompt or ("\n" if "\n" in model.vocabulary else model.vocabulary.symbols[0])
+    kept = []
+    for temperature in TEMPERATURES:
+        drawn = sample(model, start, length=length, temperature=temperature, seed=1)
+        yield Line(f"── temperature {temperature} " + "─" * 40, "bold cyan")
+        yield Line.assemble((start.lstrip("\n"), "bold"), drawn.strip("\n"))
+        kept.append(f"── temperature {temperature}\n{start.lstrip()}{drawn}\n")
+    if run.path:
+        write_atomically(run.path / "samples.txt", "\n".join(kept).encode("utf-8", "replace"))
+        hint = f'continue a prompt of yours with: everloop sample {shlex.quote(str(run.path))} "…"'
+        yield Line(f"\n{hint}", "dim")
+
+
+KIND = Kind(
+    model=LanguageModel,
+    model_config=LanguageModelConfig,
+    data_config=TextConfig,
+    description="Train a language model: the next symbol of a text from those before it.",
+    dataset=dataset,
+    untrained=untrained,
+    labelled=labelled,
+    preview=preview,
+    report=report,
+    without_predict="sample, tree or score",
+)

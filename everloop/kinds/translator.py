@@ -1,0 +1,108 @@
+"""Translators: one language into another, or any sequence into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.text import Text as Line
+
+from everloop.data.datasets.parallel import Parallel, ParallelConfig
+from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.lines import numbered
+from everloop.data.readers.parallel import read_pairs
+from everloop.decode.bleu import bleu
+from everloop.decode.generate import Beam
+from everloop.decode.writer import Hypothesis
+from everloop.errors import OptionError
+from everloop.kinds.decoding import SYMBOLS, Decoder, PredictOptions
+from everloop.kinds.source import Source
+from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from everloop.models.kind import Kind
+from everloop.train import Run
+
+BEAM = Beam(5)
+
+
+def dataset(config: ParallelConfig, shape: EncoderDecoderConfig, model: EncoderDecoder | None) -> Parallel:
+    """Return the pairs that a configuration describes."""
+    return Parallel.from_config(config, (model.source, model.written) if model else None)
+
+
+def untrained(data: Parallel, shape: EncoderDecoderConfig) -> EncoderDecoder:
+    """Return a model with fresh weights for the languages of some data."""
+    return EncoderDecoder.from_config(data.source, data.target, shape)
+
+
+def report(model: EncoderDecoder, data: Parallel, run: Run) -> Iterator[Line]:
+    """Yield some translations of validation sentences, and BLEU over all of them."""
+    pairs = data.sentences["valid"]
+    if not pairs or run.interrupted:
+        return
+    answers = translate(model, [source for source, _ in pairs[:5]], Decoder(BEAM))
+    for (source, reference), (best, *_) in zip(pairs[:5], answers, strict=True):
+        yield Line.assemble((source, "dim"), "\n  ", (best.text, "bold"), "\n  ", reference)
+    yield Line(decoded(model, data, "valid", Decoder(BEAM))[1])
+
+
+def decoded(model: EncoderDecoder, data: Parallel, part: str, decoder: Decoder) -> tuple[dict[str, float | str], str]:
+    """Return BLEU over the sentences of a part, as a number and in words."""
+    pairs = data.sentences[part]
+    answers = [best.text for best, *_ in translate(model, [source for source, _ in pairs], decoder)]
+    references = [target.lower() if data.config.lower else target for _, target in pairs]
+    case = ", lower case" if data.config.lower else ""
+    score = bleu(answers, references)
+    text = f"BLEU {score:.2f} on {len(pairs):,} {part} sentences ({decoder}{case})"
+    return {"bleu": score, "decoding": str(decoder)}, text
+
+
+def predict(model: EncoderDecoder, config: ParallelConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+    """Yield the translation of each line, an empty line stays empty; or several, each after the line's number."""
+    decoder = options.decoder(BEAM)
+    source.format({}, "text")
+    with source.open() as file:
+        for chunk in source.chunks(numbered(file, source.place, source.errors)):
+            answers = iter(translate(model, [line for _, line in chunk if line.strip()], decoder))
+            for number, line in chunk:
+                if decoder.several:
+                    yield decoder.lines(str(number), next(answers)) if line.strip() else ""
+                else:
+                    yield f"{next(answers)[0] if line.strip() else ''}\n"
+
+
+def labelled(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:
+    """Return the pairs of a file and of the file of its translations, as the test part."""
+    errors = ErrorPolicy(config.malformed)
+    if labels is None:
+        raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
+    return Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, errors), errors)
+
+
+def translate(
+    model: EncoderDecoder, sentences: Sequence[str], decoder: Decoder, batch: int = 64
+) -> list[list[Hypothesis]]:
+    """Return the translations of sentences, the best of each first; sentences of similar length share a batch."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    found: list[list[Hypothesis]] = [[]] * len(sentences)
+    for start in range(0, len(order), batch):
+        group = order[start : start + batch]
+        length = 2 * max(len(model.source.encode(sentences[i])) for i in group) + 10
+        for i, answers in zip(group, decoder(model, [sentences[i] for i in group], length=length), strict=True):
+            found[i] = answers
+    return found
+
+
+KIND = Kind(
+    model=EncoderDecoder,
+    model_config=EncoderDecoderConfig,
+    data_config=ParallelConfig,
+    description="Train an encoder-decoder: it reads a line and writes that of the other file.",
+    dataset=dataset,
+    untrained=untrained,
+    labelled=labelled,
+    predict=predict,
+    predict_options=SYMBOLS,
+    method=BEAM,
+    decoded=decoded,
+    report=report,
+)

@@ -1,0 +1,92 @@
+"""A kind of model, registered: all that the library and the command line know of it, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from everloop.errors import OptionError, unknown
+from everloop.models.model import Model
+
+# each is the constant KIND of a module of everloop.kinds, imported when it is asked for
+BUILT_IN = ("language-model", "tagger", "classifier", "forecaster", "translator", "transcriber", "generator")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What makes up a kind of model; a file of `everloop.kinds` is an example.
+
+    A kind of your own is a constant of a package of yours: its name is `package:CONSTANT`, which is also what `kind` of
+    its model says. `everloop train package:CONSTANT` finds it.
+
+    Args:
+        model: the class.
+        model_config: a dataclass, the settings [model]; each with a default and a docstring, which --help shows.
+        data_config: a dataclass, the settings [data].
+        description: one sentence for --help.
+        dataset: the Dataset that settings describe, from a data_config, a model_config, and the trained model if any
+            (the data then has its vocabularies), else None.
+        untrained: the model with fresh weights, from a dataset and a model_config.
+        labelled: a Dataset whose test split is a file, from the trained model, its data_config, the file, and a second
+            file with labels or None.
+        training: settings [train] whose defaults are others than those of TrainConfig.
+        predict: lines of text as `everloop predict` writes them, from the trained model, its data_config, the Source
+            that is read, and the options of `predict`.
+        predict_options: the names of those options of `predict` that it takes.
+        method: how it is decoded by default, if it writes sequences: Greedy(), Beam(…) or Sampling(…).
+        decoded: figures by name and a text that tells them, of what the model decodes, from the trained model, its
+            dataset, a split, and a Decoder.
+        by_label: whether `evaluate` tells how each label fares; its model has `labels` and `predictions(batch)` then.
+        preview: what an untrained model writes, shown at each validation, from the model and its dataset.
+        report: lines to print after training, from the model, its dataset and the Run; by default the test score.
+        without_predict: the verbs to use where there is no `predict`.
+    """
+
+    model: type[Model]
+    model_config: type[Any]
+    data_config: type[Any]
+    description: str
+    dataset: Callable[[Any, Any, Any], Any]
+    untrained: Callable[[Any, Any], Model]
+    labelled: Callable[[Any, Any, Path, Path | None], Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    predict: Callable[[Any, Any, Any, Any], Iterator[str]] | None = None
+    predict_options: tuple[str, ...] = ()
+    method: Any = None
+    decoded: Callable[[Any, Any, str, Any], tuple[dict[str, float | str], str]] | None = None
+    by_label: bool = False
+    preview: Callable[[Any, Any], str] | None = None
+    report: Callable[[Any, Any, Any], Iterable[Any]] | None = None
+    without_predict: str = "evaluate"
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and in run folders."""
+        return self.model.kind
+
+
+def find(name: str) -> Kind:
+    """Return the kind of a name: a built-in one, or `package:CONSTANT`, whose package is then imported.
+
+    Raises:
+        OptionError: there is no such kind.
+    """
+    module, colon, constant = name.partition(":")
+    if name in BUILT_IN:
+        module, constant = f"everloop.kinds.{name.replace('-', '_')}", "KIND"
+    elif not colon:
+        raise OptionError(unknown("kind of model", name, BUILT_IN) + " (your own: package:KIND)")
+    try:
+        found = getattr(import_module(module), constant, None)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # the package is there, what it imports is not
+        raise OptionError(f"kind of model {name!r}: there is no package {module!r} to import") from None
+    if not isinstance(found, Kind):
+        raise OptionError(f"kind of model {name!r}: {constant} is {found!r}; expected an everloop.models.Kind")
+    if found.name != name:
+        raise OptionError(f"kind of model {name!r}: its model says kind = {found.name!r}; expected {name!r}")
+    return found

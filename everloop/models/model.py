@@ -1,0 +1,59 @@
+"""What every model offers to training, run folders and decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from everloop.models.loss import Loss
+
+
+class Model(nn.Module):
+    """What every model of Everloop gives the training loop.
+
+    A subclass sets `kind` (its name on the command line), `target` (what its loss is counted per) and `config`
+    (a dataclass), and writes `loss`. `streams` says whether it reads streams, a window of some steps at a time; else
+    a batch holds whole sequences.
+    """
+
+    kind: ClassVar[str]
+    streams: ClassVar[bool] = False
+    config: Any
+
+    @property
+    def target(self) -> str:
+        """What the loss is counted per, in the singular: "character", "word", "example"."""
+        return "example"
+
+    @property
+    def measure(self) -> str:
+        """What the loss is counted in."""
+        return "nats"
+
+    @property
+    def symbols(self) -> bool:
+        """Whether the loss is the surprise at symbols, each one of a vocabulary."""
+        return False
+
+    def loss(self, batch: Any, state: Any = None) -> Loss:
+        """Return the loss of a batch whose streams continue from `state`."""
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> None:
+        """Write into a run folder what `config` and the weights leave out, for instance vocabularies."""
+
+    @classmethod
+    def read(cls, folder: Path, config: Any) -> Model:
+        """Return an untrained model of the same shape as the one that wrote the run folder."""
+        raise NotImplementedError
+
+
+def detach(state: Any) -> Any:
+    """Return a nested tuple of tensors without its graph: truncated backpropagation ends here."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, tuple | list):
+        return tuple(detach(part) for part in state)
+    return state
