@@ -36,5 +36,5 @@ def score_line(score: Score, model: Model) -> str:
 
 def note_unknown(model: LanguageModel, text: str) -> None:
     """Tell on standard error which words of a prompt the model does not know."""
-    if strange := model.vocabulary.strange(text):
-        note(f"unknown to the model: {', '.join(map(repr, dict.fromkeys(strange)))}")
+    if missing := model.vocabulary.unknown_symbols(text):
+        note(f"unknown to the model: {', '.join(map(repr, dict.fromkeys(missing)))}")

@@ -58,9 +58,9 @@ def main(args: Sequence[str]) -> int:
     with torch.inference_mode():
         for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)
-    read, strange = source.counts
-    if strange:
-        note(f"{strange:,} of {read:,} symbols unknown ({strange / read:.2%})")
+    read, missing = source.counts
+    if missing:
+        note(f"{missing:,} of {read:,} symbols unknown ({missing / read:.2%})")
     if errors.skipped:
         note(str(errors))
     return 0

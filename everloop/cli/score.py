@@ -45,21 +45,21 @@ def main(args: Sequence[str]) -> int:
     note_unknown(model, options.context)
     errors = ErrorPolicy(options.malformed)
     source = Source(options.file, "auto", (), 0, errors)
-    read, strange = 0, 0
+    read, missing = 0, 0
     with source.open() as file:
         for number, line in numbered(file, source.place, errors):
             if not line.strip():
                 continue
             try:
                 score = model.score(line, options.context)
-                strange += len(model.vocabulary.strange(line))
+                missing += len(model.vocabulary.unknown_symbols(line))
             except DataError as error:
                 errors.report(source.place, number, str(error), "symbols that the model knows")
                 continue
             read += score.count
             write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
-    if strange:
-        sys.stderr.write(f"{strange:,} of {read:,} words unknown ({strange / read:.2%}), scored as one and the same\n")
+    if missing:
+        sys.stderr.write(f"{missing:,} of {read:,} words unknown ({missing / read:.2%}), scored as one and the same\n")
     if errors.skipped:
         sys.stderr.write(f"{errors}\n")
     return 0

@@ -122,8 +122,8 @@ class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
         for split in self.splits:
             padding = padding_fraction(self.batch_sampler(split, batch=batch), self.steps(split))
             sizes = "".join(f", {size}" for size in self.sizes(split))
-            strange = "".join(f", {count}" for count in self.unknown_counts(split))
-            lines.append(f"{split}: {len(self[split]):,} {self.unit}{sizes}, padding {padding:.1%}{strange}")
+            missing = "".join(f", {count}" for count in self.unknown_counts(split))
+            lines.append(f"{split}: {len(self[split]):,} {self.unit}{sizes}, padding {padding:.1%}{missing}")
         return lines
 
     def steps(self, split: str) -> Array:

@@ -8,11 +8,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from everloop.errors import DataError
-
-Units = Literal["characters", "words", "bytes"]
 
 
 def open_file(path: str | Path, what: str = "file") -> BinaryIO:

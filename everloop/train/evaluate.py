@@ -1,4 +1,4 @@
-"""The loss of a model on a part of the data, without learning from it."""
+"""The loss of a model on a split of the data, without learning from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Batch(Protocol):
 
 
 class Data(Protocol):
-    """What the training loop reads: parts by name, and the batches of one pass over a part.
+    """What the training loop reads: splits by name, and the batches of one pass over a split.
 
     `epoch` depends on its arguments alone, and batch i can be had without those before it; that is what lets a run
     resume in the middle of a pass. That of a stream takes `length` too, the number of time steps in a batch.
@@ -68,18 +68,18 @@ def evaluate(
     length: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Score:
-    """Return the score of a model on a part of the data, "valid" unless said otherwise.
+    """Return the score of a model on a split of the data, "valid" unless said otherwise.
 
     `length` is as in TrainConfig. `stop` is asked before each batch; once it says yes the score is that of the batches
     so far.
 
     Raises:
-        DataError: the data has no such part.
+        DataError: the data has no such split.
         OptionError: a length is given for a model that reads whole sequences.
     """
     sizes = pass_sizes(model, batch, length)
     if split not in data.splits:
-        raise DataError(f"the data has no {split} part; it has: {', '.join(data.splits) or 'none'}")
+        raise DataError(f"the data has no {split} split; it has: {', '.join(data.splits) or 'none'}")
     device = next(model.parameters()).device
     nats, count, sums = 0.0, 0, dict[str, list[float]]()
     training, state = model.training, None

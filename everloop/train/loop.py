@@ -184,7 +184,7 @@ class Trainer:
         return self.step > self.validated and (self.step % self.config.validate == 0 or at_end)
 
     def _keep(self) -> None:
-        """Write a checkpoint where a validation would have, had the data a part for it."""
+        """Write a checkpoint where a validation would have, had the data a split for it."""
         self.validated = self.step
         self._keep_average()
         self.save()
@@ -251,7 +251,7 @@ class Trainer:
         sizes = pass_sizes(self.model, config.batch, config.length)
         batches = self.data.epoch("train", epoch, seed=config.seed, **sizes)
         if not len(batches):
-            raise DataError("the training part has no batch; give more data or a smaller batch")
+            raise DataError("the training split has no batch; give more data or a smaller batch")
         return batches
 
     def _check(self, what: str, value: float, step: int) -> None:

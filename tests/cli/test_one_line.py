@@ -10,7 +10,7 @@ import pytest
 from everloop.cli import main
 from everloop.data import Vocabulary
 from everloop.data.settings import read_toml
-from everloop.data.tokenize.symbols import read_json
+from everloop.data.tokenize.vocabulary_file import read_json
 from everloop.errors import DataError, OptionError
 from everloop.models import LanguageModel, LanguageModelConfig
 

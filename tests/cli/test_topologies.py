@@ -248,7 +248,7 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "run", "new.jsonl"], "new.jsonl: line 2: no 'text' among 'txt'; expected text"),
         (["predict", "run", "t.tsv", "--form", "conllu"], "form is 'conllu'; this model reads: csv, jsonl, text, tsv"),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
-        (["evaluate", "run", "--part", "test"], "the data has no test part"),
+        (["evaluate", "run", "--part", "test"], "the data has no test split"),
         (["train", "tagger", "--resume", "run"], "is for a classifier"),
     ]:
         capsys.readouterr()

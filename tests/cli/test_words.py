@@ -68,7 +68,7 @@ def test_options_of_words(capsys: pytest.CaptureFixture[str]) -> None:
     data = tomllib.loads(Path("run/config.toml").read_text())["data"]
     assert (data["units"], data["lower"], data["min_freq"], data["max_vocab"]) == ("words", True, 5, 9)
     assert len(load("run").vocabulary) == 11
-    assert load("run").vocabulary.strange("THE CAT") == []
+    assert load("run").vocabulary.unknown_symbols("THE CAT") == []
     assert main(["train", "language-model", "--text", "verse.txt", "--limit", "9", *SMALL]) == 2
     assert "max_vocab is 9; that is for words" in " ".join(capsys.readouterr().err.split())
 

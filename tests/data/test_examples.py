@@ -218,7 +218,7 @@ def test_calendar_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "message"), [((0.9, 0.2, 0.1), "expected three shares"), ((90, 20, 1), "asks for 111 rows")]
+    ("split", "message"), [((0.9, 0.2, 0.1), "expected three fractions"), ((90, 20, 1), "asks for 111 rows")]
 )
 def test_splits_that_make_no_sense(split: tuple[float, float, float], message: str) -> None:
     with pytest.raises((DataError, OptionError), match=message):

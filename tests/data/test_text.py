@@ -115,12 +115,12 @@ def test_nothing_given() -> None:
 
 @pytest.mark.parametrize("split", [(0.5, 0.2, 0.2), (1.2, -0.1, -0.1), (1.0, 0.0)])
 def test_split_must_add_up(split: tuple[float, ...]) -> None:
-    with pytest.raises(OptionError, match="three shares"):
+    with pytest.raises(OptionError, match="three fractions"):
         Text.from_string("abc", split=split)  # type: ignore[arg-type]
 
 
 def test_part_too_short() -> None:
-    with pytest.raises(DataError, match="its valid part would have 1"):
+    with pytest.raises(DataError, match="its valid split would have 1"):
         Text.from_string("abcdefghij" * 2, split=(0.9, 0.05, 0.05))
 
 
@@ -178,7 +178,7 @@ def test_text_must_hold_one_window(size: int, fits: bool) -> None:
     if fits:
         assert len(text.epoch("train", 0, batch=4, length=16)) == 1
         return
-    with pytest.raises(DataError, match=r"the train part of the string has 64 symbols, too short.*need 65"):
+    with pytest.raises(DataError, match=r"the train split of the string has 64 symbols, too short.*need 65"):
         text.epoch("train", 0, batch=4, length=16)
 
 

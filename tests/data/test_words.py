@@ -77,7 +77,7 @@ def test_a_sign_in_other_surroundings_is_known() -> None:
     numbers = vocabulary.numbers
     assert vocabulary.encode("a,b").tolist() == [numbers["a"], numbers[", "], numbers["b"]]
     assert vocabulary.encode("a (").tolist() == [numbers["a"], numbers[" ("]]
-    assert vocabulary.strange("a ,( ; x\nx") == [";", "x", "x"]
+    assert vocabulary.unknown_symbols("a ,( ; x\nx") == [";", "x", "x"]
 
 
 def test_learned_by_frequency_from_least_to_limit() -> None:
@@ -90,7 +90,7 @@ def test_learned_by_frequency_from_least_to_limit() -> None:
 def test_lower_case() -> None:
     vocabulary = vocabulary_of("the cat", lower=True)
     assert vocabulary.encode("The CAT").tolist() == vocabulary.encode("the cat").tolist()
-    assert vocabulary.strange("The DOG") == ["dog"]
+    assert vocabulary.unknown_symbols("The DOG") == ["dog"]
     assert 0 in vocabulary_of("the cat").encode("The CAT")
 
 

@@ -1,4 +1,4 @@
-"""Batches by length: which sequences come together, so that the share of padding stays below a bound."""
+"""Batches by length: which sequences come together, so that the fraction of padding stays below a bound."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = No
         batch: sequences in a batch, at most.
         seed: shuffles, so that only sequences near in a shuffled order and in length come together; None: all are
             sorted, the shortest first.
-        padding: the largest share of padding in a batch; where lengths differ too much, batches are smaller.
+        padding: the largest fraction of padding in a batch; where lengths differ too much, batches are smaller.
 
     Raises:
         OptionError: batch or padding make no sense.
@@ -54,10 +54,10 @@ def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = No
     if batch < 1:
         raise OptionError(f"batch is {batch}; expected at least 1")
     if not 0 <= padding < 1:
-        raise OptionError(f"padding is {padding}; expected a share below 1")
+        raise OptionError(f"padding is {padding}; expected a fraction below 1")
     steps = np.asarray(lengths, np.int64)
-    chance = torch.Generator().manual_seed(seed or 0)
-    order = np.arange(len(steps)) if seed is None else torch.randperm(len(steps), generator=chance).numpy()
+    generator = torch.Generator().manual_seed(seed or 0)
+    order = np.arange(len(steps)) if seed is None else torch.randperm(len(steps), generator=generator).numpy()
     size = len(steps) if seed is None else CHUNK * batch
     ends = array("q")
     for start in range(0, len(steps), max(size, 1)):
@@ -67,13 +67,13 @@ def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = No
     last = np.array(ends, np.int64)
     first = np.concatenate([[0], last])[:-1]
     if seed is not None:
-        shuffled = torch.randperm(len(last), generator=chance).numpy()
+        shuffled = torch.randperm(len(last), generator=generator).numpy()
         first, last = first[shuffled], last[shuffled]
     return Groups(order, first, last)
 
 
 def padding_fraction(groups: Sequence[Sequence[int]], lengths: Sequence[int] | Array) -> float:
-    """Return the share of the steps of all batches that are padding."""
+    """Return the fraction of the steps of all batches that are padding."""
     steps = np.asarray(lengths, np.int64)
     sizes = [(int(found.sum()), len(found) * int(found.max())) for group in groups if len(found := steps[group])]
     used, made = (sum(size) for size in zip(*sizes, strict=True)) if sizes else (0, 0)

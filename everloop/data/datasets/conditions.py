@@ -33,7 +33,7 @@ class ConditionsConfig:
     array: str = ""
     """Name of the array in an .npz file of vectors; not needed where there is one alone."""
     hold_out: float = 0.1
-    """Share of the texts, drawn at random, that is kept for validation."""
+    """Fraction of the texts, drawn at random, that is kept for validation."""
     malformed: Malformed = "stop"
     """What to do with a line without a label or a text."""
 
@@ -60,7 +60,7 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
     """Texts with a label or a vector each. An item is (label number or vector, symbol numbers of the text).
 
     Args:
-        train, valid, test: (label or vector, text) pairs; all but one part may be empty.
+        train, valid, test: (label or vector, text) pairs; all but one may be empty.
         config: how they are read.
         labels: the labels in order, for instance of a trained model; by default those of `train`.
         vocabulary: the characters; by default those of all texts.

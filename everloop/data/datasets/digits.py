@@ -38,15 +38,15 @@ class DigitsConfig:
     max_length: int = setting(7, old="longest")
     """Digits in the longest string."""
     split: tuple[float, float, float] = (0.85, 0.05, 0.1)
-    """Shares of the recordings of each digit for training, validation and test."""
+    """Fractions of the recordings of each digit for training, validation and test."""
     strings: int = 1024
-    """Strings in a pass over the training part; each pass has new ones."""
+    """Strings in a pass over the training split; each pass has new ones."""
     held: int = 256
-    """Strings in the validation part and in the test part; these are always the same."""
+    """Strings in the validation split and in the test split, which are the same in every pass."""
     speed: float = 0.1
-    """In training a digit is played up to this share faster or slower."""
+    """In training a digit is played by up to this fraction faster or slower."""
     gain: float = 0.5
-    """In training a digit is played up to this share louder or softer."""
+    """In training a digit is played by up to this fraction louder or softer."""
 
 
 class DigitStrings(SpeechDataset):
@@ -58,7 +58,7 @@ class DigitStrings(SpeechDataset):
         frames: how samples become frames.
 
     Raises:
-        DataError: a digit has too few recordings for its parts.
+        DataError: a digit has too few recordings for its splits.
     """
 
     unit = "strings"
@@ -71,9 +71,9 @@ class DigitStrings(SpeechDataset):
         super().__init__(config)
         self.frames, self.vocabulary = frames, Vocabulary(sorted(recordings))
         self.recordings: dict[str, dict[str, list[Tensor]]] = {name: {} for name in SPLITS}
-        chance = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         for digit, found in sorted(recordings.items()):
-            order = torch.randperm(len(found), generator=chance).tolist()
+            order = torch.randperm(len(found), generator=generator).tolist()
             ends = [round(len(found) * sum(config.split[: i + 1])) for i in range(3)]
             for name, start, end, fraction in zip(SPLITS, [0, *ends], ends, config.split, strict=False):
                 if fraction and start == end:
@@ -135,15 +135,15 @@ class DigitStrings(SpeechDataset):
 
     def _plan(self, split: str, number: int) -> tuple[str, list[tuple[Tensor, float, float]]]:
         """Return the digits of a string, and for each a recording, how much faster (0: as it is) and louder."""
-        chance = torch.Generator().manual_seed(number % 2**62)
-        count = int(torch.randint(self.config.min_length, self.config.max_length + 1, (), generator=chance))
-        digits = torch.randint(len(self.vocabulary), (count,), generator=chance).tolist()
+        generator = torch.Generator().manual_seed(number % 2**62)
+        count = int(torch.randint(self.config.min_length, self.config.max_length + 1, (), generator=generator))
+        digits = torch.randint(len(self.vocabulary), (count,), generator=generator).tolist()
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
         pieces = []
         for digit in text:
             found = self.recordings[split][digit]
-            samples = found[int(torch.randint(len(found), (), generator=chance))]
-            speed, gain = (2 * torch.rand(2, generator=chance) - 1).tolist()
+            samples = found[int(torch.randint(len(found), (), generator=generator))]
+            speed, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
             pieces.append((samples, *change))
         return text, pieces

@@ -25,7 +25,7 @@ from everloop.data.readers.idx import moved
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import TextReader, Units
+from everloop.data.tokenize.words import TextReader, TokenUnits
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -55,7 +55,7 @@ class ExamplesConfig:
     """The column, or the array, that holds the label."""
     lengths: str = ""
     """The array that holds the steps of each sequence."""
-    units: Units = "words"
+    units: TokenUnits = "words"
     """What a step of a text is."""
     lower: bool = True
     """Whether texts are read in lower case."""
@@ -64,11 +64,11 @@ class ExamplesConfig:
     max_length: int = setting(1000, old="longest")
     """Symbols of a text that are read, at most."""
     hold_out: tuple[float, float] = (0.1, 0.0)
-    """Shares of the training examples taken for validation and test, where there is no file for them."""
+    """Fractions of the training examples taken for validation and test, where there is no file for them."""
     shift: int = 0
     """Pixels by which training images are moved, at most and at random, in each direction."""
     padding: float = 0.1
-    """Largest share of padding in a batch."""
+    """Largest fraction of padding in a batch."""
     malformed: Malformed = "stop"
     """What to do with a malformed line."""
 
@@ -202,8 +202,8 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
     def augment(self, items: list[tuple[Any, int]], seed: int) -> list[tuple[Any, int]]:
         if not (shift := self.config.shift):
             return items
-        chance = torch.Generator().manual_seed(seed)
-        steps = torch.randint(-shift, shift + 1, (len(items), 2), generator=chance).tolist()
+        generator = torch.Generator().manual_seed(seed)
+        steps = torch.randint(-shift, shift + 1, (len(items), 2), generator=generator).tolist()
         return [(moved(x, down, right), y) for (x, y), (down, right) in zip(items, steps, strict=True)]
 
     def collate(self, items: Sequence[tuple[Any, int]]) -> ExamplesBatch:

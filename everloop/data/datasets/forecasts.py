@@ -28,7 +28,7 @@ class SeriesConfig:
     """Which series are read, and how."""
 
     train: Path | None = None
-    """CSV, TSV or JSON lines with a row a time step; all parts are cut from it."""
+    """CSV, TSV or JSON lines with a row a time step; all splits are cut from it."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     series: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class SeriesConfig:
     calendar: tuple[Cycle, ...] = ()
     """What the model knows of the time, also of the time to come."""
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Shares of the rows for training, validation and test, in this order; numbers above 1 count rows."""
+    """Fractions of the rows for training, validation and test, in this order; numbers above 1 count rows."""
     malformed: Malformed = "stop"
     """What to do with a malformed line; skip leaves a gap, and no window reaches across it."""
     one_series: bool = False
@@ -73,7 +73,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         values: [N, S], a column a series.
         extra: covariates [N, C]; None: none.
         times: the time of each step, for the calendar.
-        config: the parts.
+        config: the splits.
         context: T, steps known.
         horizon: H, steps to forecast.
         planned: [N, P], what is known of steps to come too; None: nothing.
@@ -114,7 +114,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
             count = self.bounds["train"][1]
             needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
-            raise DataError(f"the training part has {count:,} steps{gaps}; {needs}")
+            raise DataError(f"the training split has {count:,} steps{gaps}; {needs}")
 
     @classmethod
     def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:
@@ -137,7 +137,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         return self.covariates.shape[1], self.planned.shape[1], self.calendar.shape[1]
 
     def scale(self) -> tuple[Tensor, Tensor]:
-        """Return (means, standard deviations) of series, covariates and what is planned in the training part."""
+        """Return (means, standard deviations) of series, covariates and what is planned in the training split."""
         known = torch.cat([self.values, self.covariates, self.planned], 1)[: self.bounds["train"][1]].double()
         return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
 
@@ -149,8 +149,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
     def batch_sampler(self, split: str, number: int = 0, *, batch: int, seed: int = 0) -> Sequence[list[int]]:
         order = list(range(len(self[split])))
         if split == "train":
-            chance = torch.Generator().manual_seed(pass_seed(seed, number))
-            order = torch.randperm(len(order), generator=chance).tolist()
+            generator = torch.Generator().manual_seed(pass_seed(seed, number))
+            order = torch.randperm(len(order), generator=generator).tolist()
         return [order[i : i + batch] for i in range(0, len(order), batch)]
 
     def batch_of(self, split: str, number: int, seed: int, indices: list[int]) -> SeriesBatch:
@@ -268,7 +268,9 @@ def calendar_of(times: Sequence[datetime], cycles: Sequence[Cycle]) -> Tensor:
 
 def _bounds(count: int, split: tuple[float, float, float]) -> dict[str, tuple[int, int]]:
     if len(split) != 3 or min(split) < 0 or (max(split) <= 1 and sum(split) > 1 + 1e-9):
-        raise OptionError(f"split is {split}; expected three shares that add up to 1 at most, or three numbers of rows")
+        raise OptionError(
+            f"split is {split}; expected three fractions that add up to 1 at most, or three numbers of rows"
+        )
     sizes = [round(part * count) if max(split) <= 1 else round(part) for part in split]
     if max(split) <= 1 and abs(sum(split) - 1) < 1e-9:
         sizes[2 if split[2] else 1 if split[1] else 0] += count - sum(sizes)

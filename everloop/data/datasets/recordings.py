@@ -71,7 +71,7 @@ class Recordings(SpeechDataset):
     Args:
         parts: by name ("train", "valid", "test") the clips: samples [n] and transcript.
         frames: how samples become frames.
-        vocabulary: the characters of transcripts; by default those of all parts.
+        vocabulary: the characters of transcripts; by default those of all splits.
         seconds: training clips that last longer are left out.
     """
 

@@ -36,7 +36,7 @@ class StrokesConfig:
     label_field: str = "label"
     """Field that says what is drawn."""
     part_field: str = "split"
-    """Field that says to which part a drawing belongs: train or valid."""
+    """Field that says to which split a drawing belongs: train or valid."""
     tolerance: float = 0.02
     """How far a line may move when points are left out; the longer side of a drawing is 1."""
     max_length: int = setting(120, old="longest")
@@ -70,7 +70,7 @@ class Strokes(SequenceDataset[tuple[int, Tensor], StrokesBatch]):
     Args:
         parts: by name ("train", "valid") the drawings: a label and strokes, each a list of points (x, y).
         config: how they are simplified.
-        labels: the labels in order, for instance of a trained model; by default those of the training part.
+        labels: the labels in order, for instance of a trained model; by default those of the training split.
     """
 
     unit = "drawings"
@@ -170,8 +170,8 @@ def simplified(line: Any, tolerance: float) -> Any:
         return line
     way = line[-1] - line[0]
     from_first = line - line[0]
-    share = np.clip(from_first @ way / max(float(way @ way), 1e-12), 0, 1)
-    away = np.hypot(*(from_first - share[:, None] * way).T)
+    fraction = np.clip(from_first @ way / max(float(way @ way), 1e-12), 0, 1)
+    away = np.hypot(*(from_first - fraction[:, None] * way).T)
     furthest = int(away.argmax())
     if away[furthest] <= tolerance:
         return line[[0, -1]]

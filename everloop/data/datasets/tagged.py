@@ -53,11 +53,11 @@ class TaggedConfig:
     min_freq: int = setting(2, old="least")
     """How often a word must occur in training to have a number of its own."""
     hold_out: tuple[float, float] = (0.1, 0.0)
-    """Shares of the training sequences taken for validation and test, where there is no file for them."""
+    """Fractions of the training sequences taken for validation and test, where there is no file for them."""
     transpose: int = 0
     """Semitones by which training chorales are transposed, at most and at random, up or down."""
     padding: float = 0.1
-    """Largest share of padding in a batch."""
+    """Largest fraction of padding in a batch."""
     malformed: Malformed = "stop"
     """What to do with a malformed line."""
 
@@ -179,8 +179,8 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
     def augment(self, items: list[tuple[Any, Tensor]], seed: int) -> list[tuple[Any, Tensor]]:
         if not (by := self.config.transpose):
             return items
-        chance = torch.Generator().manual_seed(seed)
-        steps = torch.randint(-by, by + 1, (len(items),), generator=chance).tolist()
+        generator = torch.Generator().manual_seed(seed)
+        steps = torch.randint(-by, by + 1, (len(items),), generator=generator).tolist()
         return [_transposed(x, y, step) for (x, y), step in zip(items, steps, strict=True)]
 
     def collate(self, items: Sequence[tuple[Any, Tensor]]) -> TaggedBatch:

@@ -1,4 +1,4 @@
-"""A text as one long sequence of symbols, cut into training, validation and test parts."""
+"""A text as one long sequence of symbols, cut into training, validation and test splits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from everloop.data.batching.windows import Windows
 from everloop.data.dataset import SPLITS, Dataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.files import Units, find_files
+from everloop.data.files import find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
 from everloop.data.settings import setting
-from everloop.data.tokenize.vocabulary import Vocabulary, check_units
+from everloop.data.tokenize.vocabulary import Units, Vocabulary, check_units
 from everloop.data.tokenize.word_vocabulary import MIN_FREQ, WordVocabulary, check_words, counted
 from everloop.errors import DataError, OptionError
 
@@ -35,7 +35,7 @@ class TextConfig:
     units: Units = "characters"
     """What one symbol is: a character, a word or sign, or a byte (any file, any language, 256 symbols)."""
     split: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    """The shares of the text for training, validation and test, cut in this order."""
+    """The fractions of the text for training, validation and test, cut in this order."""
     lower: bool = False
     """Words: whether the text is read in lower case."""
     min_freq: int | None = setting(None, old="least")
@@ -62,14 +62,14 @@ class Text(Dataset[Tensor]):
     Args:
         sources: files, or folders of which every file that fits `pattern` is taken.
         units: "characters", "words" (and signs and ends of lines), or "bytes" (any file, 256 symbols).
-        split: the shares of the parts; they add up to 1, and 0 leaves a part out.
+        split: the fractions of the splits; they add up to 1, and 0 leaves a split out.
         vocabulary: numbers to use, for instance a trained model's; by default those of the text, of words those of
-            its training part.
+            its training split.
         lower, min_freq, max_vocab: which words are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
     Raises:
-        DataError: a file is missing, empty or not UTF-8, a character is unknown, a part is too short.
+        DataError: a file is missing, empty or not UTF-8, a character is unknown, a split is too short.
         OptionError: units, split or one of the others make no sense.
     """
 
@@ -145,7 +145,7 @@ class Text(Dataset[Tensor]):
         return vocabulary, encoded
 
     def _words(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
-        """Return (vocabulary, numbers of the text); if none is known it is learned from the training part."""
+        """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
         config = self.config
         lower = known.lower if isinstance(known, WordVocabulary) else config.lower
         places, read = dict[str, int](), RaggedArray()
@@ -168,7 +168,7 @@ class Text(Dataset[Tensor]):
 
     @cached_property
     def unknown(self) -> dict[str, tuple[int, int]]:
-        """How many symbols of each part are not known, and of how many; nothing where all must be."""
+        """How many symbols of each split are unknown, and of how many; empty if every symbol must be known."""
         number = self.vocabulary.unknown
         if number is None:
             return {}
@@ -184,15 +184,15 @@ class Text(Dataset[Tensor]):
             yield from (piece.tobytes() for piece in pieces(numbers.numpy()))
 
     def epoch(self, split: str, number: int, *, batch: int, length: int = 256, seed: int = 0) -> Windows:
-        """Return the batches of one pass over a part: contiguous streams, a window of `length` symbols at a time.
+        """Return the batches of one pass over a split: contiguous streams, a window of `length` symbols at a time.
 
         Training passes differ by a random shift; the others keep every symbol, with longer and so fewer streams.
 
         Raises:
-            DataError: the part is too short for one window.
+            DataError: the split is too short for one window.
         """
         numbers = self[split]
-        where = f"the {split} part of {self.place}"
+        where = f"the {split} split of {self.place}"
         if split != "train":
             return Windows(numbers, max(1, min(batch, len(numbers) // 4096)), length, whole=True, where=where)
         shift = torch.Generator().manual_seed(pass_seed(seed, number))
@@ -205,10 +205,10 @@ class Text(Dataset[Tensor]):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.items.items())
-        strange = "".join(
+        missing = "".join(
             f", {few:,} unknown in {name} ({few / of:.2%})" for name, (few, of) in self.unknown.items() if of
         )
-        return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{strange})"
+        return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{missing})"
 
 
 def _chunks(files: Sequence[Path], units: Units, errors: ErrorPolicy) -> Iterator[Chunk]:
@@ -231,17 +231,19 @@ def _dtype(vocabulary: Vocabulary) -> str:
 
 
 def _cut(numbers: Tensor, split: Iterable[float], place: str) -> list[Tensor]:
-    shares = tuple(split)
-    if len(shares) != 3 or any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
-        raise OptionError(f"split is {shares}; expected three shares between 0 and 1 that add up to 1")
-    first = round(len(numbers) * shares[0])
-    # a part that was not asked for stays empty, whatever the rounding
-    second = len(numbers) if not shares[2] else first if not shares[1] else round(len(numbers) * sum(shares[:2]))
+    fractions = tuple(split)
+    if len(fractions) != 3 or any(not 0 <= fraction <= 1 for fraction in fractions) or abs(sum(fractions) - 1) > 1e-9:
+        raise OptionError(f"split is {fractions}; expected three fractions between 0 and 1 that add up to 1")
+    first = round(len(numbers) * fractions[0])
+    # a split that was not asked for stays empty, whatever the rounding
+    second = (
+        len(numbers) if not fractions[2] else first if not fractions[1] else round(len(numbers) * sum(fractions[:2]))
+    )
     parts = [numbers[:first], numbers[first:second], numbers[second:]]
-    for name, part, share in zip(SPLITS, parts, shares, strict=True):
-        if share and len(part) < 2:
+    for name, part, fraction in zip(SPLITS, parts, fractions, strict=True):
+        if fraction and len(part) < 2:
             raise DataError(
-                f"{place} has {len(numbers)} symbols, so its {name} part would have {len(part)}; expected at least 2: "
+                f"{place} has {len(numbers)} symbols, so its {name} split would have {len(part)}; expected at least 2: "
                 "give more text or another split"
             )
     return parts

@@ -18,10 +18,10 @@ PITCHES = tuple(f"{NAMES[pitch % 12]}{pitch // 12 - 1}" for pitch in range(LOWES
 
 
 def read_chorales(path: str | Path) -> dict[str, list[Tensor]]:
-    """Return the pieces of each part as piano rolls [T, 88] of 0 and 1.
+    """Return the pieces of each split as piano rolls [T, 88] of 0 and 1.
 
     Raises:
-        DataError: missing, or not such a file; the message names part, piece and step.
+        DataError: missing, or not such a file; the message names split, piece and step.
     """
     try:
         content: Any = parse_json(unpacked(path))
@@ -30,7 +30,7 @@ def read_chorales(path: str | Path) -> dict[str, list[Tensor]]:
             raise
         raise DataError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(pieces, list) for pieces in content.values()):
-        raise DataError(f"{path} is no file of chorales; expected an object with a list of pieces for each part")
+        raise DataError(f"{path} is no file of chorales; expected an object with a list of pieces for each split")
     return {
         part: [piano_roll(piece, f"{path}: {part}, piece {number}") for number, piece in enumerate(pieces)]
         for part, pieces in content.items()

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import parse_json, read_bytes, write_atomically
+from everloop.data.files import write_atomically
 from everloop.data.tokenize.subwords import learn_merges, letters, merge
+from everloop.data.tokenize.vocabulary_file import read_json
 from everloop.errors import DataError, OptionError
 
 SPACE = "▁"
@@ -132,13 +133,7 @@ class Pieces:
         Raises:
             DataError: the file is missing, damaged or something else.
         """
-        raw = read_bytes(path, "vocabulary")
-        try:
-            content: Any = parse_json(raw)
-        except ValueError as error:
-            raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DataError(f"{path} is not a vocabulary of pieces; expected JSON with format {FORMAT!r}")
+        content = read_json(path, FORMAT, "vocabulary of pieces")
         return cls(content["symbols"], content["merges"], lower=content["lower"])
 
     def _content(self) -> dict[str, Any]:

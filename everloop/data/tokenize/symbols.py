@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from everloop.data.files import parse_json, read_bytes, write_atomically
+from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 
 PAD, UNKNOWN = 0, 1
@@ -77,36 +75,3 @@ class Symbols:
             DataError: the file is missing, damaged or something else.
         """
         return cls(strings(read_json(path, FORMAT), "symbols", path))
-
-
-def write_json(path: Path, form: str, content: dict[str, Any]) -> None:
-    """Write what a vocabulary file holds."""
-    write_atomically(path, (json.dumps({"format": form, **content}, indent=0) + "\n").encode("ascii"))
-
-
-def read_json(path: Path, form: str | None = None) -> dict[str, Any]:
-    """Return what a vocabulary file holds, one of this format if it is given.
-
-    Raises:
-        DataError: the file is missing, damaged or something else.
-    """
-    raw = read_bytes(path, "vocabulary")
-    try:
-        content: Any = parse_json(raw)
-    except ValueError as error:
-        raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != (form or content.get("format")):
-        raise DataError(f"{path} is not the vocabulary expected here; that would be JSON with format {form!r}")
-    return content
-
-
-def strings(content: dict[str, Any], name: str, path: Path) -> list[str]:
-    """Return a list of strings in a vocabulary file.
-
-    Raises:
-        DataError: it is missing or something else.
-    """
-    found = content.get(name)
-    if not isinstance(found, list) or not all(isinstance(s, str) for s in found):
-        raise DataError(f"{path}: {name} must be a list of strings")
-    return found

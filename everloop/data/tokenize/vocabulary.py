@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.files import Units, parse_json, read_bytes, write_atomically
+from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
+
+Units = Literal["characters", "words", "bytes"]
 
 
 class Vocabulary:
@@ -92,9 +93,9 @@ class Vocabulary:
                 raise DataError(f"{wrong} is half a surrogate pair and has no bytes") from None
         codes = _codes(text)
         spots = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1)
-        strange = np.flatnonzero(self._codes[spots] != codes)
-        if len(strange):
-            raise DataError(self._unknown(text, int(strange[0]), place, position, line))
+        missing = np.flatnonzero(self._codes[spots] != codes)
+        if len(missing):
+            raise DataError(self._unknown(text, int(missing[0]), place, position, line))
         return torch.from_numpy(self._order[spots]).to(self.dtype)
 
     def one(self, symbol: str) -> int:
@@ -108,7 +109,7 @@ class Vocabulary:
             raise DataError(f"{symbol!r} is {len(numbers)} {self.units}; expected one")
         return int(numbers[0])
 
-    def strange(self, text: str) -> list[str]:
+    def unknown_symbols(self, text: str) -> list[str]:
         """Return the symbols of a text that are read as the unknown one, if there is one; else `encode` raises."""
         return []
 
@@ -131,9 +132,10 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON."""
-        content = {"format": FORMAT, "units": self.units, "symbols": list(self.symbols)}
-        # ASCII only, so that lone surrogates survive and every editor can show the file
-        write_atomically(Path(path), (json.dumps(content, indent=0) + "\n").encode("ascii"))
+        write_json(Path(path), FORMAT, {**self._settings(), "symbols": list(self.symbols)})
+
+    def _settings(self) -> dict[str, Any]:
+        return {"units": self.units}
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
@@ -167,17 +169,8 @@ def read_content(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged or something else.
     """
-    try:
-        content: dict[str, Any] = parse_json(read_bytes(path, "vocabulary"))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a vocabulary: it is not JSON ({error})") from None
-    symbols = content.get("symbols") if isinstance(content, dict) else None
-    if symbols is None or content.get("format") != FORMAT:
-        raise DataError(f"{path} is not a vocabulary; expected JSON with format {FORMAT!r} and symbols")
-    if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
-        raise DataError(f"{path}: symbols must be a list of strings")
+    content = read_json(path, FORMAT)
+    strings(content, "symbols", path)
     units = content.setdefault("units", "characters")
     if units not in get_args(Units):
         raise DataError(f"{path}: {unknown('unit of text', str(units), get_args(Units))}")

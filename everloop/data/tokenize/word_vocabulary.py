@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.files import write_atomically
 from everloop.data.tokenize.spelling import END, is_sign, lines_of, spaced, spellings
-from everloop.data.tokenize.vocabulary import FORMAT, Vocabulary, read_content
+from everloop.data.tokenize.vocabulary import Vocabulary, read_content
 from everloop.errors import DataError, OptionError
 
 NEW = "<unknown>"
@@ -79,7 +77,7 @@ class WordVocabulary(Vocabulary):
         ways = spellings(word) if is_sign(word) else [word]
         return next((self.numbers[way] for way in ways if way in self.numbers), 0)
 
-    def strange(self, text: str) -> list[str]:
+    def unknown_symbols(self, text: str) -> list[str]:
         """Return the words of a text that are not known, in their order, as often as they occur."""
         text = text.lower() if self.lower else text
         return [word.strip(" ") for line in lines_of(text) for word in line if not self._find(word)]
@@ -108,10 +106,8 @@ class WordVocabulary(Vocabulary):
             yield " " * spaced(left, symbol) + symbol.strip(" ")
             left = symbol
 
-    def save(self, path: str | Path) -> None:
-        """Write the vocabulary as JSON."""
-        content = {"format": FORMAT, "units": self.units, "lower": self.lower, "symbols": list(self.symbols)}
-        write_atomically(Path(path), (json.dumps(content, indent=0) + "\n").encode("ascii"))
+    def _settings(self) -> dict[str, Any]:
+        return {"units": self.units, "lower": self.lower}
 
     @classmethod
     def load(cls, path: str | Path) -> WordVocabulary:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Tensors, existing
 from everloop.data.batching.padding import padded
-from everloop.data.tokenize.symbols import UNKNOWN, Symbols, read_json, strings, write_json
+from everloop.data.tokenize.symbols import UNKNOWN, Symbols
+from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 
-Units = Literal["words", "characters"]
+TokenUnits = Literal["words", "characters"]
 FEATURES = "everloop-features-1"
 REMEMBERED = 1_000_000  # different words whose numbers are kept at hand
 SPELLED = 24  # characters of a word that are read; of longer ones the first and the last
@@ -41,14 +42,14 @@ class TextReader:
 
     format = "everloop-text-reader-1"
 
-    def __init__(self, symbols: Symbols, units: Units = "words", *, lower: bool = True) -> None:
-        if units not in get_args(Units):
-            raise OptionError(unknown("unit of text", units, get_args(Units)))
+    def __init__(self, symbols: Symbols, units: TokenUnits = "words", *, lower: bool = True) -> None:
+        if units not in get_args(TokenUnits):
+            raise OptionError(unknown("unit of text", units, get_args(TokenUnits)))
         self.symbols, self.units, self.lower = symbols, units, lower
 
     @classmethod
     def learn(
-        cls, texts: Iterable[str], units: Units = "words", *, lower: bool = True, min_freq: int = 1
+        cls, texts: Iterable[str], units: TokenUnits = "words", *, lower: bool = True, min_freq: int = 1
     ) -> TextReader:
         """Return the reader of some texts, with every symbol that occurs at least so often."""
         self = cls(Symbols.learn(Counter()), units, lower=lower)
