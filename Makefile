@@ -1,8 +1,11 @@
 # make demo: install and train a character model.  make test: install what tests need and run them.
+# make docs: the reference of all public names.  make test-oldest: with the oldest versions of all that is needed.
+# make test-arm64: the compiler on an emulated AArch64 processor.  PIP_ARGS: for pip, as an index of your own.
 PYTHON ?= python3
+PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint types check benchmark clean
+.PHONY: demo test lint types docs check benchmark test-oldest test-arm64 clean
 
 demo: .venv/user
 	$(BIN)/everloop demo
@@ -17,7 +20,18 @@ lint: .venv/developer
 types: .venv/developer
 	$(BIN)/mypy
 
-check: test lint types
+docs: .venv/developer
+	$(BIN)/python docs/reference.py build/docs
+
+check: test lint types docs
+
+test-oldest: .venv/oldest/complete
+	.venv/oldest/bin/python -m pytest -n 2
+
+# Every cell over time against plain PyTorch, every target against its contract, random cells; some ten minutes.
+test-arm64: .venv/developer
+	PYTHON=$(BIN)/python PIP_ARGS="$(PIP_ARGS)" tools/arm64.sh tests/layers/test_recurrent.py \
+	    tests/compiler/targets/test_contract.py tests/compiler/test_random_cells.py
 
 benchmark: .venv/developer
 	$(BIN)/python -m benchmarks.layers
@@ -25,12 +39,17 @@ benchmark: .venv/developer
 .venv/user: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Everloop needs Python 3.11 or newer; say make PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e .
 	@touch $@
 
 .venv/developer: .venv/user
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/oldest/complete: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv/oldest
+	.venv/oldest/bin/pip install --quiet $(PIP_ARGS) -c constraints-oldest.txt -e '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build

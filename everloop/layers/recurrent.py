@@ -211,5 +211,8 @@ def _first(module: nn.Module) -> Any:
     for parameter in module._parameters.values():
         if parameter is not None:
             return parameter
-    below = (_first(m) for m in module._modules.values() if m is not None)
-    return next((p for p in below if p is not None), None)
+    for inside in module._modules.values():
+        found = None if inside is None else _first(inside)
+        if found is not None:
+            return found
+    return None
