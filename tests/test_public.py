@@ -45,9 +45,10 @@ def test_public_names() -> None:
 
 ROOMS = {
     "data": (
-        "AudioConfig Conditions ConditionsConfig DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
-        "FrameConfig Parallel ParallelConfig Part Pieces Plans Recordings Series SeriesConfig Strokes StrokesConfig "
-        "Symbols Tagged TaggedConfig Text TextConfig TextReader Vocabulary Window Windows WordReader WordVocabulary"
+        "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
+        "FrameConfig Parallel ParallelConfig Part Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes "
+        "StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextReader Vocabulary Window Windows "
+        "WordReader WordVocabulary"
     ),
     "models": (
         "Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "

@@ -1,6 +1,7 @@
 """Data for training: texts, tables, sentences, series, sound and strokes, from files to batches."""
 
 from everloop.data.batching.windows import Window, Windows
+from everloop.data.dataset import Dataset, SequenceDataset
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
@@ -22,6 +23,7 @@ __all__ = [
     "AudioConfig",
     "Conditions",
     "ConditionsConfig",
+    "Dataset",
     "DigitStrings",
     "DigitsConfig",
     "ErrorPolicy",
@@ -34,6 +36,7 @@ __all__ = [
     "Pieces",
     "Plans",
     "Recordings",
+    "SequenceDataset",
     "Series",
     "SeriesConfig",
     "Strokes",
