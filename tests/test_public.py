@@ -47,8 +47,8 @@ ROOMS = {
     "data": (
         "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
         "FrameConfig Parallel ParallelConfig Part Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes "
-        "StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextReader Vocabulary Window Windows "
-        "WordReader WordVocabulary"
+        "StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary Window Windows "
+        "WordTokenizer WordVocabulary"
     ),
     "models": (
         "Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "

@@ -17,7 +17,7 @@ from everloop.data.tokenize.pieces import Pieces
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.data.tokenize.word_vocabulary import WordVocabulary
-from everloop.data.tokenize.words import TextReader, WordReader
+from everloop.data.tokenize.words import TextTokenizer, WordTokenizer
 
 __all__ = [
     "AudioConfig",
@@ -46,10 +46,10 @@ __all__ = [
     "TaggedConfig",
     "Text",
     "TextConfig",
-    "TextReader",
+    "TextTokenizer",
     "Vocabulary",
     "Window",
     "Windows",
-    "WordReader",
+    "WordTokenizer",
     "WordVocabulary",
 ]

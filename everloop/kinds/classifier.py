@@ -21,16 +21,16 @@ from everloop.models.kind import Kind
 
 def dataset(config: ExamplesConfig, shape: ClassifierConfig, model: Classifier | None) -> Examples:
     """Return the labelled sequences that a configuration describes."""
-    return Examples.from_config(config, *((model.reader, model.labels) if model else ()))
+    return Examples.from_config(config, *((model.tokenizer, model.labels) if model else ()))
 
 
 def predict(model: Classifier, config: ExamplesConfig, source: Source, options: PredictOptions) -> Iterator[str]:
     """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
     if options.probabilities:
-        yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.reader else [])]) + "\n"
+        yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.tokenizer else [])]) + "\n"
     for chunk in source.chunks(_read(model, config, source)):
-        if model.reader is not None:
-            source.saw(number for text in chunk for number in model.reader.encode(text))
+        if model.tokenizer is not None:
+            source.saw(number for text in chunk for number in model.tokenizer.encode(text))
         for item, probabilities in zip(chunk, model.classify(chunk).tolist(), strict=True):
             best = max(range(len(probabilities)), key=probabilities.__getitem__)
             shown = probabilities if options.probabilities else [probabilities[best]]
@@ -39,7 +39,7 @@ def predict(model: Classifier, config: ExamplesConfig, source: Source, options: 
 
 
 def _read(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[Any]:
-    if model.reader is None:
+    if model.tokenizer is None:
         form = source.format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
         if form == "ts":
             with source.open() as file:
@@ -62,7 +62,7 @@ def labelled(model: Classifier, config: ExamplesConfig, path: Path, labels: Path
     """Return the labelled sequences of a file as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
     parts = {"test": read_part(path, labels, config, errors)}
-    return Examples(parts, config, model.reader, model.labels, errors)
+    return Examples(parts, config, model.tokenizer, model.labels, errors)
 
 
 KIND = Kind(

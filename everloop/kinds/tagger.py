@@ -25,7 +25,7 @@ from everloop.models.tagger import Tagger, TaggerConfig
 
 def dataset(config: TaggedConfig, shape: TaggerConfig, model: Tagger | None) -> Tagged:
     """Return the tagged sequences that a configuration describes."""
-    return Tagged.from_config(config, *((model.reader, model.labels) if model else ()))
+    return Tagged.from_config(config, *((model.tokenizer, model.labels) if model else ()))
 
 
 def predict(model: Tagger, config: TaggedConfig, source: Source, options: PredictOptions) -> Iterator[str]:
@@ -34,16 +34,16 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, options: Predic
     With probabilities: a table of them, whatever is read.
     """
     if options.probabilities:
-        yield "\t".join([*(["word"] if model.reader else []), "label", *model.labels.symbols]) + "\n"
-    if model.reader is None:
+        yield "\t".join([*(["word"] if model.tokenizer else []), "label", *model.labels.symbols]) + "\n"
+    if model.tokenizer is None:
         for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
     form = source.format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
-    reader = model.reader
+    tokenizer = model.tokenizer
 
     def see(chunk: list[list[str]]) -> list[list[str]]:
-        source.saw(reader.encode(word)[0] for words in chunk for word in words)
+        source.saw(tokenizer.encode(word)[0] for words in chunk for word in words)
         return chunk
 
     with source.open() as file:
@@ -77,7 +77,7 @@ def _table(model: Tagger, chunk: Sequence[Any]) -> Iterator[str]:
     for items, tags, sure in zip(chunk, answers, model.probabilities(chunk), strict=True):
         lines = []
         for i, row in enumerate(sure.tolist()):
-            word = [items[i]] if model.reader else []
+            word = [items[i]] if model.tokenizer else []
             lines.append("\t".join([*word, _likely(model, row) if several else tags[i], *(f"{p:.4f}" for p in row)]))
         yield "\n".join(lines) + "\n\n"
 
@@ -98,12 +98,12 @@ def _likely(model: Tagger, row: list[float]) -> str:
 def labelled(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
     """Return the tagged sequences of a file as the test part of the model's data."""
     if config.form == "chorales":
-        return Tagged.from_config(replace(config, train=path), model.reader, model.labels)
+        return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
     errors = ErrorPolicy(config.malformed)
     parts = {"test": read_part(path, config, errors)}
-    return Tagged(parts, config, model.reader, model.labels, errors)
+    return Tagged(parts, config, model.tokenizer, model.labels, errors)
 
 
 KIND = Kind(

@@ -16,7 +16,7 @@ from everloop.data.batching.padding import padded
 from everloop.data.datasets.examples import Examples, ExamplesBatch
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
-from everloop.data.tokenize.words import TextReader, read_reader, write_reader
+from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import ShapeError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
 from everloop.models.loss import Loss
@@ -49,7 +49,7 @@ class Classifier(Model):
     Series are scaled by what `of` found in the training data, or by nothing.
 
     Args:
-        reads: the reader of texts, or how many numbers a step of a series has.
+        reads: the tokenizer of texts, or how many numbers a step of a series has.
         labels: the labels.
         cell: a cell class, its name, or "file.py:Class".
         settings: those of ClassifierConfig, by name.
@@ -64,30 +64,34 @@ class Classifier(Model):
     scale: Tensor
 
     def __init__(
-        self, reads: TextReader | int, labels: Symbols | Sequence[str], cell: type[Cell] | str = "lstm", **settings: Any
+        self,
+        reads: TextTokenizer | int,
+        labels: Symbols | Sequence[str],
+        cell: type[Cell] | str = "lstm",
+        **settings: Any,
     ) -> None:
         super().__init__()
-        self.reader = None if isinstance(reads, int) else reads
+        self.tokenizer = None if isinstance(reads, int) else reads
         self.labels = labels if isinstance(labels, Symbols) else Symbols(labels)
         self.config = config = configured(ClassifierConfig, cell, settings)
         self.features = features = reads if isinstance(reads, int) else 0
-        if self.reader is not None:
-            self.embedding = nn.Embedding(len(self.reader.symbols), config.embedding, padding_idx=PAD)
+        if self.tokenizer is not None:
+            self.embedding = nn.Embedding(len(self.tokenizer.symbols), config.embedding, padding_idx=PAD)
             nn.init.normal_(self.embedding.weight, std=0.3)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        self.recurrent = body(config, config.embedding if self.reader else features, cell)
+        self.recurrent = body(config, config.embedding if self.tokenizer else features, cell)
         size = self.recurrent.output_size
         self.pooling = Pooling(config.pooling, size, bidirectional=config.bidirectional)
-        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
+        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(size, len(self.labels))
 
     @classmethod
     def of(cls, data: Examples, config: ClassifierConfig | None = None) -> Classifier:
         """Return the untrained classifier that fits some data."""
-        self = cls.from_config(data.reader or data.features, data.labels, config or ClassifierConfig())
-        if data.reader is None:
+        self = cls.from_config(data.tokenizer or data.features, data.labels, config or ClassifierConfig())
+        if data.tokenizer is None:
             steps = torch.cat([x for x, _ in data["train"]]).double()
             # a number that hardly ever changes (the border of an image) is not blown up
             spread = steps.std(0, unbiased=False).clamp_min(0.1 * float(steps.std()))
@@ -97,7 +101,7 @@ class Classifier(Model):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the scores [B, K] of the labels. x: symbol numbers [T, B], or features [T, B, F]; lengths: [B]."""
-        if self.reader is None:
+        if self.tokenizer is None:
             if x.dim() != 3 or x.shape[2] != self.features:
                 raise ShapeError(f"Classifier: x is {list(x.shape)}; expected [T, B, {self.features}]")
             read = (x - self.mean) * self.scale
@@ -123,8 +127,8 @@ class Classifier(Model):
     @torch.no_grad()
     def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
         """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
-        if self.reader is not None:
-            sequences = [torch.tensor(self.reader.encode(text)) for text in sequences]  # type: ignore[arg-type]
+        if self.tokenizer is not None:
+            sequences = [torch.tensor(self.tokenizer.encode(text)) for text in sequences]  # type: ignore[arg-type]
         x, lengths = padded(sequences)
         training, device = self.training, self.head.weight.device
         self.eval()
@@ -135,15 +139,15 @@ class Classifier(Model):
     def write(self, folder: Path) -> None:
         """Write the labels, and what it reads, into a run folder."""
         self.labels.save(folder / "labels.json")
-        write_reader(folder, self.reader or self.features)
+        save_tokenizer(folder, self.tokenizer or self.features)
 
     @classmethod
     def read(cls, folder: Path, config: ClassifierConfig) -> Classifier:
         """Return an untrained model of the same shape as the one that wrote the run folder."""
-        reads: Any = read_reader(folder, TextReader)
+        reads: Any = load_tokenizer(folder, TextTokenizer)
         return cls.from_config(reads, Symbols.load(folder / "labels.json"), config)
 
     @classmethod
-    def from_config(cls, reads: TextReader | int, labels: Symbols, config: ClassifierConfig) -> Classifier:
+    def from_config(cls, reads: TextTokenizer | int, labels: Symbols, config: ClassifierConfig) -> Classifier:
         """Return the model that a configuration describes."""
         return cls(reads, labels, **vars(config))

@@ -16,7 +16,7 @@ from everloop.data.batching.padding import padded
 from everloop.data.datasets.tagged import Tagged, TaggedBatch
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
-from everloop.data.tokenize.words import WordReader, Words, read_reader, write_reader
+from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError
 from everloop.models.body import BodyConfig, body, check, configured, forgotten
 from everloop.models.crf import LinearChainCRF
@@ -60,7 +60,7 @@ class Tagger(Model):
     EMNLP 2015; Huang, Xu and Yu, "Bidirectional LSTM-CRF models for sequence tagging", 2015.
 
     Args:
-        reads: the reader of words, or how many numbers a step of a sequence of vectors has.
+        reads: the tokenizer of words, or how many numbers a step of a sequence of vectors has.
         labels: the labels; with output "several" any number of them holds at a step.
         cell: a cell class, its name, or "file.py:Class".
         settings: those of TaggerConfig, by name.
@@ -73,25 +73,29 @@ class Tagger(Model):
     config: TaggerConfig
 
     def __init__(
-        self, reads: WordReader | int, labels: Symbols | Sequence[str], cell: type[Cell] | str = "lstm", **settings: Any
+        self,
+        reads: WordTokenizer | int,
+        labels: Symbols | Sequence[str],
+        cell: type[Cell] | str = "lstm",
+        **settings: Any,
     ) -> None:
         super().__init__()
-        self.reader = None if isinstance(reads, int) else reads
+        self.tokenizer = None if isinstance(reads, int) else reads
         self.labels = labels if isinstance(labels, Symbols) else Symbols(labels)
         self.config = config = configured(TaggerConfig, cell, settings)
         self.features = size = reads if isinstance(reads, int) else 0
-        if self.reader is not None:
-            self.embedding = nn.Embedding(len(self.reader.words), config.embedding, padding_idx=PAD)
+        if self.tokenizer is not None:
+            self.embedding = nn.Embedding(len(self.tokenizer.words), config.embedding, padding_idx=PAD)
             size = config.embedding
             if config.char_embedding:
-                self.character = nn.Embedding(len(self.reader.characters), config.char_embedding, padding_idx=PAD)
+                self.character = nn.Embedding(len(self.tokenizer.characters), config.char_embedding, padding_idx=PAD)
                 first = {"orthogonal": config.orthogonal, "forget_bias": config.forget_bias}
                 spell = BodyConfig(config.cell, config.char_hidden, options=config.options, **first)  # type: ignore[arg-type]
                 self.speller = body(spell, config.char_embedding, cell)
                 self.spelled = Pooling("last", self.speller.output_size, bidirectional=True)
                 size += self.speller.output_size
         self.recurrent = body(config, size, cell)
-        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.reader is not None))
+        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, len(self.labels))
         self.crf = LinearChainCRF(len(self.labels)) if config.output == "crf" else None
@@ -108,11 +112,11 @@ class Tagger(Model):
             raise OptionError(
                 f"output is {config.output!r}; the data has {'several labels' if data.several else 'one label'} a step"
             )
-        return cls.from_config(data.reader or data.features, data.labels, config)
+        return cls.from_config(data.tokenizer or data.features, data.labels, config)
 
     @property
     def target(self) -> str:
-        return "word" if self.reader else "step"
+        return "word" if self.tokenizer else "step"
 
     def forward(self, x: Words | Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (scores [T, B, K] of the labels, state). x: words, or features [T, B, F]; lengths: [B]."""
@@ -194,7 +198,7 @@ class Tagger(Model):
 
     def _scores(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
         device, training = self.head.weight.device, self.training
-        x, lengths = self.reader.batch(sequences) if self.reader else padded(sequences)
+        x, lengths = self.tokenizer.batch(sequences) if self.tokenizer else padded(sequences)
         self.eval()
         scores, _ = self(x.to(device), lengths.to(device))
         self.train(training)
@@ -203,15 +207,15 @@ class Tagger(Model):
     def write(self, folder: Path) -> None:
         """Write the labels, and what it reads, into a run folder."""
         self.labels.save(folder / "labels.json")
-        write_reader(folder, self.reader or self.features)
+        save_tokenizer(folder, self.tokenizer or self.features)
 
     @classmethod
     def read(cls, folder: Path, config: TaggerConfig) -> Tagger:
         """Return an untrained model of the same shape as the one that wrote the run folder."""
-        reads: Any = read_reader(folder, WordReader)
+        reads: Any = load_tokenizer(folder, WordTokenizer)
         return cls.from_config(reads, Symbols.load(folder / "labels.json"), config)
 
     @classmethod
-    def from_config(cls, reads: WordReader | int, labels: Symbols, config: TaggerConfig) -> Tagger:
+    def from_config(cls, reads: WordTokenizer | int, labels: Symbols, config: TaggerConfig) -> Tagger:
         """Return the model that a configuration describes."""
         return cls(reads, labels, **vars(config))

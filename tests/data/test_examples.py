@@ -18,7 +18,7 @@ from everloop.data.datasets.forecasts import Series, SeriesConfig, calendar_of
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.readers.tables import time_of
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import SPELLED, TextReader, WordReader, words_of
+from everloop.data.tokenize.words import SPELLED, TextTokenizer, WordTokenizer, words_of
 from everloop.errors import DataError, OptionError
 
 TSV = "text\tlabel\n" + "".join(f"{'word ' * (1 + i % 9)}w{i}\t{'ab'[i % 2]}\n" for i in range(200))
@@ -43,12 +43,12 @@ def test_held_out_parts_are_apart_and_always_the_same(table: ExamplesConfig) -> 
 
 def test_batches_are_the_texts(table: ExamplesConfig) -> None:
     data = Examples.from_config(table)
-    assert data.reader is not None
+    assert data.tokenizer is not None
     seen = []
     for batch in data.epoch("train", 3, batch=16, seed=5):
         assert batch.x.shape == (int(batch.lengths.max()), len(batch.y))
         for b, length in enumerate(batch.lengths.tolist()):
-            words = [data.reader.symbols.symbols[i] for i in batch.x[:length, b].tolist()]
+            words = [data.tokenizer.symbols.symbols[i] for i in batch.x[:length, b].tolist()]
             seen.append((" ".join(words), data.labels.symbols[batch.y[b]]))
             assert batch.x[length:, b].sum() == 0
     assert sorted(seen) == sorted(zip(data.parts["train"], data.parts["train"].labels, strict=True))
@@ -121,31 +121,31 @@ def test_words() -> None:
 
 
 def test_readers_come_back(tmp_path: Path) -> None:
-    text = TextReader.learn(["A b b", "c"], "characters", lower=True)
+    text = TextTokenizer.learn(["A b b", "c"], "characters", lower=True)
     text.save(tmp_path / "r.json")
-    again = TextReader.load(tmp_path / "r.json")
+    again = TextTokenizer.load(tmp_path / "r.json")
     assert (again.symbols, again.units, again.lower) == (text.symbols, "characters", True)
     assert again.encode("bz") == [text.symbols.numbers["b"], UNKNOWN]
     assert again.encode("") == [UNKNOWN]
-    words = WordReader.learn([["The", "the", "cat"]], min_freq=2)
+    words = WordTokenizer.learn([["The", "the", "cat"]], min_freq=2)
     words.save(tmp_path / "w.json")
-    other = WordReader.load(tmp_path / "w.json")
+    other = WordTokenizer.load(tmp_path / "w.json")
     assert other.words.symbols[2:] == ("the",)
     assert other.encode("THE")[0] == other.encode("the")[0] == 2
     assert other.encode("cat")[0] == UNKNOWN
     assert len(other.encode("x" * 99)[1]) == SPELLED
     with pytest.raises(DataError, match="everloop-word-reader-1"):
-        WordReader.load(tmp_path / "r.json")
+        WordTokenizer.load(tmp_path / "r.json")
 
 
 def test_each_word_of_a_batch_is_spelled_once() -> None:
-    reader = WordReader.learn([["a", "bc", "a"]])
-    words, lengths = reader.batch([["a", "bc", "a"], ["bc"]])
+    tokenizer = WordTokenizer.learn([["a", "bc", "a"]])
+    words, lengths = tokenizer.batch([["a", "bc", "a"], ["bc"]])
     assert lengths.tolist() == [3, 1]
     assert words.which[:, 0].tolist() == [0, 1, 0]
     assert words.spelled_lengths.tolist() == [1, 2]
     assert words.numbers[1:, 1].tolist() == [0, 0]
-    assert words.spelled[:, 1].tolist() == reader.characters.encode(["b", "c"])
+    assert words.spelled[:, 1].tolist() == tokenizer.characters.encode(["b", "c"])
 
 
 def test_tagged_json_lines(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def classifier(**settings: Any) -> tuple[Model, Any]:
 
 def tagger(**settings: Any) -> tuple[Model, Any]:
     data = Tagged({"train": [(["they", "walk"], ["P", "V"]), (["she", "sings"], ["P", "V"])] * 2})
-    model = Tagger(data.reader or 0, data.labels, char_embedding=0, **SMALL | settings)
+    model = Tagger(data.tokenizer or 0, data.labels, char_embedding=0, **SMALL | settings)
     return model, data.epoch("train", 0, batch=4)[0]
 
 
@@ -118,7 +118,7 @@ def test_first_weights(make: Callable[..., tuple[Model, Any]]) -> None:
 
 def test_the_speller_of_a_tagger_starts_alike() -> None:
     data = Tagged({"train": [(["they", "walk"], ["P", "V"])]})
-    model = Tagger(data.reader or 0, data.labels, orthogonal=True, hidden=4, char_hidden=3)
+    model = Tagger(data.tokenizer or 0, data.labels, orthogonal=True, hidden=4, char_hidden=3)
     first = lstms(model.speller)[0].get_parameter("R").detach()[:3]
     torch.testing.assert_close(first @ first.T, torch.eye(3), rtol=1e-5, atol=1e-5)
 

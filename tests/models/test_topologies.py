@@ -62,7 +62,7 @@ def test_a_tagger_learns_endings_and_context(tagged: Tagged, output: Any, tmp_pa
 
 def test_without_characters_endings_are_lost(tagged: Tagged) -> None:
     model = Tagger.of(tagged, TaggerConfig(hidden=8, embedding=8, char_embedding=0))
-    words, _ = tagged.reader.batch([["w1lx", "w2lx"]])  # type: ignore[union-attr]
+    words, _ = tagged.tokenizer.batch([["w1lx", "w2lx"]])  # type: ignore[union-attr]
     torch.testing.assert_close(model._read(words)[0], model._read(words)[1])
 
 

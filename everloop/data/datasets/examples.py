@@ -25,7 +25,7 @@ from everloop.data.readers.idx import moved
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import TextReader, TokenUnits
+from everloop.data.tokenize.words import TextTokenizer, TokenUnits
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -116,7 +116,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
     Args:
         parts: the examples of each split; texts, or sequences of features [T, F].
         config: how texts are read and batches are made.
-        reader, labels: those of a trained model; by default learned from the training split.
+        tokenizer, labels: those of a trained model; by default learned from the training split.
 
     Raises:
         DataError: there are no examples, or a label of another split is not among those of training.
@@ -128,7 +128,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         self,
         parts: dict[str, Part],
         config: ExamplesConfig | None = None,
-        reader: TextReader | None = None,
+        tokenizer: TextTokenizer | None = None,
         labels: Symbols | None = None,
         errors: ErrorPolicy | None = None,
     ) -> None:
@@ -138,10 +138,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         first = next(iter(self.parts.values()), None)
         if first is None or ("train" not in self.parts and labels is None):
             raise DataError("there are no training examples; expected at least one")
-        if first.text and reader is None:
+        if first.text and tokenizer is None:
             texts, how = self.parts["train"], self.config
-            reader = TextReader.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
-        self.reader, self.features = reader, 0 if first.text else first.get(0).shape[1]
+            tokenizer = TextTokenizer.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
+        self.tokenizer, self.features = tokenizer, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
         self.numbers = {name: self._number(name, part.labels) for name, part in self.parts.items()}
         self.unknown: dict[str, tuple[int, int]] = {}
@@ -152,7 +152,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
 
     @classmethod
     def from_config(
-        cls, config: ExamplesConfig, reader: TextReader | None = None, labels: Symbols | None = None
+        cls, config: ExamplesConfig, tokenizer: TextTokenizer | None = None, labels: Symbols | None = None
     ) -> Examples:
         """Return the examples that a configuration describes."""
         if config.train is None:
@@ -164,7 +164,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
-        return cls(with_held_out(parts, config.hold_out, Part.take), config, reader, labels, errors)
+        return cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
 
     def _number(self, split: str, labels: Sequence[str]) -> array[int]:
         for number, label in enumerate(labels, 1):
@@ -184,17 +184,17 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
 
     def _encode(self, split: str, part: Part) -> tuple[Sequence[Any], Array]:
         """Return the numbers of each text, and its steps; count the unknown symbols."""
-        assert self.reader is not None, "texts have a reader"
+        assert self.tokenizer is not None, "texts have a tokenizer"
         encoded, unknowns = RaggedArray(), 0
         for text in part:
-            numbers = self.reader.encode(text, self.config.max_length)
+            numbers = self.tokenizer.encode(text, self.config.max_length)
             unknowns += numbers.count(UNKNOWN)
             encoded.append(numbers)
         self.unknown[split] = unknowns, len(encoded.all)
         return encoded, encoded.lengths
 
     def content(self) -> Iterator[bytes]:
-        known = self.reader.symbols.symbols if self.reader else self.features
+        known = self.tokenizer.symbols.symbols if self.tokenizer else self.features
         described = (known, self.labels.symbols, [(name, part.digest) for name, part in self.parts.items()])
         yield repr(described).encode("utf-8", "replace")
         yield from (numbers.tobytes() for numbers in self.numbers.values())
@@ -211,10 +211,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         return ExamplesBatch(x if self.features else x.long(), lengths, torch.tensor([y for _, y in items]))
 
     def unknown_counts(self, split: str) -> Sequence[str]:
-        if not self.reader:
+        if not self.tokenizer:
             return ()
         few, of = self.unknown[split]
-        return (f"{few:,} of {of:,} {self.reader.units} unknown ({few / max(of, 1):.2%})",)
+        return (f"{few:,} of {of:,} {self.tokenizer.units} unknown ({few / max(of, 1):.2%})",)
 
     def summary(self) -> str:
         return f"{len(self.labels)} labels"

@@ -24,7 +24,7 @@ from everloop.data.readers.formats import read_tagged
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import WordReader, Words
+from everloop.data.tokenize.words import Words, WordTokenizer
 from everloop.errors import DataError, OptionError
 
 Pairs = Sequence[tuple[Any, Any]]
@@ -83,7 +83,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         splits: by name, pairs (words, tags) of lists of strings, or (features [T, F], tags): numbers [T],
             or 0 and 1 for several labels at once [T, K].
         config: how words are read and batches are made.
-        reader, labels: those of a trained model; by default learned from the training split.
+        tokenizer, labels: those of a trained model; by default learned from the training split.
 
     Raises:
         DataError: there are no sequences, a sequence has fewer tags than steps, a tag is unknown.
@@ -93,7 +93,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         self,
         splits: dict[str, Pairs],
         config: TaggedConfig | None = None,
-        reader: WordReader | None = None,
+        tokenizer: WordTokenizer | None = None,
         labels: Symbols | None = None,
         errors: ErrorPolicy | None = None,
     ) -> None:
@@ -106,10 +106,10 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         x, y = first
         self.features = x.shape[1] if isinstance(x, Tensor) else 0
         self.several = isinstance(y, Tensor) and y.dim() == 2
-        if not self.features and reader is None:
+        if not self.features and tokenizer is None:
             words = (words for words, _ in self.pairs["train"])
-            reader = WordReader.learn(words, lower=self.config.lower, min_freq=self.config.min_freq)
-        self.reader = reader
+            tokenizer = WordTokenizer.learn(words, lower=self.config.lower, min_freq=self.config.min_freq)
+        self.tokenizer = tokenizer
         self.labels = labels or self._labels(y)
         self.unknown: dict[str, int] = {}
         self.lengths = {name: self._check(name, pairs) for name, pairs in self.pairs.items()}
@@ -117,7 +117,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
 
     @classmethod
     def from_config(
-        cls, config: TaggedConfig, reader: WordReader | None = None, labels: Symbols | None = None
+        cls, config: TaggedConfig, tokenizer: WordTokenizer | None = None, labels: Symbols | None = None
     ) -> Tagged:
         """Return the sequences that a configuration describes."""
         if config.train is None:
@@ -126,12 +126,14 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
             raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
         errors = ErrorPolicy(config.malformed)
         if config.form == "chorales":
-            return cls({**chorales.splits(config.train)}, config, reader, labels or Symbols(chorales.PITCHES), errors)
+            return cls(
+                {**chorales.splits(config.train)}, config, tokenizer, labels or Symbols(chorales.PITCHES), errors
+            )
         splits = {"train": read_part(config.train, config, errors)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 splits[name] = read_part(path, config, errors)
-        return cls(with_held_out(splits, config.hold_out, Subset), config, reader, labels, errors)
+        return cls(with_held_out(splits, config.hold_out, Subset), config, tokenizer, labels, errors)
 
     def _labels(self, y: Any) -> Symbols:
         if self.several:
@@ -160,8 +162,8 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
                 came = f"{split}, sequence {number} has {len(x)} steps and {len(y)} tags"
                 raise DataError(f"{came}; expected equally many")
             lengths.append(len(x))
-            if self.reader:
-                self.unknown[split] += sum(self.reader.encode(word)[0] == UNKNOWN for word in x)
+            if self.tokenizer:
+                self.unknown[split] += sum(self.tokenizer.encode(word)[0] == UNKNOWN for word in x)
             try:
                 self._numbers(y)
             except DataError as error:
@@ -169,7 +171,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         return np.array(lengths)
 
     def content(self) -> Iterator[bytes]:
-        known = (self.reader.words.symbols, self.reader.characters.symbols) if self.reader else self.features
+        known = (self.tokenizer.words.symbols, self.tokenizer.characters.symbols) if self.tokenizer else self.features
         yield repr((known, self.labels.symbols, list(self.items))).encode("utf-8", "replace")
         for items in self.items.values():
             for x, y in items:
@@ -186,7 +188,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
     def collate(self, items: Sequence[tuple[Any, Tensor]]) -> TaggedBatch:
         y, _ = padded([tags for _, tags in items])
         sequences = [x for x, _ in items]
-        x, lengths = self.reader.batch(sequences) if self.reader else padded(sequences)
+        x, lengths = self.tokenizer.batch(sequences) if self.tokenizer else padded(sequences)
         return TaggedBatch(x, lengths, y)
 
     def sizes(self, split: str) -> Sequence[str]:
@@ -194,7 +196,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
 
     def unknown_counts(self, split: str) -> Sequence[str]:
         few = self.unknown[split]
-        return (f"{few:,} words unknown ({few / self.lengths[split].sum():.2%})",) if self.reader else ()
+        return (f"{few:,} words unknown ({few / self.lengths[split].sum():.2%})",) if self.tokenizer else ()
 
     def summary(self) -> str:
         return f"{len(self.labels)} labels"

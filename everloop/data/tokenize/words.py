@@ -31,7 +31,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-class TextReader:
+class TextTokenizer:
     """Texts as numbers: of their words, or of their characters.
 
     Args:
@@ -50,8 +50,8 @@ class TextReader:
     @classmethod
     def learn(
         cls, texts: Iterable[str], units: TokenUnits = "words", *, lower: bool = True, min_freq: int = 1
-    ) -> TextReader:
-        """Return the reader of some texts, with every symbol that occurs at least so often."""
+    ) -> TextTokenizer:
+        """Return the tokenizer of some texts, with every symbol that occurs at least so often."""
         self = cls(Symbols.learn(Counter()), units, lower=lower)
         counts: Counter[str] = Counter()
         for text in texts:
@@ -69,31 +69,33 @@ class TextReader:
         return self.symbols.encode(self.split(text)[:max_length]) or [UNKNOWN]
 
     def save(self, path: Path) -> None:
-        """Write the reader as JSON."""
+        """Write the tokenizer as JSON."""
         content = {"units": self.units, "lower": self.lower, "symbols": self.symbols.symbols}
         write_json(path, self.format, content)
 
     @classmethod
-    def load(cls, path: Path) -> TextReader:
-        """Read a reader written by `save`."""
+    def load(cls, path: Path) -> TextTokenizer:
+        """Read a tokenizer written by `save`."""
         content = read_json(path, cls.format)
         symbols = Symbols(strings(content, "symbols", path))
         return cls(symbols, content.get("units", "words"), lower=bool(content.get("lower")))
 
     def __repr__(self) -> str:
-        return f"TextReader({len(self.symbols):,} {self.units}{', lower case' if self.lower else ''})"
+        return f"TextTokenizer({len(self.symbols):,} {self.units}{', lower case' if self.lower else ''})"
 
 
-def write_reader(folder: Path, reads: TextReader | WordReader | int) -> None:
-    """Write what a model reads into a run folder: a reader, or how many numbers a step has."""
+def save_tokenizer(folder: Path, reads: TextTokenizer | WordTokenizer | int) -> None:
+    """Write what a model reads into a run folder: a tokenizer, or how many numbers a step has."""
     if isinstance(reads, int):
         write_json(folder / "reader.json", FEATURES, {"features": reads})
     else:
         reads.save(folder / "reader.json")
 
 
-def read_reader(folder: Path, kind: type[TextReader] | type[WordReader]) -> TextReader | WordReader | int:
-    """Return what a model reads, as `write_reader` wrote it.
+def load_tokenizer(
+    folder: Path, kind: type[TextTokenizer] | type[WordTokenizer]
+) -> TextTokenizer | WordTokenizer | int:
+    """Return what a model reads, as `save_tokenizer` wrote it.
 
     Raises:
         DataError: it is missing, damaged or something else.
@@ -121,7 +123,7 @@ class Words(Tensors):
     which: Tensor
 
 
-class WordReader:
+class WordTokenizer:
     """Words as numbers, of the word (in lower case, if so chosen) and of its characters (as they are).
 
     Args:
@@ -136,8 +138,8 @@ class WordReader:
         self._known: dict[str, tuple[int, list[int]]] = {}
 
     @classmethod
-    def learn(cls, sentences: Iterable[Sequence[str]], *, lower: bool = True, min_freq: int = 1) -> WordReader:
-        """Return the reader of some sentences, with every word that occurs at least so often."""
+    def learn(cls, sentences: Iterable[Sequence[str]], *, lower: bool = True, min_freq: int = 1) -> WordTokenizer:
+        """Return the tokenizer of some sentences, with every word that occurs at least so often."""
         words: Counter[str] = Counter()
         for sentence in sentences:
             words.update(sentence)
@@ -170,17 +172,17 @@ class WordReader:
         return Words(numbers * existing(len(which), lengths), spelled, spelled_lengths, which), lengths
 
     def save(self, path: Path) -> None:
-        """Write the reader as JSON."""
+        """Write the tokenizer as JSON."""
         content = {"lower": self.lower, "words": self.words.symbols, "characters": self.characters.symbols}
         write_json(path, self.format, content)
 
     @classmethod
-    def load(cls, path: Path) -> WordReader:
-        """Read a reader written by `save`."""
+    def load(cls, path: Path) -> WordTokenizer:
+        """Read a tokenizer written by `save`."""
         content = read_json(path, cls.format)
         words, characters = (Symbols(strings(content, name, path)) for name in ("words", "characters"))
         return cls(words, characters, lower=bool(content.get("lower")))
 
     def __repr__(self) -> str:
         kind = ", lower case" if self.lower else ""
-        return f"WordReader({len(self.words):,} words{kind}, {len(self.characters):,} characters)"
+        return f"WordTokenizer({len(self.words):,} words{kind}, {len(self.characters):,} characters)"
