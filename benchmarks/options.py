@@ -14,12 +14,13 @@ from benchmarks.timing import SHAPES, alternate, machine, statistic_option, tabl
 from everloop import cells
 from everloop.compiler.bindings import Bindings
 from everloop.layers import Recurrent
+from everloop.layers.call import Call
 from everloop.layers.dispatch import run
 
 SHORTEST = 10  # steps
 
 
-class Call(nn.Module):
+class WithOptions(nn.Module):
     """A layer called with fixed further arguments."""
 
     def __init__(self, layer: nn.Module, **arguments: object) -> None:
@@ -50,9 +51,8 @@ class Backwards(nn.Module):
         self.cell = cell
 
     def forward(self, x: torch.Tensor) -> object:
-        return run(
-            self.cell, Bindings(dict(self.cell.named_parameters())), x, self.cell.zeros(x.shape[1], x), reverse=True
-        )
+        values, start = Bindings(dict(self.cell.named_parameters())), self.cell.zeros(x.shape[1], x)
+        return run(self.cell, Call.of(values, x, start, reverse=True))
 
 
 def spread(batch: int, steps: int) -> torch.Tensor:
@@ -80,8 +80,8 @@ def main() -> None:
             swapped = x.transpose(0, 1).contiguous()
             peers: dict[str, Callable[[], object]] = {
                 "plain": make(Recurrent(cell), x),
-                "lengths": make(Call(Recurrent(cell), lengths=lengths), x),
-                "reset": make(Call(Recurrent(cell), reset=torch.rand(steps, batch, generator=again) < 0.01), x),
+                "lengths": make(WithOptions(Recurrent(cell), lengths=lengths), x),
+                "reset": make(WithOptions(Recurrent(cell), reset=torch.rand(steps, batch, generator=again) < 0.01), x),
                 "reverse": make(Backwards(cell), x),
                 "batch_first": make(Recurrent(cell, batch_first=True), swapped),
                 "packed": make(Packed(theirs, lengths), x),

@@ -24,7 +24,7 @@ LEVELS = [
 INSIDE = {
     "compiler": """
         batched bindings compact dependencies disk_cache expression fingerprints locations pytree
-        effects kernel opaque operations
+        effects kernel opaque operations time_axis
         dtypes ir loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement rules targets

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from everloop.cell import Cell
 from everloop.compiler.target import names
 from everloop.errors import CellError, OptionError, UnsupportedError, unknown
-from everloop.layers.call import Call
+from everloop.layers.call import Call, Results, Runner
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
 from everloop.layers.dispatch import eagerly, replaced, using
+from everloop.layers.nested import leaves
 from everloop.layers.recurrent import Recurrent
-from everloop.layers.reference import Results, Run, in_float64, loop
-from everloop.layers.validation import leaves
+from everloop.layers.reference import in_float64, loop
 
-REFERENCES: dict[str, Run] = {"eager": eagerly, "float64": in_float64(eagerly), "loop": in_float64(loop)}
+REFERENCES: dict[str, Runner] = {"eager": eagerly, "float64": in_float64(eagerly), "loop": in_float64(loop)}
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def agree(
     steps: list[int] = []  # of the longest sequence, in each call of a cell
 
     def counted(cell: Cell, call: Call) -> Results:
-        longest = call.lengths if call.lengths is not None else call.x.new_full(call.x.shape[1:2], len(call.x))
-        steps.append(int(longest.max()) if len(longest) else 0)
+        steps.append(call.time.longest)
         return REFERENCES[reference](cell, call)
 
     def perturbed() -> Iterator[dict[str, Tensor]]:
@@ -142,11 +141,11 @@ def _results(
         wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
         assert isinstance(loss, Tensor)
         is_reached = loss.requires_grad and wanted
-        slopes = (
+        gradients = (
             torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if is_reached else [None] * len(wanted)
         )
     found = {"output": results[0]} | {f"state {k}": s for k, s in enumerate(results[1:])}
-    zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(slopes, wanted.values(), strict=True))
+    zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(gradients, wanted.values(), strict=True))
     found |= dict(zip(wanted, zeros, strict=True))
     return {name: tensor for name, tensor in found.items() if tensor.numel()}
 

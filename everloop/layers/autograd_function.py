@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,104 +16,93 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.gradient import every
 from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
-from everloop.layers.backward import Reverse
-from everloop.layers.call import Call
+from everloop.compiler.time_axis import TimeAxis
+from everloop.layers.backward import Backward, adjacent
+from everloop.layers.call import Call, Results
 from everloop.layers.double_backward import differentiable
-from everloop.layers.epilogue import results
-from everloop.layers.padding import filled, living, without_empty
-from everloop.layers.running import Run, adjacent
+from everloop.layers.empty_sequences import without_empty
+from everloop.layers.epilogue import epilogue
 
 
-def compute(program: Program, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+def compute(program: Program, call: Call) -> Results:
     """Return (output [T, B, n], final states) by the program's kernels."""
-    if torch.is_grad_enabled():
-        if 0 < living(call) < call.x.size(1):
-            return without_empty(call, partial(compute, program))
-        # The gradient reads them again, whatever the caller makes of his own meanwhile.
-        lengths, reset = (t if t is None else t.clone() for t in (call.lengths, call.reset))
-        call = replace(call, lengths=lengths, reset=reset)
-    run = Run.of(program.target, call.x, call.lengths, call.reset, call.reverse)
-    if run.lengths is not None and run.compact is None and torch.is_grad_enabled():
-        call = filled(call)
-        run = replace(run, reset=call.reset)
-    x = call.x
-    cuts = program.prologue(call.values, x, batch_major=run.batch_major, compact=run.compact)
-    state: list[Tensor] = []
-    origin: list[Tensor | None] = []
-    for at, width in program.begins:
-        restart = None if at is None or run.reset is None else call.restart[at]
-        state.append(x.new_zeros(run.batch, width) if at is None else adjacent(call.state[at]))
-        origin.append(None if restart is None else restart.contiguous())
-    sequences, finals = _loop(program, run, call, cuts, state, origin)
+    time, x, is_training = call.time, call.x, torch.is_grad_enabled()
+    if is_training and 0 < time.living < time.batch:
+        return without_empty(call, partial(compute, program))
+    time = time.settled(x)
+    if time is not call.time:
+        call = replace(call, time=time)
+    if is_training and time.lengths is not None and time.compact is None:
+        call = _filled(call)
+        time, x = call.time, call.x
+    cuts = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
+    state: dict[str, Tensor] = {}
+    restart: dict[str, Tensor | None] = {}
+    for name, (at, width) in zip(program.states, program.begins, strict=True):
+        origin = None if at is None or time.reset is None else call.restart[at]
+        state[name] = x.new_zeros(time.batch, width) if at is None else adjacent(call.state[at])
+        restart[name] = None if origin is None else origin.contiguous()
+    wanted = frozenset(name for name, cut in cuts.items() if cut.requires_grad) if is_training else frozenset[str]()
+    given = (*state.values(), *restart.values())
+    if wanted or (is_training and any(t is not None and t.requires_grad for t in given)):
+        found = iter(_Loop.apply(program, call, wanted, *cuts.values(), *given))  # type: ignore[no-untyped-call]
+        sequences = {name: next(found) for name in program.split.exposed}
+        final = {name: next(found) for name in program.states}
+    else:
+        inference = program.inference()
+        buffers, final = _memory(program, time, inference.plan, cuts, state)
+        inference.kernel(
+            time.steps, time.batch, buffers, first=state, final=final, restart=restart, compact=time.compact,
+            **time.options(),
+        )  # fmt: skip
+        sequences = {name: buffers[every(name)] for name in program.split.exposed}
     if program.epilogue_output is None and program.epilogue_states is None:
-        return sequences[program.results[0]], tuple(finals.values())
-    return results(program, run, call, sequences, finals)
+        return sequences[program.results[0]], tuple(final.values())
+    return epilogue(program, call, sequences, final)
 
 
-def _loop(
-    program: Program,
-    run: Run,
-    call: Call,
-    cuts: Mapping[str, Tensor],
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None],
+def _filled(call: Call) -> Call:
+    """Return the call with rows of the data in the place of all padding, as what is computed for all steps meets it."""
+    time, values = call.time, call.values
+    if values.steps:
+        values = replace(values, steps={name: time.filled(rows) for name, rows in values.steps.items()})
+    return replace(call, values=values, x=time.filled(call.x), time=time.without_late_resets())
+
+
+def _memory(
+    program: Program, time: TimeAxis, plan: ForwardPlan, cuts: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the loop's exposed sequences and its final states, by name."""
-    names = program.split.exposed
-    if torch.is_grad_enabled():
-        wanted = frozenset(name for name, cut in cuts.items() if cut.requires_grad)
-        if wanted or any(t is not None and t.requires_grad for t in (*state, *restart)):
-            tensors = (*cuts.values(), *state, *restart)
-            found = _Loop.apply(program, run, call, wanted, *tensors)  # type: ignore[no-untyped-call]
-            return dict(zip(names, found, strict=False)), dict(zip(program.states, found[len(names) :], strict=True))
-    inference = program.inference()
-    buffers, final = forward(program, run, inference.plan, inference.kernel, cuts, state, restart)
-    return {name: buffers[every(name)] for name in names}, final
-
-
-def forward(
-    program: Program,
-    run: Run,
-    plan: ForwardPlan,
-    kernel: Any,
-    cuts: Mapping[str, Tensor],
-    state: Sequence[Tensor],
-    restart: Sequence[Tensor | None],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Run a forward kernel; return its buffers and the final states."""
-    buffers, owned = dict(cuts), program.prologue.owned
-    output = every(program.results[0])
+    """Return the buffers of a forward kernel, and the rows for the final states."""
+    buffers, owned, empty = dict(cuts), program.prologue.owned, program.target.empty
+    like, output = state[program.states[0]], every(program.results[0])
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
-        make = run.padded if name == output else run.rows
-        buffers[name] = cuts[source] if source in owned else make(width, like=state[0])
-    final = {name: program.target.empty(s.shape, s) for name, s in zip(program.states, state, strict=True)}
-    kernel(
-        run.steps, run.batch, buffers,
-        first=dict(zip(program.states, state, strict=True)), final=final,
-        restart=dict(zip(program.states, restart, strict=True)),
-        lengths=run.lengths, reset=run.reset, reverse=run.reverse, compact=run.compact,
-    )  # fmt: skip
-    return buffers, final
+        make = time.padded if name == output else time.compacted
+        buffers[name] = cuts[source] if source in owned else make(width, like, empty)
+    return buffers, {name: empty(rows.shape, rows) for name, rows in state.items()}
 
 
 class _Loop(torch.autograd.Function):
     """Takes the cuts, the states and the restart vectors; gives the exposed sequences and the final states."""
 
     @staticmethod
-    def forward(ctx: Any, program: Program, run: Run, call: Call, wanted: frozenset[str], *tensors: Any) -> Any:
-        n, k = len(program.cuts), len(program.states)
-        cuts, state, restart = dict(zip(program.cuts, tensors[:n], strict=True)), tensors[n : n + k], tensors[n + k :]
+    def forward(ctx: Any, program: Program, call: Call, wanted: frozenset[str], *tensors: Any) -> Any:
+        given, time, values = iter(tensors), call.time, call.values
+        cuts, state, restart = ({name: next(given) for name in names}
+                                for names in (program.cuts, program.states, program.states))  # fmt: skip
         trained = program.training(wanted)
-        buffers, final = forward(program, run, trained.plan.forward, trained.forward, cuts, state, restart)
-        kept = {name: buffers[name] for name in trained.kept}
-        ctx.program, ctx.run, ctx.trained = program, run, trained
+        buffers, final = _memory(program, time, trained.plan.forward, cuts, state)
+        trained.forward(
+            time.steps, time.batch, buffers, first=state, final=final, restart=restart, compact=time.compact,
+            **time.options(),
+        )  # fmt: skip
+        ctx.program, ctx.time, ctx.trained = program, time, trained
         ctx.is_unseen = torch_private.saved_tensors_hooks(False) is None
-        values = call.values
         ctx.names = [tuple(part) for part in (values.fixed, values.rows, values.steps)]
         ctx.set_materialize_grads(False)
-        originals = [*values.fixed.values(), *values.rows.values(), *values.steps.values()]
-        ctx.save_for_backward(*kept.values(), *state, *restart, call.x, *originals)
+        kept = (buffers[name] for name in trained.kept)
+        originals = (*values.fixed.values(), *values.rows.values(), *values.steps.values())
+        ctx.save_for_backward(*kept, *state.values(), *restart.values(), call.x, *originals)
         return (*(buffers[every(name)] for name in program.split.exposed), *final.values())
 
     @staticmethod
@@ -126,9 +115,9 @@ class _Loop(torch.autograd.Function):
         if torch.is_grad_enabled() or is_batched(*grads):
             x = next(saved)
             values = Bindings(*({name: next(saved) for name in names} for names in ctx.names))
-            found = differentiable(program, ctx.run, Call(values, x, state, restart), grads)
+            found = differentiable(program, Call(values, x, state, restart, ctx.time), grads)
         else:
             # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.
             is_last = ctx.is_unseen and not torch_private.keeps_graph()
-            found = Reverse(program, ctx.trained, ctx.run, memory, state, restart, is_last).gradients(grads)
-        return None, None, None, None, *found
+            found = Backward(program, ctx.trained, ctx.time, memory, state, restart, is_last).gradients(grads)
+        return None, None, None, *found

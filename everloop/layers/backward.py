@@ -1,4 +1,4 @@
-"""One run of a gradient loop."""
+"""The gradient loop of one call, and the products over all steps that follow it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from everloop.compiler.gradient import every, gradient_of
 from everloop.compiler.program import Program, TrainingKernels
-from everloop.layers.running import Run, adjacent
-from everloop.layers.weight_gradients import Weights
+from everloop.compiler.time_axis import TimeAxis
+from everloop.layers.weight_gradients import WeightGradients
 
 
-class Reverse:
+class Backward:
     """memory: what the forward loop left, by name; state, restart: what it was given.
 
     is_last: nobody reads `memory` again.
@@ -22,21 +22,21 @@ class Reverse:
         self,
         program: Program,
         trained: TrainingKernels,
-        run: Run,
+        time: TimeAxis,
         memory: Mapping[str, Tensor],
         state: Sequence[Tensor],
         restart: Sequence[Tensor | None],
         is_last: bool,
     ) -> None:
         self.is_last = is_last
-        self.program, self.trained, self.run = program, trained, run
+        self.program, self.trained, self.time = program, trained, time
         self.state, self.restart = state, restart
         self.memory = memory
         self.buffers = {**memory, **{name: memory[place] for name, place in trained.plan.reads.items()}}
 
     def gradients(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients of the cuts, the states and the restart vectors."""
-        program, plan, run, buffers = self.program, self.trained.plan, self.run, self.buffers
+        program, plan, time, buffers = self.program, self.trained.plan, self.time, self.buffers
         states, like = program.states, self.state[0]
         exposed = program.split.exposed
         for name, grad in zip(exposed, grads, strict=False):
@@ -45,7 +45,7 @@ class Reverse:
             reused = self._reused(plan.in_place.get(name, ""))
             buffers[name] = self._fresh(name, width) if reused is None else reused
         for name, total in plan.totals.items():
-            buffers[name] = like.new_zeros((run.batch, total.width) if total.height else (total.width,))
+            buffers[name] = like.new_zeros((time.batch, total.width) if total.height else (total.width,))
         first: dict[str, Tensor | None] = dict(zip(states, self.state, strict=True))
         ends: dict[str, Tensor | None] = dict(zip(states, self.restart, strict=True))
         final: dict[str, Tensor] = {}
@@ -54,11 +54,11 @@ class Reverse:
             final[gradient_of(name)] = program.target.empty(start.shape, start)
             ends[gradient_of(name)] = None if restart is None else restart.new_zeros(restart.shape)
         self.trained.gradient(
-            run.steps, run.batch, buffers, first=first, final=final, restart=ends,
-            lengths=run.lengths, reset=run.reset, reverse=run.reverse, compact=run.compact,
+            time.steps, time.batch, buffers, first=first, final=final, restart=ends, compact=time.compact,
+            **time.options(),
         )  # fmt: skip
         starts, restarts = (dict(zip(states, part, strict=True)) for part in (self.state, self.restart))
-        weights = Weights(run, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
+        weights = WeightGradients(program.target, time, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
         cuts = [
             weights.gradient(plan.pairs[name]) if plan.pairs.get(name) else buffers.get(gradient_of(name))
             for name in program.cuts
@@ -67,7 +67,7 @@ class Reverse:
 
     def _of_sequence(self, grad: Tensor | None, width: int) -> Tensor:
         if grad is None:
-            return self.state[0].new_zeros(width).expand(self.run.steps, self.run.batch, width)
+            return self.state[0].new_zeros(width).expand(self.time.steps, self.time.batch, width)
         return adjacent(grad)
 
     def _reused(self, name: str) -> Tensor | None:
@@ -77,9 +77,12 @@ class Reverse:
 
     def _fresh(self, name: str, width: int) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""
-        run, like = self.run, self.state[0]
-        if run.compact is None:
-            return run.padded(width, like)
+        time, like, empty = self.time, self.state[0], self.program.target.empty
         owned = self.program.split.owned
         is_input = any(name == gradient_of(cut) for cut in self.program.cuts if cut not in owned)
-        return run.padded(width, like) if is_input else run.rows(width, like)
+        return (time.padded if is_input else time.compacted)(width, like, empty)
+
+
+def adjacent(tensor: Tensor) -> Tensor:
+    """Return rows whose features lie side by side."""
+    return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
+from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.time_axis import TimeAxis
+
+Results = tuple[Tensor, tuple[Tensor, ...]]  # the output [T, B, n] and the final states [B, n]
 
 
 @dataclass(frozen=True)
@@ -16,18 +20,30 @@ class Call:
 
     values: what a step reads besides its input and its states; x: [T, B, I], with any strides.
     state: the rows [B, n] of each state before the first step; restart: the vector [n] that each returns to at a reset
-    (None: zeros).
-    lengths: whole numbers [B] from 0 to T; reset: bool [T, B]; reverse: step s of a sequence is time length - 1 - s.
+    (None: zeros); time: how time runs.
     """
 
     values: Bindings
     x: Tensor
     state: tuple[Tensor, ...]
     restart: tuple[Tensor | None, ...]
-    lengths: Tensor | None = None
-    reset: Tensor | None = None
-    reverse: bool = False
+    time: TimeAxis
 
-    def options(self) -> dict[str, Any]:
-        """Return what is not the same in every call, by the names of `dispatch.run`."""
-        return {"restart": self.restart, "lengths": self.lengths, "reset": self.reset, "reverse": self.reverse}
+    @classmethod
+    def of(
+        cls,
+        values: Bindings,
+        x: Tensor,
+        state: Sequence[Tensor],
+        restart: Sequence[Tensor | None] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+    ) -> Call:
+        """Return the call with a time axis of its own; `restart` is zeros where it is left out."""
+        time = TimeAxis.of(x, lengths, reset, reverse=reverse)
+        return cls(values, x, tuple(state), (None,) * len(state) if restart is None else tuple(restart), time)
+
+
+Runner = Callable[[Cell, Call], Results]  # a way to run a cell

@@ -13,18 +13,19 @@ from torch import Tensor
 from everloop import torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import MismatchError
-from everloop.layers.call import Call
+from everloop.layers.call import Call, Runner
 from everloop.layers.compare import Comparison, compare
-from everloop.layers.reference import Run, in_float64, loop, step_in_float64
-from everloop.layers.validation import leaves
+from everloop.layers.nested import leaves
+from everloop.layers.reference import in_float64, loop, step_in_float64
 
 BATCH, STEPS = 6, 12  # the piece that is verified
 LARGE = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps
 PERTURBED = 4  # references with inputs rounded otherwise, where something differs
 
 
-def verify(run: Run, cell: Cell, call: Call, record: dict[Any, str]) -> None:
+def verify(run: Runner, cell: Cell, call: Call, record: dict[Any, str]) -> None:
     """Compare `run` with the float64 loop on a piece of a call; once for each kind of call, which `record` keeps.
 
     Raises:
@@ -34,10 +35,10 @@ def verify(run: Run, cell: Cell, call: Call, record: dict[Any, str]) -> None:
     if kind in record:
         return
     piece, is_trained = _piece(call), any(kind[-1])
-    if piece.lengths is not None and not piece.lengths.any():
+    if not piece.time.living:
         return  # no sequence has a step: the next call may tell more
 
-    def found(by: Run) -> dict[str, Tensor]:
+    def found(by: Runner) -> dict[str, Tensor]:
         return _results(by, cell, piece, is_trained)
 
     with _unseen():
@@ -118,9 +119,9 @@ def _kind(call: Call) -> tuple[Any, ...]:
         *call.restart,
     )
     wanted = tuple(t is not None and t.requires_grad for t in tensors) if torch.is_grad_enabled() else ()
-    is_batch_major = call.x.stride(0) < call.x.stride(1)
-    has = (call.lengths is not None, call.reset is not None, call.reverse)
-    return (*has, is_batch_major, steps > 1, batch > 1, tuple(r is None for r in call.restart), wanted)
+    time = call.time
+    has = (time.lengths is not None, time.reset is not None, time.reverse)
+    return (*has, is_batch_major(call.x), steps > 1, batch > 1, tuple(r is None for r in call.restart), wanted)
 
 
 def _piece(call: Call) -> Call:
@@ -128,17 +129,17 @@ def _piece(call: Call) -> Call:
     steps, batch = call.x.shape[:2]
     is_large = sum(t.numel() for t in call.values.fixed.values()) > LARGE
     steps, count = min(steps, STEPS // 3 if is_large else STEPS), min(batch, BATCH // 2 if is_large else BATCH)
-    order = torch.arange(batch) if call.lengths is None else call.lengths.argsort(descending=True).cpu()
-    if call.lengths is not None and count > 1:
+    ends = call.time.lengths
+    order = torch.arange(batch) if ends is None else ends.argsort(descending=True).cpu()
+    if ends is not None and count > 1:
         order = order[torch.arange(count) * (batch - 1) // (count - 1)]
     rows = order[:count].to(call.x.device)
-    is_batch_major = call.x.stride(0) < call.x.stride(1)
 
     def own(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor.detach().requires_grad_(like.requires_grad and torch.is_grad_enabled())
 
     def of_steps(t: Tensor) -> Tensor:
-        if is_batch_major:
+        if is_batch_major(call.x):
             return own(t.detach().transpose(0, 1).index_select(0, rows)[:, :steps].contiguous().transpose(0, 1), t)
         return own(t.detach()[:steps].index_select(1, rows), t)
 
@@ -152,13 +153,11 @@ def _piece(call: Call) -> Call:
     )
     return replace(
         call, values=values, x=of_steps(call.x), state=tuple(map(of_rows, call.state)),
-        restart=tuple(None if r is None else own(r, r) for r in call.restart),
-        lengths=None if call.lengths is None else call.lengths.index_select(0, rows).clamp(max=steps),
-        reset=None if call.reset is None else call.reset[:steps].index_select(1, rows),
+        restart=tuple(None if r is None else own(r, r) for r in call.restart), time=call.time.select(rows, steps),
     )  # fmt: skip
 
 
-def _results(run: Run, cell: Cell, call: Call, is_trained: bool) -> dict[str, Tensor]:
+def _results(run: Runner, cell: Cell, call: Call, is_trained: bool) -> dict[str, Tensor]:
     """Return the output, the final states and, for random gradients of these, the gradients of all that want one."""
     with torch.set_grad_enabled(is_trained):
         y, finals = run(cell, call)
@@ -175,11 +174,11 @@ def _results(run: Run, cell: Cell, call: Call, is_trained: bool) -> dict[str, Te
         loss = sum((t * g).sum() for t, g in zip(found.values(), given, strict=True))
         assert isinstance(loss, Tensor)
         is_reached = loss.requires_grad and wanted
-        slopes = (
+        gradients = (
             torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if is_reached else [None] * len(wanted)
         )
     return found | {
-        n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(wanted.items(), slopes, strict=True)
+        n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(wanted.items(), gradients, strict=True)
     }
 
 
@@ -187,7 +186,7 @@ def _noises() -> Iterator[torch.Generator]:
     return (torch.Generator().manual_seed(seed) for seed in range(1, PERTURBED + 1))
 
 
-def _others(run: Run) -> Iterable[Run]:
+def _others(run: Runner) -> Iterable[Runner]:
     """Return what rounding may make of the reference: in the dtype of the call, and with inputs rounded otherwise."""
     return [run, *(in_float64(run, noise) for noise in _noises())]
 

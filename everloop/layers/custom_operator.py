@@ -18,14 +18,15 @@ from torch import Tensor, library
 from everloop import torch_private
 from everloop.cell import Cell, bind
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import UnsupportedError
-from everloop.layers.call import Call
+from everloop.layers.call import Call, Results
 from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version, without_versions
 from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range
 
 GRAPHS = 1024  # cells in graphs that are known; of more, the first graphs must be made anew
-Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+Run = Callable[..., Results]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def runs(run: Run) -> Run:
     return run
 
 
-def call(key: str, given: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+def call(key: str, given: Call) -> Results:
     """Return (output [T, B, n], final states) of the cell with this key."""
     values, state = given.values, given.state
     x = given.x.to(state[0].dtype)
@@ -85,7 +86,7 @@ def call(key: str, given: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
     origin = [] if is_zero else [s.new_zeros(s.shape[-1]) if r is None else r
                                  for r, s in zip(given.restart, state, strict=True)]  # fmt: skip
     groups = (list(group.values()) for group in (values.fixed, values.rows, values.steps))
-    y, *final = sequence(key, x, *groups, list(state), origin, given.lengths, given.reset, given.reverse)
+    y, *final = sequence(key, x, *groups, list(state), origin, **given.time.options())
     return y, tuple(final)
 
 
@@ -141,10 +142,9 @@ def sequence(
     held = known(key)
     if lengths is not None:
         check_range("Recurrent", lengths, x.shape[0])
-    y, final = _runs[0](
-        held.cell, held.values((fixed, rows, steps)), x, tuple(state), restart=list(restart) or None,
-        lengths=lengths, reset=reset, reverse=reverse, target=held.target, check=held.check,
-    )  # fmt: skip
+    values = held.values((fixed, rows, steps))
+    given = Call.of(values, x, state, restart or None, lengths=lengths, reset=reset, reverse=reverse)
+    y, final = _runs[0](held.cell, given, held.target, held.check)
     taken = {_memory(t) for t in (x, *fixed, *rows, *steps, *state, *restart)}
     results = []
     for found, expected in zip((y, *final), _outputs(held, x, state), strict=True):
@@ -161,8 +161,7 @@ def _memory(tensor: Tensor) -> int:
 def _outputs(held: Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
     """Return memory laid out as the results are."""
     T, B, n = x.shape[0], x.shape[1], held.cell.output_size
-    batch_major = x.stride(0) < x.stride(1)
-    y = x.new_empty(B, T, n).transpose(0, 1) if batch_major else x.new_empty(T, B, n)
+    y = x.new_empty(B, T, n).transpose(0, 1) if is_batch_major(x) else x.new_empty(T, B, n)
     return [y, *(s.new_empty(s.shape) for s in state)]
 
 
@@ -188,10 +187,9 @@ def sequence_backward(
     leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
     x, fixed, rows, steps, state, restart = _groups(leaves, counts)
     with torch_private.with_autograd(), torch.enable_grad():
-        y, final = _runs[0](
-            held.cell, held.values((fixed, rows, steps)), x[0], tuple(state), restart=restart or None,
-            lengths=lengths, reset=reset, reverse=reverse, target=held.target, check=held.check,
-        )  # fmt: skip
+        values = held.values((fixed, rows, steps))
+        given = Call.of(values, x[0], state, restart or None, lengths=lengths, reset=reset, reverse=reverse)
+        y, final = _runs[0](held.cell, given, held.target, held.check)
         wanted = [t for t in leaves if t.requires_grad]
         found = iter(torch.autograd.grad([y, *final], wanted, list(grads), allow_unused=True))
     results = [next(found) if t.requires_grad else None for t in leaves]
@@ -227,8 +225,8 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     filled = [torch.zeros(s, dtype=d, device=p) if g is None else g.contiguous()
               for g, (s, d, p) in zip(grads, ctx.shapes, strict=True)]  # fmt: skip
     found = sequence_backward(ctx.key, saved[:count], ctx.counts, lengths, reset, ctx.reverse, filled)
-    slopes = [g if t.is_floating_point() else None for g, t in zip(found, saved, strict=False)]
-    x, *groups = _groups(slopes, ctx.counts)
+    gradients = [g if t.is_floating_point() else None for g, t in zip(found, saved, strict=False)]
+    x, *groups = _groups(gradients, ctx.counts)
     return None, x[0], *groups, None, None, None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -20,16 +20,15 @@ from everloop.compiler.program import Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.target import CellTarget, LoopTarget
 from everloop.errors import PlanError, UnsupportedError
-from everloop.layers import custom_operator, reference
+from everloop.layers import custom_operator
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
+from everloop.layers.call import Call, Results, Runner
 from everloop.layers.check import noted, verify
 from everloop.layers.guards import obstacle, programs, say_once, version
-from everloop.layers.padding import living
 
 _KINDS = {Tensor, nn.Parameter}
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
-_instead: ContextVar[reference.Run | None] = ContextVar("instead", default=None)
+_instead: ContextVar[Runner | None] = ContextVar("instead", default=None)
 
 
 @contextmanager
@@ -43,9 +42,9 @@ def using(target: str) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(runs: reference.Run) -> Iterator[None]:
-    """Run every cell in the block by `runs`, whatever the target."""
-    before = _instead.set(runs)
+def replaced(by: Runner) -> Iterator[None]:
+    """Run every cell in the block by `by`, whatever the target."""
+    before = _instead.set(by)
     try:
         yield
     finally:
@@ -58,20 +57,8 @@ def chosen(target: str | None) -> str | None:
 
 
 @custom_operator.runs
-def run(
-    cell: Cell,
-    values: Bindings,
-    x: Tensor,
-    state: Sequence[Tensor],
-    *,
-    restart: Sequence[Tensor | None] | None = None,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    reverse: bool = False,
-    target: str | None = None,
-    check: bool = False,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return (output [T, B, n], final states) of `cell` over x [T, B, I].
+def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) -> Results:
+    """Return (output [T, B, n], final states) of `cell`.
 
     check: whether a compiled cell is verified before its first call of a kind.
 
@@ -80,37 +67,24 @@ def run(
         OptionError: there is no such target.
         UnsupportedError: the named target cannot run this cell; `target=None` runs `eager` then.
     """
-    call = Call(
-        values, x, tuple(state), (None,) * len(state) if restart is None else tuple(restart), lengths, reset, reverse
-    )
     if torch.compiler.is_compiling():
-        return _captured(cell, call, target, check)
-    return (_outside if torch_private.dynamo_callback() is None else _unwatched)(cell, call, target, check)
-
-
-def _outside(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run outside of torch.compile."""
+        return _as_operator(cell, call, target, check)
+    if torch_private.dynamo_callback() is not None:
+        return _without_dynamo(cell, call, target, check)  # type: ignore[no-any-return]
     x, target = call.x, chosen(target)
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _run(cell, replace(call, x=x.to(call.state[0].dtype)), target, check)
-    return _run(cell, call, target, check)
-
-
-# What Dynamo left to Python it would look into, function by function.
-_unwatched: Any = torch_private.without_dynamo(_outside)
-
-
-def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    held, x, instead = with_tensors(cell, call.values), call.x, _instead.get()
-    call = call if held is call.values else replace(call, values=held)
-    if instead is not None:
+            return run(cell, replace(call, x=x.to(call.state[0].dtype)), target, check)
+    values = with_tensors(cell, call.values)
+    if values is not call.values:
+        call = replace(call, values=values)
+    if (instead := _instead.get()) is not None:
         return instead(cell, call)
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
         return _whole(named, cell, call)
-    program = observed(x, *call.state, *held.fixed.values()) or program_of(cell, call.values, x, named)
-    if isinstance(program, Program) and living(call):
+    program = observed(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
+    if isinstance(program, Program) and call.time.living:
         try:
             if check:
                 verify(partial(_computed, program), cell, call, program.checked)
@@ -124,20 +98,24 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tenso
     return eagerly(cell, call)
 
 
-def _computed(program: Program, _: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+# What Dynamo left to Python it would look into, function by function.
+_without_dynamo: Any = torch_private.without_dynamo(run)
+
+
+def _computed(program: Program, _: Cell, call: Call) -> Results:
     return compute(program, call)
 
 
-def eagerly(cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
+def eagerly(cell: Cell, call: Call) -> Results:
     """Run on the reference target."""
     return _whole(targets.reference(), cell, call)
 
 
-def _whole(target: CellTarget, cell: Cell, call: Call) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return target.run(cell, call.values, call.x, call.state, **call.options())
+def _whole(target: CellTarget, cell: Cell, call: Call) -> Results:
+    return target.run(cell, call.values, call.x, call.state, restart=call.restart, **call.time.options())
 
 
-def _captured(cell: Cell, call: Call, target: str | None, check: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _as_operator(cell: Cell, call: Call, target: str | None, check: bool) -> Results:
     """Run inside torch.compile, as one operator."""
     held = with_tensors(cell, call.values)
     custom_operator.watch(cell)

@@ -13,7 +13,6 @@ from everloop.compiler.ir import Graph, Value
 from everloop.compiler.program import Program
 from everloop.compiler.target import reference
 from everloop.layers.call import Call
-from everloop.layers.running import Run
 
 
 class _LoopCell(nn.Module):
@@ -41,12 +40,12 @@ class _LoopCell(nn.Module):
         return torch.cat([found[name] for name in self.exposed], -1), *found.values()
 
 
-def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Return the gradients of the cuts, the states and the restart vectors, each with a graph of its own."""
-    x, state, restart = call.x, call.state, call.restart
+    x, state, restart, time = call.x, call.state, call.restart, call.time
     widths = [program.split.loop.outputs[name].width for name in program.split.exposed]
     cell = _LoopCell(program.split.loop, program.cuts, program.split.exposed)
-    cuts = program.prologue(call.values, x, batch_major=run.batch_major, compact=run.compact)
+    cuts = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
     kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
     inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
 
@@ -56,20 +55,20 @@ def differentiable(program: Program, run: Run, call: Call, grads: Sequence[Tenso
         for name in program.cuts:
             kind = kinds[name] if kinds[name] in parts else "fixed"
             tensor = next(given)
-            if run.compact is not None and kind == "sequence" and tensor.dim() == 2:
-                tensor = run.compact.pad(tensor)
+            if time.compact is not None and kind == "sequence" and tensor.dim() == 2:
+                tensor = time.compact.pad(tensor)
             parts[kind][cell.attribute[name]] = tensor
-        start = [x.new_zeros(run.batch, cell.output_size), *(next(given) for _ in state)]
+        start = [x.new_zeros(time.batch, cell.output_size), *(next(given) for _ in state)]
         origin = [None, *(None if r is None else next(given) for r in restart)]
-        time = x.new_zeros(run.steps, run.batch, 0)
+        no_input = x.new_zeros(time.steps, time.batch, 0)
         y, final = reference().run(
-            cell, Bindings(parts["fixed"], parts["row"], parts["sequence"]), time, start,  # type: ignore[arg-type]
-            restart=origin, lengths=run.lengths, reset=run.reset, reverse=run.reverse,
+            cell, Bindings(parts["fixed"], parts["row"], parts["sequence"]), no_input, start,  # type: ignore[arg-type]
+            restart=origin, **time.options(),
         )  # fmt: skip
         sequences = torch.split(y, widths, -1)
-        if run.compact is not None:  # all but the output have compact rows
+        if time.compact is not None:  # all but the output have compact rows
             names = program.split.exposed
-            sequences = tuple(t if name == program.results[0] else run.compact.at(t, run.compact.place)
+            sequences = tuple(t if name == program.results[0] else time.compact.at(t, time.compact.place)
                               for name, t in zip(names, sequences, strict=True))  # fmt: skip
         return (*sequences, *final[1:])
 

@@ -49,18 +49,3 @@ def sizes(module: Any, prefix: str = "members") -> Iterator[tuple[str, int]]:
 def last(module: Any) -> Cell:
     """Return the cell whose first state is the output."""
     return module if isinstance(module, Cell) else last(module.members[-1])
-
-
-def flatten(state: Any, like: Any, found: list[Any]) -> bool:
-    """Put the parts of a state into `found`; False if it is not nested as `like`."""
-    if not isinstance(like, tuple):
-        found.append(state)
-        return True
-    if not isinstance(state, tuple | list) or len(state) != len(like):
-        return False
-    return all(flatten(part, form, found) for part, form in zip(state, like, strict=True))
-
-
-def nest(flat: Iterator[Any], like: Any) -> Any:
-    """Return the next values of `flat`, nested as `like`."""
-    return tuple(nest(flat, part) for part in like) if isinstance(like, tuple) else next(flat)

@@ -11,26 +11,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
+from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.dispatch import chosen
 from everloop.layers.dropout import checked_rate
 from everloop.layers.explanation import explanation
-from everloop.layers.flatten import nest
-from everloop.layers.over_time import Course, sweep
+from everloop.layers.input_form import InputForm, unpack
+from everloop.layers.nested import leaves, map_state, nest
+from everloop.layers.over_time import over_time
 from everloop.layers.single_step import Stream, unsteppable
 from everloop.layers.stack import Stack
-from everloop.layers.validation import (
-    checked_input,
-    checked_lengths,
-    checked_reset,
-    checked_state,
-    leaves,
-    map_state,
-    pack_like,
-    reorder,
-    unpack,
-)
+from everloop.layers.validation import checked_input, checked_lengths, checked_reset, checked_state
 
 
 class Recurrent(nn.Module):
@@ -123,25 +115,34 @@ class Recurrent(nn.Module):
             ShapeError: something does not fit; the message names what came and what was expected.
             MismatchError: `check` found a compiled cell to be wrong.
         """
+        form, x, state, start, time = self._given(x, state, lengths, reset)
+        y, after = over_time(self.cell, x, state, start, time, self.target, self.check)
+        return form.outward(y, time.lengths), form.state_outward(after)
+
+    def _given(
+        self, x: Tensor | PackedSequence, state: Any, lengths: Any, reset: Any
+    ) -> tuple[InputForm, Tensor, Any, Any, TimeAxis]:
+        """Return the form of x, then checked x [T, B, I], the state, the vectors a reset returns to, and the time."""
+        form, dtype = InputForm(batch_first=self.batch_first), self._dtype()
         if isinstance(x, PackedSequence):
             if lengths is not None or reset is not None:
                 raise ShapeError("Recurrent: a PackedSequence has its own lengths and no resets; pad it to give these")
-            padded, falling = unpack(x)
-            checked_input("Recurrent", padded, self.input_size, self._dtype())
-            state = self._checked_state(state, padded)
-            y, after = self._run(padded, reorder(state, x.sorted_indices), falling, None)
-            return pack_like(x, y, falling), reorder(after, x.unsorted_indices)
-        checked_input("Recurrent", x, self.input_size, self._dtype())
-        reset = checked_reset("Recurrent", reset, x)
+            form = InputForm(packed=x)
+            x, lengths = unpack(x)
+        checked_input("Recurrent", x, self.input_size, dtype)
         if x.dim() == 2:
-            state = self._checked_state(state, x)
-            one = None if state is None else map_state(lambda s: s.unsqueeze(0), state)
-            y, after = self._run(x.unsqueeze(1), one, lengths, None if reset is None else reset.unsqueeze(1))
-            return y.squeeze(1), map_state(lambda s: s.squeeze(0), after)
-        if not self.batch_first:
-            return self._run(x, state, lengths, reset)
-        y, after = self._run(x.transpose(0, 1), state, lengths, None if reset is None else reset.transpose(0, 1))
-        return y.transpose(0, 1), after
+            form = InputForm(is_single=True)
+        reset = checked_reset("Recurrent", reset, x)
+        x, reset = form.inward(x), None if reset is None else form.inward(reset)
+        x = x.to(dtype or x.dtype)  # autocast may bring another one
+        zeros = self.cell.zeros(x.shape[1], like=x)
+        start = None if self.start is None else nest(iter(self.start), zeros)
+        if state is not None:
+            expected = map_state(lambda s: s[0], zeros) if form.is_single else zeros
+            state = form.state_inward(checked_state("Recurrent", state, expected))
+        else:
+            state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
+        return form, x, state, start, TimeAxis.of(x, checked_lengths("Recurrent", lengths, x), reset)
 
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.
@@ -180,27 +181,9 @@ class Recurrent(nn.Module):
         self._stream = Stream()  # let go of the memory that the parameters leave
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
-    def _run(self, x: Tensor, state: Any, lengths: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
-        x = x.to(self._dtype() or x.dtype)  # autocast may bring another one
-        zeros = self.cell.zeros(x.shape[1], like=x)
-        start = None if self.start is None else nest(iter(self.start), zeros)
-        if state is not None:
-            state = checked_state("Recurrent", state, zeros)
-        else:
-            state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
-        course = Course(checked_lengths("Recurrent", lengths, x), reset, target=self.target, check=self.check)
-        return sweep(self.cell, x, state, start, course)
-
     def _dtype(self) -> torch.dtype | None:
         first = _first(self)  # a cell may have nothing to learn
         return None if first is None else first.dtype
-
-    def _checked_state(self, state: Any, x: Tensor) -> Any:
-        """Return the state given for x [T, B, I] or [T, I], None if there is none."""
-        if state is None:
-            return None
-        zeros = self.cell.zeros(x.shape[1] if x.dim() == 3 else 1, like=x.to(self._dtype() or x.dtype))
-        return checked_state("Recurrent", state, zeros if x.dim() == 3 else map_state(lambda s: s[0], zeros))
 
     def extra_repr(self) -> str:
         return f"batch_first={self.batch_first}, learned_state={self.start is not None}{', check=True' * self.check}"

@@ -17,24 +17,22 @@ from torch.overrides import TorchFunctionMode
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler.bindings import Bindings
 from everloop.errors import UnsupportedError
-from everloop.layers.call import Call
-from everloop.layers.validation import map_state
-
-Results = tuple[Tensor, tuple[Tensor, ...]]
-Run = Callable[[Cell, Call], Results]
+from everloop.layers.call import Call, Results, Runner
+from everloop.layers.nested import map_state
 
 
 def loop(cell: Cell, call: Call) -> Results:
     """Return (output [T, B, n], final states) of `cell`, one row [1, n] at a time."""
     steps, batch = call.x.shape[:2]
-    lengths = [steps] * batch if call.lengths is None else call.lengths.tolist()
-    resets = [[False] * batch] * steps if call.reset is None else call.reset.tolist()
+    time = call.time
+    lengths = [steps] * batch if time.lengths is None else time.lengths.tolist()
+    resets = [[False] * batch] * steps if time.reset is None else time.reset.tolist()
     sequences, finals = [], [tuple(s[:0] for s in call.state)]
     for b, length in enumerate(lengths):
         row = slice(b, b + 1)
         states = tuple(s[row] for s in call.state)
         output = {}
-        for t in range(length - 1, -1, -1) if call.reverse else range(length):
+        for t in range(length - 1, -1, -1) if time.reverse else range(length):
             if resets[t][b]:
                 starts = zip(call.restart, states, strict=True)
                 states = tuple(torch.zeros_like(s) if r is None else r[None] for r, s in starts)
@@ -64,7 +62,7 @@ def step(core: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     return x, tuple(found)
 
 
-def in_float64(run: Run, noise: torch.Generator | None = None) -> Run:
+def in_float64(run: Runner, noise: torch.Generator | None = None) -> Runner:
     """Return `run` in float64, between tensors of the call's own dtype.
 
     noise: moves every number of the call by about one unit in the last place of that dtype.

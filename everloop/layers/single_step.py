@@ -20,13 +20,12 @@ from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, observed
 from everloop.layers.dropout import Wrapper, values_of
-from everloop.layers.flatten import Flat, flatten, last, nest, sizes
+from everloop.layers.flatten import Flat, last, sizes
 from everloop.layers.guards import obstacle, programs, version
+from everloop.layers.nested import flatten, leaves, nest
 from everloop.layers.stack import Stack
-from everloop.layers.validation import leaves
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
-_END = object()
 _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 
 

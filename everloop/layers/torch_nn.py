@@ -14,14 +14,15 @@ from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.target import compiling
+from everloop.compiler.time_axis import TimeAxis
 from everloop.layers import custom_operator
-from everloop.layers.call import Call
+from everloop.layers.call import Call, Results
 from everloop.layers.dispatch import compiles, rewritten, run
-from everloop.layers.validation import pack_like, reorder, unpack
+from everloop.layers.input_form import InputForm, unpack
 
 
-class _OverTime(nn.RNNBase):
-    """The forward call of torch.nn's layers as sweeps of cells."""
+class _Layers(nn.RNNBase):
+    """The forward call of torch.nn's layers as cells over time."""
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch.nn's names
         """Return (output, hidden state), as the layer of torch.nn with this name."""
@@ -29,14 +30,14 @@ class _OverTime(nn.RNNBase):
         outside = self._outside
         if torch.compiler.is_compiling():
             is_own = self._fits(input, hx) and self._is_captured(input)
-            return self._sweeps(input, hx) if is_own else super().forward(input, hx)
+            return self._over_time(input, hx) if is_own else super().forward(input, hx)
         return outside(input, hx) if torch_private.dynamo_callback() is None else _unwatched(self, input, hx)
 
     def _outside(self, input: Any, hx: Any) -> Any:  # noqa: A002
         """Run outside of torch.compile."""
         data = input.data if isinstance(input, PackedSequence) else input
         if self._fits(input, hx) and (compiles(self._cell(self.input_size), data) or rewritten()):
-            return self._sweeps(input, hx)
+            return self._over_time(input, hx)
         return super().forward(input, hx)  # a target of PyTorch's own, or its error
 
     def _is_captured(self, input: Any) -> bool:  # noqa: A002
@@ -47,17 +48,16 @@ class _OverTime(nn.RNNBase):
             return not packed and not isinstance(self._steps(data), int)
         return bool(_is_fit(data.dtype, data.device.type))
 
-    def _sweeps(self, input: Any, hx: Any) -> Any:  # noqa: A002
-        start: tuple[Tensor, ...] | None = hx if hx is None or self.mode == "LSTM" else (hx,)
+    def _over_time(self, input: Any, hx: Any) -> Any:  # noqa: A002
+        x, lengths, form = input, None, InputForm(batch_first=self.batch_first)
         if isinstance(input, PackedSequence):
-            x, lengths = unpack(input)
-            y, state = self._layers(x, reorder(start, input.sorted_indices, axis=1), lengths)
-            return pack_like(input, y, lengths), self._state(reorder(state, input.unsorted_indices, axis=1))
-        if input.dim() == 2:
-            y, state = self._layers(input.unsqueeze(1), start and tuple(s.unsqueeze(1) for s in start), None)
-            return y.squeeze(1), self._state(tuple(s.squeeze(1) for s in state))
-        y, state = self._layers(input.transpose(0, 1) if self.batch_first else input, start, None)
-        return y.transpose(0, 1) if self.batch_first else y, self._state(state)
+            form, (x, lengths) = InputForm(packed=input), unpack(input)
+        elif input.dim() == 2:
+            form = InputForm(is_single=True)
+        state: tuple[Tensor, ...] | None = hx if hx is None or self.mode == "LSTM" else (hx,)
+        state = state and form.state_inward(state, axis=1)
+        y, state = self._layers(form.inward(x), state, lengths)
+        return form.outward(y, lengths), self._state(form.state_outward(state, axis=1))
 
     def _fits(self, input: Any, hx: Any) -> bool:  # noqa: A002
         packed = isinstance(input, PackedSequence)
@@ -88,7 +88,7 @@ class _OverTime(nn.RNNBase):
         return [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
 
     def _layers(self, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None) -> tuple[Tensor, Any]:
-        directions = 2 if self.bidirectional else 1
+        directions, time = 2 if self.bidirectional else 1, TimeAxis.of(x, lengths)
         if state is None:
             state = tuple(x.new_zeros(self.num_layers * directions, x.shape[1], n) for n in self._sizes())
         finals: list[tuple[Tensor, ...]] = []
@@ -98,7 +98,7 @@ class _OverTime(nn.RNNBase):
                 k = layer * directions + direction
                 values = self._values(f"_l{layer}" + ("_reverse" if direction else ""))
                 start = tuple(s[k] for s in state)
-                y, final = self._sweep(values, x, start, lengths, direction == 1)
+                y, final = self._run(values, x, start, time.opposite() if direction else time)
                 outputs.append(y)
                 finals.append(final)
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
@@ -106,14 +106,12 @@ class _OverTime(nn.RNNBase):
                 x = dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
-    def _sweep(
-        self, values: Bindings, x: Tensor, start: tuple[Tensor, ...], lengths: Tensor | None, reverse: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        kind = (self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias)
+    def _run(self, values: Bindings, x: Tensor, start: tuple[Tensor, ...], time: TimeAxis) -> Results:
+        call = Call(values, x, start, (None,) * len(start), time)
         if not torch.compiler.is_compiling():
-            return run(self._cell(x.shape[-1]), values, x, start, lengths=lengths, reverse=reverse)
-        key = _key(*kind, " ".join(values.fixed))
-        return custom_operator.call(key, Call(values, x, start, (None,) * len(start), lengths, None, reverse))
+            return run(self._cell(x.shape[-1]), call)
+        key = _key(self.mode, x.shape[-1], self.hidden_size, self.proj_size, self.bias, " ".join(values.fixed))
+        return custom_operator.call(key, call)
 
     def _cell(self, input_size: int) -> Cell:
         return _cell(self.mode, input_size, self.hidden_size, self.proj_size, self.bias)
@@ -131,18 +129,18 @@ class _OverTime(nn.RNNBase):
         return state if self.mode == "LSTM" else state[0]
 
 
-_unwatched: Any = torch_private.without_dynamo(_OverTime._outside)
+_unwatched: Any = torch_private.without_dynamo(_Layers._outside)
 
 
-class RNN(_OverTime, nn.RNN):
+class RNN(_Layers, nn.RNN):
     """torch.nn.RNN: same arguments, weight names, results and gradients."""
 
 
-class LSTM(_OverTime, nn.LSTM):
+class LSTM(_Layers, nn.LSTM):
     """torch.nn.LSTM: same arguments, weight names, results and gradients."""
 
 
-class GRU(_OverTime, nn.GRU):
+class GRU(_Layers, nn.GRU):
     """torch.nn.GRU: same arguments, weight names, results and gradients."""
 
 

@@ -1,33 +1,16 @@
-"""What a layer accepts: the checks of x, lengths, resets and states, and the forms of a batch of sequences."""
+"""What a layer accepts: the checks of x, lengths, resets and states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from everloop.errors import ShapeError
+from everloop.layers.nested import describe
 from everloop.torch_private import FakeTensor
-
-
-def map_state(function: Callable[..., Any], *states: Any) -> Any:
-    """Return the nested state made by `function` from the tensors at each place of `states`."""
-    if isinstance(states[0], tuple):
-        return tuple(map_state(function, *parts) for parts in zip(*states, strict=True))
-    return function(*states)
-
-
-def leaves(state: Any) -> list[Tensor]:
-    """Return the tensors of a nested state in order."""
-    return [leaf for part in state for leaf in leaves(part)] if isinstance(state, tuple) else [state]
-
-
-def reorder(state: Any, indices: Tensor | None, axis: int = 0) -> Any:
-    """Return the state of the sequences `indices`, in that order."""
-    return state if state is None or indices is None else map_state(lambda s: s.index_select(axis, indices), state)
 
 
 def checked_state(name: str, state: Any, expected: Any) -> Any:
@@ -43,11 +26,6 @@ def checked_state(name: str, state: Any, expected: Any) -> Any:
     if state.dtype != expected.dtype:
         raise ShapeError(f"{name}: a state is {state.dtype}; expected {expected.dtype}, as the parameters")
     return state
-
-
-def describe(state: Any) -> str:
-    """Return the shapes of a nested state, nested alike."""
-    return f"({', '.join(map(describe, state))})" if isinstance(state, tuple) else str(list(state.shape))
 
 
 def checked_input(name: str, x: Tensor, input_size: int, dtype: torch.dtype | None) -> None:
@@ -97,15 +75,3 @@ def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:
     if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
         raise ShapeError(f"{name}: reset is {reset.dtype} {list(reset.shape)}; expected bool {list(x.shape[:-1])}")
     return reset
-
-
-def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
-    """Return (x [T, B, I], lengths [B]) of a packed batch, its sequences by falling length."""
-    x, lengths = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes))
-    return x, lengths.to(x.device)
-
-
-def pack_like(packed: PackedSequence, y: Tensor, lengths: Tensor) -> PackedSequence:
-    """Return y [T, B, n] packed as `packed` is."""
-    data = pack_padded_sequence(y, lengths.cpu()).data
-    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.plan import Factor, FactorPart
-from everloop.layers.running import Run
+from everloop.compiler.target import LoopTarget
+from everloop.compiler.time_axis import TimeAxis
 
 MANY = 8  # where more than one row in so many has no row before it, rows one step back are copied
 
 
-class Weights:
+class WeightGradients:
     """buffers: rows of every step and sequence by name; state, restart: by name of the state.
 
     own: the buffers that nobody else reads now, so that they may change for a moment.
@@ -22,13 +23,15 @@ class Weights:
 
     def __init__(
         self,
-        run: Run,
+        target: LoopTarget,
+        time: TimeAxis,
         buffers: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
         restart: Mapping[str, Tensor | None],
         own: Collection[str],
     ) -> None:
-        self.run, self.buffers, self.state, self.restart, self.own = run, buffers, state, restart, own
+        self.target, self.time, self.buffers, self.own = target, time, buffers, own
+        self.state, self.restart = state, restart
         self._back: dict[str, Tensor] = {}
         self._begin: Tensor | None = None
 
@@ -45,19 +48,19 @@ class Weights:
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _block(self, left: FactorPart, right: FactorPart) -> Tensor:
-        if self.run.compact is None and bool(left.of) != bool(right.of):
+        if self.time.compact is None and bool(left.of) != bool(right.of):
             found = self._shifted(left, right) if right.of else self._shifted(right, left)
             if found is not None:
                 return found if right.of else found.T
-        return self.run.target.over_rows(self._rows(left), self._rows(right))
+        return self.target.over_rows(self._rows(left), self._rows(right))
 
     def _rows(self, rows: FactorPart) -> Tensor:
         """Return the rows of every step, side by side."""
         if rows.of:
             return self._one_step_back(rows.name, rows.of)[:, rows.start : rows.stop]
-        whole, compact = self.buffers[rows.name][..., rows.start : rows.stop], self.run.compact
+        whole, compact = self.buffers[rows.name][..., rows.start : rows.stop], self.time.compact
         if compact is None:
-            return self.run.flat(whole)
+            return self.time.flat(whole)
         return compact.at(whole, compact.place) if whole.dim() == 3 else whole
 
     def _shifted(self, now: FactorPart, past: FactorPart) -> Tensor | None:
@@ -67,21 +70,21 @@ class Weights:
         zero in the product over all, and have one of their own. A difference of two sums would not do, because what is
         left out may be far larger than the rest.
         """
-        run = self.run
-        g, states = (run.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
-        by = 1 if run.batch_major else run.batch
-        if not (run.batch_major or run.reset is not None or (run.reverse and run.lengths is not None)):
-            left, right = g[-by:] if run.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
-            return self._plus(self.run.target.over_rows(left, right), g, states, by)
+        time = self.time
+        g, states = (time.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
+        by = 1 if time.batch_major else time.batch
+        if not (time.batch_major or time.reset is not None or (time.reverse and time.lengths is not None)):
+            left, right = g[-by:] if time.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
+            return self._plus(self.target.over_rows(left, right), g, states, by)
         begin = self._beginnings()
         if now.name not in self.own or MANY * len(begin) > len(g):
             return None
-        other = begin + by if run.reverse else begin - by
+        other = begin + by if time.reverse else begin - by
         other = other[(other >= 0) & (other < len(g))]
         if not math.isfinite(states.index_select(0, other).sum()):  # zero times that is not zero
             return None
         left = g.index_select(0, begin)
-        first = self.run.target.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
+        first = self.target.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
         g.index_fill_(0, begin, 0)
         found = self._plus(first, g, states, by)
         g.index_copy_(0, begin, left)
@@ -89,67 +92,58 @@ class Weights:
 
     def _plus(self, first: Tensor, g: Tensor, states: Tensor, by: int) -> Tensor:
         """Return `first` and the product of all rows with those `by` rows before, or behind where time is reversed."""
-        if self.run.steps == 1:
+        if self.time.steps == 1:
             return first
-        reverse = self.run.reverse
+        reverse = self.time.reverse
         return first.add_(
-            self.run.target.over_rows(g[:-by], states[by:])
-            if reverse
-            else self.run.target.over_rows(g[by:], states[:-by])
+            self.target.over_rows(g[:-by], states[by:]) if reverse else self.target.over_rows(g[by:], states[:-by])
         )
 
     def _beginnings(self) -> Tensor:
         """Return the places of the rows that no row of their sequence stands before, in order."""
-        run = self.run
         if self._begin is None:
-            marks = torch.zeros(run.steps, run.batch, dtype=torch.bool) if run.reset is None else run.reset.clone()
-            if run.reverse and run.lengths is not None:
-                living = run.lengths.nonzero()[:, 0]
-                marks[run.lengths[living] - 1, living] = True
-            else:
-                marks[-1 if run.reverse else 0] = True
-            self._begin = run.flat(marks).nonzero()[:, 0]
+            self._begin = self.time.flat(self.time.starts()).nonzero()[:, 0]
         return self._begin
 
     def _start(self, name: str, places: Tensor) -> Tensor:
         """Return the states from which the rows at these places begin."""
-        run, state, restart = self.run, self.state[name], self.restart[name]
-        rows = state.index_select(0, places // run.steps if run.batch_major else places % run.batch)
-        if run.reset is None:
+        time, state, restart = self.time, self.state[name], self.restart[name]
+        rows = state.index_select(0, places // time.steps if time.batch_major else places % time.batch)
+        if time.reset is None:
             return rows
-        is_reset = run.flat(run.reset)[places][:, None]
+        is_reset = time.flat(time.reset)[places][:, None]
         return rows.masked_fill_(is_reset, 0) if restart is None else torch.where(is_reset, restart, rows)
 
     def _one_step_back(self, name: str, of: str) -> Tensor:
         """Return the state before every step."""
         if name not in self._back:
-            make = self._padded_back if self.run.compact is None else self._compact_back
+            make = self._padded_back if self.time.compact is None else self._compact_back
             self._back[name] = make(self.buffers[name], of)
         return self._back[name]
 
     def _padded_back(self, whole: Tensor, of: str) -> Tensor:
-        run = self.run
-        result = run.padded(whole.shape[-1], like=whole)
-        if run.reverse:
+        time = self.time
+        result = time.padded(whole.shape[-1], whole, self.target.empty)
+        if time.reverse:
             result[:-1], result[-1] = whole[1:], 0
         else:
             result[1:], result[0] = whole[:-1], 0
-        flat, begin = run.flat(result), self._beginnings()
+        flat, begin = time.flat(result), self._beginnings()
         return flat.index_copy_(0, begin, self._start(of, begin))
 
     def _compact_back(self, whole: Tensor, of: str) -> Tensor:
-        run, compact = self.run, self.run.compact
+        time, compact = self.time, self.time.compact
         assert compact is not None
-        result = run.target.empty((len(compact), whole.shape[-1]), whole)
+        result = self.target.empty((len(compact), whole.shape[-1]), whole)
         living = compact.living
         torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
         if whole.dim() == 2:
             rows, before = whole, compact.before()[living:]
         else:
-            rows, by = run.flat(whole), 1 if run.batch_major else run.batch
-            before = compact.place[living:] + (by if run.reverse else -by)
+            rows, by = time.flat(whole), 1 if time.batch_major else time.batch
+            before = compact.place[living:] + (by if time.reverse else -by)
         torch.index_select(rows, 0, before, out=result[living:])
-        if run.reset is None:
+        if time.reset is None:
             return result
-        is_reset, restart = compact.at(run.reset[..., None], compact.place), self.restart[of]
+        is_reset, restart = compact.at(time.reset[..., None], compact.place), self.restart[of]
         return result.masked_fill_(is_reset, 0) if restart is None else torch.where(is_reset, restart, result)

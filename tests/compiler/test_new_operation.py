@@ -96,7 +96,7 @@ def test_values_and_gradients_are_autograds(target: LoopTarget) -> None:
     x = torch.randn(7, 2, 3, dtype=D, requires_grad=True)
     program = Program.of(made, Bindings(dict(made.named_parameters())), D, target)
     zeros = torch.zeros(2, 5, dtype=D)
-    y, _ = compute(program, Call(Bindings(dict(made.named_parameters())), x, (zeros,), (None,)))
+    y, _ = compute(program, Call.of(Bindings(dict(made.named_parameters())), x, (zeros,)))
     assert y.grad_fn is not None
     h, expected = zeros, []
     for x_t in x:

@@ -16,8 +16,8 @@ from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import pages
 from everloop.layers import Recurrent
-from everloop.layers.dispatch import run
 from everloop.layers.dropout import values_of
+from tests.layers.calls import run
 from tests.poison import BYTE
 from tests.zoo import NAMES, make
 

@@ -25,7 +25,7 @@ from everloop.compiler.targets.llvm.mapping import REDUCTIONS
 from everloop.compiler.trace import trace
 from everloop.diagnose import agree
 from everloop.layers import Recurrent
-from everloop.layers.dispatch import run
+from tests.layers.calls import run
 from tests.zoo import NAMES, make
 
 D = torch.float64

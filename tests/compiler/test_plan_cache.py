@@ -41,7 +41,7 @@ def no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gradients(program: Program, values: Bindings, x: Tensor, state: list[Tensor]) -> list[Tensor]:
-    y, final = compute(program, Call(values, x, tuple(state), (None,) * len(state)))
+    y, final = compute(program, Call.of(values, x, tuple(state)))
     leaves = [t for t in (*values.fixed.values(), *state) if t.requires_grad]
     grads = torch.autograd.grad(y.square().sum() + sum(f.sum() for f in final), leaves, allow_unused=True)
     return [y, *final, *(g for g in grads if g is not None)]
@@ -58,12 +58,12 @@ def test_a_second_process_has_the_same_plan_without_a_pass(
     first = Program.of(cell, values, torch.float32, TARGET)
     want = gradients(first, values, x, start)
     with torch.no_grad():
-        compute(first, Call(values, x, tuple(start), (None,) * len(start)))
+        compute(first, Call.of(values, x, tuple(start)))
     no_pass(monkeypatch)
     second = Program.of(cell, values, torch.float32, TARGET)
     torch.testing.assert_close(gradients(second, values, x, start), want, rtol=0, atol=0)
     with torch.no_grad():
-        compute(second, Call(values, x, tuple(start), (None,) * len(start)))
+        compute(second, Call.of(values, x, tuple(start)))
     assert str(second.split.prologue) == str(first.split.prologue)
     assert str(second.split.loop) == str(first.split.loop)
     for wanted in first._trained:
@@ -114,7 +114,7 @@ def test_steps_that_differ_in_what_no_pass_sees_share_a_plan_but_not_its_numbers
         cell = opaque(function, offset)
         values = Bindings(dict(cell.named_parameters()))
         program = Program.of(cell, values, torch.float64, TARGET)
-        y, _ = compute(program, Call(values, x, tuple(start), (None,) * len(start)))
+        y, _ = compute(program, Call.of(values, x, tuple(start)))
         want, _ = eager.TARGET.run(cell, values, x, start)
         torch.testing.assert_close(y, want)
 

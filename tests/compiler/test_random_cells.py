@@ -41,9 +41,9 @@ def results(case: Case, target: LoopTarget | None) -> tuple[list[Tensor], list[T
         y, final = reference().run(cell, values, x, start, restart=restart, **options)
     else:
         program = Program.of(cell, values, torch.float64, target)
-        y, final = compute(program, Call(values, x, start, restart, *options.values()))
+        y, final = compute(program, Call.of(values, x, start, restart, **options))
         with torch.no_grad():
-            again = compute(program, Call(values, x, start, restart, *options.values()))
+            again = compute(program, Call.of(values, x, start, restart, **options))
         torch.testing.assert_close([again[0], *again[1]], [y, *final], rtol=TOLERANCE, atol=TOLERANCE)
     leaves = [x, *start, *restart, *values.fixed.values(), *values.rows.values(), *values.steps.values()]
     weights = [torch.randn(t.shape, dtype=torch.float64) for t in (y, *final)]

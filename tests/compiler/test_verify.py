@@ -158,7 +158,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
     torch.manual_seed(3)
     x = torch.randn(4, 2, 3, dtype=D, requires_grad=True)
     start = tuple(torch.randn(2, n, dtype=D, requires_grad=True) for n in cell.state_sizes.values())
-    y, final = compute(program, Call(values, x, start, (None,) * len(start)))
+    y, final = compute(program, Call.of(values, x, start))
     leaves = [x, *start, *values.fixed.values()]
     return [y, *final, *gradients([y, *final], leaves)]
 

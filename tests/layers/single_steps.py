@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import using
-from everloop.layers.validation import leaves
+from everloop.layers.nested import leaves
 
 F64 = torch.float64
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
-from everloop.layers.dispatch import run
 from everloop.layers.dropout import values_of
 from tests.compiler.random_cells import Case
+from tests.layers.calls import run
 from tests.zoo import make
 
 D = torch.float64

@@ -175,9 +175,9 @@ def test_the_piece_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         layer(x, lengths=lengths)
         assert f"checked against float64, on {said}, with lengths" in layer.explain()
     values = Bindings(dict(layer.cell.named_parameters()))
-    piece = check._piece(Call(values, x, (torch.zeros(9, 4),), (None,), torch.tensor(lengths)))
-    assert piece.lengths is not None
-    assert piece.lengths.tolist() == [4, 4, 0]  # the longest, one between, the shortest
+    piece = check._piece(Call.of(values, x, (torch.zeros(9, 4),), lengths=torch.tensor(lengths)))
+    assert piece.time.lengths is not None
+    assert piece.time.lengths.tolist() == [4, 4, 0]  # the longest, one between, the shortest
 
 
 def test_each_kind_of_call_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:

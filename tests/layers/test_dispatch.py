@@ -20,8 +20,9 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
-from everloop.layers.dispatch import run, why
+from everloop.layers.dispatch import why
 from everloop.layers.dropout import values_of
+from tests.layers.calls import run
 from tests.zoo import NAMES, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")

@@ -13,10 +13,9 @@ from everloop import cells
 from everloop.compiler import compact
 from everloop.compiler.compact import Compact
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm.target import TARGET
+from everloop.compiler.time_axis import TimeAxis
 from everloop.layers import Recurrent
-from everloop.layers.dispatch import run
-from everloop.layers.running import Run
+from tests.layers.calls import run
 from tests.layers.test_dispatch import Setting, same
 from tests.zoo import NAMES, make
 
@@ -188,12 +187,12 @@ def test_the_rule() -> None:
     x = torch.randn(100, 16, 128)
 
     def rows(lengths: Tensor, given: Tensor = x) -> int | None:
-        found = Run.of(TARGET, given, lengths, None, False).compact
+        found = TimeAxis.of(given, lengths).settled(given).compact
         return None if found is None else len(found)
 
     full, half = torch.full((16,), 100), torch.full((16,), 50)
-    assert Run.of(TARGET, x, full, None, True).lengths is None
-    assert Run.of(TARGET, x, half, None, False).lengths is half
+    assert TimeAxis.of(x, full, reverse=True).settled(x).lengths is None
+    assert (axis := TimeAxis.of(x, half)).settled(x).lengths is axis.lengths
     assert rows(half) == 800
     assert rows(torch.full((16,), 90)) is None
     assert rows(torch.full((16,), 5), x[:10]) is None

@@ -15,7 +15,7 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
 from everloop.layers import Bidirectional, Recurrent, Stack
-from everloop.layers.dispatch import run
+from tests.layers.calls import run
 from tests.layers.test_lengths import choose
 
 D = torch.float64

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from everloop import cells
 from everloop.cell import Cell, I, state
+from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
-from everloop.layers.padding import cleared
 from tests.zoo import NAMES, make
 
 T, B, I_, H_ = 7, 4, 3, 5
@@ -315,7 +315,8 @@ def test_padding_may_hold_anything(name: str, target: Any) -> None:
     (y, state), (again, same) = rnn(x, lengths=LENGTHS), rnn(dirty, lengths=LENGTHS)
     close(again, y)
     close(same, state)
-    assert cleared(x.transpose(0, 1).contiguous().transpose(0, 1), LENGTHS).stride() == (I_, T * I_, 1)
+    swapped = x.transpose(0, 1).contiguous().transpose(0, 1)
+    assert TimeAxis.of(swapped, LENGTHS).cleared(swapped).stride() == (I_, T * I_, 1)
     for got, want in zip(
         gradients(again, same, [dirty, *rnn.parameters()]), gradients(y, state, [x, *rnn.parameters()]), strict=True
     ):

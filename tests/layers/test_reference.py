@@ -48,7 +48,7 @@ class Noisy(Cell):
 
 def call_of(x: Tensor, *, start: float = 0.0, **options: object) -> Call:
     rows = x.new_full(x.shape[1:], start)
-    return replace(Call(Bindings({}), x, (rows,), (None,)), **options)  # type: ignore[arg-type]
+    return Call.of(Bindings({}), x, (rows,), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -63,7 +63,7 @@ def test_an_lstm_of_torch(reverse: bool) -> None:
     expected, after = theirs(packed, tuple(torch.stack([s, s]) for s in h))
     half = slice(4, 8) if reverse else slice(0, 4)
     padded = nn.utils.rnn.pad_packed_sequence(expected)[0][..., half]
-    y, found = loop(cell, Call(values, x, tuple(h), (None, None), torch.tensor(lengths), None, reverse))
+    y, found = loop(cell, Call.of(values, x, h, lengths=torch.tensor(lengths), reverse=reverse))
     torch.testing.assert_close(y, padded)
     torch.testing.assert_close(found, tuple(s[int(reverse)] for s in after))
 

@@ -9,7 +9,7 @@ from tests.random_cells.source import Drawn
 
 ALSO = """from everloop import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout, cells
 from everloop.diagnose import agree
-from everloop.layers.validation import map_state
+from everloop.layers.nested import map_state
 """
 
 

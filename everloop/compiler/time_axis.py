@@ -1,0 +1,200 @@
+"""How time runs in one call: the one description of steps, lengths, resets, direction and layout, from layer to kernel.
+
+What lies behind the end of a sequence is padding: nothing that it holds, and nothing made of it, has a part anywhere.
+The loop itself skips it. What is computed for all steps at once meets it, so it is made harmless here, and only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everloop.compiler.compact import Compact, pays
+
+Empty = Callable[[Sequence[int], Tensor], Tensor]  # a target's: memory of a shape, like a tensor, with anything in it
+
+
+@dataclass(frozen=True, eq=False)
+class TimeAxis:
+    """Step s of a sequence is time s, or time length - 1 - s where `reverse`.
+
+    steps, batch: T and B.
+    lengths: int64 [B], the steps of each sequence, 0 to T; None: all have T.
+    reset: bool [T, B], the steps before which the state starts anew, as met in this direction.
+    boundaries: the same as the caller gave them, before a step in the order of time.
+    batch_major: whether the steps of a sequence lie side by side in memory, as [B, T, n].
+    compact: how the rows that exist lie side by side, where so many are padding that it pays.
+    """
+
+    steps: int
+    batch: int
+    lengths: Tensor | None = None
+    reset: Tensor | None = None
+    reverse: bool = False
+    boundaries: Tensor | None = None
+    batch_major: bool = False
+    compact: Compact | None = None
+
+    @classmethod
+    def of(
+        cls, x: Tensor, lengths: Tensor | None = None, reset: Tensor | None = None, *, reverse: bool = False
+    ) -> TimeAxis:
+        """Return the time axis of x [T, B, n]."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # The gradient reads them again, whatever the caller makes of his own meanwhile.
+            lengths, reset = (t if t is None else t.clone() for t in (lengths, reset))
+        return cls(x.shape[0], x.shape[1], lengths, reset, reverse, reset, is_batch_major(x))
+
+    def options(self) -> dict[str, Any]:
+        """Return what a target is told besides sizes and layout."""
+        return {"lengths": self.lengths, "reset": self.reset, "reverse": self.reverse}
+
+    def opposite(self) -> TimeAxis:
+        """Return the same steps in the other direction."""
+        return self._turned() if torch.compiler.is_compiling() else self._opposite
+
+    @cached_property
+    def _opposite(self) -> TimeAxis:
+        return self._turned()
+
+    def _turned(self) -> TimeAxis:
+        reset = self.boundaries
+        if reset is not None and not self.reverse:
+            reset = torch.zeros_like(reset)  # a boundary before step t is met, from the end, before step t - 1
+            reset[:-1] = self.boundaries[1:]  # type: ignore[index]
+            if self.lengths is not None:
+                reset &= torch.arange(1, self.steps + 1, device=reset.device)[:, None] < self.lengths
+        return replace(self, reverse=not self.reverse, reset=reset, compact=None)
+
+    @cached_property
+    def living(self) -> int:
+        """How many sequences have a step."""
+        if self.lengths is None or not self.steps:
+            return self.batch if self.steps else 0
+        return int(np.count_nonzero(self.lengths.numpy()))
+
+    @cached_property
+    def longest(self) -> int:
+        """The number of steps of the longest sequence."""
+        if self.lengths is None or not self.batch:
+            return self.steps if self.batch else 0
+        return int(self.lengths.max())
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows are no padding."""
+        return self.steps * self.batch if self.lengths is None else int(self.lengths.sum())
+
+    def settled(self, x: Tensor) -> TimeAxis:
+        """Return the axis as kernels that read x [T, B, n] take it: laid out as x is, and compact where that pays."""
+        batch_major = is_batch_major(x)
+        if self.lengths is None:
+            return self if batch_major == self.batch_major else replace(self, batch_major=batch_major)
+        if self.rows == self.steps * self.batch:
+            return replace(self, lengths=None, batch_major=batch_major)
+        if not pays(self.rows, self.steps * self.batch, x.shape[2]):
+            return self if batch_major == self.batch_major else replace(self, batch_major=batch_major)
+        compact = self._compact if batch_major == self.batch_major else self._compacted(batch_major)
+        return replace(self, batch_major=batch_major, compact=compact)
+
+    @cached_property
+    def _compact(self) -> Compact:
+        return self._compacted(self.batch_major)
+
+    def _compacted(self, batch_major: bool) -> Compact:
+        assert self.lengths is not None
+        return Compact(self.lengths, self.steps, batch_major=batch_major, reverse=self.reverse)
+
+    @cached_property
+    def existing(self) -> Compact | None:
+        """Which rows exist, whether or not they lie side by side; None: all do."""
+        return None if self.lengths is None else self.compact or self._compact
+
+    def select(self, sequences: Tensor, steps: int | None = None) -> TimeAxis:
+        """Return the axis of a few sequences, and of the first steps only."""
+        steps = self.steps if steps is None else steps
+        lengths, reset, boundaries = self.lengths, self.reset, self.boundaries
+        return replace(
+            self, steps=steps, batch=len(sequences), compact=None,
+            lengths=None if lengths is None else lengths.index_select(0, sequences).clamp(max=steps),
+            reset=None if reset is None else reset[:steps].index_select(1, sequences),
+            boundaries=None if boundaries is None else boundaries[:steps].index_select(1, sequences),
+        )  # fmt: skip
+
+    @property
+    def ended(self) -> Tensor:
+        """Bool [T, B]: where a sequence has ended."""
+        assert self.lengths is not None
+        return torch.arange(self.steps, device=self.lengths.device)[:, None] >= self.lengths
+
+    def cleared(self, rows: Tensor) -> Tensor:
+        """Return rows [T, B, n] with zeros where a sequence has ended, laid out in memory as they are."""
+        return rows if self.lengths is None else rows.clone().masked_fill_(self.ended[..., None], 0)
+
+    def filled(self, rows: Tensor) -> Tensor:
+        """Return rows [T, B, n] with the last row of each sequence in the place of its padding; each has a step.
+
+        Of zeros a quotient or a logarithm would be no number, and neither would zero times its gradient. The gradient
+        at padding is exactly zero.
+        """
+        end, ended = rows.detach()[self._ends], self.ended[..., None]
+        if is_batch_major(rows):
+            return torch.where(ended.transpose(0, 1), end[:, None], rows.transpose(0, 1)).transpose(0, 1)
+        return torch.where(ended, end, rows)
+
+    def without_late_resets(self) -> TimeAxis:
+        """Return the axis with no reset in the padding."""
+        return self if self.reset is None else replace(self, reset=self.reset & ~self.ended)
+
+    @cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """The time of the last row of each sequence, and the sequences."""
+        assert self.lengths is not None
+        return (self.lengths - 1).clamp(min=0), torch.arange(self.batch)
+
+    def last(self, rows: Tensor) -> Tensor:
+        """Return of rows [T, B, n] those [B, n] of each sequence's last step, in this direction."""
+        if self.reverse or self.lengths is None:
+            return rows[0 if self.reverse else -1]
+        return rows[self._ends]
+
+    def or_start(self, rows: Tensor, start: Tensor) -> Tensor:
+        """Return rows [B, n] in memory of their own, with those of `start` for the sequences that have no step."""
+        return rows.clone() if self.lengths is None else torch.where((self.lengths > 0)[:, None], rows, start)
+
+    def padded(self, width: int, like: Tensor, empty: Empty) -> Tensor:
+        """Return memory [T, B, width] for a row of every step and sequence, laid out as x."""
+        if self.batch_major:
+            return empty((self.batch, self.steps, width), like).transpose(0, 1)
+        return empty((self.steps, self.batch, width), like)
+
+    def compacted(self, width: int, like: Tensor, empty: Empty) -> Tensor:
+        """Return memory for a row of every step and sequence that exists."""
+        if self.compact is None:
+            return self.padded(width, like, empty)
+        return empty((len(self.compact), width), like)
+
+    def flat(self, rows: Tensor) -> Tensor:
+        """Return [T, B, ...] with one axis for all steps and sequences, in their order in memory."""
+        return (rows.transpose(0, 1) if self.batch_major else rows).flatten(0, 1)
+
+    def starts(self) -> Tensor:
+        """Return bool [T, B]: the steps before which no step of their sequence is read, the first and those reset."""
+        marks = torch.zeros(self.steps, self.batch, dtype=torch.bool) if self.reset is None else self.reset.clone()
+        if self.reverse and self.lengths is not None:
+            living = self.lengths.nonzero()[:, 0]
+            marks[self.lengths[living] - 1, living] = True
+        else:
+            marks[-1 if self.reverse else 0] = True
+        return marks
+
+
+def is_batch_major(x: Tensor) -> bool:
+    """Whether x [T, B, n] holds the steps of a sequence side by side."""
+    return x.stride(0) < x.stride(1)
