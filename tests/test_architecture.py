@@ -44,6 +44,14 @@ INSIDE = {
         dataset readers tokenize
         datasets
     """,
+    "layers": """
+        bidirectional call compare flatten guards masked_matrix nested weight_gradients
+        backward double_backward dropout empty_sequences epilogue input_form reference serialization validation
+        autograd_function check custom_operator stack
+        decomposition dispatch
+        explanation over_time single_step torch_nn
+        recurrent
+    """,
     "compiler/targets/llvm": """
         emit pages threads vector
         machine mathematics memory
