@@ -28,7 +28,7 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop check` can be told."""
+    """The options of `everloop check`."""
 
     cell: Annotated[str, tyro.conf.Positional]
     """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""

@@ -27,7 +27,7 @@ PROMPT = "The "
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop demo` can be told."""
+    """The options of `everloop demo`."""
 
     steps: int = TRAIN.steps
     """Updates of the weights; the default takes about two minutes on two cores."""

@@ -22,7 +22,7 @@ from everloop.train import by_label, evaluate
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop evaluate` can be told."""
+    """The options of `everloop evaluate`."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of any model."""

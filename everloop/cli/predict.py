@@ -21,7 +21,7 @@ from everloop.models.run import RunConfig
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop predict` can be told."""
+    """The options of `everloop predict`."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of any model but a language model."""

@@ -22,7 +22,7 @@ from everloop.models.run import RunConfig
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop sample` can be told."""
+    """The options of `everloop sample`."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of a language model, or of a generator or translator."""

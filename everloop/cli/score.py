@@ -22,7 +22,7 @@ from everloop.models.run import RunConfig
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop score` can be told."""
+    """The options of `everloop score`."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of a language model."""

@@ -29,7 +29,7 @@ STAGES = tuple(each.stage for each in PASSES if each.stage)
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop show` can be told."""
+    """The options of `everloop show`."""
 
     cell: Annotated[str, tyro.conf.Positional]
     """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""

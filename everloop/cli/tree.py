@@ -22,7 +22,7 @@ from everloop.models.run import RunConfig
 
 @dataclass(frozen=True)
 class Options:
-    """What `everloop tree` can be told."""
+    """The options of `everloop tree`."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of a model that writes symbols."""

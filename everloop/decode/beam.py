@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick, text_of
+from everloop.decode.writer import Hypothesis, Writer, evaluating, log_probabilities, pick, text_of
 from everloop.errors import OptionError
 
 
@@ -36,7 +36,7 @@ def beam(
         n_best: hypotheses returned, at most `width`.
     """
     if width < 1 or not 1 <= n_best <= width:
-        raise OptionError(f"width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ width")
+        raise OptionError(f"beam width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ beam width")
     with evaluating(model):
         search = _Search(model, sources, width, length_penalty)
         for _ in range(length):
@@ -66,9 +66,9 @@ class _Search:
         """Write one symbol more; return whether any hypothesis goes on."""
         if self.symbols is not None:
             self.logits, self.state = self.model.step(self.symbols.flatten(), self.state)
-        chances = log_chances(self.model, self.logits).double()
-        size = chances.shape[-1]
-        totals = (self.totals[..., None] + chances.view(*self.totals.shape, size)).flatten(1)
+        log_probs = log_probabilities(self.model, self.logits).double()
+        size = log_probs.shape[-1]
+        totals = (self.totals[..., None] + log_probs.view(*self.totals.shape, size)).flatten(1)
         top, places = totals.topk(self.width)
         came, symbols = places // size, places % size
         taken = torch.tensor([len(self.done[s]) for s in self.source.tolist()], device=top.device)

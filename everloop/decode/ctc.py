@@ -1,4 +1,4 @@
-"""What a transcriber heard: its most likely path, or the most likely texts, if wished with a character model's help."""
+"""CTC decoding: the most likely path, or a prefix beam search, with a character model by shallow fusion if wished."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ShallowFusion:
 def greedy(model: Transcriber, sources: Sequence[Tensor]) -> list[Hypothesis]:
     """Return what the most likely path of each recording says; its log-probability is that of the path."""
     with evaluating(model):
-        chances, steps = model(*model.read_in(sources))
-        heard = model.best_paths(chances, steps)
-        alive = torch.arange(len(chances), device=steps.device)[:, None] < steps
-        totals = chances.max(-1).values.double().where(alive, 0).sum(0).tolist()
-    return [Hypothesis(tuple(h), model.text(h), total, total, True) for h, total in zip(heard, totals, strict=True)]
+        log_probs, steps = model(*model.read_in(sources))
+        found = model.best_paths(log_probs, steps)
+        alive = torch.arange(len(log_probs), device=steps.device)[:, None] < steps
+        totals = log_probs.max(-1).values.double().where(alive, 0).sum(0).tolist()
+    return [Hypothesis(tuple(h), model.text(h), total, total, True) for h, total in zip(found, totals, strict=True)]
 
 
 def beam(
@@ -57,19 +57,19 @@ def beam(
 ) -> list[list[Hypothesis]]:
     """Return the `n_best` texts for each recording, the best first. Arguments as of `prefix_beam`."""
     if width < 1 or not 1 <= n_best <= width:
-        raise OptionError(f"width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ width")
+        raise OptionError(f"beam width is {width} and n_best is {n_best}; expected 1 ≤ n_best ≤ beam width")
     with evaluating(model):
-        chances, steps = model(*model.read_in(sources))
+        log_probs, steps = model(*model.read_in(sources))
     found = []
     for b, count in enumerate(steps.tolist()):
         scores = None if fusion is None else Scores(fusion, model)
-        kept = prefix_beam(chances[:count, b], width, model.blank, scores)[:n_best]
+        kept = prefix_beam(log_probs[:count, b], width, model.blank, scores)[:n_best]
         found.append([Hypothesis(prefix, model.text(prefix), logp, score, True) for prefix, logp, score in kept])
     return found
 
 
 def prefix_beam(
-    chances: Tensor, width: int, blank: int, scores: Scores | None = None
+    log_probs: Tensor, width: int, blank: int, scores: Scores | None = None
 ) -> list[tuple[Prefix, float, float]]:
     """Return (text, log-probability, score), the best first: the paths that say the same add up.
 
@@ -77,7 +77,7 @@ def prefix_beam(
     al., "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", 2014.
 
     Args:
-        chances: log-probabilities [T, V + 1].
+        log_probs: log-probabilities [T, V + 1].
         width: texts kept after each step.
         blank: the number of the blank.
         scores: what a character model says of a text; it is added for ranking.
@@ -85,7 +85,7 @@ def prefix_beam(
     beams: dict[Prefix, tuple[float, float]] = {
         (): (0.0, -math.inf)
     }  # paths that end in a blank, and those that do not
-    for row in chances.double().tolist():
+    for row in log_probs.double().tolist():
         after: dict[Prefix, list[float]] = {}
         for prefix, (blanked, spoken) in beams.items():
             both = _plus(blanked, spoken)
@@ -93,14 +93,14 @@ def prefix_beam(
             same[0] = _plus(same[0], both + row[blank])
             if prefix:
                 same[1] = _plus(same[1], spoken + row[prefix[-1]])
-            for symbol, chance in enumerate(row):
+            for symbol, log_prob in enumerate(row):
                 if symbol == blank:
                     continue
                 # the same character twice needs a blank in between
                 before = blanked if prefix and symbol == prefix[-1] else both
-                if before + chance > -math.inf:
+                if before + log_prob > -math.inf:
                     longer = after.setdefault((*prefix, symbol), [-math.inf, -math.inf])
-                    longer[1] = _plus(longer[1], before + chance)
+                    longer[1] = _plus(longer[1], before + log_prob)
         ranked = sorted(after, key=lambda p: -_score(p, after[p], scores))[:width]
         beams = {prefix: (after[prefix][0], after[prefix][1]) for prefix in ranked}
         if scores is not None:
@@ -123,7 +123,7 @@ class Scores:
         prompt = vocabulary.encode(fusion.context, "the context").to(self.device, torch.int64)
         with evaluating(fusion.model):
             logits, state = fusion.model.begin(prompt[:, None])
-        self.next: dict[Prefix, list[float]] = {(): self._chances(logits)[0]}
+        self.next: dict[Prefix, list[float]] = {(): self._log_probs(logits)[0]}
         self.states: dict[Prefix, Any] = {(): state}
         self.totals: dict[Prefix, float] = {(): 0.0}
 
@@ -142,11 +142,11 @@ class Scores:
         symbols = torch.tensor([self.numbers[prefix[-1]] for prefix in new], device=self.device)
         with evaluating(self.fusion.model):
             logits, state = self.fusion.model.step(symbols, join([self.states[prefix[:-1]] for prefix in new]))
-        for i, (prefix, chances) in enumerate(zip(new, self._chances(logits), strict=True)):
-            self.next[prefix] = chances
+        for i, (prefix, log_probs) in enumerate(zip(new, self._log_probs(logits), strict=True)):
+            self.next[prefix] = log_probs
             self.states[prefix] = pick(state, torch.tensor([i], device=self.device), moved=True)
 
-    def _chances(self, logits: Tensor) -> list[list[float]]:
+    def _log_probs(self, logits: Tensor) -> list[list[float]]:
         found: list[list[float]] = logits.double().log_softmax(-1)[:, self.numbers].tolist()
         return found
 

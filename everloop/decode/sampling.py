@@ -71,7 +71,7 @@ def stream(
     numbers = model.vocabulary.encode(prompt, "the prompt").to(torch.int64)
     if not len(numbers):
         raise DataError("the prompt is empty; give at least one symbol, for instance a newline")
-    drawn = _draw(model, numbers, length, chance(seed), temperature=temperature, top_k=top_k, top_p=top_p)
+    drawn = _draw(model, numbers, length, random_generator(seed), temperature=temperature, top_k=top_k, top_p=top_p)
     return model.vocabulary.stream(drawn, prompt)
 
 
@@ -87,15 +87,15 @@ def probabilities(
     ordered = logits.gather(-1, order)
     if top_k is not None:
         ordered[..., top_k:] = -torch.inf
-    chances = ordered.softmax(-1)
+    kept = ordered.softmax(-1)
     if top_p is not None:
         # a symbol stays if those before it do not reach top_p yet; so the most likely one always stays
-        chances = chances.where(chances.cumsum(-1) - chances < top_p, 0)
-        chances = chances / chances.sum(-1, keepdim=True)
-    return torch.zeros_like(chances).scatter_(-1, order, chances)
+        kept = kept.where(kept.cumsum(-1) - kept < top_p, 0)
+        kept = kept / kept.sum(-1, keepdim=True)
+    return torch.zeros_like(kept).scatter_(-1, order, kept)
 
 
-def chance(seed: int | None) -> torch.Generator:
+def random_generator(seed: int | None) -> torch.Generator:
     """Return random numbers from a seed; None: others each time.
 
     Raises:
@@ -135,10 +135,10 @@ def _draw(
         with torch.no_grad(), _evaluating(model):
             logits, state = model.step(symbols, state) if drawn else model.begin(symbols, state)
         # drawn on the CPU in float64, so that a seed gives the same text on every device
-        chances = logits[0].cpu().double()
+        scores = logits[0].cpu().double()
         if model.vocabulary.unknown is not None:
-            chances[model.vocabulary.unknown] = -torch.inf
-        number = int(torch.multinomial(probabilities(chances, **choice), 1, generator=generator))
+            scores[model.vocabulary.unknown] = -torch.inf
+        number = int(torch.multinomial(probabilities(scores, **choice), 1, generator=generator))
         symbols, drawn = torch.tensor([number], device=device), drawn + 1
         yield number
 

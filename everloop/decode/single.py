@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.decode.sampling import chance, check_choice, probabilities
-from everloop.decode.writer import Hypothesis, Writer, evaluating, log_chances, pick, text_of
+from everloop.decode.sampling import check_choice, probabilities, random_generator
+from everloop.decode.writer import Hypothesis, Writer, evaluating, log_probabilities, pick, text_of
 
 
 def greedy(model: Writer, sources: Sequence[Any], *, length: int = 200) -> list[Hypothesis]:
     """Return what a model writes for each source if it always takes the most likely symbol."""
-    return _follow(model, sources, length, lambda chances: chances.argmax(-1))
+    return _follow(model, sources, length, lambda log_probs: log_probs.argmax(-1))
 
 
 def draw(
@@ -29,12 +29,12 @@ def draw(
 ) -> list[Hypothesis]:
     """Return one draw for each source. The arguments are those of `sample`; repeat a source to draw more often."""
     check_choice(temperature, top_k, top_p)
-    generator = chance(seed)
+    generator = random_generator(seed)
 
-    def choose(chances: Tensor) -> Tensor:
+    def choose(log_probs: Tensor) -> Tensor:
         # on the CPU in float64, so that a seed gives the same draws on every device
-        shares = probabilities(chances.cpu().double(), temperature, top_k, top_p)
-        return torch.multinomial(shares, 1, generator=generator)[:, 0].to(chances.device)
+        weights = probabilities(log_probs.cpu().double(), temperature, top_k, top_p)
+        return torch.multinomial(weights, 1, generator=generator)[:, 0].to(log_probs.device)
 
     return _follow(model, sources, length, choose)
 
@@ -48,9 +48,9 @@ def _follow(model: Writer, sources: Sequence[Any], length: int, choose: Callable
         written: list[list[int]] = [[] for _ in range(count)]
         finished = [False] * count
         for made in range(length):
-            chances = log_chances(model, logits)
-            symbols = choose(chances)
-            totals[rows] += chances.gather(1, symbols[:, None])[:, 0].double()
+            log_probs = log_probabilities(model, logits)
+            symbols = choose(log_probs)
+            totals[rows] += log_probs.gather(1, symbols[:, None])[:, 0].double()
             for row, symbol in zip(rows.tolist(), symbols.tolist(), strict=True):
                 if symbol == model.stop:
                     finished[row] = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.datasets.strokes import END, lines_of
-from everloop.decode.sampling import chance, probabilities
+from everloop.decode.sampling import probabilities, random_generator
 from everloop.decode.writer import evaluating, pick
 from everloop.errors import OptionError
 from everloop.models.generator import Generator
@@ -54,7 +54,7 @@ def sketch(
         raise OptionError("this generator writes symbols; see everloop.decode.generate")
     if not 0 <= temperature < float("inf") or length < 1:
         raise OptionError(f"temperature is {temperature} and length {length}; expected 0 or more, and at least 1")
-    generator = chance(seed)
+    generator = random_generator(seed)
     written: list[list[Tensor]] = [[] for _ in sources]
     finished = [False] * len(sources)
     with evaluating(model):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from everloop.decode.writer import evaluating, log_chances, pick, text_of, writer
+from everloop.decode.writer import evaluating, log_probabilities, pick, text_of, writer
 from everloop.errors import OptionError
 
 
@@ -87,12 +87,13 @@ def tree(model: Any, prompt: Any, width: int = 4, depth: int = 6, min_probabilit
                 rows = torch.tensor([branch.row for branch in level], device=logits.device)
                 symbols = torch.tensor([branch.symbol for branch in level], device=logits.device)
                 logits, state = by.step(symbols, pick(state, rows, moved=True))
-            chances, symbols = log_chances(by, logits).double().exp().topk(min(width, logits.shape[-1]))
+            likeliest, symbols = log_probabilities(by, logits).double().exp().topk(min(width, logits.shape[-1]))
             below = []
             for row, branch in enumerate(level):
-                for chance, symbol in zip(chances[row].tolist(), symbols[row].tolist(), strict=True):
-                    if chance > 0 and branch.cumulative * chance >= min_probability:
-                        branch.children.append(_Open(symbol, chance, branch.cumulative * chance, branch, row, []))
+                for probability, symbol in zip(likeliest[row].tolist(), symbols[row].tolist(), strict=True):
+                    cumulative = branch.cumulative * probability
+                    if probability > 0 and cumulative >= min_probability:
+                        branch.children.append(_Open(symbol, probability, cumulative, branch, row, []))
                 below += [child for child in branch.children if child.symbol != by.stop]
             level = below
             if not level:

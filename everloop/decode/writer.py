@@ -132,7 +132,7 @@ def join(states: Sequence[Any]) -> Any:
     return None if states[0] is None else torch.cat(list(states))
 
 
-def log_chances(model: Writer, logits: Tensor) -> Tensor:
+def log_probabilities(model: Writer, logits: Tensor) -> Tensor:
     """Return the log-probabilities [..., V] of the next symbol, minus infinity for what is never written."""
     if model.never:
         logits = logits.index_fill(-1, torch.tensor(model.never, device=logits.device), -torch.inf)

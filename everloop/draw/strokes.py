@@ -45,7 +45,7 @@ def ink(lines: Lines, size: int = 28, border: float = 0.14, pen: float = 1.0, up
     Args:
         lines: strokes, each the points [n, 2] of a line.
         size: pixels of a side.
-        border: share of the side that stays free on each edge.
+        border: fraction of the side that stays free on each edge.
         pen: half the width of a line in pixels; edges fade over one pixel.
         upward: whether y grows upwards.
     """
@@ -58,8 +58,8 @@ def ink(lines: Lines, size: int = 28, border: float = 0.14, pen: float = 1.0, up
     starts = torch.cat(placed)[:, None, None]
     ends = torch.cat([torch.cat([line[1:], line[-1:]]) for line in placed])[:, None, None]
     ways = ends - starts
-    share = ((spots - starts) * ways).sum(-1) / (ways**2).sum(-1).clamp(min=1e-9)
-    away: Tensor = (spots - starts - share.clamp(0, 1)[..., None] * ways).norm(dim=-1)
+    along = ((spots - starts) * ways).sum(-1) / (ways**2).sum(-1).clamp(min=1e-9)
+    away: Tensor = (spots - starts - along.clamp(0, 1)[..., None] * ways).norm(dim=-1)
     return (pen + 0.5 - away.amin(0)).clamp(0, 1)
 
 

@@ -88,10 +88,10 @@ def _place(
         thick = 0.8 + 7 * branch.cumulative
         shapes.append(f'<path d="{bend}" fill="none" stroke="{hue}" stroke-opacity="0.6" stroke-width="{thick:.2f}"/>')
         word = f'<tspan font-weight="bold" fill="{hue}">{_safe(branch.text)}</tspan>'
-        share = f'<tspan dx="5" font-size="10" fill="#666">{branch.probability:.0%}</tspan>'
+        percent = f'<tspan dx="5" font-size="10" fill="#666">{branch.probability:.0%}</tspan>'
         shapes.append(
             f'<text x="{x + 26:.1f}" y="{y + 5:.1f}">'
-            f"<title>{branch.cumulative:.3%} from the prompt</title>{word}{share}</text>"
+            f"<title>{branch.cumulative:.3%} from the prompt</title>{word}{percent}</text>"
         )
         _, levels = _place(branch.children, x + COLUMN, top, shapes, y, depth + 1)
         deepest, top = max(deepest, levels), below

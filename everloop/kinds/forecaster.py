@@ -91,12 +91,12 @@ def _forecast(
         ahead = torch.cat([plans.ahead(to_come, horizon), ahead], 1)
     extra = torch.cat([known[:, series:], before], 1)
     batch = SeriesBatch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
-    said = model.forecast(batch.to(model.mean.device))
-    parts = [said.point[:, 0, :, None]]
-    if said.spread is not None:
-        parts.append(said.spread[:, 0, :, None])
-    if said.quantiles is not None:
-        parts.append(said.quantiles[:, 0])
+    forecast = model.forecast(batch.to(model.mean.device))
+    parts = [forecast.point[:, 0, :, None]]
+    if forecast.spread is not None:
+        parts.append(forecast.spread[:, 0, :, None])
+    if forecast.quantiles is not None:
+        parts.append(forecast.quantiles[:, 0])
     for i, row in enumerate(torch.cat(parts, -1).flatten(1).tolist()):
         when = to_come[i].isoformat(sep=" ") if to_come else str(count + i + 1)
         yield ",".join([when, *(f"{value:.6g}" for value in row)]) + "\n"

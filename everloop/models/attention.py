@@ -66,10 +66,10 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Return (means [T, B, D], weights [T, B, S]) for queries [T, B, Q]."""
-        asked = queries.transpose(0, 1)
+        rows = queries.transpose(0, 1)
         if self.scoring == "multiplicative":
-            scores = asked @ memory.keys.transpose(1, 2)
+            scores = rows @ memory.keys.transpose(1, 2)
         else:
-            scores = torch.tanh(self.query(asked)[:, :, None] + memory.keys[:, None]) @ self.v
+            scores = torch.tanh(self.query(rows)[:, :, None] + memory.keys[:, None]) @ self.v
         weights = scores.masked_fill(~memory.exists[:, None], -torch.inf).softmax(-1)
         return (weights @ memory.values).transpose(0, 1), weights.transpose(0, 1)

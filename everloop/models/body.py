@@ -128,7 +128,7 @@ def configured(kind: type[Config], cell: type[Cell] | str | None, settings: Mapp
 
 
 def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None, below: float | None = None) -> None:
-    """Check settings: at least so much, or a share from 0 up to, not including, `below`.
+    """Check settings: at least so much, or a fraction from 0 up to, not including, `below`.
 
     Raises:
         OptionError: one is not.
@@ -138,11 +138,11 @@ def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None,
         if at_least is not None and value < at_least:
             raise OptionError(f"{name} is {value}; expected at least {at_least}")
         if below is not None and not 0 <= value < below:
-            raise OptionError(f"{name} is {value}; expected a share below {below}")
+            raise OptionError(f"{name} is {value}; expected a fraction below {below}")
 
 
-def forgotten(numbers: Tensor, rate: float, unknown: int) -> Tensor:
-    """Return symbol numbers of which a share is replaced by that of the unknown symbol; padding stays.
+def word_dropout(numbers: Tensor, rate: float, unknown: int) -> Tensor:
+    """Return symbol numbers of which a fraction is replaced by that of the unknown symbol; padding stays.
 
     Word dropout, as in Iyyer et al., "Deep unordered composition rivals syntactic methods for text classification",
     ACL 2015. It also teaches the model what to think of words it does not know.

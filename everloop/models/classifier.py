@@ -18,17 +18,17 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import ShapeError
-from everloop.models.body import BodyConfig, body, check, configured, forgotten
+from everloop.models.body import BodyConfig, body, check, configured, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
-from everloop.models.pooling import Pooling, Way
+from everloop.models.pooling import Method, Pooling
 
 
 @dataclass(frozen=True)
 class ClassifierConfig(BodyConfig):
     """The shape of a classifier."""
 
-    pooling: Way = "max"
+    pooling: Method = "max"
     """How the steps become one vector: the last, their mean, the largest values, or attention."""
     embedding: int = 128
     """Numbers that stand for a symbol of a text."""
@@ -107,13 +107,13 @@ class Classifier(Model):
             read = (x - self.mean) * self.scale
         else:
             if self.training and self.config.word_dropout:
-                x = forgotten(x, self.config.word_dropout, UNKNOWN)
+                x = word_dropout(x, self.config.word_dropout, UNKNOWN)
             read = self.embedding(x)
         y, _ = self.recurrent(self.inputs(read), lengths=lengths)
         return self.head(self.dropout(self.pooling(y, lengths)))  # type: ignore[no-any-return]
 
     def loss(self, batch: ExamplesBatch, state: Any = None) -> Loss:
-        """Return the surprise at the labels, and the share guessed right."""
+        """Return the negative log-likelihood of the labels, and the accuracy."""
         scores = self(batch.x, batch.lengths)
         smoothing = self.config.label_smoothing if self.training else 0.0
         total = F.cross_entropy(scores, batch.y, reduction="sum", label_smoothing=smoothing)

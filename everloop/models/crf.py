@@ -50,8 +50,8 @@ class LinearChainCRF(nn.Module):
         """
         with torch.inference_mode(False), torch.enable_grad():
             scores = scores.detach().clone().requires_grad_()
-            (chances,) = torch.autograd.grad(self.partition(scores, lengths.clone()).sum(), scores)
-        return chances
+            (marginals,) = torch.autograd.grad(self.partition(scores, lengths.clone()).sum(), scores)
+        return marginals
 
     @torch.no_grad()
     def decode(self, scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
 from everloop.models.loss import Loss
 from everloop.models.model import Model
-from everloop.models.teacher_forcing import forced_share, mixed
+from everloop.models.teacher_forcing import mix, teacher_forcing_ratio
 
 Context = Literal["initial", "every-step", "attention"]
 
@@ -46,7 +46,7 @@ class EncoderDecoderConfig(LayersConfig):
     scoring: Scoring = "multiplicative"
     """How attention scores a step of the source."""
     input_feeding: bool = setting(False, old="feeding")
-    """Whether attention is asked before each step and feeds it (as Bahdanau), one step at a time and so slower."""
+    """Whether each step reads the attention of the step before it (as Bahdanau); one step at a time, and so slower."""
     bidirectional: bool = True
     """Whether the encoder reads in both directions."""
     tied: bool = True
@@ -54,9 +54,9 @@ class EncoderDecoderConfig(LayersConfig):
     label_smoothing: float = setting(0.1, old="smoothing")
     """Label smoothing while training."""
     teacher_forcing: float = setting(1.0, old="forcing")
-    """Share of true symbols among the decoder's inputs at the end of its schedule (teacher forcing)."""
+    """Fraction of true symbols among the decoder's inputs at the end of its schedule (teacher forcing)."""
     teacher_forcing_steps: int = setting(0, old="forcing_steps")
-    """Updates over which that share falls from 1 to `teacher_forcing`."""
+    """Updates over which that fraction falls from 1 to `teacher_forcing`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +170,7 @@ class EncoderDecoder(Model):
         return self.dropout(torch.tanh(self.readout(self.dropout(y)))), weights, (after, context, memory)
 
     def _fed(self, x: Tensor, state: Any, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """Return (outputs, contexts, weights, state), where each step is fed what its predecessor asked for."""
+        """Return (outputs, contexts, weights, state); each step reads the attention of the state before it."""
         assert self.attention is not None, "checked when the model was made"
         outputs, contexts, weights = [], [], []
         for x_t in x:
@@ -183,7 +183,7 @@ class EncoderDecoder(Model):
         return torch.stack(outputs), torch.stack(contexts), torch.stack(weights), state
 
     def loss(self, batch: ParallelBatch, state: Any = None) -> Loss:
-        """Return the cross entropy of the targets, and outside of training the share guessed right."""
+        """Return the cross entropy of the targets, and outside of training the accuracy."""
         start = self.encode(batch.source, batch.source_lengths)
         inputs, smoothing = batch.inputs, 0.0
         if self.training:
@@ -199,13 +199,13 @@ class EncoderDecoder(Model):
         return Loss(total, count, sums=right)
 
     def _inputs(self, batch: ParallelBatch, start: Any) -> Tensor:
-        share = forced_share(int(self.updates), self.config.teacher_forcing, self.config.teacher_forcing_steps)
-        if share >= 1:
+        ratio = teacher_forcing_ratio(int(self.updates), self.config.teacher_forcing, self.config.teacher_forcing_steps)
+        if ratio >= 1:
             return batch.inputs
         with torch.no_grad():
             features, _, _ = self._decode(batch.inputs, start)
             guesses = self.head(features).argmax(-1)
-        return mixed(batch.inputs, guesses, share)
+        return mix(batch.inputs, guesses, ratio)
 
     def read_in(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return (numbers [S, B], lengths [B]) of source sentences."""

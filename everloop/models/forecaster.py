@@ -145,7 +145,7 @@ class Forecaster(Model):
         return {"point": "squared error", "gaussian": "nats", "quantile": "pinball loss"}[self.config.output]
 
     def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
-        """Return what the head says [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
+        """Return the output of the head [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
 
         past: [T, B, S] as in the data; extra: covariates, what was planned and calendar [T, B, C + P + K]; ahead: what
         is planned and the calendar to come [H, B, P + K].
@@ -166,13 +166,13 @@ class Forecaster(Model):
         last = self.last(y, torch.full((x.shape[1],), len(x), device=x.device))
         last = self.dropout(last)
         known = torch.cat([last, self._spread(ahead, x.shape[1] // batch)], -1)
-        said = self.head(known).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
-        said = said.permute(2, 0, 1, 3, 4).flatten(2, 3)
+        output = self.head(known).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
+        output = output.permute(2, 0, 1, 3, 4).flatten(2, 3)
         if self.plans is not None:
-            said = said + self._planned(last, planned).view_as(said)
+            output = output + self._planned(last, planned).view_as(output)
         if config.output == "gaussian":
-            return torch.cat([said[..., :1] + base[..., None], F.softplus(said[..., 1:]) + 1e-3], -1)
-        return torch.add(said, base[..., None])
+            return torch.cat([output[..., :1] + base[..., None], F.softplus(output[..., 1:]) + 1e-3], -1)
+        return torch.add(output, base[..., None])
 
     def _around(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return (what a forecast is the difference to [H or 1, B, S], what is subtracted from the past)."""
@@ -197,7 +197,7 @@ class Forecaster(Model):
 
     def _planned(self, last: Tensor, planned: Tensor) -> Tensor:
         """Return what the plans [H, B, P] add to the forecast [H, rows, outs], given what the layers put out last."""
-        assert self.plans is not None, "asked for plans alone"
+        assert self.plans is not None, "only called with plans"
         first = self.series + self.extras[0]
         scaled = (planned - self.mean[first:]) / self.scale[first:]
         each = scaled.repeat_interleave(len(last) // planned.shape[1], 1)
@@ -205,48 +205,48 @@ class Forecaster(Model):
 
     def loss(self, batch: SeriesBatch, state: Any = None) -> Loss:
         """Return the loss; outside of training also the errors, and beside them those of the baselines."""
-        said = self(batch.past, batch.extra, batch.ahead)
+        output = self(batch.past, batch.extra, batch.ahead)
         future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
         count = future.numel()
         match self.config.output:
             case "point":
-                total = (said[..., 0] - future).square().sum()
+                total = (output[..., 0] - future).square().sum()
             case "gaussian":
-                total = F.gaussian_nll_loss(said[..., 0], future, said[..., 1].square(), full=True, reduction="sum")
+                total = F.gaussian_nll_loss(output[..., 0], future, output[..., 1].square(), full=True, reduction="sum")
             case _:
-                wanted = torch.tensor(self.config.quantiles, device=said.device, dtype=said.dtype)
-                error = future[..., None] - said
+                wanted = torch.tensor(self.config.quantiles, device=output.device, dtype=output.dtype)
+                error = future[..., None] - output
                 total = torch.maximum(wanted * error, (wanted - 1) * error).sum() / len(wanted)
         if self.training:
             return Loss(total, count)
         past = (batch.past - self.mean[: self.series]) / self.scale[: self.series]
-        guesses = {"": self._point(said)} | {
+        guesses = {"": self._point(output)} | {
             f"_{name}": guess for name, guess in baselines(past, self.config.horizon, self.config.season).items()
         }
         sums = {f"mse{name}": (float((guess - future).square().sum()), count) for name, guess in guesses.items()}
         sums |= {f"mae{name}": (float((guess - future).abs().sum()), count) for name, guess in guesses.items()}
         return Loss(total, count, sums=sums)
 
-    def _point(self, said: Tensor) -> Tensor:
-        """Return the middle of what the head says."""
+    def _point(self, output: Tensor) -> Tensor:
+        """Return the middle of the output of the head."""
         if self.config.output != "quantile":
-            return said[..., 0]
+            return output[..., 0]
         middle = min(range(self.outs), key=lambda i: abs(self.config.quantiles[i] - 0.5))
-        return said[..., middle]
+        return output[..., middle]
 
     @torch.no_grad()
     def forecast(self, batch: SeriesBatch) -> Forecast:
         """Return the forecast for windows, in the numbers of the data."""
         training = self.training
         self.eval()
-        said = self(batch.past, batch.extra, batch.ahead)
+        output = self(batch.past, batch.extra, batch.ahead)
         self.train(training)
         mean, scale = self.mean[: self.series], self.scale[: self.series]
-        point = self._point(said) * scale + mean
+        point = self._point(output) * scale + mean
         if self.config.output == "gaussian":
-            return Forecast(point, spread=said[..., 1] * scale)
+            return Forecast(point, spread=output[..., 1] * scale)
         if self.config.output == "quantile":
-            return Forecast(point, quantiles=(said * scale[:, None] + mean[:, None]).sort(-1).values)
+            return Forecast(point, quantiles=(output * scale[:, None] + mean[:, None]).sort(-1).values)
         return Forecast(point)
 
     def write(self, folder: Path) -> None:

@@ -86,7 +86,8 @@ def find(name: str) -> Kind:
             raise  # the package is there, what it imports is not
         raise OptionError(f"kind of model {name!r}: there is no package {module!r} to import") from None
     if not isinstance(found, Kind):
-        raise OptionError(f"kind of model {name!r}: {constant} is {found!r}; expected an everloop.models.Kind")
+        came = f"{constant} is {found!r}" if found is not None else f"{module} has no {constant}"
+        raise OptionError(f"kind of model {name!r}: {came}; expected an everloop.models.Kind")
     if found.name != name:
         raise OptionError(f"kind of model {name!r}: its model says kind = {found.name!r}; expected {name!r}")
     return found

@@ -36,8 +36,8 @@ class Loss:
 class Score:
     """A loss as plain numbers: `nats` in all over `count` targets, and means of further figures by name.
 
-    `measure` says what the loss is counted in where it is not nats; `symbols`, whether it is the surprise at symbols,
-    so that bits and perplexity mean something.
+    `measure` says what the loss is counted in where it is not nats; `symbols`, whether it is the negative
+    log-likelihood of symbols, so that bits and perplexity mean something.
     """
 
     nats: float

@@ -50,8 +50,8 @@ class Mixture:
         if temperature == 0:
             chosen = self.log_weights.argmax(-1)
         else:
-            shares = F.softmax(self.log_weights / temperature, -1)
-            chosen = torch.multinomial(shares.flatten(0, -2), 1, generator=generator).view(shares.shape[:-1])
+            weights = F.softmax(self.log_weights / temperature, -1)
+            chosen = torch.multinomial(weights.flatten(0, -2), 1, generator=generator).view(weights.shape[:-1])
         at = chosen[..., None, None].expand(*chosen.shape, 1, 2)
         means, deviations = self.means.gather(-2, at)[..., 0, :], self.log_deviations.gather(-2, at)[..., 0, :].exp()
         r = self.correlations.gather(-1, chosen[..., None])[..., 0]

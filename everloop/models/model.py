@@ -34,7 +34,7 @@ class Model(nn.Module):
 
     @property
     def symbols(self) -> bool:
-        """Whether the loss is the surprise at symbols, each one of a vocabulary."""
+        """Whether the loss is the negative log-likelihood of symbols of a vocabulary."""
         return False
 
     def loss(self, batch: Any, state: Any = None) -> Loss:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from everloop.errors import OptionError, unknown
 
-Way = Literal["last", "mean", "max", "attention"]
+Method = Literal["last", "mean", "max", "attention"]
 
 
 class Pooling(nn.Module):
@@ -19,28 +19,28 @@ class Pooling(nn.Module):
     v · tanh(W y): Yang et al., "Hierarchical attention networks for document classification", NAACL 2016.
 
     Args:
-        way: "last", "mean", "max" or "attention".
+        method: "last", "mean", "max" or "attention".
         size: numbers in a step.
         bidirectional: whether the second half of them comes from the other direction.
     """
 
-    def __init__(self, way: Way, size: int, *, bidirectional: bool = False) -> None:
+    def __init__(self, method: Method, size: int, *, bidirectional: bool = False) -> None:
         super().__init__()
-        if way not in get_args(Way):
-            raise OptionError(unknown("pooling", way, get_args(Way)))
-        self.way, self.ahead = way, size // 2 if bidirectional else size
-        if way == "attention":
+        if method not in get_args(Method):
+            raise OptionError(unknown("pooling", method, get_args(Method)))
+        self.method, self.ahead = method, size // 2 if bidirectional else size
+        if method == "attention":
             self.hidden = nn.Linear(size, size)
             self.score = nn.Linear(size, 1, bias=False)
 
     def forward(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Return [B, n] for y [T, B, n] and lengths [B]."""
-        if self.way == "last":
+        if self.method == "last":
             return self._last(y, lengths)
-        if self.way == "attention":
+        if self.method == "attention":
             return (self.weights(y, lengths)[..., None] * y).sum(0)
         exists = _exists(y, lengths)[..., None]
-        if self.way == "mean":
+        if self.method == "mean":
             return y.masked_fill(~exists, 0).sum(0) / lengths.clamp_min(1)[:, None]
         return y.masked_fill(~exists, -torch.inf).amax(0).masked_fill((lengths == 0)[:, None], 0)
 
@@ -59,7 +59,7 @@ class Pooling(nn.Module):
         return both.masked_fill((lengths == 0)[:, None], 0)
 
     def extra_repr(self) -> str:
-        return self.way
+        return self.method
 
 
 def _exists(y: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError
-from everloop.models.body import BodyConfig, body, check, configured, forgotten
+from everloop.models.body import BodyConfig, body, check, configured, word_dropout
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -128,7 +128,7 @@ class Tagger(Model):
             return x.to(self.head.weight.dtype)
         numbers = x.numbers
         if self.training and self.config.word_dropout:
-            numbers = forgotten(numbers, self.config.word_dropout, UNKNOWN)
+            numbers = word_dropout(numbers, self.config.word_dropout, UNKNOWN)
         words = self.embedding(numbers)
         if not self.config.char_embedding:
             return words  # type: ignore[no-any-return]
@@ -137,7 +137,7 @@ class Tagger(Model):
         return torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
 
     def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:
-        """Return the surprise at the labels, and outside of training the share guessed right."""
+        """Return the negative log-likelihood of the labels, and outside of training the accuracy."""
         scores, _ = self(batch.x, batch.lengths)
         exists, smoothing = batch.exists, self.config.label_smoothing if self.training else 0.0
         count = int(batch.lengths.sum())

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def forced_share(update: int, final: float, steps: int) -> float:
-    """Return the share of true inputs at an update: it falls linearly from 1 to `final` over `steps` updates.
+def teacher_forcing_ratio(update: int, final: float, steps: int) -> float:
+    """Return the fraction of true inputs at an update: it falls linearly from 1 to `final` over `steps` updates.
 
     Bengio, Vinyals, Jaitly and Shazeer, "Scheduled sampling for sequence prediction with recurrent neural networks",
     NeurIPS 2015.
@@ -16,13 +16,13 @@ def forced_share(update: int, final: float, steps: int) -> float:
     return 1 - (1 - final) * done
 
 
-def mixed(inputs: Tensor, guesses: Tensor, share: float) -> Tensor:
-    """Return inputs [T, B] of which about `1 - share` are replaced by the guess made for that place.
+def mix(inputs: Tensor, guesses: Tensor, ratio: float) -> Tensor:
+    """Return inputs [T, B] of which about `1 - ratio` are replaced by the guess made for that place.
 
     The guesses [T, B] are made from the true inputs, all at once: guess t stands where input t + 1 stands. So a
     target is still one sweep of the recurrent layers, twice. The first input is the begin symbol and stays.
 
     Duckworth, Neelakantan, Goodrich, Kaiser and Bengio, "Parallel scheduled sampling", 2019.
     """
-    keep = torch.rand(inputs[1:].shape, device=inputs.device) < share
+    keep = torch.rand(inputs[1:].shape, device=inputs.device) < ratio
     return torch.cat([inputs[:1], torch.where(keep, inputs[1:], guesses[:-1])])

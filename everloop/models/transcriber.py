@@ -105,7 +105,7 @@ class Transcriber(Model):
         Raises:
             DataError: a recording has fewer steps than its transcript needs.
         """
-        chances, steps = self(batch.frames, batch.lengths)
+        log_probs, steps = self(batch.frames, batch.lengths)
         labels, lengths = batch.labels, batch.label_lengths
         inside = torch.arange(1, labels.shape[1], device=labels.device) < lengths[:, None]
         needed = lengths + ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
@@ -115,18 +115,18 @@ class Transcriber(Model):
                 f"a transcript of {int(lengths[b])} characters needs {int(needed[b])} steps, its recording has "
                 f"{int(steps[b])}; take fewer stacked frames or a shorter hop"
             )
-        total = F.ctc_loss(chances, labels, steps, lengths, blank=self.blank, reduction="sum")
+        total = F.ctc_loss(log_probs, labels, steps, lengths, blank=self.blank, reduction="sum")
         count = int(lengths.sum())
         if self.training:
             return Loss(total, count)
-        heard = self.best_paths(chances, steps)
-        said = [row[:n] for row, n in zip(labels.tolist(), lengths.tolist(), strict=True)]
-        errors = sum(distance(a, b) for a, b in zip(said, heard, strict=True))
+        found = self.best_paths(log_probs, steps)
+        references = [row[:n] for row, n in zip(labels.tolist(), lengths.tolist(), strict=True)]
+        errors = sum(distance(a, b) for a, b in zip(references, found, strict=True))
         return Loss(total, count, sums={"accuracy": (float(count - errors), count)})
 
-    def best_paths(self, chances: Tensor, steps: Tensor) -> list[list[int]]:
+    def best_paths(self, log_probs: Tensor, steps: Tensor) -> list[list[int]]:
         """Return what the most likely path of each recording says: repetitions once, then blanks away."""
-        paths = chances.argmax(-1).T.tolist()
+        paths = log_probs.argmax(-1).T.tolist()
         return [
             [symbol for symbol, _ in groupby(path[:n]) if symbol != self.blank]
             for path, n in zip(paths, steps.tolist(), strict=True)

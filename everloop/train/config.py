@@ -28,7 +28,7 @@ class TrainConfig:
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """After the warm-up: a cosine down to `min_lr_ratio`, halved whenever validation stops improving, or constant."""
     min_lr_ratio: float = setting(0.05, old="floor")
-    """The lowest learning rate, as a share of the highest."""
+    """The lowest learning rate, as a fraction of the highest."""
     plateau: int = 2
     """Validations without improvement after which the schedule "plateau" halves the learning rate."""
     weight_decay: float = 0.01
@@ -40,7 +40,7 @@ class TrainConfig:
     clip_value: float = math.inf
     """Single gradient numbers are cut off at this size; inf: never."""
     ema_decay: float = setting(0.0, old="average")
-    """Share of the old value in a running average of the weights, which is validated, and kept (0: none)."""
+    """Decay of an exponential moving average of the weights, which is validated, and kept (0: none)."""
     validate: int = 250
     """Steps between validations; the last step is always followed by one."""
     monitor: str = setting("loss", old="watch")
@@ -63,9 +63,9 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("lr", self.lr, math.isfinite(self.lr), "a finite number")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _check("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "a share from 0 to 1")
-        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a share below 1")
-        _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two shares below 1")
+        _check("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "a fraction from 0 to 1")
+        _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a fraction below 1")
+        _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two fractions below 1")
 
     def replace(self, settings: Mapping[str, Any]) -> TrainConfig:
         """Return the configuration with some settings changed.

@@ -70,8 +70,8 @@ def evaluate(
 ) -> Score:
     """Return the score of a model on a split of the data, "valid" unless said otherwise.
 
-    `length` is as in TrainConfig. `stop` is asked before each batch; once it says yes the score is that of the batches
-    so far.
+    `length` is as in TrainConfig. `stop` is called before each batch; once it returns True the score is that of the
+    batches so far.
 
     Raises:
         DataError: the data has no such split.

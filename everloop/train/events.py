@@ -27,7 +27,7 @@ class Started:
 class Stepped:
     """Some steps were made: `loss` is the mean over them; `rate` counts targets a second, `left` seconds.
 
-    `symbols` says whether the loss is the surprise at symbols, so that it is told in bits too.
+    `symbols` says whether the loss is the negative log-likelihood of symbols, so that it is shown in bits too.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish, not as an accident: the step under way is finished, then training saves and returns."""
+"""Ctrl-C as a request: the step under way is finished, then training saves and returns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `asked`; a second one interrupts at once."""
+    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one interrupts at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -28,6 +28,6 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -62,7 +62,7 @@ class Labels:
 
     def __str__(self) -> str:
         rows = (*self.labels, self.macro, self.weighted)
-        figures = [(r.name, _share(r.precision), _share(r.recall), _share(r.f1), f"{r.support:,}") for r in rows]
+        figures = [(r.name, _figure(r.precision), _figure(r.recall), _figure(r.f1), f"{r.support:,}") for r in rows]
         table = [("label", "precision", "recall", "f1", "support"), *figures]
         width = max(len(row[0]) for row in table)
         lines = [f"{name:<{width}}  {a:>9}  {b:>6}  {c:>6}  {d:>7}" for name, a, b, c, d in table]
@@ -98,5 +98,5 @@ def _label(name: str, right: int, given: int, there: int) -> Label:
     return Label(name, precision, recall, 2 * right / max(given + there, 1), there)
 
 
-def _share(value: float | None) -> str:
+def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"

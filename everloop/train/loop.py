@@ -138,7 +138,7 @@ class Trainer:
         while True:
             if self._validation_due():
                 self._validate(interrupt) if "valid" in self.data.splits else self._keep()
-            if interrupt.asked or self.step >= self.config.steps or self._stale():
+            if interrupt.requested or self.step >= self.config.steps or self._stale():
                 break
             loss = self._update()
             self.nats, self.count = self.nats + loss[0], self.count + loss[1]
@@ -148,13 +148,13 @@ class Trainer:
                 clock, made = now, self.step
         self._keep_average()
         self.save()
-        if interrupt.asked:
+        if interrupt.requested:
             self._say_how_to_resume()
         elif self.step < self.config.steps:
             self.report(Note(f"stopped early: no better validation since step {self.best_step:,}"))
         self._take_best()
         path = self.folder.path if self.folder else None
-        return Run(path, self.step, self.best, self.best_step, interrupt.asked)
+        return Run(path, self.step, self.best, self.best_step, interrupt.requested)
 
     def _update(self) -> tuple[float, int]:
         """Learn from one batch; return its loss in nats, and its count."""
@@ -202,14 +202,14 @@ class Trainer:
                 self._judge(interrupt)
         else:
             self._judge(interrupt)
-        if not interrupt.asked:
+        if not interrupt.requested:
             self.save()
 
     def _judge(self, interrupt: Interrupt) -> None:
         config = self.config
         sizes: dict[str, Any] = {"batch": config.batch, "length": config.length}
-        score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.asked)
-        if interrupt.asked:
+        score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.requested)
+        if interrupt.requested:
             return
         self._check("validation loss", score.loss, self.step)
         if config.monitor != "loss" and config.monitor not in score.means:

@@ -74,7 +74,7 @@ class Schedule:
 class Average:
     """An exponential running average of the weights; it often validates better than the weights themselves.
 
-    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The share of the old value
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The weight of the old value
     starts at 0.1 and grows to `decay`, so that the first weights are soon forgotten.
     """
 
@@ -87,8 +87,8 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the weights after update number `step`, counted from 0."""
-        share = min(self.decay, (step + 1) / (step + 10))
-        torch_private.foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - share)
+        ratio = min(self.decay, (step + 1) / (step + 10))
+        torch_private.foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - ratio)
 
     @torch.no_grad()
     def take(self) -> None:

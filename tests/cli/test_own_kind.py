@@ -6,11 +6,13 @@ import json
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from everloop.cli import main
+from everloop.data.settings import read_toml
 from everloop.errors import OptionError, RunError
 from everloop.models import Kind, load
 from everloop.models.kind import BUILT_IN, find
@@ -165,7 +167,7 @@ def test_a_run_folder_imports_nothing_that_is_not_trusted(place: Path, capsys: p
     [
         ("tager", "unknown kind of model 'tager'; did you mean 'tagger'? (your own: package:KIND)"),
         ("no_package:PARITY", "there is no package 'no_package' to import"),
-        ("parity_kind:PARTY", "PARTY is None; expected an everloop.models.Kind"),
+        ("parity_kind:PARTY", "parity_kind has no PARTY; expected an everloop.models.Kind"),
         ("parity_kind:Parity", "expected an everloop.models.Kind"),
         ("parity_kind:OTHER", "its model says kind = 'parity_kind:PARITY'; expected 'parity_kind:OTHER'"),
     ],
@@ -202,3 +204,14 @@ def test_a_built_in_kind_is_one_file() -> None:
 def test_a_name_without_a_package_is_refused() -> None:
     with pytest.raises(OptionError, match="your own: package:KIND"):
         find("parity")
+
+
+@pytest.mark.parametrize(
+    "command", ["train parity_kind:PARITY --resume run --steps 4", "predict run lines.txt", "evaluate run lines.txt"]
+)
+def test_the_configuration_is_read_once(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["train", NAME, "--lines", "lines.txt", *STEPS, "--out", "run"]) == 0
+    counted = Mock(side_effect=read_toml)
+    monkeypatch.setattr("everloop.models.run.read_toml", counted)
+    assert main([*command.split(), "--trust-code"]) == 0
+    assert counted.call_count == 1

@@ -69,7 +69,7 @@ def test_the_hint_to_resume_can_be_pasted(
 
 
 def _asked(interrupt: Interrupt) -> Interrupt:
-    interrupt.asked = True
+    interrupt.requested = True
     return interrupt
 
 

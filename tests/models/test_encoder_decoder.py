@@ -15,7 +15,7 @@ from everloop.decode.generate import generate
 from everloop.errors import OptionError
 from everloop.models import load
 from everloop.models.encoder_decoder import EncoderDecoder
-from everloop.models.teacher_forcing import forced_share, mixed
+from everloop.models.teacher_forcing import mix, teacher_forcing_ratio
 from everloop.train import train
 from tests.models.small_pairs import backwards
 
@@ -119,15 +119,15 @@ def test_attention_learns_to_read_backwards(shape: dict[str, Any]) -> None:
 
 
 def test_forcing_falls_linearly_and_stays() -> None:
-    assert [forced_share(n, 0.5, 100) for n in (0, 50, 100, 500)] == [1.0, 0.75, 0.5, 0.5]
-    assert forced_share(0, 0.3, 0) == pytest.approx(0.3)
+    assert [teacher_forcing_ratio(n, 0.5, 100) for n in (0, 50, 100, 500)] == [1.0, 0.75, 0.5, 0.5]
+    assert teacher_forcing_ratio(0, 0.3, 0) == pytest.approx(0.3)
 
 
 def test_mixed_inputs_keep_the_begin_and_take_guesses_one_step_later() -> None:
     inputs, guesses = torch.arange(12).view(4, 3), torch.arange(100, 112).view(4, 3)
-    assert mixed(inputs, guesses, 1.0).equal(inputs)
-    assert mixed(inputs, guesses, 0.0).equal(torch.cat([inputs[:1], guesses[:-1]]))
-    many = mixed(torch.zeros(3001, 10), torch.ones(3001, 10), 0.7)
+    assert mix(inputs, guesses, 1.0).equal(inputs)
+    assert mix(inputs, guesses, 0.0).equal(torch.cat([inputs[:1], guesses[:-1]]))
+    many = mix(torch.zeros(3001, 10), torch.ones(3001, 10), 0.7)
     assert float(many[1:].mean()) == pytest.approx(0.3, abs=0.02)
 
 

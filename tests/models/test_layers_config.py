@@ -152,7 +152,7 @@ def test_a_cell_that_no_file_holds() -> None:
     [
         ({"zoneout": {"k": 0.1}}, "unknown state 'k'"),
         ({"zoneout": {"h": 1.0}}, "dropout rate h is 1.0"),
-        ({"weight_drop": 1.0}, "weight_drop is 1.0; expected a share below 1"),
+        ({"weight_drop": 1.0}, "weight_drop is 1.0; expected a fraction below 1"),
         ({"cell": "gru", "forget_bias": 1.0}, "GRU has no forget gate f"),
         ({"cell": "indrnn", "weight_drop": 0.1}, "indrnn has no recurrent matrix"),
         ({"cell": "indrnn", "recurrent_dropout": 0.1}, "indrnn has no recurrent matrix"),

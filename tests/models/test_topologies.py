@@ -16,7 +16,7 @@ from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import EverloopError, OptionError, ShapeError
 from everloop.models import load
-from everloop.models.body import forgotten
+from everloop.models.body import word_dropout
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.forecaster import Forecaster, ForecasterConfig, baselines
 from everloop.models.tagger import Tagger, TaggerConfig
@@ -160,7 +160,7 @@ def test_a_classifier_of_series_scales_them() -> None:
 def test_word_dropout_leaves_padding_and_evaluation_alone() -> None:
     numbers = torch.randint(2, 50, (100, 50))
     numbers[90:] = 0
-    gone = forgotten(numbers, 0.3, UNKNOWN)
+    gone = word_dropout(numbers, 0.3, UNKNOWN)
     assert set(gone[90:].flatten().tolist()) == {0}
     changed = gone[:90] != numbers[:90]
     assert set(gone[:90][changed].tolist()) == {UNKNOWN}
@@ -321,7 +321,7 @@ def test_plans_are_scaled_and_each_step_reads_its_own() -> None:
     [
         (lambda: Classifier(3, "ab", hiden=4), "unknown setting 'hiden'; did you mean 'hidden'"),
         (lambda: Classifier(3, "ab", hidden=0), "hidden is 0; expected at least 1"),
-        (lambda: Classifier(3, "ab", dropout=1.0), "dropout is 1.0; expected a share below 1"),
+        (lambda: Classifier(3, "ab", dropout=1.0), "dropout is 1.0; expected a fraction below 1"),
         (lambda: Classifier(3, "ab", cell="lstn"), "unknown cell 'lstn'; did you mean 'lstm'"),
         (lambda: Tagger(3, "ab", output="crv"), "output is 'crv'"),
         (lambda: Forecaster(["a"], patch=7), "context is 96; expected a multiple of patch, 7"),

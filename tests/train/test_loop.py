@@ -198,7 +198,7 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"min_lr_ratio": 2.0}, "min_lr_ratio is 2.0"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
-        ({"betas": (0.9, 1.0)}, "two shares below 1"),
+        ({"betas": (0.9, 1.0)}, "two fractions below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0"),
