@@ -163,7 +163,7 @@ def test_a_run_folder_gives_the_model_back(tmp_path: Path) -> None:
         ({"context": "atention"}, "did you mean 'attention'"),
         ({"context": "initial", "input_feeding": True}, "input_feeding needs context"),
         ({"hidden": 7}, "even"),
-        ({"dropout": 1.0}, "share below 1"),
+        ({"dropout": 1.0}, "fraction below 1"),
         ({"teacher_forcing": 1.5}, "expected a fraction"),
     ],
 )
