@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.datasets.forecasts import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
+from everloop.data.datasets.series import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import PredictOptions

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
-from everloop.data.datasets.forecasts import Series, SeriesBatch
+from everloop.data.datasets.series import Series, SeriesBatch
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured

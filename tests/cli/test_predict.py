@@ -17,9 +17,9 @@ from everloop.cli import main
 from everloop.data import Text, Vocabulary
 from everloop.data.datasets.conditions import Conditions
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
-from everloop.data.datasets.forecasts import Series, SeriesConfig
 from everloop.data.datasets.parallel import Parallel
 from everloop.data.datasets.recordings import Recordings
+from everloop.data.datasets.series import Series, SeriesConfig
 from everloop.data.datasets.tagged import Tagged
 from everloop.data.frames import FrameConfig
 from everloop.decode.ctc import ShallowFusion

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from everloop.data.datasets.examples import Examples, ExamplesConfig
-from everloop.data.datasets.forecasts import Series, SeriesConfig, calendar_of
+from everloop.data.datasets.series import Series, SeriesConfig, calendar_of
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.readers.tables import time_of
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import SPELLED, TextTokenizer, WordTokenizer, words_of
+from everloop.data.tokenize.words import MAX_WORD_LENGTH, TextTokenizer, WordTokenizer, words_of
 from everloop.errors import DataError, OptionError
 
 TSV = "text\tlabel\n" + "".join(f"{'word ' * (1 + i % 9)}w{i}\t{'ab'[i % 2]}\n" for i in range(200))
@@ -133,7 +133,7 @@ def test_readers_come_back(tmp_path: Path) -> None:
     assert other.words.symbols[2:] == ("the",)
     assert other.encode("THE")[0] == other.encode("the")[0] == 2
     assert other.encode("cat")[0] == UNKNOWN
-    assert len(other.encode("x" * 99)[1]) == SPELLED
+    assert len(other.encode("x" * 99)[1]) == MAX_WORD_LENGTH
     with pytest.raises(DataError, match="everloop-word-reader-1"):
         WordTokenizer.load(tmp_path / "r.json")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from everloop.data import Series, SeriesConfig
-from everloop.data.datasets.forecasts import Plans
+from everloop.data.datasets.series import Plans
 from everloop.data.error_policy import ErrorPolicy
 from everloop.errors import DataError
 

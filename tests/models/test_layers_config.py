@@ -14,9 +14,9 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.data import Vocabulary, Window
 from everloop.data.datasets.conditions import Conditions
 from everloop.data.datasets.examples import ExamplesBatch
-from everloop.data.datasets.forecasts import Series
 from everloop.data.datasets.parallel import Parallel
 from everloop.data.datasets.recordings import RecordingsBatch
+from everloop.data.datasets.series import Series
 from everloop.data.datasets.tagged import Tagged
 from everloop.errors import OptionError
 from everloop.models import Classifier, Forecaster, LanguageModel, Model, Tagger

@@ -1,4 +1,4 @@
-"""Words, and parts of words, with their numbers: reversible, so that a sentence comes back with its spaces."""
+"""Reversible tokenization of sentences into words or subwords: decoding gives the spaces back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPACE = "▁"
 SPECIAL = ("<pad>", "<unknown>", "<begin>", "<end>")
 PAD, UNKNOWN, BEGIN, END = range(4)
 FORMAT = "everloop-pieces-1"
-REMEMBERED = 1_000_000  # different words whose numbers are kept at hand
+CACHE_SIZE = 1_000_000  # different words whose numbers are cached
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
@@ -96,7 +96,7 @@ class Pieces:
         for word in split(sentence, self.lower):
             numbers = self._known.get(word)
             if numbers is None:
-                if len(self._known) >= REMEMBERED:
+                if len(self._known) >= CACHE_SIZE:
                     self._known.clear()
                 numbers = self._known[word] = tuple(self.numbers.get(part, UNKNOWN) for part in self._parts(word))
             found += numbers

@@ -1,4 +1,4 @@
-"""From texts and words to numbers: what a model that reads language remembers of its training data."""
+"""Tokenizers of classifiers and taggers: texts, or words and their characters, as numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from everloop.errors import DataError, OptionError, unknown
 
 TokenUnits = Literal["words", "characters"]
 FEATURES = "everloop-features-1"
-REMEMBERED = 1_000_000  # different words whose numbers are kept at hand
-SPELLED = 24  # characters of a word that are read; of longer ones the first and the last
+CACHE_SIZE = 1_000_000  # different words whose numbers are cached
+MAX_WORD_LENGTH = 24  # characters of a word that are read: the first and the last half, where it is longer
 _ENDING = r"['’](?:s|re|ve|ll|d|m)\b"
 _WORD = re.compile(rf"{_ENDING}|\w+(?:(?!{_ENDING})['’]\w+)*|[^\w\s]", re.IGNORECASE)
 
@@ -154,10 +154,10 @@ class WordTokenizer:
         """Return the number of a word, and the numbers of its characters."""
         found = self._known.get(word)
         if found is None:
-            half = SPELLED // 2
-            letters = word if len(word) <= SPELLED else word[:half] + word[-half:]
+            half = MAX_WORD_LENGTH // 2
+            letters = word if len(word) <= MAX_WORD_LENGTH else word[:half] + word[-half:]
             number = self.words.numbers.get(word.lower() if self.lower else word, UNKNOWN)
-            if len(self._known) >= REMEMBERED:
+            if len(self._known) >= CACHE_SIZE:
                 self._known.clear()
             found = self._known[word] = number, self.characters.encode(list(letters)) or [UNKNOWN]
         return found

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import table_reader
+from everloop.data.readers.long_tables import TimeOrder, UnreadColumns
 from everloop.data.readers.source import FileSource, Kind, Row, RowReader, Source
-from everloop.data.readers.stacked import Increasing, Unread
 from everloop.errors import DataError
 
 GAP = "fill the gap; or malformed skip breaks the series there, and no window reaches across"
@@ -50,8 +50,8 @@ class Table:
             **dict.fromkeys(self.numbers, "number"),
             **({self.time: "time"} if self.time else {}),
         }
-        order = Increasing(place, self.time, equal=self.one_series)
-        unread = Unread(place) if ends and not (self.time or self.one_series) else None
+        order = TimeOrder(place, self.time, equal=self.one_series)
+        unread = UnreadColumns(place) if ends and not (self.time or self.one_series) else None
         see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
         skipped = errors.skipped
         for line, _, row in rows(source, wanted, self.columns, see):

@@ -1,4 +1,4 @@
-"""One series or several: the signs by which a long table (store, date, sales) is told from a row a time step."""
+"""Long tables: how several series, one below the other (store, date, sales), are told from one with a row a step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ADVICE = "expected the rows of one series, in the order of time: sort them, and 
 SURE = "if they are one series all the same, say --one-series"
 
 
-class Increasing:
-    """The column of the time: each row comes after the one before.
+class TimeOrder:
+    """Checks that the rows of a table are in the order of time.
 
     Args:
         place: the file's name, for messages.
@@ -29,7 +29,7 @@ class Increasing:
         self.before: datetime | None = None
 
     def see(self, line: int, time: datetime) -> None:
-        """Take in the time of a row.
+        """Check the time of a row.
 
         Raises:
             DataError: it does not come after the one before.
@@ -41,8 +41,8 @@ class Increasing:
         self.before = time
 
 
-class Unread:
-    """The columns that are not read: they may tell that rows belong to several series, where no time does.
+class UnreadColumns:
+    """Looks in the columns that are not read for signs of several series, where there is no column of the time.
 
     Numbers say nothing. Times or dates in order are one series. Else a column of words is suspicious whose equal values
     stand together, or come round in turn: sorted by store, or by day and then store.
@@ -53,14 +53,14 @@ class Unread:
         self.columns: dict[str, _Values] | None = None
 
     def see(self, line: int, fields: Mapping[str, Any], read: Mapping[str, Any]) -> None:
-        """Take in a row: all its fields, and those that are read."""
+        """Look at a row: all its fields, and those that are read."""
         if self.columns is None:
             self.columns = {name: _Values() for name in fields if name not in read}
         for name in [name for name, values in self.columns.items() if not values.add(line, fields.get(name))]:
             del self.columns[name]
 
     def check(self) -> None:
-        """Check all that was seen.
+        """Check all rows that were seen.
 
         Raises:
             DataError: it looks like several series, one above the other.

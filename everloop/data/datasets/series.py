@@ -17,7 +17,7 @@ from everloop.data.batching.batch import Batch
 from everloop.data.dataset import SPLITS, SequenceDataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped
-from everloop.data.readers.series import Table, read_columns
+from everloop.data.readers.time_series import Table, read_columns
 from everloop.errors import DataError, OptionError, unknown
 
 Cycle = Literal["hour", "weekday", "month"]
