@@ -47,7 +47,7 @@ A step is ordinary PyTorch. The passes turn it into one native function for a wh
 {equations}
 ```
 
-As LaTeX (`--form latex`), for a paper or a notebook:
+As LaTeX (`--format latex`), for a paper or a notebook:
 
 ```latex
 {latex}

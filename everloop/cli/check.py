@@ -48,19 +48,19 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop check` and return 1 if a target differs from the step."""
-    given = parse(Options, args, command="check", description="Compare a cell on every target with the step itself.")
+    options = parse(Options, args, command="check", description="Compare a cell on every target with the step itself.")
     try:
-        found = check(given)
+        found = check(options)
     except MismatchError as error:
         write(f"{error}\n")
         return 1
     compiled, reason = _compiled(found), "; ".join(found.absent.values())
-    write(f"{given.cell} is compiled\n" if compiled else f"{given.cell} runs on eager, because {reason}\n")
+    write(f"{options.cell} is compiled\n" if compiled else f"{options.cell} runs on eager, because {reason}\n")
     write(f"{found}\n")
     return 0 if found else 1
 
 
-def check(given: Options) -> Agreement:
+def check(options: Options) -> Agreement:
     """Return what `agree` finds for a cell with random weights.
 
     Raises:
@@ -69,25 +69,25 @@ def check(given: Options) -> Agreement:
         OptionError: a size is out of range, or there is no such cell.
     """
     for name in ("length", "batch"):
-        if getattr(given, name) < 1:
-            raise OptionError(f"{name} is {getattr(given, name)}; expected at least 1")
+        if getattr(options, name) < 1:
+            raise OptionError(f"{name} is {getattr(options, name)}; expected at least 1")
     try:
-        return _compared(given)
+        return _compared(options)
     except EverloopError:
         raise
     except FAILURES as error:
         text = str(error).partition("\n")[0]
-        raise CellError(f"{given.cell} cannot be run: {type(error).__name__}: {text}{_line_of(error)}") from error
+        raise CellError(f"{options.cell} cannot be run: {type(error).__name__}: {text}{_line_of(error)}") from error
 
 
-def _compared(given: Options) -> Agreement:
+def _compared(options: Options) -> Agreement:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(given.seed)
-        dtype = getattr(torch, given.dtype)
-        layer = Recurrent(example(named(given.cell), given.inputs, given.hidden).to(dtype), learned_state=True)
-        x = torch.randn(given.length, given.batch, given.inputs, dtype=dtype)
-        lengths = torch.randint(given.length + 1, (given.batch,))
-        lengths[-1], lengths[0] = 0, given.length
+        torch.manual_seed(options.seed)
+        dtype = getattr(torch, options.dtype)
+        layer = Recurrent(example(named(options.cell), options.inputs, options.hidden).to(dtype), learned_state=True)
+        x = torch.randn(options.length, options.batch, options.inputs, dtype=dtype)
+        lengths = torch.randint(options.length + 1, (options.batch,))
+        lengths[-1], lengths[0] = 0, options.length
         found = agree(layer, x, reference="loop", lengths=lengths, reset=torch.rand(x.shape[:2]) < 0.2)
         if _compiled(found):
             with torch.no_grad():

@@ -39,10 +39,10 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop demo`."""
-    given = parse(Options, args, command="demo", description="Train a character model on the Python reference.")
-    machine(given.threads, "cpu")
-    config = TRAIN.replace({"steps": given.steps, "warmup": min(TRAIN.warmup, given.steps // 10)})
-    out = given.out or free_folder(Path("runs") / "demo")
+    options = parse(Options, args, command="demo", description="Train a character model on the Python reference.")
+    machine(options.threads, "cpu")
+    config = TRAIN.replace({"steps": options.steps, "warmup": min(TRAIN.warmup, options.steps // 10)})
+    out = options.out or free_folder(Path("runs") / "demo")
     folder = Folder(out, resume=False)
     # the text stays with the run, so that an interrupted demo can be resumed like any run
     write_atomically(out / "reference.txt", reference().encode())

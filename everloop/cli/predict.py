@@ -13,9 +13,10 @@ import tyro
 
 from everloop.cli.options import Trained, note, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.settings import setting
 from everloop.errors import OptionError, RunError
 from everloop.kinds.decoding import PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.run import RunConfig
 
 
@@ -27,7 +28,7 @@ class Options:
     """Run folder of any model but a language model."""
     file: Annotated[Path, tyro.conf.Positional] = Path("-")
     """What to read; - is standard input. For a transcriber a WAV file, a folder of them, or a list of their names."""
-    form: str = "auto"
+    format: str = setting("auto", old="form")
     """What the file is: text, tsv, csv, jsonl, conllu, ts, npz or idx; by default as its name ends, or text."""
     batch: int = 0
     """Sequences that are read before something is written; 0: one from standard input, 64 from a file."""
@@ -54,7 +55,7 @@ def main(args: Sequence[str]) -> int:
     answers.check(kind.name, kind.predict_options)
     model = options.trained.model(run)
     errors = ErrorPolicy(options.malformed)
-    source = Source(options.file, options.form, answers.columns, options.batch, errors)
+    source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
     with torch.inference_mode():
         for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)

@@ -15,7 +15,7 @@ from everloop.cli.options import Trained, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.readers.lines import numbered
 from everloop.errors import DataError, RunError
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models import LanguageModel
 from everloop.models.run import RunConfig
 
@@ -44,7 +44,7 @@ def main(args: Sequence[str]) -> int:
     model.vocabulary.encode(options.context, "the context")
     note_unknown(model, options.context)
     errors = ErrorPolicy(options.malformed)
-    source = Source(options.file, "auto", (), 0, errors)
+    source = PredictSource(options.file, "auto", (), 0, errors)
     read, missing = 0, 0
     with source.open() as file:
         for number, line in numbered(file, source.place, errors):

@@ -21,6 +21,7 @@ from everloop.compiler.report import plan_text
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.target import LoopTarget, find, names
 from everloop.compiler.trace import trace
+from everloop.data.settings import setting
 from everloop.errors import OptionError, unknown
 
 Form = Literal["text", "latex", "markdown"]
@@ -36,14 +37,16 @@ class Options:
     stage: str = "equations"
     """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; llvm (or another target
     that compiles): the code of the kernel."""
-    form: Form = "text"
+    format: Form = setting("text", old="form")
     """How equations are written."""
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop show`."""
-    given = parse(Options, args, command="show", description="Print a cell as equations or at a stage of the compiler.")
-    write(show(given.cell, given.stage, given.form) + "\n")
+    options = parse(
+        Options, args, command="show", description="Print a cell as equations or at a stage of the compiler."
+    )
+    write(show(options.cell, options.stage, options.format) + "\n")
     return 0
 
 

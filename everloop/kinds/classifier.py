@@ -14,7 +14,7 @@ from everloop.data.readers.idx import read_images
 from everloop.data.readers.lines import numbered
 from everloop.data.readers.ts import ts_series
 from everloop.kinds.decoding import PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.kind import Kind
 
@@ -24,7 +24,7 @@ def dataset(config: ExamplesConfig, shape: ClassifierConfig, model: Classifier |
     return Examples.from_config(config, *((model.tokenizer, model.labels) if model else ()))
 
 
-def predict(model: Classifier, config: ExamplesConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(model: Classifier, config: ExamplesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
     if options.probabilities:
         yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.tokenizer else [])]) + "\n"
@@ -38,20 +38,20 @@ def predict(model: Classifier, config: ExamplesConfig, source: Source, options: 
             yield "\t".join([model.labels.symbols[best], *(f"{p:.4f}" for p in shown), *text]) + "\n"
 
 
-def _read(model: Classifier, config: ExamplesConfig, source: Source) -> Iterator[Any]:
+def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> Iterator[Any]:
     if model.tokenizer is None:
-        form = source.format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
-        if form == "ts":
+        chosen = source.chosen_format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
+        if chosen == "ts":
             with source.open() as file:
                 yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
-        elif form == "npz":
+        elif chosen == "npz":
             yield from sequences(source.by_path(), config.text, config.lengths)
         else:
             yield from read_images(source.by_path())
         return
-    form = source.format(table_endings(), "text")
-    if form != "text":
-        rows = table_reader(source.path, form)(source, {config.text: "text"}, source.columns or config.columns)
+    chosen = source.chosen_format(table_endings(), "text")
+    if chosen != "text":
+        rows = table_reader(source.path, chosen)(source, {config.text: "text"}, source.columns or config.columns)
         yield from (row[config.text].replace("\n", " ") for _, _, row in rows)
     else:
         with source.open() as file:

@@ -15,7 +15,7 @@ from everloop.data.datasets.series import Plans, Series, SeriesBatch, SeriesConf
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.kind import Kind
 
@@ -25,19 +25,19 @@ def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | N
     return Series.from_config(config, context=shape.context, horizon=shape.horizon)
 
 
-def predict(model: Forecaster, config: SeriesConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
     if options.every is not None and options.every < 1:
         raise OptionError(f"every is {options.every}; expected at least 1")
     plans = _plans(config, source, options)
-    form = source.format(table_endings(), "csv")
+    chosen = source.chosen_format(table_endings(), "csv")
     numbers = (*config.series, *config.covariates, *config.planned)
     table = replace(config, columns=source.columns or config.columns).table(numbers)
     yield ",".join([config.time or "step", *_headings(model)]) + "\n"
     context, count = model.config.context, 0
     known: deque[list[float]] = deque(maxlen=context)
     times: deque[datetime] = deque(maxlen=context)
-    rows = table_reader(source.path, form)
+    rows = table_reader(source.path, chosen)
     for broken, row in table.steps(source, rows, ends=not source.piped):
         if broken:  # a forecast knows the rows since the gap alone
             known.clear()
@@ -55,7 +55,7 @@ def predict(model: Forecaster, config: SeriesConfig, source: Source, options: Pr
         yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
 
 
-def _plans(config: SeriesConfig, source: Source, options: PredictOptions) -> Plans | None:
+def _plans(config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Plans | None:
     """Return what is planned, of a model that knows plans.
 
     Raises:

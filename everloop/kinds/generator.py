@@ -26,7 +26,7 @@ from everloop.decode.sketch import Sketch
 from everloop.draw.strokes import ink, png, sheet, svg
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import SYMBOLS, PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
 from everloop.train import Run
@@ -72,7 +72,9 @@ def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[L
         yield Line.assemble((f"{label}: ", "bold"), ", ".join(one.text for one in some))
 
 
-def predict(model: Generator, config: GeneratorDataConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(
+    model: Generator, config: GeneratorDataConfig, source: PredictSource, options: PredictOptions
+) -> Iterator[str]:
     """Yield for each label a line, or one for each answer: the label, a tab, a text; or a JSON object with strokes.
 
     Where vectors are given their number takes the place of the label.
@@ -95,11 +97,11 @@ def predict(model: Generator, config: GeneratorDataConfig, source: Source, optio
 
 
 def _given(
-    model: Generator, config: GeneratorDataConfig, source: Source, options: PredictOptions
+    model: Generator, config: GeneratorDataConfig, source: PredictSource, options: PredictOptions
 ) -> Iterator[tuple[str, Any]]:
     """Yield (name, what is given): labels by themselves, vectors with their number."""
     size, forms = model.given_size, {".npy": "npy", ".npz": "npz"}
-    if source.format(forms if size is not None else {}, "text") != "text":
+    if source.chosen_format(forms if size is not None else {}, "text") != "text":
         vectors = read_vectors(source.by_path(), options.array or config.array)
         if vectors.shape[1] != size:
             raise DataError(f"{source.place} holds vectors of {vectors.shape[1]} numbers; expected {size}")

@@ -18,12 +18,12 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Source:
+class PredictSource:
     """What is read, and how.
 
     Args:
         path: a file, or - for standard input.
-        form: what it is, "auto" if its name tells.
+        format: what it is, "auto" if its name tells.
         columns: names of the columns of a table without a header.
         batch: how many sequences are read at once; 0: one from standard input, many from a file.
         errors: takes malformed lines.
@@ -31,7 +31,7 @@ class Source:
     """
 
     path: Path
-    form: str
+    format: str
     columns: tuple[str, ...]
     batch: int
     errors: ErrorPolicy
@@ -51,17 +51,17 @@ class Source:
         """Return the open file."""
         return sys.stdin.buffer if self.piped else opened(self.path)
 
-    def format(self, forms: dict[str, str], default: str) -> str:
+    def chosen_format(self, forms: dict[str, str], default: str) -> str:
         """Return the format, among those a model reads: as chosen, as the file's name ends, or `default`.
 
         `forms` gives the format for each ending of a name.
         """
         known = sorted({*forms.values(), default})
         by_name = default if self.piped else forms.get(suffix(self.path), default)
-        form = by_name if self.form == "auto" else self.form
-        if form not in known:
-            raise OptionError(f"form is {form!r}; this model reads: {', '.join(known)}")
-        return form
+        chosen = by_name if self.format == "auto" else self.format
+        if chosen not in known:
+            raise OptionError(f"format is {chosen!r}; this model reads: {', '.join(known)}")
+        return chosen
 
     def saw(self, numbers: Iterable[int]) -> None:
         """Count symbols read, by their numbers."""
@@ -83,5 +83,5 @@ class Source:
             OptionError: it is standard input.
         """
         if self.piped:
-            raise OptionError("this form cannot come from standard input; name a file")
+            raise OptionError("this format cannot come from standard input; name a file")
         return self.path

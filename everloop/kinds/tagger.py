@@ -18,7 +18,7 @@ from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
 from everloop.kinds.decoding import PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.kind import Kind
 from everloop.models.tagger import Tagger, TaggerConfig
 
@@ -28,7 +28,7 @@ def dataset(config: TaggedConfig, shape: TaggerConfig, model: Tagger | None) -> 
     return Tagged.from_config(config, *((model.tokenizer, model.labels) if model else ()))
 
 
-def predict(model: Tagger, config: TaggedConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step.
 
     With probabilities: a table of them, whatever is read.
@@ -39,7 +39,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, options: Predic
         for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
-    form = source.format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
+    chosen = source.chosen_format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
     tokenizer = model.tokenizer
 
     def see(chunk: list[list[str]]) -> list[list[str]]:
@@ -47,7 +47,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, options: Predic
         return chunk
 
     with source.open() as file:
-        if form == "conllu":
+        if chosen == "conllu":
             for some in source.chunks(sentences(file, source.place, source.errors)):
                 read = see([sentence.column(config.text) for sentence in some])
                 if options.probabilities:
@@ -56,7 +56,7 @@ def predict(model: Tagger, config: TaggedConfig, source: Source, options: Predic
                     answers = zip(some, model.tag(read), strict=True)
                     yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
             return
-        if form == "jsonl":
+        if chosen == "jsonl":
             records = Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file)
             found = (row[config.text] for _, _, row in records)
         else:
@@ -97,7 +97,7 @@ def _likely(model: Tagger, row: list[float]) -> str:
 
 def labelled(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
     """Return the tagged sequences of a file as the test part of the model's data."""
-    if config.form == "chorales":
+    if config.format == "chorales":
         return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")

@@ -19,7 +19,7 @@ from everloop.data.settings import only_one
 from everloop.decode.generate import Beam
 from everloop.errors import RunError
 from everloop.kinds.decoding import FUSION, Decoder, PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.kind import Kind
 from everloop.models.transcriber import Transcriber, TranscriberConfig, distance
 from everloop.train import Run
@@ -72,17 +72,17 @@ def decoded(
     return {"character_error_rate": errors / count, "decoding": str(decoder)}, text
 
 
-def predict(model: Transcriber, config: SoundConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(model: Transcriber, config: SoundConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield for each recording a line, or one for each answer: its name, a tab, what is said."""
     decoder = options.decoder(SEARCH)
-    source.format({".wav": "wav"}, "text")
+    source.chosen_format({".wav": "wav"}, "text")
     for chunk in source.chunks(_recordings(source)):
         sources = [read_audio(path, model.config.rate) for path in chunk]
         for path, answers in zip(chunk, decoder(model, sources), strict=True):
             yield decoder.lines(str(path), answers)
 
 
-def _recordings(source: Source) -> Iterator[Path]:
+def _recordings(source: PredictSource) -> Iterator[Path]:
     """Yield the recordings that are meant: the file itself, all of a folder, or those a list names, one a line."""
     if source.path.is_dir():
         yield from find_files([source.path], "*.wav")

@@ -16,7 +16,7 @@ from everloop.decode.generate import Beam
 from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError
 from everloop.kinds.decoding import SYMBOLS, Decoder, PredictOptions
-from everloop.kinds.source import Source
+from everloop.kinds.source import PredictSource
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from everloop.models.kind import Kind
 from everloop.train import Run
@@ -56,10 +56,12 @@ def decoded(model: EncoderDecoder, data: Parallel, part: str, decoder: Decoder) 
     return {"bleu": score, "decoding": str(decoder)}, text
 
 
-def predict(model: EncoderDecoder, config: ParallelConfig, source: Source, options: PredictOptions) -> Iterator[str]:
+def predict(
+    model: EncoderDecoder, config: ParallelConfig, source: PredictSource, options: PredictOptions
+) -> Iterator[str]:
     """Yield the translation of each line, an empty line stays empty; or several, each after the line's number."""
     decoder = options.decoder(BEAM)
-    source.format({}, "text")
+    source.chosen_format({}, "text")
     with source.open() as file:
         for chunk in source.chunks(numbered(file, source.place, source.errors)):
             answers = iter(translate(model, [line for _, line in chunk if line.strip()], decoder))

@@ -33,8 +33,8 @@ class Kind:
         labelled: a Dataset whose test split is a file, from the trained model, its data_config, the file, and a second
             file with labels or None.
         training: settings [train] whose defaults are others than those of TrainConfig.
-        predict: lines of text as `everloop predict` writes them, from the trained model, its data_config, the Source
-            that is read, and the options of `predict`.
+        predict: lines of text as `everloop predict` writes them, from the trained model, its data_config, a
+            PredictSource, and the PredictOptions.
         predict_options: the names of those options of `predict` that it takes.
         method: how it is decoded by default, if it writes sequences: Greedy(), Beam(…) or Sampling(…).
         decoded: figures by name and a text that tells them, of what the model decodes, from the trained model, its

@@ -71,7 +71,7 @@ def test_several_stores_in_one_table(capsys: pytest.CaptureFixture[str], monkeyp
     assert main(["evaluate", "whole"]) == 0
     # a stream has no end at which its other columns could be judged
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(long.encode())))
-    assert main(["predict", "run", "--form", "csv"]) == 0
+    assert main(["predict", "run", "--format", "csv"]) == 0
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "1e39"])

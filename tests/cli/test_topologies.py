@@ -61,7 +61,7 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert [(label, text) for label, _, text in lines] == [("1", "a good one"), ("0", "bad bad")]
     assert all(0.5 <= float(sure) <= 1 for _, sure, _ in lines)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "good"}\n{"text": 3.5}\n')))
-    assert main(["predict", "run", "--form", "jsonl", "--malformed", "skip"]) == 0
+    assert main(["predict", "run", "--format", "jsonl", "--malformed", "skip"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("1\t")
     assert "1 malformed line left out; the first: standard input: line 2: text is 3.5; expected text" in shown.err
@@ -246,7 +246,10 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     Path("new.jsonl").write_text('{"text": "good"}\n{"txt": "bad"}\n')
     for args, message in [
         (["predict", "run", "new.jsonl"], "new.jsonl: line 2: no 'text' among 'txt'; expected text"),
-        (["predict", "run", "t.tsv", "--form", "conllu"], "form is 'conllu'; this model reads: csv, jsonl, text, tsv"),
+        (
+            ["predict", "run", "t.tsv", "--format", "conllu"],
+            "format is 'conllu'; this model reads: csv, jsonl, text, tsv",
+        ),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
         (["evaluate", "run", "--part", "test"], "the data has no test split"),
         (["train", "tagger", "--resume", "run"], "is for a classifier"),

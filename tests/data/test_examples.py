@@ -168,7 +168,7 @@ def test_tagged_json_lines(tmp_path: Path) -> None:
 def test_chorales_are_transposed_while_training_alone(tmp_path: Path) -> None:
     pieces = {name: [[[60, 64], [62], [64]]] for name in ("train", "valid")}
     (tmp_path / "c.json").write_text(json.dumps(pieces))
-    config = TaggedConfig(train=tmp_path / "c.json", form="chorales", transpose=5)
+    config = TaggedConfig(train=tmp_path / "c.json", format="chorales", transpose=5)
     data = Tagged.from_config(config)
     (plain,) = data.epoch("valid", 0, batch=4)
     assert plain.x.shape == plain.y.shape == (2, 1, 88)  # type: ignore[union-attr]

@@ -90,6 +90,6 @@ def test_sequences_and_sound_of_a_new_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["auto", "equals"])
 def test_a_format_that_is_not_in_the_table_is_refused(tmp_path: Path, form: str) -> None:
     (tmp_path / "t.eq").write_text("text=a;label=x\n")
-    message = "the name tells no form; expected one that ends in" if form == "auto" else "unknown form 'equals'"
+    message = "the name tells no format; expected one that ends in" if form == "auto" else "unknown format 'equals'"
     with pytest.raises(OptionError, match=message):
-        Examples.from_config(ExamplesConfig(train=tmp_path / "t.eq", form=form))
+        Examples.from_config(ExamplesConfig(train=tmp_path / "t.eq", format=form))

@@ -45,7 +45,7 @@ class ExamplesConfig:
     """IDX file with the labels of the validation images."""
     test_labels: Path | None = None
     """IDX file with the labels of the test images."""
-    form: str = "auto"
+    format: str = setting("auto", old="form")
     """What the files are: table, files (a folder of texts), idx, ts or npz; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
@@ -225,7 +225,7 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: E
     texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
     fields = Fields(config.text, config.label, config.lengths, config.columns, labels)
     raw = None
-    for sequence, label, raw in read_examples(FileSource(path, errors), config.form, fields):
+    for sequence, label, raw in read_examples(FileSource(path, errors), config.format, fields):
         if isinstance(sequence, str):
             texts.append(sequence)
             # where a format says nothing else, the digest is that of repr() of the list of texts

@@ -40,7 +40,7 @@ class TaggedConfig:
     """Validation sequences; without a file, `hold_out` says how many."""
     test: Path | None = None
     """Test sequences."""
-    form: str = "auto"
+    format: str = setting("auto", old="form")
     """What the files are: conllu, jsonl, npz, or chorales (one file for all splits); by default as their names end."""
     text: str = "form"
     """The CoNLL-U column or JSON name of the words, or the array of the vectors."""
@@ -125,7 +125,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         if config.transpose < 0:
             raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
         errors = ErrorPolicy(config.malformed)
-        if config.form == "chorales":
+        if config.format == "chorales":
             return cls(
                 {**chorales.splits(config.train)}, config, tokenizer, labels or Symbols(chorales.PITCHES), errors
             )
@@ -206,7 +206,7 @@ def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
     """Return the pairs (sequence, tags) of one file."""
     words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
     fields = Fields(config.text, config.label, config.lengths)
-    for sequence, labels, _ in read_tagged(FileSource(path, errors), config.form, fields):
+    for sequence, labels, _ in read_tagged(FileSource(path, errors), config.format, fields):
         if isinstance(sequence, Tensor):
             series.append((sequence, labels))
         else:

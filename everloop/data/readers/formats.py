@@ -26,7 +26,7 @@ class Format:
     """A file format.
 
     Args:
-        name: what --form calls it.
+        name: what --format calls it.
         endings: how the names of its files end.
         named: tells its files by their name or kind, where the ending does not.
         rows: reads it as a table.
@@ -144,9 +144,11 @@ def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
         for one in known:
             if one.name == form:
                 return one
-        raise OptionError(f"{path}: {unknown('form', form, [one.name for one in known])}")
+        raise OptionError(f"{path}: {unknown('format', form, [one.name for one in known])}")
     for one in known:
         if one.fits(path):
             return one
     endings = ", ".join(ending for one in known for ending in one.endings)
-    raise OptionError(f"{path}: the name tells no form; expected one that ends in {endings}, or --form with its format")
+    raise OptionError(
+        f"{path}: the name tells no format; expected one that ends in {endings}, or --format with its format"
+    )
