@@ -23,7 +23,7 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        batched bindings compact dependencies disk_cache expression fingerprints locations pytree
+        batched bindings compact dependencies disk_cache expression fingerprints forks locations pytree
         effects kernel opaque operations time_axis
         dtypes ir loop
         abstract evaluate rewrite symbol target

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from everloop import torch_private
 from everloop.cell import Cell
+from everloop.compiler import forks
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.program import Program
@@ -71,6 +72,7 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         return _as_operator(cell, call, target, check)
     if torch_private.dynamo_callback() is not None:
         return _without_dynamo(cell, call, target, check)  # type: ignore[no-any-return]
+    forks.prepare()
     x, target = call.x, chosen(target)
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
+from everloop.compiler import forks
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
@@ -123,6 +124,8 @@ class Recurrent(nn.Module):
         self, x: Tensor | PackedSequence, state: Any, lengths: Any, reset: Any
     ) -> tuple[InputForm, Tensor, Any, Any, TimeAxis]:
         """Return the form of x, then checked x [T, B, I], the state, the vectors a reset returns to, and the time."""
+        if not torch.compiler.is_compiling():
+            forks.prepare()
         form, dtype = InputForm(batch_first=self.batch_first), self._dtype()
         if isinstance(x, PackedSequence):
             if lengths is not None or reset is not None:

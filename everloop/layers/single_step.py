@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
 from everloop.compiler.target import CellTarget, compiling, find
@@ -149,6 +150,8 @@ class _Ready:
             tensors = [t.contiguous() for t in tensors]
         make = self._program.target.empty_like
         new = [make(tensors[n]) for n in self._fresh]
+        if form.derived:
+            forks.prepare()
         derived = form.derived(self._values) if form.derived else ()
         form.call(*map(_address, chain(derived, tensors, new)))
         return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)

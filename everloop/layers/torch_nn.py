@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop import cells, torch_private
 from everloop.cell import Cell
+from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.target import compiling
 from everloop.compiler.time_axis import TimeAxis
@@ -35,6 +36,7 @@ class _Layers(nn.RNNBase):
 
     def _outside(self, input: Any, hx: Any) -> Any:  # noqa: A002
         """Run outside of torch.compile."""
+        forks.prepare()
         data = input.data if isinstance(input, PackedSequence) else input
         if self._fits(input, hx) and (compiles(self._cell(self.input_size), data) or rewritten()):
             return self._over_time(input, hx)

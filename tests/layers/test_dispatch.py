@@ -6,11 +6,12 @@ import copy
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.utils.data
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -244,6 +245,52 @@ def test_training_in_a_child_of_a_process_that_used_threads() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def only_torch(results: Any) -> None:
+    results.put(torch.get_num_threads())
+
+
+class Rows(torch.utils.data.Dataset[Tensor]):
+    """What a layer makes of each item, large enough for the threads that a worker does not have."""
+
+    def __init__(self, made: nn.Module) -> None:
+        self.made = made
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, k: int) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = self.made(torch.full((3, 512, 8), float(k)))[0]
+        return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("is_first", [False, True])
+def test_children_take_one_thread_only_where_they_run_a_layer(is_first: bool, two_threads: None) -> None:
+    made = Recurrent(cells.LSTM(8, 128))
+    torch.ones(512, 512) @ torch.ones(512, 512) + torch.ones(512, 512)
+    if is_first:
+        made(torch.ones(3, 512, 8))
+    context = multiprocessing.get_context("fork")
+    for work, expected in ((only_torch, 2), (train_in_a_child, (1, True))):
+        results = context.Queue()
+        child = context.Process(target=work, args=(results,))
+        child.start()
+        assert results.get(timeout=60) == expected
+        child.join()
+    assert torch.get_num_threads() == 2
+    loaded = list(torch.utils.data.DataLoader(Rows(made), num_workers=1, multiprocessing_context="fork", timeout=60))
+    torch.testing.assert_close(torch.cat(loaded), torch.stack([Rows(made)[k] for k in range(2)]))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 class Odd(Cell):

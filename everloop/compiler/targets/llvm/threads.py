@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+
+from everloop.compiler import forks
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,7 @@ class Pool:
     note: str
 
 
-_child_note = ""
-
-
-def _in_child() -> None:
-    """A forked process has the parent's pool in memory, but not its threads, and whatever asks them waits for ever.
-
-    PyTorch asks them too: in products, and in everything element by element over 32768 numbers. With one thread it
-    does not, as in the workers of its own data loaders.
-    """
-    global _child_note
-    _child_note = "one thread: this process was forked, and the threads of its pool were not"
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+_FORKED = "one thread: this process was forked, and the threads of its pool were not"
 
 
 def _loaded() -> list[str]:
@@ -69,6 +54,7 @@ def _address(library: ctypes.CDLL, name: str) -> int:
 
 def pool() -> Pool:
     """Return the pool that is safe to use now."""
-    if _child_note:
-        return Pool(0, 0, 0, 0, _child_note)
+    if forks.is_forked():
+        forks.prepare()
+        return Pool(0, 0, 0, 0, _FORKED)
     return _find()
