@@ -1,4 +1,4 @@
-"""Batches by length: which sequences come together, so that the fraction of padding stays below a bound."""
+"""Batches by length: sequences of about the same length come together, so that padding stays below a bound."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from everloop.errors import OptionError
 CHUNK = 64  # batches' worth of sequences that are sorted by length together
 
 
-class Groups(LazySequence[list[int]]):
-    """The numbers of the sequences of each batch; each sequence takes a few bytes.
+class BatchIndices(LazySequence[list[int]]):
+    """The indices of the sequences of each batch; each sequence takes a few bytes.
 
     Args:
-        order: the numbers of the first group, of the next one, and so on.
-        starts, ends: where each group is in it.
+        order: the indices of the first batch, of the next one, and so on.
+        starts, ends: where each batch begins and ends in it.
     """
 
     def __init__(self, order: Array, starts: Array, ends: Array) -> None:
@@ -33,13 +33,15 @@ class Groups(LazySequence[list[int]]):
         return found
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Groups) and list(self) == list(other)
+        return isinstance(other, BatchIndices) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = None, padding: float = 0.1) -> Groups:
-    """Return the numbers of the sequences of each batch. It depends on the arguments alone.
+def buckets(
+    lengths: Sequence[int] | Array, batch: int, *, seed: int | None = None, padding: float = 0.1
+) -> BatchIndices:
+    """Return the indices of the sequences of each batch; they depend on the arguments alone.
 
     Args:
         lengths: steps of each sequence.
@@ -69,7 +71,7 @@ def buckets(lengths: Sequence[int] | Array, batch: int, *, seed: int | None = No
     if seed is not None:
         shuffled = torch.randperm(len(last), generator=generator).numpy()
         first, last = first[shuffled], last[shuffled]
-    return Groups(order, first, last)
+    return BatchIndices(order, first, last)
 
 
 def padding_fraction(groups: Sequence[Sequence[int]], lengths: Sequence[int] | Array) -> float:
@@ -81,7 +83,7 @@ def padding_fraction(groups: Sequence[Sequence[int]], lengths: Sequence[int] | A
 
 
 def _cut(steps: Array, start: int, ends: array[int], batch: int, padding: float) -> None:
-    """Put down where each batch of sequences, sorted by length, ends within the bound; the first is at `start`."""
+    """Append where each batch ends, of sequences sorted by length, the first of which is at `start`."""
     count = used = 0
     for i, length in enumerate(map(int, steps)):
         # the last one is the longest, so it sets the steps of the batch

@@ -28,7 +28,7 @@ class Window(Batch):
 class Windows(LazySequence[Window]):
     """`batch` contiguous streams of one sequence of numbers, read `length` symbols at a time.
 
-    Stream b of window k+1 continues stream b of window k. Nothing is copied before a window is asked for.
+    Stream b of window k+1 continues stream b of window k. A window is copied when it is read.
 
     Args:
         numbers: one axis of symbol numbers.

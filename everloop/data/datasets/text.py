@@ -235,7 +235,7 @@ def _cut(numbers: Tensor, split: Iterable[float], place: str) -> list[Tensor]:
     if len(fractions) != 3 or any(not 0 <= fraction <= 1 for fraction in fractions) or abs(sum(fractions) - 1) > 1e-9:
         raise OptionError(f"split is {fractions}; expected three fractions between 0 and 1 that add up to 1")
     first = round(len(numbers) * fractions[0])
-    # a split that was not asked for stays empty, whatever the rounding
+    # a split with fraction 0 stays empty, whatever the rounding
     second = (
         len(numbers) if not fractions[2] else first if not fractions[1] else round(len(numbers) * sum(fractions[:2]))
     )

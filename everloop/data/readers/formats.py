@@ -78,7 +78,7 @@ def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Recor
     if found.tagged:
         yield from found.tagged(source, fields)
         return
-    assert found.rows, "as asked"
+    assert found.rows, "one of the two is there"
     wanted: dict[str, Kind] = {fields.sequence: "words", fields.label: "words"}
     for number, _, row in found.rows(source, wanted):
         words, tags = row[fields.sequence], row[fields.label]
@@ -118,7 +118,7 @@ def table_endings() -> dict[str, str]:
 def table_reader(path: Path, form: str = "auto") -> RowReader:
     """Return what reads the rows of a table."""
     found = format_of(path, form, lambda f: f.rows).rows
-    assert found, "as asked"
+    assert found, "format_of returns a format that has one"
     return found
 
 
@@ -129,7 +129,7 @@ def read_audio(path: Path, rate: int | None = None) -> Tensor:
         DataError: missing, damaged, or sampled at another rate than `rate`.
     """
     found = format_of(path, "auto", lambda f: f.audio).audio
-    assert found, "as asked"
+    assert found, "format_of returns a format that has one"
     return found(path, rate)
 
 
