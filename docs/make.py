@@ -174,7 +174,7 @@ def page() -> str:
     training = plan_training(parts, frozenset(parts.cuts))
     unit = example(cells.MinimalGatedUnit)
     graph = trace(unit, dict(unit.named_parameters()), names=True)
-    machine = llvm.ir(plan_forward(parts).loop, torch.float32, "avx2")
+    machine = llvm.ir(plan_forward(parts).loop, "avx2")
     readout = example(Readout)
     three = split_step(trace(readout, dict(readout.named_parameters()), names=True))
     last = machine[machine.index("define internal void @map_3(") :].splitlines()[:24]

@@ -96,7 +96,7 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
         return plan_text(parts)
     target = find(stage)
     assert isinstance(target, LoopTarget), "`show` has checked the stage"
-    return target.compile(plan_forward(parts).loop, torch.float32).source
+    return target.compile(plan_forward(parts).loop).source
 
 
 def _gradient(gradient: Any, form: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import torch
 
-from everloop.compiler.fingerprints import Prints, applied, constant, leaf, product, reduced
+from everloop.compiler.dtypes import arithmetic
+from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.errors import PlanError
 
@@ -54,6 +56,7 @@ class AbstractLoop:
         written: dict[str, set[int]] = {b.name: set() for b in buffers if b.kind == "emit"}
         for stage in loop.stages:
             self._check(stage)
+            self._check_dtypes(stage)
             self._check_order(stage, written)
 
     def run(self, times: Iterable[int]) -> None:
@@ -95,6 +98,26 @@ class AbstractLoop:
             for read in loads:
                 if self._meet(read, written, stage.width):
                     raise PlanError(f"a map reads {_named(read)} elsewhere than it writes {_named(written)}")
+
+    def _check_dtypes(self, stage: Product | Map) -> None:
+        """Check that nothing meets another dtype without a cast, and that no dtype of storage is computed with."""
+        if isinstance(stage, Product):
+            source, matrix, out = stage.source, stage.matrix, stage.out
+            if source.dtype != matrix.dtype or out.dtype != arithmetic(source.dtype):
+                raise PlanError(
+                    f"a product of {source.name} ({source.dtype}) and {matrix.name} ({matrix.dtype}) is written to "
+                    f"{out.name} ({out.dtype})"
+                )
+            return
+        lines: list[torch.dtype | None] = []
+        for i in stage.body:
+            given = {lines[a] for a in i.args} - {None}
+            found = i.buffer.dtype if i.op == "load" and i.buffer else i.dtype or next(iter(given), None)
+            if i.is_write and i.buffer and given - {i.buffer.dtype}:
+                raise PlanError(f"{i.buffer.name} ({i.buffer.dtype}) takes {found} without a cast")
+            if i.op != "cast" and not i.is_write and any(d != arithmetic(d) or d != found for d in given if d):
+                raise PlanError(f"a map computes {i.op} of {' and '.join(sorted(map(str, given)))}")
+            lines.append(found)
 
     def _check_order(self, stage: Product | Map, written: dict[str, set[int]]) -> None:
         """Check that what is emitted is not read before: its memory may be another's, whose numbers are still there."""
@@ -145,7 +168,7 @@ class AbstractLoop:
             elif i.is_write:
                 self._write(i, stage.width, lines[i.args[0]], t)
             else:
-                lines.append(applied(i.op, *(lines[a] for a in i.args)))
+                lines.append(applied(named(i.op, i.dtype), *(lines[a] for a in i.args)))
 
     def _write(self, i: Instruction, width: int, prints: Prints, t: int) -> None:
         assert i.buffer

@@ -184,7 +184,9 @@ def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwa
         kind = result.dtype if isinstance(result, torch.Tensor) else None
         if kind is None or not dtypes.is_held(kind, loop):
             raise unsupported(f"the operation {name!r} of fixed values, which gives {kind or type(result).__name__}")
-        value = origin.builder.make("call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape)))
+        value = origin.builder.make(
+            "call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape), dtype=loop)
+        )
         if kind != loop:
             value = origin.builder.make("call", value, data=(WIDENING[loop],), type=value.type)
         return Symbol(value, origin.builder, loop, kind)

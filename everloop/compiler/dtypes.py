@@ -20,6 +20,14 @@ from everloop.compiler.operations import Whole
 _MOVES = ("move", "negation", "choice")  # each number of the result is one that is given, but for its sign
 
 
+_ARITHMETIC = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+
+
+def arithmetic(storage: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a step of this dtype is computed."""
+    return _ARITHMETIC.get(storage, storage)
+
+
 def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Return what `function` makes of stand-ins; raises what PyTorch raises."""
     with warnings.catch_warnings(), torch.no_grad(), torch_private.without_torch_function():

@@ -44,6 +44,11 @@ def constant(number: float) -> Prints:
     return np.zeros(1, np.uint64) if number == 0 else _mixed(np.array([number]).view(np.uint64))
 
 
+def named(op: str, dtype: object) -> str:
+    """Return what tells an operation from others."""
+    return f"{op} to {dtype}" if op == "cast" else op
+
+
 def applied(op: str, *args: Prints) -> Prints:
     """Return an element-wise operation of these features."""
     result = _mixed(args[0] + _seed(op))

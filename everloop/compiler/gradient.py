@@ -62,11 +62,11 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
     result = Gradient(forward, Graph({}))
     reverse = _Reverse(b, matters, forward)
     for name, value in loop.outputs.items():
-        carried = b.make("input", data=("state", gradient_of(name)), type=value.type)
+        carried = b.make("input", data=("state", gradient_of(name)), type=value.type.of(loop.dtype))
         result.cotangents.append(carried)
         reverse.add(moved[value], carried)
         if name in exposed:
-            given = b.make("input", data=("sequence", gradient_of(every(name))), type=value.type)
+            given = b.make("input", data=("sequence", gradient_of(every(name))), type=value.type.of(loop.dtype))
             result.cotangents.append(given)
             reverse.add(moved[value], given)
     for value in reversed(list(walk(moved[v] for v in loop.outputs.values()))):

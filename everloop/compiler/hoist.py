@@ -91,7 +91,11 @@ def split(
         when = frequency(value, frequencies)
         kind = when if when != "fixed" else "matrix" if value.type.kind == "matrix" else "vector"
         shape = value.type.shape if kind != "vector" else value.type.shape or (1,)
-        return builder.make("input", data=(kind, cuts[value]), type=Type(shape, rows=kind in ("sequence", "row")))
+        return builder.make(
+            "input",
+            data=(kind, cuts[value]),
+            type=Type(shape, kind in ("sequence", "row"), value.type.dtype or graph.dtype),
+        )
 
     for value in graph.values:
         if in_loop(value) or value in inner:

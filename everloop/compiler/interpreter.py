@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.compact import Compact
+from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.kernel import StepKernel
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.operations import OPERATIONS
@@ -21,9 +22,11 @@ from everloop.errors import UnsupportedError
 class Interpreter:
     """The kernel of a loop; how it is called is said in `kernel`."""
 
-    def __init__(self, loop: Loop, dtype: torch.dtype) -> None:
-        self.loop, self.dtype = loop, dtype
-        self.description, self.source = f"interpreted, {dtype}", repr(loop)
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.computed = arithmetic(max((b.dtype for b in loop.buffers), key=lambda dtype: dtype.itemsize))
+        dtypes = sorted({str(b.dtype) for b in loop.buffers})
+        self.description, self.source = f"interpreted, {' and '.join(dtypes)}", repr(loop)
 
     def __call__(
         self,
@@ -49,11 +52,11 @@ class Interpreter:
         first, final, restart = first or {}, final or {}, restart or {}
         self.buffers, self.first, self.restart = buffers, first, restart
         ends = torch.full((B,), T) if lengths is None else lengths
-        memory = {b.name: torch.full((B, b.width), torch.nan, dtype=self.dtype)
+        memory = {b.name: torch.full((B, b.width), torch.nan, dtype=b.dtype)
                   for b in self.loop.buffers if b.kind in ("state", "scratch")}  # fmt: skip
         for state in self.loop.states:
             given = first.get(state.name)
-            memory[state.name] = torch.zeros(B, state.width, dtype=self.dtype) if given is None else given.clone()
+            memory[state.name] = torch.zeros(B, state.width, dtype=state.dtype) if given is None else given.clone()
         self.memory = memory
         for buffer in self.loop.buffers:
             if buffer.kind == "emit":
@@ -91,10 +94,13 @@ class Interpreter:
         for stage in self.loop.stages:
             if isinstance(stage, Product):
                 source = self._read(stage.source, s, time, rows, at, reverse)
-                matrix = self.buffers[stage.matrix.name]
+                matrix, dtype = self.buffers[stage.matrix.name], stage.out.dtype
+                assert source.dtype == matrix.dtype == stage.matrix.dtype
                 assert source.shape[1] == matrix.shape[0 if stage.transposed else 1]
                 assert stage.out.kind in ("scratch", "state")
-                self.memory[stage.out.name][rows] = source @ (matrix if stage.transposed else matrix.T)
+                self.memory[stage.out.name][rows] = source.to(dtype) @ (matrix if stage.transposed else matrix.T).to(
+                    dtype
+                )
             else:
                 self._map(stage, s, time, rows, at, reverse)
         if self.loop.is_gradient:
@@ -116,9 +122,9 @@ class Interpreter:
             return tensor.expand(len(rows), -1)
         assert buffer.kind == "previous"
         given, origin = self.first.get(buffer.of), self.restart.get(buffer.of)
-        zeros = torch.zeros(len(rows), buffer.width, dtype=self.dtype)
+        zeros = torch.zeros(len(rows), buffer.width)
         found = (zeros if given is None else given[rows]) if s == 0 else tensor[time + 1 if reverse else time - 1, rows]
-        return torch.where(at[:, None], zeros if origin is None else origin, found)
+        return torch.where(at[:, None], zeros if origin is None else origin, found).to(buffer.dtype)
 
     def _map(self, stage: Map, s: int, time: Tensor, rows: Tensor, at: Tensor, reverse: bool) -> None:
         lines: list[Tensor] = []
@@ -126,8 +132,11 @@ class Interpreter:
         for i in stage.body:
             if i.is_write:
                 stored = True
-                is_narrow = i.op == "store" and i.buffer is not None and i.buffer.width == 1
-                self._write(i, stage, lines[i.args[0]].expand(len(rows), 1 if is_narrow else stage.width), time, rows)
+                assert i.buffer is not None
+                width = 1 if i.op == "store" and i.buffer.width == 1 else stage.width
+                line, is_number = lines[i.args[0]], stage.body[i.args[0]].op == "constant"
+                assert is_number or line.dtype == i.buffer.dtype, f"{i.buffer} takes {line.dtype}"
+                self._write(i, stage, line.to(i.buffer.dtype).expand(len(rows), width), time, rows)
                 lines.append(torch.empty(0))
                 continue
             assert not stored, "loads and arithmetic come before stores"
@@ -138,9 +147,12 @@ class Interpreter:
                 assert spread or i.offset + stage.width <= i.buffer.width
                 lines.append(whole if spread else whole[:, i.offset : i.offset + stage.width])
             elif i.op == "constant":
-                lines.append(torch.full((len(rows), 1), i.number, dtype=self.dtype))
+                lines.append(torch.full((len(rows), 1), i.number, dtype=self.computed))
+            elif i.op == "cast":
+                lines.append(lines[i.args[0]].to(i.dtype))
             else:
                 assert OPERATIONS[i.op].core, i.op
+                assert {lines[a].dtype for a in i.args} == {self.computed}, f"{i.op} of what is only stored"
                 lines.append(OPERATIONS[i.op].meaning(*(lines[a] for a in i.args)))
 
     def _write(self, i: Instruction, stage: Map, value: Tensor, time: Tensor, rows: Tensor) -> None:
@@ -174,10 +186,10 @@ class Interpreted(LoopTarget):
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
         return ""
 
-    def compile(self, loop: Loop, dtype: torch.dtype) -> Interpreter:
-        return Interpreter(loop, dtype)
+    def compile(self, loop: Loop) -> Interpreter:
+        return Interpreter(loop)
 
-    def compile_step(self, loop: Loop, dtype: torch.dtype) -> StepKernel:
+    def compile_step(self, loop: Loop) -> StepKernel:
         raise UnsupportedError("the interpreter takes no single steps")
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:

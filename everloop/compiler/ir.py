@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import torch
 
 from everloop.compiler.operations import OPERATIONS, Operation
 
@@ -14,10 +16,14 @@ Group = Literal["x", "state", "fixed", "rows", "steps", "literal"]
 
 @dataclass(frozen=True)
 class Type:
-    """A row [B, n] has `rows` and shape (n,); a vector (n,), a matrix (m, k), a scalar ()."""
+    """A row [B, n] has `rows` and shape (n,); a vector (n,), a matrix (m, k), a scalar ().
+
+    dtype: None of numbers, which take that of what they meet.
+    """
 
     shape: tuple[int, ...]
     rows: bool = False
+    dtype: torch.dtype | None = None
 
     @property
     def width(self) -> int:
@@ -30,6 +36,14 @@ class Type:
             return "row"
         return ("scalar", "vector", "matrix")[len(self.shape)] if len(self.shape) < 3 else "tensor"
 
+    def of(self, dtype: torch.dtype | None) -> Type:
+        """Return the same of another dtype."""
+        return replace(self, dtype=dtype)
+
+    def stands_for(self, other: Type) -> bool:
+        """Whether a value of this type may stand where one of the other is."""
+        return (self.shape, self.rows) == (other.shape, other.rows) and self.dtype in (None, other.dtype)
+
     def __str__(self) -> str:
         return f"{self.kind}[{', '.join(map(str, self.shape))}]"
 
@@ -38,7 +52,8 @@ class Type:
 class Value:
     """One result of one operation. Values are compared by identity; `Builder` makes equal ones once.
 
-    data: input (group, name); constant (number,); slice (start, stop); call (function, template).
+    data: input (group, name); constant (number,); slice (start, stop); call (function, template); cast (dtype,); a
+          product whose result has another dtype than its arguments, (dtype,).
     where: the line of the cell that made it, "file:line".
     """
 
@@ -93,6 +108,11 @@ class Graph:
         return list(walk(self.outputs.values()))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the step."""
+        return next(v.type.dtype for v in self.values if v.type.dtype)
+
+    @property
     def inputs(self) -> list[Value]:
         return [v for v in self.values if v.op == "input"]
 
@@ -128,6 +148,14 @@ def walk(roots: Iterable[Value]) -> Iterator[Value]:
                 yield value
 
 
+def common(types: Iterable[Type]) -> torch.dtype | None:
+    """Return the one dtype of some types. Raises ValueError where there are several: nothing is promoted."""
+    found = {t.dtype for t in types} - {None}
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(sorted(map(str, found)))} do not meet without a cast")
+    return found.pop() if found else None
+
+
 def broadcast(types: Iterable[Type]) -> Type:
     """Return the type of an element-wise result. Raises ValueError where the shapes do not fit."""
     types = list(types)
@@ -141,40 +169,42 @@ def broadcast(types: Iterable[Type]) -> Type:
         if len(sizes) > 1:
             raise ValueError(f"{' and '.join(map(str, types))} do not fit element by element")
         shape.append(sizes.pop() if sizes else 1)
-    return Type(tuple(shape), rows)
+    return Type(tuple(shape), rows, common(types))
 
 
 def infer(op: str, args: tuple[Value, ...], data: tuple[Any, ...], given: Type | None) -> Type:
     """Return the type of a result; inputs, constants and calls have the one they are `given`."""
     kind = OPERATIONS[op].kind
     types = [a.type for a in args]
+    if op == "cast":
+        return types[0].of(*data)
     if kind == "map":
         return broadcast(types)
     if kind == "reduce":
-        return Type((*types[0].shape[:-1], 1), types[0].rows)
+        return replace(types[0], shape=(*types[0].shape[:-1], 1))
     if kind == "product":
         row, matrix = types
         expected, width = matrix.shape[::-1] if op == "linear" else matrix.shape
         if not row.rows or matrix.kind != "matrix" or row.width != expected:
             raise ValueError(f"the product of {row} and {matrix}{'.T' if op == 'linear' else ''} does not exist")
-        return Type((width,), rows=True)
+        return Type((width,), rows=True, dtype=data[0] if data else common(types))
     if op == "slice":
         start, stop = data
         assert 0 <= start <= stop <= types[0].width, f"slice {start}:{stop} of {types[0]}"
-        return Type((*types[0].shape[:-1], stop - start), types[0].rows)
+        return replace(types[0], shape=(*types[0].shape[:-1], stop - start))
     if op == "cat":
         if any(len(t.shape) != 1 for t in types):
             raise ValueError(f"{' and '.join(map(str, types))} cannot be concatenated along features")
-        return Type((sum(t.width for t in types),), any(t.rows for t in types))
+        return Type((sum(t.width for t in types),), any(t.rows for t in types), common(types))
     if op == "block":
         start, stop = data
-        return Type((stop - start, *types[0].shape[1:]))
+        return replace(types[0], shape=(stop - start, *types[0].shape[1:]))
     if op == "stack":
         if len({t.shape[1:] for t in types}) > 1 or any(t.rows for t in types):
             raise ValueError(f"{' and '.join(map(str, types))} cannot be stacked")
-        return Type((sum(t.shape[0] for t in types), *types[0].shape[1:]))
+        return Type((sum(t.shape[0] for t in types), *types[0].shape[1:]), dtype=common(types))
     if op == "transpose":
-        return Type(types[0].shape[::-1], types[0].rows)
+        return replace(types[0], shape=types[0].shape[::-1])
     assert given is not None
     return given
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import torch
 
 from everloop.compiler.operations import OPERATIONS
 
@@ -28,12 +30,13 @@ class Buffer:
     kind: Kind
     width: int
     height: int = 1
-    of: str = ""  # for "previous": the state whose first and restart rows it continues
+    of: str = ""  # for "previous": the state whose first and restart rows it continues, rounded to its own dtype
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
 class Product:
-    """out[b] = source[b] @ matrix.T, or source[b] @ matrix when `transposed`."""
+    """out[b] = source[b] @ matrix.T, or source[b] @ matrix when `transposed`, summed in the dtype of `out`."""
 
     out: Buffer
     source: Buffer
@@ -50,6 +53,7 @@ class Instruction:
     store       buffer[row, offset + j] = args[0]; a buffer of width 1, "scratch" or "emit", takes what is the same for
                 every j, and no line of the Map loads it
     accumulate  buffer[offset + j] += args[0], a "total" of either form
+    cast        args[0] rounded or widened to `dtype`
     sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j
     any other   an element-wise operation of the table
     """
@@ -59,6 +63,7 @@ class Instruction:
     buffer: Buffer | None = None
     offset: int = 0
     number: float = 0.0
+    dtype: torch.dtype | None = None
 
     @property
     def is_write(self) -> bool:
@@ -73,7 +78,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Map:
-    """For every row and every feature j < width: the instructions in order."""
+    """For every row and every feature j < width: the instructions in order.
+
+    All arguments of an instruction have one dtype (constants have any), which is that of a buffer it writes to.
+    """
 
     width: int
     body: tuple[Instruction, ...]
@@ -101,3 +109,22 @@ class Loop:
             else:
                 found.update((i.buffer, None) for i in stage.body if i.buffer)
         return tuple(found)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype of all buffers; None where they have several."""
+        found = {b.dtype for b in self.buffers}
+        return found.pop() if len(found) == 1 else None
+
+    def of(self, dtype: torch.dtype) -> Loop:
+        """Return the same loop with all buffers of one dtype."""
+
+        def buffer(b: Buffer) -> Buffer:
+            return replace(b, dtype=dtype)
+
+        def stage(s: Product | Map) -> Product | Map:
+            if isinstance(s, Product):
+                return replace(s, out=buffer(s.out), source=buffer(s.source), matrix=buffer(s.matrix))
+            return replace(s, body=tuple(replace(i, buffer=i.buffer and buffer(i.buffer)) for i in s.body))
+
+        return replace(self, stages=tuple(map(stage, self.stages)), states=tuple(map(buffer, self.states)))

@@ -10,7 +10,8 @@ from everloop.compiler.rewrite import same
 
 def lower(builder: Builder, value: Value, args: tuple[Value, ...]) -> Value:
     """Return `value` of `args`, made of core operations."""
-    return _made(builder, value.op, *args) if value.kind == "map" else same(builder, value, args)
+    is_made = value.kind == "map" and value.op != "cast"
+    return _made(builder, value.op, *args) if is_made else same(builder, value, args)
 
 
 def _made(builder: Builder, op: str, *args: Value | float) -> Value:

@@ -45,6 +45,8 @@ class Operation:
     keeps_result: whether PyTorch's own gradient may read the result, whose memory is not free to be overwritten then.
     functions: the names of the functions, methods and operators of PyTorch that are this operation.
     whole:     how it gives whole numbers.
+    accumulates: whether it hands the rounding error of an argument on undiminished, so that a state that goes round by
+               way of it collects what every step rounds.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Operation:
     keeps_result: bool = True
     functions: tuple[str, ...] = ()
     whole: Whole = ""
+    accumulates: bool = False
 
     @property
     def core(self) -> bool:
@@ -161,29 +164,29 @@ _ROWS = [
     # what an element-wise operation of the loop can be: a target implements each of these
     Operation(
         "add", "map", 2, torch.add, "{0} + {1}", "{0} + {1}", 3, commutes=True,
-        gradient=lambda g, y, a, b: (g, g), is_light=True, keeps_result=False,
+        gradient=lambda g, y, a, b: (g, g), is_light=True, keeps_result=False, accumulates=True,
     ),
     Operation(
         "sub", "map", 2, torch.sub, "{0} - {1}", "{0} - {1}", 3,
-        gradient=lambda g, y, a, b: (g, -g), is_light=True, keeps_result=False,
+        gradient=lambda g, y, a, b: (g, -g), is_light=True, keeps_result=False, accumulates=True,
     ),
     Operation(
         "mul", "map", 2, torch.mul, "{0} * {1}", r"{0} \odot {1}", 4, commutes=True,
         gradient=lambda g, y, a, b: (g * b, g * a), is_light=True,
-        functions=("mul", "multiply", "rmul"), whole="product",
+        functions=("mul", "multiply", "rmul"), whole="product", accumulates=True,
     ),
     Operation(
         "div", "map", 2, torch.div, "{0} / {1}", r"\frac{{{0}}}{{{1}}}", 4, latex_binding=9,
-        gradient=lambda g, y, a, b: (g / b, -(g * y / b)),
+        gradient=lambda g, y, a, b: (g / b, -(g * y / b)), accumulates=True,
     ),
     Operation(
         "neg", "map", 1, torch.neg, "-{0}", "-{0}", 5,
         gradient=lambda g, y, a: -g, is_light=True, keeps_result=False,
-        functions=("neg", "negative"), whole="negation",
+        functions=("neg", "negative"), whole="negation", accumulates=True,
     ),
     Operation(
         "abs", "map", 1, torch.abs, "|{0}|", r"\left|{0}\right|",
-        gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), whole="move",
+        gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), whole="move", accumulates=True,
     ),
     Operation(
         "sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})",
@@ -241,11 +244,11 @@ _ROWS = [
     ),
     Operation(
         "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",
-        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), whole="choice",
+        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), whole="choice", accumulates=True,
     ),
     Operation(
         "maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})",
-        gradient=_extreme(less), functions=("maximum",), whole="choice",
+        gradient=_extreme(less), functions=("maximum",), whole="choice", accumulates=True,
     ),
     Operation(
         "fmod", "map", 2, _tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
@@ -255,14 +258,19 @@ _ROWS = [
     Operation("less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none),
     Operation("equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none),
     Operation(
+        "cast", "map", 1, torch.Tensor.to, "{data}({0})", r"\operatorname{{{data}}}({0})",
+        gradient=_none, accumulates=True,
+    ),
+    Operation(
         "where", "map", 3, lambda mask, a, b: torch.where(mask != 0, a, b),
         "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})",
-        gradient=lambda g, y, mask, a, b: (None, where(mask, g, 0.0), where(mask, 0.0, g)),
+        gradient=lambda g, y, mask, a, b: (None, where(mask, g, 0.0), where(mask, 0.0, g)), accumulates=True,
     ),
     # element-wise operations with a gradient or a printed form of their own, made of others in the loop
     Operation(
         "relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})",
         gradient=lambda g, y, a: where(less_equal(y, 0.0), 0.0, g), lowering=lambda a: maximum(a, 0.0),
+        accumulates=True,
     ),
     Operation(  # the length of a row, which has no derivative where it is 0; PyTorch takes 0
         "root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}",
@@ -274,15 +282,15 @@ _ROWS = [
     ),
     Operation(
         "at_least", "map", 2, _tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
-        gradient=lambda g, y, a, limit: (where(less_equal(limit, a), g, 0.0), None), lowering=maximum,
+        gradient=lambda g, y, a, limit: (where(less_equal(limit, a), g, 0.0), None), lowering=maximum, accumulates=True,
     ),
     Operation(
         "at_most", "map", 2, _tensors(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})",
-        gradient=lambda g, y, a, limit: (where(less_equal(a, limit), g, 0.0), None), lowering=minimum,
+        gradient=lambda g, y, a, limit: (where(less_equal(a, limit), g, 0.0), None), lowering=minimum, accumulates=True,
     ),
     Operation(
         "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
-        gradient=_none, lowering=lambda a: a, functions=("detach",), whole="move",
+        gradient=_none, lowering=lambda a: a, functions=("detach",), whole="move", accumulates=True,
     ),
     # over the features of a row; the result has one feature
     Operation(
@@ -299,9 +307,9 @@ _ROWS = [
     # moves, computes nothing
     Operation(
         "slice", "layout", 1, lambda a, start, stop: a.narrow(-1, start, stop - start),
-        "{0}[{data}]", "{{{0}}}_{{{data}}}", 8,
+        "{0}[{data}]", "{{{0}}}_{{{data}}}", 8, accumulates=True,
     ),
-    Operation("cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False),
+    Operation("cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False, accumulates=True),
     Operation(
         "block", "layout", 1, lambda a, start, stop: a.narrow(0, start, stop - start),
         "{0}[{data}, :]", "{{{0}}}_{{{data}}}", 8,

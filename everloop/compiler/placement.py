@@ -59,16 +59,17 @@ class Placement:
             self._place_what_it_reads(value)
         self._place_what_is_shared()
 
-    def scratch(self, width: int) -> Buffer:
+    def scratch(self, value: Value) -> Buffer:
         self.scratches += 1
-        return Buffer(f"scratch {self.scratches}", "scratch", width)
+        assert value.type.dtype, f"{value!r} has no dtype"
+        return Buffer(f"scratch {self.scratches}", "scratch", value.width, dtype=value.type.dtype)
 
     # What is placed
     def _place_what_it_reads(self, value: Value) -> None:
         if value.kind == "product":
             self.place(value.args[0], whole=True)
         if value.kind in ("product", "reduce"):
-            self.places.setdefault(value, (self.scratch(value.width), 0))
+            self.places.setdefault(value, (self.scratch(value), 0))
         for arg in value.args:
             if value.op == "slice" or (arg.op == "cat" and value.op != "cat"):
                 self.place(arg)
@@ -104,7 +105,7 @@ class Placement:
             return
         held = self.holds.get(value)
         if held is None or (whole and not _fills(held, value)):
-            held = (self.scratch(value.width), 0)
+            held = (self.scratch(value), 0)
             self.stores += parts(Store(value, held[0], 0, source=place))
         elif place:
             copied = Store(value, *held)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+
 from everloop.compiler.gradient import Gradient, before, every
 from everloop.compiler.hoist import Split
-from everloop.compiler.ir import Builder, Graph, Value
+from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Buffer, Loop
-from everloop.compiler.lower import lower
 from everloop.compiler.placement import Location, Store
+from everloop.compiler.precision import accumulating, lowered
 from everloop.compiler.rematerialisation import Rematerialisation
-from everloop.compiler.rewrite import rebuild
 from everloop.compiler.schedule import Schedule
 
 
@@ -48,7 +49,7 @@ class ForwardPlan:
 class ScheduledForward(ForwardPlan):
     """A forward loop with the schedule and the graph it was written from.
 
-    saved: for each output of the graph that is no state, the sequence it is written to, and from which feature on.
+    saved: for each output of the graph that is written at every step, the sequence it is in, and from which feature on.
     """
 
     schedule: Schedule
@@ -99,26 +100,24 @@ def plan_forward(split: Split) -> ScheduledForward:
     return forward_of(split.loop, split.exposed, {})
 
 
+def dtype_of(value: Value) -> torch.dtype:
+    """Return the dtype of a value of a lowered graph."""
+    assert value.type.dtype, f"{value!r} has no dtype"
+    return value.type.dtype
+
+
 def buffer_of(leaf: Value) -> Buffer:
     """Return the buffer of an input of a loop's graph."""
-    group, name = leaf.group, leaf.name
+    group, name, dtype = leaf.group, leaf.name, dtype_of(leaf)
     if group == "matrix":
-        return Buffer(name, "matrix", leaf.type.shape[1], leaf.type.shape[0])
+        return Buffer(name, "matrix", leaf.type.shape[1], leaf.type.shape[0], dtype=dtype)
     of = name.removesuffix(before("")) if group == "previous" else ""
-    return Buffer(name, group, leaf.width, of=of)  # type: ignore[arg-type]
+    return Buffer(name, group, leaf.width, of=of, dtype=dtype)  # type: ignore[arg-type]
 
 
 def leaves_of(graph: Graph) -> dict[Value, Location]:
     """Return where the inputs of a loop's graph are."""
     return {leaf: (buffer_of(leaf), 0) for leaf in graph.inputs}
-
-
-def lowered(graph: Graph) -> Graph:
-    """Return a graph of core operations."""
-    builder = Builder()
-    graph = rebuild(graph, builder, lambda v, args: lower(builder, v, args))
-    graph.verify()
-    return graph
 
 
 def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Value, str, int]]) -> ScheduledForward:
@@ -127,23 +126,25 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     sequences: the states written at every step.
     saved: by name, the value, the emit buffer and the offset where the gradient will read it.
     """
-    wanted = {**loop.outputs, **{f"save {name}": value for name, (value, _, _) in saved.items()}}
-    graph = lowered(Graph(wanted))
+    wanted = {**loop.outputs, **{every(s): loop.outputs[s] for s in sequences}}
+    wanted |= {f"save {name}": value for name, (value, _, _) in saved.items()}
+    graph = lowered(Graph(wanted), accumulating(loop))
     widths = {v.name: v.width for v in loop.inputs}
     emits: dict[str, int] = {every(s): loop.outputs[s].width for s in sequences}
-    stores, places = [], {}
+    stores, places = [], {every(s): (every(s), 0) for s in sequences}
     for value, buffer, _ in saved.values():
         emits[buffer] = widths[buffer[:-1]] if buffer.endswith("'") else value.width
     for name, value in graph.outputs.items():
         if name in loop.outputs:
-            stores.append(Store(value, Buffer(name, "state", value.width)))
+            stores.append(Store(value, Buffer(name, "state", value.width, dtype=dtype_of(value))))
             if every(name) in emits:
-                stores.append(Store(value, Buffer(every(name), "emit", value.width)))
-        else:
+                of_now = graph.outputs[every(name)]
+                stores.append(Store(of_now, Buffer(every(name), "emit", of_now.width, dtype=dtype_of(of_now))))
+        elif name not in places:
             _, buffer, offset = saved[name.removeprefix("save ")]
             places[name] = (buffer, offset)
-            stores.append(Store(value, Buffer(buffer, "emit", emits[buffer]), offset))
+            stores.append(Store(value, Buffer(buffer, "emit", emits[buffer], dtype=dtype_of(value)), offset))
     schedule = Schedule(stores, leaves_of(graph))
-    states = tuple(Buffer(name, "state", v.width) for name, v in loop.outputs.items())
+    states = tuple(s.buffer for s in stores if s.buffer.kind == "state")
     in_place = {b: b[:-1] for b in emits if b.endswith("'")}
     return ScheduledForward(Loop(schedule.stages, states), emits, in_place, schedule, graph, places)

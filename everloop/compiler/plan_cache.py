@@ -22,6 +22,10 @@ from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.plan import FactorPart, ForwardPlan, TrainingPlan
 
 Thing = TypeVar("Thing")
+_DTYPES: dict[str, Any] = {
+    "None": None,
+    **{str(d): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)},
+}
 _NO_PLAN = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what decoding something else raises
 
 
@@ -89,7 +93,8 @@ class PlanCache:
     def _of_graph(self, graph: Graph) -> Any:
         values = graph.values
         at = {v: k for k, v in enumerate(values)}
-        lines = [(v.op, [at[a] for a in v.args], v.type.shape, v.type.rows, self._of_data(v)) for v in values]
+        lines = [(v.op, [at[a] for a in v.args], v.type.shape, v.type.rows, str(v.type.dtype), self._of_data(v))
+                 for v in values]  # fmt: skip
         return [lines, [(name, at[v]) for name, v in graph.outputs.items()]]
 
     def _of_data(self, value: Value) -> tuple[Any, ...]:
@@ -99,9 +104,9 @@ class PlanCache:
         lines, outputs = data
         values: list[Value] = []
         types: dict[tuple[Any, ...], Type] = {}
-        for op, args, shape, rows, inside in lines:
-            key = (*shape, rows)
-            kind = types.get(key) or types.setdefault(key, Type(tuple(shape), rows))
+        for op, args, shape, rows, dtype, inside in lines:
+            key = (*shape, rows, dtype)
+            kind = types.get(key) or types.setdefault(key, Type(tuple(shape), rows, _DTYPES[dtype]))
             given = self.opaque[inside[0]] if len(inside) == 1 and op in ("input", "call") else tuple(inside)
             values.append(Value(op, tuple([values[a] for a in args]), kind, given))
         return Graph({name: values[k] for name, k in outputs})
@@ -116,28 +121,36 @@ def _of_loop(loop: Loop) -> Any:
     stages = [
         (buffers[s.out], buffers[s.source], buffers[s.matrix], s.transposed)
         if isinstance(s, Product)
-        else (s.width, [(i.op, i.args, i.buffer and buffers[i.buffer], i.offset, i.number) for i in s.body])
+        else (
+            s.width,
+            [(i.op, i.args, i.buffer and buffers[i.buffer], i.offset, i.number, str(i.dtype)) for i in s.body],
+        )
         for s in loop.stages
     ]
     return [[_of_buffer(b) for b in buffers], stages, [buffers[s] for s in loop.states], loop.is_gradient]
 
 
 def _loop(data: Any) -> Loop:
-    buffers = [Buffer(*b) for b in data[0]]
+    buffers = [_buffer(b) for b in data[0]]
     stages: list[Product | Map] = []
     for stage in data[1]:
         if len(stage) == 4:
             out, source, matrix = (buffers[k] for k in stage[:3])
             stages.append(Product(out, source, matrix, stage[3]))
         else:
-            lines = [Instruction(op, tuple(args), None if at is None else buffers[at], offset, number)
-                     for op, args, at, offset, number in stage[1]]  # fmt: skip
+            lines = [Instruction(op, tuple(args), None if at is None else buffers[at], offset, number, _DTYPES[dtype])
+                     for op, args, at, offset, number, dtype in stage[1]]  # fmt: skip
             stages.append(Map(stage[0], tuple(lines)))
     return Loop(tuple(stages), tuple(buffers[k] for k in data[2]), data[3])
 
 
 def _of_buffer(buffer: Buffer) -> Any:
-    return (buffer.name, buffer.kind, buffer.width, buffer.height, buffer.of)
+    return (buffer.name, buffer.kind, buffer.width, buffer.height, buffer.of, str(buffer.dtype))
+
+
+def _buffer(data: Any) -> Buffer:
+    name, kind, width, height, of, dtype = data
+    return Buffer(name, kind, width, height, of, _DTYPES[dtype])
 
 
 def _of_forward(plan: ForwardPlan) -> Any:
@@ -159,5 +172,5 @@ def _training(data: Any) -> TrainingPlan:
     forward, gradient, reads, pairs, totals, emits, in_place = data
     factors: dict[str, Any] = {m: [tuple(tuple(FactorPart(*r) for r in factor) for factor in pair) for pair in each]
                                for m, each in pairs.items()}  # fmt: skip
-    sums = {name: Buffer(*b) for name, b in totals.items()}
+    sums = {name: _buffer(b) for name, b in totals.items()}
     return TrainingPlan(_forward(forward), _loop(gradient), reads, factors, sums, emits, in_place)

@@ -78,7 +78,7 @@ class Program:
         if self._inference is None:
             with self._lock:
                 plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
-                self._inference = InferenceKernel(plan, self.target.compile(plan.loop, self.dtype))
+                self._inference = InferenceKernel(plan, self.target.compile(plan.loop))
         return self._inference
 
     def training(self, wanted: frozenset[str]) -> TrainingKernels:
@@ -87,9 +87,7 @@ class Program:
         if found is None:
             with self._lock:
                 plan = self._plans.training(wanted, lambda: passes.run("training", split=self.split, wanted=wanted))
-                forward, gradient = (
-                    self.target.compile(loop, self.dtype) for loop in (plan.forward.loop, plan.gradient)
-                )
+                forward, gradient = (self.target.compile(loop) for loop in (plan.forward.loop, plan.gradient))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 found = self._trained[wanted] = TrainingKernels(plan, forward, gradient, kept)
         return found

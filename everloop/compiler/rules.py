@@ -35,7 +35,7 @@ class Local:
         for k, arg in enumerate(args):
             number = spread(arg)
             others = [a.type for n, a in enumerate(args) if n != k]
-            if number is not None and broadcast([number.type, *others]) == value.type:
+            if number is not None and broadcast([number.type, *others]).stands_for(value.type):
                 args = (*args[:k], number, *args[k + 1 :])
         return args
 
@@ -52,9 +52,9 @@ class Local:
         left, right = args
         if left is right:
             return self.doubled(left)
-        if left.op == "add" and left.args[1] is right and left.args[0].type == value.type:
+        if left.op == "add" and left.args[1] is right and left.args[0].type.stands_for(value.type):
             return self.b.add(left.args[0], self.doubled(right))
-        if left.op == "add" and is_fixed(left.args[1]) and is_fixed(right) and left.args[0].type == value.type:
+        if left.op == "add" and is_fixed(left.args[1]) and is_fixed(right) and left.args[0].type.stands_for(value.type):
             return self.b.add(left.args[0], self.b.add(left.args[1], right))
         return None
 
@@ -99,8 +99,8 @@ class Local:
         mask, a, b = args
         if mask.op == "constant":
             chosen = a if mask.number else b
-            return chosen if chosen.type == value.type else None
-        return a if a is b and a.type == value.type else None
+            return chosen if chosen.type.stands_for(value.type) else None
+        return a if a is b and a.type.stands_for(value.type) else None
 
     def rule_transpose(self, value: Value, args: tuple[Value, ...]) -> Value | None:
         return args[0].args[0] if args[0].op == "transpose" else None
@@ -140,7 +140,7 @@ class Local:
         for part in flat:
             joined = self._join(parts[-1], part) if parts else None
             parts[-1:] = [joined] if joined is not None else [*parts[-1:], part]
-        if len(parts) == 1 and parts[0].type == value.type:
+        if len(parts) == 1 and parts[0].type.stands_for(value.type):
             return parts[0]
         return self.b.make("cat", *parts) if parts else None
 

@@ -84,7 +84,7 @@ class Schedule:
                 stores.remove(store)
                 place = self.placement.located(store.value)
                 if place is None or place[0].kind != "scratch":
-                    place = (self.placement.scratch(store.value.width), 0)
+                    place = (self.placement.scratch(store.value), 0)
                     stores.append(replace(store, buffer=place[0], offset=0))
                 last = max(r.slot[0] for r in late)
                 self.maps[max(last, slot[0]) + 1, store.value.width][0].append(replace(store, source=place))
@@ -182,4 +182,4 @@ class _Body:
             return self._load(place)
         args = tuple(self._line(a) for a in value.args)
         assert value.kind == "map", f"{value!r} is not placed"
-        return self._add(value, Instruction(value.op, args))
+        return self._add(value, Instruction(value.op, args, dtype=value.type.dtype if value.op == "cast" else None))

@@ -47,7 +47,7 @@ class Step:
         self.prologue = HoistedGraph(prologue, dtype, target)
         if not any(b.kind == "sequence" for b in self.loop.buffers):
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
-        self.kernel = target.compile_step(self.loop, dtype)
+        self.kernel = target.compile_step(self.loop)
         self.states = tuple(graph.outputs)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 

@@ -224,7 +224,7 @@ def value_of(thing: Any, like: Symbol) -> Value:
     if isinstance(thing, torch.Tensor):
         if thing.requires_grad:
             raise unsupported("a tensor with a gradient that is no parameter of the cell")
-        return builder.make("input", data=("literal", thing), type=Type(tuple(thing.shape)))
+        return builder.make("input", data=("literal", thing), type=Type(tuple(thing.shape), dtype=like.float_dtype))
     raise unsupported(f"a {type(thing).__name__} here")
 
 
@@ -236,7 +236,7 @@ def elementwise(op: str, *things: Any) -> Symbol:
         raise unsupported("mixing a row that was reduced with keepdim=False and one that was not")
     values = [value_of(t, like) for t in things]
     if any(v.type.rows for v in values):
-        values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:]))
+        values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:], dtype=v.type.dtype))
                   if v.type.kind == "matrix" and v.type.shape[0] == 1 else v for v in values]  # fmt: skip
     return like.like(like.builder.make(op, *values), flat=flat)
 

@@ -63,7 +63,7 @@ class LoopTarget(Target):
     """
 
     @abstractmethod
-    def compile(self, loop: Loop, dtype: torch.dtype) -> Kernel:
+    def compile(self, loop: Loop) -> Kernel:
         """Return the kernel of a loop; the same one while somebody holds it.
 
         Raises:
@@ -71,7 +71,7 @@ class LoopTarget(Target):
         """
 
     @abstractmethod
-    def compile_step(self, loop: Loop, dtype: torch.dtype) -> StepKernel:
+    def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -98,11 +98,11 @@ def trace(
     symbols: dict[str, Symbol] = {}
     for group, tensors in groups:
         for name, tensor in tensors.items():
-            kind = Type(tuple(tensor.shape)) if group == "fixed" else Type(tuple(tensor.shape[-1:]), rows=True)
+            kind = Type(tuple(tensor.shape[0 if group == "fixed" else -1 :]), rows=group != "fixed", dtype=dtype)
             value = builder.input(group, name, kind)
             symbols[name] = Symbol(value, builder, dtype, tensor.dtype)
-    x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True)), builder, dtype)
-    states = [Symbol(builder.input("state", s, Type((n,), rows=True)), builder, dtype)
+    x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True, dtype=dtype)), builder, dtype)
+    states = [Symbol(builder.input("state", s, Type((n,), rows=True, dtype=dtype)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip
     twin: Any = bind(cell, symbols)
     chance, watch = _Chance(cell), Watch(cell)
@@ -199,10 +199,14 @@ def _new_state(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x
     value = value_of(thing, x)
     if isinstance(thing, Symbol | torch.Tensor) and (thing.ndim != 2 or thing.dtype != x.dtype):
         raise unsupported(f"the new state {name} of shape {tuple(thing.shape)} and dtype {thing.dtype}")
-    if value.type != Type((size,), rows=True):
+    if not Type((size,), rows=True).stands_for(value.type):
         if value.type.rows or value.width not in (1, size) or len(value.type.shape) > 1:
             raise CellError(
                 f"{cell.__class__.__name__}.step returned {value.type} for state {name}; expected row[{size}]"
             )
         value = builder.make("add", value, builder.constant(0.0, Type((size,), rows=True)))
+    if value.op == "constant":
+        return builder.constant(value.number, value.type.of(x.float_dtype))
+    if value.type.dtype is None:  # made of numbers alone
+        value = builder.make("add", value, builder.constant(0.0, value.type.of(x.float_dtype)))
     return value

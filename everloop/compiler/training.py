@@ -13,11 +13,12 @@ from everloop.compiler.plan import (
     Factor,
     FactorPart,
     buffer_of,
+    dtype_of,
     factor_names,
     forward_of,
     leaves_of,
-    lowered,
 )
+from everloop.compiler.precision import lowered
 from everloop.compiler.rematerialisation import Rematerialisation
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.schedule import Access, Schedule
@@ -87,19 +88,20 @@ class _Trainer:
         states = [gradient_of(name) for name in self.derivative.forward.outputs]
         for name, value in graph.outputs.items():
             if name in states:
-                stores.append(Store(value, Buffer(name, "state", value.width)))
+                stores.append(Store(value, Buffer(name, "state", value.width, dtype=dtype_of(value))))
             elif name in outputs:
                 kind = kinds[name.removeprefix("d(").removesuffix(")")]
                 if kind == "sequence":
-                    buffer = Buffer(name, "emit", value.width)
+                    buffer = Buffer(name, "emit", value.width, dtype=dtype_of(value))
                     emits[name] = value.width
                 else:
-                    buffer = Buffer(name, "total", value.width, height=1 if kind == "row" else 0)
+                    buffer = Buffer(name, "total", value.width, height=1 if kind == "row" else 0, dtype=dtype_of(value))
                     totals[name] = buffer
                 stores.append(Store(value, buffer))
         rows = {name: self._factor(name, v, stores, emits) for name, v in graph.outputs.items() if "of " in name}
         schedule = Schedule(stores, leaves_of(graph))
-        loop = Loop(schedule.stages, tuple(Buffer(n, "state", outputs[n].width) for n in states), is_gradient=True)
+        carried = [s.buffer for s in stores if s.buffer.kind == "state"]
+        loop = Loop(schedule.stages, tuple(carried), is_gradient=True)
         pairs = {m: [(rows[g], rows[a]) for g, a in each] for m, each in factors.items()}
         given = {v.name for v in self.derivative.cotangents}
         read = (b for b in loop.buffers if b.kind in ("sequence", "previous", "row", "vector", "matrix"))
@@ -147,7 +149,7 @@ class _Trainer:
         for k, piece in enumerate(pieces):
             if piece not in known:
                 own = name if len(pieces) == 1 else f"{name}, part {k}"
-                stores.append(Store(piece, Buffer(own, "emit", piece.width)))
+                stores.append(Store(piece, Buffer(own, "emit", piece.width, dtype=dtype_of(piece))))
                 emits[own] = piece.width
                 known[piece] = (own, 0)
             memory, at = known[piece]
@@ -168,7 +170,7 @@ class _Trainer:
                 names = factor_names(matrix, k)
                 wanted |= zip(names, (g, a), strict=True)
                 factors[matrix].append(names)
-        b = Builder()
+        b, dtype = Builder(), self.derivative.forward.dtype
         whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.rematerialisation.states}
         after = {v: name for name, v in whole.items()}
 
@@ -176,17 +178,18 @@ class _Trainer:
             if value in self.names:
                 name, offset = self.places.get(value, (self.names[value], 0))
                 width = self.forward.emits[name]
-                packed = b.make("input", data=("sequence", name), type=Type((width,), rows=True))
+                packed = b.make("input", data=("sequence", name), type=Type((width,), rows=True, dtype=dtype))
                 return b.slice(packed, offset, offset + value.width)
             if value in after:
-                return b.make("input", data=("sequence", after[value]), type=value.type)
+                return b.make("input", data=("sequence", after[value]), type=value.type.of(dtype))
             if value.op == "input" and value.group == "state" and value not in self.derivative.cotangents:
                 return b.make("input", data=("previous", before(value.name)), type=value.type)
             return same(b, value, args)
 
         graph = rebuild(Graph(wanted), b, read)
         simple = simplify(graph, is_source=lambda v: v.op == "input", passes=LOCAL)
-        return lowered(simple), factors
+        gathered = {gradient_of(v.name) for v in self.derivative.forward.inputs if v.group in ("row", "vector")}
+        return lowered(simple, {*map(gradient_of, self.derivative.forward.outputs), *gathered}), factors
 
 
 def _is_read_before(memory: str, slot: Slot, store: Store, readings: Iterable[Access]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from everloop.compiler.abstract import AbstractLoop, first_rows, lookup, nothing, sequence
-from everloop.compiler.fingerprints import Prints, applied, constant, leaf, product, reduced
+from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced
 from everloop.compiler.gradient import before, every, gradient_of
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Loop
@@ -74,7 +74,10 @@ def _known_names() -> Iterator[None]:
 def _check_kinds(loop: Loop, graph: Graph) -> None:
     """Check that a loop reads each input of its graph as what it is: of every step, of every sequence, of all."""
     groups = {v.name: v.group for v in graph.inputs}
+    dtypes = {v.name: v.type.dtype for v in graph.inputs}
     for b in loop.buffers:
+        if b.dtype != dtypes.get(b.name, b.dtype):
+            raise PlanError(f"{b.name} is read as {b.dtype}; it is {dtypes[b.name]}")
         if b.kind in ("sequence", "previous", "row", "vector", "matrix") and groups.get(b.name) != b.kind:
             raise PlanError(f"{b.name} is read as a {b.kind}; it is a {groups.get(b.name)}")
 
@@ -105,7 +108,7 @@ def _verify_forward(plan: ScheduledForward, expected: _Expected, in_place: bool)
     for name, prints in expected.states[-1].items():
         _compare(f"the state {name}", loop.rows[name], prints)
         if every(name) in plan.emits:
-            _compare(every(name), memory[every(name)], expected.over_time(name))
+            _compare(every(name), memory[every(name)], expected.over_time(every(name)))
     return memory
 
 
@@ -171,15 +174,16 @@ def _gradient(plan: DerivedTraining, forward: _Expected) -> _Expected:
     """Return what the graph of a gradient loop says, which reads what the forward graph says."""
     saved = {name: nothing(name, width, STEPS) for name, width in plan.forward.emits.items()}
     for name in forward.results[0]:
-        buffer, offset = plan.forward.saved.get(name, (every(name), 0))
-        if buffer in saved:
+        if name in plan.forward.saved:
+            buffer, offset = plan.forward.saved[name]
             rows = forward.over_time(name)
             saved[buffer][:, offset : offset + rows.shape[1]] = rows
     states: list[Rows] = [{s.name: first_rows(s.name, s.width) for s in plan.gradient.states}]
     results: list[Rows] = []
     for t in reversed(range(STEPS)):
         known = {name: rows[t] for name, rows in saved.items()}
-        known |= {before(name): rows for name, rows in forward.states[t].items()}
+        for name, rows in forward.states[t].items():
+            known[before(name)] = saved[every(name)][t - 1] if t and every(name) in saved else rows
         results.insert(0, _evaluated(plan.graph, _leaves(t, known | states[0])))
         states.insert(0, {name: results[0][name] for name in states[0]})
     return _Expected(states, results)
@@ -209,7 +213,7 @@ def _evaluated(graph: Graph, value_of: Callable[[Value], Prints]) -> Rows:
         if v.op == "constant":
             results[v] = constant(v.number)
         elif v.kind == "map":
-            results[v] = applied(v.op, *args)
+            results[v] = applied(named(v.op, v.type.dtype), *args)
         elif v.kind == "product":
             results[v] = product(v.args[1].name, v.op == "matmul", _wide(args[0], v.args[0]), v.width)
         elif v.kind == "reduce":

@@ -16,7 +16,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.operations import OPERATIONS, TRANSCENDENTAL, Operation
 from everloop.compiler.passes import plan_training, split_step
-from everloop.compiler.plan import lowered
+from everloop.compiler.precision import lowered
 from everloop.compiler.program import Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.symbol import functions
@@ -76,7 +76,7 @@ def test_every_pass_knows_it() -> None:
     assert "asinh" in {v.op for v in split.loop.values}
     plan = verified_training(plan_training(split, frozenset(split.cuts)))
     assert any(v.op == "asinh" for v in plan.rematerialisation.saved + plan.rematerialisation.recomputed)
-    assert all(v.operation.core for v in lowered(split.loop).values if v.kind == "map")
+    assert all(v.operation.core for v in lowered(split.loop, ()).values if v.kind == "map")
     assert "asinh" in plan_text(split)
 
 

@@ -43,7 +43,8 @@ def products(split: Split) -> list[tuple[str, str]]:
 def test_every_table_covers_every_operation() -> None:
     for row in OPERATIONS.values():
         assert (row.gradient is not None) == (row.kind in ("map", "reduce")), row.name
-    assert {name for name, row in OPERATIONS.items() if row.core} == set(llvm.operations())
+    core = {name for name, row in OPERATIONS.items() if row.core}
+    assert core - {"cast"} == set(llvm.operations()), "this target stores what it computes with"
     assert {name for name, row in OPERATIONS.items() if row.kind == "reduce"} == set(REDUCTIONS)
     b = Builder()
     for name, row in OPERATIONS.items():
@@ -97,7 +98,9 @@ def test_separate_gates_become_one_product() -> None:
 
     found = parts(Apart(3, 4))
     assert len(products(found)) == 1
-    assert {n: v.type for n, v in found.cuts.items() if v.group == "sequence"} == {"u1": Type((16,), rows=True)}
+    assert {n: v.type for n, v in found.cuts.items() if v.group == "sequence"} == {
+        "u1": Type((16,), rows=True, dtype=torch.float32)
+    }
     assert len(plan_forward(found).loop.stages) == 2
 
 

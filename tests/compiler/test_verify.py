@@ -153,7 +153,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
     if not owned:
         program.prologue.owned = set()
     kept = tuple(dict.fromkeys(plan.reads.values()))
-    loops = Interpreter(plan.forward.loop, D), Interpreter(plan.gradient, D)
+    loops = Interpreter(plan.forward.loop), Interpreter(plan.gradient)
     program._trained[wanted] = TrainingKernels(plan, *loops, kept)
     torch.manual_seed(3)
     x = torch.randn(4, 2, 3, dtype=D, requires_grad=True)

@@ -34,7 +34,7 @@ def test_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> Non
     if not runs(isa):
         pytest.skip(f"this processor has no {isa}")
     usual = single.compile
-    monkeypatch.setattr(single, "compile", lambda loop, dtype: usual(loop, dtype, isa))
+    monkeypatch.setattr(single, "compile", lambda loop: usual(loop, isa))
     monkeypatch.setattr(guards.programs, "_entries", {})
     for dtype in (torch.float32, F64):
         for n in (1, 2, 3, 7, 8, 31, 64, 65):

@@ -106,7 +106,7 @@ def agree(
 ) -> None:
     """Compare a kernel with the interpreter."""
     results = []
-    for run in (Interpreter(loop, dtype), kernel):
+    for run in (Interpreter(loop.of(dtype)), kernel):
         torch.manual_seed(3)
         results.append(Memory(loop, T, B, dtype, batch_major).run(run, **time))
     scale = max((float(t.abs().max()) for t in results[0].values() if t.numel()), default=1.0)
@@ -120,7 +120,7 @@ def test_a_kernel_does_what_the_interpreter_does(target: str, cell: str) -> None
     torch.manual_seed(0)
     lengths, reset = torch.tensor([4, 0, 1, 3, 2]), torch.rand(5, 4).T < 0.4
     for loop in loops_of(cell):
-        kernel = loop_target(target).compile(loop, torch.float64)
+        kernel = loop_target(target).compile(loop.of(torch.float64))
         agree(loop, kernel, 4, 5, torch.float64)
         agree(loop, kernel, 1, 1, torch.float64, reverse=True)
         agree(loop, kernel, 4, 5, torch.float64, lengths=lengths, reset=reset, batch_major=True)
@@ -131,7 +131,7 @@ def test_a_kernel_does_what_the_interpreter_does(target: str, cell: str) -> None
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_of_no_steps_and_of_no_rows(target: str, dtype: torch.dtype) -> None:
     for loop in loops_of("lstm"):
-        kernel = loop_target(target).compile(loop, dtype)
+        kernel = loop_target(target).compile(loop.of(dtype))
         for T, B in ((0, 3), (3, 0), (0, 0), (2, 7)):
             agree(loop, kernel, T, B, dtype, lengths=torch.zeros(B, dtype=torch.int64) if T == 2 else None)
 
@@ -142,7 +142,7 @@ def test_of_no_steps_and_of_no_rows(target: str, dtype: torch.dtype) -> None:
 def test_compact_rows_are_those_that_exist(target: str, batch_major: bool, cell: str) -> None:
     T, B, lengths = 6, 5, torch.tensor([2, 6, 0, 1, 3])
     for loop in loops_of(cell):
-        kernel = loop_target(target).compile(loop, torch.float64)
+        kernel = loop_target(target).compile(loop.of(torch.float64))
         for reverse in (False, True):
             torch.manual_seed(5)
             padded = Memory(loop, T, B, torch.float64, batch_major)
@@ -211,17 +211,17 @@ def test_memory_is_like_the_tensor_it_is_for(target: str) -> None:
 @pytest.mark.parametrize("target", LOOPS)
 def test_a_kernel_is_made_once_and_says_what_it_is(target: str) -> None:
     found, loop = loop_target(target), next(loops_of("gru"))
-    kernel = found.compile(loop, torch.float32)
+    kernel = found.compile(loop.of(torch.float32))
     assert "float32" in kernel.description
     assert kernel.source
     if target != INTERPRETED.name:
-        assert found.compile(loop, torch.float32) is kernel
+        assert found.compile(loop.of(torch.float32)) is kernel
 
 
 @pytest.mark.parametrize("target", KERNELS)
 def test_threads_may_call_at_once(target: str) -> None:
     loop = next(loops_of("lstm"))
-    kernel = loop_target(target).compile(loop, torch.float64)
+    kernel = loop_target(target).compile(loop.of(torch.float64))
 
     def run(_: int) -> dict[str, Tensor]:
         return Memory(loop, 5, 3, torch.float64, False).run(kernel)
@@ -239,7 +239,7 @@ def test_what_a_target_refuses_it_says(target: str) -> None:
             assert not reason or str(dtype) in reason
             if reason and isinstance(found, LoopTarget):
                 with pytest.raises(UnsupportedError):
-                    found.compile(next(loops_of("gru")), dtype)
+                    found.compile(next(loops_of("gru")).of(dtype))
 
 
 @pytest.mark.parametrize("target", KERNELS)

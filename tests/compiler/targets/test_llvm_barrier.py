@@ -19,7 +19,7 @@ barrier.SPINS = int(sys.argv[1])
 llvm.object_code = lambda what, dtype, isa, text: machine.generate(text(), isa)
 torch.set_num_threads(2)
 B, T, H = 2, 300, 70
-run = llvm.compile(loops.gru(H), torch.float64)
+run = llvm.compile(loops.gru(H).of(torch.float64))
 x, h = torch.randn(T, B, 3 * H, dtype=torch.float64), torch.randn(B, H, dtype=torch.float64)
 R, U = (torch.randn(n * H, H, dtype=torch.float64) / H**0.5 for n in (2, 1))
 found = []

@@ -36,7 +36,7 @@ def gru(
     R, U = torch.randn(2 * H, H, dtype=F64) / H**0.5, torch.randn(H, H, dtype=F64) / H**0.5
     y, last = poisoned(T, B, H, dtype=F64), poisoned(B, H, dtype=F64)
     buffers = {"x": x, "R": R, "U": U, "y": y}
-    llvm.compile(loops.gru(H), F64, isa)(
+    llvm.compile(loops.gru(H).of(F64), isa)(
         T,
         B,
         buffers,
@@ -67,7 +67,7 @@ def test_input_product_row_bias_and_projection(H: int, isa: str) -> None:
     W, R, V = torch.randn(H, 5), torch.randn(H, H).T / H**0.5, torch.randn(3, 2 * H)[:, ::2]
     y = poisoned(T, B, 3, dtype=torch.float32, batch_first=True)
     buffers = {"x": x, "W": W, "R": R, "b": b, "row": row, "V": V, "y": y}
-    llvm.compile(loops.rnn(H), torch.float32, isa)(T, B, buffers)  # states start from zero and end nowhere
+    llvm.compile(loops.rnn(H).of(torch.float32), isa)(T, B, buffers)  # states start from zero and end nowhere
     h, want = torch.zeros(B, H), []
     for t in range(T):
         h = (h @ R.T + x[t] @ W.T + b + row).tanh()
@@ -84,7 +84,7 @@ def test_reductions_and_totals(H: int, isa: str) -> None:
     y, top = poisoned(T, B, H, dtype=F64), poisoned(T, B, 1, dtype=F64)
     squares, seen = poisoned(B, H, dtype=F64), poisoned(1, dtype=F64)
     buffers = {"x": x, "R": R, "y": y, "top": top, "squares": squares, "seen": seen}
-    llvm.compile(loops.normalised(H), F64, isa)(T, B, buffers, lengths=lengths)
+    llvm.compile(loops.normalised(H).of(F64), isa)(T, B, buffers, lengths=lengths)
     zero = torch.zeros(B, H, dtype=F64)
     want, _ = references.run(references.normalised(R), x, (zero,), (zero[0],), lengths.tolist(), None, False, H + 1)
     factor = 1e3  # the norm divides by a standard deviation
@@ -119,7 +119,7 @@ def test_threads_split_rows_or_columns(
 
 
 def test_a_call_uses_the_threads_that_pytorch_has(two_threads: None) -> None:
-    kernel = llvm.compile(loops.lstm(256), torch.float32)
+    kernel = llvm.compile(loops.lstm(256).of(torch.float32))
     assert kernel.team(100, 32) == (2, False)
     assert kernel.team(100, 1) == (2, True)
     assert kernel.team(1, 1) == (1, False)
@@ -148,7 +148,7 @@ def _in_child(run: Callable[[], str], y: Tensor, results: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_after_fork_one_thread_is_used(two_threads: None) -> None:
     B, T, H = 8, 30, 128
-    kernel = llvm.compile(loops.gru(H), F64)
+    kernel = llvm.compile(loops.gru(H).of(F64))
     buffers = {"x": torch.randn(T, B, 3 * H, dtype=F64), "R": torch.randn(2 * H, H, dtype=F64)}
     buffers |= {"U": torch.randn(H, H, dtype=F64), "y": poisoned(T, B, H, dtype=F64)}
 
@@ -179,7 +179,7 @@ def test_a_second_reset_total_is_optional() -> None:
         "G": torch.empty(2, 1, 4 * H),
         "db": torch.empty(4 * H),
     }
-    llvm.compile(loops.lstm_gradient(H), torch.float32)(2, 1, zeros, reset=torch.ones(2, 1, dtype=torch.bool))
+    llvm.compile(loops.lstm_gradient(H).of(torch.float32))(2, 1, zeros, reset=torch.ones(2, 1, dtype=torch.bool))
     assert zeros["G"].isfinite().all()
 
 
@@ -189,7 +189,7 @@ def test_long_totals_keep_their_digits() -> None:
     m = loops.Lines()
     m.total(m.load(x), total)
     numbers, got = torch.rand(T, B, n), torch.empty(n)
-    llvm.compile(Loop((m.map(n),), ()), torch.float32)(T, B, {"x": numbers, "total": got})
+    llvm.compile(Loop((m.map(n),), ()).of(torch.float32))(T, B, {"x": numbers, "total": got})
     want = numbers.double().sum((0, 1))
     steps_between = 32 * B + T / 32  # additions one number goes through
     near = torch.finfo(torch.float32).eps * steps_between**0.5
@@ -203,7 +203,7 @@ from everloop.compiler.targets.llvm.launch import NativeKernel
 from tests.compiler.targets import loops
 H, B, T = 70, 5, 6
 buffers = {"x": torch.randn(T, B, 3 * H), "R": torch.randn(2 * H, H), "U": torch.randn(H, H)}
-kernel, results = llvm.compile(loops.gru(H), torch.float32), []
+kernel, results = llvm.compile(loops.gru(H).of(torch.float32)), []
 for plan in ((1, False), (2, False), (2, True)):
     NativeKernel.team = lambda *_: plan
     results.append(torch.full((T, B, H), float("nan")))

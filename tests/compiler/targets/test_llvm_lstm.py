@@ -58,7 +58,7 @@ def check(
     ends = lengths.tolist() if lengths is not None else [T] * B
     want, want_final = references.run(references.lstm(R64), x64, start64, again64, ends, reset, reverse, 2 * H)
 
-    forward = llvm.compile(loops.lstm(H), dtype, isa)
+    forward = llvm.compile(loops.lstm(H).of(dtype), isa)
     x = spaced(x64.detach().to(dtype)) if strides else x64.detach().to(dtype)
     R, start, again = (
         R64.detach().to(dtype),
@@ -88,7 +88,7 @@ def check(
     first = {"dh": dh, "dc": dc, "c": start[1]}
     final = {"dh": poisoned(B, H, dtype=dtype), "dc": poisoned(B, H, dtype=dtype)}
     restart = {"dh": poisoned(H, dtype=dtype), "dc": poisoned(H, dtype=dtype), "c": again[1]}
-    backward = llvm.compile(loops.lstm_gradient(H), dtype, isa)
+    backward = llvm.compile(loops.lstm_gradient(H).of(dtype), isa)
     buffers = {"a": a, "cs": cs, "before": cs, "dy": dy, "R": R, "G": G, "db": db}
     backward(T, B, buffers, first=first, final=final, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
     got = [G, None, final["dh"], final["dc"], restart["dh"], restart["dc"]]

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("make", LOOPS)
 def test_aarch64_is_assembled(make: Callable[[int], Loop], dtype: torch.dtype) -> None:
-    code = machine.generate(llvm.ir(make(17), dtype, "neon"), named("neon"))
+    code = machine.generate(llvm.ir(make(17).of(dtype), "neon"), named("neon"))
     assert code[:4] == b"\x7fELF"
     assert int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64
     assert b"everloop_run" in code
@@ -45,7 +45,7 @@ def test_shared_functions_are_assembled_for_aarch64() -> None:
 
 def run() -> torch.Tensor:
     H = 9
-    kernel = llvm.compile(loops.gru(H), torch.float32)
+    kernel = llvm.compile(loops.gru(H).of(torch.float32))
     y = torch.empty(2, 3, H)
     generator = torch.Generator().manual_seed(4)
     x, R, U = (torch.randn(*s, generator=generator) for s in ((2, 3, 3 * H), (2 * H, H), (H, H)))
@@ -87,7 +87,7 @@ def test_code_under_the_name_of_another_is_rebuilt(folder: Path, monkeypatch: py
     want = run()
     (file,) = folder.iterdir()
     whole = file.read_bytes()
-    llvm.compile(loops.lstm(9), torch.float32)
+    llvm.compile(loops.lstm(9).of(torch.float32))
     (other,) = (f for f in folder.iterdir() if f != file)
     file.write_bytes(other.read_bytes())
     assert disk_cache.read(file.name) is None, "it would run, and crash"
@@ -133,22 +133,22 @@ def test_the_folder_of_the_platform(
 
 
 def test_one_kernel_a_loop_dtype_and_instruction_set() -> None:
-    first = llvm.compile(loops.gru(9), torch.float32)
-    assert llvm.compile(loops.gru(9), torch.float32) is first
-    assert llvm.compile(loops.gru(9), torch.float32, "sse2") is not first
+    first = llvm.compile(loops.gru(9).of(torch.float32))
+    assert llvm.compile(loops.gru(9).of(torch.float32)) is first
+    assert llvm.compile(loops.gru(9).of(torch.float32), "sse2") is not first
     assert "define void @everloop_run" in first.source
-    assert first.source == llvm.ir(loops.gru(9), torch.float32, first.isa)
+    assert first.source == llvm.ir(loops.gru(9).of(torch.float32), first.isa)
 
 
 def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match="bfloat16"):
-        llvm.compile(loops.gru(9), torch.bfloat16)
+        llvm.compile(loops.gru(9).of(torch.bfloat16))
     with pytest.raises(OptionError, match="did you mean 'avx512'"):
-        llvm.compile(loops.gru(9), torch.float32, "avx51")
+        llvm.compile(loops.gru(9).of(torch.float32), "avx51")
     other = "neon" if machine.host().arch == "x86_64" else "avx2"
     with pytest.raises(UnsupportedError, match=other):
-        llvm.compile(loops.gru(9), torch.float32, other)
+        llvm.compile(loops.gru(9).of(torch.float32), other)
     monkeypatch.setattr(machine, "binding", None)
     with pytest.raises(UnsupportedError, match="llvmlite"):
-        llvm.compile(loops.gru(11), torch.float32, "avx2")
+        llvm.compile(loops.gru(11).of(torch.float32), "avx2")
     assert not llvm.is_available()

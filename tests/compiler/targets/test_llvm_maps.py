@@ -59,7 +59,7 @@ def run(loop: Loop, n: int, isa: str | None) -> None:
     x, rate, first = torch.randn(T, B, 3 * n, dtype=F64), torch.randn(B, 1, dtype=F64), torch.randn(B, n, dtype=F64)
     lengths = torch.tensor([3, 0, 2, 1, 3])
     found = []
-    for kernel in (llvm.compile(loop, F64, isa), Interpreter(loop, F64)):
+    for kernel in (llvm.compile(loop.of(F64), isa), Interpreter(loop.of(F64))):
         buffers = {b.name: poisoned(T, B, b.width, dtype=F64) for b in loop.buffers if b.kind == "emit"}
         last = poisoned(B, n, dtype=F64)
         kernel(T, B, {**buffers, "x": x, "rate": rate}, first={"h": first}, final={"h": last}, restart={},

@@ -13,7 +13,7 @@ from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.targets import llvm
 from tests.compiler.targets.test_llvm_lstm import ISAS
 
-CORE = {name: row for name, row in OPERATIONS.items() if row.core}
+CORE = {name: row for name, row in OPERATIONS.items() if row.core and name != "cast"}
 SPECIAL = [
     0.0,
     -0.0,
@@ -45,7 +45,7 @@ def evaluate(op: str, args: list[Tensor], isa: str) -> Tensor:
     body += [Instruction(op, tuple(range(len(args)))), Instruction("store", (len(args),), Buffer("y", "emit", n))]
     result = torch.full((1, 1, n), math.nan, dtype=args[0].dtype)
     buffers = {b.name: x for b, x in zip(names, args, strict=True)} | {"y": result}
-    llvm.compile(Loop((Map(n, tuple(body)),), ()), args[0].dtype, isa)(1, 1, buffers)
+    llvm.compile(Loop((Map(n, tuple(body)),), ()).of(args[0].dtype), isa)(1, 1, buffers)
     return result[0, 0]
 
 

@@ -10,7 +10,7 @@ import torch
 from everloop.compiler.loop import Loop, Map
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.launch import NativeKernel
-from everloop.compiler.targets.llvm.layout import Layout, normalise
+from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise
 from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
 from everloop.compiler.targets.llvm.mapping import mapping
 from everloop.compiler.targets.llvm.mathematics import FORMATS, Format, operations
@@ -21,29 +21,29 @@ from everloop.errors import UnsupportedError
 
 __all__ = ["NativeKernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
-_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], NativeKernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, str], NativeKernel] = WeakValueDictionary()
 _shared: dict[tuple[torch.dtype, str], Library] = {}
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> NativeKernel:  # noqa: A001
+def compile(loop: Loop, isa: str | None = None) -> NativeKernel:  # noqa: A001
     """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
 
-    Raises UnsupportedError where llvmlite is not installed or the dtype is not a float of 32 or 64 bits.
+    Raises UnsupportedError where llvmlite is not installed or the numbers are not all float32 or all float64.
     """
     need()
     instructions = named(isa or host().name)
     if not runs(instructions.name):
         raise UnsupportedError(f"this processor has no {instructions.name}; it runs {host().name}")
-    key = (loop, dtype, instructions.name)
+    form, key = form_of(loop), (loop, instructions.name)
     kernel = _kernels.get(key)
     if kernel is not None:
         return kernel
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
-            layout = Layout(normalise(loop), _format(dtype), instructions)
-            code = object_code(repr(loop), str(dtype), instructions, lambda: _text(layout))
+            layout = Layout(normalise(loop), form, instructions)
+            code = object_code(repr(loop), str(form.dtype), instructions, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
             kernel = _kernels[key] = NativeKernel(
                 layout, lambda: _text(layout), library, _common(layout.form, instructions)
@@ -51,23 +51,17 @@ def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> NativeKer
         return kernel
 
 
-def ir(loop: Loop, dtype: torch.dtype, isa: str) -> str:
+def ir(loop: Loop, isa: str) -> str:
     """Return the LLVM text of a loop for any instruction set, of this machine or not."""
-    return _text(Layout(normalise(loop), _format(dtype), named(isa)))
+    return _text(Layout(normalise(loop), form_of(loop), named(isa)))
 
 
 def shared_ir(dtype: torch.dtype, isa: str) -> str:
     """Return the LLVM text of the product and packing functions that all kernels share."""
-    form, instructions = _format(dtype), named(isa)
+    form, instructions = FORMATS[dtype], named(isa)
     sizes = [(r, v) for r in range(1, instructions.rows + 1) for v in range(1, instructions.vectors + 1)]
     tiles = [tile(instructions, form, r, v) for r, v in sizes]
     return module(instructions, "\n".join([*tiles, product(instructions, form), pack(instructions, form)]))
-
-
-def _format(dtype: torch.dtype) -> Format:
-    if dtype not in FORMATS:
-        raise UnsupportedError(f"the target 'llvm' runs float32 and float64, got {dtype}")
-    return FORMATS[dtype]
 
 
 def _text(layout: Layout) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
-from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.mathematics import FORMATS, Format
 from everloop.compiler.targets.llvm.product import packed_bytes
 from everloop.compiler.targets.llvm.vector import Isa
+from everloop.errors import UnsupportedError
 
 # The head of the argument block, one 8-byte slot each.
 HEAD = (
@@ -129,12 +130,21 @@ def shape(stage: Product) -> tuple[int, int]:
     return (matrix.height, matrix.width) if stage.transposed else (matrix.width, matrix.height)
 
 
+def form_of(loop: Loop) -> Format:
+    """Return the format of all numbers of a loop; raises UnsupportedError where they have several or another one."""
+    found = FORMATS.get(loop.dtype) if loop.dtype else None
+    if found is None:
+        dtypes = " and ".join(sorted({str(b.dtype) for b in loop.buffers}))
+        raise UnsupportedError(f"the target llvm runs loops that are all float32 or all float64; this one has {dtypes}")
+    return found
+
+
 def normalise(loop: Loop) -> Loop:
     """Let every product write to memory with padded rows: a product into a sequence goes through a scratch row."""
     stages: list[Product | Map] = []
     for n, stage in enumerate(loop.stages):
         if isinstance(stage, Product) and stage.out.kind not in ("state", "scratch"):
-            between = Buffer(f"product {n} {stage.out.name}", "scratch", stage.out.width)
+            between = replace(stage.out, name=f"product {n} {stage.out.name}", kind="scratch")
             stages.append(replace(stage, out=between))
             body = (Instruction("load", (), between), Instruction("store", (0,), stage.out))
             stages.append(Map(stage.out.width, body))

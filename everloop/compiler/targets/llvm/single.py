@@ -16,31 +16,28 @@ from everloop.compiler.loop import Loop, Map, Product
 from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.direct import DirectWorker, dot, spread
 from everloop.compiler.targets.llvm.driver import driver
-from everloop.compiler.targets.llvm.layout import SLOT, Layout, normalise, shape
+from everloop.compiler.targets.llvm.layout import SLOT, Layout, form_of, normalise, shape
 from everloop.compiler.targets.llvm.machine import Library, host, module, object_code
 from everloop.compiler.targets.llvm.mapping import mapping
-from everloop.compiler.targets.llvm.mathematics import FORMATS
 from everloop.compiler.targets.llvm.vector import named
-from everloop.errors import UnsupportedError
 
 WORTH = 1e6  # operations in a step that pay for a second thread
 AWAKE = 5e-4  # seconds after a step in which PyTorch's threads still wait for more; later they must be woken, slowly
 CAUTION = 100  # times as long as a second thread was in the way, there is none
 
-_kernels: WeakValueDictionary[tuple[Loop, torch.dtype, str], SingleKernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, str], SingleKernel] = WeakValueDictionary()
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, dtype: torch.dtype, isa: str | None = None) -> SingleKernel:  # noqa: A001
+def compile(loop: Loop, isa: str | None = None) -> SingleKernel:  # noqa: A001
     """Return the kernel of one step of `loop`; `isa` names an instruction set of this machine (None: the widest)."""
-    if dtype not in FORMATS:
-        raise UnsupportedError(f"the target 'llvm' runs float32 and float64, got {dtype}")
-    key = (loop, dtype, isa or host().name)
+    form = form_of(loop)
+    key = (loop, isa or host().name)
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
-            layout = Layout(normalise(loop), FORMATS[dtype], named(key[2]))
-            code = object_code("single " + repr(loop), str(dtype), layout.isa, lambda: text(layout))
+            layout = Layout(normalise(loop), form, named(key[1]))
+            code = object_code("single " + repr(loop), str(form.dtype), layout.isa, lambda: text(layout))
             kernel = _kernels[key] = SingleKernel(layout, Library(code, ("everloop_run",)))
         return kernel
 

@@ -25,11 +25,11 @@ class LLVM(LoopTarget):
             return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device.type}"
         return "" if llvm.is_available() else "llvmlite is not installed, so there is no target llvm"
 
-    def compile(self, loop: Loop, dtype: torch.dtype) -> NativeKernel:
-        return llvm.compile(loop, dtype)
+    def compile(self, loop: Loop) -> NativeKernel:
+        return llvm.compile(loop)
 
-    def compile_step(self, loop: Loop, dtype: torch.dtype) -> single.SingleKernel:
-        return single.compile(loop, dtype)
+    def compile_step(self, loop: Loop) -> single.SingleKernel:
+        return single.compile(loop)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return gemm.linear(x, weight, bias)
