@@ -28,7 +28,7 @@ INSIDE = {
         dtypes ir loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement rules targets
-        features schedule simplify sums
+        features precision schedule simplify sums
         dispatch gradient hoist
         hoisted rematerialisation sink trace
         plan

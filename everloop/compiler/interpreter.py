@@ -56,7 +56,9 @@ class Interpreter:
                   for b in self.loop.buffers if b.kind in ("state", "scratch")}  # fmt: skip
         for state in self.loop.states:
             given = first.get(state.name)
-            memory[state.name] = torch.zeros(B, state.width, dtype=state.dtype) if given is None else given.clone()
+            memory[state.name] = (
+                torch.zeros(B, state.width, dtype=state.dtype) if given is None else given.to(state.dtype, copy=True)
+            )
         self.memory = memory
         for buffer in self.loop.buffers:
             if buffer.kind == "emit":

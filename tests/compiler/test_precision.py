@@ -1,0 +1,136 @@
+"""A step of bfloat16: what is stored in it and what in float32, and that its loops compute what float32 would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.interpreter import INTERPRETED, Interpreter
+from everloop.compiler.loop import Loop, Map
+from everloop.compiler.passes import plan_training, split_step
+from everloop.compiler.plan import DerivedTraining, plan_forward
+from everloop.compiler.precision import accumulating
+from everloop.compiler.program import Program
+from everloop.compiler.targets.llvm.target import TARGET
+from everloop.compiler.trace import trace
+from everloop.compiler.verify import verified_training
+from everloop.errors import PlanError, UnsupportedError
+from everloop.layers.autograd_function import compute
+from everloop.layers.call import Call
+from tests.zoo import NAMES, make
+
+B16, F32 = torch.bfloat16, torch.float32
+CELLS = ["elman", "lstm", "gru", "peephole-lstm", "reset-before-gru", "minimal-gated-unit", "highway", "projected-lstm"]
+EPS = torch.finfo(B16).eps
+
+
+def split_of(name: str) -> Any:
+    cell = make(name, 3, 4, dtype=B16).eval()
+    return split_step(trace(cell, dict(cell.named_parameters()), dtype=B16))
+
+
+def planned(name: str) -> DerivedTraining:
+    split = split_of(name)
+    return plan_training(split, frozenset(split.cuts))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_stored_in_bfloat16(name: str) -> None:
+    plan = verified_training(planned(name))
+    for loop in (plan.forward.loop, plan.gradient):
+        for b in loop.buffers:
+            if b.kind == "total" or (b.kind == "state" and loop.is_gradient):
+                assert b.dtype == F32, b
+            elif b.kind not in ("state", "scratch"):
+                assert b.dtype == B16, b
+
+
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [("lstm", {"c"}), ("gru", {"h"}), ("elman", set()), ("minimal-gated-unit", {"h"}), ("peephole-lstm", {"c"})],
+)
+def test_a_state_that_accumulates_is_float32(name: str, states: set[str]) -> None:
+    split = split_of(name)
+    assert accumulating(split.loop) == states
+    assert {b.name for b in plan_forward(split).loop.states if b.dtype == F32} == states
+
+
+def results(name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Return values and gradients of the same numbers: by the loops of bfloat16, or step by step."""
+    torch.manual_seed(1)
+    cell = make(name, 3, 4, dtype=F32).eval()
+    x = torch.randn(6, 2, 3)
+    with torch.no_grad():
+        for p in cell.parameters():
+            p.copy_(p.to(B16))
+    cell, x = cell.to(dtype), x.to(B16).to(dtype).requires_grad_()
+    start = tuple(torch.zeros(2, n, dtype=dtype) for n in cell.state_sizes.values())
+    if dtype == B16:
+        values = Bindings(dict(cell.named_parameters()))
+        program = Program.of(cell, values, B16, INTERPRETED)
+        y, final = compute(program, Call(values, x, start, (None,) * len(start)))
+    else:
+        rows = []
+        for x_t in x:
+            new = cell.step(x_t, *start)
+            start = tuple(new) if isinstance(new, tuple) else (new,)
+            rows.append(start[0])
+        y, final = torch.stack(rows), start
+    torch.manual_seed(2)
+    weights = torch.randn(y.shape)
+    leaves = [x, *cell.parameters()]
+    grads = torch.autograd.grad((y.float() * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
+    return [t.detach().float() for t in (y, *final)], [g.float() for g in grads]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_values_and_gradients_are_near_those_of_float32(name: str) -> None:
+    found, grads = results(name, B16)
+    expected, wanted = results(name, F32)
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=4 * EPS, atol=4 * EPS * float(want.abs().max()))
+    for got, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=8 * EPS * max(float(want.abs().max()), 1e-3))
+
+
+def without_a_cast(plan: DerivedTraining) -> Iterator[DerivedTraining]:
+    """Yield plans in which one cast hands on what it is given."""
+    for which in ("forward", "gradient"):
+        loop: Loop = plan.forward.loop if which == "forward" else plan.gradient
+        for n, stage in enumerate(loop.stages):
+            for at, i in enumerate(stage.body if isinstance(stage, Map) else ()):
+                if i.op == "cast":
+                    assert isinstance(stage, Map)
+                    body = [replace(j, args=tuple(i.args[0] if a == at else a for a in j.args)) for j in stage.body]
+                    stages = (*loop.stages[:n], replace(stage, body=tuple(body)), *loop.stages[n + 1 :])
+                    changed = replace(loop, stages=stages)
+                    forward = replace(plan.forward, loop=changed)
+                    yield replace(plan, forward=forward) if which == "forward" else replace(plan, gradient=changed)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_cast_that_is_lost_is_found(name: str) -> None:
+    spoiled = list(without_a_cast(planned(name)))
+    assert len(spoiled) > 8
+    for plan in spoiled:
+        with pytest.raises(PlanError, match="bfloat16"):
+            verified_training(plan)
+
+
+def test_the_interpreter_takes_no_number_of_another_dtype() -> None:
+    loop = next(plan.forward.loop for plan in without_a_cast(planned("lstm")))
+    memory = {b.name: torch.zeros((b.height, b.width) if b.kind == "matrix" else (1, 1, b.width), dtype=b.dtype)
+              for b in loop.buffers}  # fmt: skip
+    with pytest.raises(AssertionError, match=r"bfloat16|only stored"):
+        Interpreter(loop)(1, 1, memory)
+
+
+def test_a_target_of_one_dtype_refuses() -> None:
+    with pytest.raises(UnsupportedError, match=r"all float32 or all float64; this one has torch.bfloat16 and torch.f"):
+        TARGET.compile(plan_forward(split_of("lstm")).loop)
