@@ -60,13 +60,13 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
     matters = Depends(lambda v: v in leaves)
     forward = Graph({name: moved[v] for name, v in loop.outputs.items()}, {moved[v]: n for v, n in loop.names.items()})
     result = Gradient(forward, Graph({}))
-    reverse = _Reverse(b, matters, forward)
+    reverse, dtype = _Reverse(b, matters, forward), loop.dtype
     for name, value in loop.outputs.items():
-        carried = b.make("input", data=("state", gradient_of(name)), type=value.type.of(loop.dtype))
+        carried = b.make("input", data=("state", gradient_of(name)), type=value.type.of(dtype))
         result.cotangents.append(carried)
         reverse.add(moved[value], carried)
         if name in exposed:
-            given = b.make("input", data=("sequence", gradient_of(every(name))), type=value.type.of(loop.dtype))
+            given = b.make("input", data=("sequence", gradient_of(every(name))), type=value.type.of(dtype))
             result.cotangents.append(given)
             reverse.add(moved[value], given)
     for value in reversed(list(walk(moved[v] for v in loop.outputs.values()))):
