@@ -74,7 +74,7 @@ def results(name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     if dtype == B16:
         values = Bindings(dict(cell.named_parameters()))
         program = Program.of(cell, values, B16, INTERPRETED)
-        y, final = compute(program, Call(values, x, start, (None,) * len(start)))
+        y, final = compute(program, Call.of(values, x, start))
     else:
         rows = []
         for x_t in x:
