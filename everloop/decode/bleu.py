@@ -1,4 +1,4 @@
-"""Method much a translation has in common with that of a person: BLEU, as sacrebleu computes it."""
+"""How much a translation has in common with that of a person: BLEU, as sacrebleu computes it."""
 
 from __future__ import annotations
 
