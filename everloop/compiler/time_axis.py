@@ -72,6 +72,16 @@ class TimeAxis:
                 reset &= torch.arange(1, self.steps + 1, device=reset.device)[:, None] < self.lengths
         return replace(self, reverse=not self.reverse, reset=reset, compact=None)
 
+    @property
+    def is_ragged(self) -> bool:
+        """Whether some sequences may be shorter than others."""
+        return self.lengths is not None
+
+    def sequences_with_steps(self) -> Tensor:
+        """Return the places of the sequences that have a step."""
+        assert self.lengths is not None
+        return self.lengths.nonzero()[:, 0]
+
     @cached_property
     def living(self) -> int:
         """How many sequences have a step."""

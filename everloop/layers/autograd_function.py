@@ -32,7 +32,7 @@ def compute(program: Program, call: Call) -> Results:
     time = time.settled(x)
     if time is not call.time:
         call = replace(call, time=time)
-    if is_training and time.lengths is not None and time.compact is None:
+    if is_training and time.is_ragged and time.compact is None:
         call = _filled(call)
         time, x = call.time, call.x
     cuts = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)

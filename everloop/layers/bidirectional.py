@@ -35,7 +35,7 @@ class Bidirectional(nn.Module):
             is_absent = cell is None and name == "backward_cell"
             if not (is_absent or (isinstance(cell, nn.Module) and hasattr(cell, "like"))):
                 came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
-                raise CellError(f"Bidirectional: {name} is {came}; expected a made Cell or Stack")
+                raise CellError(f"Bidirectional: {name} is {came}; expected an instance of Cell or Stack")
         self.ahead = forward_cell
         self.back = forward_cell.like(forward_cell.input_size) if backward_cell is None else backward_cell
         self.merge = merge

@@ -16,7 +16,7 @@ from everloop.layers.custom_operator import known
 
 
 @torch_private.register_decomposition(torch.ops.everloop.sequence.default)
-def scanned(
+def scan_of_steps(
     key: str,
     x: Tensor,
     fixed: Sequence[Tensor],

@@ -16,8 +16,7 @@ def without_empty(call: Call, compute: Callable[[Call], Results]) -> Results:
 
     These have an output of zeros and keep their state; the row that each may have in `values` is not looked at.
     """
-    assert call.time.lengths is not None
-    which = call.time.lengths.nonzero()[:, 0]
+    which = call.time.sequences_with_steps()
     batch_major = is_batch_major(call.x)
 
     def of_steps(rows: Tensor) -> Tensor:

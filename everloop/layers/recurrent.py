@@ -64,7 +64,7 @@ class Recurrent(nn.Module):
             raise OptionError(f"Recurrent: layers is {layers!r}; expected a whole number of at least 1")
         if not isinstance(cell, Cell | Stack | Bidirectional):
             came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
-            raise CellError(f"Recurrent: cell is {came}; expected a made Cell, Stack or Bidirectional")
+            raise CellError(f"Recurrent: cell is {came}; expected an instance of Cell, Stack or Bidirectional")
         dropout = checked_rate("dropout", dropout)
         if dropout and layers == 1:
             text = f"Recurrent: dropout={dropout} is between layers; with layers=1 nothing is dropped"

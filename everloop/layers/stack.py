@@ -44,7 +44,7 @@ class Stack(nn.Module):
         for i, member in enumerate(members):
             if not isinstance(member, Cell | Stack | Bidirectional):
                 came = member.__name__ if isinstance(member, type) else type(member).__name__
-                raise CellError(f"Stack: member {i} is {came}; expected a made Cell, Stack or Bidirectional")
+                raise CellError(f"Stack: member {i} is {came}; expected an instance of Cell, Stack or Bidirectional")
         self.members = nn.ModuleList(members)
         self.dropout, self.residual = checked_rate("dropout", dropout), residual
         for i, (below, above) in enumerate(pairwise(members)):

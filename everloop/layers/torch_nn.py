@@ -30,7 +30,7 @@ class _Layers(nn.RNNBase):
         # The first line reads `self`, which Dynamo follows only if told to: if not, it leaves the whole call to Python.
         outside = self._outside
         if torch.compiler.is_compiling():
-            is_own = self._fits(input, hx) and self._is_captured(input)
+            is_own = self._fits(input, hx) and self._is_in_graph(input)
             return self._over_time(input, hx) if is_own else super().forward(input, hx)
         return outside(input, hx) if torch_private.dynamo_callback() is None else _unwatched(self, input, hx)
 
@@ -42,7 +42,7 @@ class _Layers(nn.RNNBase):
             return self._over_time(input, hx)
         return super().forward(input, hx)  # a target of PyTorch's own, or its error
 
-    def _is_captured(self, input: Any) -> bool:  # noqa: A002
+    def _is_in_graph(self, input: Any) -> bool:  # noqa: A002
         """Whether a graph holds this library's operator; a graph to be saved has PyTorch's own where it can."""
         packed = isinstance(input, PackedSequence)
         data = input.data if packed else input

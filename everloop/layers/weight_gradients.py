@@ -73,7 +73,7 @@ class WeightGradients:
         time = self.time
         g, states = (time.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
         by = 1 if time.batch_major else time.batch
-        if not (time.batch_major or time.reset is not None or (time.reverse and time.lengths is not None)):
+        if not (time.batch_major or time.reset is not None or (time.reverse and time.is_ragged)):
             left, right = g[-by:] if time.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
             return self._plus(self.target.over_rows(left, right), g, states, by)
         begin = self._beginnings()

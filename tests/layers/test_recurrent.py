@@ -274,13 +274,13 @@ def test_wrong_structures_are_refused() -> None:
     with pytest.raises(OptionError, match="did you mean 'llvm'"):
         Recurrent(cells.GRU(3, 5), target="lvm")
     for wrong in (cells.GRU, torch.nn.Linear(3, 5)):
-        with pytest.raises(CellError, match="expected a made Cell"):
+        with pytest.raises(CellError, match="expected an instance of Cell"):
             Recurrent(wrong)  # type: ignore[arg-type]
         with pytest.raises(CellError, match="member 1 is"):
             Stack([cells.GRU(3, 3), wrong])  # type: ignore[list-item]
-        with pytest.raises(CellError, match=r"forward_cell is .*; expected a made Cell or Stack"):
+        with pytest.raises(CellError, match=r"forward_cell is .*; expected an instance of Cell or Stack"):
             Bidirectional(wrong)
-        with pytest.raises(CellError, match=r"backward_cell is .*; expected a made Cell or Stack"):
+        with pytest.raises(CellError, match=r"backward_cell is .*; expected an instance of Cell or Stack"):
             Bidirectional(cells.GRU(3, 5), wrong)
     with pytest.raises(CellError, match="forward_cell is NoneType"):
         Bidirectional(None)
