@@ -23,14 +23,14 @@ from everloop.data import (
 )
 from everloop.data.readers import formats
 from everloop.data.readers.formats import Format
-from everloop.data.readers.source import Fields, Kind, Record, Row, See, Source
+from everloop.data.readers.source import ColumnType, Fields, Record, Row, See, Source
 from everloop.errors import OptionError
 
 KINDS: dict[str, Callable[[str], Any]] = {"text": str, "words": str.split, "number": float, "time": str}
 
 
 def read_equals(
-    source: Source, wanted: Mapping[str, Kind], columns: Sequence[str] = (), see: See | None = None
+    source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[str] = (), see: See | None = None
 ) -> Iterator[tuple[int, bytes, Row]]:
     """Yield the rows of a file of lines `name=value;name=value`."""
     with source.open() as file:

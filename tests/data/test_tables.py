@@ -10,10 +10,10 @@ import pytest
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import read_rows
-from everloop.data.readers.source import Kind, Row
+from everloop.data.readers.source import ColumnType, Row
 from everloop.errors import DataError, OptionError
 
-WANTED: dict[str, Kind] = {"text": "text", "label": "text"}
+WANTED: dict[str, ColumnType] = {"text": "text", "label": "text"}
 FORMS = {
     "t.tsv": "label\ttext\nA\tone, two\n\nB\tthree\n",
     "t.csv": 'label,text\nA,"one, two"\n\nB,three\n',
@@ -24,7 +24,7 @@ FORMS = {
 def table(
     path: Path,
     content: str,
-    wanted: dict[str, Kind] = WANTED,
+    wanted: dict[str, ColumnType] = WANTED,
     columns: Sequence[str] = (),
     errors: ErrorPolicy | None = None,
 ) -> list[Row]:

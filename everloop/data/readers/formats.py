@@ -17,7 +17,7 @@ from torch import Tensor
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers import arrays, conllu, folders, idx, tables, ts, wav
 from everloop.data.readers.lines import suffix
-from everloop.data.readers.source import Fields, FileSource, Kind, Reader, Record, Row, RowReader
+from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -67,7 +67,7 @@ def read_examples(source: FileSource, form: str, fields: Fields) -> Iterator[Rec
     if found.examples:
         yield from found.examples(source, fields)
         return
-    wanted: dict[str, Kind] = {fields.sequence: "text", fields.label: "text"}
+    wanted: dict[str, ColumnType] = {fields.sequence: "text", fields.label: "text"}
     for raw, row in read_rows(source.path, wanted, fields.columns, source.errors):
         yield Record(row[fields.sequence], row[fields.label], raw)
 
@@ -79,7 +79,7 @@ def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Recor
         yield from found.tagged(source, fields)
         return
     assert found.rows, "one of the two is there"
-    wanted: dict[str, Kind] = {fields.sequence: "words", fields.label: "words"}
+    wanted: dict[str, ColumnType] = {fields.sequence: "words", fields.label: "words"}
     for number, _, row in found.rows(source, wanted):
         words, tags = row[fields.sequence], row[fields.label]
         if len(words) != len(tags):
@@ -89,7 +89,7 @@ def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Recor
 
 
 def read_rows(
-    path: str | Path, wanted: Mapping[str, Kind], columns: Sequence[str], errors: ErrorPolicy
+    path: str | Path, wanted: Mapping[str, ColumnType], columns: Sequence[str], errors: ErrorPolicy
 ) -> Iterator[tuple[bytes, Row]]:
     """Yield (bytes, row) of each well-formed row of a table, one at a time.
 

@@ -11,7 +11,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import opened
 from everloop.errors import DataError
 
-Kind = Literal["text", "words", "number", "time"]
+ColumnType = Literal["text", "words", "number", "time"]
 Row = dict[str, Any]
 
 
@@ -80,7 +80,7 @@ class RowReader(Protocol):
     """Yields (line number, bytes, row) of each well-formed row of a table; empty lines are passed over."""
 
     def __call__(
-        self, source: Source, wanted: Mapping[str, Kind], columns: Sequence[str] = (), see: See | None = None
+        self, source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[str] = (), see: See | None = None
     ) -> Iterable[tuple[int, bytes, Row]]: ...
 
 

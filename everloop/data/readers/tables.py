@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
 from everloop.data.readers.lines import decoded
-from everloop.data.readers.source import Kind, Row, See, Source
+from everloop.data.readers.source import ColumnType, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
@@ -39,7 +39,7 @@ class Records:
 
     def __init__(
         self,
-        wanted: Mapping[str, Kind],
+        wanted: Mapping[str, ColumnType],
         form: Form,
         columns: Sequence[str],
         place: str | Path,
@@ -133,14 +133,14 @@ class Records:
 
 
 def read_rows(
-    form: Form, source: Source, wanted: Mapping[str, Kind], columns: Sequence[str] = (), see: See | None = None
+    form: Form, source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[str] = (), see: See | None = None
 ) -> Iterator[tuple[int, bytes, Row]]:
     """Yield (line number, bytes, row) of each well-formed record; the arguments are those of Records."""
     with source.open() as file:
         yield from Records(wanted, form, columns, source.place, source.errors, see).read(file)
 
 
-def _value(value: Any, kind: Kind) -> Any:
+def _value(value: Any, kind: ColumnType) -> Any:
     """Return a field as what its column holds, None if it is not."""
     if kind == "text":
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None

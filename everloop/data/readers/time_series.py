@@ -13,7 +13,7 @@ from torch import Tensor
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import table_reader
 from everloop.data.readers.long_tables import TimeOrder, UnreadColumns
-from everloop.data.readers.source import FileSource, Kind, Row, RowReader, Source
+from everloop.data.readers.source import ColumnType, FileSource, Row, RowReader, Source
 from everloop.errors import DataError
 
 GAP = "fill the gap; or malformed skip breaks the series there, and no window reaches across"
@@ -46,7 +46,7 @@ class Table:
         """
         place, errors = source.place, source.errors
         errors.advice = GAP
-        wanted: dict[str, Kind] = {
+        wanted: dict[str, ColumnType] = {
             **dict.fromkeys(self.numbers, "number"),
             **({self.time: "time"} if self.time else {}),
         }
