@@ -150,10 +150,13 @@ def walk(roots: Iterable[Value]) -> Iterator[Value]:
 
 def common(types: Iterable[Type]) -> torch.dtype | None:
     """Return the one dtype of some types. Raises ValueError where there are several: nothing is promoted."""
-    found = {t.dtype for t in types} - {None}
-    if len(found) > 1:
-        raise ValueError(f"{' and '.join(sorted(map(str, found)))} do not meet without a cast")
-    return found.pop() if found else None
+    found: torch.dtype | None = None
+    for t in types:
+        if t.dtype is not None and t.dtype is not found:
+            if found is not None:
+                raise ValueError(f"{found} and {t.dtype} do not meet without a cast")
+            found = t.dtype
+    return found
 
 
 def broadcast(types: Iterable[Type]) -> Type:
