@@ -13,8 +13,8 @@ from benchmarks.layers import MODES
 from benchmarks.timing import SHAPES, alternate, machine, statistic_option, table
 from everloop import cells
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.layers import Recurrent
-from everloop.layers.call import Call
 from everloop.layers.dispatch import run
 
 SHORTEST = 10  # steps

@@ -14,6 +14,7 @@ from benchmarks.timing import machine, table
 from everloop import cells
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets.llvm.gemm import matmul
+from everloop.compiler.time_axis import TimeAxis
 from everloop.layers.dispatch import program_of
 from everloop.layers.dropout import values_of
 
@@ -60,8 +61,8 @@ def kernels(batch: int, steps: int, hidden: int) -> tuple[Callable[[], object], 
 
     ahead, back = filled(trained.forward), filled(trained.gradient)
     return (
-        lambda: trained.forward(steps, batch, ahead, first=state),
-        lambda: trained.gradient(steps, batch, back, first=state),
+        lambda: trained.forward(TimeAxis(steps, batch), ahead, first=state),
+        lambda: trained.gradient(TimeAxis(steps, batch), back, first=state),
     )
 
 

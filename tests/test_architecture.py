@@ -24,8 +24,8 @@ LEVELS = [
 INSIDE = {
     "compiler": """
         batched bindings compact dependencies disk_cache expression fingerprints forks locations pytree
-        effects kernel opaque operations time_axis
-        dtypes ir loop
+        effects opaque operations time_axis
+        call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement rules targets
         features precision schedule simplify sums
@@ -45,7 +45,7 @@ INSIDE = {
         datasets
     """,
     "layers": """
-        bidirectional call compare flatten guards masked_matrix nested weight_gradients
+        bidirectional compare flatten guards masked_matrix nested weight_gradients
         backward double_backward dropout empty_sequences epilogue input_form reference serialization validation
         autograd_function check custom_operator stack
         decomposition dispatch

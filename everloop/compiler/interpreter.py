@@ -6,16 +6,18 @@ It is written to be read and to fail early, not to be quick: memory that may not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from everloop.compiler.compact import Compact
 from everloop.compiler.dtypes import arithmetic
-from everloop.compiler.kernel import StepKernel
+from everloop.compiler.kernel import Rows, StepKernel
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.target import LoopTarget
+from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import UnsupportedError
 
 
@@ -30,26 +32,22 @@ class Interpreter:
 
     def __call__(
         self,
-        T: int,
-        B: int,
+        time: TimeAxis,
         buffers: Mapping[str, Tensor],
         *,
-        first: Mapping[str, Tensor | None] | None = None,
-        final: Mapping[str, Tensor | None] | None = None,
-        restart: Mapping[str, Tensor | None] | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-        compact: Compact | None = None,
+        first: Rows | None = None,
+        final: Rows | None = None,
+        restart: Rows | None = None,
     ) -> None:
-        if compact is not None:
+        if (compact := time.compact) is not None:
             padded = self._padded(buffers, compact)
-            self(T, B, padded, first=first, final=final, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
+            self(replace(time, compact=None), padded, first=first, final=final, restart=restart)
             for emit in (b.name for b in self.loop.buffers if b.kind == "emit"):
                 if padded[emit] is not buffers[emit]:
                     buffers[emit].copy_(compact.at(padded[emit], compact.place))
             return
         first, final, restart = first or {}, final or {}, restart or {}
+        T, B, lengths, reset, reverse = time.steps, time.batch, time.lengths, time.reset, time.reverse
         self.buffers, self.first, self.restart = buffers, first, restart
         ends = torch.full((B,), T) if lengths is None else lengths
         memory = {b.name: torch.full((B, b.width), torch.nan, dtype=b.dtype)
@@ -69,9 +67,9 @@ class Interpreter:
         for s in reversed(range(T)) if self.loop.is_gradient else range(T):
             rows = torch.nonzero(s < ends)[:, 0]
             if len(rows):
-                time = ends[rows] - 1 - s if reverse else torch.full_like(rows, s)
-                at = torch.zeros(len(rows), dtype=torch.bool) if reset is None else reset[time, rows]
-                self._step(s, time, rows, at, reverse)
+                when = ends[rows] - 1 - s if reverse else torch.full_like(rows, s)
+                at = torch.zeros(len(rows), dtype=torch.bool) if reset is None else reset[when, rows]
+                self._step(s, when, rows, at, reverse)
         for state in self.loop.states:
             place = final.get(state.name)
             if place is not None:

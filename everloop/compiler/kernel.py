@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from everloop.compiler.compact import Compact
+from everloop.compiler.time_axis import TimeAxis
 
 Rows = Mapping[str, Tensor | None]
 
@@ -28,24 +28,21 @@ class Kernel(Protocol):
 
     def __call__(
         self,
-        T: int,
-        B: int,
+        time: TimeAxis,
         buffers: Mapping[str, Tensor],
         *,
         first: Rows | None = None,
         final: Rows | None = None,
         restart: Rows | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-        compact: Compact | None = None,
     ) -> None:
-        """Run T steps of B sequences.
+        """Run all steps of all sequences.
 
-        Step s of a sequence is time s, or time length - 1 - s where `reverse`. A gradient loop takes the same steps in
-        the opposite order.
+        Step s of a sequence is time s, or time length - 1 - s where time is reversed. A gradient loop takes the same
+        steps in the opposite order. Where a sequence has ended, emits are zeros and states stay; what other buffers
+        hold there is never read.
 
         Args:
+            time: steps, lengths, resets, direction. Where it is compact, buffers of every step may be [N, n] too.
             buffers: every buffer of the loop but states and scratch, by name. Features are adjacent; the other axes
                 have any strides, 0 for a row that many share. Matrices have any strides.
             first: rows [B, n] of each state before its first step; missing ones are zeros.
@@ -53,10 +50,6 @@ class Kernel(Protocol):
                 written. A sequence without a step keeps its first rows.
             restart: the vector [n] that each state becomes before a step with a reset; missing ones are zeros. In a
                 gradient loop, for a carried gradient: receives the sum of what resets cut off.
-            lengths: int64 [B], the steps of each sequence, 0 to T. Where one has ended, emits are zeros and states
-                stay. What other buffers hold there is never read.
-            reset: bool [T, B], any strides: which steps begin anew.
-            compact: which rows exist, in the order of `lengths`; buffers of every step may then be [N, n] too.
         """
 
 

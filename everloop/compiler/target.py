@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from everloop.cell import Cell
-from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.kernel import Kernel, StepKernel
 from everloop.compiler.loop import Loop
 from everloop.errors import OptionError, unknown
@@ -36,22 +36,11 @@ class CellTarget(Target):
     """A target that runs a cell as it is written."""
 
     @abstractmethod
-    def run(
-        self,
-        cell: Cell,
-        values: Bindings,
-        x: Tensor,
-        state: Sequence[Tensor],
-        *,
-        restart: Sequence[Tensor | None] | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return (output [T, B, n], final states) of `cell` over x [T, B, I], differentiable.
+    def run(self, cell: Cell, call: Call) -> Results:
+        """Return (output [T, B, n], final states), differentiable.
 
-        Step s of a sequence reads time s, or time length - 1 - s where `reverse`; where a sequence has ended its state
-        stays and its output is zero; before a step with `reset` the state becomes `restart` (None: zeros).
+        Where a sequence has ended its state stays and its output is zero; before a step with a reset the state becomes
+        its `restart`.
         """
 
 

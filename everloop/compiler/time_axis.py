@@ -52,7 +52,7 @@ class TimeAxis:
         return cls(x.shape[0], x.shape[1], lengths, reset, reverse, reset, is_batch_major(x))
 
     def options(self) -> dict[str, Any]:
-        """Return what a target is told besides sizes and layout."""
+        """Return what the custom operator takes beside tensors, by name."""
         return {"lengths": self.lengths, "reset": self.reset, "reverse": self.reverse}
 
     def opposite(self) -> TimeAxis:
@@ -100,6 +100,14 @@ class TimeAxis:
     def rows(self) -> int:
         """How many rows are no padding."""
         return self.steps * self.batch if self.lengths is None else int(self.lengths.sum())
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The sequences by falling length, then these lengths, int64 [2 * B], as kernels read them."""
+        assert self.lengths is not None
+        assert (self.lengths.shape, self.lengths.dtype) == ((self.batch,), torch.int64), "lengths: int64 [B]"
+        ends, order = torch.sort(self.lengths, descending=True)
+        return torch.cat((order, ends))
 
     def settled(self, x: Tensor) -> TimeAxis:
         """Return the axis as kernels that read x [T, B, n] take it: laid out as x is, and compact where that pays."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler.call import Call, Results, Runner
 from everloop.compiler.target import names
 from everloop.errors import CellError, OptionError, UnsupportedError, unknown
-from everloop.layers.call import Call, Results, Runner
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
 from everloop.layers.dispatch import eagerly, replaced, using

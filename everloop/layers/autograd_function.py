@@ -13,12 +13,12 @@ from torch import Tensor
 from everloop import torch_private
 from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.gradient import every
 from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
 from everloop.compiler.time_axis import TimeAxis
 from everloop.layers.backward import Backward, adjacent
-from everloop.layers.call import Call, Results
 from everloop.layers.double_backward import differentiable
 from everloop.layers.empty_sequences import without_empty
 from everloop.layers.epilogue import epilogue
@@ -51,10 +51,7 @@ def compute(program: Program, call: Call) -> Results:
     else:
         inference = program.inference()
         buffers, final = _memory(program, time, inference.plan, cuts, state)
-        inference.kernel(
-            time.steps, time.batch, buffers, first=state, final=final, restart=restart, compact=time.compact,
-            **time.options(),
-        )  # fmt: skip
+        inference.kernel(time, buffers, first=state, final=final, restart=restart)
         sequences = {name: buffers[every(name)] for name in program.split.exposed}
     if program.epilogue_output is None and program.epilogue_states is None:
         return sequences[program.results[0]], tuple(final.values())
@@ -92,10 +89,7 @@ class _Loop(torch.autograd.Function):
                                 for names in (program.cuts, program.states, program.states))  # fmt: skip
         trained = program.training(wanted)
         buffers, final = _memory(program, time, trained.plan.forward, cuts, state)
-        trained.forward(
-            time.steps, time.batch, buffers, first=state, final=final, restart=restart, compact=time.compact,
-            **time.options(),
-        )  # fmt: skip
+        trained.forward(time, buffers, first=state, final=final, restart=restart)
         ctx.program, ctx.time, ctx.trained = program, time, trained
         ctx.is_unseen = torch_private.saved_tensors_hooks(False) is None
         ctx.names = [tuple(part) for part in (values.fixed, values.rows, values.steps)]

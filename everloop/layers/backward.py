@@ -53,10 +53,7 @@ class Backward:
             first[gradient_of(name)] = None if given is None else adjacent(given)
             final[gradient_of(name)] = program.target.empty(start.shape, start)
             ends[gradient_of(name)] = None if restart is None else restart.new_zeros(restart.shape)
-        self.trained.gradient(
-            time.steps, time.batch, buffers, first=first, final=final, restart=ends, compact=time.compact,
-            **time.options(),
-        )  # fmt: skip
+        self.trained.gradient(time, buffers, first=first, final=final, restart=ends)
         starts, restarts = (dict(zip(states, part, strict=True)) for part in (self.state, self.restart))
         weights = WeightGradients(program.target, time, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
         cuts = [

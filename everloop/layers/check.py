@@ -13,9 +13,9 @@ from torch import Tensor
 from everloop import torch_private
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Runner
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import MismatchError
-from everloop.layers.call import Call, Runner
 from everloop.layers.compare import Comparison, compare
 from everloop.layers.nested import leaves
 from everloop.layers.reference import in_float64, loop, step_in_float64

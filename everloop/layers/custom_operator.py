@@ -18,9 +18,9 @@ from torch import Tensor, library
 from everloop import torch_private
 from everloop.cell import Cell, bind
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import UnsupportedError
-from everloop.layers.call import Call, Results
 from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version, without_versions
 from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range

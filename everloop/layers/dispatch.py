@@ -17,13 +17,13 @@ from everloop.cell import Cell
 from everloop.compiler import forks
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results, Runner
 from everloop.compiler.program import Program
 from everloop.compiler.report import plan_text
 from everloop.compiler.target import CellTarget, LoopTarget
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers import custom_operator
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call, Results, Runner
 from everloop.layers.check import noted, verify
 from everloop.layers.guards import obstacle, programs, say_once, version
 
@@ -84,7 +84,7 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         return instead(cell, call)
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
-        return _whole(named, cell, call)
+        return named.run(cell, call)
     program = observed(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
     if isinstance(program, Program) and call.time.living:
         try:
@@ -110,11 +110,7 @@ def _computed(program: Program, _: Cell, call: Call) -> Results:
 
 def eagerly(cell: Cell, call: Call) -> Results:
     """Run on the reference target."""
-    return _whole(targets.reference(), cell, call)
-
-
-def _whole(target: CellTarget, cell: Cell, call: Call) -> Results:
-    return target.run(cell, call.values, call.x, call.state, restart=call.restart, **call.time.options())
+    return targets.reference().run(cell, call)
 
 
 def _as_operator(cell: Cell, call: Call, target: str | None, check: bool) -> Results:

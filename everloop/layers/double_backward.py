@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.program import Program
 from everloop.compiler.target import reference
-from everloop.layers.call import Call
 
 
 class _LoopCell(nn.Module):
@@ -61,10 +61,9 @@ def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None])
         start = [x.new_zeros(time.batch, cell.output_size), *(next(given) for _ in state)]
         origin = [None, *(None if r is None else next(given) for r in restart)]
         no_input = x.new_zeros(time.steps, time.batch, 0)
-        y, final = reference().run(
-            cell, Bindings(parts["fixed"], parts["row"], parts["sequence"]), no_input, start,  # type: ignore[arg-type]
-            restart=origin, **time.options(),
-        )  # fmt: skip
+        values = Bindings(parts["fixed"], parts["row"], parts["sequence"])
+        call = Call(values, no_input, tuple(start), tuple(origin), time)
+        y, final = reference().run(cell, call)  # type: ignore[arg-type]
         sequences = torch.split(y, widths, -1)
         if time.compact is not None:  # all but the output have compact rows
             names = program.split.exposed

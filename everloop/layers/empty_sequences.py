@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
-from everloop.layers.call import Call, Results
 
 
 def without_empty(call: Call, compute: Callable[[Call], Results]) -> Results:

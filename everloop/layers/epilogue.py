@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.gradient import every
 from everloop.compiler.program import Program
-from everloop.layers.call import Call, Results
 
 
 def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], finals: Mapping[str, Tensor]) -> Results:

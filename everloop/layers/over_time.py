@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler.call import Call
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError
 from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.call import Call
 from everloop.layers.dispatch import run
 from everloop.layers.dropout import values_of
 from everloop.layers.stack import Stack

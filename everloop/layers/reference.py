@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results, Runner
 from everloop.errors import UnsupportedError
-from everloop.layers.call import Call, Results, Runner
 from everloop.layers.nested import map_state
 
 

@@ -14,10 +14,10 @@ from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.target import compiling
 from everloop.compiler.time_axis import TimeAxis
 from everloop.layers import custom_operator
-from everloop.layers.call import Call, Results
 from everloop.layers.dispatch import compiles, rewritten, run
 from everloop.layers.input_form import InputForm, unpack
 

@@ -11,6 +11,7 @@ from torch import Tensor, tanh
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import equations
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.expression import of
 from everloop.compiler.hoist import Split
 from everloop.compiler.interpreter import INTERPRETED
@@ -26,7 +27,6 @@ from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_training
 from everloop.errors import UnsupportedError
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
 
 D = torch.float64
 absolute, log, sign, sqrt = of("abs"), of("log"), of("sign"), of("sqrt")

@@ -15,6 +15,7 @@ from everloop import cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import disk_cache, passes, plan_cache, stepping
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.plan import TrainingPlan
 from everloop.compiler.program import Program
 from everloop.compiler.targets import eager
@@ -22,7 +23,6 @@ from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
 from everloop.layers.dropout import values_of
 from everloop.layers.single_step import Stream
 from tests.zoo import NAMES, make
@@ -115,7 +115,7 @@ def test_steps_that_differ_in_what_no_pass_sees_share_a_plan_but_not_its_numbers
         values = Bindings(dict(cell.named_parameters()))
         program = Program.of(cell, values, torch.float64, TARGET)
         y, _ = compute(program, Call.of(values, x, tuple(start)))
-        want, _ = eager.TARGET.run(cell, values, x, start)
+        want, _ = eager.TARGET.run(cell, Call.of(values, x, start))
         torch.testing.assert_close(y, want)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.interpreter import INTERPRETED, Interpreter
 from everloop.compiler.loop import Loop, Map
 from everloop.compiler.passes import plan_training, split_step
@@ -18,11 +19,11 @@ from everloop.compiler.plan import DerivedTraining, plan_forward
 from everloop.compiler.precision import accumulating
 from everloop.compiler.program import Program
 from everloop.compiler.targets.llvm.target import TARGET
+from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
 from tests.zoo import NAMES, make
 
 B16, F32 = torch.bfloat16, torch.float32
@@ -128,7 +129,7 @@ def test_the_interpreter_takes_no_number_of_another_dtype() -> None:
     memory = {b.name: torch.zeros((b.height, b.width) if b.kind == "matrix" else (1, 1, b.width), dtype=b.dtype)
               for b in loop.buffers}  # fmt: skip
     with pytest.raises(AssertionError, match=r"bfloat16|only stored"):
-        Interpreter(loop)(1, 1, memory)
+        Interpreter(loop)(TimeAxis(1, 1), memory)
 
 
 def test_a_target_of_one_dtype_refuses() -> None:

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.program import Program
 from everloop.compiler.target import LoopTarget, reference
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm.target import TARGET
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
 from tests.compiler.random_cells import Case, cases
 
 CELLS = int(os.environ.get("EVERLOOP_RANDOM_CELLS", "300"))
@@ -37,11 +37,12 @@ def results(case: Case, target: LoopTarget | None) -> tuple[list[Tensor], list[T
     lengths = torch.randint(0, case.steps + 1, (case.batch,)) if case.lengths else None
     reset = torch.rand(case.steps, case.batch) < 0.3 if case.reset else None
     options: Any = {"lengths": lengths, "reset": reset, "reverse": case.reverse}
+    call = Call.of(values, x, start, restart, **options)
     if target is None:
-        y, final = reference().run(cell, values, x, start, restart=restart, **options)
+        y, final = reference().run(cell, call)
     else:
         program = Program.of(cell, values, torch.float64, target)
-        y, final = compute(program, Call.of(values, x, start, restart, **options))
+        y, final = compute(program, call)
         with torch.no_grad():
             again = compute(program, Call.of(values, x, start, restart, **options))
         torch.testing.assert_close([again[0], *again[1]], [y, *final], rtol=TOLERANCE, atol=TOLERANCE)

@@ -14,6 +14,7 @@ from everloop import Recurrent, cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.gradient import every
 from everloop.compiler.hoist import Split
 from everloop.compiler.interpreter import INTERPRETED, Interpreter
@@ -26,7 +27,6 @@ from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_forward, verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers.autograd_function import compute
-from everloop.layers.call import Call
 from tests.compiler.mutations import mutants, split_of, verdict
 from tests.zoo import NAMES, make
 

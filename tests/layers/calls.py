@@ -9,8 +9,8 @@ from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.layers import dispatch
-from everloop.layers.call import Call, Results
 
 
 def run(

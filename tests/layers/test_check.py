@@ -13,12 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from everloop import Bidirectional, Cell, H, I, Recurrent, Stack, cells, param, state
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.program import InferenceKernel, Program
 from everloop.compiler.targets import llvm
+from everloop.compiler.time_axis import TimeAxis
 from everloop.diagnose import agree
 from everloop.errors import MismatchError
 from everloop.layers import check, guards
-from everloop.layers.call import Call
 from tests.layers.wrong import forget_programs, spoil_gradient, spoil_steps
 from tests.zoo import NAMES, make
 
@@ -125,8 +126,8 @@ def test_an_output_off_by_a_thousandth_is_an_error(monkeypatch: pytest.MonkeyPat
     def inference(self: Program) -> InferenceKernel:
         found = real(self)
 
-        def kernel(steps: int, batch: int, buffers: Any, **rest: Any) -> None:
-            found.kernel(steps, batch, buffers, **rest)
+        def kernel(time: TimeAxis, buffers: Any, **rest: Any) -> None:
+            found.kernel(time, buffers, **rest)
             rest["final"]["h"].mul_(1.001)
 
         return replace(found, kernel=kernel)  # type: ignore[arg-type]

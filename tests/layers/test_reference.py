@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from everloop import Cell, H, I, cells, param, state
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.errors import UnsupportedError
-from everloop.layers.call import Call
 from everloop.layers.reference import in_float64, loop
 
 D = torch.float64

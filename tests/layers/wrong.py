@@ -10,6 +10,7 @@ import pytest
 from torch import Tensor
 
 from everloop.compiler.program import Program, TrainingKernels
+from everloop.compiler.time_axis import TimeAxis
 from everloop.layers import guards, single_step
 
 
@@ -27,8 +28,8 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = ""
         if without in wanted:
             return found
 
-        def gradient(steps: int, batch: int, buffers: Mapping[str, Tensor], **rest: Any) -> None:
-            found.gradient(steps, batch, buffers, **rest)
+        def gradient(time: TimeAxis, buffers: Mapping[str, Tensor], **rest: Any) -> None:
+            found.gradient(time, buffers, **rest)
             buffers[name].mul_(1.001)
 
         return replace(found, gradient=gradient)  # type: ignore[arg-type]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from everloop import torch_private
 from everloop.cell import Cell, as_states, bind, keep
 from everloop.compiler.batched import is_batched
-from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call, Results
 from everloop.compiler.target import CellTarget
 
 
@@ -22,18 +20,8 @@ class Eager(CellTarget):
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
         return ""
 
-    def run(
-        self,
-        cell: Cell,
-        values: Bindings,
-        x: Tensor,
-        state: Sequence[Tensor],
-        *,
-        restart: Sequence[Tensor | None] | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, cell: Cell, call: Call) -> Results:
+        values, x, lengths, reset, reverse = call.values, call.x, call.time.lengths, call.time.reset, call.time.reverse
         # The cell sees the rows of living sequences only: no number of the padding, and none made of it, has a part.
         # Where nobody can know the lengths (in `vmap`, on meta and fake tensors), ended ones see their last row again.
         steps, batch = x.shape[:2]
@@ -44,14 +32,13 @@ class Eager(CellTarget):
         at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
         order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
         place, ends = order.argsort(), ends[order]
-        time = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
-        at_step = {name: v[time, order] for name, v in values.steps.items()}
+        when = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
+        at_step = {name: v[when, order] for name, v in values.steps.items()}
         rows = {name: v[order] for name, v in values.rows.items()}
-        x, reset = x[time, order], None if reset is None else reset[time, order][..., None]
-        states = tuple(s[order] for s in state)
+        x, reset = x[when, order], None if reset is None else reset[when, order][..., None]
+        states = tuple(s[order] for s in call.state)
         origin = [
-            torch.zeros_like(s) if r is None else r.expand_as(s)
-            for s, r in zip(states, restart or [None] * len(states), strict=True)
+            torch.zeros_like(s) if r is None else r.expand_as(s) for s, r in zip(states, call.restart, strict=True)
         ]
         held = dict(cell.named_buffers())
         bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers

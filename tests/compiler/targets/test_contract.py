@@ -13,12 +13,14 @@ from torch import Tensor
 from everloop import cells
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.compiler.compact import Compact
 from everloop.compiler.interpreter import INTERPRETED, Interpreter
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.passes import plan_training, split_step
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.target import CellTarget, LoopTarget
+from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.trace import trace
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
@@ -89,7 +91,9 @@ class Memory:
         return make(self.T, self.B, n)
 
     def run(self, kernel: Any, **options: Any) -> dict[str, Tensor]:
-        kernel(self.T, self.B, self.buffers, first=self.first, final=self.final, restart=self.restart, **options)
+        kernel(
+            TimeAxis(self.T, self.B, **options), self.buffers, first=self.first, final=self.final, restart=self.restart
+        )
         return self.written
 
 
@@ -278,6 +282,6 @@ def test_bindings_of_a_cell_target() -> None:
     for name in CELLS:
         found = targets.find(name)
         assert isinstance(found, CellTarget)
-        y, final = found.run(cell, values, torch.randn(5, 2, 3), (torch.zeros(2, 4),))
+        y, final = found.run(cell, Call.of(values, torch.randn(5, 2, 3), (torch.zeros(2, 4),)))
         assert (y.shape, final[0].shape) == ((5, 2, 4), (2, 4))
         torch.testing.assert_close(y[-1], final[0])

@@ -11,6 +11,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
+from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import barrier, launch, machine
 from tests.compiler.targets import loops
@@ -26,7 +27,7 @@ found = []
 for team in (1, False), (2, True):
     launch.NativeKernel.team = lambda self, T, B, useful=None: team
     y = torch.empty(T, B, H, dtype=torch.float64)
-    run(T, B, {"x": x, "R": R, "U": U, "y": y}, first={"h": h})
+    run(TimeAxis(T, B), {"x": x, "R": R, "U": U, "y": y}, first={"h": h})
     found.append(y)
 assert torch.equal(*found)
 lines = (line for status in Path("/proc/self/task").glob("*/status") for line in status.read_text().splitlines())

@@ -17,6 +17,7 @@ from torch import Tensor
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import launch, threads
+from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets import loops, references
 from tests.compiler.targets.test_llvm_lstm import ISAS, check, close, poisoned
 
@@ -37,15 +38,11 @@ def gru(
     y, last = poisoned(T, B, H, dtype=F64), poisoned(B, H, dtype=F64)
     buffers = {"x": x, "R": R, "U": U, "y": y}
     llvm.compile(loops.gru(H).of(F64), isa)(
-        T,
-        B,
+        TimeAxis(T, B, lengths, reset, reverse),
         buffers,
         first={"h": first},
         final={"h": last},
         restart={"h": again},
-        lengths=lengths,
-        reset=reset,
-        reverse=reverse,
     )
     ends = [T] * B if lengths is None else lengths.tolist()
     want, want_last = references.run(references.gru(R, U), x, (first,), (again,), ends, reset, reverse, H)
@@ -67,7 +64,7 @@ def test_input_product_row_bias_and_projection(H: int, isa: str) -> None:
     W, R, V = torch.randn(H, 5), torch.randn(H, H).T / H**0.5, torch.randn(3, 2 * H)[:, ::2]
     y = poisoned(T, B, 3, dtype=torch.float32, batch_first=True)
     buffers = {"x": x, "W": W, "R": R, "b": b, "row": row, "V": V, "y": y}
-    llvm.compile(loops.rnn(H).of(torch.float32), isa)(T, B, buffers)  # states start from zero and end nowhere
+    llvm.compile(loops.rnn(H).of(torch.float32), isa)(TimeAxis(T, B), buffers)  # states start from zero and end nowhere
     h, want = torch.zeros(B, H), []
     for t in range(T):
         h = (h @ R.T + x[t] @ W.T + b + row).tanh()
@@ -84,7 +81,7 @@ def test_reductions_and_totals(H: int, isa: str) -> None:
     y, top = poisoned(T, B, H, dtype=F64), poisoned(T, B, 1, dtype=F64)
     squares, seen = poisoned(B, H, dtype=F64), poisoned(1, dtype=F64)
     buffers = {"x": x, "R": R, "y": y, "top": top, "squares": squares, "seen": seen}
-    llvm.compile(loops.normalised(H).of(F64), isa)(T, B, buffers, lengths=lengths)
+    llvm.compile(loops.normalised(H).of(F64), isa)(TimeAxis(T, B, lengths), buffers)
     zero = torch.zeros(B, H, dtype=F64)
     want, _ = references.run(references.normalised(R), x, (zero,), (zero[0],), lengths.tolist(), None, False, H + 1)
     factor = 1e3  # the norm divides by a standard deviation
@@ -153,7 +150,7 @@ def test_after_fork_one_thread_is_used(two_threads: None) -> None:
     buffers |= {"U": torch.randn(H, H, dtype=F64), "y": poisoned(T, B, H, dtype=F64)}
 
     def run() -> str:
-        kernel(T, B, buffers)
+        kernel(TimeAxis(T, B), buffers)
         return kernel.description
 
     assert kernel.team(T, B) == (2, False)
@@ -179,7 +176,9 @@ def test_a_second_reset_total_is_optional() -> None:
         "G": torch.empty(2, 1, 4 * H),
         "db": torch.empty(4 * H),
     }
-    llvm.compile(loops.lstm_gradient(H).of(torch.float32))(2, 1, zeros, reset=torch.ones(2, 1, dtype=torch.bool))
+    llvm.compile(loops.lstm_gradient(H).of(torch.float32))(
+        TimeAxis(2, 1, reset=torch.ones(2, 1, dtype=torch.bool)), zeros
+    )
     assert zeros["G"].isfinite().all()
 
 
@@ -189,7 +188,7 @@ def test_long_totals_keep_their_digits() -> None:
     m = loops.Lines()
     m.total(m.load(x), total)
     numbers, got = torch.rand(T, B, n), torch.empty(n)
-    llvm.compile(Loop((m.map(n),), ()).of(torch.float32))(T, B, {"x": numbers, "total": got})
+    llvm.compile(Loop((m.map(n),), ()).of(torch.float32))(TimeAxis(T, B), {"x": numbers, "total": got})
     want = numbers.double().sum((0, 1))
     steps_between = 32 * B + T / 32  # additions one number goes through
     near = torch.finfo(torch.float32).eps * steps_between**0.5
@@ -199,7 +198,9 @@ def test_long_totals_keep_their_digits() -> None:
 _FEWER = """
 import torch
 from everloop.compiler.targets import llvm
+from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.targets.llvm.launch import NativeKernel
+from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets import loops
 H, B, T = 70, 5, 6
 buffers = {"x": torch.randn(T, B, 3 * H), "R": torch.randn(2 * H, H), "U": torch.randn(H, H)}
@@ -207,7 +208,7 @@ kernel, results = llvm.compile(loops.gru(H).of(torch.float32)), []
 for plan in ((1, False), (2, False), (2, True)):
     NativeKernel.team = lambda *_: plan
     results.append(torch.full((T, B, H), float("nan")))
-    kernel(T, B, buffers | {"y": results[-1]})
+    kernel(TimeAxis(T, B), buffers | {"y": results[-1]})
 assert results[0].isfinite().all()
 assert all(torch.equal(r, results[0]) for r in results)
 """

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import machine, memory
+from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets import loops, references
 
 ISAS = [name for name in ("avx512", "avx2", "sse2", "neon") if machine.runs(name)]
@@ -68,15 +69,11 @@ def check(
     hs, cs, a = (poisoned(T, B, n, dtype=dtype, batch_first=strides) for n in (H, H, 4 * H))
     final = {"h": poisoned(B, H, dtype=dtype), "c": poisoned(B, H, dtype=dtype)}
     forward(
-        T,
-        B,
+        TimeAxis(T, B, lengths, reset, reverse),
         {"x": x, "R": R, "hs": hs, "cs": cs, "a": a},
         first=dict(zip("hc", start, strict=True)),
         final=final,
         restart=dict(zip("hc", again, strict=True)),
-        lengths=lengths,
-        reset=reset,
-        reverse=reverse,
     )
     close(torch.cat((hs, cs), -1), want, T, H)
     close(torch.cat((final["h"], final["c"]), -1), torch.cat(want_final, -1), T, H)
@@ -90,7 +87,7 @@ def check(
     restart = {"dh": poisoned(H, dtype=dtype), "dc": poisoned(H, dtype=dtype), "c": again[1]}
     backward = llvm.compile(loops.lstm_gradient(H).of(dtype), isa)
     buffers = {"a": a, "cs": cs, "before": cs, "dy": dy, "R": R, "G": G, "db": db}
-    backward(T, B, buffers, first=first, final=final, restart=restart, lengths=lengths, reset=reset, reverse=reverse)
+    backward(TimeAxis(T, B, lengths, reset, reverse), buffers, first=first, final=final, restart=restart)
     got = [G, None, final["dh"], final["dc"], restart["dh"], restart["dc"]]
     for name, value, gradient in zip(("x", "R", "h", "c", "restart h", "restart c"), got, grads, strict=True):
         if value is not None:

@@ -14,6 +14,7 @@ from everloop.compiler.loop import Loop
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import machine
 from everloop.compiler.targets.llvm.vector import named
+from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import OptionError, UnsupportedError
 from tests.compiler.targets import loops
 
@@ -49,7 +50,7 @@ def run() -> torch.Tensor:
     y = torch.empty(2, 3, H)
     generator = torch.Generator().manual_seed(4)
     x, R, U = (torch.randn(*s, generator=generator) for s in ((2, 3, 3 * H), (2 * H, H), (H, H)))
-    kernel(2, 3, {"x": x, "R": R, "U": U, "y": y})
+    kernel(TimeAxis(2, 3), {"x": x, "R": R, "U": U, "y": y})
     return y
 
 

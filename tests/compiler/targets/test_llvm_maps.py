@@ -11,6 +11,7 @@ from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import launch
 from everloop.compiler.targets.llvm.phases import AHEAD
 from everloop.compiler.targets.llvm.phases import Lines as Known
+from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets.loops import Lines
 from tests.compiler.targets.test_llvm_lstm import ISAS, poisoned
 
@@ -62,8 +63,7 @@ def run(loop: Loop, n: int, isa: str | None) -> None:
     for kernel in (llvm.compile(loop.of(F64), isa), Interpreter(loop.of(F64))):
         buffers = {b.name: poisoned(T, B, b.width, dtype=F64) for b in loop.buffers if b.kind == "emit"}
         last = poisoned(B, n, dtype=F64)
-        kernel(T, B, {**buffers, "x": x, "rate": rate}, first={"h": first}, final={"h": last}, restart={},
-               lengths=lengths)  # fmt: skip
+        kernel(TimeAxis(T, B, lengths), {**buffers, "x": x, "rate": rate}, first={"h": first}, final={"h": last})
         found.append([*buffers.values(), last])
     torch.testing.assert_close(*found, rtol=n * 1e-13, atol=n * 1e-13)
 

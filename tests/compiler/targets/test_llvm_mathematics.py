@@ -11,6 +11,7 @@ from torch import Tensor
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map
 from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.targets import llvm
+from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets.test_llvm_lstm import ISAS
 
 CORE = {name: row for name, row in OPERATIONS.items() if row.core and name != "cast"}
@@ -45,7 +46,7 @@ def evaluate(op: str, args: list[Tensor], isa: str) -> Tensor:
     body += [Instruction(op, tuple(range(len(args)))), Instruction("store", (len(args),), Buffer("y", "emit", n))]
     result = torch.full((1, 1, n), math.nan, dtype=args[0].dtype)
     buffers = {b.name: x for b, x in zip(names, args, strict=True)} | {"y": result}
-    llvm.compile(Loop((Map(n, tuple(body)),), ()).of(args[0].dtype), isa)(1, 1, buffers)
+    llvm.compile(Loop((Map(n, tuple(body)),), ()).of(args[0].dtype), isa)(TimeAxis(1, 1), buffers)
     return result[0, 0]
 
 

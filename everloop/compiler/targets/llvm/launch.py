@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from everloop.compiler.compact import Compact
 from everloop.compiler.kernel import Rows
 from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory, threads
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
+from everloop.compiler.time_axis import TimeAxis
 
 WORTH = 3e6  # operations in a call that pay for waking a second thread
 LARGE = 256 << 10  # bytes of packed matrices from which a step is long enough to meet at barriers
@@ -87,33 +87,23 @@ class NativeKernel:
 
     def __call__(
         self,
-        T: int,
-        B: int,
+        time: TimeAxis,
         buffers: Mapping[str, Tensor],
         *,
         first: Rows | None = None,
         final: Rows | None = None,
         restart: Rows | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reverse: bool = False,
-        compact: Compact | None = None,
     ) -> None:
-        """Run T steps of B sequences, as the contract of kernels says."""
-        block = self._block()
-        self._fill(block, T, B, buffers, first or {}, final or {}, restart or {}, reset, compact)
-        kept, useful = None, None
+        """Run all steps of all sequences, as the contract of kernels says."""
+        block, T, B, compact, useful = self._block(), time.steps, time.batch, time.compact, None
+        self._fill(block, time, buffers, first or {}, final or {}, restart or {})
         if compact is not None:
-            kept, useful = compact.table, len(compact)
-            start = kept.data_ptr()
+            useful, start = len(compact), compact.table.data_ptr()
             block[_ORDER], block[_ENDS], block[_STARTS] = start, start + 8 * B, start + 16 * B
-        elif lengths is not None:
-            assert (lengths.shape, lengths.dtype) == ((B,), torch.int64), "lengths: int64 [B]"
-            ends, order = torch.sort(lengths, descending=True)
-            kept, useful = torch.cat((order, ends)), int(lengths.sum())
-            block[_ORDER] = start = kept.data_ptr()
-            block[_ENDS] = start + 8 * B
-        block[_REVERSE] = reverse
+        elif time.lengths is not None:
+            useful, start = time.rows, time.ranks.data_ptr()
+            block[_ORDER], block[_ENDS] = start, start + 8 * B
+        block[_REVERSE] = time.reverse
         block[_PACK] = B > 0 and T > 0
         count, columns = self.team(T, B, useful)
         packed = self._packed_bytes
@@ -134,15 +124,13 @@ class NativeKernel:
     def _fill(
         self,
         block: ctypes.Array[ctypes.c_int64],
-        T: int,
-        B: int,
+        time: TimeAxis,
         buffers: Mapping[str, Tensor],
         first: Rows,
         final: Rows,
         restart: Rows,
-        reset: Tensor | None,
-        compact: Compact | None = None,
     ) -> None:
+        T, B, compact, reset = time.steps, time.batch, time.compact, time.reset
         block[0], block[1] = T, B
         block[_PRODUCT], block[_PACKER] = self._product, self._packer
         size, dtype = self._size, self.dtype
