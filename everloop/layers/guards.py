@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
-from itertools import chain, compress
-from operator import is_
+from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import is_, itemgetter
 from types import FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -101,6 +101,12 @@ def version(module: nn.Module, *, is_traced: bool = False) -> Version:
     return known.renew(module)
 
 
+def guard_of(module: nn.Module) -> Guard | None:
+    """Return the guard of a module's last version; None where a step changes what it depends on."""
+    known: _Known | None = module.__dict__.get(_OURS)
+    return known.guard if known else None
+
+
 def without_versions(twin: M) -> M:
     """Return a twin that `bind` made, with versions of its own."""
     twin.__dict__.pop(_OURS, None)
@@ -120,7 +126,7 @@ class _Known:
     __slots__ = ("guard", "last")
 
     def __init__(self) -> None:
-        self.guard: _Guard | None = None
+        self.guard: Guard | None = None
         self.last: list[Version] = []
 
     def __reduce__(self) -> tuple[type[_Known], tuple[()]]:
@@ -147,48 +153,72 @@ class _Known:
                 (kind, *names),
             )
         # What a step changes at each call is part of no key, but every call would find the guard broken.
-        self.guard = None if any(m.__class__ in changing for m in module.modules()) else _Guard(module)
+        self.guard = None if any(m.__class__ in changing for m in module.modules()) else Guard(module)
         return found
 
 
-class _Guard:
+class Guard:
     """Whether what a module depends on is, object by object, what it was when this was made.
 
     It holds no reference to the module, whose memory would otherwise wait for the garbage collector.
     """
 
-    __slots__ = ("arrays", "constants", "kinds", "parts", "places", "read", "seen", "shown", "views")
+    __slots__ = ("arrays", "constants", "dicts", "get", "held", "kinds", "parts", "places", "read", "seen", "size",
+                 "sizes", "views")  # fmt: skip
 
     def __init__(self, module: nn.Module) -> None:
         own = module.__dict__
-        self.shown = [name != _OURS for name in own]
         self.parts = [m for m in module.modules() if m is not module]
         self.kinds = [module.__class__, *(m.__class__ for m in self.parts)]
-        views = [part.__dict__.values() for part in self.parts]
-        held = [h.values() if isinstance(h, dict) else h for h in _containers(module)]
-        self.views: list[Any] = [*views, *held, [_END]]
-        self.seen = [*compress(own.values(), self.shown), *chain.from_iterable(self.views)]
+        held = list(_containers(module))
+        plain = [h for h in held if type(h) is dict or not h]  # of what is empty, the length tells all
+        others = [h for h in held if type(h) is not dict and h]
+        self.dicts = [*(part.__dict__ for part in self.parts), *plain]
+        self.size, self.sizes = len(own), list(map(len, self.dicts))
+        getters = [*map(_getter, self.dicts[: len(self.parts)]), *(_getter_of(h) if h else None for h in plain)]
+        self.get = _getter(own)
+        self.held = [(get, h, get(h)) for get, h in zip(getters, self.dicts, strict=True) if get is not None]
+        self.views = [view for h in others for view in ((h, h.values()) if isinstance(h, dict) else (h,))]
+        self.views += [[_END]] if self.views else []
+        self.seen = [*self.get(own), *chain.from_iterable(self.views)]
+        things = [*self.seen, *chain.from_iterable(seen for _, _, seen in self.held)]
         self.places = [place for kind in self.kinds for place in dependencies(kind)]
         self.read = [get(name, None) for get, name in self.places]
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
-        tensors = [t for t in (*self.seen, *self.read) if isinstance(t, Tensor) and id(t) not in by_name]
+        tensors = [t for t in (*things, *self.read) if isinstance(t, Tensor) and id(t) not in by_name]
         self.constants = [(t, t._version) for t in tensors if not t.is_inference()]
-        things = (t for t in (*self.seen, *self.read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
-        self.arrays = [(array, array.tobytes()) for array in things]
+        arrays = (t for t in (*things, *self.read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
+        self.arrays = [(array, array.tobytes()) for array in arrays]
 
     def holds(self, module: nn.Module) -> bool:
-        now = chain(compress(module.__dict__.values(), self.shown), chain.from_iterable(self.views))
+        own = module.__dict__
+        if len(own) != self.size or module.__class__ is not self.kinds[0] or list(map(len, self.dicts)) != self.sizes:
+            return False
+        try:
+            now: Any = self.get(own)
+            for get, held, seen in self.held:
+                if not all(map(is_, get(held), seen)):
+                    return False
+        except KeyError:
+            return False
+        if not all(map(is_, chain(now, chain.from_iterable(self.views)) if self.views else now, self.seen)):
+            return False
         return (
-            module.__class__ is self.kinds[0]
-            and all(map(is_, now, self.seen))
-            and not (self.parts and any(m.__class__ is not k for m, k in zip(self.parts, self.kinds[1:], strict=True)))
-            and not (self.places and self._reads_otherwise())
+            not (self.parts and any(m.__class__ is not k for m, k in zip(self.parts, self.kinds[1:], strict=True)))
+            and not (self.places and not all(map(is_, [get(name, None) for get, name in self.places], self.read)))
             and not (self.constants and any(t._version != version for t, version in self.constants))
             and not (self.arrays and any(array.tobytes() != before for array, before in self.arrays))
         )
 
-    def _reads_otherwise(self) -> bool:
-        return any(get(name, None) is not seen for (get, name), seen in zip(self.places, self.read, strict=True))
+
+def _getter_of(held: dict[Any, Any]) -> Callable[[dict[Any, Any]], tuple[Any, ...]]:
+    """Return what takes everything that a dictionary holds; of one thing too it makes a tuple."""
+    return itemgetter(*held) if len(held) > 1 else itemgetter(*held, *held)
+
+
+def _getter(own: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what takes all attributes of a module, but those that PyTorch's modules keep for themselves."""
+    return itemgetter(*_HELD, *(name for name in own if name not in INTERNAL))
 
 
 def _containers(module: nn.Module) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, observed
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, last, sizes
-from everloop.layers.guards import obstacle, programs, version
+from everloop.layers.guards import guard_of, obstacle, programs, version
 from everloop.layers.nested import flatten, leaves, nest
 from everloop.layers.stack import Stack
 
@@ -95,7 +95,7 @@ class _Ready:
 
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
-        self._version = version(core)
+        self._version, self._guard = version(core), guard_of(core)
         self._views = [v.values() for m in core.modules() for v in (m._parameters, m._buffers)]
         self._seen = list(chain.from_iterable(self._views))
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
@@ -111,6 +111,7 @@ class _Ready:
         self._contiguous = list(map(_is_contiguous, self._tensors))
         if self._program is not None:
             self.description = self._program.kernel.description
+            self._empty_like = self._program.target.empty_like
             self._dtype = self._program.prologue.dtype
             self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
@@ -122,7 +123,7 @@ class _Ready:
         """Whether nothing has changed that this relies on."""
         return (
             core is self._core
-            and version(core) is self._version
+            and ((self._guard is not None and self._guard.holds(core)) or version(core) is self._version)
             and all(map(is_, chain.from_iterable(self._views), self._seen))
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
@@ -148,8 +149,7 @@ class _Ready:
             return None
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
-        make = self._program.target.empty_like
-        new = [make(tensors[n]) for n in self._fresh]
+        new = [self._empty_like(tensors[n]) for n in self._fresh]
         if form.derived:
             forks.prepare()
         derived = form.derived(self._values) if form.derived else ()

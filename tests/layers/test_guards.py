@@ -21,7 +21,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.dependencies import dependencies
 from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
-from everloop.layers import Recurrent, dispatch, guards
+from everloop.layers import Recurrent, Stack, dispatch, guards
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 SCALE = 0.5
@@ -284,3 +284,62 @@ def test_copies_have_guards_of_their_own() -> None:
         other.factor = 3.0
         assert not torch.allclose(Recurrent(other)(x)[0], y)
         torch.testing.assert_close(Recurrent(cell)(x)[0], y)
+
+
+class Shadowed(Plain):
+    """Reads an attribute that its class has, and that an instance may have too; and one that may be missing."""
+
+    factor: Any = 1.0
+    table: Any = None
+
+    def scaled(self, h: Tensor) -> Tensor:
+        return h * self.factor * getattr(self, "other", 1.0) * (self.table or {}).get("a", 1.0)
+
+
+del Shadowed.options["factor"], Shadowed.options["table"]  # no options: what a user sets on the cell later
+
+
+def _set(cell: Any) -> None:
+    cell.factor = 0.5
+
+
+def _add(cell: Any) -> None:
+    cell.other = 0.25
+
+
+def _rename(cell: Any) -> None:
+    cell.__dict__["other"] = cell.__dict__.pop("another")
+
+
+def _fill(cell: Any) -> None:
+    cell.table["a"] = 0.125
+
+
+def _rekey(cell: Any) -> None:
+    cell.table["a"] = cell.table.pop("b")
+
+
+@pytest.mark.parametrize("place", ["alone", "second"])
+@pytest.mark.parametrize("change", [_set, _add, _rename, _fill, _rekey])
+def test_what_an_attribute_of_the_instance_brings_is_noticed(change: Callable[[Any], None], place: str) -> None:
+    torch.manual_seed(0)
+    cell: Any = Shadowed(3, 3)
+    cell.another, cell.table = 0.3, {"b": 0.7} if change is _rekey else {}
+    layer = Recurrent(cell if place == "alone" else Stack([cells.GRU(3, 3), cell]))
+    x = torch.randn(4, 2, 3)
+
+    def both() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            state = None
+            for x_t in x:
+                y_t, state = layer.step(x_t, state)
+            return layer(x)[0][-1], y_t
+
+    before = both()
+    change(cell)
+    after = both()
+    with torch.no_grad(), dispatch.using("eager"):
+        want = layer(x)[0][-1]
+    for old, new in zip(before, after, strict=True):
+        assert not torch.allclose(old, want)
+        torch.testing.assert_close(new, want)
