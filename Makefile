@@ -28,10 +28,10 @@ check: test lint types docs
 test-oldest: .venv/oldest/complete
 	.venv/oldest/bin/python -m pytest -n 2
 
-# Every cell over time against plain PyTorch, every target against its contract, random cells; some ten minutes.
+# Every cell over time against plain PyTorch, every target against its contract; some ten minutes.
 test-arm64: .venv/developer
 	PYTHON=$(BIN)/python PIP_ARGS="$(PIP_ARGS)" tools/arm64.sh tests/layers/test_recurrent.py \
-	    tests/compiler/targets/test_contract.py tests/compiler/test_random_cells.py
+	    tests/compiler/targets/test_contract.py
 
 benchmark: .venv/developer
 	$(BIN)/python -m benchmarks.layers
