@@ -217,6 +217,8 @@ def observed(*tensors: Tensor) -> str:
         return "torch.jit.trace records only PyTorch's own operations"
     if torch_private.count_dispatch_modes():
         return "a TorchDispatchMode sees only PyTorch's own operations"
+    if not tensors:
+        return ""
     kinds = {*map(type, tensors)} - _KINDS
     own = Tensor.__torch_dispatch__
     odd = [kind.__name__ for kind in kinds if getattr(kind, "__torch_dispatch__", own) is not own]

@@ -175,7 +175,7 @@ class Guard:
         others = [h for h in held if type(h) is not dict and h]
         self.dicts = [*(part.__dict__ for part in self.parts), *plain]
         self.size, self.sizes = len(own), list(map(len, self.dicts))
-        getters = [*map(_getter, self.dicts[: len(self.parts)]), *(_getter_of(h) if h else None for h in plain)]
+        getters = [*map(_getter, self.dicts[: len(self.parts)]), *(getter(h) if h else None for h in plain)]
         self.get = _getter(own)
         self.held = [(get, h, get(h)) for get, h in zip(getters, self.dicts, strict=True) if get is not None]
         self.views = [view for h in others for view in ((h, h.values()) if isinstance(h, dict) else (h,))]
@@ -211,7 +211,7 @@ class Guard:
         )
 
 
-def _getter_of(held: dict[Any, Any]) -> Callable[[dict[Any, Any]], tuple[Any, ...]]:
+def getter(held: dict[Any, Any]) -> Callable[[dict[Any, Any]], tuple[Any, ...]]:
     """Return what takes everything that a dictionary holds; of one thing too it makes a tuple."""
     return itemgetter(*held) if len(held) > 1 else itemgetter(*held, *held)
 

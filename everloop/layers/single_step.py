@@ -22,7 +22,7 @@ from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, observed
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, last, sizes
-from everloop.layers.guards import guard_of, obstacle, programs, version
+from everloop.layers.guards import getter, guard_of, obstacle, programs, version
 from everloop.layers.nested import flatten, leaves, nest
 from everloop.layers.stack import Stack
 
@@ -45,7 +45,10 @@ class Stream:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
         if torch.is_autocast_enabled("cpu") or observed():
             return None
-        return self._of(core, chosen(target)).step(x, state, start)
+        ready, target = self._ready, chosen(target)
+        if ready is None or ready.target != target or not ready.holds(core):
+            ready = self._ready = _Ready(core, target)
+        return ready.step(x, state, start)
 
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
@@ -59,7 +62,7 @@ class Stream:
         impossible = unsteppable(core)
         if impossible:
             return f"step: not possible, because {impossible}"
-        ready = self._of(core, chosen(target))
+        ready = self._ready = _Ready(core, chosen(target))
         reason = (ready.reason or reason) if ready.target else (reason or ready.reason)
         if reason:
             return f"step: as a sequence of one step, by the target above, because {reason}"
@@ -67,11 +70,6 @@ class Stream:
             f"step: one native call, {ready.description}, for up to {ROWS} rows without gradients, over the parameters"
             f" where they lie; otherwise as a sequence of one step, by the target above; {ready.noted}"
         )
-
-    def _of(self, core: nn.Module, target: str | None) -> _Ready:
-        if self._ready is None or self._ready.target != target or not self._ready.holds(core):
-            self._ready = _Ready(core, target)
-        return self._ready
 
 
 class _Form:
@@ -96,8 +94,8 @@ class _Ready:
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
         self._version, self._guard = version(core), guard_of(core)
-        self._views = [v.values() for m in core.modules() for v in (m._parameters, m._buffers)]
-        self._seen = list(chain.from_iterable(self._views))
+        held = (tensors for m in core.modules() for tensors in (m._parameters, m._buffers) if tensors)
+        self._held = [(get := getter(tensors), tensors, get(tensors)) for tensors in held]
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")
         found = _program(core, self._values, target)
@@ -121,10 +119,16 @@ class _Ready:
 
     def holds(self, core: nn.Module) -> bool:
         """Whether nothing has changed that this relies on."""
+        if not (self._guard is not None and self._guard.holds(core)) and version(core) is not self._version:
+            return False
+        try:
+            for get, tensors, seen in self._held:
+                if not all(map(is_, get(tensors), seen)):
+                    return False
+        except KeyError:
+            return False
         return (
             core is self._core
-            and ((self._guard is not None and self._guard.holds(core)) or version(core) is self._version)
-            and all(map(is_, chain.from_iterable(self._views), self._seen))
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )
