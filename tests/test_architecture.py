@@ -29,7 +29,7 @@ INSIDE = {
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement rules targets
         features precision schedule simplify sums
-        dispatch gradient hoist
+        gradient hoist torch_function
         hoisted rematerialisation sink trace
         plan
         plan_cache training verify

@@ -11,7 +11,7 @@ for tool in qemu-aarch64-static mmdebstrap; do
 done
 
 if [ ! -e "$home/complete" ]; then
-    rm -rf "$home"
+    rm -rf "$home" && mkdir -p "$home"
     mmdebstrap --quiet --mode=chrootless --variant=extract --architectures=arm64 \
         --include=python3,libgomp1,libstdc++6 bookworm "$home/debian"
     # The wheels' own lists of what they need are read for this machine's processor, so here is the list.

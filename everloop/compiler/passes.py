@@ -43,7 +43,7 @@ PASSES = (
     Pass(
         "trace", ("cell", "bindings", "dtype"), "step",
         lambda cell, given, dtype: trace(cell, given.fixed, given.rows, given.steps, dtype),
-        ("trace.py", "symbol.py", "dispatch.py", "functions.py", "features.py"),
+        ("trace.py", "symbol.py", "torch_function.py", "functions.py", "features.py"),
         "a graph: what one step computes", "equations",
     ),
     Pass("sink", ("step",), "sunk", sink, ("sink.py",), "the step, and what can run after the loop"),

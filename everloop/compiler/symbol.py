@@ -102,7 +102,7 @@ class Symbol:
     is_shared: another symbol would lie in the same memory.
     """
 
-    call: ClassVar[Callable[..., Any]]  # what a function of PyTorch makes of symbols: see `dispatch`
+    call: ClassVar[Callable[..., Any]]  # what a function of PyTorch makes of symbols: see `torch_function`
 
     def __init__(
         self, value: Value, builder: Builder, loop: torch.dtype, dtype: torch.dtype | None = None, *, flat: bool = False

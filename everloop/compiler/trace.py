@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from everloop.cell import Cell, as_states, bind
-from everloop.compiler import dispatch
+from everloop.compiler import torch_function
 from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.locations import is_inside, unsupported
@@ -23,7 +23,7 @@ from everloop.compiler.pytree import tree_leaves
 from everloop.compiler.symbol import Symbol, value_of
 from everloop.errors import CellError, UnsupportedError
 
-assert dispatch, "its import lets symbols be called"
+assert torch_function, "its import lets symbols be called"
 
 
 class _Names:
