@@ -15,7 +15,7 @@ from everloop.cli.options import parse, write
 from everloop.compiler.equations import FORMS, text
 from everloop.compiler.gradient import differentiate
 from everloop.compiler.ir import Graph
-from everloop.compiler.passes import PASSES, split_step
+from everloop.compiler.passes import PASSES, run, split_step
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text
 from everloop.compiler.simplify import LOCAL, simplify
@@ -25,6 +25,11 @@ from everloop.data.settings import setting
 from everloop.errors import OptionError, unknown
 
 Form = Literal["text", "latex", "markdown"]
+AFTER = {
+    "text": "# after the loop, once for all steps",
+    "latex": "% after the loop, once for all steps",
+    "markdown": "After the loop, once for all steps:\n",
+}
 STAGES = tuple(each.stage for each in PASSES if each.stage)
 
 
@@ -88,7 +93,9 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     if stage == "equations":
         return write_graph(graph)
     if stage == "graph":
-        return write_graph(simplify(graph))
+        sunk = run("simplified", step=graph)
+        late = f"\n\n{AFTER[form]}\n{write_graph(sunk.epilogue)}" if sunk.epilogue.outputs else ""
+        return write_graph(sunk.loop) + late
     parts = split_step(graph)
     if stage == "gradient":
         return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.cuts)), form)

@@ -90,7 +90,7 @@ class Interpreter:
         if not self.loop.is_gradient:
             for state in self.loop.states:
                 given = self.restart.get(state.name)
-                self.memory[state.name][rows[at]] = 0.0 if given is None else given
+                self.memory[state.name][rows[at]] = 0.0 if given is None else given.to(state.dtype)
         for stage in self.loop.stages:
             if isinstance(stage, Product):
                 source = self._read(stage.source, s, time, rows, at, reverse)

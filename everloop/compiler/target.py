@@ -125,7 +125,9 @@ def compiling(dtype: torch.dtype, device: torch.device, named: LoopTarget | None
 
 
 def register(target: CellTarget | LoopTarget) -> None:
-    """Add a target, behind all that are better known: a layer takes it where it is named, or the others refuse."""
+    """Add a target, behind all that are better known. A layer takes it where it is named; a LoopTarget also where no
+    target is named and the LoopTargets before it refuse.
+    """
     if target.name in _targets:
         raise OptionError(f"there is a target {target.name!r} already; expected another name")
     _targets[target.name] = target

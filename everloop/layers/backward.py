@@ -45,7 +45,8 @@ class Backward:
             reused = self._reused(plan.in_place.get(name, ""))
             buffers[name] = self._fresh(name, width) if reused is None else reused
         for name, total in plan.totals.items():
-            buffers[name] = like.new_zeros((time.batch, total.width) if total.height else (total.width,))
+            shape = (time.batch, total.width) if total.height else (total.width,)
+            buffers[name] = like.new_zeros(shape, dtype=total.dtype)
         first: dict[str, Tensor | None] = dict(zip(states, self.state, strict=True))
         ends: dict[str, Tensor | None] = dict(zip(states, self.restart, strict=True))
         final: dict[str, Tensor] = {}

@@ -84,6 +84,8 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         return instead(cell, call)
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
+        if reason := named.refusal(x.dtype, x.device):
+            raise UnsupportedError(reason)
         return named.run(cell, call)
     program = observed(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
     if isinstance(program, Program) and call.time.living:
@@ -132,7 +134,8 @@ def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
     """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
-        return f"target {target}, asked for"
+        reason = named.refusal(x.dtype, x.device)
+        return f"no target, because {reason}" if reason else f"target {target}, asked for"
     found = program_of(cell, with_tensors(cell, values), x, named)
     if isinstance(found, str):
         return f"target {targets.reference().name}, because {found}"

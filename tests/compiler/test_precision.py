@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call
 from everloop.compiler.interpreter import INTERPRETED, Interpreter
@@ -23,6 +24,7 @@ from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError, UnsupportedError
+from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
 from tests.zoo import NAMES, make
 
@@ -135,3 +137,39 @@ def test_the_interpreter_takes_no_number_of_another_dtype() -> None:
 def test_a_target_of_one_dtype_refuses() -> None:
     with pytest.raises(UnsupportedError, match=r"all float32 or all float64; this one has torch.bfloat16 and torch.f"):
         TARGET.compile(plan_forward(split_of("lstm")).loop)
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "peephole-lstm", "readout"])
+def test_a_layer_in_bfloat16(name: str) -> None:
+    """By the interpreter, with everything that a call can have: totals and states come in their own dtypes."""
+    targets.register(INTERPRETED)
+    torch.manual_seed(0)
+    layer = Recurrent(make(name, 3, 4, dtype=F32).eval(), learned_state=True, target=INTERPRETED.name)
+    x, reset, lengths = torch.randn(6, 3, 3), torch.rand(6, 3) < 0.3, torch.tensor([6, 0, 4])
+    found = []
+    for dtype in (B16, F32):
+        for p in layer.parameters():
+            p.data = p.data.to(B16).to(dtype)
+        layer.zero_grad()
+        y, _ = layer(x.to(B16).to(dtype), lengths=lengths, reset=reset)
+        y.float().square().sum().backward()
+        assert y.dtype == dtype
+        found.append([y.float(), *(p.grad.float() for p in layer.parameters() if p.grad is not None)])
+    targets.unregister(INTERPRETED.name)
+    assert len(found[0]) == len(found[1])
+    for low, full in zip(*found, strict=True):
+        assert (low - full).abs().max() <= 8 * EPS * full.abs().max()
+
+
+def test_the_totals_of_a_layer_in_bfloat16_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, torch.dtype] = {}
+    real = Interpreter.__call__
+
+    def watched(self: Interpreter, time: TimeAxis, buffers: Any, **rest: Any) -> None:
+        seen.update({b.name: buffers[b.name].dtype for b in self.loop.buffers if b.kind == "total"})
+        real(self, time, buffers, **rest)
+
+    monkeypatch.setattr(Interpreter, "__call__", watched)
+    test_a_layer_in_bfloat16("peephole-lstm")
+    assert seen
+    assert set(seen.values()) == {F32}
