@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.cli.options import free_folder, machine, parse
+from everloop.cli.options import free_folder, parse, select_device
 from everloop.cli.train import follow
 from everloop.data import Text
 from everloop.data.files import write_atomically
@@ -40,7 +40,7 @@ class Options:
 def main(args: Sequence[str]) -> int:
     """Run `everloop demo`."""
     options = parse(Options, args, command="demo", description="Train a character model on the Python reference.")
-    machine(options.threads, "cpu")
+    select_device(options.threads, "cpu")
     config = TRAIN.replace({"steps": options.steps, "warmup": min(TRAIN.warmup, options.steps // 10)})
     out = options.out or free_folder(Path("runs") / "demo")
     folder = Folder(out, resume=False)

@@ -33,7 +33,7 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
     Raises:
         OptionError: an option is unknown, the message names the nearest right one; or a value is wrong.
     """
-    given = _in_words_of_today(kind, args, command)
+    given = _rename_old_options(kind, args, command)
     start: dict[str, Any] = {} if default is None else {"default": default}
     box = StringIO()
     try:
@@ -64,7 +64,7 @@ def _in_a_line(box: str) -> str:
     return re.sub(r"^Error parsing \w+: ", "", said).rstrip(".")
 
 
-def _in_words_of_today(kind: type[Any], args: Sequence[str], command: str) -> list[str]:
+def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> list[str]:
     """Return the arguments with the options of the version before under their names of today, which a note tells.
 
     Raises:
@@ -163,7 +163,7 @@ def note_old_names(tables: Mapping[str, Any], kinds: Mapping[str, type[Any]], wh
                 note(f"{where} [{name}]: {old} is called {new}; the old name works in this version, not in the next")
 
 
-def machine(threads: int, device: str) -> torch.device:
+def select_device(threads: int, device: str) -> torch.device:
     """Set the number of threads (0: leave it) and return the device.
 
     Raises:
@@ -217,7 +217,7 @@ class Trained:
             OptionError: there is no such device.
             RunError: the run is missing or damaged, or has code that is not trusted.
         """
-        device = machine(self.threads, self.device)
+        device = select_device(self.threads, self.device)
         return run.load(self.weights, trust_code=self.trust_code, kind=self.kind(run)).to(device)
 
 

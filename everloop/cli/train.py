@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from everloop.cli.figures import print_notes, report
-from everloop.cli.options import early, find_kind, free_folder, from_tables, machine, note_old_names, parse
+from everloop.cli.options import early, find_kind, free_folder, from_tables, note_old_names, parse, select_device
 from everloop.cli.progress import Progress
 from everloop.data.settings import read_toml
 from everloop.errors import DataError, OptionError, unknown
@@ -25,8 +25,6 @@ from everloop.models.run import RunConfig, hashes
 from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
 from everloop.train.folder import Folder
 from everloop.train.lock import Lock
-
-TABLES = ("data", "model", "train")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def main(args: Sequence[str]) -> int:
         return 0 if args else 2
     kind = find_kind(args[0])
     options, resumed = read_options(kind, args[1:])
-    device = machine(options.threads, options.device)
+    device = select_device(options.threads, options.device)
     for path in vars(options.data).values():
         if isinstance(path, Path) and not path.exists():
             raise DataError(f"{path}: no such file or folder")

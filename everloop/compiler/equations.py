@@ -14,7 +14,7 @@ GREEK = re.compile("alpha|beta|gamma|delta|epsilon|z?eta|theta|kappa|lambda|[mn]
 
 def text(graph: Graph) -> str:
     """Return one equation a line. A state of the step before is NAME[t-1]."""
-    return "\n".join(f"{left} = {right}" for left, right in Writer(graph).equations())
+    return "\n".join(f"{left} = {right}" for left, right in EquationWriter(graph).equations())
 
 
 def latex(graph: Graph) -> str:
@@ -31,7 +31,7 @@ def markdown(graph: Graph) -> str:
 FORMS = {"text": text, "latex": latex, "markdown": markdown}
 
 
-class Writer:
+class EquationWriter:
     """Decides which values get a line and a name; the others stand where they are read."""
 
     def __init__(self, graph: Graph) -> None:
@@ -153,7 +153,7 @@ class Writer:
         return f"{value.name}[t-1]" if value.group == "state" and not value.name.startswith("d(") else value.name
 
 
-class Latex(Writer):
+class Latex(EquationWriter):
     """The same as LaTeX."""
 
     def template(self, value: Value) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from everloop.compiler.equations import Writer, text
+from everloop.compiler.equations import EquationWriter, text
 from everloop.compiler.gradient import gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
@@ -85,7 +85,9 @@ def _place(i: Instruction, stage: Map) -> str:
 def saved_text(training: DerivedTraining) -> str:
     """Return what the forward loop keeps, where, and what the gradient loop recomputes."""
     forward = training.derivative.forward
-    writer = Writer(Graph({f"saved {k}": v for k, v in enumerate(training.rematerialisation.saved)}, forward.names))
+    writer = EquationWriter(
+        Graph({f"saved {k}": v for k, v in enumerate(training.rematerialisation.saved)}, forward.names)
+    )
     lines = [f"{', '.join(training.rematerialisation.states)}: the whole sequence"]
     for k, value in enumerate(training.rematerialisation.saved):
         shown = forward.names.get(value) or writer.expression(value)[0]

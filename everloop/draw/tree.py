@@ -13,7 +13,7 @@ ROW, COLUMN, MARGIN = 26, 92, 16
 VISIBLE = {"\n": "⏎", "\t": "⇥", " ": "␣", "": "■"}
 
 
-class Branch(Protocol):
+class DrawnBranch(Protocol):
     """A symbol that may come next; see `everloop.decode.tree`."""
 
     @property
@@ -29,7 +29,7 @@ class Branch(Protocol):
     def children(self) -> Sequence[Any]: ...
 
 
-class Tree(Protocol):
+class DrawnTree(Protocol):
     """A prompt and the branches after it."""
 
     @property
@@ -39,7 +39,7 @@ class Tree(Protocol):
     def children(self) -> Sequence[Any]: ...
 
 
-def terminal(tree: Tree) -> RichTree:
+def terminal(tree: DrawnTree) -> RichTree:
     """Return the tree for a terminal: each symbol with its probability, and that of the whole path behind it.
 
     Colours go from red (improbable) to green. A level that has only one branch is written on the same line.
@@ -49,7 +49,7 @@ def terminal(tree: Tree) -> RichTree:
     return root
 
 
-def _grow(above: RichTree, branches: Sequence[Branch]) -> None:
+def _grow(above: RichTree, branches: Sequence[DrawnBranch]) -> None:
     for branch in branches:
         line = Line(shown(branch.text), f"bold {colour(branch.probability)}")
         line.append(f" {branch.probability:.0%}", colour(branch.probability))
@@ -62,7 +62,7 @@ def _grow(above: RichTree, branches: Sequence[Branch]) -> None:
         _grow(above.add(line), last.children)
 
 
-def svg(tree: Tree) -> str:
+def svg(tree: DrawnTree) -> str:
     """Return the tree as an SVG picture: time runs to the right, a line is as thick as its path is probable."""
     shapes: list[str] = []
     start = 9 * len(shown(tree.prompt)) + 2 * MARGIN
@@ -76,7 +76,7 @@ def svg(tree: Tree) -> str:
 
 
 def _place(
-    branches: Sequence[Branch], x: float, top: float, shapes: list[str], from_y: float, depth: int
+    branches: Sequence[DrawnBranch], x: float, top: float, shapes: list[str], from_y: float, depth: int
 ) -> tuple[float, int]:
     """Draw branches from `top` down; return where they end, and how many levels there are."""
     deepest = depth
@@ -98,11 +98,11 @@ def _place(
     return top, deepest
 
 
-def _leaves(branch: Branch) -> int:
+def _leaves(branch: DrawnBranch) -> int:
     return max(1, sum(_leaves(child) for child in branch.children))
 
 
-def _middle(branches: Sequence[Branch]) -> float:
+def _middle(branches: Sequence[DrawnBranch]) -> float:
     return MARGIN + ROW * max(1, sum(_leaves(branch) for branch in branches)) / 2
 
 

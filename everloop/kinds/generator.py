@@ -146,6 +146,8 @@ def labelled(model: Generator, config: GeneratorDataConfig, path: Path, labels: 
     """Return the texts or drawings of a file as the test part of the model's data."""
     errors = ErrorPolicy(config.malformed)
     if model.vocabulary is None:
+        if labels is not None:
+            raise OptionError("--labels is for vectors of texts; a file of drawings holds its labels itself")
         found = read_strokes(path, config.fields, errors)
         return Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels, errors)
     pairs = read_texts(path, labels, config.array, errors)

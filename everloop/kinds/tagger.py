@@ -97,10 +97,10 @@ def _likely(model: Tagger, row: list[float]) -> str:
 
 def labelled(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
     """Return the tagged sequences of a file as the test part of the model's data."""
-    if config.format == "chorales":
-        return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
+    if config.format == "chorales":
+        return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
     errors = ErrorPolicy(config.malformed)
     parts = {"test": read_part(path, config, errors)}
     return Tagged(parts, config, model.tokenizer, model.labels, errors)

@@ -17,7 +17,7 @@ from everloop.data.readers.lines import numbered
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.settings import only_one
 from everloop.decode.generate import Beam
-from everloop.errors import RunError
+from everloop.errors import OptionError, RunError
 from everloop.kinds.decoding import FUSION, Decoder, PredictOptions
 from everloop.kinds.source import PredictSource
 from everloop.models.kind import Kind
@@ -95,6 +95,8 @@ def _recordings(source: PredictSource) -> Iterator[Path]:
 
 def labelled(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None) -> Recordings:
     """Return the recordings that a list of transcripts names, beside it, as the test part of the model's data."""
+    if labels is not None:
+        raise OptionError("--labels is for IDX images; a transcriber's list holds the transcripts itself")
     errors = ErrorPolicy(config.malformed)
     clips = read_transcripts(path.parent, path, model.config.frames, errors)
     return Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)

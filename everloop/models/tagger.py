@@ -154,8 +154,8 @@ class Tagger(Model):
         exists = batch.exists
         sums = {"accuracy": (float((right & exists).sum()), int(exists.sum()))}
         if isinstance(batch.x, Words):
-            strange = exists & (batch.x.numbers == UNKNOWN)
-            sums["unknown"] = float((right & strange).sum()), int(strange.sum())
+            unknown = exists & (batch.x.numbers == UNKNOWN)
+            sums["unknown"] = float((right & unknown).sum()), int(unknown.sum())
         return sums
 
     def predictions(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,6 @@ from everloop.models.loss import Score
 from everloop.models.model import Model, detach
 
 
-class Batch(Protocol):
-    """One batch of data. `first` says that no state comes from the batch before it."""
-
-    @property
-    def first(self) -> bool: ...
-
-    def to(self, device: torch.device | str) -> Any: ...
-
-
 class Data(Protocol):
     """What the training loop reads: splits by name, and the batches of one pass over a split.
 

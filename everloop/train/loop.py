@@ -25,7 +25,7 @@ from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock
-from everloop.train.optimiser import Average, Schedule, adamw, clip
+from everloop.train.optimiser import Average, LearningRateSchedule, adamw, clip
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Trainer:
         self.model, self.data, self.config, self.folder, self.report = model, data, config, folder, report
         self.device = next(model.parameters()).device
         self.optimiser = adamw(model, config)
-        self.schedule = Schedule(config)
+        self.schedule = LearningRateSchedule(config)
         self.average = Average(model, config.ema_decay) if config.ema_decay else None
         self.step = 0  # updates made
         self.epoch, self.index = 0, 0  # the next batch

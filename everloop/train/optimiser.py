@@ -33,7 +33,7 @@ def clip(model: nn.Module, config: TrainConfig) -> Tensor:
     return nn.utils.clip_grad_norm_(learned, config.clip_norm)
 
 
-class Schedule:
+class LearningRateSchedule:
     """The learning rate of each step: linear warm-up, then cosine, plateau or constant.
 
     Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017 (one cosine, no restart).

@@ -75,6 +75,8 @@ def test_a_generator_of_names_and_one_of_strokes(tmp_path: Path, capsys: pytest.
     assert "holds a generator that draws" in " ".join(capsys.readouterr().err.split())
     assert main(["predict", str(tmp_path / "b"), str(tmp_path / "labels.txt"), "--array", "x"]) == 2
     assert "--array is for vectors" in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "d.jsonl"), "--labels", "x"]) == 2
+    assert "a file of drawings holds its labels itself" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "d.jsonl")]) == 0
     assert "loss " in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "a"), str(tmp_path / "n.tsv")]) == 0
@@ -153,12 +155,21 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     assert main([*digits, *sizes, *QUICK, "--out", str(tmp_path / "a")]) == 0
     assert "on 6 test recordings, beam 8" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "said.tsv").write_text("\n".join(said))
-    audio = ["--audio", str(tmp_path), "--said", str(tmp_path / "said.tsv"), "--valid-said", str(tmp_path / "said.tsv")]
+    audio = [
+        "--audio",
+        str(tmp_path),
+        "--transcripts",
+        str(tmp_path / "said.tsv"),
+        "--valid-transcripts",
+        str(tmp_path / "said.tsv"),
+    ]
     frames = ["--rate", "8000", "--mels", "20", "--stacked", "1"]
     assert main(["train", "transcriber", *audio, *frames, *QUICK, "--out", str(tmp_path / "b")]) == 0
     assert "on 16 valid recordings" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv")]) == 0
     assert "on 16 test recordings" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv"), "--labels", "x"]) == 2
+    assert "a transcriber's list holds the transcripts itself" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "a"), "--part", "valid"]) == 0
     assert "on 6 valid recordings" in " ".join(capsys.readouterr().out.split())
     assert main(["predict", str(tmp_path / "b"), str(tmp_path / "1_ann_2.wav")]) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from everloop.cli import main
 from everloop.data import TextConfig
+from everloop.data.datasets.recordings import AudioConfig
 from everloop.data.settings import ALIKE, from_table, old_names, to_toml
 from everloop.errors import OptionError
 from everloop.models import EncoderDecoderConfig, load
@@ -42,6 +43,18 @@ def test_old_options_work_and_tell_the_new_ones(pairs: Path, capsys: pytest.Capt
     assert "--width is called --beam" in old_way.err
     assert main(["predict", "run", "a", "--beam", "2", "--n-best", "2", "--max-length", "3"]) == 0
     assert capsys.readouterr() == (old_way.out, "")
+
+
+def test_old_options_of_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = ["--audio", str(tmp_path), "--said", str(tmp_path / "a"), "--valid-said", str(tmp_path / "a")]
+    (tmp_path / "a").touch()
+    assert main(["train", "transcriber", *old, "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert "--said is called --transcripts; the old name works in this version, not in the next\n" in told
+    assert "--valid-said is called --valid-transcripts; " in told
+    assert "there is no recording to train on" in told
+    config = from_table(AudioConfig, {"said": "a", "valid_said": "b"}, "t")
+    assert config == AudioConfig(transcripts=Path("a"), valid_transcripts=Path("b"))
 
 
 def test_old_names_in_a_file(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         ("generator", "--texts", "labels.tsv"),
         ("generator", "--strokes", "s.jsonl"),
-        ("transcriber", "--audio", ".", "--said", "said", "--valid-said", "said", "--rate", "8000"),
+        ("transcriber", "--audio", ".", "--transcripts", "said", "--valid-transcripts", "said", "--rate", "8000"),
     ],
     ids=lambda args: f"{args[0]}{args[1]}",
 )

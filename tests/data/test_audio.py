@@ -107,7 +107,7 @@ def test_transcripts_name_recordings(tmp_path: Path) -> None:
         write_wav(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, int(8000 * seconds)))
     said = tmp_path / "said.tsv"
     said.write_text("a.wav\tone two\nb.wav\ttwo\n\nc.wav\tone\n")
-    config = AudioConfig(audio=tmp_path, said=said, valid_said=said, seconds=0.4)
+    config = AudioConfig(audio=tmp_path, transcripts=said, valid_transcripts=said, seconds=0.4)
     data = Recordings.from_config(config, FRAMES)
     assert data.splits == ("train", "valid")
     assert [text for _, text in data["train"]] == ["two", "one"]

@@ -106,7 +106,7 @@ def strokes(path: Path) -> StrokesConfig:
 
 
 def transcripts(path: Path) -> AudioConfig:
-    return AudioConfig(audio=sounds(path.parent), said=path)
+    return AudioConfig(audio=sounds(path.parent), transcripts=path)
 
 
 READERS: dict[type, Callable[[Any], Any]] = {

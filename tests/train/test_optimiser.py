@@ -10,7 +10,7 @@ from torch import nn
 
 from everloop.train.config import TrainConfig
 from everloop.train.events import clock
-from everloop.train.optimiser import Average, Schedule, adamw, clip
+from everloop.train.optimiser import Average, LearningRateSchedule, adamw, clip
 from tests.train.small import small_model
 
 
@@ -70,7 +70,7 @@ def test_inf_never_clips() -> None:
 
 
 def test_cosine() -> None:
-    rate = Schedule(TrainConfig(steps=110, warmup=10, lr=1.0, min_lr_ratio=0.2))
+    rate = LearningRateSchedule(TrainConfig(steps=110, warmup=10, lr=1.0, min_lr_ratio=0.2))
     assert [rate(step) for step in (0, 4, 9)] == pytest.approx([1 / 11, 5 / 11, 10 / 11])
     assert rate(10) == pytest.approx(1.0)
     assert rate(60) == pytest.approx(0.6)
@@ -80,12 +80,12 @@ def test_cosine() -> None:
 
 
 def test_constant() -> None:
-    rate = Schedule(TrainConfig(warmup=0, lr=0.3, schedule="constant"))
+    rate = LearningRateSchedule(TrainConfig(warmup=0, lr=0.3, schedule="constant"))
     assert {rate(step) for step in range(100)} == {0.3}
 
 
 def test_plateau_halves_down_to_the_floor() -> None:
-    rate = Schedule(TrainConfig(warmup=0, lr=1.0, schedule="plateau", plateau=2, min_lr_ratio=0.1))
+    rate = LearningRateSchedule(TrainConfig(warmup=0, lr=1.0, schedule="plateau", plateau=2, min_lr_ratio=0.1))
     seen = []
     for improved in [True, False, False, False, True, False, False] + [False] * 8:
         rate.validated(improved)

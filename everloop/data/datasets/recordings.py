@@ -17,6 +17,7 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.lazy import Array
 from everloop.data.readers.transcripts import read_transcripts
+from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError
 
@@ -27,9 +28,9 @@ class AudioConfig:
 
     audio: Path | None = None
     """Folder of WAV files."""
-    said: Path | None = None
+    transcripts: Path | None = setting(None, old="said")
     """Training transcripts, one a line: the name of a WAV file, a tab, what is said."""
-    valid_said: Path | None = None
+    valid_transcripts: Path | None = setting(None, old="valid_said")
     """Validation transcripts."""
     seconds: float = math.inf
     """Training recordings that last longer are left out."""
@@ -98,10 +99,10 @@ class Recordings(SpeechDataset):
     @classmethod
     def from_config(cls, config: AudioConfig, frames: FrameConfig, vocabulary: Vocabulary | None = None) -> Recordings:
         """Return the recordings that a configuration describes."""
-        if config.audio is None or config.said is None:
-            raise DataError("no recordings given; name them with --audio FOLDER --said FILE")
+        if config.audio is None or config.transcripts is None:
+            raise DataError("no recordings given; name them with --audio FOLDER --transcripts FILE")
         errors = ErrorPolicy(config.malformed)
-        lists = {"train": config.said, "valid": config.valid_said}
+        lists = {"train": config.transcripts, "valid": config.valid_transcripts}
         parts = {k: read_transcripts(config.audio, v, frames, errors) for k, v in lists.items() if v}
         data = cls(parts, frames, vocabulary, config.seconds, errors)
         data.config = config

@@ -72,12 +72,12 @@ class UnreadColumns:
         for name, fault in dates.items():
             assert fault, "the others have returned"
             raise DataError(f"{self.place}: line {fault[0]}: {name} is {fault[1]}; {ADVICE}; {SURE}")
-        if any(not values.again for values in columns.values()):
+        if any(not values.repeated for values in columns.values()):
             return  # a name for each step
         for name, values in columns.items():
             if values.is_stacked:
                 came = f"{name} has {len(values.seen)} different values, each in several rows"
-                raise DataError(f"{self.place}: line {values.again}: {came}; {ADVICE}; {SURE}")
+                raise DataError(f"{self.place}: line {values.repeated}: {came}; {ADVICE}; {SURE}")
 
 
 class _Values:
@@ -86,7 +86,7 @@ class _Values:
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
         self.count = self.period = 0
-        self.again = 0  # the line of the first value that is not new
+        self.repeated = 0  # the line of the first value that is not new
         self.is_dates = self.is_times = self.together = True
         self.before = ""
         self.time: datetime | None = None
@@ -102,7 +102,7 @@ class _Values:
         """The line of the first date out of order, and what is wrong; None if all is well."""
         if self.is_times:
             return self.disorder
-        return (self.again, "a date that was there before") if self.again else None
+        return (self.repeated, "a date that was there before") if self.repeated else None
 
     def add(self, line: int, value: Any) -> bool:
         """Take in a value; return False if the column holds numbers, or nothing that could be judged."""
@@ -118,7 +118,7 @@ class _Values:
         known = len(self.seen)
         place = self.seen.setdefault(value, known)
         if place < known:
-            self.again = self.again or line
+            self.repeated = self.repeated or line
             self.period = self.period or known
             self.together = self.together and value == self.before
         if self.period > 0 and place != self.count % self.period:

@@ -13,35 +13,35 @@ from everloop.data.readers.lines import numbered, opened
 from everloop.errors import DataError
 
 
-def read_transcripts(folder: Path, said: Path, frames: FrameConfig, errors: ErrorPolicy) -> list[tuple[Tensor, str]]:
+def read_transcripts(folder: Path, path: Path, frames: FrameConfig, errors: ErrorPolicy) -> list[tuple[Tensor, str]]:
     """Return the recordings that a list names: one a line, the name of a file in `folder`, a tab, what is said.
 
     Args:
         folder: where the recordings are.
-        said: the list, UTF-8.
+        path: the list, UTF-8.
         frames: tells their sampling rate, and how long they are at least.
         errors: takes malformed lines, and those whose recording cannot be read.
     """
     clips = []
-    with opened(said) as file:
-        for number, line in numbered(file, str(said), errors):
+    with opened(path) as file:
+        for number, line in numbered(file, str(path), errors):
             if not line.strip():
                 continue
             name, _, text = (part.strip() for part in line.partition("\t"))
             if not (line.count("\t") == 1 and name and text):
-                errors.report(said, number, repr(line), "NAME.wav TAB TEXT")
+                errors.report(path, number, repr(line), "NAME.wav TAB TEXT")
                 continue
             if not (folder / name).is_file():
-                errors.report(said, number, f"there is no {folder / name}", "the name of a recording")
+                errors.report(path, number, f"there is no {folder / name}", "the name of a recording")
                 continue
             try:
                 samples = read_audio(folder / name, frames.rate)
             except DataError as error:
-                errors.report(said, number, str(error), "a recording that can be read")
+                errors.report(path, number, str(error), "a recording that can be read")
                 continue
             if not frames.count(len(samples)):
                 least = f"at least {frames.samples[0]}, the window of a frame"
-                errors.report(said, number, f"{folder / name} has {len(samples)} samples", least)
+                errors.report(path, number, f"{folder / name} has {len(samples)} samples", least)
                 continue
             clips.append((samples, text))
     return clips
