@@ -184,7 +184,8 @@ class Latex(EquationWriter):
             return r"\mathrm{constant}"
         if value.group == "state" and not value.name.startswith("d("):
             return at_time(symbol(value.name), "t-1")
-        return at_time(symbol(value.name), "t") if value.group in ("x", "steps") else symbol(value.name)
+        is_bare = value.group in ("x", "steps") and not value.name.endswith("]")
+        return at_time(symbol(value.name), "t") if is_bare else symbol(value.name)
 
 
 def symbol(name: str) -> str:

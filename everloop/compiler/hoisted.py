@@ -129,9 +129,9 @@ class HoistedGraph:
             tensor = results[at]
             if when == "sequence":
                 back = batch_major and compact is None and at >= count
-                tensor = _adjacent(tensor.transpose(0, 1) if back else tensor)
+                tensor = adjacent(tensor.transpose(0, 1) if back else tensor)
             elif when == "row":
-                tensor = _adjacent(tensor)
+                tensor = adjacent(tensor)
             elif len(kind.shape) < 2:
                 tensor = tensor.reshape(-1).contiguous()
             found[name] = tensor
@@ -177,6 +177,6 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
     return a + b * 1
 
 
-def _adjacent(tensor: Tensor) -> Tensor:
+def adjacent(tensor: Tensor) -> Tensor:
     """Return rows whose features lie side by side."""
     return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()

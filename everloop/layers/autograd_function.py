@@ -15,10 +15,11 @@ from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.compiler.gradient import every
+from everloop.compiler.hoisted import adjacent
 from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
 from everloop.compiler.time_axis import TimeAxis
-from everloop.layers.backward import Backward, adjacent
+from everloop.layers.backward import Backward
 from everloop.layers.double_backward import differentiable
 from everloop.layers.empty_sequences import without_empty
 from everloop.layers.epilogue import epilogue

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from everloop.compiler.gradient import every, gradient_of
+from everloop.compiler.hoisted import adjacent
 from everloop.compiler.program import Program, TrainingKernels
 from everloop.compiler.time_axis import TimeAxis
 from everloop.layers.weight_gradients import WeightGradients
@@ -79,8 +80,3 @@ class Backward:
         owned = self.program.split.owned
         is_input = any(name == gradient_of(cut) for cut in self.program.cuts if cut not in owned)
         return (time.padded if is_input else time.compacted)(width, like, empty)
-
-
-def adjacent(tensor: Tensor) -> Tensor:
-    """Return rows whose features lie side by side."""
-    return tensor if tensor.stride(-1) == 1 or tensor.size(-1) == 1 else tensor.contiguous()

@@ -22,6 +22,7 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.target import CellTarget, LoopTarget
 from everloop.compiler.time_axis import TimeAxis
 from everloop.compiler.trace import trace
+from everloop.diagnose import agree as compare_targets
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
 from tests.zoo import NAMES, make
@@ -285,3 +286,23 @@ def test_bindings_of_a_cell_target() -> None:
         y, final = found.run(cell, Call.of(values, torch.randn(5, 2, 3), (torch.zeros(2, 4),)))
         assert (y.shape, final[0].shape) == ((5, 2, 4), (2, 4))
         torch.testing.assert_close(y[-1], final[0])
+
+
+class Fussy(type(targets.reference())):  # type: ignore[misc]
+    """Runs nothing."""
+
+    name = "fussy"
+
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        return "it is fussy"
+
+
+def test_a_cell_target_that_refuses_is_not_run() -> None:
+    targets.register(Fussy())
+    layer, x = Recurrent(cells.GRU(3, 4), target="fussy"), torch.randn(5, 2, 3)
+    with pytest.raises(UnsupportedError, match="it is fussy"):
+        layer(x)
+    assert "no target, because it is fussy" in layer.explain()
+    found = compare_targets(Recurrent(cells.GRU(3, 4)), x)
+    targets.unregister("fussy")
+    assert found.absent["fussy"] == "it is fussy"
