@@ -1,8 +1,8 @@
-"""A forked process has the memory of its parent's thread pool, but not the threads: whatever asks them waits for ever.
+"""A forked process inherits the memory of its parent's thread pool but not the threads: using the pool deadlocks.
 
-PyTorch asks them too: in products, and in everything element by element over 32768 numbers. With one thread it does
-not, as in the workers of its own data loaders. So a forked process takes one thread when it first runs a layer of this
-library; one that never does keeps what it has.
+PyTorch uses the pool in matrix products and in element-wise operations on more than 32768 numbers, unless it has one
+thread, as in the workers of its own data loaders. So a forked process sets one thread when it first runs a layer of
+this library; one that never does keeps its number of threads.
 """
 
 from __future__ import annotations

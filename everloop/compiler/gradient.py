@@ -1,4 +1,4 @@
-"""Fourth pass: the gradient of a step. The rules of the table are applied from the results back to the leaves."""
+"""Differentiate: the gradient of a step. The rules of the table are applied from the results back to the leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Third pass: cut the step where the loop begins. What depends on no state runs before it, for all steps at once.
+"""Hoist: cut the step where the loop begins. What depends on no state runs before it, for all steps at once.
 
 All but element-wise mathematics and sums over features that only the loop reads: before the loop each operation would
 pass over the rows of all steps, in the loop they are at hand. Products, and biases added to them, are never left there.

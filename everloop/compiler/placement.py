@@ -1,4 +1,4 @@
-"""Sixth pass, first half: which values of a step need memory, and at which level each is there."""
+"""Placement: which values of a step need memory, and at which level each is there."""
 
 from __future__ import annotations
 

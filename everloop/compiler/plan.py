@@ -1,4 +1,4 @@
-"""Last pass: a Plan, everything a target needs to run a step over time, and its gradient."""
+"""A Plan: everything a target needs to run a step over time, and its gradient."""
 
 from __future__ import annotations
 

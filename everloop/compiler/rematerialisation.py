@@ -1,4 +1,4 @@
-"""Fifth pass: what the forward loop saves for the gradient loop, and what that recomputes. A minimum cut."""
+"""Rematerialisation: what the forward loop saves for the gradient loop, and what that recomputes. A minimum cut."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Local:
         return self.b.constant(float(value.operation.meaning(*numbers)), broadcast(a.type for a in args))
 
     def narrowed(self, value: Value, args: tuple[Value, ...]) -> tuple[Value, ...]:
-        """Return the arguments, numbers that zeros spread over all features as they were, where another is as wide."""
+        """Undo the broadcasting of numbers where another argument has the width."""
         for k, arg in enumerate(args):
             number = spread(arg)
             others = [a.type for n, a in enumerate(args) if n != k]
@@ -200,7 +200,7 @@ def is_number(value: Value, number: float) -> bool:
 
 
 def spread(value: Value) -> Value | None:
-    """Return the value of one feature that adding zeros has spread over more."""
+    """Return the value of one feature that adding zeros has broadcast to more."""
     for number, zeros in (value.args, value.args[::-1]) if value.op == "add" else ():
         if is_number(zeros, 0.0) and number.width == 1 < value.width and number.type.rows == value.type.rows:
             return number

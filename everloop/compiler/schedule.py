@@ -1,4 +1,4 @@
-"""Sixth pass, second half: the stages of a Loop in order, and no state overwritten before its last reading."""
+"""Scheduling: the stages of a Loop in order, and no state overwritten before its last reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second pass: less to compute, and what the loop need not compute gathered apart from what it must."""
+"""Simplify: less to compute, and what the loop need not compute is kept apart from what it must."""
 
 from __future__ import annotations
 

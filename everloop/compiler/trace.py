@@ -1,4 +1,4 @@
-"""First pass: call the step of a cell once on symbols and keep what it did as a Graph."""
+"""Trace: call the step of a cell once on symbols and keep what it did as a Graph."""
 
 from __future__ import annotations
 

@@ -155,14 +155,8 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     assert main([*digits, *sizes, *QUICK, "--out", str(tmp_path / "a")]) == 0
     assert "on 6 test recordings, beam 8" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "said.tsv").write_text("\n".join(said))
-    audio = [
-        "--audio",
-        str(tmp_path),
-        "--transcripts",
-        str(tmp_path / "said.tsv"),
-        "--valid-transcripts",
-        str(tmp_path / "said.tsv"),
-    ]
+    said_file = str(tmp_path / "said.tsv")
+    audio = ["--audio", str(tmp_path), "--transcripts", said_file, "--valid-transcripts", said_file]
     frames = ["--rate", "8000", "--mels", "20", "--stacked", "1"]
     assert main(["train", "transcriber", *audio, *frames, *QUICK, "--out", str(tmp_path / "b")]) == 0
     assert "on 16 valid recordings" in " ".join(capsys.readouterr().out.split())
