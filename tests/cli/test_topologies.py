@@ -112,6 +112,15 @@ def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:
     assert "accuracy 1.0000, unknown 1.0000" in capsys.readouterr().out
 
 
+def test_tagger_of_chorales_refuses_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.json").write_text(json.dumps({name: [[[60, 64], [62], [64]]] for name in ("train", "valid", "test")}))
+    options = ["--train", "c.json", "--format", "chorales", "--output", "several", "--monitor", "loss"]
+    assert main(["train", "tagger", *options, "--hidden", "4", "--steps", "1", "--out", "run"]) == 0
+    assert main(["evaluate", "run", "c.json"]) == 0
+    assert main(["evaluate", "run", "c.json", "--labels", "x"]) == 2
+    assert "a tagger's file holds its labels itself" in capsys.readouterr().err
+
+
 def test_forecaster(capsys: pytest.CaptureFixture[str]) -> None:
     assert forecaster("--output", "quantile") == 0
     shown = capsys.readouterr()
