@@ -117,7 +117,6 @@ KIND = Kind(
     dataset=dataset,
     untrained=Forecaster.of,
     labelled=labelled,
-    training={"lr": 1e-3},
     predict=predict,
     predict_options=("every", "columns", "plans"),
 )

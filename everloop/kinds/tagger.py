@@ -115,7 +115,6 @@ KIND = Kind(
     untrained=Tagger.of,
     labelled=labelled,
     by_label=True,
-    training={"batch": 32, "monitor": "accuracy"},
     predict=predict,
     predict_options=("probabilities",),
 )

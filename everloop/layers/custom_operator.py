@@ -21,7 +21,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import UnsupportedError
-from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version, without_versions
+from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version
 from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range
 
@@ -106,7 +106,7 @@ def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, ch
         kind = ("a graph", fixed, rows, steps, target, check, version(cell))
         key = programs.get(kind) or programs.put(kind, f"{type(cell).__name__} {next(_numbers)}")
         if _known.get(key) is None:
-            twin = without_versions(bind(cell, dict.fromkeys(name for part in names for name in part)))
+            twin = bind(cell, dict.fromkeys(name for part in names for name in part))
             _known.put(key, Known(twin, names, target, check))
     return key
 

@@ -1,8 +1,8 @@
 """Has a step changed? The one guard of what a step depends on besides its tensors, and the cache of what is compiled.
 
 That is attributes, and the globals and class attributes that the code reads. Each state of them is a `Version`; what is
-compiled is kept by version. A module's last version is found again by comparing identities, which is quick; where one
-has changed, a hashable key of everything tells whether the change matters.
+compiled is kept by version. A hashable key of all of it is made at every call of a layer; single steps, where a key
+would take too long, compare object by object (`Unchanged`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
-from operator import is_, itemgetter
+from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,11 @@ from everloop.compiler.dependencies import CODE, changing, dependencies, forget,
 VERSIONS = 8  # of one module, whose programs are kept
 PROGRAMS = 512  # of all modules
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_OURS = "_everloop_versions"
-INTERNAL = (frozenset(nn.Module().__dict__) | {_OURS}) - {"training"}
+INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 PLAIN = (bool, int, float, str, type(None))
-_HELD = ("_modules", *HOOKS)
+_HELD = ("_parameters", "_buffers", "_modules", *HOOKS)
 _END = object()
 T = TypeVar("T")
-M = TypeVar("M", bound=nn.Module)
 
 
 class Cache(Generic[T]):
@@ -87,30 +86,41 @@ class Version:
 
 programs: Cache[Any] = Cache(PROGRAMS)  # what is compiled, or why nothing is; the last part of a key is a Version
 _versions: Cache[Version] = Cache(PROGRAMS)
+_recent: WeakKeyDictionary[nn.Module, list[Version]] = WeakKeyDictionary()
+_lock = threading.Lock()
 said: Cache[bool] = Cache(PROGRAMS)
 
 
 def version(module: nn.Module, *, is_traced: bool = False) -> Version:
     """Return the version of a cell or stack as it is; `is_traced`: it just was, which tells what a step changes."""
-    known: _Known | None = module.__dict__.get(_OURS)
-    if known is None:
-        known = module.__dict__[_OURS] = _Known()
-    guard = known.guard
-    if guard is not None and not is_traced and guard.holds(module):
-        return known.last[-1]
-    return known.renew(module)
+    key = cache_key(module)
+    found = _versions.get(key)
+    if found is None and not is_traced:
+        forget()
+        key = cache_key(module)
+        found = _versions.get(key)
+    if found is None:
+        found = _versions.put(key, Version(key))
+        _remember(module, found)
+    return found
 
 
-def guard_of(module: nn.Module) -> Guard | None:
-    """Return the guard of a module's last version; None where a step changes what it depends on."""
-    known: _Known | None = module.__dict__.get(_OURS)
-    return known.guard if known else None
-
-
-def without_versions(twin: M) -> M:
-    """Return a twin that `bind` made, with versions of its own."""
-    twin.__dict__.pop(_OURS, None)
-    return twin
+def _remember(module: nn.Module, new: Version) -> None:
+    """Let go of the oldest version of a module that has had too many."""
+    with _lock:
+        before = _recent.get(module, [])
+        _recent[module] = last = [*before, new][-VERSIONS:]
+    if len(before) < len(last):
+        return
+    programs.drop(before[0])
+    names = sorted(set(_differences(before[-1].key, new.key))) or ["its class"]
+    kind = module.__class__.__name__
+    say_once(
+        f"{kind} was compiled for {VERSIONS} values of {' and '.join(names)}, and the oldest program is dropped"
+        " for each new value: compiling costs far more than a call. What is a tensor (a buffer, a parameter or"
+        " a feature of x) may change freely; make it one",
+        (kind, *names),
+    )
 
 
 def say_once(text: str, key: Any = None) -> None:
@@ -120,126 +130,78 @@ def say_once(text: str, key: Any = None) -> None:
         warnings.warn(text, stacklevel=4)
 
 
-class _Known:
-    """The last versions of one module, and the guard of the very last. A copy of the module finds its own."""
-
-    __slots__ = ("guard", "last")
-
-    def __init__(self) -> None:
-        self.guard: Guard | None = None
-        self.last: list[Version] = []
-
-    def __reduce__(self) -> tuple[type[_Known], tuple[()]]:
-        return _Known, ()
-
-    def renew(self, module: nn.Module) -> Version:
-        key = cache_key(module)
-        found = _versions.get(key)
-        if found is None:
-            forget()
-            key = cache_key(module)
-            found = _versions.put(key, Version(key))
-        before = self.last
-        self.last = [*(v for v in before if v is not found), found]
-        if len(self.last) > VERSIONS:
-            names = sorted(set(_differences(before[-1].key, key))) or ["its class"]
-            self.last, dropped = self.last[1:], self.last[0]
-            programs.drop(dropped)
-            kind = module.__class__.__name__
-            say_once(
-                f"{kind} was compiled for {VERSIONS} values of {' and '.join(names)}, and the oldest program is dropped"
-                " for each new value: compiling costs far more than a call. What is a tensor (a buffer, a parameter or"
-                " a feature of x) may change freely; make it one",
-                (kind, *names),
-            )
-        # What a step changes at each call is part of no key, but every call would find the guard broken.
-        self.guard = None if any(m.__class__ in changing for m in module.modules()) else Guard(module)
-        return found
-
-
-class Guard:
-    """Whether what a module depends on is, object by object, what it was when this was made.
-
-    It holds no reference to the module, whose memory would otherwise wait for the garbage collector.
-    """
-
-    __slots__ = ("arrays", "constants", "dicts", "get", "held", "kinds", "parts", "places", "read", "seen", "size",
-                 "sizes", "views")  # fmt: skip
+class Unchanged:
+    """Whether all that a module holds and reads is, object by object, what it was when this was made."""
 
     def __init__(self, module: nn.Module) -> None:
-        own = module.__dict__
-        self.parts = [m for m in module.modules() if m is not module]
-        self.kinds = [module.__class__, *(m.__class__ for m in self.parts)]
-        held = list(_containers(module))
-        plain = [h for h in held if type(h) is dict or not h]  # of what is empty, the length tells all
-        others = [h for h in held if type(h) is not dict and h]
-        self.dicts = [*(part.__dict__ for part in self.parts), *plain]
-        self.size, self.sizes = len(own), list(map(len, self.dicts))
-        getters = [*map(_getter, self.dicts[: len(self.parts)]), *(getter(h) if h else None for h in plain)]
-        self.get = _getter(own)
-        self.held = [(get, h, get(h)) for get, h in zip(getters, self.dicts, strict=True) if get is not None]
-        self.views = [view for h in others for view in ((h, h.values()) if isinstance(h, dict) else (h,))]
-        self.views += [[_END]] if self.views else []
-        self.seen = [*self.get(own), *chain.from_iterable(self.views)]
-        things = [*self.seen, *chain.from_iterable(seen for _, _, seen in self.held)]
-        self.places = [place for kind in self.kinds for place in dependencies(kind)]
-        self.read = [get(name, None) for get, name in self.places]
+        self._kinds = [(m, m.__class__) for m in module.modules()]
+        self._views = [view for held in _containers(module) for view in _views_of(held)] + [[_END]]
+        self._seen = list(chain.from_iterable(self._views))
+        self._places = [place for m in module.modules() for place in dependencies(m.__class__)]
+        self._read = [get(name, None) for get, name in self._places]
+        self._searched = [(kind, searched(kind)) for kind in {kind for _, kind in self._kinds}]
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
-        tensors = [t for t in (*things, *self.read) if isinstance(t, Tensor) and id(t) not in by_name]
-        self.constants = [(t, t._version) for t in tensors if not t.is_inference()]
-        arrays = (t for t in (*things, *self.read) if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
-        self.arrays = [(array, array.tobytes()) for array in arrays]
+        things = list(_reached((*self._seen, *self._read)))
+        tensors = [t for t in things if isinstance(t, Tensor) and id(t) not in by_name]
+        self._constants = [(t, t._version) for t in tensors if not t.is_inference()]
+        arrays = (t for t in things if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
+        self._arrays = [(array, array.tobytes()) for array in arrays]
 
-    def holds(self, module: nn.Module) -> bool:
-        own = module.__dict__
-        if len(own) != self.size or module.__class__ is not self.kinds[0] or list(map(len, self.dicts)) != self.sizes:
-            return False
-        try:
-            now: Any = self.get(own)
-            for get, held, seen in self.held:
-                if not all(map(is_, get(held), seen)):
-                    return False
-        except KeyError:
-            return False
-        if not all(map(is_, chain(now, chain.from_iterable(self.views)) if self.views else now, self.seen)):
-            return False
+    def holds(self) -> bool:
+        """Whether nothing has changed."""
         return (
-            not (self.parts and any(m.__class__ is not k for m, k in zip(self.parts, self.kinds[1:], strict=True)))
-            and not (self.places and not all(map(is_, [get(name, None) for get, name in self.places], self.read)))
-            and not (self.constants and any(t._version != version for t, version in self.constants))
-            and not (self.arrays and any(array.tobytes() != before for array, before in self.arrays))
+            all(map(is_, chain.from_iterable(self._views), self._seen))
+            and all(m.__class__ is kind for m, kind in self._kinds)
+            and all(searched(kind) is before for kind, before in self._searched)
+            and not (self._places and not all(map(is_, [get(n, None) for get, n in self._places], self._read)))
+            and not (self._constants and any(t._version != version for t, version in self._constants))
+            and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))
         )
 
 
-def getter(held: dict[Any, Any]) -> Callable[[dict[Any, Any]], tuple[Any, ...]]:
-    """Return what takes everything that a dictionary holds; of one thing too it makes a tuple."""
-    return itemgetter(*held) if len(held) > 1 else itemgetter(*held, *held)
+def _views_of(held: Any) -> tuple[Any, ...]:
+    return (held, held.values()) if isinstance(held, dict) else (held,)
 
 
-def _getter(own: dict[str, Any]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """Return what takes all attributes of a module, but those that PyTorch's modules keep for themselves."""
-    return itemgetter(*_HELD, *(name for name in own if name not in INTERNAL))
+def _reached(things: Any) -> Iterator[Any]:
+    """Yield things, and what their tuples and frozen sets hold."""
+    for thing in things:
+        yield thing
+        if isinstance(thing, tuple | frozenset):
+            yield from _reached(thing)
 
 
 def _containers(module: nn.Module) -> Iterator[Any]:
-    """Yield everything that a module holds or reads and that may be changed in place, except tensors and modules."""
+    """Yield everything that a module holds or reads and that may be changed in place, except tensors."""
     seen: set[int] = set()
     for part in module.modules():
-        for name, thing in part.__dict__.items():
-            if name not in INTERNAL or name in _HELD:
-                yield from _inside(thing, seen)
+        yield from _of_module(part, seen)
         for get, name in dependencies(part.__class__):
             yield from _inside(get(name, None), seen)
 
 
+def _of_module(part: nn.Module, seen: set[int]) -> Iterator[Any]:
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    yield part.__dict__
+    for name, thing in part.__dict__.items():
+        if name not in INTERNAL or name in _HELD:
+            yield from _inside(thing, seen)
+
+
 def _inside(thing: Any, seen: set[int]) -> Iterator[Any]:
-    if id(thing) in seen or isinstance(thing, Tensor | nn.Module | type | ModuleType | FunctionType):
+    if isinstance(thing, nn.Module):
+        yield from _of_module(thing, seen)
+        return
+    if id(thing) in seen or isinstance(thing, Tensor | type | ModuleType | FunctionType):
         return
     seen.add(id(thing))
     held = thing if isinstance(thing, dict | list | set | deque) else getattr(thing, "__dict__", None)
     if held is not None:
         yield held
-    for part in thing if isinstance(thing, tuple) else held.values() if isinstance(held, dict) else held or ():
+    parts = thing if isinstance(thing, tuple | frozenset) else held.values() if isinstance(held, dict) else held or ()
+    for part in parts:
         yield from _inside(part, seen)
 
 

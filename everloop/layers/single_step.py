@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import is_
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, observed
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, last, sizes
-from everloop.layers.guards import getter, guard_of, obstacle, programs, version
+from everloop.layers.guards import Unchanged, obstacle, programs, version
 from everloop.layers.nested import flatten, leaves, nest
 from everloop.layers.stack import Stack
 
@@ -93,9 +92,7 @@ class _Ready:
 
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
-        self._version, self._guard = version(core), guard_of(core)
-        held = (tensors for m in core.modules() for tensors in (m._parameters, m._buffers) if tensors)
-        self._held = [(get := getter(tensors), tensors, get(tensors)) for tensors in held]
+        self._unchanged = Unchanged(core)
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")
         found = _program(core, self._values, target)
@@ -119,16 +116,9 @@ class _Ready:
 
     def holds(self, core: nn.Module) -> bool:
         """Whether nothing has changed that this relies on."""
-        if not (self._guard is not None and self._guard.holds(core)) and version(core) is not self._version:
-            return False
-        try:
-            for get, tensors, seen in self._held:
-                if not all(map(is_, get(tensors), seen)):
-                    return False
-        except KeyError:
-            return False
         return (
             core is self._core
+            and self._unchanged.holds()
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )

@@ -245,7 +245,7 @@ def test_a_thousand_changed_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch)
         for k in range(1000):
             one.cell.factor = float(k)
             one(x)
-    assert len(one.cell.__dict__["_everloop_versions"].last) == guards.VERSIONS
+    assert len(guards._recent[one.cell]) == guards.VERSIONS
     assert len(guards._versions) == guards.PROGRAMS
 
 
