@@ -128,7 +128,7 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     """
     wanted = {**loop.outputs, **{every(s): loop.outputs[s] for s in sequences}}
     wanted |= {f"save {name}": value for name, (value, _, _) in saved.items()}
-    graph = lowered(Graph(wanted), accumulating(loop))
+    graph = lowered(Graph(wanted), accumulating(loop), loop.dtype)
     widths = {v.name: v.width for v in loop.inputs}
     emits: dict[str, int] = {every(s): loop.outputs[s].width for s in sequences}
     stores, places = [], {every(s): (every(s), 0) for s in sequences}

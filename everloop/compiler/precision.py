@@ -41,12 +41,12 @@ def _handed_on(value: Value) -> frozenset[str]:
     return found[value]
 
 
-def lowered(graph: Graph, wide: Collection[str]) -> Graph:
+def lowered(graph: Graph, wide: Collection[str], storage: torch.dtype) -> Graph:
     """Return a graph of core operations, with a cast wherever storage and arithmetic meet.
 
-    wide: the states among its inputs, and the outputs, that are held in the dtype of arithmetic.
+    wide: the states among its inputs, and the outputs, that are held in the dtype of arithmetic; storage: the dtype of
+    the step.
     """
-    storage = graph.dtype
     computed = arithmetic(storage)
     b = Builder()
 

@@ -189,7 +189,8 @@ class _Trainer:
         graph = rebuild(Graph(wanted), b, read)
         simple = simplify(graph, is_source=lambda v: v.op == "input", passes=LOCAL)
         gathered = {gradient_of(v.name) for v in self.derivative.forward.inputs if v.group in ("row", "vector")}
-        return lowered(simple, {*map(gradient_of, self.derivative.forward.outputs), *gathered}), factors
+        wide = {*map(gradient_of, self.derivative.forward.outputs), *gathered}
+        return lowered(simple, wide, self.derivative.forward.dtype), factors
 
 
 def _is_read_before(memory: str, slot: Slot, store: Store, readings: Iterable[Access]) -> bool:

@@ -76,7 +76,7 @@ def test_every_pass_knows_it() -> None:
     assert "asinh" in {v.op for v in split.loop.values}
     plan = verified_training(plan_training(split, frozenset(split.cuts)))
     assert any(v.op == "asinh" for v in plan.rematerialisation.saved + plan.rematerialisation.recomputed)
-    assert all(v.operation.core for v in lowered(split.loop, ()).values if v.kind == "map")
+    assert all(v.operation.core for v in lowered(split.loop, (), split.loop.dtype).values if v.kind == "map")
     assert "asinh" in plan_text(split)
 
 

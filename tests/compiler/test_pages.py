@@ -41,6 +41,7 @@ def allocates(call: ast.Call) -> bool:
     is_nothing = len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
     is_meta = any(k.arg == "device" and ast.unparse(k.value) == "'meta'" for k in call.keywords)
     is_of_target = ast.unparse(call.func).endswith(("target.empty", "target.empty_like"))
+    is_of_target |= isinstance(call.func, ast.Name) and name == "empty"  # a target's, given as an argument
     return name in ALLOCATING and not (is_nothing or is_meta or is_of_target)
 
 

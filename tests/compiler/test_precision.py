@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call
@@ -173,3 +174,24 @@ def test_the_totals_of_a_layer_in_bfloat16_are_float32(monkeypatch: pytest.Monke
     test_a_layer_in_bfloat16("peephole-lstm")
     assert seen
     assert set(seen.values()) == {F32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_of_numbers_alone_has_the_dtype_of_the_step(dtype: torch.dtype) -> None:
+    class Forgetful(Cell):
+        """Nothing of the old state, and of a matrix that is not learned: the gradient is made of zeros."""
+
+        h = state(H)
+        U = param(H, I)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return x @ self.U.T
+
+    cell = Forgetful(2, 3, dtype=dtype)
+    cell.U.requires_grad_(False)
+    start = torch.randn(1, 3, dtype=dtype, requires_grad=True)
+    y, _ = Recurrent(cell, target="llvm")(torch.randn(4, 1, 2, dtype=dtype), (start,))
+    y.sum().backward()
+    assert start.grad is not None
+    assert start.grad.dtype == dtype
+    assert not start.grad.any()
