@@ -139,8 +139,7 @@ class Unchanged:
         self._seen = list(chain.from_iterable(self._views))
         self._places = [place for m in module.modules() for place in dependencies(m.__class__)]
         self._read = [get(name, None) for get, name in self._places]
-        kinds = {kind for _, kind in self._kinds}
-        self._code = [(k, name, getattr(k, name, None)) for k in kinds for name in ("step", "forward")]
+        self._searched = [(kind, searched(kind)) for kind in {kind for _, kind in self._kinds}]
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
         things = list(_reached((*self._seen, *self._read)))
         tensors = [t for t in things if isinstance(t, Tensor) and id(t) not in by_name]
@@ -153,7 +152,7 @@ class Unchanged:
         return (
             all(map(is_, chain.from_iterable(self._views), self._seen))
             and all(m.__class__ is kind for m, kind in self._kinds)
-            and all(getattr(kind, name, None) is code for kind, name, code in self._code)
+            and all(searched(kind) is before for kind, before in self._searched)
             and not (self._places and not all(map(is_, [get(n, None) for get, n in self._places], self._read)))
             and not (self._constants and any(t._version != version for t, version in self._constants))
             and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))

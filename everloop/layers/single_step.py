@@ -92,6 +92,7 @@ class _Ready:
 
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
+        version(core)  # what code reads is looked up anew where the version is, so before it is noted
         self._unchanged = Unchanged(core)
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -343,3 +344,69 @@ def test_what_an_attribute_of_the_instance_brings_is_noticed(change: Callable[[A
     for old, new in zip(before, after, strict=True):
         assert not torch.allclose(old, want)
         torch.testing.assert_close(new, want)
+
+
+class Listed(Plain):
+    """Reads modules that are no children, a dictionary in its order, and an array inside a tuple."""
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        self.acts = [nn.LeakyReLU(0.1)]
+        self.scales = {"a": 3.0, "b": 0.5}
+        self.arrays = (np.array([1.5]),)
+
+    def scaled(self, h: Tensor) -> Tensor:
+        for scale in self.scales.values():
+            h = torch.tanh(scale * h)
+        return self.acts[0](h) * float(self.arrays[0][0])
+
+
+def _slope(layer: Recurrent) -> None:
+    layer.cell.acts[0].negative_slope = 0.9
+
+
+def _order(layer: Recurrent) -> None:
+    layer.cell.scales["a"] = layer.cell.scales.pop("a")
+
+
+def _array(layer: Recurrent) -> None:
+    layer.cell.arrays[0].fill(0.2)
+
+
+@pytest.mark.parametrize("change", [_slope, _order, _array])
+def test_what_lies_inside_containers_is_followed(change: Callable[[Recurrent], None]) -> None:
+    layer, x = Recurrent(Listed(3, 4)), torch.randn(5, 2, 3)
+    with torch.no_grad():
+        layer(x)
+        layer.step(x[0])
+        change(layer)
+        y, stepped = layer(x)[0], layer.step(x[0])[0]
+        with dispatch.using("eager"):
+            want, first = layer(x)[0], layer.step(x[0])[0]
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(stepped, first)
+
+
+def test_steps_follow_a_part_that_is_replaced_by_one_of_its_kind() -> None:
+    layer, x = Recurrent(Stack([cells.GRU(4, 6), cells.GRU(6, 6)])), torch.randn(2, 4)
+    with torch.no_grad():
+        layer.step(x)
+        layer.cell.members[0] = cells.GRU(4, 6)
+        torch.testing.assert_close(layer.step(x)[0], layer(x[None])[0][0])
+        for p in layer.parameters():
+            p.fill_(0.01)
+        torch.testing.assert_close(layer.step(x)[0], layer(x[None])[0][0])
+
+
+def test_the_code_of_a_class_may_be_replaced() -> None:
+    class Replaced(Plain):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(x @ self.W.T + h @ self.R.T)
+
+    layer, x = Recurrent(Replaced(3, 4)), torch.ones(5, 2, 3)
+    with torch.no_grad():
+        layer(x)
+        layer.step(x[0])
+        Replaced.step = lambda self, x, h: torch.sigmoid(x @ self.W.T + h @ self.R.T)  # type: ignore[method-assign]
+        assert (layer(x)[0] > 0).all()
+        assert (layer.step(x[0])[0] > 0).all()
