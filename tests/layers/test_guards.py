@@ -114,14 +114,19 @@ def set_item(thing: Any, value: Any) -> None:
     thing[0] = value
 
 
+def with_the_other_helper(input_size: int, hidden_size: int) -> Cell:
+    globals().update(helper=other)
+    return InAHelper(input_size, hidden_size)
+
+
 Closed, change_closed = closed(0.5)
-CASES: dict[str, tuple[type[Cell], Callable[[Any], Any]]] = {
+CASES: dict[str, tuple[Callable[[int, int], Cell], Callable[[Any], Any]]] = {
     "global": (Global, lambda c: globals().update(SCALE=2.0)),
     "a global's contents": (InAContainer, lambda c: set_item(TABLE["scale"], 2.0)),
     "global of a module": (OfAModule, lambda c: setattr(constants, "SCALE", 3.0)),
     "global of a helper": (InAHelper, lambda c: globals().update(SCALE=4.0)),
     "the helper": (InAHelper, lambda c: globals().update(helper=other)),
-    "what the new helper reads": (InAHelper, lambda c: setattr(constants, "SCALE", 5.0)),
+    "what the new helper reads": (with_the_other_helper, lambda c: setattr(constants, "SCALE", 5.0)),
     "closure": (Closed, lambda c: change_closed(2.0)),
     "class attribute": (OfTheClass, lambda c: setattr(OfTheClass, "scale", 2.0)),
     "method": (Plain, lambda c: setattr(Plain, "scaled", lambda self, h: h * 0.3)),
