@@ -134,12 +134,16 @@ class Unchanged:
     """Whether all that a module holds and reads is, object by object, what it was when this was made."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._kinds = [(m, m.__class__) for m in module.modules()]
-        self._views = [view for held in _containers(module) for view in _views_of(held)] + [[_END]]
+        self._modules = list(module.modules())
+        self._kinds = [m.__class__ for m in self._modules]
+        containers = list(_containers(module))
+        self._named = [h for h in containers if isinstance(h, dict) and all(type(name) is str for name in h)]
+        self._names = list(chain.from_iterable(self._named))
+        self._views = [view for held in containers for view in _views_of(held)] + [[_END]]
         self._seen = list(chain.from_iterable(self._views))
-        self._places = [place for m in module.modules() for place in dependencies(m.__class__)]
+        self._places = [place for kind in self._kinds for place in dependencies(kind)]
         self._read = [get(name, None) for get, name in self._places]
-        self._searched = [(kind, searched(kind)) for kind in {kind for _, kind in self._kinds}]
+        self._searched = list(map(searched, self._kinds))
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
         things = list(_reached((*self._seen, *self._read)))
         tensors = [t for t in things if isinstance(t, Tensor) and id(t) not in by_name]
@@ -150,9 +154,10 @@ class Unchanged:
     def holds(self) -> bool:
         """Whether nothing has changed."""
         return (
-            all(map(is_, chain.from_iterable(self._views), self._seen))
-            and all(m.__class__ is kind for m, kind in self._kinds)
-            and all(searched(kind) is before for kind, before in self._searched)
+            list(chain.from_iterable(self._named)) == self._names
+            and all(map(is_, chain.from_iterable(self._views), self._seen))
+            and list(map(type, self._modules)) == self._kinds
+            and list(map(searched, self._kinds)) == self._searched
             and not (self._places and not all(map(is_, [get(n, None) for get, n in self._places], self._read)))
             and not (self._constants and any(t._version != version for t, version in self._constants))
             and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))
@@ -160,7 +165,10 @@ class Unchanged:
 
 
 def _views_of(held: Any) -> tuple[Any, ...]:
-    return (held, held.values()) if isinstance(held, dict) else (held,)
+    """Return what is compared object by object; names are compared as strings."""
+    if not isinstance(held, dict):
+        return (held,)
+    return (held.values(),) if all(type(name) is str for name in held) else (held, held.values())
 
 
 def _reached(things: Any) -> Iterator[Any]:
