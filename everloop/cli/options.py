@@ -68,16 +68,19 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
     """Return the arguments with the options of the version before under their names of today, which a note tells.
 
     Raises:
-        OptionError: an option is unknown.
+        OptionError: an option is unknown, or given under both names.
     """
     names, olds = list(_names(kind)), dict(_old_names(kind))
     found, options = list(args), {flag(name) for name in names} | {"--help"}
+    given = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
     for i, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         name = flag(name.removeprefix("--")) if name.startswith("--") else name
         if name == "--":
             break
         if name in olds and name not in options:
+            if olds[name] in given:
+                raise OptionError(f"{name} is the old name of {olds[name]}, and both are given; leave out {name}")
             found[i] = olds[name] + equals + value
             note(f"{name} is called {olds[name]}; the old name works in this version, not in the next")
         elif name.startswith("--") and name not in options:
@@ -125,10 +128,8 @@ def early(args: Sequence[str], name: str) -> Path | None:
     return None
 
 
-def from_tables(
-    tables: Mapping[str, Any], configs: Mapping[str, type[Any]], where: str, training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a dataclass for each table; `training` are the defaults of [train].
+def from_tables(tables: Mapping[str, Any], configs: Mapping[str, type[Any]], where: str) -> dict[str, Any]:
+    """Return a dataclass for each table.
 
     Raises:
         OptionError: a table or a setting is unknown.
@@ -138,9 +139,7 @@ def from_tables(
             raise OptionError(f"{where}: {unknown('table', name, configs)}")
         if not isinstance(table, Mapping):
             raise OptionError(f"{where}: {name} is {table!r}; expected a table [{name}]")
-    found = {name: tables.get(name, {}) for name in configs}
-    bases = {name: config(**training) if name == "train" else config() for name, config in configs.items()}
-    return {n: from_table(config, found[n], f"{where} [{n}]", bases[n]) for n, config in configs.items()}
+    return {name: from_table(config, tables.get(name, {}), f"{where} [{name}]") for name, config in configs.items()}
 
 
 def find_kind(name: str) -> Kind:

@@ -114,7 +114,7 @@ def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None
         if isinstance(found.get("model"), dict):
             _check_kind(kind, str(found["model"].pop("kind", kind.name)), str(file), f"--config {quote(str(file))}")
             found["model"] = located(found["model"], file.parent) if code else found["model"]
-        tables = from_tables(found, types, str(file), dict(kind.training))
+        tables = from_tables(found, types, str(file))
         note_old_names(found, types, str(file))
     base = options_of(kind)(**tables)
     description = kind.description
@@ -130,11 +130,10 @@ def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None
 
 def options_of(kind: Kind) -> type[Any]:
     """Return the dataclass of the options of `everloop train KIND`."""
-    training = TrainConfig().replace(kind.training)
     settings = [
         ("data", kind.data_config, field(default_factory=kind.data_config)),
         ("model", kind.model_config, field(default_factory=kind.model_config)),
-        ("train", TrainConfig, field(default=training)),
+        ("train", TrainConfig, field(default_factory=TrainConfig)),
     ]
     return dataclasses.make_dataclass("Options", settings, bases=(Common,), frozen=True)
 

@@ -32,8 +32,13 @@ def forget() -> None:
     _searches.clear()
 
 
+def code_of(kind: type) -> Any:
+    """Return the function that a module of this class runs."""
+    return getattr(kind, "step" if issubclass(kind, Cell) else "forward", None)
+
+
 def searched(kind: type) -> Search:
-    function = getattr(kind, "step" if issubclass(kind, Cell) else "forward", None)
+    function = code_of(kind)
     known = _searches.get(kind)
     if known is None or known[0] is not function:
         search = Search(kind)

@@ -15,12 +15,12 @@ from itertools import chain
 from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
-from everloop.compiler.dependencies import CODE, changing, dependencies, forget, searched
+from everloop.compiler.dependencies import CODE, changing, code_of, dependencies, forget, searched
 
 VERSIONS = 8  # of one module, whose programs are kept
 PROGRAMS = 512  # of all modules
@@ -78,7 +78,7 @@ class Cache(Generic[T]):
 class Version:
     """One state of what a step depends on besides its tensors. There is one object for equal states."""
 
-    __slots__ = ("key",)
+    __slots__ = ("__weakref__", "key")
 
     def __init__(self, key: tuple[Any, ...]) -> None:
         self.key = key
@@ -86,7 +86,8 @@ class Version:
 
 programs: Cache[Any] = Cache(PROGRAMS)  # what is compiled, or why nothing is; the last part of a key is a Version
 _versions: Cache[Version] = Cache(PROGRAMS)
-_recent: WeakKeyDictionary[nn.Module, list[Version]] = WeakKeyDictionary()
+# Weak, because a key may hold its module, as by a bound method: only the bounded caches keep anything.
+_recent: WeakKeyDictionary[nn.Module, list[ref[Version]]] = WeakKeyDictionary()
 _lock = threading.Lock()
 said: Cache[bool] = Cache(PROGRAMS)
 
@@ -108,9 +109,9 @@ def version(module: nn.Module, *, is_traced: bool = False) -> Version:
 def _remember(module: nn.Module, new: Version) -> None:
     """Let go of the oldest version of a module that has had too many."""
     with _lock:
-        before = _recent.get(module, [])
-        _recent[module] = last = [*before, new][-VERSIONS:]
-    if len(before) < len(last):
+        before = [found for weak in _recent.get(module, ()) if (found := weak()) is not None]
+        _recent[module] = list(map(ref, [*before, new][-VERSIONS:]))
+    if len(before) < VERSIONS:
         return
     programs.drop(before[0])
     names = sorted(set(_differences(before[-1].key, new.key))) or ["its class"]
@@ -143,7 +144,7 @@ class Unchanged:
         self._seen = list(chain.from_iterable(self._views))
         self._places = [place for kind in self._kinds for place in dependencies(kind)]
         self._read = [get(name, None) for get, name in self._places]
-        self._searched = list(map(searched, self._kinds))
+        self._code = list(map(code_of, self._kinds))
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
         things = list(_reached((*self._seen, *self._read)))
         tensors = [t for t in things if isinstance(t, Tensor) and id(t) not in by_name]
@@ -157,7 +158,7 @@ class Unchanged:
             list(chain.from_iterable(self._named)) == self._names
             and all(map(is_, chain.from_iterable(self._views), self._seen))
             and list(map(type, self._modules)) == self._kinds
-            and list(map(searched, self._kinds)) == self._searched
+            and all(map(is_, map(code_of, self._kinds), self._code))
             and not (self._places and not all(map(is_, [get(n, None) for get, n in self._places], self._read)))
             and not (self._constants and any(t._version != version for t, version in self._constants))
             and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ class Kind:
         untrained: the model with fresh weights, from a dataset and a model_config.
         labelled: a Dataset whose test split is a file, from the trained model, its data_config, the file, and a second
             file with labels or None.
-        training: settings [train] whose defaults are others than those of TrainConfig.
         predict: lines of text as `everloop predict` writes them, from the trained model, its data_config, a
             PredictSource, and the PredictOptions.
         predict_options: the names of those options of `predict` that it takes.
@@ -52,7 +51,6 @@ class Kind:
     dataset: Callable[[Any, Any, Any], Any]
     untrained: Callable[[Any, Any], Model]
     labelled: Callable[[Any, Any, Path, Path | None], Any]
-    training: Mapping[str, Any] = field(default_factory=dict)
     predict: Callable[[Any, Any, Any, Any], Iterator[str]] | None = None
     predict_options: tuple[str, ...] = ()
     method: Any = None

@@ -45,6 +45,14 @@ def test_old_options_work_and_tell_the_new_ones(pairs: Path, capsys: pytest.Capt
     assert capsys.readouterr() == (old_way.out, "")
 
 
+@pytest.mark.parametrize("both", [["--average", "0.9", "--ema-decay=0.8"], ["--ema_decay", "0.8", "--average", "0.9"]])
+def test_both_names_of_an_option(both: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "language-model", "--text", "none.txt", *both]) == 2
+    assert (
+        "--average is the old name of --ema-decay, and both are given; leave out --average" in capsys.readouterr().err
+    )
+
+
 def test_old_options_of_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = ["--audio", str(tmp_path), "--said", str(tmp_path / "a"), "--valid-said", str(tmp_path / "a")]
     (tmp_path / "a").touch()

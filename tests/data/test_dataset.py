@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from everloop.data import (
 from everloop.data.dataset import Dataset, hold_out, with_held_out
 from everloop.data.lazy import Array
 from everloop.errors import OptionError
+from tests.data.test_bounded import tensors
 
 FRAMES = FrameConfig(rate=8000, mels=8)
 LINES = [" ".join("abcdefg"[(i * k) % 7] for k in range(1, 3 + i % 9)) for i in range(40)]
@@ -104,14 +104,6 @@ SEQUENCES: list[Callable[[], Any]] = [
 ]
 PLAIN = [make for make in SEQUENCES if make not in (images, chorales)]
 ALL = [text, *SEQUENCES]
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from tensors(getattr(value, field.name))
 
 
 def same(one: Any, other: Any) -> bool:

@@ -104,6 +104,11 @@ def test_images(tmp_path: Path) -> None:
         Examples.from_config(replace(config, train_labels=None))
 
 
+def test_a_file_of_labels_that_nothing_reads(table: ExamplesConfig, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"y: a file of labels is for IDX images; .* holds its labels itself"):
+        Examples.from_config(replace(table, train_labels=tmp_path / "y"))
+
+
 def test_labels_of_other_parts_must_be_known(table: ExamplesConfig, tmp_path: Path) -> None:
     (tmp_path / "v.tsv").write_text("text\tlabel\nword\tc\n")
     with pytest.raises(DataError, match="unknown label 'c'"):

@@ -282,6 +282,27 @@ def test_a_guard_does_not_keep_its_cell() -> None:
     assert is_gone
 
 
+def test_a_cell_that_holds_itself_is_kept_by_the_bounded_caches_alone() -> None:
+    cell: Any = cells.GRU(2, 3)
+    cell.own = cell.step  # a bound method holds its cell, and is part of the key
+    Recurrent(cell)(torch.randn(2, 1, 2))
+    known, cell = weakref.ref(cell), None
+    for cache in (guards.programs, guards._versions):
+        cache.clear()
+    gc.collect()
+    assert known() is None
+
+
+def test_a_step_is_not_made_anew_because_another_cell_is_compiled() -> None:
+    layer, x = Recurrent(Global(4, 5)), torch.randn(2, 4)
+    with torch.no_grad():
+        layer.step(x)
+        ready = layer._stream._ready
+        Recurrent(Annealed(2, 3, factor=0.123))(torch.randn(2, 1, 2))
+        layer.step(x)
+    assert layer._stream._ready is ready
+
+
 def test_copies_have_guards_of_their_own() -> None:
     cell, x = Annealed(2, 3, factor=1.0), torch.randn(2, 1, 2)
     y = Recurrent(cell)(x)[0]

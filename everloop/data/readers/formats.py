@@ -33,6 +33,7 @@ class Format:
         examples: reads sequences with one label each.
         tagged: reads sequences with a label for each step.
         audio: reads the samples of a recording, at a sampling rate that is checked if it is given.
+        has_label_file: whether the labels of its examples are in a file of their own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Format:
     examples: Reader | None = None
     tagged: Reader | None = None
     audio: Callable[[Path, int | None], Tensor] | None = None
+    has_label_file: bool = False
 
     def fits(self, path: Path) -> bool:
         """Return whether a file has this format, as its name says."""
@@ -50,7 +52,7 @@ class Format:
 
 FORMATS = (
     Format("files", named=Path.is_dir, examples=folders.examples),
-    Format("idx", named=idx.is_idx, examples=idx.examples),
+    Format("idx", named=idx.is_idx, examples=idx.examples, has_label_file=True),
     Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv")),
     Format("csv", (".csv",), rows=partial(tables.read_rows, "csv")),
     Format("jsonl", (".jsonl", ".ndjson"), rows=partial(tables.read_rows, "jsonl")),
@@ -64,6 +66,8 @@ FORMATS = (
 def read_examples(source: FileSource, form: str, fields: Fields) -> Iterator[Record]:
     """Yield the labelled sequences of a file. `form` is the name of its format, "auto" or "table": as its name says."""
     found = format_of(source.path, "auto" if form == "table" else form, lambda f: f.examples or f.rows)
+    if fields.labels is not None and not found.has_label_file:
+        raise OptionError(f"{fields.labels}: a file of labels is for IDX images; {source.path} holds its labels itself")
     if found.examples:
         yield from found.examples(source, fields)
         return
