@@ -77,6 +77,8 @@ class Backward:
     def _fresh(self, name: str, width: int) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""
         time, like, empty = self.time, self.state[0], self.program.target.empty
+        if time.compact is None:
+            return time.padded(width, like, empty)
         owned = self.program.split.owned
         is_input = any(name == gradient_of(cut) for cut in self.program.cuts if cut not in owned)
         return (time.padded if is_input else time.compacted)(width, like, empty)
