@@ -31,7 +31,8 @@ class Options:
     context: str = "\n"
     """What stands before each sentence; it is read, not scored."""
     malformed: Malformed = "stop"
-    """What to do with a line that has a character the model does not know; unknown words are scored as such."""
+    """What to do with a line that is not UTF-8, or has a character for which an older model has no number; unknown
+    symbols are scored as one and the same."""
     trained: Trained = field(default_factory=Trained)
 
 
@@ -59,7 +60,9 @@ def main(args: Sequence[str]) -> int:
             read += score.count
             write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
     if missing:
-        sys.stderr.write(f"{missing:,} of {read:,} words unknown ({missing / read:.2%}), scored as one and the same\n")
+        units = model.vocabulary.units
+        few = f"{missing:,} of {read:,} {units} unknown ({missing / read:.2%})"
+        sys.stderr.write(f"{few}, scored as one and the same\n")
     if errors.skipped:
         sys.stderr.write(f"{errors}\n")
     return 0

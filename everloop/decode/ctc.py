@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop.decode.writer import Hypothesis, evaluating, join, pick
-from everloop.errors import OptionError
+from everloop.errors import DataError, OptionError
 from everloop.models.language_model import LanguageModel
 from everloop.models.transcriber import Transcriber
 
@@ -120,6 +120,8 @@ class Scores:
         self.numbers = vocabulary.encode(known, "the transcriber's characters").tolist()
         if vocabulary.units == "words" or len(self.numbers) != len(known):
             raise OptionError(f"the language model has {vocabulary.units}; expected one of characters")
+        if missing := vocabulary.unknown_symbols(known):
+            raise DataError(f"the language model does not know {', '.join(map(repr, missing))}, which transcripts hold")
         prompt = vocabulary.encode(fusion.context, "the context").to(self.device, torch.int64)
         with evaluating(fusion.model):
             logits, state = fusion.model.begin(prompt[:, None])

@@ -37,12 +37,12 @@ def labelled(model: LanguageModel, config: TextConfig, path: Path, labels: Path 
     """Return the text of a file, or of the files of a folder, as the test part of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images and translations; a language model needs none")
-    return Text.from_config(replace(config, text=(path,), split=(0.0, 0.0, 1.0)), model.vocabulary)
+    return Text.from_config(replace(config, text=(path,), valid=(), test=(), split=(0.0, 0.0, 1.0)), model.vocabulary)
 
 
 def preview(model: LanguageModel, text: Text) -> str:
     """Return some of what the model writes, after a newline or the first symbol of the text."""
-    prompt = "\n" if "\n" in text.vocabulary else text.vocabulary.decode(text["train"][:1])
+    prompt = _beginning(model)
     length = 15 if model.vocabulary.units == "words" else 70
     return sample(model, prompt, length=length, temperature=0.7, seed=0)
 
@@ -50,7 +50,7 @@ def preview(model: LanguageModel, text: Text) -> str:
 def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None, length: int = 300) -> Iterator[Line]:
     """Yield samples at several temperatures, of words a fifth of that length, and keep them in the run folder."""
     length = length // 5 if model.vocabulary.units == "words" else length
-    start = prompt or ("\n" if "\n" in model.vocabulary else model.vocabulary.symbols[0])
+    start = prompt or _beginning(model)
     kept = []
     for temperature in TEMPERATURES:
         drawn = sample(model, start, length=length, temperature=temperature, seed=1)
@@ -61,6 +61,12 @@ def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None
         write_atomically(run.path / "samples.txt", "\n".join(kept).encode("utf-8", "replace"))
         hint = f'continue a prompt of yours with: everloop sample {shlex.quote(str(run.path))} "…"'
         yield Line(f"\n{hint}", "dim")
+
+
+def _beginning(model: LanguageModel) -> str:
+    """Return what a text of the model's own goes on from: a newline, or a symbol that it knows."""
+    known = model.vocabulary
+    return "\n" if "\n" in known else known.symbols[-1]
 
 
 KIND = Kind(

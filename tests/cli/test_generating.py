@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from everloop.cli import main
-from everloop.data import Text
-from everloop.models import LanguageModel
+from everloop.data import Text, Vocabulary
+from everloop.models import LanguageModel, load
 from everloop.train import train
 from tests.data.test_audio import digit_recordings, write_wav
 
@@ -194,10 +194,44 @@ def test_tree_and_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert float(rows[0][0]) > float(rows[1][0])
     assert float(rows[0][0]) == pytest.approx(-model.score("the cat sat").nats, abs=1e-3)
     lines.write_text("the cat\nthe dog\n")
-    assert main(["score", str(tmp_path / "run"), str(lines)]) == 2
-    assert "line 2: unknown symbol 'd'" in " ".join(capsys.readouterr().err.split())
-    assert main(["score", str(tmp_path / "run"), str(lines), "--malformed", "skip"]) == 0
-    assert "1 malformed line left out; the first: " in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "run"), str(lines)]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "2 of 14 characters unknown (14.29%), scored as one and the same" in shown.err
+
+
+def test_new_text_with_unknown_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"a.txt": "to be or not to be\n" * 40, "b.txt": "to bé\n" * 9, "c.txt": "bee?"}.items():
+        Path(name).write_text(text)
+    command = ["train", "language-model", "--text", "a.txt", "--valid", "b.txt", "--test", "c.txt"]
+    assert main([*command, *QUICK, "--length", "8", "--out", "run"]) == 0
+    assert "train 760, valid 54, test 4 characters, 9 different" in capsys.readouterr().err
+    assert "é" not in load("run").vocabulary
+    for command, few in ((["run", "b.txt"], "9 unknown in test (16.67%)"), (["run"], "1 unknown in test (25.00%)")):
+        assert main(["evaluate", *command, "--json"]) == 0
+        shown = capsys.readouterr()
+        assert few in shown.err
+        assert json.loads(shown.out)["loss"] < 20
+    assert main(["sample", "run", "bé", "--length", "99", "--temperature", "2", "--seed", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "unknown to the model: 'é'" in shown.err
+    assert "\ufffd" not in shown.out
+
+
+def test_a_model_without_an_unknown_symbol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Text.from_string("the cat sat\n" * 60, split=(1, 0, 0), vocabulary=Vocabulary.of("the cat sat\n"))
+    train(LanguageModel(text.vocabulary, hidden=4, layers=1), text, steps=1, batch=2, length=8, out=tmp_path / "run")
+    new, command = tmp_path / "n.txt", ["score", str(tmp_path / "run"), str(tmp_path / "n.txt")]
+    new.write_text("the cat\nthe dog\n")
+    for verb in ("score", "evaluate"):
+        assert main([verb, *command[1:]]) == 2
+        assert "line 2" in (told := " ".join(capsys.readouterr().err.split()))
+        assert "unknown symbol 'd'" in told
+        assert main([verb, *command[1:], "--malformed", "skip"]) == 0
+        assert "1 malformed line left out" in capsys.readouterr().err
 
 
 def test_other_kinds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,15 @@ def test_a_transcriber_with_the_help_of_a_character_model(capsys: pytest.Capture
     torch.nn.init.zeros_(fusion.head.weight)
     with torch.no_grad():
         fusion.head.bias.copy_(torch.tensor([-9.0, -9.0, 9.0, -9.0]))
-    train(fusion, Text.from_string("\nabc" * 50, split=(1, 0, 0)), steps=1, batch=1, length=4, lr=1e-9, out="fusion")
+    train(
+        fusion,
+        Text.from_string("\nabc" * 50, split=(1, 0, 0), vocabulary=fusion.vocabulary),
+        steps=1,
+        batch=1,
+        length=4,
+        lr=1e-9,
+        out="fusion",
+    )
     Path("list.txt").write_text("a.wav\nb.wav\n")
     plain = said(capsys, "list.txt")
     assert plain == said(capsys, "list.txt", "--beam", "8")

@@ -183,7 +183,7 @@ def test_a_malformed_line_stops_or_is_counted(
 @pytest.mark.parametrize("units", ["characters", "words"])
 def test_a_text_without_its_malformed_lines(units: Any, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"one\r\n" + BAD + b"\nt\0wo\n\nthree\n" + BAD + b"\nfour")
-    least = 1 if units == "words" else None
+    least = None if units == "bytes" else 1
     text = Text(tmp_path / "t.txt", units=units, split=(1, 0, 0), malformed="skip", min_freq=least)
     assert text.vocabulary.decode(text["train"]) == "one\n\nthree\nfour"
     assert text.errors.skipped == 3

@@ -35,7 +35,7 @@ def test_a_part_that_is_not_asked_for_is_empty(length: int, split: tuple[float, 
 def test_chinese(tmp_path: Path) -> None:
     poem = "床前明月光，疑是地上霜。\n举头望明月，低头思故乡。\n" * 20
     text = Text(write(tmp_path / "poem.txt", poem))
-    assert len(text.vocabulary) == len(set(poem))
+    assert set(text.vocabulary.symbols) == {*poem, "\ufffd"}
     assert "".join(text.vocabulary.decode(text[part]) for part in text.splits) == poem
 
 
@@ -45,7 +45,7 @@ def test_files_and_folders_one_after_another(tmp_path: Path) -> None:
     write(tmp_path / "in" / "deep" / "c.txt", "third\n")
     write(tmp_path / "in" / "ignored.md", "€")
     last = write(tmp_path / "z.md", "last")
-    text = Text(tmp_path / "in", last, split=(1, 0, 0))
+    text = Text(tmp_path / "in", last, split=(1, 0, 0), min_freq=1)
     assert text.vocabulary.decode(text["train"]) == "first\nsecond\nthird\nlast\n"
 
 
@@ -53,11 +53,11 @@ def test_pattern_chooses_files(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "aaaa")
     write(tmp_path / "b.md", "bbbb")
     text = Text(tmp_path, pattern="*.md", split=(1, 0, 0))
-    assert text.vocabulary.symbols == ("b",)
+    assert text.vocabulary.symbols == ("\ufffd", "b")
 
 
 def test_mark_and_line_ends_are_normalised(tmp_path: Path) -> None:
-    text = Text(write(tmp_path / "dos.txt", b"\xef\xbb\xbfone\r\ntwo\r\n"), split=(1, 0, 0))
+    text = Text(write(tmp_path / "dos.txt", b"\xef\xbb\xbfone\r\ntwo\r\n"), split=(1, 0, 0), min_freq=1)
     assert text.vocabulary.decode(text["train"]) == "one\ntwo\n"
 
 
@@ -144,7 +144,7 @@ def test_fingerprint_sees_symbols_and_cut() -> None:
 
 def test_windows_continue_each_stream() -> None:
     numbers = "".join(chr(0x100 + i) for i in range(1000))
-    text = Text.from_string(numbers, split=(1, 0, 0))
+    text = Text.from_string(numbers, split=(1, 0, 0), min_freq=1)
     windows = text.epoch("train", 0, batch=3, length=16)
     x = torch.cat([window.x for window in windows])
     y = torch.cat([window.y for window in windows])
@@ -156,7 +156,7 @@ def test_windows_continue_each_stream() -> None:
 
 
 def test_every_pass_is_shifted_and_reproducible() -> None:
-    text = Text.from_string("".join(chr(0x100 + i) for i in range(1000)), split=(1, 0, 0))
+    text = Text.from_string("".join(chr(0x100 + i) for i in range(1000)), split=(1, 0, 0), min_freq=1)
 
     def start(epoch: int, seed: int) -> int:
         return int(text.epoch("train", epoch, batch=2, length=32, seed=seed)[0].x[0, 0])
@@ -167,7 +167,8 @@ def test_every_pass_is_shifted_and_reproducible() -> None:
 
 
 def test_validation_scores_every_symbol() -> None:
-    text = Text.from_string("".join(chr(0x100 + i) for i in range(1000)), split=(0.5, 0.5, 0))
+    letters = "".join(chr(0x100 + i) for i in range(1000))
+    text = Text.from_string(letters, split=(0.5, 0.5, 0), vocabulary=Vocabulary(letters))
     seen = torch.cat([window.y.flatten() for window in text.epoch("valid", 0, batch=64, length=64)])
     assert sorted(seen.tolist()) == list(range(501, 1000))
 
@@ -190,4 +191,47 @@ def test_sizes_of_windows(batch: int, length: int) -> None:
 
 def test_unknown_part() -> None:
     with pytest.raises(OptionError, match="did you mean 'train'"):
-        Text.from_string("abc", split=(1, 0, 0))["trian"]
+        Text.from_string("abab", split=(1, 0, 0))["trian"]
+
+
+def test_rare_characters_of_training_stand_for_unknown_ones(tmp_path: Path) -> None:
+    train, valid, test = (write(tmp_path / name, content) for name, content in
+        [("a.txt", "abab" * 20 + "x"), ("b.txt", "abz\nx"), ("c.txt", "ayay")])  # fmt: skip
+    text = Text(train, valid=[valid], test=[test])
+    assert text.vocabulary.symbols == ("\ufffd", "a", "b")  # neither x, which is rare, nor those of the other files
+    assert [len(text[part]) for part in ("train", "valid", "test")] == [81, 5, 4]
+    assert text.unknown == {"train": (1, 81), "valid": (3, 5), "test": (2, 4)}
+    assert text.vocabulary.decode(text["valid"]) == "ab\ufffd\ufffd\ufffd"
+    assert "3 unknown in valid (60.00%)" in repr(text)
+    assert len(Text(train, min_freq=1, split=(1, 0, 0)).vocabulary) == 4
+    assert Text(train, max_vocab=1, split=(1, 0, 0)).vocabulary.symbols == ("\ufffd", "a")
+
+
+def test_characters_are_learned_from_the_training_split() -> None:
+    text = Text.from_string("ab" * 40 + "cd" * 10, split=(0.8, 0.1, 0.1))
+    assert text.vocabulary.symbols == ("\ufffd", "a", "b")
+    assert text.unknown == {"train": (0, 80), "valid": (10, 10), "test": (10, 10)}
+
+
+def test_a_split_with_files_leaves_its_fraction_to_training(tmp_path: Path) -> None:
+    main, own = write(tmp_path / "a.txt", "ab" * 50), write(tmp_path / "b.txt", "ba" * 7)
+    text = Text(main, valid=[own], split=(0.5, 0.3, 0.2))
+    assert [len(text[part]) for part in ("train", "valid", "test")] == [80, 14, 20]
+    assert Text.from_config(text.config).fingerprint == text.fingerprint
+    with pytest.raises(DataError, match=r"c\.txt has 1 symbols; expected at least 2"):
+        Text(main, test=[write(tmp_path / "c.txt", "a")])
+
+
+def test_only_characters_that_are_rare() -> None:
+    with pytest.raises(DataError, match="no character occurs 2 times; give more text, or take min_freq 1"):
+        Text.from_string("abcdef", split=(1, 0, 0))
+
+
+def test_lines_that_an_older_vocabulary_cannot_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "abab\nabxb\nbb\nyy\nba\n")
+    with pytest.raises(DataError, match=r"'x' \(U\+0078\) at position 7, line 2 of .*a\.txt"):
+        Text(path, vocabulary=Vocabulary("ab\n"), split=(1, 0, 0))
+    text = Text(path, vocabulary=Vocabulary("ab\n"), split=(1, 0, 0), malformed="skip")
+    assert text.vocabulary.decode(text["train"]) == "abab\nbb\nba\n"
+    assert text.errors.skipped == 2
+    assert f"{path}: line 2: unknown symbol 'x'" in text.errors.first

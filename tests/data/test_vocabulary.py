@@ -61,7 +61,9 @@ def test_save_and_load(tmp_path: Path, units: str, text: str) -> None:
 
 
 def test_unknown_symbol_names_place() -> None:
-    with pytest.raises(DataError, match=r"'é' \(U\+00E9\) at position 7, line 2 of the prompt.*4 symbols: abc"):
+    with pytest.raises(
+        DataError, match=r"'é' \(U\+00E9\) at position 7, line 2 of the prompt; the model knows 4 others"
+    ):
         Vocabulary("abc\n").encode("abcabc\né", "the prompt")
 
 

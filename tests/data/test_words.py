@@ -178,8 +178,8 @@ def test_settings_of_words_reach_the_vocabulary(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"lower": True}, "lower is True; that is for words, and units is 'characters'"),
-        ({"min_freq": 3}, "min_freq is 3; that is for words"),
-        ({"max_vocab": 3, "units": "bytes"}, "max_vocab is 3; that is for words, and units is 'bytes'"),
+        ({"min_freq": 3, "units": "bytes"}, "min_freq is 3; that is for characters and words"),
+        ({"max_vocab": 3, "units": "bytes"}, "max_vocab is 3; that is for characters and words, and units is 'bytes'"),
         ({"min_freq": 0, "units": "words"}, "min_freq is 0; expected at least 1"),
         ({"max_vocab": 0, "units": "words"}, "max_vocab is 0; expected at least 1"),
         ({"units": "word"}, "did you mean 'words'"),
@@ -191,4 +191,5 @@ def test_settings_that_do_nothing_or_make_no_sense(wrong: dict[str, object], mes
 
 
 def test_fingerprints_of_characters_are_as_before_there_were_words() -> None:
-    assert Text.from_string("abab" * 10, split=(0.5, 0.5, 0)).fingerprint == "cee90d42b2e2e33c"
+    text = Text.from_string("abab" * 10, split=(0.5, 0.5, 0), vocabulary=Vocabulary("ab"))
+    assert text.fingerprint == "cee90d42b2e2e33c"

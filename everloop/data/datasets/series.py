@@ -110,11 +110,14 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         self.bounds = _bounds(len(values), self.config.split)
         self.starts = {name: self._starts(*self.bounds[name]) for name in SPLITS}
         self.items = {name: Mapped(starts, self._item) for name, starts in self.starts.items()}
-        if not len(self.starts["train"]):
+        needed = next((name for name, (begin, end) in self.bounds.items() if begin < end), "train")
+        if not len(self.starts[needed]):
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
-            count = self.bounds["train"][1]
-            needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
-            raise DataError(f"the training split has {count:,} steps{gaps}; {needs}")
+            begin, end = self.bounds[needed]
+            raise DataError(
+                f"the {needed} split has {end - begin:,} steps{gaps}; a window of {context} + {horizon} needs more"
+                + (" in one piece" if gaps else "")
+            )
 
     @classmethod
     def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:

@@ -19,8 +19,8 @@ from everloop.data.files import find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
 from everloop.data.settings import setting
-from everloop.data.tokenize.vocabulary import Units, Vocabulary, check_units
-from everloop.data.tokenize.word_vocabulary import MIN_FREQ, WordVocabulary, check_words, counted
+from everloop.data.tokenize.vocabulary import MIN_FREQ, Units, Vocabulary, check_learned, check_units
+from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted
 from everloop.errors import DataError, OptionError
 
 
@@ -30,26 +30,50 @@ class TextConfig:
 
     text: tuple[Path, ...] = ()
     """Text files, or folders that hold some."""
+    valid: tuple[Path, ...] = ()
+    """Files or folders for validation; without them, `split` cuts it from the text."""
+    test: tuple[Path, ...] = ()
+    """Files or folders for test; without them, `split` cuts it from the text."""
     pattern: str = "*.txt"
     """Which files of a folder are taken."""
     units: Units = "characters"
     """What one symbol is: a character, a word or sign, or a byte (any file, any language, 256 symbols)."""
     split: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    """The fractions of the text for training, validation and test, cut in this order."""
+    """The fractions of the text for training, validation and test, cut in this order; what has files of its own takes
+    none, and leaves its fraction to training."""
     lower: bool = False
     """Words: whether the text is read in lower case."""
     min_freq: int | None = setting(None, old="least")
-    """Words: how often one must occur in training to have a number of its own; by default 2."""
+    """How often a character or word must occur in training to have a number of its own; by default 2. All others are
+    one and the same, which stands for what is unknown."""
     max_vocab: int | None = setting(None, old="limit")
-    """Words: how many have a number of their own, the most frequent ones; by default all that occur often enough."""
+    """How many characters or words have a number of their own, the most frequent ones; by default all that occur often
+    enough."""
     malformed: Malformed = "stop"
-    """What to do with a line that is not UTF-8."""
+    """What to do with a line that is not UTF-8, or that a model from before there were unknown symbols cannot read."""
 
     def __post_init__(self) -> None:
-        for name, value in {"lower": self.lower, "min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
-            if value and self.units != "words":
-                raise OptionError(f"{name} is {value}; that is for words, and units is {self.units!r}")
-        check_words(MIN_FREQ if self.min_freq is None else self.min_freq, self.max_vocab)
+        if self.lower and self.units != "words":
+            raise OptionError(f"lower is {self.lower}; that is for words, and units is {self.units!r}")
+        for name, value in {"min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
+            if value and self.units == "bytes":
+                raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
+        check_learned(self.least, self.max_vocab)
+
+    @property
+    def least(self) -> int:
+        """How often a symbol must occur in training to have a number of its own."""
+        return MIN_FREQ if self.min_freq is None else self.min_freq
+
+    @property
+    def cut(self) -> tuple[float, ...]:
+        """The fractions of the text that its splits take."""
+        if len(self.split) != 3:
+            return self.split
+        _, valid, test = (
+            0.0 if own else part for own, part in zip(((), self.valid, self.test), self.split, strict=True)
+        )
+        return (self.split[0] + (self.split[1] - valid) + (self.split[2] - test), valid, test)
 
 
 class Text(Dataset[Tensor]):
@@ -63,13 +87,14 @@ class Text(Dataset[Tensor]):
         sources: files, or folders of which every file that fits `pattern` is taken.
         units: "characters", "words" (and signs and ends of lines), or "bytes" (any file, 256 symbols).
         split: the fractions of the splits; they add up to 1, and 0 leaves a split out.
-        vocabulary: numbers to use, for instance a trained model's; by default those of the text, of words those of
-            its training split.
-        lower, min_freq, max_vocab: which words are known, as in TextConfig.
+        vocabulary: numbers to use, for instance a trained model's; by default those of the training split.
+        valid, test: files or folders of these splits, which are then not cut from the others.
+        lower, min_freq, max_vocab: which symbols are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
     Raises:
-        DataError: a file is missing, empty or not UTF-8, a character is unknown, a split is too short.
+        DataError: a file is missing, empty or not UTF-8, a split is too short, or a character has no number in a
+            vocabulary without one for unknown characters.
         OptionError: units, split or one of the others make no sense.
     """
 
@@ -80,6 +105,8 @@ class Text(Dataset[Tensor]):
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         pattern: str = "*.txt",
         vocabulary: Vocabulary | None = None,
+        valid: Sequence[str | Path] = (),
+        test: Sequence[str | Path] = (),
         lower: bool = False,
         min_freq: int | None = None,
         max_vocab: int | None = None,
@@ -87,11 +114,16 @@ class Text(Dataset[Tensor]):
     ) -> None:
         if not sources:
             raise DataError("no text given; name at least one file or folder")
-        places = tuple(Path(source).absolute() for source in sources)
-        config = TextConfig(places, pattern, check_units(units), split, lower, min_freq, max_vocab, malformed)
+        config = TextConfig(
+            _absolute(sources), _absolute(valid), _absolute(test), pattern, check_units(units), split, lower, min_freq,
+            max_vocab, malformed,
+        )  # fmt: skip
         super().__init__(config, ErrorPolicy(malformed))
-        files = find_files(sources, pattern)
-        self._fill(_chunks(files, units, self.errors), vocabulary, _names(files))
+        files = {name: find_files(some, pattern) for name, some in zip(SPLITS, (sources, valid, test), strict=True)}
+        self._fill(_chunks(files["train"], units, self.errors), vocabulary, _names(files["train"]))
+        for name in ("valid", "test"):
+            if files[name]:
+                self.items[name] = self._own(files[name])
 
     @classmethod
     def from_string(
@@ -107,7 +139,7 @@ class Text(Dataset[Tensor]):
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        config = TextConfig((), TextConfig.pattern, check_units(units), split, lower, min_freq, max_vocab)
+        config = TextConfig(units=check_units(units), split=split, lower=lower, min_freq=min_freq, max_vocab=max_vocab)
         Dataset.__init__(self, config)
         if not text:
             raise DataError("the string is empty; expected text")
@@ -127,22 +159,45 @@ class Text(Dataset[Tensor]):
             raise OptionError(f"units is {units!r}, and the vocabulary has {vocabulary.units}; expected the same")
         read = self._words if units == "words" else self._characters
         self.vocabulary, encoded = read(chunks, vocabulary)
-        numbers = torch.from_numpy(encoded.all)
-        self.items = dict(zip(SPLITS, _cut(numbers, self.config.split, place), strict=True))
+        self.items = dict(zip(SPLITS, _cut(torch.from_numpy(encoded.all), self.config.cut, place), strict=True))
+
+    def _own(self, files: Sequence[Path]) -> Tensor:
+        """Return the numbers of a split that has files of its own."""
+        found = torch.from_numpy(self._encoded(_chunks(files, self.config.units, self.errors), self.vocabulary).all)
+        if len(found) < 2:
+            raise DataError(f"{_names(files)} has {len(found)} symbols; expected at least 2")
+        return found
 
     def _characters(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
+        """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
         if known is None and self.config.units == "characters":
             # the text is put aside while its characters are learned: it may come from a pipe
-            aside, found = Strings(), set[str]()
+            aside, size = Strings(), 0
             for chunk in chunks:
-                found.update(chunk.text)
+                size += len(chunk.text)
                 aside.append(chunk.text)
-            known, chunks = Vocabulary(sorted(found)), (Chunk(text, self.place) for text in aside)
+            left = _ends(size, self.config.cut)[0] if self.config.cut[0] else size
+            counts = Counter[str]()
+            for text in aside:
+                counts.update(text[:left])
+                left -= min(left, len(text))
+            known = Vocabulary.learn(counts, min_freq=self.config.least, max_vocab=self.config.max_vocab)
+            chunks = (Chunk(text, self.place) for text in aside)
         vocabulary = known or Vocabulary.of("", self.config.units)
+        return vocabulary, self._encoded(chunks, vocabulary)
+
+    def _encoded(self, chunks: Iterable[Chunk], vocabulary: Vocabulary) -> RaggedArray:
         encoded = RaggedArray(_dtype(vocabulary))
         for chunk in chunks:
-            encoded.write(vocabulary.encode(chunk.text, chunk.place, chunk.position, chunk.line))
-        return vocabulary, encoded
+            lenient = self.errors.malformed == "skip" and vocabulary.unknown is None
+            for part in _lines(chunk) if lenient else (chunk,):
+                try:
+                    encoded.write(vocabulary.encode(part.text, part.place, part.position, part.line))
+                except DataError as error:
+                    if not lenient:
+                        raise
+                    self.errors.report(part.place, part.line, str(error), "symbols that the model knows")
+        return encoded
 
     def _words(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
@@ -153,13 +208,12 @@ class Text(Dataset[Tensor]):
             read.write(counted(chunk.text, lower, places))
         if not isinstance(known, WordVocabulary):
             numbers = torch.from_numpy(read.all)
-            train = _cut(numbers, config.split, self.place)[0] if config.split[0] else numbers
+            train = _cut(numbers, config.cut, self.place)[0] if config.cut[0] else numbers
             times = np.zeros(len(places), np.int64)
             for piece in pieces(train.numpy()):
                 times += np.bincount(piece, minlength=len(places))
-            min_freq = MIN_FREQ if config.min_freq is None else config.min_freq
             counts = Counter(dict(zip(places, times.tolist(), strict=True)))
-            known = WordVocabulary.learn(counts, min_freq=min_freq, max_vocab=config.max_vocab, lower=lower)
+            known = WordVocabulary.learn(counts, min_freq=config.least, max_vocab=config.max_vocab, lower=lower)
         final = known.take(places, np.arange(len(places))).numpy()
         encoded = RaggedArray(_dtype(known))
         for piece in pieces(read.all):
@@ -222,6 +276,18 @@ def _chunks(files: Sequence[Path], units: Units, errors: ErrorPolicy) -> Iterato
             yield Chunk("\n", str(file))
 
 
+def _lines(chunk: Chunk) -> Iterator[Chunk]:
+    """Yield the lines of a chunk."""
+    position = chunk.position
+    for line, text in enumerate(chunk.text.splitlines(keepends=True), chunk.line):
+        yield Chunk(text, chunk.place, position, line)
+        position += len(text)
+
+
+def _absolute(sources: Iterable[str | Path]) -> tuple[Path, ...]:
+    return tuple(Path(source).absolute() for source in sources)
+
+
 def _names(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files[:3])) + ("…" if len(files) > 3 else "")
 
@@ -230,20 +296,23 @@ def _dtype(vocabulary: Vocabulary) -> str:
     return "uint8" if vocabulary.dtype == torch.uint8 else "int32"
 
 
-def _cut(numbers: Tensor, split: Iterable[float], place: str) -> list[Tensor]:
-    fractions = tuple(split)
-    if len(fractions) != 3 or any(not 0 <= fraction <= 1 for fraction in fractions) or abs(sum(fractions) - 1) > 1e-9:
-        raise OptionError(f"split is {fractions}; expected three fractions between 0 and 1 that add up to 1")
-    first = round(len(numbers) * fractions[0])
-    # a split with fraction 0 stays empty, whatever the rounding
-    second = (
-        len(numbers) if not fractions[2] else first if not fractions[1] else round(len(numbers) * sum(fractions[:2]))
-    )
+def _cut(numbers: Tensor, split: tuple[float, ...], place: str) -> list[Tensor]:
+    first, second = _ends(len(numbers), split)
     parts = [numbers[:first], numbers[first:second], numbers[second:]]
-    for name, part, fraction in zip(SPLITS, parts, fractions, strict=True):
+    for name, part, fraction in zip(SPLITS, parts, split, strict=True):
         if fraction and len(part) < 2:
             raise DataError(
                 f"{place} has {len(numbers)} symbols, so its {name} split would have {len(part)}; expected at least 2: "
                 "give more text or another split"
             )
     return parts
+
+
+def _ends(count: int, split: tuple[float, ...]) -> tuple[int, int]:
+    """Return where the training and the validation split end."""
+    if len(split) != 3 or any(not 0 <= fraction <= 1 for fraction in split) or abs(sum(split) - 1) > 1e-9:
+        raise OptionError(f"split is {split}; expected three fractions between 0 and 1 that add up to 1")
+    first = round(count * split[0])
+    # a split with fraction 0 stays empty, whatever the rounding
+    second = count if not split[2] else first if not split[1] else round(count * (split[0] + split[1]))
+    return first, second

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,17 +16,20 @@ from everloop.data.tokenize.vocabulary_file import read_json, strings, write_jso
 from everloop.errors import DataError, OptionError, unknown
 
 Units = Literal["characters", "words", "bytes"]
+UNKNOWN = "\ufffd"  # the replacement character of Unicode
+MIN_FREQ = 2  # so that rare symbols of the training text teach a model what an unknown one is like
 
 
 class Vocabulary:
     """The symbols a model knows, numbered from 0 in the given order.
 
     Args:
-        symbols: different non-empty strings; with `units="characters"` each is one character.
+        symbols: different non-empty strings; with `units="characters"` each is one character, and where the first is
+            U+FFFD it stands for every character that is not known.
         units: what one symbol of a text is, "characters" or "bytes"; for "words" there is WordVocabulary.
     """
 
-    unknown: ClassVar[int | None] = None  # the number that stands for every symbol that is not known, if there is one
+    unknown: int | None = None  # the number that stands for every symbol that is not known, if there is one
 
     def __init__(self, symbols: Iterable[str], units: Units = "characters") -> None:
         self._number(symbols, check_units(units))
@@ -36,6 +40,8 @@ class Vocabulary:
             raise DataError(f"symbol {wrong!r} is not one character; expected single {units}")
         if units == "bytes" and self.symbols != BYTES:
             raise DataError("a vocabulary of bytes has the 256 byte values as its symbols, in order")
+        if units == "characters" and self.symbols[0] == UNKNOWN:
+            self.unknown = 0
         codes = _codes("".join(self.symbols))
         self._order = np.argsort(codes)
         self._codes = codes[self._order]
@@ -53,6 +59,18 @@ class Vocabulary:
     def of(cls, text: str, units: Units = "characters") -> Vocabulary:
         """Return the vocabulary of a text: its characters in code order, or all 256 bytes."""
         return cls(BYTES, units) if check_units(units) == "bytes" else cls(sorted(set(text)), units)
+
+    @classmethod
+    def learn(cls, counts: Counter[str], *, min_freq: int = MIN_FREQ, max_vocab: int | None = None) -> Vocabulary:
+        """Return the characters that occur at least so often, the `max_vocab` most frequent of them, in code order.
+
+        The first symbol is that of every other character.
+        """
+        check_learned(min_freq, max_vocab)
+        kept = [s for s, n in counts.items() if n >= min_freq and s != UNKNOWN]
+        if not kept:
+            raise DataError(f"no character occurs {min_freq} times; give more text, or take min_freq 1")
+        return cls((UNKNOWN, *sorted(sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab])))
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -94,9 +112,12 @@ class Vocabulary:
         codes = _codes(text)
         spots = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1)
         missing = np.flatnonzero(self._codes[spots] != codes)
+        numbers = self._order[spots]
         if len(missing):
-            raise DataError(self._unknown(text, int(missing[0]), place, position, line))
-        return torch.from_numpy(self._order[spots]).to(self.dtype)
+            if self.unknown is None:
+                raise DataError(self._unknown(text, int(missing[0]), place, position, line))
+            numbers[missing] = self.unknown
+        return torch.from_numpy(numbers).to(self.dtype)
 
     def one(self, symbol: str) -> int:
         """Return the number of a single symbol.
@@ -111,7 +132,9 @@ class Vocabulary:
 
     def unknown_symbols(self, text: str) -> list[str]:
         """Return the symbols of a text that are read as the unknown one, if there is one; else `encode` raises."""
-        return []
+        if self.unknown is None:
+            return []
+        return [symbol for symbol in text if self.numbers.get(symbol, self.unknown) == self.unknown]
 
     def decode(self, numbers: Iterable[int] | Tensor, after: str = "") -> str:
         """Return the text of these numbers. Bytes that are not UTF-8 become U+FFFD. `after` as in `stream`."""
@@ -152,11 +175,8 @@ class Vocabulary:
     def _unknown(self, text: str, at: int, place: str, position: int, line: int) -> str:
         symbol = text[at]
         position, line = position + at, line + text.count("\n", 0, at)
-        known = "".join(s if s.isprintable() else "" for s in self.symbols[:120])
-        return (
-            f"unknown symbol {symbol!r} (U+{ord(symbol):04X}) at position {position}, line {line} of {place}; "
-            f"the model knows {len(self)} symbols: {known}{'…' if len(self) > 120 else ''}"
-        )
+        came = f"unknown symbol {symbol!r} (U+{ord(symbol):04X}) at position {position}, line {line} of {place}"
+        return f"{came}; the model knows {len(self):,} others, and has none for what it does not know"
 
 
 FORMAT = "everloop-vocabulary-1"
@@ -191,3 +211,15 @@ def check_units(units: str) -> Units:
 
 def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def check_learned(min_freq: int, max_vocab: int | None) -> None:
+    """Check which symbols are to be kept.
+
+    Raises:
+        OptionError: that makes no sense.
+    """
+    if min_freq < 1:
+        raise OptionError(f"min_freq is {min_freq}; expected at least 1")
+    if max_vocab is not None and max_vocab < 1:
+        raise OptionError(f"max_vocab is {max_vocab}; expected at least 1")

@@ -7,18 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from everloop.data.tokenize.spelling import END, is_sign, lines_of, spaced, spellings
-from everloop.data.tokenize.vocabulary import Vocabulary, read_content
-from everloop.errors import DataError, OptionError
+from everloop.data.tokenize.vocabulary import MIN_FREQ, Vocabulary, check_learned, read_content
+from everloop.errors import DataError
 
 NEW = "<unknown>"
-MIN_FREQ = 2  # so that rare words of the training text teach a model what an unknown word is like
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -31,7 +30,7 @@ class WordVocabulary(Vocabulary):
         lower: whether texts are read in lower case.
     """
 
-    unknown: ClassVar[int | None] = 0
+    unknown = 0
 
     def __init__(self, symbols: Iterable[str], *, lower: bool = False) -> None:
         self._number(symbols, "words")
@@ -47,7 +46,7 @@ class WordVocabulary(Vocabulary):
         cls, counts: Counter[str], *, min_freq: int = MIN_FREQ, max_vocab: int | None = None, lower: bool = False
     ) -> WordVocabulary:
         """Return the words that occur at least so often, the most frequent first, at most `max_vocab` of them."""
-        check_words(min_freq, max_vocab)
+        check_learned(min_freq, max_vocab)
         kept = [s for s, n in counts.items() if n >= min_freq and s not in (NEW, END)]
         return cls((NEW, END, *sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab]), lower=lower)
 
@@ -138,15 +137,3 @@ def counted(text: str, lower: bool, places: dict[str, int]) -> Numbers:
     for line in lines_of(text.lower() if lower else text):
         numbers.extend([places.setdefault(word, len(places)) for word in line])
     return np.frombuffer(numbers, dtype=np.int64) if numbers else np.zeros(0, dtype=np.int64)
-
-
-def check_words(min_freq: int, max_vocab: int | None) -> None:
-    """Check which words are to be kept.
-
-    Raises:
-        OptionError: that makes no sense.
-    """
-    if min_freq < 1:
-        raise OptionError(f"min_freq is {min_freq}; expected at least 1")
-    if max_vocab is not None and max_vocab < 1:
-        raise OptionError(f"max_vocab is {max_vocab}; expected at least 1")
