@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from operator import is_
+from operator import is_, itemgetter
 from types import FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -137,16 +137,22 @@ class Unchanged:
     def __init__(self, module: nn.Module) -> None:
         self._modules = list(module.modules())
         self._kinds = [m.__class__ for m in self._modules]
-        containers = list(_containers(module))
+        own = [held for m in self._modules for held in (m.__dict__, *(m.__dict__[name] for name in _HELD))]
+        self._attributes = [_attributes(held) for held in own if held]
+        self._empty = [held for held in own if not held]
+        of_modules = set(map(id, own))
+        containers = [held for held in _containers(module) if id(held) not in of_modules]
         self._named = [h for h in containers if isinstance(h, dict) and all(type(name) is str for name in h)]
         self._names = list(chain.from_iterable(self._named))
-        self._views = [view for held in containers for view in _views_of(held)] + [[_END]]
+        self._views = [view for held in containers for view in _views_of(held)]
+        self._views += [[_END]] if self._views else []
         self._seen = list(chain.from_iterable(self._views))
         self._places = [place for kind in self._kinds for place in dependencies(kind)]
         self._read = [get(name, None) for get, name in self._places]
         self._code = list(map(code_of, self._kinds))
         by_name = {id(t) for t in chain(module.parameters(), module.buffers())}
-        things = list(_reached((*self._seen, *self._read)))
+        held = chain.from_iterable(values for _, _, _, values in self._attributes)
+        things = list(_reached((*held, *self._seen, *self._read)))
         tensors = [t for t in things if isinstance(t, Tensor) and id(t) not in by_name]
         self._constants = [(t, t._version) for t in tensors if not t.is_inference()]
         arrays = (t for t in things if not isinstance(t, Tensor | type) and hasattr(t, "tobytes"))
@@ -154,15 +160,29 @@ class Unchanged:
 
     def holds(self) -> bool:
         """Whether nothing has changed."""
+        for attributes, count, get, values in self._attributes:
+            try:
+                if len(attributes) != count or not all(map(is_, get(attributes), values)):
+                    return False
+            except KeyError:
+                return False
         return (
-            list(chain.from_iterable(self._named)) == self._names
-            and all(map(is_, chain.from_iterable(self._views), self._seen))
+            not any(self._empty)
+            and not (self._named and list(chain.from_iterable(self._named)) != self._names)
+            and not (self._views and not all(map(is_, chain.from_iterable(self._views), self._seen)))
             and list(map(type, self._modules)) == self._kinds
             and all(map(is_, map(code_of, self._kinds), self._code))
             and not (self._places and not all(map(is_, [get(n, None) for get, n in self._places], self._read)))
             and not (self._constants and any(t._version != version for t, version in self._constants))
             and not (self._arrays and any(array.tobytes() != before for array, before in self._arrays))
         )
+
+
+def _attributes(own: dict[str, Any]) -> tuple[dict[str, Any], int, Callable[..., Any], tuple[Any, ...]]:
+    """Return a dict of a module, its length, and what gets all in it that a step may read, with what it gets now."""
+    names = [name for name in own if name not in INTERNAL or name in _HELD]
+    get = itemgetter(*names, names[0])  # of one name it would return no tuple
+    return own, len(own), get, get(own)
 
 
 def _views_of(held: Any) -> tuple[Any, ...]:

@@ -97,7 +97,7 @@ class Single:
         self._slots = tuple(slots[name] for name in vary)
         self._is_long = batch * kernel.operations >= WORTH
         self._last, self._alone, self._alone_until = 0.0, math.inf, 0.0  # seconds
-        self._free: list[tuple[ctypes.Array[ctypes.c_int64], int, int, Tensor]] = []  # one a call at the same time
+        self._free: list[tuple[memoryview, int, int, Tensor]] = []  # one a call at the same time
 
     def __call__(self, *addresses: int) -> None:
         """Run one step; `addresses` are those of the varying tensors, in their order."""
@@ -114,7 +114,7 @@ class Single:
             self._kernel.run(start)
         self._free.append(item)
 
-    def _run_long(self, block: ctypes.Array[ctypes.c_int64], start: int, most: int) -> None:
+    def _run_long(self, block: memoryview, start: int, most: int) -> None:
         """Take more than one thread in a row of steps without pauses, unless others keep the processor busy."""
         begin = perf_counter()
         is_awake = begin - self._last < AWAKE and begin > self._alone_until and threads.pool().parallel
@@ -127,7 +127,7 @@ class Single:
         elif end - begin > 2 * self._alone:
             self._alone_until = end + CAUTION * (end - begin)
 
-    def _another(self) -> tuple[ctypes.Array[ctypes.c_int64], int, int, Tensor]:
+    def _another(self) -> tuple[memoryview, int, int, Tensor]:
         block, layout, pool = self._kernel.block.from_buffer_copy(self._block), self._kernel.layout, threads.pool()
         most = torch.get_num_threads() if self._is_long else 1
         size = max(layout.work_bytes(self._batch, 1, False), layout.work_bytes(self._batch, most, True))
@@ -135,4 +135,4 @@ class Single:
         block[SLOT["work"]], block[SLOT["threads"]] = memory.aligned(work), 1
         block[SLOT["parallel"]], block[SLOT["number"]] = pool.parallel, pool.number
         block[SLOT["team"]], block[SLOT["syscall"]] = pool.team, pool.syscall
-        return block, ctypes.addressof(block), most, work
+        return memoryview(block).cast("B").cast("q"), ctypes.addressof(block), most, work
