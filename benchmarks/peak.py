@@ -45,7 +45,7 @@ def kernels(batch: int, steps: int, hidden: int) -> tuple[Callable[[], object], 
     x = torch.randn(steps, batch, hidden)
     program = program_of(cell, values, x)
     assert not isinstance(program, str), program
-    trained = program.training(frozenset(program.cuts))
+    trained = program.training(frozenset(program.loop_inputs))
     state = {name: torch.zeros(batch, hidden) for name in program.states}
     with torch.no_grad():
         buffers = dict(program.prologue(values, x, batch_major=False))

@@ -171,7 +171,7 @@ def page() -> str:
     """Return docs/compiler.md."""
     cell = example(cells.named(CELL))
     parts = split_step(trace(cell, dict(cell.named_parameters()), names=True))
-    training = plan_training(parts, frozenset(parts.cuts))
+    training = plan_training(parts, frozenset(parts.loop_inputs))
     unit = example(cells.MinimalGatedUnit)
     graph = trace(unit, dict(unit.named_parameters()), names=True)
     machine = llvm.ir(plan_forward(parts).loop, "avx2")

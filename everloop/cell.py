@@ -74,11 +74,11 @@ def size(name: str) -> Size:
 
 
 def as_size(value: Size | int) -> Size:
-    """Return `value` as a Size. Raises CellError if it is neither that nor a whole number of at least 0."""
+    """Return `value` as a Size. Raises CellError if it is neither that nor an integer of at least 0."""
     if isinstance(value, Size):
         return value
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise CellError(f"a size is {value!r}; expected a whole number or letters, such as H, 4 * H or I + H")
+        raise CellError(f"a size is {value!r}; expected an integer or letters, such as H, 4 * H or I + H")
     return Size((("", value),))
 
 
@@ -189,7 +189,7 @@ class Cell(nn.Module):
         for name, value in self.sizes.items():
             least = 0 if name == "input_size" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected a whole number of at least {least}")
+                raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected an integer of at least {least}")
         for name, default in cls.options.items():
             setattr(self, name, _checked_option(cls, name, options.get(name, default)))
         self.bias = bias

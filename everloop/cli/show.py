@@ -98,7 +98,7 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
         return write_graph(sunk.loop) + late
     parts = split_step(graph)
     if stage == "gradient":
-        return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.cuts)), form)
+        return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.loop_inputs)), form)
     if stage == "plan":
         return plan_text(parts)
     target = find(stage)

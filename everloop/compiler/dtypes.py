@@ -1,6 +1,6 @@
 """What PyTorch says a call gives, asked on tensors of ones; and whether the loop, which has floats only, can hold that.
 
-Truth values are 0 and 1 in the loop, and whole numbers are floats. A whole number comes with a bound of its size: as
+Truth values are 0 and 1 in the loop, and integers are floats. An integer comes with a bound of its size: as
 long as that is small enough, floats hold it exactly.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
-from everloop.compiler.operations import Whole
+from everloop.compiler.operations import Integers
 
 _MOVES = ("move", "negation", "choice")  # each number of the result is one that is given, but for its sign
 
@@ -28,15 +28,15 @@ def arithmetic(storage: torch.dtype) -> torch.dtype:
     return _ARITHMETIC.get(storage, storage)
 
 
-def on_stand_ins(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Return what `function` makes of stand-ins; raises what PyTorch raises."""
+def on_examples(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Return what `function` makes of example inputs; raises what PyTorch raises."""
     with warnings.catch_warnings(), torch.no_grad(), torch_private.without_torch_function():
         warnings.simplefilter("ignore")
         return function(*args, **kwargs)
 
 
 @lru_cache(256)
-def stand_in(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def example_input(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """Return a tensor of ones, which needs no memory."""
     with torch.inference_mode(False), torch_private.without_torch_function():
         return torch.ones((), dtype=dtype).expand(shape)
@@ -67,7 +67,7 @@ def converted(number: float, dtype: torch.dtype) -> float:
 
 
 def bound_of(thing: Any) -> float | None:
-    """Return the size of a whole number, the largest in a tensor of whole numbers, None of others."""
+    """Return the size of an integer, the largest in a tensor of integers, None of others."""
     if isinstance(thing, bool | int | float):
         return abs(float(thing)) if float(thing).is_integer() else None
     if isinstance(thing, Tensor) and not (thing.is_floating_point() or thing.is_complex()):
@@ -75,31 +75,33 @@ def bound_of(thing: Any) -> float | None:
     return None
 
 
-def bound(whole: Whole, given: Sequence[float | None], width: int, alpha: Any = 1) -> float | None:
-    """Return a bound of the whole numbers that a call gives; None where they may be any numbers.
+def bound(integers: Integers, given: Sequence[float | None], width: int, alpha: Any = 1) -> float | None:
+    """Return a bound of the integers that a call gives; None where they may be any numbers.
 
-    whole: as in the table of operations; given: the bounds of what the call is given; width: features of the first;
+    integers: as in the table of operations; given: the bounds of what the call is given; width: features of the first;
     alpha: a factor of the second.
     """
     first = given[0]
-    if whole in ("move", "negation", "cast"):
+    if integers in ("move", "negation", "cast"):
         return first
-    if whole == "total":
+    if integers == "total":
         return None if first is None else first * width
     sizes = [each for each in given if each is not None]
     if len(sizes) < len(given) or bound_of(alpha) is None:
         return None
-    if whole == "choice":
+    if integers == "choice":
         return max(sizes)
-    if whole in ("product", "square"):
+    if integers in ("product", "square"):
         return sizes[0] * sizes[-1]
-    return (sizes[0] + sizes[1]) * max(abs(alpha), 1) if whole == "sum" else None
+    return (sizes[0] + sizes[1]) * max(abs(alpha), 1) if integers == "sum" else None
 
 
-def obstacle(whole: Whole, dtype: torch.dtype, loop: torch.dtype, size: float | None, given: Sequence[Any]) -> str:
+def unsupported_reason(
+    integers: Integers, dtype: torch.dtype, loop: torch.dtype, size: float | None, given: Sequence[Any]
+) -> str:
     """Return why floats of type `loop` cannot hold a result of type `dtype`; "" where they can.
 
-    size: a bound of it, as a whole number; given: the types of what the call is given.
+    size: a bound of it, as an integer; given: the types of what the call is given.
     """
     if dtype in (loop, torch.bool):
         return ""
@@ -108,16 +110,17 @@ def obstacle(whole: Whole, dtype: torch.dtype, loop: torch.dtype, size: float | 
     if size is not None and size <= _exact(dtype, loop):
         return ""
     if not dtype.is_floating_point:
-        return f"whole numbers of {dtype} that may be too large for {loop}"
+        return f"integers of {dtype} that may be too large for {loop}"
     floats = [d for d in given if d != torch.bool]
-    is_move = whole in _MOVES or (whole == "product" and len(floats) < len(given))  # a truth value times it
-    is_exact = (is_move and not any(d == loop for d in floats)) or whole == "fill"
-    is_exact |= whole == "cast" and floats != [] and is_narrower(floats[0], loop) and _bits(floats[0]) <= _bits(dtype)
+    is_move = integers in _MOVES or (integers == "product" and len(floats) < len(given))  # a truth value times it
+    is_exact = (is_move and not any(d == loop for d in floats)) or integers == "fill"
+    if integers == "cast" and floats and is_narrower(floats[0], loop):
+        is_exact |= _bits(floats[0]) <= _bits(dtype)
     return "" if is_exact else f"rounding to dtype {dtype} in a loop of {loop}"
 
 
 def _exact(dtype: torch.dtype, loop: torch.dtype) -> float:
-    """Return up to which size a float of type `loop` holds the whole numbers of type `dtype`, as these are there."""
+    """Return up to which size a float of type `loop` holds the integers of type `dtype` exactly."""
     limits = [2 / torch.finfo(d).eps for d in (dtype, loop) if d.is_floating_point]
     if dtype.is_floating_point:
         return min(limits)

@@ -35,7 +35,7 @@ def part(a: Symbol, dim: int, start: int, stop: int) -> Symbol:
     return a.like(a.builder.slice(a.value, start, max(start, stop)))
 
 
-@known("narrow", whole="move", is_view=True)
+@known("narrow", integers="move", is_view=True)
 def narrow(a: Symbol, dim: int, start: int, length: int) -> Symbol:
     total = a.shape[dim]
     if isinstance(total, int):
@@ -45,7 +45,7 @@ def narrow(a: Symbol, dim: int, start: int, length: int) -> Symbol:
     return part(a, dim, start, start + length)
 
 
-@known("split", "split_with_sizes", whole="move", is_view=True)
+@known("split", "split_with_sizes", integers="move", is_view=True)
 def split(a: Symbol, split_size_or_sections: Any, dim: int = 0) -> tuple[Symbol, ...]:
     if a.rows:
         _features(a, dim, "split")
@@ -58,21 +58,21 @@ def split(a: Symbol, split_size_or_sections: Any, dim: int = 0) -> tuple[Symbol,
     return tuple(part(a, dim, start, start + n) for start, n in zip(starts, sizes, strict=True))
 
 
-@known("chunk", whole="move", is_view=True)
+@known("chunk", integers="move", is_view=True)
 def chunk(a: Symbol, chunks: int, dim: int = 0) -> tuple[Symbol, ...]:
     if a.rows:
         _features(a, dim, "chunk")
     return split(a, max(-(-a.shape[dim] // chunks), 1), dim)
 
 
-known("tensor_split", whole="move", is_view=True)(lambda a, n, dim=0: split(a, _sections(a.shape[dim], n), dim))
+known("tensor_split", integers="move", is_view=True)(lambda a, n, dim=0: split(a, _sections(a.shape[dim], n), dim))
 
 
 def _sections(total: int, n: int) -> list[int]:
     return [total // n + (k < total % n) for k in range(n)]
 
 
-@known("unbind", whole="move", is_view=True)
+@known("unbind", integers="move", is_view=True)
 def unbind(a: Symbol, dim: int = 0) -> tuple[Symbol, ...]:
     if a.rows:
         _features(a, dim, "unbind")
@@ -80,7 +80,7 @@ def unbind(a: Symbol, dim: int = 0) -> tuple[Symbol, ...]:
     raise unsupported("unbind")
 
 
-@known("getitem", whole="move", is_view=True)
+@known("getitem", integers="move", is_view=True)
 def getitem(a: Symbol, index: Any) -> Symbol:
     index = list(index) if isinstance(index, tuple) else [index]
     if Ellipsis in [i for i in index if not isinstance(i, Symbol | torch.Tensor)]:
@@ -105,20 +105,20 @@ def getitem(a: Symbol, index: Any) -> Symbol:
     return result
 
 
-@known("unsqueeze", whole="move", is_view=True)
+@known("unsqueeze", integers="move", is_view=True)
 def unsqueeze(a: Symbol, dim: int) -> Symbol:
     if a.is_flat and dim in (-1, 1):
         return a.like(a.value)
     raise unsupported(f"unsqueeze along {dim} of a {a.value.type.kind}")
 
 
-@known("squeeze", whole="move", is_view=True)
+@known("squeeze", integers="move", is_view=True)
 def squeeze(a: Symbol, dim: int = -1) -> Symbol:
     _features(a, dim, "squeeze")
     return a.like(a.value, flat=True) if a.rows and a.value.width == 1 else a
 
 
-@known("expand", whole="move", is_view=True)
+@known("expand", integers="move", is_view=True)
 def expand(a: Symbol, *sizes: Any) -> Symbol:
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     if a.is_flat or len(wanted) not in (1, 2) or not isinstance(wanted[-1], int):
@@ -130,8 +130,8 @@ def expand(a: Symbol, *sizes: Any) -> Symbol:
     return a.like(a.builder.make("add", a.value, zeros))
 
 
-known("expand_as", whole="move", is_view=True)(lambda a, other: expand(a, *other.shape))
-known("view_as", "reshape_as", whole="move", is_view=True)(lambda a, other: _same_shape(a, other))
+known("expand_as", integers="move", is_view=True)(lambda a, other: expand(a, *other.shape))
+known("view_as", "reshape_as", integers="move", is_view=True)(lambda a, other: _same_shape(a, other))
 
 
 def _same_shape(a: Symbol, other: Any) -> Symbol:
@@ -140,7 +140,7 @@ def _same_shape(a: Symbol, other: Any) -> Symbol:
     return a
 
 
-@known("cat", "concat", "concatenate", whole="choice")
+@known("cat", "concat", "concatenate", integers="choice")
 def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Symbol:
     dim = dim if axis is None else axis
     like = next(t for t in tensors if isinstance(t, Symbol))
@@ -155,10 +155,10 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None) -> Sym
     return like.like(like.builder.make("cat", *values))
 
 
-known("hstack", whole="choice")(lambda tensors: cat(tensors, -1))
+known("hstack", integers="choice")(lambda tensors: cat(tensors, -1))
 
 
-@known("stack", whole="choice")
+@known("stack", integers="choice")
 def stack(tensors: Sequence[Any], dim: int = 0) -> Symbol:
     if dim in (-1, 1) and all(isinstance(t, Symbol) and t.is_flat for t in tensors):
         first: Symbol = tensors[0]
@@ -170,7 +170,7 @@ def _reduced(a: Symbol, value: Value, keepdim: bool) -> Symbol:
     return a.like(value, flat=a.rows and not keepdim)
 
 
-@known("sum", whole="total")
+@known("sum", integers="total")
 def sum_(a: Symbol, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Symbol:
     _features(a, dim, "sum")
     if not a.rows:
@@ -183,7 +183,7 @@ def mean(a: Symbol, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
     return elementwise("mul", sum_(a, dim, keepdim), 1.0 / a.value.width)
 
 
-@known("amax", whole="move")
+@known("amax", integers="move")
 def amax(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
     _features(a, dim, "amax")
     if not a.rows:
@@ -191,7 +191,7 @@ def amax(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
     return _reduced(a, a.builder.make("max", a.value), keepdim)
 
 
-@known("amin", whole="move")
+@known("amin", integers="move")
 def amin(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
     return elementwise("neg", amax(elementwise("neg", a), dim, keepdim))
 

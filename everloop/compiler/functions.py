@@ -26,7 +26,7 @@ def _is_one(factor: Any) -> bool:
     return isinstance(factor, Number) and factor == 1
 
 
-@known("add", "radd", whole="sum")
+@known("add", "radd", integers="sum")
 def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) and _is_mask(b):
         if not _is_one(alpha):
@@ -35,20 +35,20 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     return elementwise("add", a, b if _is_one(alpha) else _times(b, alpha))
 
 
-@known("sub", "subtract", whole="sum")
+@known("sub", "subtract", integers="sum")
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Symbol:
     if _is_mask(a) or _is_mask(b):
         raise unsupported("subtraction with a truth value, which PyTorch refuses; write ~")
     return elementwise("sub", a, b if _is_one(alpha) else _times(b, alpha))
 
 
-known("rsub", whole="sum")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
+known("rsub", integers="sum")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
 known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
-known("square", whole="square")(lambda a: elementwise("mul", a, a))
-known("pos", "positive", "contiguous", whole="move")(lambda a: a)
-known("clone", whole="move")(lambda a: a.like(a.value, flat=a.is_flat))
-known("relu", whole="move")(lambda a, inplace=False: elementwise("relu", a))
+known("square", integers="square")(lambda a: elementwise("mul", a, a))
+known("pos", "positive", "contiguous", integers="move")(lambda a: a)
+known("clone", integers="move")(lambda a: a.like(a.value, flat=a.is_flat))
+known("relu", integers="move")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 
 
@@ -76,7 +76,7 @@ def _without_fraction(a: Symbol) -> Symbol:
 
 
 def _floor_divide(a: Any, b: Any) -> Symbol:
-    """The quotient below, from the exact remainder, since a / b may be rounded up to a whole number."""
+    """The quotient below, from the exact remainder, since a / b may be rounded up to an integer."""
     quotient = elementwise("div", a, b)
     rest = elementwise("fmod", a, b)
     other_sign = _has_other_sign(rest, b)
@@ -140,15 +140,15 @@ def where(mask: Any, a: Any, b: Any) -> Symbol:
     return elementwise("where", mask, a, b)
 
 
-known("where", whole="choice")(lambda mask, a, b: where(_mask(mask), a, b))
+known("where", integers="choice")(lambda mask, a, b: where(_mask(mask), a, b))
 
 
-@known("masked_fill", whole="choice")
+@known("masked_fill", integers="choice")
 def masked_fill(a: Symbol, mask: Any, value: Any) -> Symbol:
     return where(_mask(mask), converted(value, a.dtype) if isinstance(value, Number) else value, a)
 
 
-@known("clamp", "clip", whole="choice")
+@known("clamp", "clip", integers="choice")
 def clamp(a: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002 - torch's names
     if isinstance(min, Number | None) and isinstance(max, Number | None):
         a = a if min is None else elementwise("at_least", a, min)
@@ -171,8 +171,8 @@ def _nearer(a: Symbol, limit: Any, is_within: Symbol, is_beyond: Symbol) -> Symb
     return where(is_within, a, where(is_beyond, limit, elementwise("stop", add(a, limit))))
 
 
-known("clamp_min", whole="choice")(lambda a, min: clamp(a, min=min))  # noqa: A006
-known("clamp_max", whole="choice")(lambda a, max: clamp(a, max=max))  # noqa: A006
+known("clamp_min", integers="choice")(lambda a, min: clamp(a, min=min))  # noqa: A006
+known("clamp_max", integers="choice")(lambda a, max: clamp(a, max=max))  # noqa: A006
 
 
 # types and new values: what they are made of; the type comes from PyTorch, with that the number (symbol.py)
@@ -180,8 +180,8 @@ def _cast(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
     return a.like(a.value, flat=a.is_flat)
 
 
-known("to", "type", "type_as", "float", "double", whole="cast", is_view=True)(_cast)
-known("bool", "int", "long", "short", whole="cast")(_cast)
+known("to", "type", "type_as", "float", "double", integers="cast", is_view=True)(_cast)
+known("bool", "int", "long", "short", integers="cast")(_cast)
 
 
 def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
@@ -198,12 +198,12 @@ def _sizes(sizes: tuple[Any, ...]) -> Any:
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
 
 
-known("zeros_like", whole="fill")(lambda a, **_: _filled(a, 0.0))
-known("ones_like", whole="fill")(lambda a, **_: _filled(a, 1.0))
-known("full_like", whole="fill")(lambda a, fill_value, **_: _filled(a, fill_value))
-known("new_zeros", whole="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
-known("new_ones", whole="fill")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
-known("new_full", whole="fill")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
+known("zeros_like", integers="fill")(lambda a, **_: _filled(a, 0.0))
+known("ones_like", integers="fill")(lambda a, **_: _filled(a, 1.0))
+known("full_like", integers="fill")(lambda a, fill_value, **_: _filled(a, fill_value))
+known("new_zeros", integers="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
+known("new_ones", integers="fill")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
+known("new_full", integers="fill")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
 
 
 # activations made of others

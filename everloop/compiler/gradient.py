@@ -14,7 +14,7 @@ from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
 
 
-def every(name: str) -> str:
+def sequence_of(name: str) -> str:
     """Return the name of the sequence of a state's values."""
     return f"{name}[t]"
 
@@ -34,7 +34,7 @@ class Gradient:
     """The gradient step.
 
     forward: the step itself, of the values that the gradient reads.
-    graph: its outputs are "d(NAME)" for each state and each cut that is not a matrix.
+    graph: its outputs are "d(NAME)" for each state and each loop input that is not a matrix.
     pairs: for each matrix, (G, A) whose product summed over time is its gradient: G.T @ A.
     cotangents: the inputs that carry gradients into the step.
     """
@@ -49,7 +49,7 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
     """Return the gradient of the loop's step.
 
     exposed: the states whose whole sequence is a result, so that every step receives a gradient for them.
-    wanted:  the cuts whose gradient is asked for.
+    wanted:  the loop inputs whose gradient is asked for.
     """
     b = Simplifying()
     moved: dict[Value, Value] = {}
@@ -66,7 +66,7 @@ def differentiate(loop: Graph, exposed: list[str], wanted: frozenset[str]) -> Gr
         result.cotangents.append(carried)
         reverse.add(moved[value], carried)
         if name in exposed:
-            given = b.make("input", data=("sequence", gradient_of(every(name))), type=value.type.of(dtype))
+            given = b.make("input", data=("sequence", gradient_of(sequence_of(name))), type=value.type.of(dtype))
             result.cotangents.append(given)
             reverse.add(moved[value], given)
     for value in reversed(list(walk(moved[v] for v in loop.outputs.values()))):

@@ -18,8 +18,8 @@ from everloop.compiler.simplify import LOCAL, simplify
 class Split:
     """A step in parts.
 
-    prologue: what runs before the loop; its outputs are the cuts by name.
-    loop:    what runs in the loop; its inputs are ("state", name) and (kind, cut) where kind is the kind of the
+    prologue: what runs before the loop; its outputs are the loop_inputs by name.
+    loop:    what runs in the loop; its inputs are ("state", name) and (kind, name) where kind is the kind of the
              Loop's buffer: sequence, row, vector or matrix. Its outputs are the new states, and rows for what
              runs after the loop.
     epilogue: what runs after the loop; its outputs are the states that no step reads back, by name.
@@ -32,7 +32,7 @@ class Split:
     exposed: tuple[str, ...]
 
     @property
-    def cuts(self) -> dict[str, Value]:
+    def loop_inputs(self) -> dict[str, Value]:
         """The loop's inputs besides the states, by name, in the order of the prologue's outputs."""
         found = {v.name: v for v in self.loop.inputs if v.group != "state"}
         return {name: found[name] for name in self.prologue.outputs}
@@ -40,9 +40,8 @@ class Split:
     @property
     def owned(self) -> frozenset[str]:
         """The sequences that the prologue computes, so that nobody else reads them."""
-        return frozenset(
-            name for name, v in self.cuts.items() if v.group == "sequence" and self.prologue.outputs[name].op != "input"
-        )
+        made = [name for name, v in self.prologue.outputs.items() if v.op != "input"]
+        return frozenset(name for name in made if self.loop_inputs[name].group == "sequence")
 
 
 def frequency(value: Value, known: dict[Value, str]) -> str:
@@ -71,46 +70,46 @@ def split(
     """
     in_loop = Depends(stays)
     builder = Builder()
-    cuts: dict[Value, str] = {}
+    inputs: dict[Value, str] = {}
     frequencies: dict[Value, str] = {}
     moved: dict[Value, Value] = {}
     inner = _inner(graph, in_loop, frequencies)
 
-    def cut(value: Value) -> Value:
+    def as_input(value: Value) -> Value:
         if value in inner:
             return moved[value]
         if value.op == "constant":
             return builder.constant(value.number, value.type)
         if value.op == "slice" and value.type.kind != "matrix":
-            return builder.slice(cut(value.args[0]), *value.data)
-        name = value.name if value.op == "input" and value.group != "literal" else f"u{len(cuts)}"
-        if value not in cuts:
-            while name in cuts.values() or name in graph.outputs:
+            return builder.slice(as_input(value.args[0]), *value.data)
+        name = value.name if value.op == "input" and value.group != "literal" else f"u{len(inputs)}"
+        if value not in inputs:
+            while name in inputs.values() or name in graph.outputs:
                 name += "'"
-            cuts[value] = name
+            inputs[value] = name
         when = frequency(value, frequencies)
         kind = when if when != "fixed" else "matrix" if value.type.kind == "matrix" else "vector"
         shape = value.type.shape if kind != "vector" else value.type.shape or (1,)
         return builder.make(
             "input",
-            data=(kind, cuts[value]),
+            data=(kind, inputs[value]),
             type=Type(shape, kind in ("sequence", "row"), value.type.dtype or graph.dtype),
         )
 
     for value in graph.values:
         if in_loop(value) or value in inner:
             builder.line = value.where
-            args = tuple(moved[a] if in_loop(a) else cut(a) for a in value.args)
+            args = tuple(moved[a] if in_loop(a) else as_input(a) for a in value.args)
             moved[value] = same(builder, value, args)
-    outputs = {name: moved[v] if in_loop(v) else cut(v) for name, v in graph.outputs.items()}
+    outputs = {name: moved[v] if in_loop(v) else as_input(v) for name, v in graph.outputs.items()}
     names = {moved[v]: n for v, n in graph.names.items() if v in moved}
     loop = Graph(outputs, names)
     loop.verify()
     if inner:
         loop = simplify(loop, is_source=lambda v: v.op == "input", passes=LOCAL)
         read = {v.name for v in loop.inputs}
-        cuts = {v: name for v, name in cuts.items() if name in read}
-    prologue = Graph({name: v for v, name in cuts.items()}, {v: n for v, n in graph.names.items() if v not in moved})
+        inputs = {v: name for v, name in inputs.items() if name in read}
+    prologue = Graph({name: v for v, name in inputs.items()}, {v: n for v, n in graph.names.items() if v not in moved})
     return Split(prologue, loop, epilogue or Graph({}), exposed or tuple(graph.outputs)[:1])
 
 

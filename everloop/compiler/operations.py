@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from everloop.compiler.expression import Expression, of
 
 Kind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
-# How a function of PyTorch gives whole numbers, which the loop holds as floats: see `dtypes.bound`.
-Whole = Literal["", "move", "negation", "choice", "product", "square", "sum", "total", "cast", "fill"]
+# How a function of PyTorch gives integers, which the loop holds as floats: see `dtypes.bound`.
+Integers = Literal["", "move", "negation", "choice", "product", "square", "sum", "total", "cast", "fill"]
 Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
 
 TRANSCENDENTAL = 300  # the cost of recomputing one
@@ -44,7 +44,7 @@ class Operation:
     is_light:  whether it is computed twice rather than once for more features than one reader needs.
     keeps_result: whether PyTorch's own gradient may read the result, whose memory is not free to be overwritten then.
     functions: the names of the functions, methods and operators of PyTorch that are this operation.
-    whole:     how it gives whole numbers.
+    integers:  how integers, which the loop holds as floats, come out of it.
     accumulates: whether it hands the rounding error of an argument on undiminished, so that a state that goes round by
                way of it collects what every step rounds.
     """
@@ -64,7 +64,7 @@ class Operation:
     is_light: bool = False
     keeps_result: bool = True
     functions: tuple[str, ...] = ()
-    whole: Whole = ""
+    integers: Integers = ""
     accumulates: bool = False
 
     @property
@@ -173,7 +173,7 @@ _ROWS = [
     Operation(
         "mul", "map", 2, torch.mul, "{0} * {1}", r"{0} \odot {1}", 4, commutes=True,
         gradient=lambda g, y, a, b: (g * b, g * a), is_light=True,
-        functions=("mul", "multiply", "rmul"), whole="product", accumulates=True,
+        functions=("mul", "multiply", "rmul"), integers="product", accumulates=True,
     ),
     Operation(
         "div", "map", 2, torch.div, "{0} / {1}", r"\frac{{{0}}}{{{1}}}", 4, latex_binding=9,
@@ -182,19 +182,19 @@ _ROWS = [
     Operation(
         "neg", "map", 1, torch.neg, "-{0}", "-{0}", 5,
         gradient=lambda g, y, a: -g, is_light=True, keeps_result=False,
-        functions=("neg", "negative"), whole="negation", accumulates=True,
+        functions=("neg", "negative"), integers="negation", accumulates=True,
     ),
     Operation(
         "abs", "map", 1, torch.abs, "|{0}|", r"\left|{0}\right|",
-        gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), whole="move", accumulates=True,
+        gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), integers="move", accumulates=True,
     ),
     Operation(
         "sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})",
-        gradient=_none, functions=("sign", "sgn"), whole="move",
+        gradient=_none, functions=("sign", "sgn"), integers="move",
     ),
     Operation(
         "floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor",
-        gradient=_none, functions=("floor",), whole="move",
+        gradient=_none, functions=("floor",), integers="move",
     ),
     Operation(
         "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",
@@ -244,11 +244,11 @@ _ROWS = [
     ),
     Operation(
         "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",
-        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), whole="choice", accumulates=True,
+        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), integers="choice", accumulates=True,
     ),
     Operation(
         "maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})",
-        gradient=_extreme(less), functions=("maximum",), whole="choice", accumulates=True,
+        gradient=_extreme(less), functions=("maximum",), integers="choice", accumulates=True,
     ),
     Operation(
         "fmod", "map", 2, _tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
@@ -290,7 +290,7 @@ _ROWS = [
     ),
     Operation(
         "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
-        gradient=_none, lowering=lambda a: a, functions=("detach",), whole="move", accumulates=True,
+        gradient=_none, lowering=lambda a: a, functions=("detach",), integers="move", accumulates=True,
     ),
     # over the features of a row; the result has one feature
     Operation(

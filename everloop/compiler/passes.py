@@ -104,6 +104,6 @@ def split_step(step: Graph) -> Split:
 
 
 def plan_training(parts: Split, wanted: frozenset[str]) -> DerivedTraining:
-    """Return the loops that compute with gradients of the states and of the `wanted` cuts."""
+    """Return the loops that compute with gradients of the states and of the `wanted` loop inputs."""
     found: DerivedTraining = run("training plan", split=parts, wanted=wanted)
     return found

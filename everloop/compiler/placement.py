@@ -67,7 +67,7 @@ class Placement:
     # What is placed
     def _place_what_it_reads(self, value: Value) -> None:
         if value.kind == "product":
-            self.place(value.args[0], whole=True)
+            self.place(value.args[0], fills_buffer=True)
         if value.kind in ("product", "reduce"):
             self.places.setdefault(value, (self.scratch(value), 0))
         for arg in value.args:
@@ -75,7 +75,7 @@ class Placement:
                 self.place(arg)
             elif arg.width == 1 and value.kind == "map" and self._is_spread(arg):
                 if self.located(arg) or arg.op == "slice":
-                    self.place(arg, whole=True)
+                    self.place(arg, fills_buffer=True)
                 elif not self._is_light(arg):
                     self.place(arg)
 
@@ -98,13 +98,13 @@ class Placement:
             return (found[0], found[1] + value.data[0]) if found else None
         return None
 
-    def place(self, value: Value, *, whole: bool = False) -> None:
-        """Give a value a buffer; `whole` if it must fill the buffer from its first feature on."""
+    def place(self, value: Value, *, fills_buffer: bool = False) -> None:
+        """Give a value a buffer; `fills_buffer` if it must fill the buffer from its first feature on."""
         place = self.located(value)
-        if place and (not whole or _fills(place, value)):
+        if place and (not fills_buffer or _fills(place, value)):
             return
         held = self.holds.get(value)
-        if held is None or (whole and not _fills(held, value)):
+        if held is None or (fills_buffer and not _fills(held, value)):
             held = (self.scratch(value), 0)
             self.stores += parts(Store(value, held[0], 0, source=place))
         elif place:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from everloop.compiler.gradient import Gradient, before, every
+from everloop.compiler.gradient import Gradient, before, sequence_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Buffer, Loop
@@ -64,8 +64,8 @@ class TrainingPlan:
     reads:  for each buffer the gradient reads and does not write, the forward loop's memory of it.
     pairs:  for each matrix, the factors (left, right) of its gradient, the sum over time and batch of left.T @ right;
             each factor is a row of parts, side by side.
-    totals: the cuts whose gradient is a total; emits: the width of each sequence the gradient loop writes; in_place:
-            the saved sequence whose memory an emit may take, if nobody reads that again.
+    totals: the loop inputs whose gradient is a total; emits: the width of each sequence the gradient loop writes;
+    in_place: the saved sequence whose memory an emit may take, if nobody reads that again.
     """
 
     forward: ForwardPlan
@@ -126,20 +126,20 @@ def forward_of(loop: Graph, sequences: Iterable[str], saved: dict[str, tuple[Val
     sequences: the states written at every step.
     saved: by name, the value, the emit buffer and the offset where the gradient will read it.
     """
-    wanted = {**loop.outputs, **{every(s): loop.outputs[s] for s in sequences}}
+    wanted = {**loop.outputs, **{sequence_of(s): loop.outputs[s] for s in sequences}}
     wanted |= {f"save {name}": value for name, (value, _, _) in saved.items()}
     graph = lowered(Graph(wanted), accumulating(loop), loop.dtype)
     widths = {v.name: v.width for v in loop.inputs}
-    emits: dict[str, int] = {every(s): loop.outputs[s].width for s in sequences}
-    stores, places = [], {every(s): (every(s), 0) for s in sequences}
+    emits: dict[str, int] = {sequence_of(s): loop.outputs[s].width for s in sequences}
+    stores, places = [], {sequence_of(s): (sequence_of(s), 0) for s in sequences}
     for value, buffer, _ in saved.values():
         emits[buffer] = widths[buffer[:-1]] if buffer.endswith("'") else value.width
     for name, value in graph.outputs.items():
         if name in loop.outputs:
             stores.append(Store(value, Buffer(name, "state", value.width, dtype=dtype_of(value))))
-            if every(name) in emits:
-                of_now = graph.outputs[every(name)]
-                stores.append(Store(of_now, Buffer(every(name), "emit", of_now.width, dtype=dtype_of(of_now))))
+            if sequence_of(name) in emits:
+                of_now = graph.outputs[sequence_of(name)]
+                stores.append(Store(of_now, Buffer(sequence_of(name), "emit", of_now.width, dtype=dtype_of(of_now))))
         elif name not in places:
             _, buffer, offset = saved[name.removeprefix("save ")]
             places[name] = (buffer, offset)

@@ -52,7 +52,7 @@ class Program:
         self._plans = PlanCache(graph)
         self.split: Split = self._plans.split(lambda: passes.run("split", step=graph))
         self.prologue = HoistedGraph(self.split.prologue, dtype, target)
-        self.cuts = tuple(self.split.cuts)
+        self.loop_inputs = tuple(self.split.loop_inputs)
         self.states = tuple(self.split.loop.outputs)
         self.results = tuple(graph.outputs)
         outputs = self.split.loop.outputs.items()
@@ -82,7 +82,7 @@ class Program:
         return self._inference
 
     def training(self, wanted: frozenset[str]) -> TrainingKernels:
-        """Return what runs with gradients of the states and of the `wanted` cuts."""
+        """Return what runs with gradients of the states and of the `wanted` loop inputs."""
         found = self._trained.get(wanted)
         if found is None:
             with self._lock:

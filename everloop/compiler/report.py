@@ -16,7 +16,7 @@ from everloop.compiler.plan import DerivedTraining, Factor, TrainingPlan, plan_f
 
 def plan_text(split: Split) -> str:
     """Return the whole plan of a step, for inference and for training with every gradient."""
-    training = plan_training(split, frozenset(split.cuts))
+    training = plan_training(split, frozenset(split.loop_inputs))
     after = [("after the loop, once for all steps", text(split.epilogue))] if split.epilogue.outputs else []
     sections = [
         ("before the loop, once for all steps", hoisted(split)),
@@ -33,7 +33,7 @@ def plan_text(split: Split) -> str:
 def hoisted(split: Split) -> str:
     """Return what runs before the loop, and what the loop reads unchanged."""
     made = {n: v for n, v in split.prologue.outputs.items() if v.op != "input"}
-    given = [f"{n}: {split.cuts[n].type}" for n, v in split.prologue.outputs.items() if v.op == "input"]
+    given = [f"{n}: {split.loop_inputs[n].type}" for n, v in split.prologue.outputs.items() if v.op == "input"]
     lines = [text(Graph(made, split.prologue.names))] if made else []
     return "\n".join([*lines, *([f"read as they are: {', '.join(given)}"] if given else [])])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from everloop.compiler.gradient import every
+from everloop.compiler.gradient import sequence_of
 from everloop.compiler.ir import Builder, Graph, Value, walk
 from everloop.compiler.rewrite import Depends, same
 
@@ -30,7 +30,7 @@ class Sunk:
 def rows_of(epilogue: Graph, output: str) -> list[str]:
     """Return the outputs of the loop that one output of `epilogue` reads."""
     read = [v.name for v in walk([epilogue.outputs[output]]) if v.op == "input" and v.group == "steps"]
-    return [name.removesuffix(every("")) for name in read if name.endswith(every(""))]
+    return [name.removesuffix(sequence_of("")) for name in read if name.endswith(sequence_of(""))]
 
 
 def sink(graph: Graph) -> Sunk:
@@ -58,7 +58,7 @@ class _Sinking:
         needed = self._needed()
         for value in self.graph.values:
             if value in needed and self._is_row(value):
-                done[value] = builder.make("input", data=("steps", every(self._name(value))), type=value.type)
+                done[value] = builder.make("input", data=("steps", sequence_of(self._name(value))), type=value.type)
             elif value in needed:
                 builder.line = value.where
                 done[value] = same(builder, value, tuple(done[a] for a in value.args))

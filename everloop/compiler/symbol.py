@@ -11,7 +11,7 @@ import torch
 
 from everloop.compiler.ir import Builder, Type, Value
 from everloop.compiler.locations import unsupported
-from everloop.compiler.operations import OPERATIONS, Whole, operation_of
+from everloop.compiler.operations import OPERATIONS, Integers, operation_of
 from everloop.errors import UnsupportedError
 
 Number = float | int | bool
@@ -50,13 +50,13 @@ class Function:
     """What the compiler knows of a function of PyTorch.
 
     handler: what it makes of symbols, tensors and numbers.
-    whole:   how it gives whole numbers, as in the table of operations.
+    integers: how integers come out of it, as in the table of operations.
     is_view: whether its result lies in the memory of its first argument, so that a change of one is a change of both.
     has_matrix: PyTorch checks and promotes nothing in it that `infer` does not, as long as all types are the same.
     """
 
     handler: Callable[..., Any]
-    whole: Whole = ""
+    integers: Integers = ""
     is_view: bool = False
     has_matrix: bool = False
 
@@ -65,14 +65,14 @@ _FUNCTIONS: dict[str, Function] = {}
 
 
 def known(
-    *names: str, whole: Whole = "", is_view: bool = False, has_matrix: bool = False
+    *names: str, integers: Integers = "", is_view: bool = False, has_matrix: bool = False
 ) -> Callable[[Handler], Handler]:
     """Register the handler of PyTorch's functions, methods and operators of these names."""
 
     def register(handler: Handler) -> Handler:
         for name in names:
             assert name not in _FUNCTIONS, name
-            _FUNCTIONS[name] = Function(handler, whole, is_view, has_matrix)
+            _FUNCTIONS[name] = Function(handler, integers, is_view, has_matrix)
         return handler
 
     return register
@@ -84,7 +84,7 @@ def function_of(name: str) -> Function | None:
     row = operation_of(name) if found is None else None
     if row is None:
         return found
-    return Function(partial(elementwise, row.name), row.whole, is_view=row.name == "stop")
+    return Function(partial(elementwise, row.name), row.integers, is_view=row.name == "stop")
 
 
 def functions() -> list[str]:
@@ -97,7 +97,7 @@ class Symbol:
 
     value: what it is in the graph.
     float_dtype: the type in which the loop computes; dtype: that of the tensor.
-    bound: the tensor holds whole numbers of this size at most; None where they may be any numbers.
+    bound: the tensor holds integers of this size at most; None where they may be any numbers.
     is_flat: a row of one feature whose feature axis was reduced away, shape [B].
     is_shared: another symbol would lie in the same memory.
     """
@@ -169,7 +169,7 @@ class Symbol:
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not all(issubclass(t, Symbol | torch.Tensor) for t in types):
-            return NotImplemented  # another stand-in for a tensor knows better
+            return NotImplemented  # another tensor-like class knows better
         name = getattr(function, "__name__", str(function))
         owner = getattr(function, "__self__", None)
         if name == "__get__" and owner is not None:  # a tensor property: Tensor.shape, Tensor.T

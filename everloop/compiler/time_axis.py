@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.compiler.compact import Compact, pays
+from everloop.compiler.compact import Compact, is_worth_gathering
 
 Empty = Callable[[Sequence[int], Tensor], Tensor]  # a target's: memory of a shape, like a tensor, with anything in it
 
@@ -77,13 +77,13 @@ class TimeAxis:
         """Whether some sequences may be shorter than others."""
         return self.lengths is not None
 
-    def sequences_with_steps(self) -> Tensor:
-        """Return the places of the sequences that have a step."""
+    def nonempty_sequences(self) -> Tensor:
+        """Return the indices of the sequences that have a step."""
         assert self.lengths is not None
         return self.lengths.nonzero()[:, 0]
 
     @cached_property
-    def living(self) -> int:
+    def num_nonempty(self) -> int:
         """How many sequences have a step."""
         if self.lengths is None or not self.steps:
             return self.batch if self.steps else 0
@@ -109,14 +109,14 @@ class TimeAxis:
         ends, order = torch.sort(self.lengths, descending=True)
         return torch.cat((order, ends))
 
-    def settled(self, x: Tensor) -> TimeAxis:
+    def for_kernel(self, x: Tensor) -> TimeAxis:
         """Return the axis as kernels that read x [T, B, n] take it: laid out as x is, and compact where that pays."""
         batch_major = is_batch_major(x)
         if self.lengths is None:
             return self if batch_major == self.batch_major else replace(self, batch_major=batch_major)
         if self.rows == self.steps * self.batch:
             return replace(self, lengths=None, batch_major=batch_major)
-        if not pays(self.rows, self.steps * self.batch, x.shape[2]):
+        if not is_worth_gathering(self.rows, self.steps * self.batch, x.shape[2]):
             return self if batch_major == self.batch_major else replace(self, batch_major=batch_major)
         compact = self._compact if batch_major == self.batch_major else self._compacted(batch_major)
         return replace(self, batch_major=batch_major, compact=compact)
@@ -130,8 +130,8 @@ class TimeAxis:
         return Compact(self.lengths, self.steps, batch_major=batch_major, reverse=self.reverse)
 
     @cached_property
-    def existing(self) -> Compact | None:
-        """Which rows exist, whether or not they lie side by side; None: all do."""
+    def valid_rows(self) -> Compact | None:
+        """Which rows are no padding, whether or not they lie side by side; None: all are valid."""
         return None if self.lengths is None else self.compact or self._compact
 
     def select(self, sequences: Tensor, steps: int | None = None) -> TimeAxis:
@@ -206,8 +206,8 @@ class TimeAxis:
         """Return bool [T, B]: the steps before which no step of their sequence is read, the first and those reset."""
         marks = torch.zeros(self.steps, self.batch, dtype=torch.bool) if self.reset is None else self.reset.clone()
         if self.reverse and self.lengths is not None:
-            living = self.lengths.nonzero()[:, 0]
-            marks[self.lengths[living] - 1, living] = True
+            nonempty = self.nonempty_sequences()
+            marks[self.lengths[nonempty] - 1, nonempty] = True
         else:
             marks[-1 if self.reverse else 0] = True
         return marks

@@ -18,7 +18,7 @@ from everloop.compiler import dtypes, features
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, WIDENING, OpaqueCall
-from everloop.compiler.operations import Whole
+from everloop.compiler.operations import Integers
 from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import BatchSize, Function, Symbol, function_of
 from everloop.errors import UnsupportedError
@@ -93,7 +93,7 @@ def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kw
     inside = [leaf for leaf in given if not isinstance(leaf, int | float)]
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     kinds, loop = [leaf.dtype for leaf in inside], origin.float_dtype
-    if dtypes.is_narrower(narrow := dtypes.computing(kinds), loop) and known.whole != "cast":
+    if dtypes.is_narrower(narrow := dtypes.computing(kinds), loop) and known.integers != "cast":
         args, kwargs = tree_map((args, kwargs), lambda n: dtypes.converted(n, narrow) if type(n) is float else n)
     try:
         result = known.handler(*args, **kwargs)
@@ -105,43 +105,43 @@ def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kw
     sizes = {n for leaf in inside for n in (leaf.value.type.shape if isinstance(leaf, Symbol) else leaf.shape)}
     batch = next(n for n in count(13) if n not in sizes)
     try:
-        expected = dtypes.on_stand_ins(function, *tree_map((args, kwargs), lambda leaf: _stand_in(leaf, batch)))
+        expected = dtypes.on_examples(function, *tree_map((args, kwargs), lambda leaf: _example(leaf, batch)))
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
         raise unsupported(f"the operation {name!r}, which PyTorch refuses: {error}") from error
     bounds = [leaf.bound if isinstance(leaf, Symbol) else dtypes.bound_of(leaf) for leaf in given]
-    size = dtypes.bound(known.whole, bounds, origin.value.width, kwargs.get("alpha", 1))
+    size = dtypes.bound(known.integers, bounds, origin.value.width, kwargs.get("alpha", 1))
     # A number times what is at most one is exact, whatever the type.
     exact = [torch.bool if b is not None and b <= 1 else leaf.dtype
              for b, leaf in zip(bounds, given, strict=True) if not isinstance(leaf, int | float)]  # fmt: skip
-    is_any = loop not in kinds and known.whole != "cast" and any(map(_is_any_whole, inside))
+    is_any = loop not in kinds and known.integers != "cast" and any(map(_is_unbounded_integer, inside))
     for symbol, tensor in zip(_several(result), _several(expected), strict=True):
         if is_any and not tensor.dtype.is_floating_point:
-            raise unsupported(f"the operation {name!r} of whole numbers of any size")
-        _settle(name, known.whole, symbol, tensor, size, exact, batch)
+            raise unsupported(f"the operation {name!r} of integers of any size")
+        _settle(name, known.integers, symbol, tensor, size, exact, batch)
     return result
 
 
 def _settle(
-    name: str, whole: Whole, symbol: Symbol, like: Any, size: float | None, kinds: list[torch.dtype], batch: int
+    name: str, integers: Integers, symbol: Symbol, like: Any, size: float | None, kinds: list[torch.dtype], batch: int
 ) -> None:
     """Give the result of a call the type that PyTorch gives it."""
     shape = tuple(batch if isinstance(n, BatchSize) else n for n in symbol.shape)
     if not isinstance(like, torch.Tensor) or like.shape != shape or not like.is_cpu:
         raise unsupported(f"the operation {name!r} here, which gives {_described(like)}, not {list(shape)}")
     value, builder = symbol.value, symbol.builder
-    if whole == "fill":
+    if integers == "fill":
         symbol.value = builder.constant(dtypes.converted(value.data[0], like.dtype), value.type)
         size = dtypes.bound_of(symbol.value.number)
-    if whole == "cast" and like.dtype == torch.bool and not symbol.is_mask:
+    if integers == "cast" and like.dtype == torch.bool and not symbol.is_mask:
         symbol.value = builder.sub(1.0, builder.equal(value, 0.0))
-    if whole in ("product", "negation") and not (like.dtype.is_floating_point or like.dtype == torch.bool):
+    if integers in ("product", "negation") and not (like.dtype.is_floating_point or like.dtype == torch.bool):
         symbol.value = builder.where(builder.equal(value, 0.0), 0.0, value)
-    if found := dtypes.obstacle(whole, like.dtype, symbol.float_dtype, size, kinds):
+    if found := dtypes.unsupported_reason(integers, like.dtype, symbol.float_dtype, size, kinds):
         raise unsupported(f"the operation {name!r} with {found}")
     symbol.dtype, symbol.bound = like.dtype, 1.0 if like.dtype == torch.bool else size
 
 
-def _is_any_whole(thing: Any) -> bool:
+def _is_unbounded_integer(thing: Any) -> bool:
     return isinstance(thing, Symbol) and thing.bound is None and not thing.dtype.is_floating_point
 
 
@@ -155,14 +155,14 @@ def _described(thing: Any) -> str:
     return str(thing.__class__.__name__)
 
 
-def _stand_in(leaf: Any, batch: int) -> Any:
+def _example(leaf: Any, batch: int) -> Any:
     if isinstance(leaf, BatchSize):
         return batch
     if isinstance(leaf, torch.Tensor):
         return leaf.detach()
     if not isinstance(leaf, Symbol):
         return leaf
-    return dtypes.stand_in(leaf.dtype, tuple([batch if isinstance(n, BatchSize) else n for n in leaf.shape]))
+    return dtypes.example_input(leaf.dtype, tuple([batch if isinstance(n, BatchSize) else n for n in leaf.shape]))
 
 
 _RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uniform|gumbel|normal$")
@@ -173,12 +173,12 @@ def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwa
         raise unsupported(f"the operation {name!r} of fixed values")
     found = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Symbol)]
     loop = origin.float_dtype
-    if any(map(_is_any_whole, found)):
-        raise unsupported(f"the operation {name!r} of whole numbers of any size")
+    if any(map(_is_unbounded_integer, found)):
+        raise unsupported(f"the operation {name!r} of integers of any size")
     template = tree_map((args, kwargs), lambda leaf: HOLE if isinstance(leaf, Symbol) else leaf)
     kinds = tuple(None if s.dtype == loop else s.dtype for s in found)
-    whole = OpaqueCall(name, function, template, kinds)
-    example = whole(*(torch.empty(s.value.type.shape, dtype=loop, device="meta") for s in found))
+    opaque = OpaqueCall(name, function, template, kinds)
+    example = opaque(*(torch.empty(s.value.type.shape, dtype=loop, device="meta") for s in found))
 
     def one(call: OpaqueCall, result: Any) -> Symbol:
         kind = result.dtype if isinstance(result, torch.Tensor) else None
@@ -193,7 +193,7 @@ def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwa
 
     if isinstance(example, tuple | list):
         return tuple(one(OpaqueCall(name, function, template, kinds, k), part) for k, part in enumerate(example))
-    return one(whole, example)
+    return one(opaque, example)
 
 
 def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:

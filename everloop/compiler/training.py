@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from everloop.compiler.gradient import Gradient, before, every, gradient_of
+from everloop.compiler.gradient import Gradient, before, gradient_of, sequence_of
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.placement import Slot, Store, parts
@@ -105,7 +105,7 @@ class _Trainer:
         pairs = {m: [(rows[g], rows[a]) for g, a in each] for m, each in factors.items()}
         given = {v.name for v in self.derivative.cotangents}
         read = (b for b in loop.buffers if b.kind in ("sequence", "previous", "row", "vector", "matrix"))
-        reads = {b.name: every(b.of) if b.of else b.name for b in read if b.name not in given}
+        reads = {b.name: sequence_of(b.of) if b.of else b.name for b in read if b.name not in given}
         factored = {r.name for each in pairs.values() for pair in each for factor in pair for r in factor}
         reads |= {name: name for name in factored if name not in emits}
         in_place = self._overwritten(schedule, emits, factored)
@@ -119,7 +119,7 @@ class _Trainer:
         given = {gradient_of(v.name) for v in leaves} - {gradient_of(n) for n in self.owned}
         widths = {v.name: v.width for v in leaves if v.name in self.owned} | self.forward.emits
         own = {r.buffer.name for r in schedule.readings() if r.buffer.kind == "sequence" and r.buffer.name in widths}
-        own -= {*factored, *map(every, self.rematerialisation.states)}
+        own -= {*factored, *map(sequence_of, self.rematerialisation.states)}
         found: dict[str, str] = {}
         readings = schedule.readings()
         for name, width in emits.items():
@@ -136,9 +136,8 @@ class _Trainer:
         start, base = (value.data[0], value.args[0]) if value.op == "slice" else (0, value)
         if base.op == "input" and base.group in ("sequence", "previous"):
             buffer = buffer_of(base)
-            return (
-                FactorPart(every(buffer.of) if buffer.of else buffer.name, start, start + value.width, of=buffer.of),
-            )
+            name = sequence_of(buffer.of) if buffer.of else buffer.name
+            return (FactorPart(name, start, start + value.width, of=buffer.of),)
         written = [(part.value, (part.buffer.name, part.offset))
                    for s in stores if s.buffer.kind == "emit" for part in (*parts(s), s)]  # fmt: skip
         known = dict(reversed(written))
@@ -171,8 +170,8 @@ class _Trainer:
                 wanted |= zip(names, (g, a), strict=True)
                 factors[matrix].append(names)
         b, dtype = Builder(), self.derivative.forward.dtype
-        whole = {every(s): v for s, v in self.derivative.forward.outputs.items() if s in self.rematerialisation.states}
-        after = {v: name for name, v in whole.items()}
+        outputs, states = self.derivative.forward.outputs, self.rematerialisation.states
+        after = {v: sequence_of(s) for s, v in outputs.items() if s in states}
 
         def read(value: Value, args: tuple[Value, ...]) -> Value:
             if value in self.names:

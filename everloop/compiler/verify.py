@@ -15,7 +15,7 @@ import numpy as np
 
 from everloop.compiler.abstract import AbstractLoop, first_rows, lookup, nothing, sequence
 from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced
-from everloop.compiler.gradient import before, every, gradient_of
+from everloop.compiler.gradient import before, gradient_of, sequence_of
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Loop
 from everloop.compiler.plan import DerivedTraining, Factor, ScheduledForward, factor_names
@@ -107,8 +107,8 @@ def _verify_forward(plan: ScheduledForward, expected: _Expected, in_place: bool)
     loop.run(range(STEPS))
     for name, prints in expected.states[-1].items():
         _compare(f"the state {name}", loop.rows[name], prints)
-        if every(name) in plan.emits:
-            _compare(every(name), memory[every(name)], expected.over_time(every(name)))
+        if sequence_of(name) in plan.emits:
+            _compare(sequence_of(name), memory[sequence_of(name)], expected.over_time(sequence_of(name)))
     return memory
 
 
@@ -183,7 +183,7 @@ def _gradient(plan: DerivedTraining, forward: _Expected) -> _Expected:
     for t in reversed(range(STEPS)):
         known = {name: rows[t] for name, rows in saved.items()}
         for name, rows in forward.states[t].items():
-            known[before(name)] = saved[every(name)][t - 1] if t and every(name) in saved else rows
+            known[before(name)] = saved[sequence_of(name)][t - 1] if t and sequence_of(name) in saved else rows
         results.insert(0, _evaluated(plan.graph, _leaves(t, known | states[0])))
         states.insert(0, {name: results[0][name] for name in states[0]})
     return _Expected(states, results)

@@ -198,7 +198,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
 
 
 def _first_fit(value: Any, kinds: list[Any], name: str) -> Any:
-    # an exact type first, so that 1 stays a whole number where int and float are both right
+    # an exact type first, so that 1 stays an integer where int and float are both right
     for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
         try:
             return _fit(value, kind, name)
@@ -208,6 +208,6 @@ def _first_fit(value: Any, kinds: list[Any], name: str) -> Any:
 
 
 def _words(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
+    words = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Path: "a path"}
     origin = get_origin(hint)
     return words.get(hint) or ("a list" if origin is tuple else "a table" if origin is dict else str(hint))

@@ -102,7 +102,7 @@ def random_generator(seed: int | None) -> torch.Generator:
         OptionError: it is out of range.
     """
     if seed is not None and not 0 <= seed < 2**63:
-        raise OptionError(f"seed is {seed}; expected a whole number from 0 to {2**63 - 1}")
+        raise OptionError(f"seed is {seed}; expected an integer from 0 to {2**63 - 1}")
     generator = torch.Generator()
     if seed is None:
         generator.seed()

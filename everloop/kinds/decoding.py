@@ -181,7 +181,7 @@ def _checked(sampling: Sampling) -> Sampling:
     if sampling.num_samples < 1:
         raise OptionError(f"num_samples is {sampling.num_samples}; expected at least 1")
     if not 0 <= (sampling.seed or 0) < 2**31:
-        raise OptionError(f"seed is {sampling.seed}; expected a whole number from 0 to {2**31 - 1}")
+        raise OptionError(f"seed is {sampling.seed}; expected an integer from 0 to {2**31 - 1}")
     return sampling
 
 

@@ -14,7 +14,7 @@ from everloop import torch_private
 from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
-from everloop.compiler.gradient import every
+from everloop.compiler.gradient import sequence_of
 from everloop.compiler.hoisted import adjacent
 from everloop.compiler.plan import ForwardPlan
 from everloop.compiler.program import Program
@@ -28,32 +28,32 @@ from everloop.layers.epilogue import epilogue
 def compute(program: Program, call: Call) -> Results:
     """Return (output [T, B, n], final states) by the program's kernels."""
     time, x, is_training = call.time, call.x, torch.is_grad_enabled()
-    if is_training and 0 < time.living < time.batch:
+    if is_training and 0 < time.num_nonempty < time.batch:
         return without_empty(call, partial(compute, program))
-    time = time.settled(x)
+    time = time.for_kernel(x)
     if time is not call.time:
         call = replace(call, time=time)
     if is_training and time.is_ragged and time.compact is None:
         call = _filled(call)
         time, x = call.time, call.x
-    cuts = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
+    loop_inputs = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
     state: dict[str, Tensor] = {}
     restart: dict[str, Tensor | None] = {}
     for name, (at, width) in zip(program.states, program.begins, strict=True):
         origin = None if at is None or time.reset is None else call.restart[at]
         state[name] = x.new_zeros(time.batch, width) if at is None else adjacent(call.state[at])
         restart[name] = None if origin is None else origin.contiguous()
-    wanted = frozenset(name for name, cut in cuts.items() if cut.requires_grad) if is_training else frozenset[str]()
+    wanted = frozenset(name for name, leaf in loop_inputs.items() if is_training and leaf.requires_grad)
     given = (*state.values(), *restart.values())
     if wanted or (is_training and any(t is not None and t.requires_grad for t in given)):
-        found = iter(_Loop.apply(program, call, wanted, *cuts.values(), *given))  # type: ignore[no-untyped-call]
+        found = iter(_Loop.apply(program, call, wanted, *loop_inputs.values(), *given))  # type: ignore[no-untyped-call]
         sequences = {name: next(found) for name in program.split.exposed}
         final = {name: next(found) for name in program.states}
     else:
         inference = program.inference()
-        buffers, final = _memory(program, time, inference.plan, cuts, state)
+        buffers, final = _memory(program, time, inference.plan, loop_inputs, state)
         inference.kernel(time, buffers, first=state, final=final, restart=restart)
-        sequences = {name: buffers[every(name)] for name in program.split.exposed}
+        sequences = {name: buffers[sequence_of(name)] for name in program.split.exposed}
     if program.epilogue_output is None and program.epilogue_states is None:
         return sequences[program.results[0]], tuple(final.values())
     return epilogue(program, call, sequences, final)
@@ -68,28 +68,28 @@ def _filled(call: Call) -> Call:
 
 
 def _memory(
-    program: Program, time: TimeAxis, plan: ForwardPlan, cuts: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    program: Program, time: TimeAxis, plan: ForwardPlan, loop_inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the buffers of a forward kernel, and the rows for the final states."""
-    buffers, owned, empty = dict(cuts), program.prologue.owned, program.target.empty
-    like, output = state[program.states[0]], every(program.results[0])
+    buffers, owned, empty = dict(loop_inputs), program.prologue.owned, program.target.empty
+    like, output = state[program.states[0]], sequence_of(program.results[0])
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
         make = time.padded if name == output else time.compacted
-        buffers[name] = cuts[source] if source in owned else make(width, like, empty)
+        buffers[name] = loop_inputs[source] if source in owned else make(width, like, empty)
     return buffers, {name: empty(rows.shape, rows) for name, rows in state.items()}
 
 
 class _Loop(torch.autograd.Function):
-    """Takes the cuts, the states and the restart vectors; gives the exposed sequences and the final states."""
+    """Takes the loop inputs, the states and the restart vectors; gives the exposed sequences and the final states."""
 
     @staticmethod
     def forward(ctx: Any, program: Program, call: Call, wanted: frozenset[str], *tensors: Any) -> Any:
         given, time, values = iter(tensors), call.time, call.values
-        cuts, state, restart = ({name: next(given) for name in names}
-                                for names in (program.cuts, program.states, program.states))  # fmt: skip
+        loop_inputs, state, restart = ({name: next(given) for name in names}
+                                for names in (program.loop_inputs, program.states, program.states))  # fmt: skip
         trained = program.training(wanted)
-        buffers, final = _memory(program, time, trained.plan.forward, cuts, state)
+        buffers, final = _memory(program, time, trained.plan.forward, loop_inputs, state)
         trained.forward(time, buffers, first=state, final=final, restart=restart)
         ctx.program, ctx.time, ctx.trained = program, time, trained
         ctx.is_unseen = torch_private.saved_tensors_hooks(False) is None
@@ -98,7 +98,7 @@ class _Loop(torch.autograd.Function):
         kept = (buffers[name] for name in trained.kept)
         originals = (*values.fixed.values(), *values.rows.values(), *values.steps.values())
         ctx.save_for_backward(*kept, *state.values(), *restart.values(), call.x, *originals)
-        return (*(buffers[every(name)] for name in program.split.exposed), *final.values())
+        return (*(buffers[sequence_of(name)] for name in program.split.exposed), *final.values())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from everloop.compiler.gradient import every, gradient_of
+from everloop.compiler.gradient import gradient_of, sequence_of
 from everloop.compiler.hoisted import adjacent
 from everloop.compiler.program import Program, TrainingKernels
 from everloop.compiler.time_axis import TimeAxis
@@ -36,12 +36,12 @@ class Backward:
         self.buffers = {**memory, **{name: memory[place] for name, place in trained.plan.reads.items()}}
 
     def gradients(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the gradients of the cuts, the states and the restart vectors."""
+        """Return the gradients of the loop inputs, the states and the restart vectors."""
         program, plan, time, buffers = self.program, self.trained.plan, self.time, self.buffers
         states, like = program.states, self.state[0]
         exposed = program.split.exposed
         for name, grad in zip(exposed, grads, strict=False):
-            buffers[gradient_of(every(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
+            buffers[gradient_of(sequence_of(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
         for name, width in plan.emits.items():
             reused = self._reused(plan.in_place.get(name, ""))
             buffers[name] = self._fresh(name, width) if reused is None else reused
@@ -58,11 +58,11 @@ class Backward:
         self.trained.gradient(time, buffers, first=first, final=final, restart=ends)
         starts, restarts = (dict(zip(states, part, strict=True)) for part in (self.state, self.restart))
         weights = WeightGradients(program.target, time, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
-        cuts = [
+        loop_inputs = [
             weights.gradient(plan.pairs[name]) if plan.pairs.get(name) else buffers.get(gradient_of(name))
-            for name in program.cuts
+            for name in program.loop_inputs
         ]
-        return [*cuts, *final.values(), *(ends[gradient_of(s)] for s in states)]
+        return [*loop_inputs, *final.values(), *(ends[gradient_of(s)] for s in states)]
 
     def _of_sequence(self, grad: Tensor | None, width: int) -> Tensor:
         if grad is None:
@@ -71,7 +71,7 @@ class Backward:
 
     def _reused(self, name: str) -> Tensor | None:
         """Return the forward loop's memory of this name if nothing reads it behind the gradient loop."""
-        is_shared = name in self.program.cuts and name not in self.program.prologue.owned
+        is_shared = name in self.program.loop_inputs and name not in self.program.prologue.owned
         return self.memory.get(name) if self.is_last and not is_shared else None
 
     def _fresh(self, name: str, width: int) -> Tensor:
@@ -80,5 +80,5 @@ class Backward:
         if time.compact is None:
             return time.padded(width, like, empty)
         owned = self.program.split.owned
-        is_input = any(name == gradient_of(cut) for cut in self.program.cuts if cut not in owned)
+        is_input = any(name == gradient_of(leaf) for leaf in self.program.loop_inputs if leaf not in owned)
         return (time.padded if is_input else time.compacted)(width, like, empty)

@@ -21,7 +21,7 @@ from everloop.layers.nested import leaves
 from everloop.layers.reference import in_float64, loop, step_in_float64
 
 BATCH, STEPS = 6, 12  # the piece that is verified
-LARGE = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps
+LARGE_CELL = 2**20  # parameters; of a cell with more than these, half as many sequences and a third of the steps
 PERTURBED = 4  # references with inputs rounded otherwise, where something differs
 
 
@@ -35,7 +35,7 @@ def verify(run: Runner, cell: Cell, call: Call, record: dict[Any, str]) -> None:
     if kind in record:
         return
     piece, is_trained = _piece(call), any(kind[-1])
-    if not piece.time.living:
+    if not piece.time.num_nonempty:
         return  # no sequence has a step: the next call may tell more
 
     def found(by: Runner) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def _kind(call: Call) -> tuple[Any, ...]:
 def _piece(call: Call) -> Call:
     """Return the first steps of a few sequences, the longest and the shortest among them, as tensors of their own."""
     steps, batch = call.x.shape[:2]
-    is_large = sum(t.numel() for t in call.values.fixed.values()) > LARGE
+    is_large = sum(t.numel() for t in call.values.fixed.values()) > LARGE_CELL
     steps, count = min(steps, STEPS // 3 if is_large else STEPS), min(batch, BATCH // 2 if is_large else BATCH)
     ends = call.time.lengths
     order = torch.arange(batch) if ends is None else ends.argsort(descending=True).cpu()

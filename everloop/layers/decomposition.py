@@ -35,7 +35,7 @@ def scan_of_steps(
     ends = count if lengths is None else lengths
     left = ends - 1 - time
     order = torch.where(left < 0, left + count, left)  # its own inverse; where a sequence has ended, any time there is
-    alive = (time < ends).expand(count, batch)
+    active = (time < ends).expand(count, batch)
 
     def ordered(sequence: Tensor) -> Tensor:
         if not reverse:
@@ -44,9 +44,9 @@ def scan_of_steps(
         return sequence.gather(0, at)
 
     moving = [ordered(t) for t in (x, *steps)]
-    resets = torch.zeros_like(alive) if reset is None else ordered(reset)
+    resets = torch.zeros_like(active) if reset is None else ordered(reset)
     origin = list(restart) or [s.new_zeros(s.shape[-1]) for s in state]
-    counts = [len(t) for t in (state, moving, (alive, resets), fixed, rows, origin)]
+    counts = [len(t) for t in (state, moving, (active, resets), fixed, rows, origin)]
 
     def step(*tensors: Tensor) -> list[Tensor]:
         given = iter(tensors)
@@ -59,5 +59,5 @@ def scan_of_steps(
         kept = [torch.where(lives[:, None], new, old) for new, old in zip(after, before, strict=True)]
         return [*kept, torch.where(lives[:, None], after[0], 0.0)]
 
-    *final, y = torch_private.scan_op(step, list(state), [*moving, alive, resets], (*fixed, *rows, *origin))
+    *final, y = torch_private.scan_op(step, list(state), [*moving, active, resets], (*fixed, *rows, *origin))
     return [ordered(y), *final]

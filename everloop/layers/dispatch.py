@@ -88,7 +88,7 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
             raise UnsupportedError(reason)
         return named.run(cell, call)
     program = observed(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
-    if isinstance(program, Program) and call.time.living:
+    if isinstance(program, Program) and call.time.num_nonempty:
         try:
             if check:
                 verify(partial(_computed, program), cell, call, program.checked)

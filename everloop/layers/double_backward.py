@@ -18,13 +18,13 @@ from everloop.compiler.target import reference
 class _LoopCell(nn.Module):
     """The loop's part of a step as a cell of its own. Its output is all that is exposed, side by side.
 
-    The cuts are attributes cut0, cut1, …
+    The loop_inputs are attributes cut0, cut1, …
     """
 
-    def __init__(self, graph: Graph, cuts: Sequence[str], exposed: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, loop_inputs: Sequence[str], exposed: Sequence[str]) -> None:
         super().__init__()
         self.graph, self.exposed = graph, exposed
-        self.attribute = {name: f"cut{k}" for k, name in enumerate(cuts)}
+        self.attribute = {name: f"input{k}" for k, name in enumerate(loop_inputs)}
         sizes = {name: value.width for name, value in graph.outputs.items()}
         self.output_size = sum(sizes[name] for name in exposed)
         self.state_sizes = {"": self.output_size, **sizes}
@@ -41,18 +41,18 @@ class _LoopCell(nn.Module):
 
 
 def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return the gradients of the cuts, the states and the restart vectors, each with a graph of its own."""
+    """Return the gradients of the loop inputs, the states and the restart vectors, each with a graph of its own."""
     x, state, restart, time = call.x, call.state, call.restart, call.time
     widths = [program.split.loop.outputs[name].width for name in program.split.exposed]
-    cell = _LoopCell(program.split.loop, program.cuts, program.split.exposed)
-    cuts = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
-    kinds = {name: leaf.group for name, leaf in program.split.cuts.items()}
-    inputs = [*cuts.values(), *state, *(r for r in restart if r is not None)]
+    cell = _LoopCell(program.split.loop, program.loop_inputs, program.split.exposed)
+    loop_inputs = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
+    kinds = {name: leaf.group for name, leaf in program.split.loop_inputs.items()}
+    inputs = [*loop_inputs.values(), *state, *(r for r in restart if r is not None)]
 
     def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = iter(tensors)
         parts: dict[str, dict[str, Tensor]] = {"fixed": {}, "row": {}, "sequence": {}}
-        for name in program.cuts:
+        for name in program.loop_inputs:
             kind = kinds[name] if kinds[name] in parts else "fixed"
             tensor = next(given)
             if time.compact is not None and kind == "sequence" and tensor.dim() == 2:
@@ -73,5 +73,5 @@ def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None])
 
     results, pull = torch.func.vjp(outputs, *inputs)[:2]
     found = iter(pull(tuple(torch.zeros_like(r) if g is None else g for g, r in zip(grads, results, strict=True))))
-    first = [next(found) for _ in (*program.cuts, *state)]
+    first = [next(found) for _ in (*program.loop_inputs, *state)]
     return [*first, *(None if r is None else next(found) for r in restart)]

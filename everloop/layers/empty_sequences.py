@@ -16,7 +16,7 @@ def without_empty(call: Call, compute: Callable[[Call], Results]) -> Results:
 
     These have an output of zeros and keep their state; the row that each may have in `values` is not looked at.
     """
-    which = call.time.sequences_with_steps()
+    which = call.time.nonempty_sequences()
     batch_major = is_batch_major(call.x)
 
     def of_steps(rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
-from everloop.compiler.gradient import every
+from everloop.compiler.gradient import sequence_of
 from everloop.compiler.program import Program
 
 
@@ -23,9 +23,9 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
     else:
         # Only rows that exist are computed: of others not even the gradient need be a number.
         values = _with(call.values, sequences)
-        y = program.epilogue_output(values, call.x, batch_major=time.batch_major, compact=time.existing)[output]
-        if time.existing is not None:
-            y = time.existing.pad(y)
+        y = program.epilogue_output(values, call.x, batch_major=time.batch_major, compact=time.valid_rows)[output]
+        if time.valid_rows is not None:
+            y = time.valid_rows.pad(y)
         found[output] = time.or_start(time.last(y), begin[output])
     if program.epilogue_states is not None:
         steps = {name: time.last(t)[None] for name, t in call.values.steps.items()}
@@ -36,4 +36,4 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
 
 
 def _with(values: Bindings, rows: Mapping[str, Tensor]) -> Bindings:
-    return replace(values, steps=values.steps | {every(name): t for name, t in rows.items()})
+    return replace(values, steps=values.steps | {sequence_of(name): t for name, t in rows.items()})

@@ -61,7 +61,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(layers, int) or layers < 1:
-            raise OptionError(f"Recurrent: layers is {layers!r}; expected a whole number of at least 1")
+            raise OptionError(f"Recurrent: layers is {layers!r}; expected an integer of at least 1")
         if not isinstance(cell, Cell | Stack | Bidirectional):
             came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
             raise CellError(f"Recurrent: cell is {came}; expected an instance of Cell, Stack or Bidirectional")

@@ -41,18 +41,18 @@ def checked_input(name: str, x: Tensor, input_size: int, dtype: torch.dtype | No
 
 
 def checked_lengths(name: str, lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:
-    """Return the lengths of the sequences in x [T, B, I] as whole numbers [B] from 0 to T."""
+    """Return the lengths of the sequences in x [T, B, I] as integers [B] from 0 to T."""
     if lengths is None:
         return None
     steps, batch = x.shape[:2]
     try:
         lengths = torch.as_tensor(lengths, device=x.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(f"{name}: lengths are {lengths!r}; expected {batch} whole numbers") from error
+        raise ShapeError(f"{name}: lengths are {lengths!r}; expected {batch} integers") from error
     lengths = lengths[None] if lengths.dim() == 0 else lengths
-    lengths = lengths.long() if lengths.shape == (0,) else lengths  # an empty list has no whole numbers in it
+    lengths = lengths.long() if lengths.shape == (0,) else lengths  # an empty list has no integers in it
     if lengths.is_floating_point() or lengths.dtype == torch.bool or lengths.shape != (batch,):
-        raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} whole numbers")
+        raise ShapeError(f"{name}: lengths are {lengths.dtype} {list(lengths.shape)}; expected {batch} integers")
     # The operator that torch.compile takes checks them when it runs; some tensors have no numbers to check.
     if not (torch.compiler.is_compiling() or lengths.is_meta or isinstance(lengths, FakeTensor)):
         check_range(name, lengths, steps)

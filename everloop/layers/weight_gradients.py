@@ -135,14 +135,14 @@ class WeightGradients:
         time, compact = self.time, self.time.compact
         assert compact is not None
         result = self.target.empty((len(compact), whole.shape[-1]), whole)
-        living = compact.living
-        torch.index_select(self.state[of], 0, compact.order[:living], out=result[:living])
+        nonempty = compact.num_nonempty
+        torch.index_select(self.state[of], 0, compact.order[:nonempty], out=result[:nonempty])
         if whole.dim() == 2:
-            rows, before = whole, compact.before()[living:]
+            rows, before = whole, compact.before()[nonempty:]
         else:
             rows, by = time.flat(whole), 1 if time.batch_major else time.batch
-            before = compact.place[living:] + (by if time.reverse else -by)
-        torch.index_select(rows, 0, before, out=result[living:])
+            before = compact.place[nonempty:] + (by if time.reverse else -by)
+        torch.index_select(rows, 0, before, out=result[nonempty:])
         if time.reset is None:
             return result
         is_reset, restart = compact.at(time.reset[..., None], compact.place), self.restart[of]

@@ -260,7 +260,7 @@ class Forecaster(Model):
         content = read_json(path, FORMAT)
         extras = content.get("extras")
         if not isinstance(extras, list) or [type(n) for n in extras] not in ([int] * 2, [int] * 3):
-            raise DataError(f"{path}: extras must be three whole numbers")
+            raise DataError(f"{path}: extras must be three integers")
         # runs of before there were plans have two
         return cls.from_config(strings(content, "names", path), config, (extras[0], sum(extras[1:-1]), extras[-1]))
 

@@ -58,7 +58,7 @@ class TrainConfig:
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
         for name in ("warmup", "early_stop"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "a whole number from 0 to 4294967295")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "an integer from 0 to 4294967295")
         for name in ("lr", "clip_norm", "clip_value"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("lr", self.lr, math.isfinite(self.lr), "a finite number")

@@ -87,7 +87,7 @@ def test_forget_bias_needs_a_forget_gate_and_biases() -> None:
         (lambda: cells.LSTM(3, 4, hiden_size=3), "unknown option 'hiden_size'; did you mean 'hidden_size'"),
         (lambda: cells.Elman(3, 4, nonlinearity="rleu"), "nonlinearity is 'rleu'; expected 'tanh' or 'relu'"),
         (lambda: cells.ProjectedLSTM(3, 4), "needs proj_size"),
-        (lambda: cells.LSTM(3, 0), "hidden_size is 0; expected a whole number of at least 1"),
+        (lambda: cells.LSTM(3, 0), "hidden_size is 0; expected an integer of at least 1"),
         (lambda: cells.LSTM(3.5, 2), "input_size is 3.5"),  # type: ignore[arg-type]
         (lambda: cells.LayerNormLSTM(3, 4, eps="x"), "eps is 'x'; expected float"),
         (lambda: cells.named("lstn"), "unknown cell 'lstn'; did you mean 'lstm'"),

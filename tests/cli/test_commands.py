@@ -210,7 +210,7 @@ def test_mistakes_with_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "was trained on other data" in failure(capsys, *LM, "--resume", "run")
     Path("verse.txt").write_text(VERSE + "é")
     assert "was trained on other data" in failure(capsys, *LM, "--resume", "run")
-    assert "seed is -1; expected a whole number" in failure(capsys, "sample", "run", "a", "--seed", "-1")
+    assert "seed is -1; expected an integer" in failure(capsys, "sample", "run", "a", "--seed", "-1")
     assert (
         "everloop predict is not for a language-model, which run holds; use everloop sample, tree or score run"
         in failure(capsys, "predict", "run")

@@ -157,5 +157,5 @@ def verdict(plan: DerivedTraining) -> str:
 if __name__ == "__main__":
     for name in ("lstm", "gru", "reset-before-gru", "layer-norm-lstm", "counter", "highway"):
         split = split_of(name)
-        for what, plan in mutants(plan_training(split, frozenset(split.cuts))):
+        for what, plan in mutants(plan_training(split, frozenset(split.loop_inputs))):
             print(f"{name}: {what}: {verdict(plan) or 'nothing'}")

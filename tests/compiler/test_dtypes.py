@@ -1,4 +1,4 @@
-"""Every operation on truth values, whole numbers and floats, mixed: what PyTorch makes of them, or refused."""
+"""Every operation on truth values, integers and floats, mixed: what PyTorch makes of them, or refused."""
 
 from __future__ import annotations
 
@@ -251,9 +251,9 @@ def test_followed(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[Function, str]] = {
-    "large": (lambda x: (x > 0).long() * 2**30 * 2**30, "whole numbers of torch.int64 that may be too large"),
-    "small": (lambda x: (x > 0).to(torch.int16) * 300 * 300, "whole numbers of torch.int16 that may be too large"),
-    "cut off": (lambda x: x.long(), "'long' with whole numbers of torch.int64"),
+    "large": (lambda x: (x > 0).long() * 2**30 * 2**30, "integers of torch.int64 that may be too large"),
+    "small": (lambda x: (x > 0).to(torch.int16) * 300 * 300, "integers of torch.int16 that may be too large"),
+    "cut off": (lambda x: x.long(), "'long' with integers of torch.int64"),
     "narrow": (lambda x: (x > 0) * 0.3 * 0.3, "rounding to dtype torch.float32"),
     "difference of truth": (lambda x: (x > 0) - True, "subtraction with a truth value"),
     "refused by PyTorch": (lambda x: F.relu(x > 0), "'relu', which PyTorch refuses"),

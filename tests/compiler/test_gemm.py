@@ -22,7 +22,7 @@ HERE = [isa for isa in ("avx512", "avx2", "sse2") if machine.runs(isa)]
 @pytest.fixture(params=["kernel", "torch"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Take the kernel for products of any size, or never."""
-    monkeypatch.setattr(gemm, "LARGE", 0)
+    monkeypatch.setattr(gemm, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(gemm, "ROWS", 0)
     if request.param == "torch":
         monkeypatch.setattr(gemm, "is_available", lambda: False)
@@ -192,8 +192,8 @@ def test_after_fork() -> None:
 
 
 def test_fresh_memory_holds_what_is_written() -> None:
-    big = pages.fresh((pages.LEAST // 4 + 3, 2), torch.float32)
-    assert big.shape == (pages.LEAST // 4 + 3, 2)
+    big = pages.fresh((pages.MIN_ADVISED // 4 + 3, 2), torch.float32)
+    assert big.shape == (pages.MIN_ADVISED // 4 + 3, 2)
     assert big.is_contiguous()
     big.fill_(2.0)
     assert big.sum().item() == 2 * big.numel()

@@ -75,7 +75,7 @@ def test_what_a_product_needs_before_the_loop_is_not_computed_twice() -> None:
 
 def test_a_layer_norm_lstm_passes_few_times_over_a_row() -> None:
     cell = cells.LayerNormLSTM(3, 4)
-    training = plan_training(parts(cell), frozenset(parts(cell).cuts))
+    training = plan_training(parts(cell), frozenset(parts(cell).loop_inputs))
     assert len(maps(training.forward.loop)) == 6
     assert [type(stage) for stage in training.gradient.stages] == [Map, Map, Map, Product]
     assert count(training.gradient, "sum") == 10

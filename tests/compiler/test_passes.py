@@ -63,9 +63,9 @@ def test_every_pass_verifies(name: str) -> None:
     found = parts(cell)
     for graph in (found.prologue, found.loop):
         graph.verify()
-    gradient = differentiate(found.loop, [next(iter(found.loop.outputs))], frozenset(found.cuts))
+    gradient = differentiate(found.loop, [next(iter(found.loop.outputs))], frozenset(found.loop_inputs))
     gradient.graph.verify()
-    training = plan_training(found, frozenset(found.cuts))
+    training = plan_training(found, frozenset(found.loop_inputs))
     for loop in (training.forward.loop, training.gradient):
         for stage in loop.stages:
             if isinstance(stage, Map):
@@ -76,7 +76,7 @@ def test_every_pass_verifies(name: str) -> None:
 def test_one_projection_of_the_input_leaves_the_loop() -> None:
     for cell in (cells.LSTM(3, 4), cells.GRU(3, 4), cells.PeepholeLSTM(3, 4), cells.MinimalGatedUnit(3, 4)):
         found = parts(cell)
-        assert [v.group for v in found.cuts.values()].count("sequence") == 1
+        assert [v.group for v in found.loop_inputs.values()].count("sequence") == 1
         assert {v.args[0].op for v in found.prologue.values if v.kind == "product"} == {"input"}
 
 
@@ -98,7 +98,7 @@ def test_separate_gates_become_one_product() -> None:
 
     found = parts(Apart(3, 4))
     assert len(products(found)) == 1
-    assert {n: v.type for n, v in found.cuts.items() if v.group == "sequence"} == {
+    assert {n: v.type for n, v in found.loop_inputs.items() if v.group == "sequence"} == {
         "u1": Type((16,), rows=True, dtype=torch.float32)
     }
     assert len(plan_forward(found).loop.stages) == 2

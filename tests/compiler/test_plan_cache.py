@@ -179,7 +179,7 @@ def test_sources_that_cannot_be_read_vouch_for_nothing(
 ) -> None:
     assert plan_cache.sources(tmp_path / "nowhere") == ""
     monkeypatch.setattr(plan_cache, "sources", lambda: "")
-    assert program(cells.Elman(3, 4)).split.cuts
+    assert program(cells.Elman(3, 4)).split.loop_inputs
     assert not plan_files(folder)
 
 
@@ -191,7 +191,7 @@ def test_a_damaged_plan_is_made_again(folder: Path, damage: Callable[[bytes], by
     (file,) = folder.glob("*.plan")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    assert program(cells.Elman(3, 4)).split.cuts
+    assert program(cells.Elman(3, 4)).split.loop_inputs
     assert file.read_bytes() == whole
 
 
@@ -222,7 +222,7 @@ def test_what_is_no_plan_is_made_again(folder: Path, text: str) -> None:
     (file,) = folder.glob("*.plan")
     whole = file.read_bytes()
     assert disk_cache.write(file.name, text.encode("latin-1"))
-    assert program(cells.Elman(3, 4)).split.cuts
+    assert program(cells.Elman(3, 4)).split.loop_inputs
     assert file.read_bytes() == whole
 
 

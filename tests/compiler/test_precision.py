@@ -41,7 +41,7 @@ def split_of(name: str) -> Any:
 
 def planned(name: str) -> DerivedTraining:
     split = split_of(name)
-    return plan_training(split, frozenset(split.cuts))
+    return plan_training(split, frozenset(split.loop_inputs))
 
 
 @pytest.mark.parametrize("name", NAMES)

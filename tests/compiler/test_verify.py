@@ -15,7 +15,7 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call
-from everloop.compiler.gradient import every
+from everloop.compiler.gradient import sequence_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.interpreter import INTERPRETED, Interpreter
 from everloop.compiler.passes import plan_training, split_step
@@ -126,21 +126,21 @@ def test_a_row_that_is_read_too_early_is_found(form: type[Cell], monkeypatch: py
     monkeypatch.setattr(Placement, "_is_read", lambda *_: False)
     split = split_of_cell(form(3, 4, dtype=D))
     with pytest.raises(PlanError, match="is read before it is written"):
-        verified_training(plan_training(split, frozenset(split.cuts)))
+        verified_training(plan_training(split, frozenset(split.loop_inputs)))
 
 
 def test_a_value_that_is_overwritten_too_early_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Access, "is_before", lambda *_: True)
     split = split_of_cell(Narrow(3, 4, dtype=D))
     with pytest.raises(PlanError, match=r"d\(m\)|elsewhere"):
-        verified_training(plan_training(split, frozenset(split.cuts)))
+        verified_training(plan_training(split, frozenset(split.loop_inputs)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_right_plans_pass(name: str) -> None:
     split = split_of(name)
     verified_forward(plan_forward(split))
-    for wanted in (frozenset(split.cuts), frozenset(list(split.cuts)[:1]), frozenset[str]()):
+    for wanted in (frozenset(split.loop_inputs), frozenset(list(split.loop_inputs)[:1]), frozenset[str]()):
         verified_training(plan_training(split, wanted))
 
 
@@ -149,7 +149,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
     cell = make(name, 3, 4, dtype=D).eval()
     values = Bindings(dict(cell.named_parameters()))
     program = Program.of(cell, values, D, INTERPRETED)
-    wanted = frozenset(program.cuts)
+    wanted = frozenset(program.loop_inputs)
     if not owned:
         program.prologue.owned = set()
     kept = tuple(dict.fromkeys(plan.reads.values()))
@@ -166,7 +166,7 @@ def outcome(name: str, plan: DerivedTraining, *, owned: bool) -> list[Tensor]:
 @pytest.mark.parametrize("name", ["gru", "counter", "reset-before-gru"])
 def test_every_change_that_changes_a_number_is_found(name: str) -> None:
     split = split_of(name)
-    plan = plan_training(split, frozenset(split.cuts))
+    plan = plan_training(split, frozenset(split.loop_inputs))
     torch.manual_seed(1)
     right = outcome(name, plan, owned=True)
     kinds = set()
@@ -223,4 +223,4 @@ def test_a_wrong_plan_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     with pytest.raises(PlanError, match="the state h"):
         program.inference()
     assert set(tmp_path.iterdir()) == before
-    assert every("h") in plan_forward(program.split).emits
+    assert sequence_of("h") in plan_forward(program.split).emits

@@ -65,8 +65,8 @@ def test_what_is_not_named_stays() -> None:
     ("table", "message"),
     [
         ({"hole": 1}, "there: unknown setting 'hole'; did you mean 'whole'"),
-        ({"whole": 1.5}, "whole is 1.5; expected a whole number"),
-        ({"whole": True}, "whole is True; expected a whole number"),
+        ({"whole": 1.5}, "whole is 1.5; expected an integer"),
+        ({"whole": True}, "whole is True; expected an integer"),
         ({"flag": 1}, "flag is 1; expected true or false"),
         ({"number": "3"}, "number is '3'; expected a number"),
         ({"word": 3}, "word is 3; expected a string"),
@@ -74,7 +74,7 @@ def test_what_is_not_named_stays() -> None:
         ({"pair": [1.0]}, "pair has 1 values; expected 2"),
         ({"pair": [1.0, "x"]}, r"pair\[1\] is 'x'; expected a number"),
         ({"paths": "x"}, "paths is 'x'; expected a list"),
-        ({"perhaps": "x"}, "perhaps is 'x'; expected a whole number"),
+        ({"perhaps": "x"}, "perhaps is 'x'; expected an integer"),
         ({"table": {"x": [1]}}, r"table\.x is \[1\]"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_wrong_step_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_piece_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     x, lengths = torch.randn(20, 9, 3), [1, 20, 3, 5, 2, 0, 20, 8, 9]
     for most, said in ((2**20, "12 step(s) of 6 sequence(s)"), (10, "4 step(s) of 3 sequence(s)")):
-        monkeypatch.setattr(check, "LARGE", most)
+        monkeypatch.setattr(check, "LARGE_CELL", most)
         guards.programs.clear()
         layer = Recurrent(cells.GRU(3, 4), check=True)
         layer(x, lengths=lengths)

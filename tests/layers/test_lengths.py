@@ -25,8 +25,8 @@ D = torch.float64
 
 def choose(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Let the rule always or never gather."""
-    monkeypatch.setattr(compact, "SHARE", 1.0)
-    monkeypatch.setattr(compact, "LEAST", 0 if way == "compact" else 1 << 60)
+    monkeypatch.setattr(compact, "MAX_VALID", 1.0)
+    monkeypatch.setattr(compact, "MIN_PADDING", 0 if way == "compact" else 1 << 60)
 
 
 @pytest.fixture(params=["compact", "padded"])
@@ -187,12 +187,12 @@ def test_the_rule() -> None:
     x = torch.randn(100, 16, 128)
 
     def rows(lengths: Tensor, given: Tensor = x) -> int | None:
-        found = TimeAxis.of(given, lengths).settled(given).compact
+        found = TimeAxis.of(given, lengths).for_kernel(given).compact
         return None if found is None else len(found)
 
     full, half = torch.full((16,), 100), torch.full((16,), 50)
-    assert TimeAxis.of(x, full, reverse=True).settled(x).lengths is None
-    assert (axis := TimeAxis.of(x, half)).settled(x).lengths is axis.lengths
+    assert TimeAxis.of(x, full, reverse=True).for_kernel(x).lengths is None
+    assert (axis := TimeAxis.of(x, half)).for_kernel(x).lengths is axis.lengths
     assert rows(half) == 800
     assert rows(torch.full((16,), 90)) is None
     assert rows(torch.full((16,), 5), x[:10]) is None

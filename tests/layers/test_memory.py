@@ -46,7 +46,7 @@ def test_the_gradients_of_an_lstm_gates_take_the_memory_of_the_gates() -> None:
     values = Bindings(dict(cell.named_parameters()))
     program = program_of(cell, values, torch.zeros(STEPS, BATCH, WIDE))
     assert isinstance(program, Program)
-    plan = program.training(frozenset(program.cuts)).plan
+    plan = program.training(frozenset(program.loop_inputs)).plan
     assert plan.in_place == {"d(u1)": "u1'"}
 
 
@@ -54,7 +54,7 @@ def test_what_a_later_stage_reads_again_is_not_overwritten() -> None:
     cell = cells.MinimalGatedUnit(WIDE, N)
     program = program_of(cell, Bindings(dict(cell.named_parameters())), torch.zeros(STEPS, BATCH, WIDE))
     assert isinstance(program, Program)
-    assert not program.training(frozenset(program.cuts)).plan.in_place
+    assert not program.training(frozenset(program.loop_inputs)).plan.in_place
 
 
 @pytest.mark.parametrize("option", ["lengths", "resets"])

@@ -121,7 +121,7 @@ def test_names_that_do_not_fit(run: Path) -> None:
     [
         ('kind = "language-model"', 'kind = "langage-model"', "did you mean 'language-model'"),
         ("hidden = 6", "hiden = 6", "unknown setting 'hiden'; did you mean 'hidden'"),
-        ("hidden = 6", 'hidden = "6"', "hidden is '6'; expected a whole number"),
+        ("hidden = 6", 'hidden = "6"', "hidden is '6'; expected an integer"),
         ('cell = "lstm"', 'cell = "lstn"', "did you mean 'lstm'"),
     ],
 )

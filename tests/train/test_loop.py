@@ -191,7 +191,7 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
     [
         ({"step": 3}, "unknown setting 'step'; did you mean 'steps'"),
         ({"steps": 0}, "steps is 0; expected at least 1"),
-        ({"steps": "5"}, "steps is '5'; expected a whole number"),
+        ({"steps": "5"}, "steps is '5'; expected an integer"),
         ({"lr": -1.0}, "lr is -1.0; expected a number above 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"lr": math.inf}, "lr is inf"),
@@ -201,7 +201,7 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"betas": (0.9, 1.0)}, "two fractions below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0"),
+        ({"seed": 2**32}, "seed is 4294967296; expected an integer from 0"),
         ({"monitor": "acuracy"}, "monitor is 'acuracy'; validation has: loss"),
     ],
 )

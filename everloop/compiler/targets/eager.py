@@ -22,15 +22,15 @@ class Eager(CellTarget):
 
     def run(self, cell: Cell, call: Call) -> Results:
         values, x, lengths, reset, reverse = call.values, call.x, call.time.lengths, call.time.reset, call.time.reverse
-        # The cell sees the rows of living sequences only: no number of the padding, and none made of it, has a part.
+        # The cell sees the rows of active sequences only: no number of the padding, and none made of it, has a part.
         # Where nobody can know the lengths (in `vmap`, on meta and fake tensors), ended ones see their last row again.
         steps, batch = x.shape[:2]
         ends = torch.full((batch,), steps, device=x.device) if lengths is None else lengths
         step = torch.arange(steps, device=x.device)[:, None]
         is_known = lengths is None or _has_numbers(lengths)
-        living = (step < lengths).sum(1).tolist() if lengths is not None and is_known else [batch] * steps
+        batch_sizes = (step < lengths).sum(1).tolist() if lengths is not None and is_known else [batch] * steps
         at = (ends - 1 - step) % max(steps, 1) if reverse else step.expand(steps, batch)  # of a time the step, and back
-        order = ends.argsort(descending=True, stable=True)  # the living sequences of each step stand first
+        order = ends.argsort(descending=True, stable=True)  # the active sequences of each step stand first
         place, ends = order.argsort(), ends[order]
         when = at[:, order] if is_known else torch.minimum(at[:, order], (ends - 1).clamp(min=0))
         at_step = {name: v[when, order] for name, v in values.steps.items()}
@@ -44,7 +44,7 @@ class Eager(CellTarget):
         bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
         twin = bind(cell, bound)
         outputs: list[Tensor] = []
-        for s, n in enumerate(living):
+        for s, n in enumerate(batch_sizes):
             if s and n == 0:
                 break  # one step of no rows is taken, so that parameters have a gradient: zero
             before = tuple(h[:n] for h in states)
@@ -58,9 +58,9 @@ class Eager(CellTarget):
             after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
             output = after[0]
             if not is_known:
-                alive = (s < ends)[:, None]
-                after = tuple(torch.where(alive, new, old) for new, old in zip(after, before, strict=True))
-                output = torch.where(alive, output, 0)
+                active = (s < ends)[:, None]
+                after = tuple(torch.where(active, new, old) for new, old in zip(after, before, strict=True))
+                output = torch.where(active, output, 0)
             states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
             outputs.append(_joined(output, torch.zeros_like(states[0][n:])))
         outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))

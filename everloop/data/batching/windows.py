@@ -34,18 +34,18 @@ class Windows(LazySequence[Window]):
         numbers: one axis of symbol numbers.
         batch: B, how many streams the sequence is cut into.
         length: T, the symbols of a window.
-        whole: keep the shorter last window and start with fewer streams if need be; otherwise windows are all alike.
+        drop_last: drop the last window if it is shorter; False keeps it, and starts with fewer streams if need be.
         where: what the numbers are, for messages.
 
     Raises:
         DataError: there are too few symbols.
     """
 
-    def __init__(self, numbers: Tensor, batch: int, length: int, *, whole: bool, where: str = "the text") -> None:
+    def __init__(self, numbers: Tensor, batch: int, length: int, *, drop_last: bool, where: str = "the text") -> None:
         if batch < 1 or length < 1:
             raise OptionError(f"batch is {batch} and length is {length}; expected at least 1")
         usable = len(numbers) - 1
-        needed = batch + 1 if whole else batch * length + 1
+        needed = batch * length + 1 if drop_last else batch + 1
         if len(numbers) < needed:
             raise DataError(
                 f"{where} has {len(numbers):,} symbols, too short for one window; {batch} streams of {length} symbols "
@@ -55,7 +55,7 @@ class Windows(LazySequence[Window]):
         self.x = numbers[: size * batch].view(batch, size)
         self.y = numbers[1 : size * batch + 1].view(batch, size)
         self.length = length
-        self.windows = -(-size // length) if whole else size // length
+        self.windows = size // length if drop_last else -(-size // length)
 
     def __len__(self) -> int:
         return self.windows

@@ -248,11 +248,11 @@ class Text(Dataset[Tensor]):
         numbers = self[split]
         where = f"the {split} split of {self.place}"
         if split != "train":
-            return Windows(numbers, max(1, min(batch, len(numbers) // 4096)), length, whole=True, where=where)
+            return Windows(numbers, max(1, min(batch, len(numbers) // 4096)), length, drop_last=False, where=where)
         shift = torch.Generator().manual_seed(pass_seed(seed, number))
         spare = min(length - 1, len(numbers) - 1 - batch * length)
         start = int(torch.randint(spare + 1, (), generator=shift)) if spare > 0 else 0
-        return Windows(numbers[start:], batch, length, whole=False, where=where)
+        return Windows(numbers[start:], batch, length, drop_last=True, where=where)
 
     def describe(self, batch: int) -> list[str]:
         return [repr(self)]

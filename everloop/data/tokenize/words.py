@@ -105,7 +105,7 @@ def load_tokenizer(
         return kind.load(path)
     found = read_json(path, FEATURES).get("features")
     if not isinstance(found, int) or found < 1:
-        raise DataError(f"{path}: features is {found!r}; expected a whole number of at least 1")
+        raise DataError(f"{path}: features is {found!r}; expected an integer of at least 1")
     return found
 
 

@@ -102,7 +102,7 @@ def loops_of(name: str) -> Iterator[Loop]:
     cell = make(name, 3, 5, dtype=torch.float64).eval()
     tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
     parts = split_step(trace(cell, tensors, dtype=torch.float64))
-    training = plan_training(parts, frozenset(parts.cuts))
+    training = plan_training(parts, frozenset(parts.loop_inputs))
     yield from (plan_forward(parts).loop, training.forward.loop, training.gradient)
 
 

@@ -33,9 +33,9 @@ class DirectWorker(Worker):
     def fetch(self, rows: list[tuple[str, int]]) -> None:
         """Do nothing: there is no next step."""
 
-    def stage(self, n: int, stage: Product | Map, alive: str, k: str) -> None:
+    def stage(self, n: int, stage: Product | Map, active: str, k: str) -> None:
         if isinstance(stage, Map):
-            super().stage(n, stage, alive, k)
+            super().stage(n, stage, active, k)
             return
         code, layout = self.code, self.layout
         inner, width = shape(stage)
@@ -46,7 +46,7 @@ class DirectWorker(Worker):
         along, over = (outer, across) if stage.transposed else (across, outer)  # bytes along the sum, over the results
 
         def run(name: str, step: str) -> Callable[[], object]:
-            head = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {alive}"
+            head = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {active}"
             rest = f"ptr {matrix}, i64 {step}, i64 {inner}, i64 {width}, i64 {first}, i64 {last}"
             return lambda: code.do(f"call void @{name}({head}, {rest})")
 

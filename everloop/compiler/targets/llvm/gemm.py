@@ -21,7 +21,7 @@ from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.machine import host, is_available
 from everloop.compiler.targets.llvm.matrices import Products, products
 
-LARGE = 1 << 18  # multiplications from which the kernel is quicker than PyTorch, its call of 5 µs included
+MIN_MULTIPLICATIONS = 1 << 18  # from which the kernel is quicker than PyTorch, its call of 5 µs included
 ROWS = 4  # a matrix that meets fewer rows is packed in vain
 _KINDS = (Tensor, nn.Parameter)
 
@@ -54,7 +54,7 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether the kernel is for x @ weight.T + bias; errors are left to PyTorch."""
     multiplications = x.numel() * weight.shape[0]
     return (
-        multiplications >= max(LARGE, 1)
+        multiplications >= max(MIN_MULTIPLICATIONS, 1)
         and multiplications >= ROWS * weight.numel()
         and x.dtype in (torch.float32, torch.float64)
         and all(t is None or (type(t) in _KINDS and t.dtype == x.dtype and t.device.type == "cpu")

@@ -15,10 +15,10 @@ from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, ro
 from everloop.compiler.targets.llvm.machine import Library
 from everloop.compiler.time_axis import TimeAxis
 
-WORTH = 3e6  # operations in a call that pay for waking a second thread
-LARGE = 256 << 10  # bytes of packed matrices from which a step is long enough to meet at barriers
-FEW = 4  # rows a thread: fewer use the register tiles badly
-HUGE = 640 << 10  # bytes of packed matrices from which a step of up to about six rows lasts as long as reading them
+MIN_PARALLEL = 3e6  # operations in a call that pay for waking a second thread
+MIN_BARRIER = 256 << 10  # bytes of packed matrices from which a step is long enough to meet at barriers
+MIN_ROWS = 4  # rows a thread: fewer use the register tiles badly
+MEMORY_BOUND = 640 << 10  # bytes of packed matrices from which a step of up to six rows lasts as long as reading them
 _REVERSE, _PACK, _ORDER, _ENDS, _STARTS, _WORK, _PACKED, _PRODUCT, _PACKER = (
     SLOT[name] for name in ("reverse", "pack", "order", "ends", "starts", "work", "packed", "product", "packer")
 )
@@ -68,20 +68,20 @@ class NativeKernel:
         """Its instruction set and dtype, and which threads a call uses, or why only one."""
         return f"{self.isa}, {self.dtype}; threads: {threads.pool().note}"
 
-    def team(self, T: int, B: int, useful: int | None = None) -> tuple[int, bool]:
+    def team(self, T: int, B: int, valid: int | None = None) -> tuple[int, bool]:
         """Return (threads a call asks for, whether they split columns instead of rows).
 
-        useful: rows of all T * B that are no padding (None: all).
+        valid: rows of all T * B that are no padding (None: all).
         """
-        rows = T * B if useful is None else useful
+        rows = T * B if valid is None else valid
         count = torch.get_num_threads()
-        if count == 1 or rows * self._operations < WORTH or not threads.pool().parallel:
+        if count == 1 or rows * self._operations < MIN_PARALLEL or not threads.pool().parallel:
             return 1, False
         size = self._layout.packed_size
-        if size >= LARGE and FEW * count > B:
+        if size >= MIN_BARRIER and MIN_ROWS * count > B:
             return count, True
         # Of a ragged batch few rows are left in the end, and each thread would read the whole matrix for its own.
-        if useful is not None and size >= HUGE and useful < self._layout.isa.rows * count * T:
+        if valid is not None and size >= MEMORY_BOUND and valid < self._layout.isa.rows * count * T:
             return count, True
         return max(1, min(count, B)), False
 
@@ -95,17 +95,17 @@ class NativeKernel:
         restart: Rows | None = None,
     ) -> None:
         """Run all steps of all sequences, as the contract of kernels says."""
-        block, T, B, compact, useful = self._block(), time.steps, time.batch, time.compact, None
+        block, T, B, compact, valid = self._block(), time.steps, time.batch, time.compact, None
         self._fill(block, time, buffers, first or {}, final or {}, restart or {})
         if compact is not None:
-            useful, start = len(compact), compact.table.data_ptr()
+            valid, start = len(compact), compact.table.data_ptr()
             block[_ORDER], block[_ENDS], block[_STARTS] = start, start + 8 * B, start + 16 * B
         elif time.lengths is not None:
-            useful, start = time.rows, time.ranks.data_ptr()
+            valid, start = time.rows, time.ranks.data_ptr()
             block[_ORDER], block[_ENDS] = start, start + 8 * B
         block[_REVERSE] = time.reverse
         block[_PACK] = B > 0 and T > 0
-        count, columns = self.team(T, B, useful)
+        count, columns = self.team(T, B, valid)
         packed = self._packed_bytes
         work = memory.take(packed + self._layout.work_bytes(B, count, columns))
         block[_PACKED] = start = memory.aligned(work)

@@ -72,7 +72,7 @@ class Lanes:
     def number(self, value: float) -> str:
         return f"splat ({self.form.scalar} {literal(value, self.form.dtype)})"
 
-    def whole(self, value: int) -> str:
+    def splat_int(self, value: int) -> str:
         return f"splat ({self.form.integer} {value})"
 
     def floats(self, value: Register) -> str:
@@ -165,18 +165,18 @@ class Lanes:
             args = f"{self.vector} {p}, {self.vector} {n}, {self.vector} {p}, {full}, i32 4"
             return self.code(f"call {self.vector} @llvm.x86.avx512.mask.scalef.{kind}.512({args})")
         # Two factors, so that neither is out of range where the product is not (or is zero or infinite).
-        whole = self.integer("sub", low, self.whole(_bits(form.magic, form)))
-        half = self.integer("ashr", whole, self.whole(1))
+        whole = self.integer("sub", low, self.splat_int(_bits(form.magic, form)))
+        half = self.integer("ashr", whole, self.splat_int(1))
         for part in (half, self.integer("sub", whole, half)):
-            raised = self.integer("add", part, self.whole(form.bias))
-            p = self.mul(p, self.unbits(self.integer("shl", raised, self.whole(form.mantissa))))
+            raised = self.integer("add", part, self.splat_int(form.bias))
+            p = self.mul(p, self.unbits(self.integer("shl", raised, self.splat_int(form.mantissa))))
         return p
 
     def expm1_within(self, x: str, limit: float) -> str:
         """exp(x) - 1 for |x| <= limit, a number whose exponential is in range; relative accuracy near zero."""
         low, _, p = self.reduce_exp(self.clamp(x, -limit, limit))
-        power = self.integer("shl", low, self.whole(self.form.mantissa))
-        one = self.whole(self.form.bias << self.form.mantissa)
+        power = self.integer("shl", low, self.splat_int(self.form.mantissa))
+        one = self.splat_int(self.form.bias << self.form.mantissa)
         scale = self.unbits(self.integer("add", power, one))
         return self.fma(p, scale, self.sub(scale, self.number(1)))
 
@@ -193,9 +193,9 @@ class Lanes:
         small = self.compare("olt", x, self.number(normal))
         scaled = self.pick(small, self.mul(x, self.number(2.0**form.mantissa)), x)
         bits = self.bits(scaled)
-        n = self.integer("sub", bits, self.whole(_bits(math.sqrt(0.5), form)))
-        n = self.integer("ashr", n, self.whole(form.mantissa))
-        shift = self.integer("shl", n, self.whole(form.mantissa))
+        n = self.integer("sub", bits, self.splat_int(_bits(math.sqrt(0.5), form)))
+        n = self.integer("ashr", n, self.splat_int(form.mantissa))
+        shift = self.integer("shl", n, self.splat_int(form.mantissa))
         f = self.sub(self.unbits(self.integer("sub", bits, shift)), self.number(1))
         power = self.code(f"sitofp {self.integers} {n} to {self.vector}")
         power = self.add(power, self.pick(small, self.number(-form.mantissa), self.number(0)))

@@ -17,7 +17,7 @@ from everloop.compiler.targets.llvm.mathematics import FORMATS
 from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.vector import Isa, named
 
-WORTH = 3e6  # operations that pay for waking a second thread
+MIN_PARALLEL = 3e6  # operations that pay for waking a second thread
 # The sides of a block in the cache: tiles, panels, and how deep it sums. Where the rows of A lie side by side, a
 # tile takes one cache line from each of its k, so there must be few enough of them to stay near.
 HIGH, WIDE = 24, 16
@@ -55,7 +55,7 @@ class Products:
         size = self.form.size
         (a_row, a_k), (b_k, b_column) = a.stride(), b.stride()
         team = 1
-        if 2 * rows * columns * k >= WORTH and threads.pool().parallel:
+        if 2 * rows * columns * k >= MIN_PARALLEL and threads.pool().parallel:
             team = torch.get_num_threads()
         down, across, *steps = _division(*self._tile, rows, columns, k, team, a_k != 1)
         work_step = round_up(steps[1] * steps[2] * size + 8192, 4096) + 64

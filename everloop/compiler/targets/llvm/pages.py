@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HUGE = 2 << 20  # bytes of a huge page on the common processors
-LEAST = 4 << 20  # bytes from which asking pays
+HUGE_PAGE = 2 << 20  # bytes of a huge page on the common processors
+MIN_ADVISED = 4 << 20  # bytes from which asking for huge pages saves time
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return memory with anything in it."""
     result = torch.empty(shape, dtype=dtype)
     size = result.numel() * result.element_size()
-    if size >= LEAST:
+    if size >= MIN_ADVISED:
         advise = _advise()
         if advise is not None:
-            begin = -(-result.data_ptr() // HUGE) * HUGE
-            end = (result.data_ptr() + size) // HUGE * HUGE
+            begin = -(-result.data_ptr() // HUGE_PAGE) * HUGE_PAGE
+            end = (result.data_ptr() + size) // HUGE_PAGE * HUGE_PAGE
             advise(begin, end - begin, mmap.MADV_HUGEPAGE)  # only advice: what it returns does not matter
     return result
 

@@ -172,8 +172,8 @@ class Partition:
 
         self.own_rows(start, self.rows)
 
-    def count_alive(self, s: str, alive: str) -> str:
-        """Rows are sorted by length: the living ones come first."""
+    def count_active(self, s: str, active: str) -> str:
+        """Rows are sorted by length: the active ones come first."""
         code = self.code
 
         def length(i: str) -> str:
@@ -187,7 +187,7 @@ class Partition:
 
                 return code(f"icmp ne i64 {code.either(code.less(i, self.rows), 'i64', lives, lambda: '0')}, 0")
 
-            return code.advance(another_starts, lambda i: code.add(i, 1), alive)
+            return code.advance(another_starts, lambda i: code.add(i, 1), active)
 
         def last_ended(i: str) -> str:
             def dead() -> str:
@@ -195,7 +195,7 @@ class Partition:
 
             return code(f"icmp ne i64 {code.either(code(f'icmp sgt i64 {i}, 0'), 'i64', dead, lambda: '0')}, 0")
 
-        return code.advance(last_ended, lambda i: code.sub(i, 1), alive)
+        return code.advance(last_ended, lambda i: code.sub(i, 1), active)
 
     def time(self, table: str, s: str) -> str:
         code = self.code
@@ -208,7 +208,7 @@ class Partition:
         flag = code.load("i8", code.at(place, code.mul(row, argument(code, "reset_b"))), 1)
         return code(f"icmp ne i8 {flag}, 0")
 
-    def point(self, s: str, alive: str) -> None:
+    def point(self, s: str, active: str) -> None:
         """Write the addresses of this step's rows of the sequences into the tables."""
         code, layout = self.code, self.layout
         sequences, earlier = self.of("sequence", "emit"), self.of("previous")
@@ -265,7 +265,7 @@ class Partition:
                 code.store("ptr", place, code.at(table, 8 * layout.pointers[buffer.name]))
             return []
 
-        code.loop(0, alive, row)
+        code.loop(0, active, row)
 
     def fetch(self, rows: list[tuple[str, int]]) -> None:
         """Bring nearer what the next step will read: a tenth and more of the time where other work fills the caches.

@@ -21,7 +21,7 @@ from everloop.compiler.targets.llvm.machine import Library, host, module, object
 from everloop.compiler.targets.llvm.mapping import mapping
 from everloop.compiler.targets.llvm.vector import named
 
-WORTH = 1e6  # operations in a step that pay for a second thread
+MIN_PARALLEL = 1e6  # operations in a step that pay for a second thread
 AWAKE = 5e-4  # seconds after a step in which PyTorch's threads still wait for more; later they must be woken, slowly
 CAUTION = 100  # times as long as a second thread was in the way, there is none
 
@@ -95,7 +95,7 @@ class Single:
                 block[starts + 1] = state.width * size
             block[ends + 1] = state.width * size
         self._slots = tuple(slots[name] for name in vary)
-        self._is_long = batch * kernel.operations >= WORTH
+        self._is_long = batch * kernel.operations >= MIN_PARALLEL
         self._last, self._alone, self._alone_until = 0.0, math.inf, 0.0  # seconds
         self._free: list[tuple[memoryview, int, int, Tensor]] = []  # one a call at the same time
 

@@ -37,18 +37,18 @@ class Worker(Partition):
 
         def step(k: str, values: list[str]) -> list[str]:
             s = code.sub(code.sub(steps, 1), k) if gradient else k
-            alive = self.count_alive(s, values[0])
+            active = self.count_active(s, values[0])
             if not gradient:
-                self.when_reset(s, alive, self.restart)
-            self.point(s, alive)
+                self.when_reset(s, active, self.restart)
+            self.point(s, active)
             for n, stage in enumerate(self.layout.loop.stages):
-                self.stage(n, stage, alive, k)
+                self.stage(n, stage, active, k)
                 self.meet_in_columns()
             if gradient:
-                self.when_reset(s, alive, self.take_gradient)
+                self.when_reset(s, active, self.take_gradient)
             if self.layout.parts:
                 code.when(code.equal(code(f"and i64 {k}, {FLUSH - 1}"), FLUSH - 1), self.flush)
-            return [alive]
+            return [active]
 
         code.loop(0, steps, step, [("i64", "0" if gradient else self.rows)])
         self.own_rows(self.finish_row, self.rows)
@@ -97,8 +97,8 @@ class Worker(Partition):
 
         code.loop(0, layout.parts, line, step=layout.isa.bytes)
 
-    def when_reset(self, s: str, alive: str, body: Callable[[str], None]) -> None:
-        """Run body(record) for every living row with a reset at this step."""
+    def when_reset(self, s: str, active: str, body: Callable[[str], None]) -> None:
+        """Run body(record) for every active row with a reset at this step."""
         code = self.code
 
         def row(i: str) -> None:
@@ -107,7 +107,7 @@ class Worker(Partition):
             code.when(is_reset, lambda: body(code.slot(table, RECORD, "ptr")))
 
         def rows() -> None:
-            self.own_rows(row, alive)
+            self.own_rows(row, active)
             self.meet_in_columns()
 
         code.when(self.has_reset, rows)
@@ -135,7 +135,7 @@ class Worker(Partition):
 
             code.loop(0, state.width, one)
 
-    def stage(self, n: int, stage: Product | Map, alive: str, k: str) -> None:
+    def stage(self, n: int, stage: Product | Map, active: str, k: str) -> None:
         code, layout = self.code, self.layout
         if isinstance(stage, Product):
             inner, width = shape(stage)
@@ -144,14 +144,14 @@ class Worker(Partition):
             source, begin = self.rows_of(stage.source)
             out, to = self.rows_of(stage.out)
             packed = code.at(argument(code, "packed", "ptr"), layout.packed[stage.matrix.name, stage.transposed])
-            args = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {alive}, ptr {packed}"
+            args = f"ptr {source}, i64 {begin}, ptr {out}, i64 {to}, i64 {layout.table}, i64 {active}, ptr {packed}"
             run, back = argument(code, "product", "ptr"), code(f"and i64 {k}, 1")
             code.do(f"call void {run}({args}, i64 {inner}, i64 {width}, i64 {first}, i64 {last}, i64 {back})")
             return
         count = units(layout, stage)
-        rows, features = ("0", alive), ("0", str(count))
+        rows, features = ("0", active), ("0", str(count))
         if has_reduction(stage):
-            rows = self.part(alive)
+            rows = self.part(active)
         else:
             features = self.part(count)
         code.do(
