@@ -24,7 +24,7 @@ def own(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_()
 
 
-def every(function: Callable[[Tensor], Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def each(function: Callable[[Tensor], Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: function(t) for name, t in tensors.items()}
 
 
@@ -63,9 +63,9 @@ class Subject:
         """Return the subject with leaves of its own, made by these functions of what each sequence or step has."""
         values = self.values
         new = Bindings(
-            every(lambda t: own(of_fixed(t)), values.fixed),
-            every(lambda t: own(of_rows(t)), values.rows),
-            every(lambda t: own(of_steps(t)), values.steps),
+            each(lambda t: own(of_fixed(t)), values.fixed),
+            each(lambda t: own(of_rows(t)), values.rows),
+            each(lambda t: own(of_steps(t)), values.steps),
         )
         state = tuple(own(of_rows(s)) for s in self.state)
         return replace(self, x=own(of_steps(self.x)), state=state, values=new)

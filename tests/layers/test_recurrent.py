@@ -249,7 +249,7 @@ def test_learned_state_is_trained() -> None:
             r"a state is \[1, 5\]; expected \[2, 5\]",
         ),
         (lambda r: r(torch.zeros(T, B, 3), lengths="long"), "lengths are 'long'; expected 4 integers"),
-        (lambda r: r(torch.zeros(T, 3), lengths=[1, 2]), r"lengths are torch.int64 \[2\]; expected 1 whole"),
+        (lambda r: r(torch.zeros(T, 3), lengths=[1, 2]), r"lengths are torch.int64 \[2\]; expected 1 integer"),
         (lambda r: r(torch.zeros(T, B, 3), reset=[[True] * B] * T), r"reset is list; expected a tensor, bool \[7, 4\]"),
         (lambda r: r(torch.zeros(T, 3), reset=torch.tensor(True)), r"reset is torch.bool \[\]; expected bool \[7\]"),
         (lambda r: r.step([1.0]), "x_t is list; expected"),
