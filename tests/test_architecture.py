@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "everloop"
 LEVELS = [
     {"errors", "torch_private"},
+    {"declaration"},
     {"cell"},
     {"cells", "compiler"},
     {"data"},

@@ -86,7 +86,7 @@ class Search:
         """Note those of the names that `space`, the names of `owner`, has."""
         for name in sorted(n for n in names if n in space and (id(owner), n) not in self.found):
             value = space.get(name, None)
-            if type(value).__module__ == "everloop.cell" or (isinstance(value, CODE) and _is_fixed(value)):
+            if type(value).__module__ == "everloop.declaration" or (isinstance(value, CODE) and _is_fixed(value)):
                 continue
             self.found[id(owner), name] = (space.get, name)
             self.places.append((owner, space, name))
