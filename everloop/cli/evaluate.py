@@ -13,6 +13,7 @@ import tyro
 from everloop.cli.figures import print_notes, score_line
 from everloop.cli.options import Trained, parse, write
 from everloop.data.error_policy import Malformed
+from everloop.data.readers.formats import told
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import DecodingOptions
 from everloop.models.kind import Kind
@@ -30,6 +31,10 @@ class Options:
     """Labelled data, in the form that the model was trained on; without it, a part of the model's own data."""
     labels: Path | None = None
     """IDX file with the labels of images, or the translations of the file's lines."""
+    format: str | None = None
+    """What the file is, as `everloop train` names it; by default as its name ends, or as in training."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a table without a header; by default as in training."""
     part: Literal["train", "valid", "test"] = "test"
     """Which part of the model's own data."""
     batch: int = 64
@@ -53,13 +58,14 @@ def main(args: Sequence[str]) -> int:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
     if options.file and not options.file.exists():
         raise DataError(f"{options.file}: no such file or folder")
-    config = run.settings("data", kind.data_config)
-    malformed = options.malformed or ("stop" if options.file else None)
-    if malformed and "malformed" in vars(config):
-        config = replace(config, malformed=malformed)
+    config = _settings(run.settings("data", kind.data_config), kind, options)
     model = options.trained.model(run)
     data = _data(kind, config, model, options)
     part = "test" if options.file else options.part
+    if part not in data.splits:
+        others = " or ".join(f"--part {name}" for name in data.splits if name != "train")
+        hint = f"say {others}, or give" if others else "give"
+        raise DataError(f"the data of the run has no {part} part; {hint} a file to evaluate on")
     print_notes(data, options.batch, part)
     score = evaluate(model, data, part, batch=options.batch)
     figures: dict[str, Any] = {**score.means, "loss": score.loss, "measure": score.measure}
@@ -78,6 +84,25 @@ def main(args: Sequence[str]) -> int:
         lines.append(text)
     write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")
     return 0
+
+
+def _settings(config: Any, kind: Kind, options: Options) -> Any:
+    """Return how the data is read: as in training, but for what the options say.
+
+    Raises:
+        OptionError: an option is for other data.
+    """
+    malformed = options.malformed or ("stop" if options.file else None)
+    given: dict[str, Any] = {"malformed": malformed} if malformed and "malformed" in vars(config) else {}
+    for name, value in {"format": options.format, "columns": options.columns}.items():
+        if value and (not options.file or name not in vars(config)):
+            place = f"a {kind.name} does not take it" if options.file else "give a file to evaluate on"
+            raise OptionError(f"--{name} tells how a file is read; {place}")
+        if value:
+            given[name] = value
+    if options.file and "format" in vars(config) and not options.format and told(options.file):
+        given["format"] = "auto"
+    return replace(config, **given)
 
 
 def _decoding_options(kind: Kind) -> list[str]:

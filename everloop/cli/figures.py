@@ -19,6 +19,9 @@ def print_notes(data: Any, batch: int, part: str = "") -> None:
     for line in data.notes(batch):
         if (part if line == whole else line.startswith(part)) or "malformed" in line:
             note(line)
+    first = part or data.splits[0]
+    if first in data.splits and (text := data.first(first)):
+        note(f"{first} begins with {text}")
 
 
 def report(model: Model, data: Any, run: Run) -> Iterator[Line]:

@@ -13,7 +13,6 @@ import tyro
 from everloop.cli.figures import note_unknown
 from everloop.cli.options import Trained, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.readers.lines import numbered
 from everloop.errors import DataError, RunError
 from everloop.kinds.source import PredictSource
 from everloop.models import LanguageModel
@@ -37,7 +36,10 @@ class Options:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run `everloop score`: for each line its log-probability (natural), its symbols and itself, between tabs."""
+    """Run `everloop score`: for each line its log-probability (natural), its symbols and itself, between tabs.
+
+    The answer to an empty line, or to a malformed one that is left out, is an empty line.
+    """
     options = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
     model = options.trained.model(RunConfig.read(options.run))
     if not isinstance(model, LanguageModel):
@@ -47,18 +49,18 @@ def main(args: Sequence[str]) -> int:
     errors = ErrorPolicy(options.malformed)
     source = PredictSource(options.file, "auto", (), 0, errors)
     read, missing = 0, 0
-    with source.open() as file:
-        for number, line in numbered(file, source.place, errors):
-            if not line.strip():
-                continue
-            try:
-                score = model.score(line, options.context)
-                missing += len(model.vocabulary.unknown_symbols(line))
-            except DataError as error:
-                errors.report(source.place, number, str(error), "symbols that the model knows")
-                continue
-            read += score.count
-            write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
+    for number, line in source.lines():
+        try:
+            score = model.score(line, options.context) if line.strip() else None
+        except DataError as error:
+            errors.report(source.place, number, str(error), "symbols that the model knows")
+            score = None
+        if score is None:
+            write("\n")
+            continue
+        missing += len(model.vocabulary.unknown_symbols(line))
+        read += score.count
+        write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
     if missing:
         units = model.vocabulary.units
         few = f"{missing:,} of {read:,} {units} unknown ({missing / read:.2%})"

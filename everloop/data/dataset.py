@@ -73,6 +73,10 @@ class Dataset(ABC, Generic[Split]):
         """Return what a user should know about the data before training, with `batch` sequences in a batch."""
         return [*self.describe(batch), *([str(self.errors)] if self.errors.skipped else [])]
 
+    def first(self, split: str) -> str:
+        """Return the first item of a split as it was read, in words, so that a wrong column is seen."""
+        return ""
+
 
 class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
     """A dataset of sequences: a batch holds sequences of about the same length.
@@ -145,6 +149,11 @@ class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {len(self[split]):,}" for split in self.splits)
         return f"{type(self).__name__}({counts} {self.unit}, {self.summary()})"
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """Return a text in quotation marks, without its end where it is longer."""
+    return repr(text if len(text) <= width else f"{text[: width - 1]}…")
 
 
 def pass_seed(seed: int, number: int) -> int:

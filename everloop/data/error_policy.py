@@ -35,7 +35,15 @@ class ErrorPolicy:
         Raises:
             DataError: the policy is to stop.
         """
-        message = f"{place}: line {line}: {came}; expected {expected}"
+        self.refuse(f"{place}: line {line}: {came}", expected)
+
+    def refuse(self, came: str, expected: str) -> None:
+        """Report what is malformed; `came` tells its place too.
+
+        Raises:
+            DataError: the policy is to stop.
+        """
+        message = f"{came}; expected {expected}"
         if self.malformed == "stop":
             raise DataError(f"{message} ({self.advice})")
         self.skipped += 1

@@ -58,6 +58,8 @@ def parse_json(text: str | bytes) -> Any:
 def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Path]:
     """Return the files that `sources` name: a file itself, of a folder every file below that fits `pattern`, by name.
 
+    One of a folder may be packed: its name then ends in .gz besides.
+
     Raises:
         DataError: a source does not exist, a folder has no such file, or the pattern is none.
     """
@@ -69,7 +71,8 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
             found.append(source)
             continue
         try:
-            inside = sorted(path for path in source.rglob(pattern) if path.is_file())
+            fitting = {*source.rglob(pattern), *source.rglob(f"{pattern}.gz")}
+            inside = sorted(path for path in fitting if path.is_file())
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"pattern is {pattern!r}; expected one such as '*.txt' ({error})") from None
         if not inside:

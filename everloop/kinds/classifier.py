@@ -11,7 +11,6 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
-from everloop.data.readers.lines import numbered
 from everloop.data.readers.ts import ts_series
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.source import PredictSource
@@ -25,13 +24,22 @@ def dataset(config: ExamplesConfig, shape: ClassifierConfig, model: Classifier |
 
 
 def predict(model: Classifier, config: ExamplesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
-    """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text."""
+    """Yield for each text or series a line: the most likely label, its probability (or those of all), and the text.
+
+    The line of an empty text, or of a malformed one that is left out, is empty.
+    """
     if options.probabilities:
         yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.tokenizer else [])]) + "\n"
     for chunk in source.chunks(_read(model, config, source)):
+        there = [item for item in chunk if item is not None]
         if model.tokenizer is not None:
-            source.saw(number for text in chunk for number in model.tokenizer.encode(text))
-        for item, probabilities in zip(chunk, model.classify(chunk).tolist(), strict=True):
+            source.saw(number for text in there for number in model.tokenizer.encode(text))
+        found = iter(model.classify(there).tolist() if there else ())
+        for item in chunk:
+            if item is None:
+                yield "\n"
+                continue
+            probabilities = next(found)
             best = max(range(len(probabilities)), key=probabilities.__getitem__)
             shown = probabilities if options.probabilities else [probabilities[best]]
             text = [item] if isinstance(item, str) else []
@@ -39,11 +47,13 @@ def predict(model: Classifier, config: ExamplesConfig, source: PredictSource, op
 
 
 def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> Iterator[Any]:
+    """Yield texts or series, and None where there is none."""
     if model.tokenizer is None:
         chosen = source.chosen_format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
         if chosen == "ts":
             with source.open() as file:
-                yield from (series for series, _ in ts_series(file, source.place, source.errors, labelled=False))
+                found = source.each(ts_series(file, source.place, source.errors, labelled=False))
+                yield from (one and one[1] for one in found)
         elif chosen == "npz":
             yield from sequences(source.by_path(), config.text, config.lengths)
         else:
@@ -52,10 +62,10 @@ def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> I
     chosen = source.chosen_format(table_endings(), "text")
     if chosen != "text":
         rows = table_reader(source.path, chosen)(source, {config.text: "text"}, source.columns or config.columns)
-        yield from (row[config.text].replace("\n", " ") for _, _, row in rows)
+        texts = (one and one[2][config.text].replace("\n", " ") for one in source.each(rows))
     else:
-        with source.open() as file:
-            yield from (line for _, line in numbered(file, source.place, source.errors) if line.strip())
+        texts = (line for _, line in source.lines())
+    yield from (text if text and text.strip() else None for text in texts)
 
 
 def labelled(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:

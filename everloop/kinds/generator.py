@@ -18,7 +18,6 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import write_atomically
 from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.labelled_texts import read_texts
-from everloop.data.readers.lines import numbered
 from everloop.data.readers.strokes import read_strokes
 from everloop.data.settings import only_one
 from everloop.decode.generate import Sampling, generate
@@ -77,7 +76,7 @@ def predict(
 ) -> Iterator[str]:
     """Yield for each label a line, or one for each answer: the label, a tab, a text; or a JSON object with strokes.
 
-    Where vectors are given their number takes the place of the label.
+    Where vectors are given their number takes the place of the label. The line of an empty or malformed line is empty.
     """
     decoder, drawn = options.decoder(SAMPLER), list[list[Tensor]]()
     if (options.svg or options.png) and model.vocabulary is not None:
@@ -85,8 +84,13 @@ def predict(
     if options.array and model.given_size is None:
         raise OptionError("--array is for vectors; this generator reads labels")
     for chunk in source.chunks(_given(model, config, source, options)):
-        wanted = [given for _, given in chunk]
-        for (name, _), found in zip(chunk, decoder(model, wanted), strict=True):
+        wanted = [one[1] for one in chunk if one]
+        answers = iter(decoder(model, wanted) if wanted else ())
+        for one in chunk:
+            if one is None:
+                yield "\n"
+                continue
+            name, found = one[0], next(answers)
             if model.vocabulary is None:
                 drawn += [one.lines for one in found] if options.svg or options.png else []
                 yield "".join(_strokes(name, one) for one in found)
@@ -98,8 +102,8 @@ def predict(
 
 def _given(
     model: Generator, config: GeneratorDataConfig, source: PredictSource, options: PredictOptions
-) -> Iterator[tuple[str, Any]]:
-    """Yield (name, what is given): labels by themselves, vectors with their number."""
+) -> Iterator[tuple[str, Any] | None]:
+    """Yield (name, what is given): labels by themselves, vectors with their number; None where nothing is."""
     size, forms = model.given_size, {".npy": "npy", ".npz": "npz"}
     if source.chosen_format(forms if size is not None else {}, "text") != "text":
         vectors = read_vectors(source.by_path(), options.array or config.array)
@@ -107,19 +111,15 @@ def _given(
             raise DataError(f"{source.place} holds vectors of {vectors.shape[1]} numbers; expected {size}")
         yield from ((str(number), vector) for number, vector in enumerate(vectors, 1))
         return
-    with source.open() as file:
-        for number, line in numbered(file, source.place, source.errors):
-            text = line.strip()
-            if text and size is None:
-                yield text, text
-            elif text:
-                vector = _vector(text, size or 0)
-                if vector is None:
-                    source.errors.report(
-                        source.place, number, repr(text[:40]), f"{size} numbers between spaces or commas"
-                    )
-                else:
-                    yield str(number), vector
+    for number, line in source.lines():
+        text = line.strip()
+        if not text or size is None:
+            yield (text, text) if text else None
+            continue
+        vector = _vector(text, size)
+        if vector is None:
+            source.errors.report(source.place, number, repr(text[:40]), f"{size} numbers between spaces or commas")
+        yield None if vector is None else (str(number), vector)
 
 
 def _vector(text: str, size: int) -> Tensor | None:

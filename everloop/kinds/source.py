@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.lines import opened, suffix
+from everloop.data.files import find_files
+from everloop.data.readers.lines import decoded, opened, suffix
+from everloop.data.readers.source import Header
 from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import OptionError
 
@@ -27,6 +29,7 @@ class PredictSource:
         columns: names of the columns of a table without a header.
         batch: how many sequences are read at once; 0: one from standard input, many from a file.
         errors: takes malformed lines.
+        header: whether the first line of a table names its columns.
         counts: symbols read, and how many of them the model does not know.
     """
 
@@ -35,6 +38,7 @@ class PredictSource:
     columns: tuple[str, ...]
     batch: int
     errors: ErrorPolicy
+    header: Header = "auto"
     counts: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
@@ -50,6 +54,22 @@ class PredictSource:
     def open(self) -> IO[bytes]:
         """Return the open file."""
         return sys.stdin.buffer if self.piped else opened(self.path)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield (number, line) of every line, of a folder those of its text files; a malformed one is empty."""
+        for path in [None] if self.piped else find_files([self.path]):
+            with sys.stdin.buffer if path is None else opened(path) as file:
+                for number, raw in enumerate(file, 1):
+                    yield number, decoded(raw, self.place if path is None else str(path), number, self.errors) or ""
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item | None]:
+        """Yield items, and None for each malformed one that was left out between them: answers stand beside lines."""
+        seen = self.errors.skipped
+        for item in items:
+            yield from [None] * (self.errors.skipped - seen)
+            seen = self.errors.skipped
+            yield item
+        yield from [None] * (self.errors.skipped - seen)
 
     def chosen_format(self, forms: dict[str, str], default: str) -> str:
         """Return the format, among those a model reads: as chosen, as the file's name ends, or `default`.

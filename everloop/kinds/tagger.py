@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.conllu import sentences
-from everloop.data.readers.lines import numbered
 from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
@@ -31,6 +30,8 @@ def dataset(config: TaggedConfig, shape: TaggerConfig, model: Tagger | None) -> 
 def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield the tags of what is read: a word and its tag a line, CoNLL-U completed, or the labels of each step.
 
+    After each sequence there is an empty line; a line without a word, or malformed and left out, has nothing before it.
+
     With probabilities: a table of them, whatever is read.
     """
     if options.probabilities:
@@ -40,34 +41,36 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
     chosen = source.chosen_format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
-    tokenizer = model.tokenizer
-
-    def see(chunk: list[list[str]]) -> list[list[str]]:
-        source.saw(tokenizer.encode(word)[0] for words in chunk for word in words)
-        return chunk
-
+    if chosen == "text":
+        yield from _words(model, (words_of(line) for _, line in source.lines()), source, options)
+        return
     with source.open() as file:
         if chosen == "conllu":
             for some in source.chunks(sentences(file, source.place, source.errors)):
-                read = see([sentence.column(config.text) for sentence in some])
+                read = [sentence.column(config.text) for sentence in some]
+                source.saw(model.tokenizer.encode(word)[0] for words in read for word in words)
                 if options.probabilities:
                     yield from _table(model, read)
                 else:
                     answers = zip(some, model.tag(read), strict=True)
                     yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
             return
-        if chosen == "jsonl":
-            records = Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file)
-            found = (row[config.text] for _, _, row in records)
+        records = source.each(Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file))
+        yield from _words(model, (record[2][config.text] if record else [] for record in records), source, options)
+
+
+def _words(model: Tagger, found: Iterable[list[str]], source: PredictSource, options: PredictOptions) -> Iterator[str]:
+    """Yield the tags of sentences."""
+    assert model.tokenizer, "only called with words"
+    for chunk in source.chunks(found):
+        filled = [words for words in chunk if words]
+        source.saw(model.tokenizer.encode(word)[0] for words in filled for word in words)
+        if options.probabilities:
+            answers = iter(_table(model, filled))
         else:
-            lines = numbered(file, source.place, source.errors)
-            found = (words for _, line in lines if (words := words_of(line)))
-        for chunk in source.chunks(found):
-            if options.probabilities:
-                yield from _table(model, see(chunk))
-                continue
-            for words, answer in zip(chunk, model.tag(see(chunk)), strict=True):
-                yield "".join(f"{word}\t{tag}\n" for word, tag in zip(words, answer, strict=True)) + "\n"
+            tags = zip(filled, model.tag(filled) if filled else (), strict=True)
+            answers = iter("".join(f"{word}\t{tag}\n" for word, tag in zip(*one, strict=True)) + "\n" for one in tags)
+        yield from (next(answers) if words else "\n" for words in chunk)
 
 
 def _table(model: Tagger, chunk: Sequence[Any]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from rich.text import Text as Line
 
 from everloop.data.datasets.parallel import Parallel, ParallelConfig
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.lines import numbered
 from everloop.data.readers.parallel import read_pairs
 from everloop.decode.bleu import bleu
 from everloop.decode.generate import Beam
@@ -62,14 +61,13 @@ def predict(
     """Yield the translation of each line, an empty line stays empty; or several, each after the line's number."""
     decoder = options.decoder(BEAM)
     source.chosen_format({}, "text")
-    with source.open() as file:
-        for chunk in source.chunks(numbered(file, source.place, source.errors)):
-            answers = iter(translate(model, [line for _, line in chunk if line.strip()], decoder))
-            for number, line in chunk:
-                if decoder.several:
-                    yield decoder.lines(str(number), next(answers)) if line.strip() else ""
-                else:
-                    yield f"{next(answers)[0] if line.strip() else ''}\n"
+    for chunk in source.chunks(source.lines()):
+        answers = iter(translate(model, [line for _, line in chunk if line.strip()], decoder))
+        for number, line in chunk:
+            if decoder.several:
+                yield decoder.lines(str(number), next(answers)) if line.strip() else ""
+            else:
+                yield f"{next(answers)[0] if line.strip() else ''}\n"
 
 
 def labelled(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:

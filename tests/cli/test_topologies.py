@@ -58,6 +58,7 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     Path("new.txt").write_text("a good one\n\nbad bad\n")
     assert main(["predict", "run", "new.txt"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines.pop(1) == [""]
     assert [(label, text) for label, _, text in lines] == [("1", "a good one"), ("0", "bad bad")]
     assert all(0.5 <= float(sure) <= 1 for _, sure, _ in lines)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "good"}\n{"text": 3.5}\n')))
@@ -260,7 +261,7 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
             "format is 'conllu'; this model reads: csv, jsonl, text, tsv",
         ),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
-        (["evaluate", "run", "--part", "test"], "the data has no test split"),
+        (["evaluate", "run", "--part", "test"], "has no test part; say --part valid, or give a file"),
         (["train", "tagger", "--resume", "run"], "is for a classifier"),
     ]:
         capsys.readouterr()

@@ -54,7 +54,8 @@ def test_lines_are_scored_and_the_unknown_counted(capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["score", "run", "lines.txt"]) == 0
     shown = capsys.readouterr()
-    rows = [line.split("\t") for line in shown.out.splitlines()]
+    rows = [line.split("\t") for line in shown.out.splitlines() if line]
+    assert shown.out.splitlines()[1] == ""
     assert [(count, text) for _, count, text in rows] == [("4", "The cat sat."), ("4", "The unicorn sat.")]
     model = load("run")
     assert [float(logp) for logp, _, _ in rows] == [

@@ -185,13 +185,13 @@ def test_speed_and_gain_change_training_alone() -> None:
 def test_folders_of_digits(tmp_path: Path) -> None:
     for name in ("0_ann_0", "0_ann_1", "1_ann_0", "1_ann_1", "0_bob_0"):
         write_wav(tmp_path / f"{name}.wav", np.zeros(800))
-    config = DigitsConfig(tmp_path, speaker="ann", split=(0.5, 0.5, 0.0))
+    config = DigitsConfig(tmp_path, speakers=("ann",), split=(0.5, 0.5, 0.0))
     data = DigitStrings.from_config(config, FRAMES)
     assert repr(data) == "DigitStrings(train 1,024, valid 256 strings, 2 characters)"
     with pytest.raises(DataError, match="did you mean 'ann'"):
-        DigitStrings.from_config(DigitsConfig(tmp_path, speaker="anna"), FRAMES)
+        DigitStrings.from_config(DigitsConfig(tmp_path, speakers=("anna",)), FRAMES)
     with pytest.raises(DataError, match="none is left for its"):
-        DigitStrings.from_config(DigitsConfig(tmp_path, speaker="ann", split=(0.9, 0.05, 0.05)), FRAMES)
+        DigitStrings.from_config(DigitsConfig(tmp_path, speakers=("ann",), split=(0.9, 0.05, 0.05)), FRAMES)
     write_wav(tmp_path / "seven.wav", np.zeros(800))
     with pytest.raises(DataError, match=r"seven\.wav: expected a name such as"):
         DigitStrings.from_config(config, FRAMES)

@@ -119,7 +119,7 @@ def test_ts(tmp_path: Path) -> None:
     assert [len(s) for s in series] == [3, 1]
     assert [record.label for record in records] == ["a", "b"]
     unlabelled = list(ts_series(io.BytesIO(b"@dimensions 2\n1,2:3,4\n"), "f", ErrorPolicy(), labelled=False))
-    assert unlabelled[0][0].tolist() == [[1, 3], [2, 4]]
+    assert unlabelled[0][1].tolist() == [[1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize(

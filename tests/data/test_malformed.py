@@ -224,7 +224,7 @@ def test_arrays_that_do_not_fit(kind: type, changed: dict[str, Any], message: st
 def test_a_strange_label_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"form": "a b", "upos": "X Y"}\n')
     (tmp_path / "v.jsonl").write_text('{"form": "a", "upos": "X"}\n{"form": "a b", "upos": "X Z"}\n')
-    with pytest.raises(DataError, match="valid, sequence 2: unknown label 'Z'"):
+    with pytest.raises(DataError, match=r"v\.jsonl: line 2: unknown label 'Z'"):
         Tagged.from_config(TaggedConfig(train=tmp_path / "t.jsonl", valid=tmp_path / "v.jsonl", min_freq=1))
     with pytest.raises(DataError, match="valid, text 2: unknown label 'C'"):
         Conditions([("A", "x")], [("A", "x"), ("C", "x")])

@@ -10,7 +10,7 @@ import pytest
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import read_rows
-from everloop.data.readers.source import ColumnType, Row
+from everloop.data.readers.source import ColumnType, FileSource, Row
 from everloop.errors import DataError, OptionError
 
 WANTED: dict[str, ColumnType] = {"text": "text", "label": "text"}
@@ -30,7 +30,7 @@ def table(
 ) -> list[Row]:
     data = content.encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return [row for _, row in read_rows(path, wanted, columns, errors or ErrorPolicy())]
+    return [row for _, _, row in read_rows(FileSource(path, errors or ErrorPolicy()), wanted, columns)]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -83,8 +83,8 @@ def test_malformed_lines(tmp_path: Path, name: str, content: str, message: str) 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_bytes(b"label\ttext\nA\t\xff\nB\tok\n")
     with pytest.raises(DataError, match=r"line 2: byte 0xff at byte 2 is not UTF-8"):
-        list(read_rows(tmp_path / "t.tsv", WANTED, (), ErrorPolicy()))
-    assert len(list(read_rows(tmp_path / "t.tsv", WANTED, (), ErrorPolicy("skip")))) == 1
+        list(read_rows(FileSource(tmp_path / "t.tsv", ErrorPolicy()), WANTED, ()))
+    assert len(list(read_rows(FileSource(tmp_path / "t.tsv", ErrorPolicy("skip")), WANTED, ()))) == 1
 
 
 @pytest.mark.parametrize(("text", "number"), [("1.5", 1.5), ("-2e3", -2000), ("x", None), ("nan", None), ("", None)])
@@ -109,4 +109,4 @@ def test_no_rows_and_no_form(tmp_path: Path) -> None:
         ErrorPolicy("skp")  # type: ignore[arg-type]
     (tmp_path / "t.tsv.gz").write_bytes(b"nothing packed")
     with pytest.raises(DataError, match="no gzip file"):
-        list(read_rows(tmp_path / "t.tsv.gz", WANTED, (), ErrorPolicy()))
+        list(read_rows(FileSource(tmp_path / "t.tsv.gz", ErrorPolicy()), WANTED, ()))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch, existing
 from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset, hold_out
+from everloop.data.dataset import SequenceDataset, hold_out, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped, Subset, Zip
 from everloop.data.ragged import IntLists, RaggedArray
@@ -109,7 +109,8 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         for number, (what, text) in enumerate(pairs, 1):
             place = f"{name}, text {number}"
             if isinstance(what, str) and what not in self._number:
-                raise DataError(f"{place}: {unknown('label', what, self.labels)}")
+                self.errors.refuse(f"{place}: {unknown('label', what, self.labels)}", "a label of training")
+                continue
             given.append([self._number[what]] if isinstance(what, str) else what)
             texts.append(self.vocabulary.encode(text, place).tolist())
         self.lengths[name] = texts.rows.lengths + 1  # the last symbol ends the text
@@ -125,6 +126,11 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         inputs, lengths = padded([[end, *text] for text in texts])
         targets, _ = padded([[*text, end] for text in texts])
         return ConditionsBatch(torch.stack(given), inputs, targets, lengths)
+
+    def first(self, split: str) -> str:
+        given, numbers = self[split][0]
+        name = f"label {self.labels[int(given)]!r}" if self.labels else f"a vector of {self.given_size} numbers"
+        return f"{name}, {shortened(self.vocabulary.decode(numbers))}"
 
     def sizes(self, split: str) -> Sequence[str]:
         return (f"{self.lengths[split].sum():,} symbols",)

@@ -31,8 +31,8 @@ class DigitsConfig:
 
     digits: Path | None = None
     """Folder of recordings named DIGIT_SPEAKER_NUMBER.wav."""
-    speaker: str | None = None
-    """Only the recordings of this speaker."""
+    speakers: tuple[str, ...] = setting((), old="speaker")
+    """Only the recordings of these speakers; none named: of all."""
     min_length: int = setting(3, old="shortest")
     """Digits in the shortest string."""
     max_length: int = setting(7, old="longest")
@@ -94,12 +94,13 @@ class DigitStrings(SpeechDataset):
             if match is None:
                 raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
             speakers.add(match[2])
-            if config.speaker in (None, match[2]):
+            if not config.speakers or match[2] in config.speakers:
                 found.setdefault(match[1], []).append(read_audio(path, frames.rate))
         if not speakers:
             raise DataError(f"folder {config.digits} has no WAV file")
-        if not found:
-            raise DataError(f"{config.digits}: {unknown('speaker', str(config.speaker), sorted(speakers))}")
+        for name in config.speakers:
+            if name not in speakers:
+                raise DataError(f"{config.digits}: {unknown('speaker', name, sorted(speakers))}")
         return cls(found, config, frames)
 
     def content(self) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch
 from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset, with_held_out
+from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Array, Mapped, Subset, Zip
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.formats import read_examples
 from everloop.data.readers.idx import moved
-from everloop.data.readers.source import Fields, FileSource
+from everloop.data.readers.source import Fields, FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, TokenUnits
@@ -49,6 +50,9 @@ class ExamplesConfig:
     """What the files are: table, files (a folder of texts), idx, ts or npz; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
+    header: Header = "auto"
+    """Whether the first line of a TSV or CSV file names its columns; auto: it does where there are no `columns`, or
+    where it has the same names."""
     text: str = "text"
     """The column that holds the text, or the array that holds the sequences."""
     label: str = "label"
@@ -91,12 +95,16 @@ class Part:
         labels: the label of each.
         text: whether sequences are texts.
         digest: tells these examples from others; it becomes part of the fingerprint.
+        place: the file, for messages.
+        lines: where in the file each is; none if it has no lines.
     """
 
     get: Callable[[int], Any]
     labels: Sequence[str]
     text: bool
     digest: str
+    place: str = ""
+    lines: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,7 +112,17 @@ class Part:
     def take(self, indices: Array) -> Part:
         """Return the examples with these indices."""
         get = Subset(Mapped(range(len(self)), self.get), indices).__getitem__
-        return Part(get, [self.labels[i] for i in indices], self.text, f"{self.digest} {len(indices)}")
+        lines = array("q", (self.lines[i] for i in indices)) if self.lines else ()
+        labels = [self.labels[i] for i in indices]
+        return Part(get, labels, self.text, f"{self.digest} {len(indices)}", self.place, lines)
+
+    def known(self, split: str, labels: Symbols, errors: ErrorPolicy) -> Part:
+        """Return the examples whose labels are known; `errors` takes the others."""
+        wrong = [i for i, label in enumerate(self.labels) if label not in labels.numbers]
+        for i in wrong:
+            where = f"{self.place}: line {self.lines[i]}" if self.lines else f"{self.place or split}, example {i + 1}"
+            errors.refuse(f"{where}: {unknown('label', self.labels[i], labels.symbols)}", "a label of training")
+        return self.take(np.delete(np.arange(len(self)), wrong)) if wrong else self
 
     def __iter__(self) -> Iterator[Any]:
         return (self.get(i) for i in range(len(self)))
@@ -142,8 +160,9 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             texts, how = self.parts["train"], self.config
             tokenizer = TextTokenizer.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
         self.tokenizer, self.features = tokenizer, 0 if first.text else first.get(0).shape[1]
-        self.labels = labels or Symbols(sorted(set(self.parts["train"].labels)))
-        self.numbers = {name: self._number(name, part.labels) for name, part in self.parts.items()}
+        self.labels = labels or _learned(self.parts["train"].labels)
+        self.parts = {name: part.known(name, self.labels, self.errors) for name, part in self.parts.items()}
+        self.numbers = {name: array("q", self.labels.encode(part.labels)) for name, part in self.parts.items()}
         self.unknown: dict[str, tuple[int, int]] = {}
         self.items, self.lengths = {}, {}
         for name, part in self.parts.items():
@@ -165,12 +184,6 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             if (path := getattr(config, name)) is not None:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
         return cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
-
-    def _number(self, split: str, labels: Sequence[str]) -> array[int]:
-        for number, label in enumerate(labels, 1):
-            if label not in self.labels.numbers:
-                raise DataError(f"{split}, example {number}: {unknown('label', label, self.labels.symbols)}")
-        return array("q", self.labels.encode(labels))
 
     def _check(self, split: str, part: Part) -> tuple[Sequence[Any], Array]:
         """Return the features of each example, and its steps."""
@@ -216,6 +229,12 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         few, of = self.unknown[split]
         return (f"{few:,} of {of:,} {self.tokenizer.units} unknown ({few / max(of, 1):.2%})",)
 
+    def first(self, split: str) -> str:
+        part = self.parts[split]
+        sequence = part.get(0)
+        shown = shortened(sequence) if part.text else f"{len(sequence)} steps of {self.features} numbers"
+        return f"{shown}, label {part.labels[0]!r}"
+
     def summary(self) -> str:
         return f"{len(self.labels)} labels"
 
@@ -224,8 +243,9 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: E
     """Return the examples of one file or folder."""
     texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
     fields = Fields(config.text, config.label, config.lengths, config.columns, labels)
-    raw = None
-    for sequence, label, raw in read_examples(FileSource(path, errors), config.format, fields):
+    raw, lines = None, array("q")
+    for sequence, label, raw, line in read_examples(FileSource(path, errors, config.header), config.format, fields):
+        lines.append(line)
         if isinstance(sequence, str):
             texts.append(sequence)
             # where a format says nothing else, the digest is that of repr() of the list of texts
@@ -238,4 +258,38 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: E
     if len(texts) and raw is None:
         digest.update(b"]")
     sequences: Sequence[Any] = texts if len(texts) else series
-    return Part(sequences.__getitem__, found, len(texts) > 0, digest.hexdigest())
+    known = any(lines) and not path.is_dir()
+    place = str(path) if known else ""
+    part = Part(sequences.__getitem__, found, len(texts) > 0, digest.hexdigest(), place, lines if known else ())
+    if config.columns and config.header == "auto" and raw is not None:
+        _ask_for_header(part)
+    return part
+
+
+def _learned(labels: Sequence[str]) -> Symbols:
+    """Return the labels of training.
+
+    Raises:
+        DataError: nearly every example has one of its own, as if texts had been taken for labels.
+    """
+    found = Symbols(sorted(set(labels)))
+    if len(labels) > 4 and len(found) > 0.9 * len(labels):
+        raise DataError(
+            f"{len(labels):,} training examples have {len(found):,} different labels, one is "
+            f"{shortened(found.symbols[0])}; expected labels that repeat: say which column holds them with --label"
+        )
+    return found
+
+
+def _ask_for_header(part: Part) -> None:
+    """Check that the first line of a table without header is an example.
+
+    Raises:
+        DataError: its label is the only one that occurs once; the names of columns look like this.
+    """
+    first, counts = part.labels[0], Counter(part.labels)
+    if counts[first] == 1 and sum(count == 1 for count in counts.values()) == 1 and len(counts) > 1:
+        raise DataError(
+            f"{part.place}: line {part.lines[0]} is {shortened(part.get(0))} with label {first!r}, which no other has; "
+            "is it a header? Say --header yes if it is, --header no if it is an example"
+        )

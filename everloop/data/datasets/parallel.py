@@ -10,7 +10,7 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch, existing
 from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset
+from everloop.data.dataset import SequenceDataset, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Zip, repr_of_list
 from everloop.data.ragged import IntLists
@@ -144,6 +144,10 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
         inputs, lengths = padded([[BEGIN, *b] for _, b in items])
         targets, _ = padded([[*b, END] for _, b in items])
         return ParallelBatch(source, source_lengths, inputs, targets, lengths)
+
+    def first(self, split: str) -> str:
+        source, target = self.sentences[split][0]
+        return f"{shortened(source)} and {shortened(target)}"
 
     def sizes(self, split: str) -> Sequence[str]:
         return (f"{self.lengths[split].sum():,} pieces",)

@@ -29,6 +29,8 @@ class SeriesConfig:
 
     train: Path | None = None
     """CSV, TSV or JSON lines with a row a time step; all splits are cut from it."""
+    format: str = "auto"
+    """What the file is: csv, tsv or jsonl; by default as its name ends."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     series: tuple[str, ...] = ()
@@ -208,7 +210,7 @@ def read_series(
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
     groups = (config.series, config.covariates, config.planned)
-    values, times, breaks = read_columns(path, config.table(sum(groups, ())), errors)
+    values, times, breaks = read_columns(path, config.table(sum(groups, ())), errors, config.format)
     series, covariates, planned = torch.split(values, [len(group) for group in groups], 1)
     return (series, covariates, planned), times, breaks
 

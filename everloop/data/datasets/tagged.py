@@ -14,9 +14,9 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch, existing
 from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset, with_held_out
+from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.lazy import Array, Mapped, Subset, Zip
+from everloop.data.lazy import Array, LazySequence, Mapped, Subset, Zip
 from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
@@ -99,7 +99,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
     ) -> None:
         super().__init__(config or TaggedConfig(), errors)
         self.padding = self.config.padding
-        self.pairs = {name: _filled(pairs) for name, pairs in splits.items() if len(pairs)}
+        self.pairs: dict[str, Pairs] = {name: _filled(pairs) for name, pairs in splits.items() if len(pairs)}
         first = next((pairs[0] for pairs in self.pairs.values() if len(pairs)), None)
         if first is None or ("train" not in self.pairs and labels is None):
             raise DataError("there are no training sequences; expected at least one")
@@ -111,6 +111,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
             tokenizer = WordTokenizer.learn(words, lower=self.config.lower, min_freq=self.config.min_freq)
         self.tokenizer = tokenizer
         self.labels = labels or self._labels(y)
+        self.pairs = {name: self._known(name, pairs) for name, pairs in self.pairs.items()}
         self.unknown: dict[str, int] = {}
         self.lengths = {name: self._check(name, pairs) for name, pairs in self.pairs.items()}
         self.items = {name: Mapped(pairs, self._item) for name, pairs in self.pairs.items()}
@@ -133,7 +134,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 splits[name] = read_part(path, config, errors)
-        return cls(with_held_out(splits, config.hold_out, Subset), config, tokenizer, labels, errors)
+        return cls(with_held_out(splits, config.hold_out, _take), config, tokenizer, labels, errors)
 
     def _labels(self, y: Any) -> Symbols:
         if self.several:
@@ -154,20 +155,27 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
     def _item(self, pair: tuple[Any, Any]) -> tuple[Any, Tensor]:
         return pair[0], self._numbers(pair[1])
 
-    def _check(self, split: str, pairs: Pairs) -> Array:
-        """Return the steps of each sequence; check the tags, and count the unknown words."""
-        lengths, self.unknown[split] = array("q"), 0
-        for number, (x, y) in enumerate(pairs, 1):
+    def _known(self, split: str, pairs: Pairs) -> Pairs:
+        """Return the sequences whose tags are known; the policy takes the others."""
+        wrong = []
+        for i, (x, y) in enumerate(pairs):
+            where = f"{split}, sequence {i + 1}" if not isinstance(pairs, Lines) else pairs.where(i)
             if len(x) != len(y):
-                came = f"{split}, sequence {number} has {len(x)} steps and {len(y)} tags"
-                raise DataError(f"{came}; expected equally many")
-            lengths.append(len(x))
-            if self.tokenizer:
-                self.unknown[split] += sum(self.tokenizer.encode(word)[0] == UNKNOWN for word in x)
+                raise DataError(f"{where} has {len(x)} steps and {len(y)} tags; expected equally many")
             try:
                 self._numbers(y)
             except DataError as error:
-                raise DataError(f"{split}, sequence {number}: {error}") from None
+                self.errors.refuse(f"{where}: {error}", "tags of training")
+                wrong.append(i)
+        return _take(pairs, np.delete(np.arange(len(pairs)), wrong)) if wrong else pairs
+
+    def _check(self, split: str, pairs: Pairs) -> Array:
+        """Return the steps of each sequence; count the unknown words."""
+        lengths, self.unknown[split] = array("q"), 0
+        for x, _ in pairs:
+            lengths.append(len(x))
+            if self.tokenizer:
+                self.unknown[split] += sum(self.tokenizer.encode(word)[0] == UNKNOWN for word in x)
         return np.array(lengths)
 
     def content(self) -> Iterator[bytes]:
@@ -198,6 +206,12 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         few = self.unknown[split]
         return (f"{few:,} words unknown ({few / self.lengths[split].sum():.2%})",) if self.tokenizer else ()
 
+    def first(self, split: str) -> str:
+        x, y = self.pairs[split][0]
+        if isinstance(x, Tensor):
+            return f"{len(x)} steps of {self.features} numbers"
+        return shortened(" ".join(f"{word}/{tag}" for word, tag in zip(x[:12], y, strict=False)))
+
     def summary(self) -> str:
         return f"{len(self.labels)} labels"
 
@@ -205,14 +219,39 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
 def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
     """Return the pairs (sequence, tags) of one file."""
     words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
-    fields = Fields(config.text, config.label, config.lengths)
-    for sequence, labels, _ in read_tagged(FileSource(path, errors), config.format, fields):
+    fields, lines = Fields(config.text, config.label, config.lengths), array("q")
+    for sequence, labels, _, line in read_tagged(FileSource(path, errors), config.format, fields):
+        lines.append(line)
         if isinstance(sequence, Tensor):
             series.append((sequence, labels))
         else:
             words.append(sequence)
             tags.append(labels)
-    return series or Zip(words, tags)
+    return series or Lines(Zip(words, tags), str(path), lines)
+
+
+class Lines(LazySequence[tuple[Any, Any]]):
+    """Sequences and their tags, with the file and the line where each begins."""
+
+    def __init__(self, pairs: Pairs, place: str, lines: Sequence[int]) -> None:
+        self.pairs, self.place, self.lines = pairs, place, lines
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def item(self, index: int) -> tuple[Any, Any]:
+        return self.pairs[index]
+
+    def where(self, index: int) -> str:
+        """Return the file and the line."""
+        return f"{self.place}: line {self.lines[index]}"
+
+
+def _take(pairs: Pairs, indices: Array) -> Pairs:
+    """Return the pairs with these indices."""
+    if not isinstance(pairs, Lines):
+        return Subset(pairs, indices)
+    return Lines(Subset(pairs.pairs, indices), pairs.place, array("q", (pairs.lines[i] for i in indices)))
 
 
 def _transposed(x: Tensor, y: Tensor, by: int) -> tuple[Tensor, Tensor]:
@@ -223,4 +262,4 @@ def _transposed(x: Tensor, y: Tensor, by: int) -> tuple[Tensor, Tensor]:
 def _filled(pairs: Pairs) -> Pairs:
     """Return the sequences that have a step."""
     filled = np.fromiter((len(x) > 0 for x, _ in pairs), bool)
-    return pairs if filled.all() else Subset(pairs, filled.nonzero()[0])
+    return pairs if filled.all() else _take(pairs, filled.nonzero()[0])

@@ -15,10 +15,19 @@ COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "de
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence as it stands in the file: `lines` are its comments and rows, `rows` those of its words by line."""
+    """A sentence as it stands in the file: `lines` are its comments and rows, `rows` those of its words by line.
+
+    `end` is the line of the file after it.
+    """
 
     lines: tuple[str, ...]
     rows: tuple[tuple[int, tuple[str, ...]], ...]
+    end: int = 0
+
+    @property
+    def begin(self) -> int:
+        """The line of the file at which it begins."""
+        return self.end - len(self.lines)
 
     def column(self, name: str) -> list[str]:
         """Return a column of the words."""
@@ -51,7 +60,7 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
     """
     lines: list[str] = []
     rows: list[tuple[int, tuple[str, ...]]] = []
-    bad = False
+    bad, number = False, 0
     for number, raw in enumerate(file, 1):
         line = decoded(raw, place, number, errors)
         if line is None:
@@ -59,7 +68,7 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
             continue
         if not line.strip():
             if rows and not bad:
-                yield Sentence(tuple(lines), tuple(rows))
+                yield Sentence(tuple(lines), tuple(rows), number)
             lines, rows, bad = [], [], False
             continue
         lines.append(line)
@@ -78,11 +87,12 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
             errors.report(place, number, f"id {fields[0]!r}", "a word's number such as 3, 3-4 or 3.1")
             bad = True
     if rows and not bad:
-        yield Sentence(tuple(lines), tuple(rows))
+        yield Sentence(tuple(lines), tuple(rows), number + 1)
 
 
 def tagged(source: Source, fields: Fields) -> Iterator[Record]:
     """Yield two columns of each sentence: the words, and their tags."""
     with source.open() as file:
         for sentence in sentences(file, source.place, source.errors):
-            yield Record(sentence.column(fields.sequence), sentence.column(fields.label))
+            words, tags = sentence.column(fields.sequence), sentence.column(fields.label)
+            yield Record(words, tags, line=sentence.begin)

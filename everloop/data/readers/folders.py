@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from everloop.data.files import find_files
-from everloop.data.readers.lines import numbered, opened
+from everloop.data.readers.lines import numbered, opened, stem
 from everloop.data.readers.source import Fields, Record, Source
 
 
@@ -13,6 +13,6 @@ def examples(source: Source, fields: Fields) -> Iterator[Record]:
     """Yield the lines of each text file below a folder, labelled with the file's name."""
     for path in find_files([source.by_path()]):
         with opened(path) as file:
-            for _, line in numbered(file, str(path), source.errors):
+            for number, line in numbered(file, str(path), source.errors):
                 if text := line.strip():
-                    yield Record(text, path.stem)
+                    yield Record(text, stem(path), line=number)

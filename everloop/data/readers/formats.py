@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers import arrays, conllu, folders, idx, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
@@ -72,8 +71,8 @@ def read_examples(source: FileSource, form: str, fields: Fields) -> Iterator[Rec
         yield from found.examples(source, fields)
         return
     wanted: dict[str, ColumnType] = {fields.sequence: "text", fields.label: "text"}
-    for raw, row in read_rows(source.path, wanted, fields.columns, source.errors):
-        yield Record(row[fields.sequence], row[fields.label], raw)
+    for line, raw, row in read_rows(source, wanted, fields.columns, form):
+        yield Record(row[fields.sequence], row[fields.label], raw, line)
 
 
 def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Record]:
@@ -89,29 +88,29 @@ def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Recor
         if len(words) != len(tags):
             source.errors.report(source.place, number, f"{len(words)} words and {len(tags)} tags", "equally many")
         else:
-            yield Record(words, tags)
+            yield Record(words, tags, line=number)
 
 
 def read_rows(
-    path: str | Path, wanted: Mapping[str, ColumnType], columns: Sequence[str], errors: ErrorPolicy
-) -> Iterator[tuple[bytes, Row]]:
-    """Yield (bytes, row) of each well-formed row of a table, one at a time.
+    source: FileSource, wanted: Mapping[str, ColumnType], columns: Sequence[str], form: str = "auto"
+) -> Iterator[tuple[int, bytes, Row]]:
+    """Yield (line, bytes, row) of each well-formed row of a table, one at a time.
 
     Args:
-        path: the file; its name says its format.
+        source: the file.
         wanted: the columns to read, and what each holds.
         columns: the names of the columns of a file without a header.
-        errors: takes malformed lines.
+        form: the name of its format; "auto" or "table": as the file's name says.
 
     Raises:
         DataError: missing, malformed, or without any row.
     """
-    source, empty = FileSource(Path(path), errors), True
-    for _, raw, row in table_reader(source.path)(source, wanted, columns):
-        yield raw, row
+    empty = True
+    for found in table_reader(source.path, "auto" if form == "table" else form)(source, wanted, columns):
+        yield found
         empty = False
     if empty:
-        raise DataError(f"{path} has no row; expected at least one with {', '.join(wanted)}")
+        raise DataError(f"{source.place} has no row; expected at least one with {', '.join(wanted)}")
 
 
 def table_endings() -> dict[str, str]:
@@ -135,6 +134,11 @@ def read_audio(path: Path, rate: int | None = None) -> Tensor:
     found = format_of(path, "auto", lambda f: f.audio).audio
     assert found, "format_of returns a format that has one"
     return found(path, rate)
+
+
+def told(path: Path) -> bool:
+    """Return whether the name of a file tells its format."""
+    return any(one.fits(path) for one in FORMATS)
 
 
 def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:

@@ -15,7 +15,7 @@ from everloop.data.files import find_files
 from everloop.data.lazy import Subset, Zip
 from everloop.data.ragged import Strings
 from everloop.data.readers.arrays import read_vectors
-from everloop.data.readers.lines import decoded, numbered, opened
+from everloop.data.readers.lines import decoded, numbered, opened, stem
 from everloop.errors import DataError
 
 
@@ -38,7 +38,7 @@ def _with_labels(texts_path: Path, errors: ErrorPolicy) -> Sequence[tuple[str, s
     for path in find_files([texts_path]):
         with opened(path) as file:
             for number, line in numbered(file, str(path), errors):
-                label, tab, text = (path.stem, "\t", line) if one_each else line.partition("\t")
+                label, tab, text = (stem(path), "\t", line) if one_each else line.partition("\t")
                 if tab and label.strip() and text.strip():
                     labels.append(sys.intern(label.strip()))  # once in memory, however often it occurs
                     texts.append(text.strip())

@@ -62,6 +62,11 @@ def suffix(path: str | Path) -> str:
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
 
 
+def stem(path: Path) -> str:
+    """Return a file's name without what tells its format: "train" of "train.tsv.gz"."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).stem
+
+
 def decoded(raw: bytes, place: str, number: int, errors: ErrorPolicy) -> str | None:
     """Return a line without its end, None if it is malformed."""
     try:

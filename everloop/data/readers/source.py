@@ -12,14 +12,20 @@ from everloop.data.readers.lines import opened
 from everloop.errors import DataError
 
 ColumnType = Literal["text", "words", "number", "time"]
+Header = Literal["auto", "yes", "no"]
 Row = dict[str, Any]
 
 
 class Source(Protocol):
-    """A file, or a stream: `open` starts at its beginning, `by_path` is for formats that cannot be streamed."""
+    """A file, or a stream: `open` starts at its beginning, `by_path` is for formats that cannot be streamed.
+
+    `header` says whether the first line of a table names its columns; "auto": unless they are named otherwise.
+    """
 
     @property
     def errors(self) -> ErrorPolicy: ...
+    @property
+    def header(self) -> Header: ...
     @property
     def place(self) -> str: ...
     def open(self) -> IO[bytes]: ...
@@ -32,6 +38,7 @@ class FileSource:
 
     path: Path
     errors: ErrorPolicy
+    header: Header = "auto"
 
     @property
     def place(self) -> str:
@@ -64,12 +71,14 @@ class Fields:
 class Record(NamedTuple):
     """A sequence (a text, words, or features [T, F]) and its label or tags.
 
-    `raw` is what the fingerprint of the data is made from, by default the sequence.
+    `raw` is what the fingerprint of the data is made from, by default the sequence; `line` is where it stands, 0 if the
+    file has no lines.
     """
 
     sequence: Any
     label: Any
     raw: bytes | None = None
+    line: int = 0
 
 
 Reader = Callable[[Source, Fields], Iterable[Record]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
 from everloop.data.readers.lines import decoded
-from everloop.data.readers.source import ColumnType, Row, See, Source
+from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
@@ -34,6 +34,7 @@ class Records:
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
         errors: takes malformed lines.
+        header: whether the first line names the columns; "auto": if they are not given, or given as it names them.
         see: is shown the number and all the fields of each well-formed record.
     """
 
@@ -44,15 +45,19 @@ class Records:
         columns: Sequence[str],
         place: str | Path,
         errors: ErrorPolicy,
-        see: Callable[[int, Mapping[str, Any]], None] | None = None,
+        see: See | None = None,
+        header: Header = "auto",
     ) -> None:
         if form not in get_args(Form):
             raise OptionError(unknown("form of table", form, get_args(Form)))
         self.wanted, self.form, self.place, self.errors = dict(wanted), form, str(place), errors
         self.see = see
         self.columns: list[str] | None = None
+        self.first, self.header = True, header
         if columns and form != "jsonl":
             self._take_columns(list(columns), "the columns given")
+        if header == "no" and self.columns is None and form != "jsonl":
+            raise DataError(f"{place} has no header; name its columns with --columns")
 
     def read(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes, Row]]:
         """Yield (line number, bytes, row) of each well-formed record of an open file; empty lines are passed over."""
@@ -104,16 +109,36 @@ class Records:
         if self.columns is None:
             self._take_columns(cells, f"the header of {self.place}")
             return None
+        if self.first and (self.header == "yes" or (self.header == "auto" and self._is_header(cells))):
+            self.first = False
+            return None
+        self.first = False
         if len(cells) != len(self.columns):
             expected = f"{len(self.columns)}: {', '.join(self.columns)}"
             self.errors.report(self.place, number, f"{len(cells)} field{'s' if len(cells) > 1 else ''}", expected)
             return None
         return dict(zip(self.columns, cells, strict=True))
 
+    def _is_header(self, cells: list[str]) -> bool:
+        """Return whether a line has the names of the columns that are given.
+
+        Raises:
+            DataError: it has them otherwise.
+        """
+        assert self.columns, "only asked where they are given"
+        names, given = ([name.strip().casefold() for name in some] for some in (cells, self.columns))
+        if names != given and all(name.casefold() in names for name in self.wanted):
+            raise DataError(
+                f"{self.place}: the first line is a header ({', '.join(cells)}), unlike the columns given "
+                f"({', '.join(self.columns)}); leave out --columns, or say --header no if it is data"
+            )
+        return names == given
+
     def _take_columns(self, names: list[str], where: str) -> None:
         for name in self.wanted:
             if name not in names:
-                raise DataError(f"{where}: {unknown('column', name, names)}; or name the columns with --columns")
+                hint = "if its first line is data, name the columns with --columns"
+                raise DataError(f"{where}: {unknown('column', name, names)}; {hint}")
         self.columns = names
 
     def _values(self, number: int, fields: Mapping[str, Any]) -> Row | None:
@@ -137,7 +162,7 @@ def read_rows(
 ) -> Iterator[tuple[int, bytes, Row]]:
     """Yield (line number, bytes, row) of each well-formed record; the arguments are those of Records."""
     with source.open() as file:
-        yield from Records(wanted, form, columns, source.place, source.errors, see).read(file)
+        yield from Records(wanted, form, columns, source.place, source.errors, see, source.header).read(file)
 
 
 def _value(value: Any, kind: ColumnType) -> Any:

@@ -63,7 +63,9 @@ class Table:
             unread.check()
 
 
-def read_columns(path: str | Path, table: Table, errors: ErrorPolicy) -> tuple[Tensor, list[datetime], list[int]]:
+def read_columns(
+    path: str | Path, table: Table, errors: ErrorPolicy, form: str = "auto"
+) -> tuple[Tensor, list[datetime], list[int]]:
     """Return (values [T, number of columns], the time of each row, the rows before which some are missing).
 
     Raises:
@@ -71,7 +73,7 @@ def read_columns(path: str | Path, table: Table, errors: ErrorPolicy) -> tuple[T
     """
     values: list[list[float]] = []
     times, breaks = list[datetime](), list[int]()
-    for broken, row in table.steps(FileSource(Path(path), errors), table_reader(Path(path))):
+    for broken, row in table.steps(FileSource(Path(path), errors), table_reader(Path(path), form)):
         if broken:
             breaks.append(len(values))
         values.append([row[name] for name in table.numbers])

@@ -22,8 +22,8 @@ def examples(source: Source, fields: Fields) -> Iterator[Record]:
     """
     empty = True
     with source.open() as file:
-        for series, label in ts_series(file, source.place, source.errors):
-            yield Record(series, label)
+        for line, series, label in ts_series(file, source.place, source.errors):
+            yield Record(series, label, line=line)
             empty = False
     if empty:
         raise DataError(f"{source.place} has no series; expected @data and then one a line")
@@ -31,8 +31,8 @@ def examples(source: Source, fields: Fields) -> Iterator[Record]:
 
 def ts_series(
     file: Iterable[bytes], place: str, errors: ErrorPolicy, *, labelled: bool = True
-) -> Iterator[tuple[Tensor, str]]:
-    """Yield (series [T, channels], label) of an open .ts file: channels between colons, values between commas.
+) -> Iterator[tuple[int, Tensor, str]]:
+    """Yield (line, series [T, channels], label) of an open .ts file: channels between colons, values between commas.
 
     The last field of a line is its label; `labelled=False` takes lines with and without one.
     """
@@ -61,7 +61,7 @@ def ts_series(
         elif has_label and labels and label not in labels:
             errors.report(place, number, f"label {label!r}", f"one of {', '.join(labels)}")
         else:
-            yield torch.tensor(rows, dtype=torch.float32).T.contiguous(), label
+            yield number, torch.tensor(rows, dtype=torch.float32).T.contiguous(), label
             channels = channels or len(rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import wave
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from everloop.data.readers.lines import unpacked
 from everloop.errors import DataError
 
 
@@ -21,7 +23,7 @@ def read_wav(path: Path, rate: int | None = None) -> Tensor:
     if not path.is_file():
         raise DataError(f"{path}: there is no such recording")
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(io.BytesIO(unpacked(path)), "rb") as file:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
