@@ -15,6 +15,7 @@ MODULES = (
     "everloop.train",
     "everloop.decode",
     "everloop.diagnose",
+    "everloop.draw",
     "everloop.errors",
     "everloop.compiler.target",
 )

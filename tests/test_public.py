@@ -59,6 +59,7 @@ ROOMS = {
         "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree bleu generate probabilities sample sketch "
         "stream tree"
     ),
+    "draw": "Figure draw_cell",
     "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated by_label evaluate train",
 }
 

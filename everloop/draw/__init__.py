@@ -1,1 +1,6 @@
-"""Pictures: prediction trees and pen strokes, as SVG, as PNG and on a terminal."""
+"""Pictures of cells, networks, prediction trees and pen strokes: as SVG, as PNG and on a terminal."""
+
+from everloop.draw.cell import draw_cell
+from everloop.draw.figure import Figure
+
+__all__ = ["Figure", "draw_cell"]

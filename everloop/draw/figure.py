@@ -1,0 +1,54 @@
+"""A figure: a scene that writes itself as SVG and PNG, and a graph also as Graphviz DOT, Mermaid and text."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from everloop.data.files import write_atomically
+from everloop.draw.png import png
+from everloop.draw.scene import Scene, Theme, checked_theme
+from everloop.draw.svg import svg
+from everloop.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was drawn. `text` is its form for a terminal; `dot` and `mermaid` are empty where it is no graph."""
+
+    scene: Scene
+    text: str = ""
+    dot: str = ""
+    mermaid: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def svg(self, theme: Theme = "light") -> str:
+        """Return the figure as SVG, for light or dark paper."""
+        return svg(self.scene, checked_theme(theme))
+
+    def png(self, theme: Theme = "light", scale: float = 2.0) -> bytes:
+        """Return the figure as a PNG file, `scale` pixels for each unit of the SVG.
+
+        Raises:
+            OptionError: matplotlib is not installed.
+        """
+        return png(self.scene, checked_theme(theme), scale)
+
+    def write(self, path: str | os.PathLike[str], theme: Theme = "light") -> None:
+        """Write the figure into a file; its ending says how: .svg, .png, .txt, and for graphs .dot, .mmd (Mermaid).
+
+        Raises:
+            OptionError: the ending is another one, or this is no graph.
+        """
+        file = Path(path)
+        texts = {".txt": self.text, ".dot": self.dot, ".mmd": self.mermaid}
+        forms = [".svg", ".png", *(ending for ending, text in texts.items() if text)]
+        if file.suffix not in forms:
+            raise OptionError(f"{file}: the ending is {file.suffix or 'missing'!r}; expected one of {', '.join(forms)}")
+        if file.suffix == ".png":
+            write_atomically(file, self.png(theme))
+        else:
+            write_atomically(file, (self.svg(theme) if file.suffix == ".svg" else texts[file.suffix]).encode())

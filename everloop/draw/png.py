@@ -1,0 +1,75 @@
+"""A scene as PNG, drawn by matplotlib (the extra `plot`)."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from everloop.draw.scene import BELOW, Area, Circle, Line, Rect, Scene, Shape, arrow_head, colour, text_width
+from everloop.errors import OptionError
+
+
+def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
+    """Return a scene as a PNG file, `scale` pixels for each unit of length.
+
+    Raises:
+        OptionError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        message = f"a PNG picture needs {error.name}: pip install 'everloop[plot]', or write SVG"
+        raise OptionError(message) from None
+    figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=72 * scale, facecolor=colour("paper", theme))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
+    axes.axis("off")
+    for order, shape in enumerate(scene.shapes):
+        _draw(axes, shape, theme, order)
+    file = io.BytesIO()
+    with rc_context({"text.hinting": "none"}):  # letters as wide as they are designed
+        figure.savefig(file, format="png", facecolor=figure.get_facecolor(), metadata={"Title": scene.title})
+    return file.getvalue()
+
+
+def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
+    from matplotlib import patches
+
+    if isinstance(shape, Rect):
+        # the rounding is added outside of the box that is given
+        r = min(shape.radius, shape.width / 2, shape.height / 2)
+        corner, size = (shape.x + r, shape.y + r), (shape.width - 2 * r, shape.height - 2 * r)
+        style = f"round,pad={r},rounding_size={r}" if r else "square,pad=0"
+        box = patches.FancyBboxPatch(corner, *size, boxstyle=style, lw=1.2, zorder=order, **_paint(shape, theme))
+        axes.add_patch(box)
+    elif isinstance(shape, Circle):
+        place = (shape.x, shape.y)
+        axes.add_patch(patches.Circle(place, shape.radius, lw=1.2, zorder=order, **_paint(shape, theme)))
+    elif isinstance(shape, Line):
+        stroke = colour(shape.stroke, theme)
+        xs, ys = zip(*shape.points, strict=True)
+        dashes = {"dashes": (5 / shape.width, 4 / shape.width)} if shape.dashed else {}
+        axes.plot(xs, ys, color=stroke, lw=shape.width, zorder=order, solid_joinstyle="round", **dashes)
+        if shape.arrow:
+            axes.add_patch(patches.Polygon(arrow_head(shape.points), color=stroke, lw=0, zorder=order))
+    elif isinstance(shape, Area):
+        fill = colour(shape.fill, theme)
+        axes.add_patch(patches.Polygon(shape.points, facecolor=fill, alpha=shape.opacity, lw=0, zorder=order))
+    else:
+        look: dict[str, Any] = {
+            "color": colour(shape.fill, theme),
+            "family": "DejaVu Sans",
+            "parse_math": False,
+            "zorder": order,
+        }
+        weight, line = "bold" if shape.bold else "normal", shape.y + 0.35 * shape.size
+        axes.text(shape.left, line, shape.text, fontsize=shape.size, weight=weight, **look)
+        end = shape.left + text_width(shape.text, shape.size, shape.bold)
+        if shape.below:
+            axes.text(end, line + 0.25 * shape.size, shape.below, fontsize=BELOW * shape.size, **look)
+
+
+def _paint(shape: Rect | Circle, theme: str) -> dict[str, Any]:
+    return {"facecolor": colour(shape.fill, theme), "edgecolor": colour(shape.stroke, theme)}

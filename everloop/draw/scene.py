@@ -1,0 +1,259 @@
+"""A picture as shapes, before it becomes SVG or PNG: rectangles, circles, lines, texts, in the colours of a theme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from everloop.errors import OptionError, unknown
+
+Point = tuple[float, float]
+Anchor = Literal["start", "middle", "end"]
+Theme = Literal["light", "dark"]
+FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
+# Advance widths of the printable ASCII characters in DejaVu Sans, in hundredths of its size; Verdana, Helvetica and
+# Arial are not wider, so what has room here has room in them.
+_WIDTHS = [
+    "32",
+    "41",
+    "46",
+    "84",
+    "64",
+    "96",
+    "78",
+    "28",
+    "40",
+    "40",
+    "50",
+    "84",
+    "32",
+    "37",
+    "32",
+    "34",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "64",
+    "34",
+    "34",
+    "84",
+    "84",
+    "84",
+    "54",
+    "100",
+    "69",
+    "69",
+    "70",
+    "78",
+    "64",
+    "58",
+    "78",
+    "76",
+    "30",
+    "30",
+    "66",
+    "56",
+    "87",
+    "75",
+    "79",
+    "61",
+    "79",
+    "70",
+    "64",
+    "62",
+    "74",
+    "69",
+    "99",
+    "69",
+    "62",
+    "69",
+    "40",
+    "34",
+    "40",
+    "84",
+    "50",
+    "50",
+    "62",
+    "64",
+    "55",
+    "64",
+    "62",
+    "36",
+    "64",
+    "64",
+    "28",
+    "28",
+    "58",
+    "28",
+    "98",
+    "64",
+    "62",
+    "64",
+    "64",
+    "42",
+    "53",
+    "40",
+    "64",
+    "60",
+    "82",
+    "60",
+    "60",
+    "53",
+    "64",
+    "34",
+    "64",
+    "84",
+]
+WIDTHS = {chr(32 + k): int(width) / 100 for k, width in enumerate(_WIDTHS)}
+
+# what a shape is -> its colour, by theme; Okabe and Ito's colours, which colour-blind people tell apart
+COLOURS: dict[str, dict[str, str]] = {
+    "light": {
+        "paper": "#ffffff", "ink": "#1b2733", "muted": "#667684", "frame": "#c9d3dc", "inside": "#f6f8fa",
+        "gate": "#ffe3ad", "linear": "#d9d5f2", "map": "#cfe6f7", "state": "#d3eddf", "input": "#ffffff",
+        "accent": "#b3400a", "grid": "#e3e8ec",
+    },
+    "dark": {
+        "paper": "#12181f", "ink": "#e8edf2", "muted": "#93a2b0", "frame": "#3a4756", "inside": "#19222c",
+        "gate": "#6b4c10", "linear": "#443c78", "map": "#1d4a68", "state": "#1f5440", "input": "#12181f",
+        "accent": "#ff9d5c", "grid": "#2a3541",
+    },
+}  # fmt: skip
+SERIES = {
+    "light": ("#0072b2", "#d55e00", "#008a63", "#b0487f", "#8a6d00", "#3a8fc0", "#1b2733"),
+    "dark": ("#56b4e9", "#ff9d5c", "#2bd0a0", "#e593c1", "#f0e442", "#8fd0ff", "#e8edf2"),
+}
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle with rounded corners; `title` is shown where a pointer rests on it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str
+    stroke: str = "ink"
+    radius: float = 5
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A circle around (x, y)."""
+
+    x: float
+    y: float
+    radius: float
+    fill: str
+    stroke: str = "ink"
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points, with an arrow at its end if wished."""
+
+    points: tuple[Point, ...]
+    stroke: str = "ink"
+    width: float = 1.4
+    arrow: bool = False
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Area:
+    """A filled polygon without a border."""
+
+    points: tuple[Point, ...]
+    fill: str
+    opacity: float = 0.18
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text whose middle is at the height y; `below` is set smaller and lower, behind it."""
+
+    x: float
+    y: float
+    text: str
+    size: float = 13
+    below: str = ""
+    anchor: Anchor = "middle"
+    fill: str = "ink"
+    bold: bool = False
+
+    @property
+    def width(self) -> float:
+        """How wide it is at most."""
+        return text_width(self.text, self.size, self.bold) + text_width(self.below, BELOW * self.size)
+
+    @property
+    def left(self) -> float:
+        """Where it begins."""
+        return self.x - {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor] * self.width
+
+
+Shape = Rect | Circle | Line | Area | Text
+BELOW = 0.72  # the size of what stands below, as a part of that of its text
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shapes on a sheet of paper of this size, in the order in which they are drawn; `title` says what it shows."""
+
+    width: float
+    height: float
+    shapes: tuple[Shape, ...]
+    title: str = ""
+
+
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Return how wide a text is at most, in the fonts that pictures name."""
+    return size * sum(WIDTHS.get(c, 0.84) for c in text) * (1.16 if bold else 1)
+
+
+def colour(role: str, theme: str) -> str:
+    """Return the colour of a role: a name of COLOURS, "series 3", or a colour as it is."""
+    if role.startswith("series "):
+        series = SERIES[theme]
+        return series[int(role.split()[1]) % len(series)]
+    return COLOURS[theme].get(role, role)
+
+
+def checked_theme(theme: str) -> str:
+    """Return the name of a theme. Raises OptionError if there is none such."""
+    if theme not in get_args(Theme):
+        raise OptionError(unknown("theme", theme, get_args(Theme)))
+    return theme
+
+
+def arrow_head(points: Sequence[Point], length: float = 8, half: float = 3.4) -> tuple[Point, ...]:
+    """Return the triangle at the end of a line."""
+    (x0, y0), (x1, y1) = points[-2], points[-1]
+    size = max(1e-9, ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5)
+    dx, dy = (x1 - x0) / size, (y1 - y0) / size
+    bx, by = x1 - length * dx, y1 - length * dy
+    return (x1, y1), (bx - half * dy, by + half * dx), (bx + half * dy, by - half * dx)
+
+
+def moved(shapes: Iterable[Shape], dx: float, dy: float) -> tuple[Shape, ...]:
+    """Return shapes at another place."""
+    return tuple(_moved(shape, dx, dy) for shape in shapes)
+
+
+def _moved(shape: Shape, dx: float, dy: float) -> Shape:
+    if isinstance(shape, Line):
+        points = tuple((x + dx, y + dy) for x, y in shape.points)
+        return Line(points, shape.stroke, shape.width, shape.arrow, shape.dashed)
+    if isinstance(shape, Area):
+        return Area(tuple((x + dx, y + dy) for x, y in shape.points), shape.fill, shape.opacity)
+    return type(shape)(**{**vars(shape), "x": shape.x + dx, "y": shape.y + dy})
