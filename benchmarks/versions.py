@@ -58,7 +58,7 @@ def call_of(kind, cell, shape):
 
 calls = {}
 for line in sys.stdin:
-    kind, cell, shape, least = json.loads(line)
+    kind, cell, shape, min_seconds = json.loads(line)
     key = kind, cell, *shape
     is_trained = kind.endswith("training")
     with torch.set_grad_enabled(is_trained):
@@ -69,7 +69,7 @@ for line in sys.stdin:
         call = calls[key]
         call()
         found, begin = [], time.perf_counter()
-        while time.perf_counter() - begin < least:
+        while time.perf_counter() - begin < min_seconds:
             start = time.perf_counter()
             call()
             found.append(time.perf_counter() - start)
@@ -87,11 +87,11 @@ class Version:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
-    def turn(self, kind: str, cell: str, shape: tuple[int, int, int], least: float) -> list[float]:
+    def turn(self, kind: str, cell: str, shape: tuple[int, int, int], min_seconds: float) -> list[float]:
         """Return the seconds of each call of one turn."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps([kind, cell, shape, least]), file=self.process.stdin, flush=True)
+        print(json.dumps([kind, cell, shape, min_seconds]), file=self.process.stdin, flush=True)
         found: list[float] = json.loads(self.process.stdout.readline())
         return found
 
@@ -100,7 +100,7 @@ class Version:
         self.process.communicate()
 
 
-def compare(ours: Version, other: Version, rounds: int, least: float, only: str) -> list[list[object]]:
+def compare(ours: Version, other: Version, rounds: int, min_seconds: float, only: str) -> list[list[object]]:
     """Return a line for each case: times in microseconds, and the ratio of the minima and of the medians."""
     lines: list[list[object]] = []
     for name, kind, cell, shape in CASES:
@@ -110,7 +110,7 @@ def compare(ours: Version, other: Version, rounds: int, least: float, only: str)
         for number in range(rounds):
             pair = ((ours, 0), (other, 1))
             for version, place in pair if number % 2 else pair[::-1]:
-                found[place].extend(version.turn(kind, cell, shape, least))
+                found[place].extend(version.turn(kind, cell, shape, min_seconds))
         best = [1e6 * min(times) for times in found]
         middle = [statistics.median(times) for times in found]
         lines.append([name, *best[::-1], best[1] / best[0], middle[1] / middle[0]])
@@ -122,12 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--least", type=float, default=0.1, help="seconds of a turn")
+    parser.add_argument("--min-seconds", type=float, default=0.1, help="seconds of a turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
     ours, other = Version(HERE, options.threads), Version(options.other.resolve(), options.threads)
-    lines = compare(ours, other, options.rounds, options.least, options.only)
+    lines = compare(ours, other, options.rounds, options.min_seconds, options.only)
     for version in (ours, other):
         version.close()
     print(f"{machine()}, {options.threads} of them used; {options.rounds} rounds\n")

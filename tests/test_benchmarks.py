@@ -33,7 +33,7 @@ def test_the_parts_of_a_call_are_the_whole(mode: str) -> None:
 def test_a_version_is_compared_with_itself() -> None:
     ours, other = (versions.Version(versions.HERE, threads=1) for _ in range(2))
     ((name, theirs, mine, *ratios),) = versions.compare(
-        ours, other, rounds=2, least=0.001, only="stacked, training, gru"
+        ours, other, rounds=2, min_seconds=0.001, only="stacked, training, gru"
     )
     for version in (ours, other):
         version.close()

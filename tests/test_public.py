@@ -60,7 +60,7 @@ ROOMS = {
         "stream tree"
     ),
     "draw": "Figure draw_cell",
-    "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated by_label evaluate train",
+    "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated evaluate label_metrics train",
 }
 
 

@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from everloop.cli.figures import print_notes, score_line
-from everloop.cli.options import Trained, parse, write
+from everloop.cli.options import CheckpointOptions, parse, write
 from everloop.data.error_policy import Malformed
 from everloop.data.readers.formats import told
+from everloop.data.settings import setting
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import DecodingOptions
 from everloop.models.kind import Kind
 from everloop.models.run import RunConfig
-from everloop.train import by_label, evaluate
+from everloop.train import evaluate, label_metrics
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of any model."""
     file: Annotated[Path | None, tyro.conf.Positional] = None
-    """Labelled data, in the form that the model was trained on; without it, a part of the model's own data."""
+    """Labelled data, in the form that the model was trained on; without it, a split of the model's own data."""
     labels: Path | None = None
     """IDX file with the labels of images, or the translations of the file's lines."""
     format: str | None = None
     """What the file is, as `everloop train` names it; by default as its name ends, or as in training."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a table without a header; by default as in training."""
-    part: Literal["train", "valid", "test"] = "test"
-    """Which part of the model's own data."""
+    split: Literal["train", "valid", "test"] = setting("test", old="part")
+    """Which split of the model's own data."""
     batch: int = 64
     """Sequences in a batch."""
     json: bool = False
@@ -44,7 +45,7 @@ class Options:
     malformed: Malformed | None = None
     """What to do with a malformed line: stop, or skip and count it. By default stop; for the model's own data, as when
     it was trained."""
-    trained: Trained = field(default_factory=lambda: Trained(threads=0))
+    checkpoint: CheckpointOptions = field(default_factory=lambda: CheckpointOptions(threads=0))
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
 
@@ -52,34 +53,34 @@ def main(args: Sequence[str]) -> int:
     """Run `everloop evaluate`: the figures, those of labels one by one, and on standard error what was read."""
     options = parse(Options, args, command="evaluate", description="Tell how good a trained model is.")
     run = RunConfig.read(options.run)
-    kind = options.trained.kind(run)
+    kind = options.checkpoint.kind(run)
     options.decoding.check(kind.name, _decoding_options(kind))
     if options.batch < 1:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
     if options.file and not options.file.exists():
         raise DataError(f"{options.file}: no such file or folder")
     config = _settings(run.settings("data", kind.data_config), kind, options)
-    model = options.trained.model(run)
+    model = options.checkpoint.model(run)
     data = _data(kind, config, model, options)
-    part = "test" if options.file else options.part
-    if part not in data.splits:
-        others = " or ".join(f"--part {name}" for name in data.splits if name != "train")
+    split = "test" if options.file else options.split
+    if split not in data.splits:
+        others = " or ".join(f"--split {name}" for name in data.splits if name != "train")
         hint = f"say {others}, or give" if others else "give"
-        raise DataError(f"the data of the run has no {part} part; {hint} a file to evaluate on")
-    print_notes(data, options.batch, part)
-    score = evaluate(model, data, part, batch=options.batch)
+        raise DataError(f"the data of the run has no {split} split; {hint} a file to evaluate on")
+    print_notes(data, options.batch, split)
+    score = evaluate(model, data, split, batch=options.batch)
     figures: dict[str, Any] = {**score.means, "loss": score.loss, "measure": score.measure}
     figures |= {"target": model.target, "count": score.count}
     lines = [score_line(score, model)]
     if score.symbols:
         figures["perplexity"] = score.perplexity
-    if kind.by_label:
-        found = by_label(model, data, part, batch=options.batch)
+    if kind.label_metrics:
+        found = label_metrics(model, data, split, batch=options.batch)
         figures |= asdict(found)
         lines += ["", str(found)]
-    if kind.decoded is not None:
-        decoding = replace(options.decoding, trust_code=options.trained.trust_code)
-        more, text = kind.decoded(model, data, part, decoding.decoder(kind.method))
+    if kind.decoding_metrics is not None:
+        decoding = replace(options.decoding, trust_code=options.checkpoint.trust_code)
+        more, text = kind.decoding_metrics(model, data, split, decoding.decoder(kind.method))
         figures |= more
         lines.append(text)
     write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")
@@ -107,7 +108,7 @@ def _settings(config: Any, kind: Kind, options: Options) -> Any:
 
 def _decoding_options(kind: Kind) -> list[str]:
     """Return the options that change what is decoded; there is one answer to each source."""
-    if kind.decoded is None:
+    if kind.decoding_metrics is None:
         return []
     names = [one.name for one in fields(DecodingOptions) if one.name not in ("n_best", "num_samples")]
     return [name for name in kind.predict_options if name in names]
@@ -120,7 +121,7 @@ def _data(kind: Kind, config: Any, model: Any, options: Options) -> Any:
         DataError: something is wrong with them.
     """
     if options.file:
-        return kind.labelled(model, config, options.file, options.labels)
+        return kind.evaluation_dataset(model, config, options.file, options.labels)
     try:
         return kind.dataset(config, model.config, model)
     except DataError as error:

@@ -13,11 +13,11 @@ from everloop.models import LanguageModel, Model, Score
 from everloop.train import Run, evaluate
 
 
-def print_notes(data: Any, batch: int, part: str = "") -> None:
-    """Print sizes, unknown symbols, padding and malformed lines on standard error; of one part if it is named."""
-    whole = repr(data)  # which training shows anyway
+def print_notes(data: Any, batch: int, split: str = "") -> None:
+    """Print sizes, unknown symbols, padding and malformed lines on standard error; of one split if it is named."""
+    title = repr(data)  # which training shows anyway
     for line in data.notes(batch):
-        if (part if line == whole else line.startswith(part)) or "malformed" in line:
+        if (split if line == title else line.startswith(split)) or "malformed" in line:
             note(line)
     first = part or data.splits[0]
     if first in data.splits and (text := data.first(first)):
@@ -25,7 +25,7 @@ def print_notes(data: Any, batch: int, part: str = "") -> None:
 
 
 def report(model: Model, data: Any, run: Run) -> Iterator[Line]:
-    """Yield the score on the test part, and what to do next."""
+    """Yield the score on the test split, and what to do next."""
     if not run.interrupted and "test" in data.splits:
         yield Line(f"test: {score_line(evaluate(model, data, 'test'), model)}")
     if run.path:

@@ -189,7 +189,7 @@ def select_device(threads: int, device: str) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Trained:
+class CheckpointOptions:
     """Which weights of the run, and where they compute."""
 
     weights: Literal["best", "last"] = "best"

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from everloop.cli.options import Trained, note, parse, write
+from everloop.cli.options import CheckpointOptions, note, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.settings import setting
 from everloop.errors import OptionError, RunError
@@ -34,7 +34,7 @@ class Options:
     """Sequences that are read before something is written; 0: one from standard input, 64 from a file."""
     malformed: Malformed = "stop"
     """What to do with a malformed line: stop, or skip and count it."""
-    trained: Trained = field(default_factory=Trained)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     answers: PredictOptions = field(default_factory=PredictOptions)
 
 
@@ -45,15 +45,15 @@ def main(args: Sequence[str]) -> int:
     if options.batch < 0:
         raise OptionError(f"batch is {options.batch}; expected 0 or more")
     run = RunConfig.read(options.run)
-    kind = options.trained.kind(run)
+    kind = options.checkpoint.kind(run)
     if kind.predict is None:
         raise RunError(
             f"everloop predict is not for a {kind.name}, which {options.run} holds; "
             f"use everloop {kind.without_predict} {quote(str(options.run))}"
         )
-    answers = replace(options.answers, trust_code=options.trained.trust_code)
+    answers = replace(options.answers, trust_code=options.checkpoint.trust_code)
     answers.check(kind.name, kind.predict_options)
-    model = options.trained.model(run)
+    model = options.checkpoint.model(run)
     errors = ErrorPolicy(options.malformed)
     source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
     with torch.inference_mode():

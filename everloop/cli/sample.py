@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from everloop.cli.figures import note_unknown
-from everloop.cli.options import Trained, parse, write
+from everloop.cli.options import CheckpointOptions, parse, write
 from everloop.decode import stream
 from everloop.decode.generate import Sampling, generate
 from everloop.decode.writer import writer
@@ -38,13 +38,13 @@ class Options:
     """Draw from the fewest symbols that together have this probability."""
     seed: int | None = None
     """The same seed gives the same text."""
-    trained: Trained = field(default_factory=Trained)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop sample`: the prompt and its continuation appear symbol by symbol."""
     options = parse(Options, args, command="sample", description="Continue a prompt with a trained language model.")
-    model = options.trained.model(RunConfig.read(options.run))
+    model = options.checkpoint.model(RunConfig.read(options.run))
     if not isinstance(model, LanguageModel):
         write(f"{_written(model, options)}\n")
         return 0

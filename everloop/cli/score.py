@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from everloop.cli.figures import note_unknown
-from everloop.cli.options import Trained, parse, write
+from everloop.cli.options import CheckpointOptions, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.errors import DataError, RunError
 from everloop.kinds.source import PredictSource
@@ -32,7 +32,7 @@ class Options:
     malformed: Malformed = "stop"
     """What to do with a line that is not UTF-8, or has a character for which an older model has no number; unknown
     symbols are scored as one and the same."""
-    trained: Trained = field(default_factory=Trained)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 def main(args: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     The answer to an empty line, or to a malformed one that is left out, is an empty line.
     """
     options = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
-    model = options.trained.model(RunConfig.read(options.run))
+    model = options.checkpoint.model(RunConfig.read(options.run))
     if not isinstance(model, LanguageModel):
         raise RunError(f"{options.run} holds a {model.kind}; expected a language model")
     model.vocabulary.encode(options.context, "the context")

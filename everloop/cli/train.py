@@ -28,7 +28,7 @@ from everloop.train.lock import Lock
 
 
 @dataclass(frozen=True)
-class Common:
+class RunOptions:
     """The options of every `everloop train KIND`; beside them a kind has those of its data, its model and training."""
 
     out: Path | None = None
@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     else:
         folder = Folder(options.out or free_folder(Path("runs") / kind.name.rpartition(":")[2]), resume=False)
         data = kind.dataset(options.data, options.model, None)
-        model = kind.untrained(data, options.model)
+        model = kind.create_model(data, options.model)
     print_notes(data, options.train.batch)
     run = follow(model.to(device), data, options.train, folder, kind.preview)
     for line in (kind.report or report)(model, data, run):
@@ -135,7 +135,7 @@ def options_of(kind: Kind) -> type[Any]:
         ("model", kind.model_config, field(default_factory=kind.model_config)),
         ("train", TrainConfig, field(default_factory=TrainConfig)),
     ]
-    return dataclasses.make_dataclass("Options", settings, bases=(Common,), frozen=True)
+    return dataclasses.make_dataclass("Options", settings, bases=(RunOptions,), frozen=True)
 
 
 def _check_kind(kind: Kind, named: str, where: str, option: str) -> None:

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from everloop.cli.figures import note_unknown
-from everloop.cli.options import Trained, parse
+from everloop.cli.options import CheckpointOptions, parse
 from everloop.data.files import write_atomically
 from everloop.data.settings import setting
 from everloop.decode.tree import tree
@@ -36,13 +36,13 @@ class Options:
     """Branches whose cumulative probability is smaller are cut."""
     svg: Path | None = None
     """Also write the tree as an SVG picture."""
-    trained: Trained = field(default_factory=Trained)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
 def main(args: Sequence[str]) -> int:
     """Run `everloop tree`."""
     options = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
-    model = options.trained.model(RunConfig.read(options.run))
+    model = options.checkpoint.model(RunConfig.read(options.run))
     if isinstance(model, LanguageModel):
         note_unknown(model, options.prompt)
     found = tree(

@@ -15,7 +15,7 @@ from everloop.data.files import read_bytes
 from everloop.errors import DataError, OptionError, unknown
 
 T = TypeVar("T")
-DEEPEST = 20
+MAX_DEPTH = 20
 ALIKE = {
     "batch_size": "batch",
     "bptt": "length",
@@ -94,15 +94,15 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         tables = None
     if tables is None or not _is_flat(tables):
         raise DataError(
-            f"{path} is nested too deeply; expected tables of settings, at most {DEEPEST} inside each other"
+            f"{path} is nested too deeply; expected tables of settings, at most {MAX_DEPTH} inside each other"
         )
     return tables
 
 
 def _is_flat(value: Any) -> bool:
-    """Return whether values are nested no more deeply than DEEPEST, without going down after them."""
+    """Return whether values are nested no more deeply than MAX_DEPTH, without going down after them."""
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         inside = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
         level = [part for parts in inside for part in parts]
     return not level

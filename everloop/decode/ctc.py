@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.data.batching.batch import sequence_mask
 from everloop.decode.writer import Hypothesis, evaluating, join, pick
 from everloop.errors import DataError, OptionError
 from everloop.models.language_model import LanguageModel
@@ -42,8 +43,8 @@ def greedy(model: Transcriber, sources: Sequence[Tensor]) -> list[Hypothesis]:
     with evaluating(model):
         log_probs, steps = model(*model.read_in(sources))
         found = model.best_paths(log_probs, steps)
-        alive = torch.arange(len(log_probs), device=steps.device)[:, None] < steps
-        totals = log_probs.max(-1).values.double().where(alive, 0).sum(0).tolist()
+        mask = sequence_mask(steps, len(log_probs))
+        totals = log_probs.max(-1).values.double().where(mask, 0).sum(0).tolist()
     return [Hypothesis(tuple(h), model.text(h), total, total, True) for h, total in zip(found, totals, strict=True)]
 
 

@@ -68,8 +68,8 @@ def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> I
     yield from (text if text and text.strip() else None for text in texts)
 
 
-def labelled(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:
-    """Return the labelled sequences of a file as the test part of the model's data."""
+def evaluation_dataset(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:
+    """Return the labelled sequences of a file as the test split of the model's data."""
     errors = ErrorPolicy(config.malformed)
     parts = {"test": read_part(path, labels, config, errors)}
     return Examples(parts, config, model.tokenizer, model.labels, errors)
@@ -81,9 +81,9 @@ KIND = Kind(
     data_config=ExamplesConfig,
     description="Train a classifier: one label for a whole sequence.",
     dataset=dataset,
-    untrained=Classifier.of,
-    labelled=labelled,
-    by_label=True,
+    create_model=Classifier.of,
+    evaluation_dataset=evaluation_dataset,
+    label_metrics=True,
     predict=predict,
     predict_options=("probabilities", "columns"),
 )

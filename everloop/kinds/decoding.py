@@ -127,7 +127,7 @@ class PredictOptions(DecodingOptions):
     """Generators of strokes: also write all drawings as an SVG picture."""
     png: Path | None = None
     """Generators of strokes: also write all drawings as a PNG picture."""
-    every: int | None = None
+    stride: int | None = setting(None, old="every")
     """Forecasters: rows after which a forecast is written; by default one at the end."""
 
 

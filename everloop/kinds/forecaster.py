@@ -27,8 +27,8 @@ def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | N
 
 def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
-    if options.every is not None and options.every < 1:
-        raise OptionError(f"every is {options.every}; expected at least 1")
+    if options.stride is not None and options.stride < 1:
+        raise OptionError(f"stride is {options.stride}; expected at least 1")
     plans = _plans(config, source, options)
     chosen = source.chosen_format(table_endings(), "csv")
     numbers = (*config.series, *config.covariates, *config.planned)
@@ -46,12 +46,12 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
         if config.time:
             times.append(row[config.time])
         count += 1
-        if options.every and len(known) == context and count % options.every == 0:
+        if options.stride and len(known) == context and count % options.stride == 0:
             yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
     if len(known) < context:
         since = " since its last gap" if len(known) < count else ""
         raise DataError(f"{source.place} has {len(known)} rows{since}; a forecast needs {context} before it")
-    if not options.every:
+    if not options.stride:
         yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
 
 
@@ -64,8 +64,8 @@ def _plans(config: SeriesConfig, source: PredictSource, options: PredictOptions)
     if bool(options.plans) != bool(config.planned):
         named = f"expects {', '.join(config.planned)} for the steps to come; name their table with --plans FILE"
         raise OptionError(f"this model {named if config.planned else 'was trained without planned columns'}")
-    if options.plans and options.every and not config.time:
-        raise OptionError("--every with --plans needs the times of the rows: train with --time COLUMN")
+    if options.plans and options.stride and not config.time:
+        raise OptionError("--stride with --plans needs the times of the rows: train with --time COLUMN")
     return Plans(options.plans, config, source.errors) if options.plans else None
 
 
@@ -102,8 +102,8 @@ def _forecast(
         yield ",".join([when, *(f"{value:.6g}" for value in row)]) + "\n"
 
 
-def labelled(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None) -> Series:
-    """Return the series of a file as the test part of the model's data."""
+def evaluation_dataset(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None) -> Series:
+    """Return the series of a file as the test split of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images; a forecaster needs none")
     return dataset(replace(config, train=path, split=(0.0, 0.0, 1.0)), model.config, model)
@@ -115,8 +115,8 @@ KIND = Kind(
     data_config=SeriesConfig,
     description="Train a forecaster: what comes next in series of numbers.",
     dataset=dataset,
-    untrained=Forecaster.of,
-    labelled=labelled,
+    create_model=Forecaster.of,
+    evaluation_dataset=evaluation_dataset,
     predict=predict,
-    predict_options=("every", "columns", "plans"),
+    predict_options=("stride", "columns", "plans"),
 )

@@ -46,7 +46,7 @@ def dataset(config: GeneratorDataConfig, shape: GeneratorConfig, model: Generato
     return Conditions.from_config(config, labels, model.vocabulary if model else None)
 
 
-def untrained(data: Conditions | Strokes, shape: GeneratorConfig) -> Generator:
+def create_model(data: Conditions | Strokes, shape: GeneratorConfig) -> Generator:
     """Return a model with fresh weights for some data."""
     if isinstance(data, Strokes):
         return Generator.from_config(data.labels, None, shape)
@@ -142,8 +142,10 @@ def _strokes(label: str, drawn: Sketch) -> str:
     return json.dumps({"label": label, "strokes": strokes}, ensure_ascii=False) + "\n"
 
 
-def labelled(model: Generator, config: GeneratorDataConfig, path: Path, labels: Path | None) -> Conditions | Strokes:
-    """Return the texts or drawings of a file as the test part of the model's data."""
+def evaluation_dataset(
+    model: Generator, config: GeneratorDataConfig, path: Path, labels: Path | None
+) -> Conditions | Strokes:
+    """Return the texts or drawings of a file as the test split of the model's data."""
     errors = ErrorPolicy(config.malformed)
     if model.vocabulary is None:
         if labels is not None:
@@ -160,8 +162,8 @@ KIND = Kind(
     data_config=GeneratorDataConfig,
     description="Train a generator: from a label or a vector to a text, or to pen strokes.",
     dataset=dataset,
-    untrained=untrained,
-    labelled=labelled,
+    create_model=create_model,
+    evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=(*SYMBOLS, "array", "svg", "png"),
     report=report,

@@ -28,13 +28,13 @@ def dataset(config: TextConfig, shape: LanguageModelConfig, model: LanguageModel
     return Text.from_config(config, model.vocabulary if model else None)
 
 
-def untrained(text: Text, shape: LanguageModelConfig) -> LanguageModel:
+def create_model(text: Text, shape: LanguageModelConfig) -> LanguageModel:
     """Return a model with fresh weights for the symbols of a text."""
     return LanguageModel.from_config(text.vocabulary, shape)
 
 
-def labelled(model: LanguageModel, config: TextConfig, path: Path, labels: Path | None) -> Text:
-    """Return the text of a file, or of the files of a folder, as the test part of the model's data."""
+def evaluation_dataset(model: LanguageModel, config: TextConfig, path: Path, labels: Path | None) -> Text:
+    """Return the text of a file, or of the files of a folder, as the test split of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images and translations; a language model needs none")
     return Text.from_config(replace(config, text=(path,), valid=(), test=(), split=(0.0, 0.0, 1.0)), model.vocabulary)
@@ -75,8 +75,8 @@ KIND = Kind(
     data_config=TextConfig,
     description="Train a language model: the next symbol of a text from those before it.",
     dataset=dataset,
-    untrained=untrained,
-    labelled=labelled,
+    create_model=create_model,
+    evaluation_dataset=evaluation_dataset,
     preview=preview,
     report=report,
     without_predict="sample, tree or score",

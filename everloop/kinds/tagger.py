@@ -98,8 +98,8 @@ def _likely(model: Tagger, row: list[float]) -> str:
     return " ".join(name for name, p in zip(model.labels.symbols, row, strict=True) if p > 0.5)
 
 
-def labelled(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
-    """Return the tagged sequences of a file as the test part of the model's data."""
+def evaluation_dataset(model: Tagger, config: TaggedConfig, path: Path, labels: Path | None) -> Tagged:
+    """Return the tagged sequences of a file as the test split of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
     if config.format == "chorales":
@@ -115,9 +115,9 @@ KIND = Kind(
     data_config=TaggedConfig,
     description="Train a tagger: a label for each step of a sequence.",
     dataset=dataset,
-    untrained=Tagger.of,
-    labelled=labelled,
-    by_label=True,
+    create_model=Tagger.of,
+    evaluation_dataset=evaluation_dataset,
+    label_metrics=True,
     predict=predict,
     predict_options=("probabilities",),
 )

@@ -42,23 +42,23 @@ def dataset(config: SoundConfig, shape: TranscriberConfig, model: Transcriber | 
     return data
 
 
-def untrained(data: Recordings | DigitStrings, shape: TranscriberConfig) -> Transcriber:
+def create_model(data: Recordings | DigitStrings, shape: TranscriberConfig) -> Transcriber:
     """Return a model with fresh weights for the characters of some data."""
     return Transcriber.from_config(data.vocabulary, shape)
 
 
 def report(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> Iterator[Line]:
-    """Yield some transcripts and the character error rate, of the test part if there is one."""
-    part = next((name for name in ("test", "valid") if name in data.splits), None)
-    if part is not None and not run.interrupted:
-        yield Line(decoded(model, data, part, Decoder(SEARCH))[1])
+    """Yield some transcripts and the character error rate, of the test split if there is one."""
+    split = next((name for name in ("test", "valid") if name in data.splits), None)
+    if split is not None and not run.interrupted:
+        yield Line(decoding_metrics(model, data, split, Decoder(SEARCH))[1])
 
 
-def decoded(
-    model: Transcriber, data: Recordings | DigitStrings, part: str, decoder: Decoder
+def decoding_metrics(
+    model: Transcriber, data: Recordings | DigitStrings, split: str, decoder: Decoder
 ) -> tuple[dict[str, float | str], str]:
-    """Return the character error rate of a part, and some transcripts with it in words."""
-    clips = data[part]
+    """Return the character error rate of a split, and some transcripts with it in words."""
+    clips = data[split]
     texts: list[str] = []
     for start in range(0, len(clips), 32):
         sources = [samples for samples, _ in clips[start : start + 32]]
@@ -68,7 +68,7 @@ def decoded(
     errors = sum(distance(a, b) for a, b in zip(references, texts, strict=True))
     count = sum(map(len, references))
     rate = f"{errors / count:.2%} ({errors:,} of {count:,} characters)"
-    text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {part} recordings, {decoder}"])
+    text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {split} recordings, {decoder}"])
     return {"character_error_rate": errors / count, "decoding": str(decoder)}, text
 
 
@@ -93,8 +93,8 @@ def _recordings(source: PredictSource) -> Iterator[Path]:
             yield from (Path(line.strip()) for _, line in numbered(file, source.place, source.errors) if line.strip())
 
 
-def labelled(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None) -> Recordings:
-    """Return the recordings that a list of transcripts names, beside it, as the test part of the model's data."""
+def evaluation_dataset(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None) -> Recordings:
+    """Return the recordings that a list of transcripts names, beside it, as the test split of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images; a transcriber's list holds the transcripts itself")
     errors = ErrorPolicy(config.malformed)
@@ -108,11 +108,11 @@ KIND = Kind(
     data_config=SoundConfig,
     description="Train a transcriber: from recordings to characters.",
     dataset=dataset,
-    untrained=untrained,
-    labelled=labelled,
+    create_model=create_model,
+    evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=("decode", "beam", "n_best", *FUSION),
     method=SEARCH,
-    decoded=decoded,
+    decoding_metrics=decoding_metrics,
     report=report,
 )

@@ -28,7 +28,7 @@ def dataset(config: ParallelConfig, shape: EncoderDecoderConfig, model: EncoderD
     return Parallel.from_config(config, (model.source, model.written) if model else None)
 
 
-def untrained(data: Parallel, shape: EncoderDecoderConfig) -> EncoderDecoder:
+def create_model(data: Parallel, shape: EncoderDecoderConfig) -> EncoderDecoder:
     """Return a model with fresh weights for the languages of some data."""
     return EncoderDecoder.from_config(data.source, data.target, shape)
 
@@ -41,17 +41,19 @@ def report(model: EncoderDecoder, data: Parallel, run: Run) -> Iterator[Line]:
     answers = translate(model, [source for source, _ in pairs[:5]], Decoder(BEAM))
     for (source, reference), (best, *_) in zip(pairs[:5], answers, strict=True):
         yield Line.assemble((source, "dim"), "\n  ", (best.text, "bold"), "\n  ", reference)
-    yield Line(decoded(model, data, "valid", Decoder(BEAM))[1])
+    yield Line(decoding_metrics(model, data, "valid", Decoder(BEAM))[1])
 
 
-def decoded(model: EncoderDecoder, data: Parallel, part: str, decoder: Decoder) -> tuple[dict[str, float | str], str]:
-    """Return BLEU over the sentences of a part, as a number and in words."""
-    pairs = data.sentences[part]
+def decoding_metrics(
+    model: EncoderDecoder, data: Parallel, split: str, decoder: Decoder
+) -> tuple[dict[str, float | str], str]:
+    """Return BLEU over the sentences of a split, as a number and in words."""
+    pairs = data.sentences[split]
     answers = [best.text for best, *_ in translate(model, [source for source, _ in pairs], decoder)]
     references = [target.lower() if data.config.lower else target for _, target in pairs]
     case = ", lower case" if data.config.lower else ""
     score = bleu(answers, references)
-    text = f"BLEU {score:.2f} on {len(pairs):,} {part} sentences ({decoder}{case})"
+    text = f"BLEU {score:.2f} on {len(pairs):,} {split} sentences ({decoder}{case})"
     return {"bleu": score, "decoding": str(decoder)}, text
 
 
@@ -70,8 +72,8 @@ def predict(
                 yield f"{next(answers)[0] if line.strip() else ''}\n"
 
 
-def labelled(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:
-    """Return the pairs of a file and of the file of its translations, as the test part."""
+def evaluation_dataset(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:
+    """Return the pairs of a file and of the file of its translations, as the test split."""
     errors = ErrorPolicy(config.malformed)
     if labels is None:
         raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
@@ -98,11 +100,11 @@ KIND = Kind(
     data_config=ParallelConfig,
     description="Train an encoder-decoder: it reads a line and writes that of the other file.",
     dataset=dataset,
-    untrained=untrained,
-    labelled=labelled,
+    create_model=create_model,
+    evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=SYMBOLS,
     method=BEAM,
-    decoded=decoded,
+    decoding_metrics=decoding_metrics,
     report=report,
 )

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
 
 Scoring = Literal["multiplicative", "additive"]
@@ -22,11 +23,11 @@ class Memory:
 
     values: Tensor
     keys: Tensor
-    exists: Tensor
+    mask: Tensor
 
     def rows(self, index: Tensor) -> Memory:
         """Return the memory with these rows."""
-        return Memory(self.values[index], self.keys[index], self.exists[index])
+        return Memory(self.values[index], self.keys[index], self.mask[index])
 
 
 class Attention(nn.Module):
@@ -61,8 +62,8 @@ class Attention(nn.Module):
     def remember(self, values: Tensor, lengths: Tensor) -> Memory:
         """Return the memory of values [S, B, D] of these lengths [B]; what does not depend on queries is done here."""
         rows = values.transpose(0, 1)
-        exists = torch.arange(len(values), device=values.device) < lengths[:, None]
-        return Memory(rows, self.key(rows), exists)
+        mask = sequence_mask(lengths, len(values)).T
+        return Memory(rows, self.key(rows), mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Return (means [T, B, D], weights [T, B, S]) for queries [T, B, Q]."""
@@ -71,5 +72,5 @@ class Attention(nn.Module):
             scores = rows @ memory.keys.transpose(1, 2)
         else:
             scores = torch.tanh(self.query(rows)[:, :, None] + memory.keys[:, None]) @ self.v
-        weights = scores.masked_fill(~memory.exists[:, None], -torch.inf).softmax(-1)
+        weights = scores.masked_fill(~memory.mask[:, None], -torch.inf).softmax(-1)
         return (weights @ memory.values).transpose(0, 1), weights.transpose(0, 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from everloop.data.batching.batch import sequence_mask
+
 
 class LinearChainCRF(nn.Module):
     """The probability of a whole sequence of tags, given a score for each tag at each step.
@@ -28,19 +30,19 @@ class LinearChainCRF(nn.Module):
 
     def score(self, scores: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
         """Return the score [B] of sequences of tags [T, B]."""
-        steps = torch.arange(len(scores), device=scores.device)[:, None]
+        mask = sequence_mask(lengths, len(scores))
         own = scores.gather(-1, tags[..., None])[..., 0]
         between = self.transitions[tags[:-1], tags[1:]]
         last = tags.gather(0, (lengths - 1)[None])[0]
-        total = torch.where(steps < lengths, own, 0).sum(0) + torch.where(steps[1:] < lengths, between, 0).sum(0)
+        total = torch.where(mask, own, 0).sum(0) + torch.where(mask[1:], between, 0).sum(0)
         return total + self.begin[tags[0]] + self.end[last]
 
     def partition(self, scores: Tensor, lengths: Tensor) -> Tensor:
         """Return the logarithm [B] of the sum over all sequences of tags: the forward algorithm."""
-        alpha = self.begin + scores[0]
+        mask, alpha = sequence_mask(lengths, len(scores)), self.begin + scores[0]
         for t in range(1, len(scores)):
             after = torch.logsumexp(alpha[:, :, None] + self.transitions, 1) + scores[t]
-            alpha = torch.where((t < lengths)[:, None], after, alpha)
+            alpha = torch.where(mask[t, :, None], after, alpha)
         return torch.logsumexp(alpha + self.end, -1)
 
     def marginals(self, scores: Tensor, lengths: Tensor) -> Tensor:
@@ -56,17 +58,16 @@ class LinearChainCRF(nn.Module):
     @torch.no_grad()
     def decode(self, scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return (the most likely tags [T, B], their score [B]): the Viterbi algorithm. Padding has tag 0."""
-        best = self.begin + scores[0]
+        mask, best = sequence_mask(lengths, len(scores)), self.begin + scores[0]
         origins = []
         for t in range(1, len(scores)):
             highest, origin = (best[:, :, None] + self.transitions).max(1)
-            lives = (t < lengths)[:, None]
-            best = torch.where(lives, highest + scores[t], best)
+            best = torch.where(mask[t, :, None], highest + scores[t], best)
             # a sequence that has ended keeps its tag, so that all are followed back from the last step
-            origins.append(torch.where(lives, origin, torch.arange(best.shape[1], device=scores.device)))
+            origins.append(torch.where(mask[t, :, None], origin, torch.arange(best.shape[1], device=scores.device)))
         score, tag = (best + self.end).max(-1)
         path = [tag]
         for origin in reversed(origins):
             path.append(origin.gather(1, path[-1][:, None])[:, 0])
         tags = torch.stack(path[::-1])
-        return tags * (torch.arange(len(scores), device=scores.device)[:, None] < lengths), score
+        return tags * mask, score

@@ -191,8 +191,8 @@ class EncoderDecoder(Model):
             inputs = self._inputs(batch, start)
             self.updates += 1
         features, _, _ = self._decode(inputs, start)
-        exists = batch.exists
-        logits, targets = self.head(features[exists]), batch.targets[exists]
+        mask = batch.mask
+        logits, targets = self.head(features[mask]), batch.targets[mask]
         total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
         count = len(targets)
         right = {} if self.training else {"accuracy": (float((logits.argmax(-1) == targets).sum()), count)}

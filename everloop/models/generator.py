@@ -139,16 +139,16 @@ class Generator(Model):
 
     def _text_loss(self, batch: ConditionsBatch) -> Loss:
         y, _ = self._read(batch.given, batch.inputs, None)
-        exists = batch.exists
-        logits, targets = self.head(self.dropout(y[exists])), batch.targets[exists]
+        mask = batch.mask
+        logits, targets = self.head(self.dropout(y[mask])), batch.targets[mask]
         return Loss(F.cross_entropy(logits, targets, reduction="sum"), len(targets))
 
     def _drawing_loss(self, batch: StrokesBatch) -> Loss:
         begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)
         y, _ = self._read(batch.given, torch.cat([begin, batch.steps[:-1]]), None)
-        exists = batch.exists
-        steps = batch.steps[exists]
-        mixture, pens = self.drawn(self.head(self.dropout(y[exists])))
+        mask = batch.mask
+        steps = batch.steps[mask]
+        mixture, pens = self.drawn(self.head(self.dropout(y[mask])))
         going = steps[:, 2] != END
         nats = F.cross_entropy(pens, steps[:, 2].long(), reduction="sum")
         # the last step goes nowhere, so only its pen counts

@@ -29,16 +29,17 @@ class Kind:
         description: one sentence for --help.
         dataset: the Dataset that settings describe, from a data_config, a model_config, and the trained model if any
             (the data then has its vocabularies), else None.
-        untrained: the model with fresh weights, from a dataset and a model_config.
-        labelled: a Dataset whose test split is a file, from the trained model, its data_config, the file, and a second
-            file with labels or None.
+        create_model: the model with fresh weights, from a dataset and a model_config.
+        evaluation_dataset: a Dataset whose test split is a file, from the trained model, its data_config, the file, and
+            a second file with labels or None.
         predict: lines of text as `everloop predict` writes them, from the trained model, its data_config, a
             PredictSource, and the PredictOptions.
         predict_options: the names of those options of `predict` that it takes.
         method: how it is decoded by default, if it writes sequences: Greedy(), Beam(…) or Sampling(…).
-        decoded: figures by name and a text that tells them, of what the model decodes, from the trained model, its
-            dataset, a split, and a Decoder.
-        by_label: whether `evaluate` tells how each label fares; its model has `labels` and `predictions(batch)` then.
+        decoding_metrics: metrics by name, and a text that tells them, of what the model decodes, from the trained
+            model, its dataset, a split, and a Decoder.
+        label_metrics: whether `evaluate` tells precision, recall and F1 of each label; its model has `labels` and
+            `predictions(batch)` then.
         preview: what an untrained model writes, shown at each validation, from the model and its dataset.
         report: lines to print after training, from the model, its dataset and the Run; by default the test score.
         without_predict: the verbs to use where there is no `predict`.
@@ -49,13 +50,13 @@ class Kind:
     data_config: type[Any]
     description: str
     dataset: Callable[[Any, Any, Any], Any]
-    untrained: Callable[[Any, Any], Model]
-    labelled: Callable[[Any, Any, Path, Path | None], Any]
+    create_model: Callable[[Any, Any], Model]
+    evaluation_dataset: Callable[[Any, Any, Path, Path | None], Any]
     predict: Callable[[Any, Any, Any, Any], Iterator[str]] | None = None
     predict_options: tuple[str, ...] = ()
     method: Any = None
-    decoded: Callable[[Any, Any, str, Any], tuple[dict[str, float | str], str]] | None = None
-    by_label: bool = False
+    decoding_metrics: Callable[[Any, Any, str, Any], tuple[dict[str, float | str], str]] | None = None
+    label_metrics: bool = False
     preview: Callable[[Any, Any], str] | None = None
     report: Callable[[Any, Any, Any], Iterable[Any]] | None = None
     without_predict: str = "evaluate"

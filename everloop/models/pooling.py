@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
 
 Method = Literal["last", "mean", "max", "attention"]
@@ -39,18 +40,18 @@ class Pooling(nn.Module):
             return self._last(y, lengths)
         if self.method == "attention":
             return (self.weights(y, lengths)[..., None] * y).sum(0)
-        exists = _exists(y, lengths)[..., None]
+        mask = sequence_mask(lengths, len(y))[..., None]
         if self.method == "mean":
-            return y.masked_fill(~exists, 0).sum(0) / lengths.clamp_min(1)[:, None]
-        return y.masked_fill(~exists, -torch.inf).amax(0).masked_fill((lengths == 0)[:, None], 0)
+            return y.masked_fill(~mask, 0).sum(0) / lengths.clamp_min(1)[:, None]
+        return y.masked_fill(~mask, -torch.inf).amax(0).masked_fill((lengths == 0)[:, None], 0)
 
     def weights(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Return how much each step counts [T, B]; they add up to 1, to 0 for an empty sequence."""
         scores = self.score(torch.tanh(self.hidden(y)))[..., 0]
-        exists = _exists(y, lengths)
+        mask = sequence_mask(lengths, len(y))
         # finite, so that an empty sequence gives zeros and no NaN
-        weights = scores.masked_fill(~exists, torch.finfo(y.dtype).min).softmax(0)
-        return weights * exists  # type: ignore[no-any-return]
+        weights = scores.masked_fill(~mask, torch.finfo(y.dtype).min).softmax(0)
+        return weights * mask  # type: ignore[no-any-return]
 
     def _last(self, y: Tensor, lengths: Tensor) -> Tensor:
         ends = (lengths - 1).clamp_min(0)
@@ -60,7 +61,3 @@ class Pooling(nn.Module):
 
     def extra_repr(self) -> str:
         return self.method
-
-
-def _exists(y: Tensor, lengths: Tensor) -> Tensor:
-    return torch.arange(len(y), device=y.device)[:, None] < lengths

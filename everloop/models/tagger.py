@@ -139,32 +139,32 @@ class Tagger(Model):
     def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:
         """Return the negative log-likelihood of the labels, and outside of training the accuracy."""
         scores, _ = self(batch.x, batch.lengths)
-        exists, smoothing = batch.exists, self.config.label_smoothing if self.training else 0.0
+        mask, smoothing = batch.mask, self.config.label_smoothing if self.training else 0.0
         count = int(batch.lengths.sum())
         if self.config.output == "several":
-            return Loss(F.binary_cross_entropy_with_logits(scores[exists], batch.y[exists], reduction="sum"), count)
+            return Loss(F.binary_cross_entropy_with_logits(scores[mask], batch.y[mask], reduction="sum"), count)
         if self.crf is not None:
             total = self.crf(scores, batch.y, batch.lengths).sum()
         else:
-            total = F.cross_entropy(scores[exists], batch.y[exists], reduction="sum", label_smoothing=smoothing)
+            total = F.cross_entropy(scores[mask], batch.y[mask], reduction="sum", label_smoothing=smoothing)
         return Loss(total, count, sums={} if self.training else self._accuracy(batch, scores))
 
     def _accuracy(self, batch: TaggedBatch, scores: Tensor) -> dict[str, tuple[float, int]]:
         right = self._best(scores, batch.lengths) == batch.y
-        exists = batch.exists
-        sums = {"accuracy": (float((right & exists).sum()), int(exists.sum()))}
+        mask = batch.mask
+        sums = {"accuracy": (float((right & mask).sum()), int(mask.sum()))}
         if isinstance(batch.x, Words):
-            unknown = exists & (batch.x.numbers == UNKNOWN)
+            unknown = mask & (batch.x.numbers == UNKNOWN)
             sums["unknown"] = float((right & unknown).sum()), int(unknown.sum())
         return sums
 
     def predictions(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
         """Return (true labels, likely labels) of the steps that exist: numbers [N], or truth values [N, K]."""
         scores, _ = self(batch.x, batch.lengths)
-        exists = batch.exists
+        mask = batch.mask
         if self.config.output == "several":
-            return batch.y[exists] > 0.5, scores[exists] > 0
-        return batch.y[exists], self._best(scores, batch.lengths)[exists]
+            return batch.y[mask] > 0.5, scores[mask] > 0
+        return batch.y[mask], self._best(scores, batch.lengths)[mask]
 
     def _best(self, scores: Tensor, lengths: Tensor) -> Tensor:
         return self.crf.decode(scores, lengths)[0] if self.crf is not None else scores.argmax(-1)

@@ -8,12 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data import Vocabulary
+from everloop.data.batching.batch import sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.recordings import RecordingsBatch
 from everloop.data.frames import FrameConfig, log_mel, normalised
@@ -107,7 +107,7 @@ class Transcriber(Model):
         """
         log_probs, steps = self(batch.frames, batch.lengths)
         labels, lengths = batch.labels, batch.label_lengths
-        inside = torch.arange(1, labels.shape[1], device=labels.device) < lengths[:, None]
+        inside = sequence_mask(lengths, labels.shape[1]).T[:, 1:]
         needed = lengths + ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
         if bool((short := steps < needed).any()):
             b = int(short.nonzero()[0])

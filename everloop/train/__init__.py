@@ -3,7 +3,7 @@
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
-from everloop.train.labels import Label, Labels, by_label
+from everloop.train.labels import Label, Labels, label_metrics
 from everloop.train.loop import Run, train
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Stepped",
     "TrainConfig",
     "Validated",
-    "by_label",
     "evaluate",
+    "label_metrics",
     "train",
 ]

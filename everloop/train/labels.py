@@ -73,8 +73,8 @@ class Labels:
         return "\n".join(lines)
 
 
-def by_label(model: Any, data: Data, split: str = "test", *, batch: int = 64) -> Labels:
-    """Return how the labels fare that a classifier or a tagger gives to a part of the data."""
+def label_metrics(model: Any, data: Data, split: str = "test", *, batch: int = 64) -> Labels:
+    """Return precision, recall and F1 of each label that a classifier or a tagger gives to a split of the data."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()

@@ -233,7 +233,7 @@ def test_a_language_model_is_evaluated(run: Path, capsys: pytest.CaptureFixture[
     assert figures["loss"] == pytest.approx(score.loss, rel=1e-5)
     assert figures["perplexity"] == pytest.approx(score.perplexity, rel=1e-4)
     assert "new.txt" in shown.err
-    assert main(["evaluate", "run", "--part", "valid"]) == 0
+    assert main(["evaluate", "run", "--split", "valid"]) == 0
     assert "perplexity" in capsys.readouterr().out
     Path("verse.txt").unlink()
     assert "the data that the run was trained with: " in failure(capsys, "evaluate", "run")

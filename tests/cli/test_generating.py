@@ -164,7 +164,7 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     assert "on 16 test recordings" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv"), "--labels", "x"]) == 2
     assert "a transcriber's list holds the transcripts itself" in " ".join(capsys.readouterr().err.split())
-    assert main(["evaluate", str(tmp_path / "a"), "--part", "valid"]) == 0
+    assert main(["evaluate", str(tmp_path / "a"), "--split", "valid"]) == 0
     assert "on 6 valid recordings" in " ".join(capsys.readouterr().out.split())
     assert main(["predict", str(tmp_path / "b"), str(tmp_path / "1_ann_2.wav")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / '1_ann_2.wav'}\t")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from everloop.cli import main
+from everloop.cli import evaluate, main, predict
+from everloop.cli.options import parse
 from everloop.data import TextConfig
 from everloop.data.datasets.recordings import AudioConfig
 from everloop.data.settings import ALIKE, from_table, old_names, to_toml
@@ -92,6 +94,18 @@ def test_run_folder_of_the_version_before(pairs: Path, capsys: pytest.CaptureFix
     assert main(["train", "translator", "--resume", "run", "--steps", "3"]) == 0
     assert "is called" not in capsys.readouterr().err
     assert main(["evaluate", "run", "a", "--labels", "b"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "old", "name", "value"),
+    [(evaluate, "--part", "split", "valid"), (predict, "--every", "stride", "3")],
+)
+def test_old_options_of_verbs(
+    verb: ModuleType, old: str, name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = parse(verb.Options, ["run", old, value], command="verb", description="")
+    assert str({**vars(found), **vars(vars(found).get("answers", found))}[name]) == value
+    assert f"{old} is called --{name}; the old name works in this version, not in the next\n" in capsys.readouterr().err
 
 
 def test_old_names_in_python() -> None:

@@ -112,8 +112,8 @@ PARITY = Kind(
     data_config=LinesConfig,
     description="Train a model of parity.",
     dataset=lambda config, shape, model: Lines(config.lines, "train", config),
-    untrained=lambda data, shape: Parity(shape),
-    labelled=lambda model, config, path, labels: Lines(path, "test", config),
+    create_model=lambda data, shape: Parity(shape),
+    evaluation_dataset=lambda model, config, path, labels: Lines(path, "test", config),
     predict=predict,
 )
 '''

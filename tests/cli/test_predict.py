@@ -229,7 +229,7 @@ def test_a_tagger_tells_all_probabilities(output: str, capsys: pytest.CaptureFix
 def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     classifier()
     assert "--beam does not apply to a classifier; it takes --probabilities" in refused(capsys, "--beam", "3")
-    assert "--every does not apply to a classifier" in refused(capsys, "--every", "3")
+    assert "--stride does not apply to a classifier" in refused(capsys, "--stride", "3")
     assert "--beam does not apply to a classifier; it takes none" in refused(capsys, "--beam", "3", verb="evaluate")
 
 
@@ -256,7 +256,7 @@ def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         (transcriber, ["--language-model", "run"], "run holds a transcriber; expected a language model"),
         (transcriber, ["--decode", "sample"], "it is not sampled"),
         (forecaster, ["--probabilities"], "--probabilities does not apply to a forecaster"),
-        (forecaster, ["--every", "0"], "every is 0"),
+        (forecaster, ["--stride", "0"], "stride is 0"),
     ],
 )
 def test_options_that_make_no_sense(
@@ -272,7 +272,7 @@ OPEN: list[tuple[Callable[[], None], list[str], list[tuple[bytes, int]]]] = [
     (generator, [], [(b"Greek\n", 1), (b"Czech\n", 1)]),
     (transcriber, [], [(b"a.wav\n", 1), (b"b.wav\n", 1)]),
     (tagger, [], [(b"they walk\n", 3), (b"she sings\n", 3)]),
-    (forecaster, ["--every", "2"], [(b"a\n" + b"1\n" * 4, 3), (b"2\n3\n", 2)]),
+    (forecaster, ["--stride", "2"], [(b"a\n" + b"1\n" * 4, 3), (b"2\n3\n", 2)]),
 ]
 
 

@@ -52,7 +52,7 @@ def test_a_forecast_knows_only_what_follows_the_last_gap(capsys: pytest.CaptureF
     assert "error: new.csv has 5 rows since its last gap; a forecast needs 6 before it" in told
     write("new.csv", [str(i % 5) if i != 20 else "" for i in range(27)])
     failure(capsys, "predict", "run", "new.csv", "--malformed", "skip", status=0)
-    assert main(["predict", "run", "new.csv", "--malformed", "skip", "--every", "1"]) == 0
+    assert main(["predict", "run", "new.csv", "--malformed", "skip", "--stride", "1"]) == 0
     # rows 6 to 20, and again from the sixth row after the gap on
     assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * (15 + 1)
 

@@ -78,7 +78,7 @@ def test_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     figures = json.loads(capsys.readouterr().out)
     assert (figures["accuracy"], figures["count"], figures["target"]) == (1.0, 60, "example")
     assert figures["labels"][1] == {"name": "1", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 30}
-    assert main(["evaluate", "run", "--part", "valid"]) == 0
+    assert main(["evaluate", "run", "--split", "valid"]) == 0
     assert "12 examples" in capsys.readouterr().out
 
 
@@ -87,7 +87,7 @@ def evaluated(count: int) -> str:
     run = RunConfig.read("run")
     kind, model = run.find(trust_code=False), run.load()
     config = run.settings("data", kind.data_config)
-    score = evaluate(model, kind.labelled(model, config, Path("t.tsv"), None), "test")
+    score = evaluate(model, kind.evaluation_dataset(model, config, Path("t.tsv"), None), "test")
     assert score.means == {"accuracy": 1.0}
     assert score.count == count
     return score_line(score, model)
@@ -132,7 +132,7 @@ def test_forecaster(capsys: pytest.CaptureFixture[str]) -> None:
     header, *rows = capsys.readouterr().out.splitlines()
     assert header == "time,a,a_0.1,a_0.5,a_0.9"
     assert [row.split(",")[0] for row in rows] == [f"2024-01-11 {hour:02}:00:00" for hour in range(4)]
-    assert main(["predict", "run", "t.csv", "--every", "100"]) == 0
+    assert main(["predict", "run", "t.csv", "--stride", "100"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 4
     assert main(["evaluate", "run"]) == 0
     shown = capsys.readouterr()
@@ -162,7 +162,7 @@ def test_a_forecaster_with_plans(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.split(",")[0][-8:] for row in rows] == ["14:00:00", "15:00:00", "16:00:00", "17:00:00"]
     said = [float(row.split(",")[1]) for row in rows]
     assert said == pytest.approx([2 * (i * i % 7) for i in range(230, 234)], abs=2.0)
-    assert main(["predict", "run", "p.csv", "--plans", "ahead.csv", "--every", "210"]) == 0
+    assert main(["predict", "run", "p.csv", "--plans", "ahead.csv", "--stride", "210"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     for args, message in [
         ([], "expects plan for the steps to come; name their table with --plans FILE"),
@@ -180,7 +180,7 @@ def test_plans_without_times(capsys: pytest.CaptureFixture[str]) -> None:
     Path("short.csv").write_text("plan\n1\n2\n3\n")
     for args, message in [
         (["--plans", "short.csv"], "short.csv has 3 rows; a forecast needs 4"),
-        (["--plans", "ahead.csv", "--every", "9"], "train with --time COLUMN"),
+        (["--plans", "ahead.csv", "--stride", "9"], "train with --time COLUMN"),
     ]:
         capsys.readouterr()
         assert main(["predict", "run", "p.csv", *args]) == 2
@@ -214,7 +214,7 @@ def test_a_run_finds_its_data_from_any_folder(
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     assert main(["train", "classifier", "--resume", "../run", "--steps", "42"]) == 0
-    assert main(["evaluate", "../run", "--part", "valid"]) == 0
+    assert main(["evaluate", "../run", "--split", "valid"]) == 0
     assert "12 examples" in capsys.readouterr().out
 
 
@@ -261,7 +261,7 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
             "format is 'conllu'; this model reads: csv, jsonl, text, tsv",
         ),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
-        (["evaluate", "run", "--part", "test"], "has no test part; say --part valid, or give a file"),
+        (["evaluate", "run", "--split", "test"], "has no test split; say --split valid, or give a file"),
         (["train", "tagger", "--resume", "run"], "is for a classifier"),
     ]:
         capsys.readouterr()

@@ -68,7 +68,7 @@ def test_json_lines_become_batches(tmp_path: Path) -> None:
     batch = data.epoch("valid", 0, batch=4)[0]
     assert batch.given.tolist() == [0]
     torch.testing.assert_close(batch.steps[:, 0], torch.tensor([[0.0, 1.0, DRAW], [0, 0, END]]))
-    assert batch.exists.tolist() == [[True], [True]]
+    assert batch.mask.tolist() == [[True], [True]]
     assert sum(len(b.given) for b in data.epoch("train", 0, batch=4)) == 2
 
 

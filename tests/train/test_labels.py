@@ -8,7 +8,7 @@ import torch
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.models import Classifier, ClassifierConfig, Tagger, TaggerConfig
-from everloop.train import Labels, by_label, evaluate
+from everloop.train import Labels, evaluate, label_metrics
 
 NAMES = ("a", "b", "c", "d")
 
@@ -45,7 +45,7 @@ def test_the_recall_of_a_classifier_is_its_accuracy() -> None:
     texts, labels = ["good film", "bad film", "good bad plot", "plot"] * 5, ["1", "0", "2", "1"] * 5
     data = Examples({"train": Part(texts.__getitem__, labels, True, "mine")}, ExamplesConfig(units="words"))
     model = Classifier.of(data, ClassifierConfig(hidden=4))
-    found = by_label(model, data, "train", batch=3)
+    found = label_metrics(model, data, "train", batch=3)
     accuracy = evaluate(model, data, "train").means["accuracy"]
     assert found.weighted.recall == pytest.approx(accuracy)
     assert [row.support for row in found.labels] == [5, 10, 5]
@@ -59,6 +59,6 @@ def test_padding_of_a_tagger_does_not_count(output: str) -> None:
     data = Tagged({"train": sentences}, TaggedConfig(padding=0.9))
     assert len(data.epoch("train", 0, batch=64)) == 1
     model = Tagger.of(data, TaggerConfig(hidden=4, char_hidden=4, output=output))  # type: ignore[arg-type]
-    found = by_label(model, data, "train")
+    found = label_metrics(model, data, "train")
     assert found.macro.support == 16
     assert found.weighted.recall == pytest.approx(evaluate(model, data, "train").means["accuracy"])

@@ -26,6 +26,6 @@ class Batch(Tensors):
     first: bool = field(default=True, kw_only=True)
 
 
-def existing(steps: int, lengths: Tensor) -> Tensor:
-    """Return where there is a step and no padding, bool [T, B]."""
+def sequence_mask(lengths: Tensor, steps: int) -> Tensor:
+    """Return where T steps of sequences of lengths [B] are valid, not padding: bool [T, B]."""
     return torch.arange(steps, device=lengths.device)[:, None] < lengths

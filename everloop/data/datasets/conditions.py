@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, hold_out, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
@@ -51,9 +51,9 @@ class ConditionsBatch(Batch):
     lengths: Tensor
 
     @property
-    def exists(self) -> Tensor:
+    def mask(self) -> Tensor:
         """Where there is a target and no padding, bool [T, B]."""
-        return existing(len(self.targets), self.lengths)
+        return sequence_mask(self.lengths, len(self.targets))
 
 
 class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):

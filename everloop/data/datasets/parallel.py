@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
@@ -58,9 +58,9 @@ class ParallelBatch(Batch):
     lengths: Tensor
 
     @property
-    def exists(self) -> Tensor:
+    def mask(self) -> Tensor:
         """Where there is a target and no padding, bool [T, B]."""
-        return existing(len(self.targets), self.lengths)
+        return sequence_mask(self.lengths, len(self.targets))
 
 
 Pair = tuple[list[int], list[int]]

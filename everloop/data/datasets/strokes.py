@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset
 from everloop.data.error_policy import ErrorPolicy, Malformed
@@ -35,7 +35,7 @@ class StrokesConfig:
     """Field with the strokes: [[[x, y], …], …]."""
     label_field: str = "label"
     """Field that says what is drawn."""
-    part_field: str = "split"
+    split_field: str = setting("split", old="part_field")
     """Field that says to which split a drawing belongs: train or valid."""
     tolerance: float = 0.02
     """How far a line may move when points are left out; the longer side of a drawing is 1."""
@@ -47,7 +47,7 @@ class StrokesConfig:
     @property
     def fields(self) -> StrokeFields:
         """The names of the fields."""
-        return StrokeFields(self.stroke_field, self.label_field, self.part_field)
+        return StrokeFields(self.stroke_field, self.label_field, self.split_field)
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class StrokesBatch(Batch):
     lengths: Tensor
 
     @property
-    def exists(self) -> Tensor:
+    def mask(self) -> Tensor:
         """Where there is a step and no padding, bool [T, B]."""
-        return existing(len(self.steps), self.lengths)
+        return sequence_mask(self.lengths, len(self.steps))
 
 
 class Strokes(SequenceDataset[tuple[int, Tensor], StrokesBatch]):

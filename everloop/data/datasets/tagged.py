@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.batch import Batch, existing
+from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
@@ -71,9 +71,9 @@ class TaggedBatch(Batch):
     y: Tensor
 
     @property
-    def exists(self) -> Tensor:
+    def mask(self) -> Tensor:
         """Where there is a step and no padding, bool [T, B]."""
-        return existing(len(self.y), self.lengths)
+        return sequence_mask(self.lengths, len(self.y))
 
 
 class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):

@@ -15,7 +15,7 @@ from everloop.data.files import parse_json
 from everloop.data.lazy import Mapped, Zip
 from everloop.data.ragged import Strings
 from everloop.data.readers.lines import numbered, opened
-from everloop.data.readers.tables import LARGEST
+from everloop.data.readers.tables import MAX_FLOAT32
 
 
 class StrokeFields(NamedTuple):
@@ -60,7 +60,7 @@ def _drawing(line: str, fields: StrokeFields) -> tuple[str, str, Any]:
         raise ValueError(f"{fields.strokes} is {strokes!r}")
     for stroke in strokes:
         points = np.asarray(stroke, dtype=np.float64)
-        if points.shape != (len(stroke), 2) or not (np.abs(points) <= LARGEST).all():
+        if points.shape != (len(stroke), 2) or not (np.abs(points) <= MAX_FLOAT32).all():
             raise ValueError("a stroke is not a list of points [x, y]")
     if sum(map(len, strokes)) < 2:
         raise ValueError("a drawing needs at least two points")

@@ -15,11 +15,11 @@ from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
-LARGEST = 3.4e38  # of float32
+MAX_FLOAT32 = 3.4e38  # of float32
 _EXPECTED = {
     "text": "text",
     "words": "a list of words",
-    "number": f"a number that is finite and at most {LARGEST:g} in size",
+    "number": f"a number that is finite and at most {MAX_FLOAT32:g} in size",
     "time": "a time such as 2016-07-01 00:00:00",
 }
 
@@ -181,7 +181,7 @@ def _value(value: Any, kind: ColumnType) -> Any:
         number = float(value)
     except ValueError:
         return None
-    return number if abs(number) <= LARGEST else None
+    return number if abs(number) <= MAX_FLOAT32 else None
 
 
 def time_of(text: str) -> datetime | None:

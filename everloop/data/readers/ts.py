@@ -10,7 +10,7 @@ from torch import Tensor
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import numbered
 from everloop.data.readers.source import Fields, Record, Source
-from everloop.data.readers.tables import LARGEST
+from everloop.data.readers.tables import MAX_FLOAT32
 from everloop.errors import DataError
 
 
@@ -54,7 +54,7 @@ def ts_series(
         rows = [_numbers(field) for field in fields]
         lengths = {len(row) for row in rows if row is not None}
         if None in rows:
-            errors.report(place, number, _wrong(fields), f"a number that is finite and at most {LARGEST:g} in size")
+            errors.report(place, number, _wrong(fields), f"a number that is finite and at most {MAX_FLOAT32:g} in size")
         elif len(lengths) != 1 or 0 in lengths or len(rows) != (channels or len(rows)):
             expected = f"{channels or 'some'} channels of equally many numbers, then a label"
             errors.report(place, number, f"{len(fields)} channels of {_and(lengths)} values", expected)
@@ -70,7 +70,7 @@ def _numbers(field: str) -> list[float] | None:
         values = [float(value) for value in field.split(",")]
     except ValueError:
         return None
-    return values if all(abs(value) <= LARGEST for value in values) else None
+    return values if all(abs(value) <= MAX_FLOAT32 for value in values) else None
 
 
 def _wrong(fields: list[str]) -> str:

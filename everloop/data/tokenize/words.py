@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from everloop.data.batching.batch import Tensors, existing
+from everloop.data.batching.batch import Tensors, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
@@ -169,7 +169,7 @@ class WordTokenizer:
         known = [self.encode(word) for word in places]
         spelled, spelled_lengths = padded([letters for _, letters in known])
         numbers = torch.tensor([number for number, _ in known])[which]
-        return Words(numbers * existing(len(which), lengths), spelled, spelled_lengths, which), lengths
+        return Words(numbers * sequence_mask(lengths, len(which)), spelled, spelled_lengths, which), lengths
 
     def save(self, path: Path) -> None:
         """Write the tokenizer as JSON."""
