@@ -19,7 +19,7 @@ def print_notes(data: Any, batch: int, split: str = "") -> None:
     for line in data.notes(batch):
         if (split if line == title else line.startswith(split)) or "malformed" in line:
             note(line)
-    first = part or data.splits[0]
+    first = split or data.splits[0]
     if first in data.splits and (text := data.first(first)):
         note(f"{first} begins with {text}")
 
