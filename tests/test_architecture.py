@@ -24,14 +24,16 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        batched bindings compact dependencies disk_cache expression fingerprints forks locations pytree
+        batched bindings compact dependencies disk_cache expression fingerprints forks locations pytree view
         effects opaque operations time_axis
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement rules targets
         features precision schedule simplify sums
-        gradient hoist torch_function
-        hoisted rematerialisation sink trace
+        gradient hoist shapes
+        contractions hoisted rematerialisation sink
+        torch_function
+        trace
         plan
         plan_cache training verify
         passes stepping
@@ -58,7 +60,9 @@ INSIDE = {
         machine mathematics memory
         phases product
         layout packing
-        large launch mapping partition
+        features large launch partition
+        axes
+        mapping
         barrier matrices worker
         direct driver gemm
         single

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from everloop.compiler.dtypes import arithmetic
-from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced
+from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced, reduced_to
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.errors import PlanError
 
@@ -89,6 +89,10 @@ class AbstractLoop:
         for i in stage.body:
             spread = i.buffer is not None and i.buffer.width == 1
             stop = i.offset + (1 if spread or i.is_reduction else stage.width)
+            if i.view:
+                if i.view.width != stage.width:
+                    raise PlanError(f"a view of {i.view.width} features in a map of {stage.width}")
+                stop = i.offset + int(i.view.index.max()) + 1
             if i.buffer is not None and not 0 <= i.offset < stop <= i.buffer.width:
                 raise PlanError(f"a map of {stage.width} features reaches beyond {i.buffer}")
             if i.is_write and (i.buffer is None or i.buffer.kind not in _WRITTEN.get(i.op, ("scratch",))):
@@ -124,7 +128,8 @@ class AbstractLoop:
         if isinstance(stage, Product):
             accesses = [("load", stage.source, 0, stage.source.width)]
         else:
-            accesses = [(i.op, i.buffer, i.offset, min(stage.width, i.buffer.width)) for i in stage.body if i.buffer]
+            accesses = [(i.op, i.buffer, i.offset, int(i.view.index.max()) + 1 if i.view else
+                         min(stage.width, i.buffer.width)) for i in stage.body if i.buffer]  # fmt: skip
         for op, buffer, start, width in accesses:
             if buffer.kind != "emit":
                 continue
@@ -142,7 +147,7 @@ class AbstractLoop:
             return False
         if width == 1 or written.op == "accumulate":
             return False
-        if written.is_reduction or read.buffer.width == 1:
+        if written.is_reduction or read.buffer.width == 1 or read.view:
             return True
         return read.offset != written.offset and abs(read.offset - written.offset) < width
 
@@ -162,6 +167,9 @@ class AbstractLoop:
             if i.op == "load":
                 assert i.buffer
                 row = self._read(i.buffer, t)
+                if i.view:
+                    lines.append(row[i.offset + i.view.index])
+                    continue
                 lines.append((row if i.buffer.width == 1 else row[i.offset : i.offset + stage.width]).copy())
             elif i.op == "constant":
                 lines.append(constant(i.number))
@@ -173,6 +181,10 @@ class AbstractLoop:
     def _write(self, i: Instruction, width: int, prints: Prints, t: int) -> None:
         assert i.buffer
         name = i.buffer.name
+        if i.is_reduction and i.view:
+            row = np.broadcast_to(prints, width)
+            self.rows[name][:] = reduced_to(i.op, row, i.buffer.width, i.view.index)
+            return
         if i.is_reduction:
             self.rows[name][:] = reduced(i.op, np.broadcast_to(prints, width))
             return

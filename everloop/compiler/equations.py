@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.rewrite import users
+from everloop.compiler.view import View, contiguous
 
 GREEK = re.compile("alpha|beta|gamma|delta|epsilon|z?eta|theta|kappa|lambda|[mn]u|[xp]i|rho|sigma|tau|[pc]hi|psi|omega")
 
@@ -145,6 +146,10 @@ class EquationWriter:
         return name
 
     def data(self, value: Value) -> str:
+        if value.op == "view":
+            return index_text(View.of(value.data))
+        if value.kind == "reduce":
+            return f", {summed_text(View.of(value.data[1:]))}" if value.data else ""
         return ":".join(map(str, value.data))
 
     def leaf(self, value: Value) -> str:
@@ -216,9 +221,23 @@ def at_time(shown: str, time: str) -> str:
     return f"{stem}_t" if inside == "t" else f"{stem}_{{{inside}}}"
 
 
+def index_text(view: View) -> str:
+    """Return a view as an index: `:, None` where it only repeats features, the axes and their strides otherwise."""
+    moving = [axis for axis in view.axes if axis[1]]
+    if not view.offset and [step for _, step in moving] == list(contiguous([n for n, _ in moving])):
+        return ", ".join(":" if step else "None" for _, step in view.axes)
+    return f"{view.offset} + " + ", ".join(f"{n} by {step}" for n, step in view.axes)
+
+
+def summed_text(view: View) -> str:
+    """Return over which axes, of those that a reduction tells apart, it goes."""
+    shape = " x ".join(str(n) for n, _ in view.axes)
+    return f"axis {' and '.join(str(k) for k, (_, step) in enumerate(view.axes) if not step)} of {shape}"
+
+
 def mean_of(value: Value) -> Value | None:
     """Return the row whose mean over features this is, if it is one."""
-    if value.op == "mul" and value.args[0].op == "sum" and value.args[1].op == "constant":
+    if value.op == "mul" and value.args[0].op == "sum" and not value.args[0].data and value.args[1].op == "constant":
         row = value.args[0].args[0]
         return row if value.args[1].number == 1 / row.width else None
     return None

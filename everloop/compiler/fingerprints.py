@@ -62,6 +62,13 @@ def reduced(op: str, row: Prints) -> Prints:
     return applied(op, _mixed(row).sum(keepdims=True))
 
 
+def reduced_to(op: str, row: Prints, width: int, index: NDArray[np.int64]) -> Prints:
+    """Return the features of sums or maxima over those of `row` that have one `index`."""
+    total = np.zeros(width, np.uint64)
+    np.add.at(total, index, _mixed(row))
+    return applied(op, total)
+
+
 def product(matrix: str, transposed: bool, row: Prints, width: int) -> Prints:
     """Return a row's product with a matrix of this name, of `width` features."""
     name = f"@ {matrix}" if transposed else f"@ {matrix}.T"

@@ -11,7 +11,7 @@ import torch
 from everloop.compiler.dtypes import converted
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
-from everloop.compiler.symbol import BatchSize, Number, Symbol, elementwise, known, value_of
+from everloop.compiler.symbol import BatchSize, Number, Symbol, elementwise, known, symbol_of
 
 
 def _is_mask(a: Any) -> bool:
@@ -47,7 +47,7 @@ known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
 known("square", integers="square")(lambda a: elementwise("mul", a, a))
 known("pos", "positive", "contiguous", integers="move")(lambda a: a)
-known("clone", integers="move")(lambda a: a.like(a.value, flat=a.is_flat))
+known("clone", integers="move")(lambda a: a.like(a.value, a.axes))
 known("relu", integers="move")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 
@@ -84,12 +84,12 @@ def _floor_divide(a: Any, b: Any) -> Symbol:
     below = elementwise("floor", near)
     whole = add(below, elementwise("less", 0.5, sub(near, below)))
     whole = where(elementwise("equal", near, 0.0), elementwise("mul", quotient, 0.0), whole)
-    divisor = quotient.like(value_of(b, quotient), flat=quotient.is_flat)
+    divisor = symbol_of(b, quotient)
     return elementwise("stop", where(elementwise("equal", divisor, 0.0), quotient, whole))
 
 
 def _has_other_sign(rest: Symbol, b: Any) -> Symbol:
-    divisor = rest.like(value_of(b, rest), flat=rest.is_flat)
+    divisor = symbol_of(b, rest)
     below, above = elementwise("less", rest, 0.0), elementwise("less", 0.0, rest)
     return where(elementwise("less", divisor, 0.0), above, below)
 
@@ -103,7 +103,7 @@ def power(a: Any, b: Any) -> Symbol:
         if b == -0.5:
             return elementwise("rsqrt", a)
         if float(b).is_integer() and 1 <= abs(b) <= 8:
-            a = a.like(a.value, flat=a.is_flat) if b > 0 else elementwise("div", 1.0, a)
+            a = a.like(a.value, a.axes) if b > 0 else elementwise("div", 1.0, a)
             result = a
             for _ in range(int(abs(b)) - 1):
                 result = elementwise("mul", result, a)
@@ -159,7 +159,7 @@ def clamp(a: Symbol, min: Any = None, max: Any = None) -> Symbol:  # noqa: A002 
     inside = _nearer(above, max, elementwise("less_equal", above, max), elementwise("less", max, above))
     if min is None:
         return inside
-    low, high = (a.like(value_of(limit, a)) for limit in (min, max))
+    low, high = (symbol_of(limit, a) for limit in (min, max))
     met = where(elementwise("equal", a, high), a, elementwise("stop", inside))
     met = where(elementwise("less", high, a), high, met)
     crossed = where(elementwise("equal", a, a), high, elementwise("stop", a))
@@ -177,7 +177,7 @@ known("clamp_max", integers="choice")(lambda a, max: clamp(a, max=max))  # noqa:
 
 # types and new values: what they are made of; the type comes from PyTorch, with that the number (symbol.py)
 def _cast(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
-    return a.like(a.value, flat=a.is_flat)
+    return a.like(a.value, a.axes)
 
 
 known("to", "type", "type_as", "float", "double", integers="cast", is_view=True)(_cast)
@@ -189,9 +189,9 @@ def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:
     rows = any(isinstance(n, BatchSize) for n in shape)
     if rows and not isinstance(shape[0], BatchSize):
         raise unsupported(f"a tensor of shape {shape}")
-    is_flat = rows and len(shape) == 1
-    shape = tuple(n for n in shape if not isinstance(n, BatchSize)) or (1,)
-    return a.like(a.builder.constant(number, Type(shape, rows)), flat=is_flat)
+    if not rows:
+        return a.like(a.builder.constant(number, Type(shape or (1,))))
+    return a.like(a.builder.constant(number, Type((math.prod(shape[1:]),), rows=True)), shape[1:])
 
 
 def _sizes(sizes: tuple[Any, ...]) -> Any:

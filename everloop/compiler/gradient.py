@@ -12,6 +12,7 @@ from everloop.compiler.expression import Expression
 from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
+from everloop.compiler.view import View
 
 
 def sequence_of(name: str) -> str:
@@ -144,6 +145,10 @@ class _Reverse:
         g = self.total(value)
         if value.kind == "product":
             self._product(value, g)
+        elif value.op == "view":
+            self._view(value, g)
+        elif value.kind == "reduce" and value.data:
+            self._reduce(value, g)
         elif value.op == "cat":
             at = 0
             for arg in value.args:
@@ -158,6 +163,22 @@ class _Reverse:
         """A slice of a slice ends at the value that is no slice."""
         start = value.data[0]
         self.add(value.args[0], self.total(value), start, start + value.width)
+
+    def _view(self, value: Value, g: Value) -> None:
+        """A feature gets the gradients of all that view it."""
+        (arg,), view = value.args, View.of(value.data)
+        inverse = view.inverse(arg.width)
+        self.add(arg, self.b.reduce("sum", g, arg.width, view) if inverse is None else self.b.view(g, inverse))
+
+    def _reduce(self, value: Value, g: Value) -> None:
+        """The rule of the operation, for each feature of the result; a maximum that several reach is shared by them."""
+        (arg,), (width, *numbers) = value.args, value.data
+        b, view = self.b, View.of(numbers)
+        spread = b.view(g, view)
+        if value.op == "max":
+            is_top = b.made("equal", arg, b.view(value, view))
+            spread = b.made("mul", is_top, b.view(b.made("div", g, b.reduce("sum", is_top, width, view)), view))
+        self.add(arg, spread)
 
     def _product(self, value: Value, g: Value) -> None:
         row, matrix = value.args

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from everloop.compiler.ir import Builder, Graph, Type, Value
 from everloop.compiler.rewrite import Depends, same, users
 from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.view import View
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def split(
             return builder.constant(value.number, value.type)
         if value.op == "slice" and value.type.kind != "matrix":
             return builder.slice(as_input(value.args[0]), *value.data)
+        if value.op == "view":
+            return builder.view(as_input(value.args[0]), View.of(value.data))
         name = value.name if value.op == "input" and value.group != "literal" else f"u{len(inputs)}"
         if value not in inputs:
             while name in inputs.values() or name in graph.outputs:

@@ -143,6 +143,10 @@ class Interpreter:
             if i.op == "load":
                 assert i.buffer is not None
                 whole = self._read(i.buffer, s, time, rows, at, reverse)
+                if i.view:
+                    assert i.view.width == stage.width
+                    lines.append(whole[:, i.offset + i.view.index])
+                    continue
                 spread = i.buffer.width == 1
                 assert spread or i.offset + stage.width <= i.buffer.width
                 lines.append(whole if spread else whole[:, i.offset : i.offset + stage.width])
@@ -162,8 +166,10 @@ class Interpreter:
             assert i.buffer.kind in ("scratch", "emit")
             assert not any(line.op == "load" and line.buffer == i.buffer for line in stage.body)
         if i.is_reduction:
-            assert (i.buffer.kind, i.buffer.width) == ("scratch", 1)
-            self.memory[name][rows] = OPERATIONS[i.op].meaning(value)
+            assert i.buffer.kind == "scratch"
+            assert i.buffer.width == 1 or i.view
+            numbers = (i.buffer.width, *i.view.numbers) if i.view else ()
+            self.memory[name][rows] = OPERATIONS[i.op].meaning(value, *numbers)
         elif i.op == "accumulate":
             assert i.buffer.kind == "total"
             if i.buffer.height:

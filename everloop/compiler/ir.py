@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from everloop.compiler.operations import OPERATIONS, Operation
+from everloop.compiler.view import View
 
 # x: the input of the step; state: by name; fixed, rows, steps: as in `Bindings`; literal: tensors the step made itself
 Group = Literal["x", "state", "fixed", "rows", "steps", "literal"]
@@ -53,7 +54,8 @@ class Value:
     """One result of one operation. Values are compared by identity; `Builder` makes equal ones once.
 
     data: input (group, name); constant (number,); slice (start, stop); call (function, template); cast (dtype,); a
-          product whose result has another dtype than its arguments, (dtype,).
+          product whose result has another dtype than its arguments, (dtype,); view, its numbers; a sum or maximum over
+          some axes, (width, *numbers of the view that takes each argument's feature to the result's).
     where: the line of the cell that made it, "file:line".
     """
 
@@ -183,6 +185,10 @@ def infer(op: str, args: tuple[Value, ...], data: tuple[Any, ...], given: Type |
         return types[0].of(*data)
     if kind == "map":
         return broadcast(types)
+    if op == "view":
+        return replace(types[0], shape=(View.of(data).width,))
+    if kind == "reduce" and data:
+        return replace(types[0], shape=(data[0],))
     if kind == "reduce":
         return replace(types[0], shape=(*types[0].shape[:-1], 1))
     if kind == "product":
@@ -243,6 +249,14 @@ class Builder:
 
     def lift(self, value: Value | float) -> Value:
         return value if isinstance(value, Value) else self.constant(value)
+
+    def view(self, value: Value, view: View) -> Value:
+        """Return the features that a view takes of a row."""
+        return value if view == View(((value.width, 1),)) else self.make("view", value, data=view.numbers)
+
+    def reduce(self, op: str, value: Value, width: int, view: View) -> Value:
+        """Return the sum or maximum (`op`) of all features that a view takes for one of `width` features."""
+        return self.make(op, value, data=() if width == 1 else (width, *view.numbers))
 
     def slice(self, value: Value, start: int, stop: int) -> Value:
         """Return features start to stop (exclusive)."""

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.view import View
 
 Kind = Literal[
     "sequence",  # [T, B, n], read: one row a step and sequence
@@ -48,13 +49,14 @@ class Product:
 class Instruction:
     """One line of a Map: `op` of earlier lines `args`, or an access to `buffer` at feature `offset + j`.
 
-    load        value = buffer[row, offset + j]; a buffer of width 1 is read for every j
+    load        value = buffer[row, offset + j]; a buffer of width 1 is read for every j; with a view, feature j of that
     constant    value = number
     store       buffer[row, offset + j] = args[0]; a buffer of width 1, "scratch" or "emit", takes what is the same for
                 every j, and no line of the Map loads it
     accumulate  buffer[offset + j] += args[0], a "total" of either form
     cast        args[0] rounded or widened to `dtype`
-    sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j
+    sum, max    buffer[row, 0] = the sum or maximum of args[0] over all j; with a view, each feature of the buffer is
+                that of all j whose feature in the view it is, 0 or -inf where there is none
     any other   an element-wise operation of the table
     """
 
@@ -64,6 +66,7 @@ class Instruction:
     offset: int = 0
     number: float = 0.0
     dtype: torch.dtype | None = None
+    view: View | None = None
 
     @property
     def is_write(self) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.compiler.expression import Expression, of
+from everloop.compiler.view import View
 
 Kind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
 # How a function of PyTorch gives integers, which the loop holds as floats: see `dtypes.bound`.
@@ -110,6 +111,22 @@ def _cat(*parts: Tensor) -> Tensor:
         return torch.cat(parts, -1)
     shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
     return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
+
+
+def _sum(a: Tensor, width: int = 1, *numbers: int) -> Tensor:
+    """Return sums over all features, or over those that a view takes for one feature."""
+    if not numbers:
+        return a.sum(-1, keepdim=True)
+    index = torch.from_numpy(View.of(numbers).index.copy())
+    return a.new_zeros(*a.shape[:-1], width).index_add(-1, index, a)
+
+
+def _max(a: Tensor, width: int = 1, *numbers: int) -> Tensor:
+    """Return the largest of all features, or of those that a view takes for one feature."""
+    if not numbers:
+        return a.amax(-1, keepdim=True)
+    index = torch.from_numpy(View.of(numbers).index.copy())
+    return a.new_full((*a.shape[:-1], width), -math.inf).scatter_reduce(-1, index.expand_as(a), a, "amax")
 
 
 # Gradients
@@ -294,11 +311,11 @@ _ROWS = [
     ),
     # over the features of a row; the result has one feature
     Operation(
-        "sum", "reduce", 1, lambda a: a.sum(-1, keepdim=True), "sum({0})", r"\operatorname{{sum}}({0})",
+        "sum", "reduce", 1, _sum, "sum({0}{data})", r"\operatorname{{sum}}({0}{data})",
         gradient=lambda g, y, a: g,
     ),
     Operation(
-        "max", "reduce", 1, lambda a: a.amax(-1, keepdim=True), "max({0})", r"\operatorname{{max}}({0})",
+        "max", "reduce", 1, _max, "max({0}{data})", r"\operatorname{{max}}({0}{data})",
         gradient=_max_gradient,
     ),
     # with a matrix
@@ -308,6 +325,10 @@ _ROWS = [
     Operation(
         "slice", "layout", 1, lambda a, start, stop: a.narrow(-1, start, stop - start),
         "{0}[{data}]", "{{{0}}}_{{{data}}}", 8, accumulates=True,
+    ),
+    Operation(
+        "view", "layout", 1, lambda a, *numbers: a[..., torch.from_numpy(View.of(numbers).index.copy())],
+        "{0}[{data}]", r"{{{0}}}_{{[{data}]}}", 8, accumulates=True,
     ),
     Operation("cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False, accumulates=True),
     Operation(

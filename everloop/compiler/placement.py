@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import torch
+
 from everloop.compiler.ir import Value, walk
 from everloop.compiler.loop import Buffer
 from everloop.compiler.rewrite import users
@@ -60,9 +62,13 @@ class Placement:
         self._place_what_is_shared()
 
     def scratch(self, value: Value) -> Buffer:
-        self.scratches += 1
         assert value.type.dtype, f"{value!r} has no dtype"
-        return Buffer(f"scratch {self.scratches}", "scratch", value.width, dtype=value.type.dtype)
+        return self.row(value.width, value.type.dtype)
+
+    def row(self, width: int, dtype: torch.dtype) -> Buffer:
+        """Return a new row of scratch."""
+        self.scratches += 1
+        return Buffer(f"scratch {self.scratches}", "scratch", width, dtype=dtype)
 
     # What is placed
     def _place_what_it_reads(self, value: Value) -> None:
@@ -71,7 +77,7 @@ class Placement:
         if value.kind in ("product", "reduce"):
             self.places.setdefault(value, (self.scratch(value), 0))
         for arg in value.args:
-            if value.op == "slice" or (arg.op == "cat" and value.op != "cat"):
+            if value.op in ("slice", "view") or (arg.op == "cat" and value.op != "cat"):
                 self.place(arg)
             elif arg.width == 1 and value.kind == "map" and self._is_spread(arg):
                 if self.located(arg) or arg.op == "slice":
@@ -145,7 +151,9 @@ class Placement:
         if slot in demands[value] or value.op == "constant":
             return
         demands[value].add(slot)
-        if not self.is_loaded(value, slot):
+        if value.op == "view":
+            demands[value.args[0]].add(slot)
+        elif not self.is_loaded(value, slot):
             for arg in value.args:
                 self.demand(arg, slot, demands)
 
@@ -154,7 +162,7 @@ class Placement:
         return self.located(value) is not None and not self._is_made_at(value, slot)
 
     def _is_made_at(self, value: Value, slot: Slot) -> bool:
-        placed = value in self.places and value not in self.leaves and value.kind == "map"
+        placed = value in self.places and value not in self.leaves and self._is_computed(value)
         return placed and (self.made(value), value.width) == slot
 
     def _is_dear(self, value: Value) -> bool:
@@ -173,15 +181,26 @@ class Placement:
     # When it is there
     def level(self, value: Value, width: int) -> int:
         """Return the earliest level at which a map of `width` can have `value`."""
-        base = value
-        while base not in self.places and base.op == "slice":
-            base = base.args[0]
+        base = self._base(value)
         if base in self.leaves:
             return 0
         if base in self.places:
-            same_map = base is value and base.kind == "map" and base.width == width
+            same_map = base is value and self._is_computed(base) and base.width == width
             return self.made(base) + (0 if same_map else 1)
+        if base.op == "view":
+            return self._written(self._base(base.args[0]))
         return max((self.level(a, width) for a in value.args), default=0)
+
+    def _base(self, value: Value) -> Value:
+        """Return the value in whose buffer a slice is."""
+        while value not in self.places and value.op == "slice":
+            value = value.args[0]
+        return value
+
+    @staticmethod
+    def _is_computed(value: Value) -> bool:
+        """Whether a map that has the width of a value can make it."""
+        return value.kind == "map" or value.op == "view"
 
     def made(self, value: Value) -> int:
         """Return the level of the stage that writes a placed value."""
@@ -192,6 +211,8 @@ class Placement:
                 self.known[value] = self.level(value.args[0], value.args[0].width)
             elif value.op == "cat":
                 self.known[value] = max(self.level(a, a.width) for a in value.args)
+            elif value.op == "view":
+                self.known[value] = self._written(self._base(value.args[0]))
             elif value.op == "slice":  # a copy of part of a buffer
                 self.known[value] = self.level(value.args[0], value.width)
             else:

@@ -20,6 +20,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph, Type, Value
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.plan import FactorPart, ForwardPlan, TrainingPlan
+from everloop.compiler.view import View
 
 Thing = TypeVar("Thing")
 _DTYPES: dict[str, Any] = {
@@ -123,7 +124,7 @@ def _of_loop(loop: Loop) -> Any:
         if isinstance(s, Product)
         else (
             s.width,
-            [(i.op, i.args, i.buffer and buffers[i.buffer], i.offset, i.number, str(i.dtype)) for i in s.body],
+            [_of_line(i, buffers) for i in s.body],
         )
         for s in loop.stages
     ]
@@ -138,10 +139,19 @@ def _loop(data: Any) -> Loop:
             out, source, matrix = (buffers[k] for k in stage[:3])
             stages.append(Product(out, source, matrix, stage[3]))
         else:
-            lines = [Instruction(op, tuple(args), None if at is None else buffers[at], offset, number, _DTYPES[dtype])
-                     for op, args, at, offset, number, dtype in stage[1]]  # fmt: skip
-            stages.append(Map(stage[0], tuple(lines)))
+            stages.append(Map(stage[0], tuple(_line(line, buffers) for line in stage[1])))
     return Loop(tuple(stages), tuple(buffers[k] for k in data[2]), data[3])
+
+
+def _of_line(i: Instruction, buffers: dict[Buffer, int]) -> Any:
+    at = None if i.buffer is None else buffers[i.buffer]
+    return (i.op, i.args, at, i.offset, i.number, str(i.dtype), i.view and i.view.numbers)
+
+
+def _line(data: Any, buffers: list[Buffer]) -> Instruction:
+    op, args, at, offset, number, dtype, view = data
+    buffer = None if at is None else buffers[at]
+    return Instruction(op, tuple(args), buffer, offset, number, _DTYPES[dtype], view and View.of(view))
 
 
 def _of_buffer(buffer: Buffer) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from everloop.compiler.equations import EquationWriter, text
+from everloop.compiler.equations import EquationWriter, index_text, summed_text, text
 from everloop.compiler.gradient import gradient_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.ir import Graph
@@ -65,7 +66,8 @@ def _map(stage: Map) -> Iterator[str]:
             yield f"    {_place(i, stage)} {'=' if i.op == 'store' else '+='} {args[0]}"
             line = ""
         elif i.op in ("sum", "max"):
-            yield f"    {i.buffer.name if i.buffer else ''} = {i.op}({args[0]})"
+            over = f", {summed_text(i.view)}" if i.view else ""
+            yield f"    {i.buffer.name if i.buffer else ''} = {i.op}({args[0]}{over})"
             line = ""
         else:
             row = OPERATIONS[i.op]
@@ -78,6 +80,8 @@ def _map(stage: Map) -> Iterator[str]:
 
 def _place(i: Instruction, stage: Map) -> str:
     assert i.buffer is not None
+    if i.view:
+        return f"{i.buffer.name}[{index_text(replace(i.view, offset=i.view.offset + i.offset))}]"
     whole = i.offset == 0 and i.buffer.width in (1, stage.width)
     return i.buffer.name if whole else f"{i.buffer.name}[{i.offset}:{i.offset + stage.width}]"
 

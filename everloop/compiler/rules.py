@@ -6,6 +6,7 @@ import torch
 
 from everloop.compiler.ir import Builder, Type, Value, broadcast, walk
 from everloop.compiler.rewrite import same
+from everloop.compiler.view import View
 
 
 class Local:
@@ -123,7 +124,22 @@ class Local:
             return self.b.constant(arg.number, value.type)
         if arg.op == "cat":
             return self._slice_of_cat(arg, start, stop)
+        if arg.op == "view" and (part := View.of(arg.data).part(start, stop)):
+            return self._viewed(arg.args[0], part)
         return None
+
+    def rule_view(self, value: Value, args: tuple[Value, ...]) -> Value | None:
+        (arg,), view = args, View.of(value.data)
+        if arg.op == "constant":
+            return self.b.constant(arg.number, value.type)
+        if arg.op == "view" and (both := view.after(View.of(arg.data))):
+            return self._viewed(arg.args[0], both)
+        return self._viewed(arg, view) if view.is_dense else None
+
+    def _viewed(self, value: Value, view: View) -> Value:
+        if view.is_dense:
+            return self.b.slice(value, view.offset, view.offset + view.width)
+        return self.b.view(value, view)
 
     def _slice_of_cat(self, cat: Value, start: int, stop: int) -> Value:
         parts, at = [], 0

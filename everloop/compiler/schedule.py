@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from everloop.compiler.ir import Value
 from everloop.compiler.loop import Buffer, Instruction, Map, Product
 from everloop.compiler.placement import Location, Placement, Slot, Store
+from everloop.compiler.view import View, common_axes
 
 
 @dataclass(frozen=True)
 class Access:
-    """A reading of features start to stop of a buffer, by the map at `slot` or by a product (width 0)."""
+    """A reading of features start to stop of a buffer, by the map at `slot`, by a product (width 0) or a view (-1)."""
 
     buffer: Buffer
     start: int
@@ -60,7 +61,10 @@ class Schedule:
                     if value.width == own[1]:
                         placement.demand(value, own, demands)
                 for value in demands:
-                    if placement.is_loaded(value, own):
+                    if value.op == "view":
+                        buffer, start = placement.located(value.args[0]) or (Buffer("", "scratch", 0), 0)
+                        found.append(Access(buffer, start, start + value.args[0].width, (slot[0], -1)))
+                    elif placement.is_loaded(value, own):
                         buffer, start = placement.located(value) or (Buffer("", "scratch", 0), 0)
                         found.append(Access(buffer, start, start + value.width, slot))
         for product in self.products:
@@ -132,8 +136,29 @@ class Schedule:
         placement = self.placement
         found: list[tuple[int, int, Product | Map]] = []
         found += [(placement.made(p), 0, self._product(p)) for p in self.products]
-        found += [(*slot, _Body(placement, slot).map(*ends)) for slot, ends in self.maps.items() if any(ends)]
+        for slot, ends in self.maps.items():
+            if any(ends):
+                found += [(*slot, part) for part in self._apart(_Body(placement, slot).map(*ends))]
         return tuple(stage for _, _, stage in sorted(found, key=lambda each: each[:2]))
+
+    def _apart(self, stage: Map) -> list[Map]:
+        """Let a map whose views have no axes in common read and sum some of them through rows of scratch."""
+        whole = View(((stage.width, 1),))
+        kept, before, after, body = [whole], list[Map](), list[Map](), list[Instruction]()
+        for i in stage.body:
+            if i.view is None or i.buffer is None or common_axes([*kept, i.view]):
+                kept += [i.view] if i.view else []
+                body.append(i)
+                continue
+            row = self.placement.row(stage.width, i.buffer.dtype)
+            load = Instruction("load", (), row)
+            if i.is_reduction:
+                body.append(Instruction("store", i.args, row))
+                after.append(Map(stage.width, (load, replace(i, args=(0,)))))
+            else:
+                before.append(Map(stage.width, (i, Instruction("store", (0,), row))))
+                body.append(load)
+        return [*before, Map(stage.width, tuple(body)), *after]
 
 
 class _Body:
@@ -152,7 +177,9 @@ class _Body:
             line = self._load(store.source) if store.source else self._line(store.value)
             op = "accumulate" if store.buffer.kind == "total" else "store"
             ends.append(Instruction(op, (line,), store.buffer, store.offset))
-        ends += [Instruction(v.op, (self._line(v.args[0]),), self.placement.places[v][0]) for v in sums]
+        for v in sums:
+            view = View.of(v.data[1:]) if v.data else None
+            ends.append(Instruction(v.op, (self._line(v.args[0]),), self.placement.places[v][0], view=view))
         return Map(self.slot[1], (*self.lines, *ends))
 
     def _is_loaded(self, value: Value) -> bool:
@@ -180,6 +207,10 @@ class _Body:
             place = self.placement.located(value)
             assert place
             return self._load(place)
+        if value.op == "view":
+            place = self.placement.located(value.args[0])
+            assert place
+            return self._add(value, Instruction("load", (), *place, view=View.of(value.data)))
         args = tuple(self._line(a) for a in value.args)
         assert value.kind == "map", f"{value!r} is not placed"
         return self._add(value, Instruction(value.op, args, dtype=value.type.dtype if value.op == "cast" else None))

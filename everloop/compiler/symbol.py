@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from everloop.compiler.ir import Builder, Type, Value
 from everloop.compiler.locations import unsupported
 from everloop.compiler.operations import OPERATIONS, Integers, operation_of
+from everloop.compiler.view import View, contiguous, fitted
 from everloop.errors import UnsupportedError
 
 Number = float | int | bool
@@ -98,26 +100,32 @@ class Symbol:
     value: what it is in the graph.
     float_dtype: the type in which the loop computes; dtype: that of the tensor.
     bound: the tensor holds integers of this size at most; None where they may be any numbers.
-    is_flat: a row of one feature whose feature axis was reduced away, shape [B].
+    axes: the sizes of the axes behind the batch that the features of a row lie in, none for shape [B].
     is_shared: another symbol would lie in the same memory.
     """
 
     call: ClassVar[Callable[..., Any]]  # what a function of PyTorch makes of symbols: see `torch_function`
 
     def __init__(
-        self, value: Value, builder: Builder, loop: torch.dtype, dtype: torch.dtype | None = None, *, flat: bool = False
+        self,
+        value: Value,
+        builder: Builder,
+        loop: torch.dtype,
+        dtype: torch.dtype | None = None,
+        *,
+        axes: tuple[int, ...] | None = None,
     ):
         self.value = value
         self.builder = builder
         self.float_dtype = loop
         self.dtype = dtype or loop
         self.bound = 1.0 if dtype == torch.bool else None
-        self.is_flat = flat
+        self.axes = value.type.shape if axes is None else axes
         self.is_shared = False
 
-    def like(self, value: Value, *, flat: bool = False) -> Symbol:
+    def like(self, value: Value, axes: tuple[int, ...] | None = None) -> Symbol:
         """Return another symbol of the same trace."""
-        return Symbol(value, self.builder, self.float_dtype, flat=flat)
+        return Symbol(value, self.builder, self.float_dtype, axes=axes)
 
     @property
     def is_mask(self) -> bool:
@@ -130,9 +138,7 @@ class Symbol:
 
     @property
     def shape(self) -> Any:
-        if self.is_flat:
-            return (BATCH_SIZE,)
-        return (BATCH_SIZE, *self.value.type.shape) if self.rows else torch.Size(self.value.type.shape)
+        return (BATCH_SIZE, *self.axes) if self.rows else torch.Size(self.value.type.shape)
 
     @property
     def ndim(self) -> int:
@@ -154,7 +160,9 @@ class Symbol:
     def T(self) -> Any:
         return Symbol.call("t", self)
 
-    mT = T  # noqa: N815 - torch's name
+    @property
+    def mT(self) -> Any:
+        return Symbol.call("transpose", self, -1, -2)
 
     @property
     def data(self) -> Any:
@@ -228,18 +236,79 @@ def value_of(thing: Any, like: Symbol) -> Value:
     raise unsupported(f"a {type(thing).__name__} here")
 
 
+def symbol_of(thing: Any, like: Symbol) -> Symbol:
+    """Return a symbol, number or tensor as a symbol of the trace of `like`."""
+    return thing if isinstance(thing, Symbol) else like.like(value_of(thing, like))
+
+
 def elementwise(op: str, *things: Any) -> Symbol:
     """Return `op` of symbols, numbers and tensors, with PyTorch's broadcasting."""
     like = next(t for t in things if isinstance(t, Symbol))
-    flat = any(isinstance(t, Symbol) and t.is_flat for t in things)
-    if flat and not all((isinstance(t, Symbol) and t.is_flat) or isinstance(t, Number) for t in things):
-        raise unsupported("mixing a row that was reduced with keepdim=False and one that was not")
-    values = [value_of(t, like) for t in things]
-    if any(v.type.rows for v in values):
-        values = [like.builder.make("call", v, data=(_first_row,), type=Type(v.type.shape[1:], dtype=v.type.dtype))
-                  if v.type.kind == "matrix" and v.type.shape[0] == 1 else v for v in values]  # fmt: skip
-    return like.like(like.builder.make(op, *values), flat=flat)
+    symbols = [symbol_of(t, like) for t in things]
+    ranks = {len(s.axes) for s in symbols if s.rows}
+    if not ranks:
+        return like.like(like.builder.make(op, *(s.value for s in symbols)))
+    if len(ranks) > 1:
+        raise unsupported(
+            f"an operation on rows with {' and '.join(map(str, sorted(ranks)))} axes of features, which PyTorch aligns "
+            "with the batch; give both as many, by unsqueeze or keepdim=True"
+        )
+    shapes = [_features(s, *ranks) for s in symbols]
+    axes = tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+    values = [spread_to(s, shape, axes).value for s, shape in zip(symbols, shapes, strict=True)]
+    return like.like(like.builder.make(op, *values), axes)
 
 
-def _first_row(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix[0]
+def _features(a: Symbol, rank: int) -> tuple[int, ...]:
+    """Return the axes of a value beside rows with `rank` axes of features."""
+    if a.rows:
+        return a.axes
+    shape = tuple(a.value.type.shape)
+    if len(shape) == rank + 1 and shape[0] == 1:
+        return shape[1:]
+    if len(shape) > rank:
+        raise unsupported(f"a {a.value.type} beside rows with {rank} axes of features")
+    return shape
+
+
+def spread_to(a: Symbol, shape: tuple[int, ...], axes: tuple[int, ...]) -> Symbol:
+    """Return a row of these feature axes, or a vector of as many numbers; numbers that all share stay as they are."""
+    if a.rows and shape != axes:
+        strides = contiguous(shape)
+        away = len(axes) - len(shape)
+        steps = [0 if k < away or shape[k - away] == 1 else strides[k - away] for k in range(len(axes))]
+        return viewed(a, axes, View(tuple(zip(axes, steps, strict=True))))
+    number = a.value.type.shape in ((), (1,))
+    if a.rows or number or (shape == axes and a.value.type.shape == axes and len(axes) == 1):
+        return a
+    wanted = axes if math.prod(shape) > 1 else (1,) * len(axes)
+    kind = Type((math.prod(wanted),), dtype=a.value.type.dtype)
+    return a.like(a.builder.make("call", a.value, data=(Spread(shape, wanted),), type=kind))
+
+
+def viewed(a: Symbol, axes: tuple[int, ...], view: View) -> Symbol:
+    """Return a row of these feature axes whose features are those that a view takes of `a`."""
+    width = math.prod(axes)
+    if a.value.width == 1:
+        return a.like(a.value, axes) if width == 1 else a.like(spread(a, width), axes)
+    if width == 0:
+        return a.like(a.builder.slice(a.value, 0, 0), axes)
+    return a.like(a.builder.view(a.value, fitted(view.index) or view), axes)
+
+
+def spread(a: Symbol, width: int) -> Value:
+    """Return the value of a row, each of its numbers for all features where it has one."""
+    if a.value.width == width:
+        return a.value
+    return a.builder.make("add", a.value, a.builder.constant(0.0, Type((width,), rows=True)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Expands a fixed tensor of one shape to another, and lays its numbers side by side."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.reshape(self.shape).expand(self.axes).reshape(-1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from everloop.compiler import dtypes, features
+from everloop.compiler import contractions, dtypes, features, shapes
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, WIDENING, OpaqueCall
@@ -23,7 +23,7 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import BatchSize, Function, Symbol, function_of
 from everloop.errors import UnsupportedError
 
-assert features, "its import registers the functions"
+assert all((contractions, features, shapes)), "their import registers the functions"
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kw
     is_plain = all(kind == loop for kind in kinds)
     if is_plain and known.has_matrix:
         return result
-    sizes = {n for leaf in inside for n in (leaf.value.type.shape if isinstance(leaf, Symbol) else leaf.shape)}
+    sizes = {n for leaf in inside for n in leaf.shape if not isinstance(n, BatchSize)}
     batch = next(n for n in count(13) if n not in sizes)
     try:
         expected = dtypes.on_examples(function, *tree_map((args, kwargs), lambda leaf: _example(leaf, batch)))
@@ -210,7 +210,7 @@ def _in_place(name: str) -> Callable[..., Any]:
         if self.is_shared or self.value.op == "input" or not self.rows:
             raise unsupported(f"{name} in place of a value that others share; write it out, such as a = a + b")
         result = call(name, self, other)
-        if (result.value.type, result.dtype) != (self.value.type, self.dtype):
+        if (result.value.type, result.axes, result.dtype) != (self.value.type, self.axes, self.dtype):
             raise unsupported(f"{name} in place with a result of another shape or kind")
         self.value, self.bound = result.value, result.bound
         return self

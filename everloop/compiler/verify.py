@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from everloop.compiler.abstract import AbstractLoop, first_rows, lookup, nothing, sequence
-from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced
+from everloop.compiler.fingerprints import Prints, applied, constant, leaf, named, product, reduced, reduced_to
 from everloop.compiler.gradient import before, gradient_of, sequence_of
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Loop
 from everloop.compiler.plan import DerivedTraining, Factor, ScheduledForward, factor_names
+from everloop.compiler.view import View
 from everloop.errors import PlanError
 
 STEPS = 3  # the first, the last, and one between
@@ -216,8 +217,13 @@ def _evaluated(graph: Graph, value_of: Callable[[Value], Prints]) -> Rows:
             results[v] = applied(named(v.op, v.type.dtype), *args)
         elif v.kind == "product":
             results[v] = product(v.args[1].name, v.op == "matmul", _wide(args[0], v.args[0]), v.width)
+        elif v.kind == "reduce" and v.data:
+            index = View.of(v.data[1:]).index
+            results[v] = reduced_to(v.op, _wide(args[0], v.args[0]), v.data[0], index)
         elif v.kind == "reduce":
             results[v] = reduced(v.op, _wide(args[0], v.args[0]))
+        elif v.op == "view":
+            results[v] = _wide(args[0], v.args[0])[View.of(v.data).index]
         elif v.op == "slice":
             results[v] = _wide(args[0], v.args[0])[slice(*v.data)]
         else:

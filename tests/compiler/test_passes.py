@@ -21,7 +21,7 @@ from everloop.compiler.passes import plan_training
 from everloop.compiler.plan import plan_forward
 from everloop.compiler.simplify import simplify
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm.mapping import REDUCTIONS
+from everloop.compiler.targets.llvm.features import REDUCTIONS
 from everloop.compiler.trace import trace
 from everloop.diagnose import agree
 from everloop.layers import Recurrent
