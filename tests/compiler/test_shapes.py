@@ -31,7 +31,7 @@ def rows(x: Tensor) -> Tensor:
 
 
 def sums_of_heads(cell: Any, u: Tensor, h: Tensor) -> Tensor:
-    return tanh((rows(u) * rows(h)).sum(-1, keepdim=True) * rows(u) + 0.3 * h.unflatten(-1, (-1, SIZE)))
+    return tanh((rows(u) * rows(h)).sum(-1, keepdim=True) * rows(u) + 0.3 * h.view(-1, HEADS, SIZE))
 
 
 def outer_product(cell: Any, u: Tensor, h: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def one_gate_for_all(cell: Any, u: Tensor, h: Tensor) -> Tensor:
 
 def unbound(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     first, second, third = rows(h).unbind(1)
-    a, b = rows(u).split([1, 3], -1)
+    a, b = torch.split(rows(u), [1, 3], -1)
     return tanh(
         torch.stack([second, third, first], 1) + torch.cat([b, a], -1) + rows(h)[:, 1, None] * rows(u)[..., 2:3]
     )
