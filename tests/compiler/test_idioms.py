@@ -72,7 +72,7 @@ def of_the_state(cell: Any, x: Tensor, h: Tensor) -> Tensor:
 def caught(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     g = x @ cell.W.T + h
     try:
-        return torch.tanh(torch.cumsum(g, -1))
+        return torch.tanh(torch.cummax(g, -1).values)
     except Exception:  # noqa: BLE001 - what a user may write
         return g
 
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "index before": (lambda c, x, h: h + h[:, -9][:, None], "feature -9 of 6"),
     "one minus truth": (lambda c, x, h: h * (1 - (h > 0)), "subtraction with a truth value"),
     "where of numbers": (lambda c, x, h: torch.where(h, h, 0.0), "a logical operation on numbers"),
-    "caught": (caught, "'cumsum'"),
+    "caught": (caught, "'cummax'"),
 }
 
 
