@@ -51,15 +51,15 @@ ROOMS = {
         "WordTokenizer WordVocabulary"
     ),
     "models": (
-        "Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
-        "Generator GeneratorConfig Kind LanguageModel LanguageModelConfig Loss Model Score Tagger TaggerConfig "
-        "Transcriber TranscriberConfig load"
+        "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
+        "Generator GeneratorConfig Kind LanguageModel LanguageModelConfig Loss Model Outline Score Strand Tagger "
+        "TaggerConfig Transcriber TranscriberConfig load"
     ),
     "decode": (
         "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree bleu generate probabilities sample sketch "
         "stream tree"
     ),
-    "draw": "Figure draw_cell",
+    "draw": "Figure draw_cell draw_network",
     "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated evaluate label_metrics train",
 }
 

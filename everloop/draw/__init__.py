@@ -2,5 +2,6 @@
 
 from everloop.draw.cell import draw_cell
 from everloop.draw.figure import Figure
+from everloop.draw.network import draw_network
 
-__all__ = ["Figure", "draw_cell"]
+__all__ = ["Figure", "draw_cell", "draw_network"]

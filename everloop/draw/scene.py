@@ -245,6 +245,26 @@ def arrow_head(points: Sequence[Point], length: float = 8, half: float = 3.4) ->
     return (x1, y1), (bx - half * dy, by + half * dx), (bx + half * dy, by - half * dx)
 
 
+def bounds(shapes: Iterable[Shape]) -> tuple[float, float, float, float]:
+    """Return the left, upper, right and lower edge of some shapes."""
+    xs: list[float] = []
+    ys: list[float] = []
+    for shape in shapes:
+        if isinstance(shape, Line | Area):
+            xs += [x for x, _ in shape.points]
+            ys += [y for _, y in shape.points]
+        elif isinstance(shape, Circle):
+            xs += [shape.x - shape.radius, shape.x + shape.radius]
+            ys += [shape.y - shape.radius, shape.y + shape.radius]
+        elif isinstance(shape, Rect):
+            xs += [shape.x, shape.x + shape.width]
+            ys += [shape.y, shape.y + shape.height]
+        else:
+            xs += [shape.left, shape.left + shape.width]
+            ys += [shape.y - shape.size / 2, shape.y + shape.size / 2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def moved(shapes: Iterable[Shape], dx: float, dy: float) -> tuple[Shape, ...]:
     """Return shapes at another place."""
     return tuple(_moved(shape, dx, dy) for shape in shapes)

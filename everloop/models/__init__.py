@@ -8,11 +8,13 @@ from everloop.models.kind import Kind
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
 from everloop.models.loss import Loss, Score
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 from everloop.models.run import load
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.models.transcriber import Transcriber, TranscriberConfig
 
 __all__ = [
+    "Block",
     "Classifier",
     "ClassifierConfig",
     "EncoderDecoder",
@@ -27,7 +29,9 @@ __all__ = [
     "LanguageModelConfig",
     "Loss",
     "Model",
+    "Outline",
     "Score",
+    "Strand",
     "Tagger",
     "TaggerConfig",
     "Transcriber",

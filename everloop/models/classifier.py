@@ -21,6 +21,7 @@ from everloop.errors import ShapeError
 from everloop.models.body import BodyConfig, body, check, configured, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Method, Pooling
 
 
@@ -98,6 +99,15 @@ class Classifier(Model):
             self.mean.copy_(steps.mean(0))
             self.scale.copy_(1 / spread.clamp_min(1e-8))
         return self
+
+    def outline(self) -> Outline:
+        head = Block("head", self.recurrent.output_size, len(self.labels))
+        before: tuple[Block, ...] = ()
+        if self.tokenizer is not None:
+            before = (Block("embedding", len(self.tokenizer.symbols), self.config.embedding),)
+        reads = "symbol" if before else "step"
+        strand = Strand(self.recurrent, reads, "label", before, (head,), pooling=self.config.pooling)
+        return Outline(self.kind, "N → 1", (strand,))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the scores [B, K] of the labels. x: symbol numbers [T, B], or features [T, B, F]; lengths: [B]."""

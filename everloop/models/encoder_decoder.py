@@ -22,6 +22,7 @@ from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 from everloop.models.teacher_forcing import mix, teacher_forcing_ratio
 
 Context = Literal["initial", "every-step", "attention"]
@@ -122,6 +123,18 @@ class EncoderDecoder(Model):
             self.head.weight = self.embedding.weight
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.updates: Tensor
+
+    def outline(self) -> Outline:
+        size, many = self.config.embedding, len(self.written)
+        reading = Block("embedding", len(self.source), size)
+        encoder = Strand(self.encoder, f"source {self.target}", before=(reading,))
+        after = (Block("readout", self.readout.in_features, size), Block("head", size, many))
+        before = (Block("embedding", many, size),)
+        decoder = Strand(self.decoder, self.target, self.target, before, after, feeds_back=True)
+        attention = None
+        if self.attention is not None:
+            attention = Block("attention", self.decoder.output_size, self.encoder.output_size)
+        return Outline(self.kind, "N → M", (encoder, decoder), self.config.context, attention)
 
     @property
     def target(self) -> str:

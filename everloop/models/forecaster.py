@@ -18,6 +18,7 @@ from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Pooling
 
 FORMAT = "everloop-series-1"
@@ -135,6 +136,15 @@ class Forecaster(Model):
         self.mean.copy_(mean)
         self.scale.copy_(deviation)
         return self
+
+    def outline(self) -> Outline:
+        width, patch = self.recurrent.input_size, self.config.patch
+        read = (self.series if self.config.together else 1) + sum(self.extras)
+        before = (Block("patch", read * patch, width),) if patch > 1 else ()
+        head = (Block("head", self.head.in_features, self.head.out_features),)
+        reads, writes = f"{patch} steps" if patch > 1 else "step", f"{self.config.horizon} steps to come"
+        strand = Strand(self.recurrent, reads, writes, before, head, pooling="last")
+        return Outline(self.kind, "N → M, all at once", (strand,))
 
     @property
     def target(self) -> str:

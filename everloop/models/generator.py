@@ -22,6 +22,7 @@ from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss
 from everloop.models.mixture import SIZE, Mixture
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 
 PENS = 3
 
@@ -96,6 +97,23 @@ class Generator(Model):
         self.recurrent = layers_of(config, read + size, cell)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, written)
+
+    def outline(self) -> Outline:
+        size, many = self.config.embedding, self.head.out_features
+        given = Block("condition", self.given_size or len(self.labels), size)
+        before = () if self.embedding is None else (Block("embedding", self.embedding.num_embeddings, size),)
+        strand = Strand(
+            self.recurrent,
+            self.target,
+            self.target,
+            before,
+            (Block("head", self.recurrent.output_size, many),),
+            given=given,
+            given_name="vector" if self.given_size else "label",
+            given_at=self.config.given,
+            feeds_back=True,
+        )
+        return Outline(self.kind, "1 → N", (strand,))
 
     @property
     def target(self) -> str:

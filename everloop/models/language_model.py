@@ -19,6 +19,7 @@ from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Score
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ class LanguageModel(Model):
     @property
     def symbols(self) -> bool:
         return True
+
+    def outline(self) -> Outline:
+        size, many = self.embedding.embedding_dim, len(self.vocabulary)
+        embedding, head = Block("embedding", many, size), Block("head", self.recurrent.output_size, many)
+        strand = Strand(self.recurrent, self.target, self.target, (embedding,), (head,), feeds_back=True)
+        return Outline(self.kind, "N → N", (strand,))
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""

@@ -7,7 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from everloop.errors import OptionError
+from everloop.layers import Recurrent
 from everloop.models.loss import Loss
+from everloop.models.outline import Outline, Strand
 
 
 class Model(nn.Module):
@@ -40,6 +43,17 @@ class Model(nn.Module):
     def loss(self, batch: Any, state: Any = None) -> Loss:
         """Return the loss of a batch whose streams continue from `state`."""
         raise NotImplementedError
+
+    def outline(self) -> Outline:
+        """Return what the model is made of; a kind of your own that says nothing shows its first recurrent layers.
+
+        Raises:
+            OptionError: it has none.
+        """
+        layers = next((m for m in self.modules() if isinstance(m, Recurrent)), None)
+        if layers is None:
+            raise OptionError(f"{type(self).__name__} has no Recurrent layers; write its outline()")
+        return Outline(self.kind, "N → N", (Strand(layers, "x", "y"),))
 
     def write(self, folder: Path) -> None:
         """Write into a run folder what `config` and the weights leave out, for instance vocabularies."""

@@ -22,6 +22,7 @@ from everloop.models.body import BodyConfig, body, check, configured, word_dropo
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Pooling
 
 Output = Literal["softmax", "crf", "several"]
@@ -113,6 +114,16 @@ class Tagger(Model):
                 f"output is {config.output!r}; the data has {'several labels' if data.several else 'one label'} a step"
             )
         return cls.from_config(data.tokenizer or data.features, data.labels, config)
+
+    def outline(self) -> Outline:
+        before: tuple[Block, ...] = ()
+        if self.tokenizer is not None:
+            name = "embedding and spelling" if self.config.char_embedding else "embedding"
+            before = (Block(name, len(self.tokenizer.words), self.recurrent.input_size),)
+        after: tuple[Block, ...] = (Block("head", self.recurrent.output_size, len(self.labels)),)
+        if self.crf is not None:
+            after += (Block("CRF", len(self.labels), len(self.labels)),)
+        return Outline(self.kind, "N → N", (Strand(self.recurrent, self.target, "label", before, after),))
 
     @property
     def target(self) -> str:

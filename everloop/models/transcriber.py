@@ -21,6 +21,7 @@ from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.outline import Block, Outline, Strand
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,13 @@ class Transcriber(Model):
         self.dropout = nn.Dropout(config.dropout)
         self.recurrent = layers_of(config, config.mels * config.stacked, cell, bidirectional=config.bidirectional)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
+
+    def outline(self) -> Outline:
+        many, stacked = len(self.vocabulary) + 1, self.config.stacked
+        after = (Block("head", self.recurrent.output_size, many),)
+        reads = f"{stacked} frames" if stacked > 1 else "frame"
+        strand = Strand(self.recurrent, reads, f"{self.target} or blank", after=after)
+        return Outline(self.kind, "N → M, CTC", (strand,))
 
     @property
     def target(self) -> str:
