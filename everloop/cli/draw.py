@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from everloop.cells import named
-from everloop.cli.options import Trained, find_kind, parse, write
+from everloop.cli.options import CheckpointOptions, find_kind, parse, write
 from everloop.cli.show import example
 from everloop.cli.train import read_options
 from everloop.data.settings import read_toml
@@ -96,14 +96,16 @@ def _model(options: NetworkOptions) -> Any:
     """
     if options.run.suffix != ".toml" or options.run.is_dir():
         run = RunConfig.read(options.run)
-        return run.rebuild(trust_code=options.trust_code, kind=Trained(trust_code=options.trust_code).kind(run))
+        return run.rebuild(
+            trust_code=options.trust_code, kind=CheckpointOptions(trust_code=options.trust_code).kind(run)
+        )
     name = read_toml(options.run).get("model", {}).get("kind")
     if name is None:
         raise OptionError(f"{options.run} has no kind in its table [model]; one of: {', '.join(BUILT_IN)}")
     kind = find_kind(str(name))
     trust = ["--trust-code"] if options.trust_code else []
     settings, _ = read_options(kind, ["--config", str(options.run), *trust])
-    return kind.untrained(kind.dataset(settings.data, settings.model, None), settings.model)
+    return kind.create_model(kind.dataset(settings.data, settings.model, None), settings.model)
 
 
 Draw = Callable[[Sequence[str]], None]
