@@ -96,9 +96,8 @@ def _model(options: NetworkOptions) -> Any:
     """
     if options.run.suffix != ".toml" or options.run.is_dir():
         run = RunConfig.read(options.run)
-        return run.rebuild(
-            trust_code=options.trust_code, kind=CheckpointOptions(trust_code=options.trust_code).kind(run)
-        )
+        trusted = CheckpointOptions(trust_code=options.trust_code)
+        return run.rebuild(trust_code=options.trust_code, kind=trusted.kind(run))
     name = read_toml(options.run).get("model", {}).get("kind")
     if name is None:
         raise OptionError(f"{options.run} has no kind in its table [model]; one of: {', '.join(BUILT_IN)}")

@@ -30,8 +30,8 @@ SIGNS = {
     "at_most": "min",
 }
 SIGNS |= {"power": "^", "less": "<", "less_equal": "≤", "equal": "=", "root": "sqrt"}
-THROUGH = ("cast", "stop", "slice", "transpose")  # what a line runs through without a node
-LINEAR = ("add", "sub", "neg", "mul", "div", "linear", "matmul", "slice", "cat", "cast")
+THROUGH = ("cast", "stop", "slice", "transpose", "view")  # what a line runs through without a node
+LINEAR = ("add", "sub", "neg", "mul", "div", "linear", "matmul", "slice", "view", "cat", "cast")
 
 
 @dataclass
@@ -131,14 +131,15 @@ class _Reader:
 
     def visit(self, value: Value) -> int:
         """Return the node of a row."""
+        value = _unspread(value)
         if value not in self.done:
             self.done[value] = self._made(value)
         return self.done[value]
 
     def _made(self, value: Value) -> int:
-        if value.op in THROUGH and value.args[0].type.rows and not self._is_linear(self.linear(value)):
+        if value.op in THROUGH and is_row(value.args[0]) and not self._is_linear(self.linear(value)):
             return self.visit(value.args[0])
-        if value.op == "input" or not value.type.rows:
+        if value.op == "input" or not is_row(value):
             return self.flow.add(Node("input", name=self.writer.leaf(value) if value.op == "input" else "constant"))
         if value in self.bases:
             base, sign = self.bases[value]
@@ -151,17 +152,17 @@ class _Reader:
             return self._sum(value)
         if value.op == "mul":
             factors = list(self._factors(value))
-            fixed = [f for f in factors if not f.type.rows]
-            rows = [f for f in factors if f.type.rows]
+            fixed = [f for f in factors if not is_row(f)]
+            rows = [f for f in factors if is_row(f)]
             shown = " ".join(map(self._fixed, fixed))
             return self._node(
                 "map", value, rows, "×" if len(rows) > 1 else f"× {shown}", note=shown if len(rows) > 1 else ""
             )
-        return self._node("map", value, [a for a in value.args if a.type.rows], self._sign(value))
+        return self._node("map", value, [a for a in value.args if is_row(a)], self._sign(value))
 
     def _sign(self, value: Value) -> str:
         sign = SIGNS.get(value.op, value.op)
-        fixed = [(place, self._fixed(a)) for place, a in enumerate(value.args) if not a.type.rows]
+        fixed = [(place, self._fixed(a)) for place, a in enumerate(value.args) if not is_row(a)]
         if len(fixed) != 1 or len(value.args) != 2:
             return sign
         ((place, shown),) = fixed
@@ -188,15 +189,15 @@ class _Reader:
         if value.op not in ("add", "sub"):
             if self._is_linear(whole):
                 return self._linear_node(value, whole)
-            return self._node("map", value, [a for a in value.args if a.type.rows], "[ , ]")
-        if value.op == "sub" and not value.args[0].type.rows and not self._is_linear(whole):
+            return self._node("map", value, [a for a in value.args if is_row(a)], "[ , ]")
+        if value.op == "sub" and not is_row(value.args[0]) and not self._is_linear(whole):
             return self._node("map", value, [value.args[1]], self._sign(value))
         terms = list(self._terms(value, 1))
-        dense = [(s, t) for s, t in terms if t.type.rows and self.linear(t).products]
-        if dense and all(t in [d for _, d in dense] or not t.type.rows for _, t in terms):
+        dense = [(s, t) for s, t in terms if is_row(t) and self.linear(t).products]
+        if dense and all(t in [d for _, d in dense] or not is_row(t) for _, t in terms):
             return self._linear_node(value, whole)
-        sources = [t for _, t in terms if t.type.rows]
-        fixed = [self._fixed(t) for _, t in terms if not t.type.rows]
+        sources = [t for _, t in terms if is_row(t)]
+        fixed = [self._fixed(t) for _, t in terms if not is_row(t)]
         if len(sources) == 1:
             return self._node("map", value, sources, f"{'−' if terms[0][0] < 0 else ''}+ {' '.join(fixed)}")
         number = self._node("map", value, sources, "+" if all(s > 0 for s, _ in terms) else "±", note=" ".join(fixed))
@@ -229,7 +230,8 @@ class _Reader:
 
     def linear(self, value: Value) -> Sum:
         """Return what a value is made of by matrices, sums and parameters alone."""
-        if not value.type.rows:
+        value = _unspread(value)
+        if not is_row(value):
             inputs = (v.name for v in walk([value]) if v.op == "input" and v.group == "fixed")
             return Sum(params=tuple(inputs))
         if value in self.bases and self._is_linear(self.linear(self.bases[value][0])):
@@ -237,15 +239,15 @@ class _Reader:
         if value.op in ("linear", "matmul"):
             row, matrix = value.args
             parts = row.args if row.op == "cat" else (row,)
-            return Sum(products=tuple(p for p in parts if p.type.rows)) + self.linear(matrix)
-        if value.op in ("mul", "div") and all(a.type.rows for a in value.args):
+            return Sum(products=tuple(p for p in parts if is_row(p))) + self.linear(matrix)
+        if value.op in ("mul", "div") and all(is_row(a) for a in value.args):
             return Sum(rows=(value,))
         if value in self.graph.outputs.values() or value.op not in LINEAR:
             return Sum(rows=(value,))
         found = Sum()
         for arg in value.args:
             found += self.linear(arg)
-        if value.op in ("slice", "cat", "cast") and not self._is_linear(found):
+        if value.op in ("slice", "view", "cat", "cast") and not self._is_linear(found):
             return Sum(rows=(value,))
         return found
 
@@ -285,15 +287,27 @@ class _Reader:
                 flow.edges[join] = list(targets)
 
 
+def is_row(value: Value) -> bool:
+    """Return whether a value differs from sequence to sequence; a number spread over rows does not."""
+    return value.type.rows and value.op != "constant"
+
+
+def _unspread(value: Value) -> Value:
+    """Return a row without the zeros that only spread it over more features."""
+    if value.op == "add" and any(a.op == "constant" and a.number == 0 for a in value.args):
+        return value.args[value.args[0].op == "constant"]
+    return value
+
+
 def _normalised(graph: Graph) -> dict[Value, tuple[Value, str]]:
     """Return what is made of one row alone with a sum or maximum over its features, with that row and a name."""
     found: dict[Value, tuple[Value, str]] = {}
     above: dict[Value, set[Value]] = {}
     order = {value: n for n, value in enumerate(graph.values)}
     for value in graph.values:
-        if not value.type.rows:
+        if not is_row(value):
             continue
-        rows = [a for a in value.args if a.type.rows]
+        rows = [a for a in value.args if is_row(a)]
         common = set.intersection(*(above[a] for a in rows)) if rows else set[Value]()
         above[value] = common | {value}
         if len(rows) < 2 or not common:
@@ -310,10 +324,10 @@ def _normalised(graph: Graph) -> dict[Value, tuple[Value, str]]:
 def _between(value: Value, base: Value) -> set[Value]:
     """Return the rows on the ways from `base` to `value`, without these two."""
     found: set[Value] = set()
-    waiting = [a for a in value.args if a.type.rows]
+    waiting = [a for a in value.args if is_row(a)]
     while waiting:
         each = waiting.pop()
         if each is not base and each not in found:
             found.add(each)
-            waiting += [a for a in each.args if a.type.rows]
+            waiting += [a for a in each.args if is_row(a)]
     return found
