@@ -24,7 +24,8 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        batched bindings compact dependencies disk_cache expression fingerprints forks locations pytree view
+        batched bindings bounded compact expression fingerprints forks locations pytree view
+        dependencies disk_cache
         effects opaque operations time_axis
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from everloop.cell import Cell
+from everloop.compiler.bounded import BoundedDict
 
 Dependency = tuple[Callable[[str, Any], Any], str]  # where a name is looked up, and the name
 
 # Code that reads nothing which a user changes.
 _FIXED = sys.stdlib_module_names | {"torch", "everloop", "numpy"}
 CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type)
-_searches: dict[type, tuple[Any, Search]] = {}
+CLASSES = 512  # of modules, of which is known what their code reads
+_searches: BoundedDict[type, tuple[Any, Search]] = BoundedDict(CLASSES)
 # Names of what steps were seen to change, and are left to eager for: no call needs to be told from another by it.
-changing: dict[type, set[str]] = {}
+changing: BoundedDict[type, frozenset[str]] = BoundedDict(CLASSES)
 
 
 def dependencies(kind: type) -> tuple[Dependency, ...]:

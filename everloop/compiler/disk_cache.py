@@ -19,6 +19,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from everloop.compiler.bounded import BoundedDict
+
 LIMIT = 256 << 20  # bytes, some thousand kernels
 EVERY = 64  # writes of a process after which it looks at the size of the folder
 _DAY = 86400.0  # seconds
@@ -27,7 +29,7 @@ _HEAD = b"everloop object 2\n"
 _NAMES = re.compile(r"[0-9a-f]{64}\.\w+|\.new-\w+")  # of files that are the cache's own
 _writes = 0
 _HAS_OWNERS = hasattr(os, "geteuid")  # elsewhere the user's folders are private by the system's own lists
-_refused: set[Path] = set()  # folders in which something was refused
+_refused: BoundedDict[Path, bool] = BoundedDict(64)  # folders in which something was refused
 
 
 def folder() -> Path | None:
@@ -151,7 +153,7 @@ def _fault(status: os.stat_result) -> str:
 def _refuse(place: Path, path: Path, fault: str, advice: str) -> bool:
     """Say once a folder that compiled code in it is not run; return False."""
     if place not in _refused:
-        _refused.add(place)
+        _refused[place] = True
         warnings.warn(f"{path} {fault}; compiled code there is not run, but compiled anew; {advice}", stacklevel=2)
     return False
 

@@ -101,10 +101,11 @@ class Watch:
     def close(self) -> None:
         """Note which names a step changes, once it has run; raise what was refused."""
         for kind in self._kinds:
-            changing.pop(kind, None)
+            if kind in changing:
+                changing[kind] = frozenset()
         if self.refused is not None:
             for kind, name in self._changing:
-                changing.setdefault(kind, set()).add(name)
+                changing[kind] = changing.get(kind, frozenset()) | {name}
             raise self.refused
 
     def error(self, what: str, line: str = "") -> Exception:

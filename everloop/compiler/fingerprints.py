@@ -6,7 +6,7 @@ about one in 2**64. Addition over time is addition here too, so that its order d
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -17,12 +17,12 @@ _BITS = (1 << 64) - 1
 _ODD, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
 
 
-@cache
+@lru_cache(4096)
 def _seed(text: str) -> np.uint64:
     return np.uint64((crc32(text.encode()) + 1) * 0xD1342543DE82EF95 & _BITS)
 
 
-@cache
+@lru_cache(128)
 def _numbers(width: int) -> Prints:
     return np.arange(1, width + 1, dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93)
 
@@ -38,7 +38,7 @@ def leaf(name: str, width: int) -> Prints:
     return _mixed(_numbers(width) + _seed(name))
 
 
-@cache
+@lru_cache(4096)
 def constant(number: float) -> Prints:
     """Return the one feature of a number."""
     return np.zeros(1, np.uint64) if number == 0 else _mixed(np.array([number]).view(np.uint64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,7 +13,6 @@ from everloop.errors import UnsupportedError
 _PACKAGE = Path(__file__).parent.parent
 _CELLS = str(_PACKAGE / "cells")
 _INSIDE = (str(_PACKAGE), str(Path(torch.__file__).parent), "<frozen")
-_is_inside: dict[str, bool] = {}  # by file
 
 
 def line_of_cell() -> str:
@@ -25,11 +25,10 @@ def line_of_cell() -> str:
     return ""
 
 
+@lru_cache(4096)
 def is_inside(file: str) -> bool:
     """Whether code is PyTorch's or the library's, whose cells do not count."""
-    if file not in _is_inside:
-        _is_inside[file] = file.startswith(_INSIDE) and not file.startswith(_CELLS)
-    return _is_inside[file]
+    return file.startswith(_INSIDE) and not file.startswith(_CELLS)
 
 
 def unsupported(what: str) -> UnsupportedError:

@@ -10,7 +10,7 @@ import torch
 from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.view import View
 
-Kind = Literal[
+BufferKind = Literal[
     "sequence",  # [T, B, n], read: one row a step and sequence
     "previous",  # [T, B, n], read one step back: the `first` rows at the start, the `restart` rows at a reset
     "row",  # [B, n], read: one row a sequence, the same at every step
@@ -28,7 +28,7 @@ class Buffer:
     """A named piece of memory. Features are adjacent; time and batch have any stride."""
 
     name: str
-    kind: Kind
+    kind: BufferKind
     width: int
     height: int = 1
     of: str = ""  # for "previous": the state whose first and restart rows it continues, rounded to its own dtype

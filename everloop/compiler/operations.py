@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.view import View
 
-Kind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
+OpKind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
 # How a function of PyTorch gives integers, which the loop holds as floats: see `dtypes.bound`.
 Integers = Literal["", "move", "negation", "choice", "product", "square", "sum", "total", "cast", "fill"]
 Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
@@ -51,7 +51,7 @@ class Operation:
     """
 
     name: str
-    kind: Kind
+    kind: OpKind
     arity: int
     meaning: Callable[..., Any]
     text: str

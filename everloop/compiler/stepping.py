@@ -27,7 +27,7 @@ _NOTHING = torch.empty(0)
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundStep:
     """A step of some rows. call(*addresses of each derived tensor, x, states, new states)."""
 
     call: Callable[..., None]
@@ -55,14 +55,14 @@ class Step:
         """Return the tensors that the step reads besides its input and its states."""
         return [name if group == "literal" else values.fixed[name] for group, name in self.prologue.sources]
 
-    def bind(self, values: Bindings, batch: int) -> Bound:
+    def bind(self, values: Bindings, batch: int) -> BoundStep:
         """Return the step over these parameters, good as long as they stay where they are."""
         memory = {s.untyped_storage().data_ptr() for s in self.sources(values)}
         found = self._fixed(values)
         derived = [name for name, t in found.items() if t.untyped_storage().data_ptr() not in memory]
         vary = [*derived, INPUT, *(f"first {s}" for s in self.states[1:]), *(f"final {s}" for s in self.states)]
         call = self.kernel.over(batch, found, vary)
-        return Bound(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
+        return BoundStep(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
 
     def _fixed(self, values: Bindings) -> Mapping[str, Tensor]:
         found = self.prologue(values, _NOTHING, batch_major=False)

@@ -7,7 +7,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from itertools import count
 from types import MethodType
 from typing import Any
@@ -80,7 +80,7 @@ def _function_of(name: str) -> Any:
     return getattr(operator, name, None) or getattr(operator, f"{name}_", None) or getattr(torch, name, None)
 
 
-_signature = cache(inspect.signature)
+_signature = lru_cache(512)(inspect.signature)
 
 
 def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:

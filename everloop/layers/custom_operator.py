@@ -26,11 +26,11 @@ from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range
 
 GRAPHS = 1024  # cells in graphs that are known; of more, the first graphs must be made anew
-Run = Callable[..., Results]
+Implementation = Callable[..., Results]
 
 
 @dataclass(frozen=True)
-class Known:
+class Registered:
     """A cell without its tensors, the names of the tensors it is given, and which target was asked for, how."""
 
     cell: Cell
@@ -42,8 +42,8 @@ class Known:
         return Bindings(*(dict(zip(n, t, strict=True)) for n, t in zip(self.names, tensors, strict=True)))
 
 
-_known: Cache[Known] = Cache(GRAPHS)
-_runs: list[Run] = []
+_known: Cache[Registered] = Cache(GRAPHS)
+_runs: list[Implementation] = []
 _numbers = count()
 
 
@@ -72,7 +72,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
-def runs(run: Run) -> Run:
+def runs(run: Implementation) -> Implementation:
     """Make this function what the operator runs. Decorates `dispatch.run`, which knows more than this file."""
     _runs[:] = [run]
     return run
@@ -107,11 +107,11 @@ def key_of(cell: Cell, fixed: str, rows: str, steps: str, target: str | None, ch
         key = programs.get(kind) or programs.put(kind, f"{type(cell).__name__} {next(_numbers)}")
         if _known.get(key) is None:
             twin = bind(cell, dict.fromkeys(name for part in names for name in part))
-            _known.put(key, Known(twin, names, target, check))
+            _known.put(key, Registered(twin, names, target, check))
     return key
 
 
-def known(key: str) -> Known:
+def known(key: str) -> Registered:
     """Return the cell with this key; one from another process is made anew."""
     found = _known.get(key)
     if found is None:
@@ -121,7 +121,7 @@ def known(key: str) -> Known:
                 " of them; make the graph anew"
             )
         text = json.loads(key)
-        found = _known.put(key, Known(read(text["cell"]), text["names"], text["target"], text["check"]))
+        found = _known.put(key, Registered(read(text["cell"]), text["names"], text["target"], text["check"]))
     return found
 
 
@@ -158,7 +158,7 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _outputs(held: Known, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+def _outputs(held: Registered, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
     """Return memory laid out as the results are."""
     T, B, n = x.shape[0], x.shape[1], held.cell.output_size
     y = x.new_empty(B, T, n).transpose(0, 1) if is_batch_major(x) else x.new_empty(T, B, n)

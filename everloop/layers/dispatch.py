@@ -25,7 +25,7 @@ from everloop.errors import PlanError, UnsupportedError
 from everloop.layers import custom_operator
 from everloop.layers.autograd_function import compute
 from everloop.layers.check import noted, verify
-from everloop.layers.guards import obstacle, programs, say_once, version
+from everloop.layers.guards import programs, unsupported_reason, version, warn_once
 
 _KINDS = {Tensor, nn.Parameter}
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
@@ -87,7 +87,7 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         if reason := named.refusal(x.dtype, x.device):
             raise UnsupportedError(reason)
         return named.run(cell, call)
-    program = observed(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
+    program = decomposition_reason(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
     if isinstance(program, Program) and call.time.num_nonempty:
         try:
             if check:
@@ -180,7 +180,7 @@ def _new_program(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | N
     found = targets.compiling(x.dtype, x.device, target)
     if isinstance(found, str):
         return found
-    if reason := obstacle(cell):
+    if reason := unsupported_reason(cell):
         return _Refusal(reason)
     try:
         with torch.autocast("cpu", enabled=False):
@@ -207,10 +207,10 @@ def _tell(cell: Cell, reason: str) -> None:
     if isinstance(reason, _Refusal):
         name, eager = cell.__class__.__name__, targets.reference().name
         text = f'{name} runs on {eager}, because {reason}; with target="{eager}" it does so without this message'
-        say_once(text, str(reason))
+        warn_once(text, str(reason))
 
 
-def observed(*tensors: Tensor) -> str:
+def decomposition_reason(*tensors: Tensor) -> str:
     """Return what needs to see each single operation of PyTorch, on these tensors or at all; "" where nothing does."""
     if torch_private.has_transforms():
         return "transforms of torch.func see only PyTorch's own operations"
@@ -230,7 +230,7 @@ def observed(*tensors: Tensor) -> str:
 
 def compiles(cell: Cell, x: Tensor) -> bool:
     """Return whether the compiled target runs this cell over x."""
-    return not (observed(x) or why(cell, Bindings(dict(cell.named_parameters())), x))
+    return not (decomposition_reason(x) or why(cell, Bindings(dict(cell.named_parameters())), x))
 
 
 def rewritten() -> bool:

@@ -2,7 +2,7 @@
 
 That is attributes, and the globals and class attributes that the code reads. Each state of them is a `Version`; what is
 compiled is kept by version. A hashable key of all of it is made at every call of a layer; single steps, where a key
-would take too long, compare object by object (`Unchanged`).
+would take too long, compare object by object (`Guard`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _versions: Cache[Version] = Cache(PROGRAMS)
 # Weak, because a key may hold its module, as by a bound method: only the bounded caches keep anything.
 _recent: WeakKeyDictionary[nn.Module, list[ref[Version]]] = WeakKeyDictionary()
 _lock = threading.Lock()
-said: Cache[bool] = Cache(PROGRAMS)
+warned: Cache[bool] = Cache(PROGRAMS)
 
 
 def version(module: nn.Module, *, is_traced: bool = False) -> Version:
@@ -116,7 +116,7 @@ def _remember(module: nn.Module, new: Version) -> None:
     programs.drop(before[0])
     names = sorted(set(_differences(before[-1].key, new.key))) or ["its class"]
     kind = module.__class__.__name__
-    say_once(
+    warn_once(
         f"{kind} was compiled for {VERSIONS} values of {' and '.join(names)}, and the oldest program is dropped"
         " for each new value: compiling costs far more than a call. What is a tensor (a buffer, a parameter or"
         " a feature of x) may change freely; make it one",
@@ -124,14 +124,14 @@ def _remember(module: nn.Module, new: Version) -> None:
     )
 
 
-def say_once(text: str, key: Any = None) -> None:
-    """Warn, unless this was said."""
-    if not said.get(key or text):
-        said.put(key or text, True)
+def warn_once(text: str, key: Any = None) -> None:
+    """Warn, unless this was said before."""
+    if not warned.get(key or text):
+        warned.put(key or text, True)
         warnings.warn(text, stacklevel=4)
 
 
-class Unchanged:
+class Guard:
     """Whether all that a module holds and reads is, object by object, what it was when this was made."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -293,7 +293,7 @@ class _Same:
         return id(self.thing)
 
 
-def obstacle(module: nn.Module) -> str:
+def unsupported_reason(module: nn.Module) -> str:
     """Return why no symbol can go through the code of a cell or stack as a tensor does; "" where one can."""
     values = [get(name, None) for m in module.modules() for get, name in dependencies(m.__class__)]
     values += [v for m in module.modules() for v in vars(m).values()]

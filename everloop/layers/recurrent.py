@@ -21,7 +21,7 @@ from everloop.layers.explanation import explanation
 from everloop.layers.input_form import InputForm, unpack
 from everloop.layers.nested import leaves, map_state, nest
 from everloop.layers.over_time import over_time
-from everloop.layers.single_step import Stream, unsteppable
+from everloop.layers.single_step import Stepper, unsteppable
 from everloop.layers.stack import Stack
 from everloop.layers.validation import checked_input, checked_lengths, checked_reset, checked_state
 
@@ -80,7 +80,7 @@ class Recurrent(nn.Module):
         self.batch_first, self.target, self.check = batch_first, target, check
         zeros = map_state(lambda s: s[0], core.zeros(1, like=next(self.parameters(), torch.empty(0))))
         self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
-        self._stream = Stream()
+        self._stepper = Stepper()
 
     @property
     def input_size(self) -> int:
@@ -154,10 +154,10 @@ class Recurrent(nn.Module):
         gradients are one native call, which reads the parameters where they are.
         """
         if not (self._seen_by() or torch.compiler.is_compiling()):
-            found = self._stream.step(self._modules["cell"], x_t, state, self.start, self.target)
+            found = self._stepper.step(self._modules["cell"], x_t, state, self.start, self.target)
             if found is not None:
                 if self.check:
-                    self._stream.verify(self._modules["cell"], x_t, state, self.start, found)
+                    self._stepper.verify(self._modules["cell"], x_t, state, self.start, found)
                 return found
         reason = unsteppable(self)
         if reason:
@@ -171,7 +171,7 @@ class Recurrent(nn.Module):
 
     def explain(self) -> str:
         """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""
-        step = self._stream.explain(self.cell, self._seen_by(), self.target)
+        step = self._stepper.explain(self.cell, self._seen_by(), self.target)
         return f"{explanation(self.cell, target=chosen(self.target))}\n\n\n{step}"
 
     def _seen_by(self) -> str:
@@ -181,7 +181,7 @@ class Recurrent(nn.Module):
         return "forward has hooks" if self._forward_hooks or self._forward_pre_hooks else ""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._stream = Stream()  # let go of the memory that the parameters leave
+        self._stepper = Stepper()  # let go of the memory that the parameters leave
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _dtype(self) -> torch.dtype | None:

@@ -18,10 +18,10 @@ from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
-from everloop.layers.dispatch import chosen, observed
+from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, last, sizes
-from everloop.layers.guards import Unchanged, obstacle, programs, version
+from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import flatten, leaves, nest
 from everloop.layers.stack import Stack
 
@@ -29,49 +29,49 @@ ROWS = 8  # more rows a step than this keep the packed products of the whole-seq
 _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 
 
-class Stream:
+class Stepper:
     """How a layer takes single steps. It holds addresses and compiled code, never numbers, and is never copied."""
 
     def __init__(self) -> None:
-        self._ready: _Ready | None = None
+        self._guarded: _GuardedStep | None = None
 
-    def __reduce__(self) -> tuple[type[Stream], tuple[()]]:
-        return Stream, ()
+    def __reduce__(self) -> tuple[type[Stepper], tuple[()]]:
+        return Stepper, ()
 
     def step(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
     ) -> tuple[Tensor, Any] | None:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
-        if torch.is_autocast_enabled("cpu") or observed():
+        if torch.is_autocast_enabled("cpu") or decomposition_reason():
             return None
-        ready, target = self._ready, chosen(target)
-        if ready is None or ready.target != target or not ready.holds(core):
-            ready = self._ready = _Ready(core, target)
-        return ready.step(x, state, start)
+        guarded, target = self._guarded, chosen(target)
+        if guarded is None or guarded.target != target or not guarded.holds(core):
+            guarded = self._guarded = _GuardedStep(core, target)
+        return guarded.step(x, state, start)
 
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
     ) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
-        assert self._ready is not None, "what has stepped is ready"
-        self._ready.verify(core, x, state, start, found)
+        assert self._guarded is not None, "what has stepped is guarded"
+        self._guarded.verify(core, x, state, start, found)
 
     def explain(self, core: Any, reason: str, target: str | None) -> str:
         """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
         impossible = unsteppable(core)
         if impossible:
             return f"step: not possible, because {impossible}"
-        ready = self._ready = _Ready(core, chosen(target))
-        reason = (ready.reason or reason) if ready.target else (reason or ready.reason)
+        guarded = self._guarded = _GuardedStep(core, chosen(target))
+        reason = (guarded.reason or reason) if guarded.target else (reason or guarded.reason)
         if reason:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
-            f"step: one native call, {ready.description}, for up to {ROWS} rows without gradients, over the parameters"
-            f" where they lie; otherwise as a sequence of one step, by the target above; {ready.noted}"
+            f"step: one native call, {guarded.description}, for up to {ROWS} rows without gradients, over the"
+            f" parameters where they lie; otherwise as a sequence of one step, by the target above; {guarded.noted}"
         )
 
 
-class _Form:
+class _BoundStep:
     """A step for one shape of x: the bound kernel, and the shapes of x and of each state."""
 
     def __init__(self, program: Step, values: Bindings, shape: torch.Size, sizes: list[int]) -> None:
@@ -87,19 +87,19 @@ class _Form:
         return [vector.expand(shape) for vector, shape in zip(start, self.shapes[1:], strict=True)]
 
 
-class _Ready:
+class _GuardedStep:
     """What is known about a cell or stack as long as nothing about it but the numbers in its tensors changes."""
 
     def __init__(self, core: nn.Module, target: str | None) -> None:
         self._core, self.target = core, target
         version(core)  # what code reads is looked up anew where the version is, so before it is noted
-        self._unchanged = Unchanged(core)
+        self._guard = Guard(core)
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._values = Bindings(dict(own)).under("core")
         found = _program(core, self._values, target)
         self._program = found if isinstance(found, Step) else None
         self.reason = found if isinstance(found, str) else ""
-        self._forms: dict[torch.Size, _Form] = {}
+        self._forms: dict[torch.Size, _BoundStep] = {}
         self._tensors = self._program.sources(self._values) if self._program else []
         # An address stands for a tensor: held here, its memory cannot become another's.
         self._memory = [t.detach() for t in self._tensors]
@@ -119,7 +119,7 @@ class _Ready:
         """Whether nothing has changed that this relies on."""
         return (
             core is self._core
-            and self._unchanged.holds()
+            and self._guard.holds()
             and list(map(_address, self._tensors)) == self._places
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )
@@ -167,15 +167,15 @@ class _Ready:
         """What was verified."""
         return noted(self._program.checked if self._program else {})
 
-    def _new_form(self, x: Tensor) -> _Form | None:
+    def _new_form(self, x: Tensor) -> _BoundStep | None:
         shape = x.shape
         if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
             return None
         assert self._program is not None
-        form = self._forms[shape] = _Form(self._program, self._values, shape, self._sizes)
+        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._sizes)
         return form
 
-    def _all(self, form: _Form, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:
+    def _all(self, form: _BoundStep, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:
         """Return x and the tensors of a state in order; less where it is not nested as it should be."""
         if state is None:
             return [x, *form.begin(start, x)]
@@ -208,7 +208,7 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
         return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
-    if reason := obstacle(core):
+    if reason := unsupported_reason(core):
         return reason
     key = ("a single step", compiler, like.dtype, *((name, t.shape) for name, t in values.fixed.items()))
     found: Step | str | None = programs.get((*key, version(core)))

@@ -22,14 +22,14 @@ from everloop.models.body import BodyConfig, body, check, configured, word_dropo
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
-from everloop.models.pooling import Method, Pooling
+from everloop.models.pooling import PoolingMethod, Pooling
 
 
 @dataclass(frozen=True)
 class ClassifierConfig(BodyConfig):
     """The shape of a classifier."""
 
-    pooling: Method = "max"
+    pooling: PoolingMethod = "max"
     """How the steps become one vector: the last, their mean, the largest values, or attention."""
     embedding: int = 128
     """Numbers that stand for a symbol of a text."""

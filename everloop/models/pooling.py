@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
 
-Method = Literal["last", "mean", "max", "attention"]
+PoolingMethod = Literal["last", "mean", "max", "attention"]
 
 
 class Pooling(nn.Module):
@@ -25,10 +25,10 @@ class Pooling(nn.Module):
         bidirectional: whether the second half of them comes from the other direction.
     """
 
-    def __init__(self, method: Method, size: int, *, bidirectional: bool = False) -> None:
+    def __init__(self, method: PoolingMethod, size: int, *, bidirectional: bool = False) -> None:
         super().__init__()
-        if method not in get_args(Method):
-            raise OptionError(unknown("pooling", method, get_args(Method)))
+        if method not in get_args(PoolingMethod):
+            raise OptionError(unknown("pooling", method, get_args(PoolingMethod)))
         self.method, self.ahead = method, size // 2 if bidirectional else size
         if method == "attention":
             self.hidden = nn.Linear(size, size)

@@ -80,7 +80,7 @@ def test_scratch_memory_is_poisoned_again_at_every_call() -> None:
     layer = Recurrent(make("lstm", 3, 5))
     with torch.no_grad():
         layer.step(torch.randn(3))
-        ready = layer._stream._ready
+        ready = layer._stepper._guarded
         assert ready is not None
         free: list[Any] = [item for form in ready._forms.values() for item in vars(form.call)["_free"]]
         scratch = [item[-1] for item in free]

@@ -24,7 +24,7 @@ from everloop.compiler.trace import trace
 from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
 from everloop.layers.dropout import values_of
-from everloop.layers.single_step import Stream
+from everloop.layers.single_step import Stepper
 from tests.zoo import NAMES, make
 
 
@@ -81,7 +81,7 @@ def test_a_streamed_step_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> Non
         want = layer.step(x)
         monkeypatch.setattr(stepping, "simplify", lambda *_, **__: pytest.fail("a pass ran again"))
         monkeypatch.setattr("everloop.layers.guards.programs._entries", {})
-        layer._stream = Stream()
+        layer._stepper = Stepper()
         got = layer.step(x)
     torch.testing.assert_close(got, want, rtol=0, atol=0)
 

@@ -16,7 +16,7 @@ F64 = torch.float64
 
 def is_single(layer: Recurrent, x: Tensor, state: Any = None) -> bool:
     """Whether a step of the layer is one call of one kernel."""
-    return layer._stream.step(layer.cell, x, state, layer.start, layer.target) is not None
+    return layer._stepper.step(layer.cell, x, state, layer.start, layer.target) is not None
 
 
 def close(got: Any, expected: Any, steps: int = 1) -> None:
@@ -48,6 +48,6 @@ def same_as_eager(layer: Recurrent, x: Tensor, state: Any = None) -> None:
 
 def the_call(layer: Recurrent) -> Any:
     """Return the one native call that the layer's steps have made so far."""
-    ready: Any = layer._stream._ready
+    ready: Any = layer._stepper._guarded
     (form,) = ready._forms.values()
     return form.call

@@ -21,7 +21,7 @@ from torch import Tensor
 from everloop.cell import Cell, H, I, param, state
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
-from everloop.layers.guards import programs, said
+from everloop.layers.guards import programs, warned
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 Step = Callable[[Any, Tensor, Tensor], Tensor]
@@ -44,7 +44,7 @@ def start() -> None:
     NUMBER, FACTORS, COUNT["n"], CALLS.n = 0, iter([0.1 * k for k in range(99)]), 0, 0
     SEEN.clear()
     NOTES.clear()
-    said.clear()
+    warned.clear()
     random.seed(3)
     np.random.seed(3)
     torch.manual_seed(3)

@@ -211,7 +211,7 @@ class Annealed(Plain):
 
 def test_a_changing_number_keeps_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards.programs, "_entries", {})
-    guards.said.clear()
+    guards.warned.clear()
     layer, x = Recurrent(Annealed(2, 3)), torch.randn(2, 1, 2)
     made: list[weakref.ref[Program]] = []
 
@@ -297,10 +297,10 @@ def test_a_step_is_not_made_anew_because_another_cell_is_compiled() -> None:
     layer, x = Recurrent(Global(4, 5)), torch.randn(2, 4)
     with torch.no_grad():
         layer.step(x)
-        ready = layer._stream._ready
+        ready = layer._stepper._guarded
         Recurrent(Annealed(2, 3, factor=0.123))(torch.randn(2, 1, 2))
         layer.step(x)
-    assert layer._stream._ready is ready
+    assert layer._stepper._guarded is ready
 
 
 def test_copies_have_guards_of_their_own() -> None:

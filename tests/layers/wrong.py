@@ -40,11 +40,11 @@ def spoil_gradient(monkeypatch: pytest.MonkeyPatch, name: str, without: str = ""
 
 def spoil_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the output of compiled single steps be off by a thousandth."""
-    real = single_step.Stream.step
+    real = single_step.Stepper.step
 
-    def step(self: single_step.Stream, *args: Any) -> Any:
+    def step(self: single_step.Stepper, *args: Any) -> Any:
         found = real(self, *args)
         return found if found is None else (found[0] * 1.001, found[1])
 
     forget_programs(monkeypatch)
-    monkeypatch.setattr(single_step.Stream, "step", step)
+    monkeypatch.setattr(single_step.Stepper, "step", step)

@@ -10,14 +10,14 @@ import torch
 from everloop import cells
 from everloop.errors import OptionError
 from everloop.layers import Recurrent
-from everloop.models.pooling import Method, Pooling
+from everloop.models.pooling import Pooling, PoolingMethod
 
-WAYS = get_args(Method)
+WAYS = get_args(PoolingMethod)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_is_ignored(way: Method, bidirectional: bool) -> None:
+def test_padding_is_ignored(way: PoolingMethod, bidirectional: bool) -> None:
     pool = Pooling(way, 4, bidirectional=bidirectional).double()
     y = torch.randn(6, 3, 4, dtype=torch.float64)
     lengths = torch.tensor([6, 2, 0])

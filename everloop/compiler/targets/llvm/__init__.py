@@ -13,7 +13,7 @@ from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise
 from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
 from everloop.compiler.targets.llvm.mapping import mapping
-from everloop.compiler.targets.llvm.mathematics import FORMATS, Format, operations
+from everloop.compiler.targets.llvm.mathematics import FORMATS, FloatFormat, operations
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import product, tile
 from everloop.compiler.targets.llvm.vector import Isa, named
@@ -70,7 +70,7 @@ def _text(layout: Layout) -> str:
     return module(layout.isa, "\n".join([*maps, driver(layout)]))
 
 
-def _common(form: Format, isa: Isa) -> Library:
+def _common(form: FloatFormat, isa: Isa) -> Library:
     key = (form.dtype, isa.name)
     if key not in _shared:
         code = object_code("shared", str(form.dtype), isa, lambda: shared_ir(form.dtype, isa.name))

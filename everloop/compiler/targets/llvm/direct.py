@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from everloop.compiler.loop import Map, Product
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import shape
-from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.mathematics import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.compiler.targets.llvm.worker import Worker
 
@@ -58,7 +58,7 @@ class DirectWorker(Worker):
 class _Writer:
     """What both products share: types, masked reading of the last numbers, multiply and add."""
 
-    def __init__(self, isa: Isa, form: Format, name: str) -> None:
+    def __init__(self, isa: Isa, form: FloatFormat, name: str) -> None:
         self.code = Code(f"internal void @{name}({_HEAD})")
         self.bytes, self.scalar, self.size, self.suffix = isa.bytes, form.scalar, form.size, form.suffix
         self.lanes = isa.lanes(form.size)
@@ -109,7 +109,7 @@ class _Writer:
         return self.code(f"and i64 {number}, {-step}")
 
 
-def dot(isa: Isa, form: Format) -> str:
+def dot(isa: Isa, form: FloatFormat) -> str:
     """Text of `dot`: result j is the row times the numbers at matrix + j * step; units of as many j as a vector has."""
     w = _Writer(isa, form, "dot")
     code, lanes = w.code, w.lanes
@@ -198,7 +198,7 @@ def dot(isa: Isa, form: Format) -> str:
     return code.end()
 
 
-def spread(isa: Isa, form: Format) -> str:
+def spread(isa: Isa, form: FloatFormat) -> str:
     """Text of `spread`: the results are the sum over k of number k times the vector at matrix + k * step."""
     w = _Writer(isa, form, "spread")
     code, tile, sets = w.code, 4, 4

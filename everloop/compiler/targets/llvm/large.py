@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.mathematics import FloatFormat
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.vector import Isa
@@ -25,7 +25,7 @@ NAMES = (
 SLOT = {name: n for n, name in enumerate(NAMES)}
 
 
-def large(isa: Isa, form: Format) -> str:
+def large(isa: Isa, form: FloatFormat) -> str:
     """Text of `everloop_large(args)` and what it calls."""
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
     tiles = [_tile(isa, form, r, v) for r, v in sizes]
@@ -37,7 +37,7 @@ def _argument(code: Code, name: str, kind: str = "i64") -> str:
     return code.slot("%args", SLOT[name], kind)
 
 
-def _tile(isa: Isa, form: Format, rows: int, vectors: int) -> str:
+def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
     """Text of the function that makes a tile of C, or adds it to what `old` points at; `lanes` of the last vector."""
     count, scalar, size = isa.lanes(form.size), form.scalar, form.size
     vector, step = f"<{count} x {scalar}>", vectors * isa.bytes
@@ -122,7 +122,7 @@ def _tile(isa: Isa, form: Format, rows: int, vectors: int) -> str:
     return code.end()
 
 
-def _tiles(isa: Isa, form: Format) -> str:
+def _tiles(isa: Isa, form: FloatFormat) -> str:
     """All tiles of a block of A times a packed block of B: a panel stays in the nearest cache for all rows."""
     width, lanes, size = panel_width(isa, form.size), isa.lanes(form.size), form.size
     head = (
@@ -175,7 +175,7 @@ def _tiles(isa: Isa, form: Format) -> str:
     return code.end()
 
 
-def _sum_rows(isa: Isa, form: Format) -> str:
+def _sum_rows(isa: Isa, form: FloatFormat) -> str:
     """Adds to `sums` each row of a block of A, whose rows lie side by side: the block is then near for the tiles."""
     scalar, size, lanes = form.scalar, form.size, isa.lanes(form.size)
     code = Code("internal void @large_sum_rows(ptr %a, i64 %a_k, i64 %rows, i64 %k, ptr %sums)")
@@ -206,7 +206,7 @@ def _sum_rows(isa: Isa, form: Format) -> str:
     return code.end()
 
 
-def _pack_columns(isa: Isa, form: Format) -> str:
+def _pack_columns(isa: Isa, form: FloatFormat) -> str:
     """Packs a block of B: whole panels at once where its columns lie side by side, else vector by vector."""
     width, lanes, size = panel_width(isa, form.size), isa.lanes(form.size), form.size
     vector = f"<{lanes} x {form.scalar}>"
@@ -237,7 +237,7 @@ def _pack_columns(isa: Isa, form: Format) -> str:
     return code.end()
 
 
-def _block(isa: Isa, form: Format) -> str:
+def _block(isa: Isa, form: FloatFormat) -> str:
     """A thread's block of C, number `n` of down * across."""
     high, size, width = isa.rows, form.size, panel_width(isa, form.size)
     code = Code("internal void @large_block(ptr %args, i64 %n, ptr %work)")

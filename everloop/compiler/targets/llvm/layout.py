@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
-from everloop.compiler.targets.llvm.mathematics import FORMATS, Format
+from everloop.compiler.targets.llvm.mathematics import FORMATS, FloatFormat
 from everloop.compiler.targets.llvm.product import packed_bytes
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.errors import UnsupportedError
@@ -51,7 +51,7 @@ class Layout:
     """The places of one loop's buffers, for one format and instruction set."""
 
     loop: Loop
-    form: Format
+    form: FloatFormat
     isa: Isa
     slots: dict[str, int] = field(default_factory=dict)  # buffer name or role -> first slot
     total_slots: int = len(HEAD)
@@ -130,7 +130,7 @@ def shape(stage: Product) -> tuple[int, int]:
     return (matrix.height, matrix.width) if stage.transposed else (matrix.width, matrix.height)
 
 
-def form_of(loop: Loop) -> Format:
+def form_of(loop: Loop) -> FloatFormat:
     """Return the format of all numbers of a loop; raises UnsupportedError where they have several or another one."""
     found = FORMATS.get(loop.dtype) if loop.dtype else None
     if found is None:

@@ -26,7 +26,7 @@ class Register(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Format:
+class FloatFormat:
     """The bits of a floating type and the constants of its polynomials."""
 
     dtype: torch.dtype
@@ -51,8 +51,8 @@ class Format:
 _EXP32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _EXP64 = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
 FORMATS = {
-    torch.float32: Format(torch.float32, "float", "i32", 4, 23, 127, "f32", _EXP32, 5, -104.0, 89.0, 20.0),
-    torch.float64: Format(torch.float64, "double", "i64", 8, 52, 1023, "f64", _EXP64, 12, -746.0, 710.0, 40.0),
+    torch.float32: FloatFormat(torch.float32, "float", "i32", 4, 23, 127, "f32", _EXP32, 5, -104.0, 89.0, 20.0),
+    torch.float64: FloatFormat(torch.float64, "double", "i64", 8, 52, 1023, "f64", _EXP64, 12, -746.0, 710.0, 40.0),
 }
 _LN2_HIGH, _LN2_LOW = {4: 0.693359375, 8: 6.93145751953125e-1}, {4: -2.12194440e-4, 8: 1.42860682030941723212e-6}
 
@@ -60,7 +60,7 @@ _LN2_HIGH, _LN2_LOW = {4: 0.693359375, 8: 6.93145751953125e-1}, {4: -2.12194440e
 class Lanes:
     """Arithmetic on vectors of one format, written into `code`."""
 
-    def __init__(self, code: Code, form: Format, isa: Isa) -> None:
+    def __init__(self, code: Code, form: FloatFormat, isa: Isa) -> None:
         self.code, self.form, self.isa = code, form, isa
         self.count = isa.lanes(form.size)
         self.vector = f"<{self.count} x {form.scalar}>"
@@ -240,13 +240,13 @@ class Lanes:
         return value
 
 
-def _bits(number: float, form: Format) -> int:
+def _bits(number: float, form: FloatFormat) -> int:
     """The bits of a number, as an integer."""
     code = ("f", "I") if form.size == 4 else ("d", "Q")
     return int(struct.unpack(code[1], struct.pack(code[0], number))[0])
 
 
-def _largest(form: Format) -> float:
+def _largest(form: FloatFormat) -> float:
     return torch.finfo(form.dtype).max
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.mathematics import FloatFormat
 from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.vector import Isa
 
 
-def pack(isa: Isa, form: Format) -> str:
+def pack(isa: Isa, form: FloatFormat) -> str:
     """Text of `everloop_pack`: vectors of columns first to last - 1.
 
     The number (k, j) is at source + k * by_k + j * by_j.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.mathematics import Format
+from everloop.compiler.targets.llvm.mathematics import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
 
 PREFETCH = 16  # steps of k ahead
@@ -26,7 +26,7 @@ def packed_bytes(isa: Isa, size: int, inner: int, width: int) -> int:
     return -(-width // lanes) * lanes * inner * size
 
 
-def tile(isa: Isa, form: Format, rows: int, vectors: int) -> str:
+def tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
     """Text of the function for `rows` rows and a panel of `vectors` vectors: products stay in registers along k.
 
     Row r reads from the pointer at table + r * stride plus `from`, and writes to the one at out + r * stride plus `to`.
@@ -79,7 +79,7 @@ def tile(isa: Isa, form: Format, rows: int, vectors: int) -> str:
     return code.end()
 
 
-def product(isa: Isa, form: Format) -> str:
+def product(isa: Isa, form: FloatFormat) -> str:
     """Text of `everloop_product`: panels first to last - 1 for all rows, a panel in the cache meanwhile.
 
     back: 1 for panels from the last to the first.
