@@ -22,7 +22,7 @@ from everloop.models.body import BodyConfig, body, check, configured, word_dropo
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
-from everloop.models.pooling import PoolingMethod, Pooling
+from everloop.models.pooling import Pooling, PoolingMethod
 
 
 @dataclass(frozen=True)
