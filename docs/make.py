@@ -30,7 +30,7 @@ PAGE = """\
 
 This page is printed by the compiler itself (`python docs/make.py`); a test holds that it is up to date. The cell is the
 gated recurrent unit with the reset before the product, with 3 inputs and 4 units. The same for any cell, yours
-included: `everloop show CELL --stage equations|graph|gradient|plan|llvm`.
+included: `everloop show CELL --stage equations|graph|gradient|plan|step|llvm`.
 
 A step is ordinary PyTorch. The passes turn it into one native function for a whole sequence and one for its gradient:
 

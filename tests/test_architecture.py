@@ -36,9 +36,9 @@ INSIDE = {
         torch_function
         trace
         plan
-        plan_cache training verify
-        passes stepping
-        program report
+        plan_cache single training verify
+        passes
+        program report stepping
     """,
     "data": """
         error_policy files

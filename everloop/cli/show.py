@@ -17,7 +17,7 @@ from everloop.compiler.gradient import differentiate
 from everloop.compiler.ir import Graph
 from everloop.compiler.passes import PASSES, run, split_step
 from everloop.compiler.plan import plan_forward
-from everloop.compiler.report import plan_text
+from everloop.compiler.report import plan_text, step_text
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.target import LoopTarget, find, names
 from everloop.compiler.trace import trace
@@ -40,8 +40,8 @@ class Options:
     cell: Annotated[str, tyro.conf.Positional]
     """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""
     stage: str = "equations"
-    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; llvm (or another target
-    that compiles): the code of the kernel."""
+    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; step: a step that runs
+    alone; llvm (or another target that compiles): the code of the kernel."""
     format: Form = setting("text", old="form")
     """How equations are written."""
 
@@ -72,7 +72,7 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
         raise OptionError(unknown("stage", stage, [*STAGES, *compiling]))
     if form not in FORMS:
         raise OptionError(unknown("form", form, FORMS))
-    if form != "text" and stage in ("plan", *compiling):
+    if form != "text" and stage in ("plan", "step", *compiling):
         raise OptionError(f"the stage {stage} has no form {form}; its only form is text")
     return show_cell(example(named(cell)), stage, form)
 
@@ -101,6 +101,8 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
         return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.loop_inputs)), form)
     if stage == "plan":
         return plan_text(parts)
+    if stage == "step":
+        return step_text(run("single split", step=graph), run("single plan", step=graph).loop)
     target = find(stage)
     assert isinstance(target, LoopTarget), "`show` has checked the stage"
     return target.compile(plan_forward(parts).loop).source

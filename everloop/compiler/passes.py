@@ -12,6 +12,7 @@ from everloop.compiler.ir import Graph
 from everloop.compiler.plan import DerivedTraining, plan_forward
 from everloop.compiler.rematerialisation import rematerialise
 from everloop.compiler.simplify import simplify
+from everloop.compiler.single import plan_single, simplify_single, split_single
 from everloop.compiler.sink import Sunk, sink
 from everloop.compiler.trace import trace
 from everloop.compiler.training import plan_gradient
@@ -84,6 +85,19 @@ PASSES = (
         "verify training", ("training plan",), "training", verified_training, ("verify.py",),
         "nothing, or an error, as of the loop of inference",
     ),
+    Pass(
+        "simplify single", ("step",), "single", simplify_single, ("single.py", "simplify.py"),
+        "for a step that runs alone: a graph that does less, with no matrices joined",
+    ),
+    Pass(
+        "split single", ("single",), "single split", split_single, ("single.py", "hoist.py"),
+        "what runs before each step, and the step",
+    ),
+    Pass(
+        "plan single", ("single split",), "single plan", plan_single, ("single.py", "plan.py", "placement.py"),
+        "the step as stages", "step",
+    ),
+    Pass("verify single", ("single plan",), "single step", verified_forward, ("verify.py",), "nothing, or an error"),
 )  # fmt: skip
 
 

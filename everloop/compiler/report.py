@@ -31,6 +31,12 @@ def plan_text(split: Split) -> str:
     return "\n\n".join(f"# {title}\n{body or 'nothing'}" for title, body in sections)
 
 
+def step_text(split: Split, loop: Loop) -> str:
+    """Return a step that runs alone: what is computed before each, and the step."""
+    sections = [("before each step", hoisted(split)), ("the step", loop_text(loop))]
+    return "\n\n".join(f"# {title}\n{body or 'nothing'}" for title, body in sections)
+
+
 def hoisted(split: Split) -> str:
     """Return what runs before the loop, and what the loop reads unchanged."""
     made = {n: v for n, v in split.prologue.outputs.items() if v.op != "input"}

@@ -9,20 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.cell import Cell
+from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.hoist import split
 from everloop.compiler.hoisted import HoistedGraph
-from everloop.compiler.ir import Builder, Graph, Value
+from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Loop
-from everloop.compiler.plan import forward_of
 from everloop.compiler.plan_cache import PlanCache
-from everloop.compiler.rewrite import rebuild, same, users
-from everloop.compiler.simplify import LOCAL, simplify
+from everloop.compiler.single import INPUT
 from everloop.compiler.target import LoopTarget
-from everloop.compiler.verify import verified_forward
 from everloop.errors import UnsupportedError
 
-INPUT = "the input"
 _NOTHING = torch.empty(0)
 
 
@@ -51,6 +48,11 @@ class Step:
         self.states = tuple(graph.outputs)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 
+    @classmethod
+    def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Step:
+        """Return the compiled step of a cell; raises UnsupportedError where it cannot be traced."""
+        return cls(passes.run("step", cell=cell, bindings=values, dtype=dtype), dtype, target)
+
     def sources(self, values: Bindings) -> list[Tensor]:
         """Return the tensors that the step reads besides its input and its states."""
         return [name if group == "literal" else values.fixed[name] for group, name in self.prologue.sources]
@@ -71,32 +73,5 @@ class Step:
 
 def _planned(graph: Graph) -> tuple[Graph, Loop]:
     """Return what runs before each step, and the step."""
-    simple = simplify(graph, is_source=_is_carried, passes=LOCAL)  # joined matrices would be made at every step
-    readers = users(simple.outputs.values())
-    light: dict[Value, bool] = {}
-
-    def is_light(value: Value) -> bool:
-        """Whether a value of parameters alone is a vector that only rows and other such vectors read."""
-        if value not in light:
-            is_vector = value.kind == "map" and value.type.kind in ("scalar", "vector")
-            light[value] = is_vector and all(r.type.rows or is_light(r) for r in readers[value])
-        return light[value]
-
-    parts = split(simple, lambda v: _is_carried(v) or is_light(v))
-    return parts.prologue, verified_forward(forward_of(_with_input(parts.loop), (), {})).loop
-
-
-def _is_carried(value: Value) -> bool:
-    return value.op == "input" and value.group in ("state", "x")
-
-
-def _with_input(loop: Graph) -> Graph:
-    """Return the loop with x as a sequence, which is what a target reads it as."""
-    builder = Builder()
-
-    def rule(value: Value, args: tuple[Value, ...]) -> Value:
-        if value.op == "input" and value.group == "x":
-            return builder.make("input", data=("sequence", INPUT), type=value.type)
-        return same(builder, value, args)
-
-    return rebuild(loop, builder, rule)
+    parts = passes.run("single split", step=graph)
+    return parts.prologue, passes.run("single step", **{"single split": parts}).loop

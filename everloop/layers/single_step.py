@@ -14,7 +14,6 @@ from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
 from everloop.compiler.target import CellTarget, compiling, find
-from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
@@ -214,7 +213,7 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     found: Step | str | None = programs.get((*key, version(core)))
     if found is None:
         try:
-            found = Step(trace(Flat(core), values.fixed, dtype=like.dtype), like.dtype, compiler)  # type: ignore[arg-type]
+            found = Step.of(Flat(core), values, like.dtype, compiler)  # type: ignore[arg-type]
         except UnsupportedError as error:
             found = str(error)
         programs.put((*key, version(core, is_traced=True)), found)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from everloop import cells
 from everloop.cell import Cell, H, I, param, state
-from everloop.compiler import disk_cache, passes, plan_cache, stepping
+from everloop.compiler import disk_cache, passes, plan_cache
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call
 from everloop.compiler.plan import TrainingPlan
@@ -75,11 +75,27 @@ def test_a_second_process_has_the_same_plan_without_a_pass(
     assert second.inference().plan.loop == first.inference().plan.loop
 
 
+def test_a_single_step_runs_the_passes_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def noted(each: passes.Pass) -> passes.Pass:
+        def run(*args: Any) -> Any:
+            ran.append(each.name)
+            return each.run(*args)
+
+        return replace(each, run=run)
+
+    monkeypatch.setattr(passes, "PASSES", list(map(noted, passes.PASSES)))
+    with torch.no_grad():
+        Recurrent(cells.Elman(3, 7)).step(torch.randn(2, 3))
+    assert ran == ["trace", *(p.name for p in passes.PASSES if p.name.endswith(" single"))]
+
+
 def test_a_streamed_step_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = Recurrent(cells.GRU(3, 4), layers=2), torch.randn(2, 3)
     with torch.no_grad():
         want = layer.step(x)
-        monkeypatch.setattr(stepping, "simplify", lambda *_, **__: pytest.fail("a pass ran again"))
+        no_pass(monkeypatch)
         monkeypatch.setattr("everloop.layers.guards.programs._entries", {})
         layer._stepper = Stepper()
         got = layer.step(x)
