@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Container, Mapping
+from collections import namedtuple
+from collections.abc import Container, Mapping, Sequence
+from itertools import combinations
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from everloop.declaration import H, I, Param, Size, State, bias, param, size, state
+from everloop.declaration import H, I, Output, Param, Size, State, bias, output, param, size, state
 from everloop.errors import CellError, OptionError, ShapeError, unknown
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,9 +22,10 @@ class Cell(nn.Module):
     """The mathematics of one time step.
 
     A subclass declares states, parameters and options in its body and writes `step(self, x, *states)` in
-    ordinary PyTorch, returning the new states in the order of their declaration. An annotated attribute with a
-    default (`eps: float = 1e-5`) is an option, given by keyword when the cell is made. `gates` names the
-    blocks of `hidden_size` rows in the stacked matrices.
+    ordinary PyTorch, returning the new states in the order of their declaration, then the outputs in that of theirs.
+    An annotated attribute with a default (`eps: float = 1e-5`) is an option, given by keyword when the cell is made.
+    `gates` names the blocks of `hidden_size` rows in the stacked matrices. `Outputs` is the NamedTuple of the outputs
+    of a cell that declares several.
 
     Args:
         input_size: I, numbers in each x.
@@ -36,14 +39,17 @@ class Cell(nn.Module):
     """
 
     states: ClassVar[dict[str, State]] = {}
+    outputs: ClassVar[dict[str, Output]] = {}
     params: ClassVar[dict[str, Param]] = {}
     options: ClassVar[dict[str, Any]] = {}
     gates: ClassVar[tuple[str, ...]] = ()
+    Outputs: ClassVar[Any] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declared = dict(vars(cls))
         cls.states = cls.states | {k: v for k, v in declared.items() if isinstance(v, State)}
+        cls.outputs = cls.outputs | {k: v for k, v in declared.items() if isinstance(v, Output)}
         cls.params = cls.params | {k: v for k, v in declared.items() if isinstance(v, Param)}
         annotated = inspect.get_annotations(cls)
         cls.options = cls.options | {
@@ -52,8 +58,11 @@ class Cell(nn.Module):
             if k in declared and not k.startswith("_") and "ClassVar" not in str(note)
         }
         for name, value in declared.items():
-            if isinstance(value, State | Param):
+            if isinstance(value, State | Output | Param):
                 delattr(cls, name)
+        if len(cls.outputs) > 1 and (cls.Outputs is None or cls.Outputs._fields != tuple(cls.outputs)):
+            cls.Outputs = _named_tuple(cls)
+        _check_names(cls)
         if "step" in declared and cls.state_sizes is Cell.state_sizes:
             _check_step(cls)
 
@@ -69,14 +78,13 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         cls = type(self)
-        declared = [s.size for s in cls.states.values()] + [s for p in cls.params.values() for s in p.shape]
-        letters = frozenset().union(*(s.letters for s in declared)) - {"input_size", "hidden_size"}
+        letters = cls.letters()
         for name in options:
             if name not in cls.options and name not in letters:
-                known = ["input_size", "hidden_size", "bias", *cls.options, *sorted(letters)]
+                known = ["input_size", "hidden_size", "bias", *cls.options, *letters]
                 raise OptionError(f"{cls.__name__}: {unknown('option', name, known)}")
         self.sizes = {"input_size": input_size, "hidden_size": hidden_size}
-        for name in sorted(letters):
+        for name in letters:
             if name not in options:
                 raise OptionError(f"{cls.__name__} needs {name}=…, a number")
             self.sizes[name] = options[name]
@@ -95,6 +103,13 @@ class Cell(nn.Module):
                 self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
+    @classmethod
+    def letters(cls) -> list[str]:
+        """Return the letters of the declaration besides I and H, which are given by keyword."""
+        declared = [s.size for s in cls.states.values()] + [o.size for o in cls.outputs.values()]
+        declared += [s for p in cls.params.values() for s in p.shape]
+        return sorted(frozenset().union(*(s.letters for s in declared)) - {"input_size", "hidden_size"})
+
     @property
     def input_size(self) -> int:
         """I, the size of x."""
@@ -107,8 +122,18 @@ class Cell(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """The size of the first state, which is the output."""
-        return next(iter(self.state_sizes.values()))
+        """The size of the first output, which a cell above reads: the first one declared, or the first state."""
+        return next(iter((self.output_sizes or self.state_sizes).values()))
+
+    @property
+    def output_width(self) -> int:
+        """The size of all outputs side by side."""
+        return sum(self.output_sizes.values()) or self.output_size
+
+    @property
+    def output_sizes(self) -> dict[str, int]:
+        """The size of each declared output by name; there are none where the first state is the output."""
+        return {name: spec.size(self.sizes) for name, spec in type(self).outputs.items()}
 
     @property
     def state_sizes(self) -> dict[str, int]:
@@ -122,6 +147,8 @@ class Cell(nn.Module):
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (output, state) after one time step. x: [B, I]; state: a tuple of [B, size], or None for zeros.
 
+        Of a cell that declares several outputs, the output is a NamedTuple of them.
+
         Raises:
             ShapeError: x or the state does not fit.
         """
@@ -133,8 +160,20 @@ class Cell(nn.Module):
         expected = [[len(x), n] for n in self.state_sizes.values()]
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
-        states = as_states(self, self.step(x, *before))
-        return states[0], states
+        output, states = advance(self, x, before)
+        return self.by_name(output), states
+
+    def by_name(self, output: Tensor) -> Any:
+        """Return outputs that stand side by side as a NamedTuple, where there are several."""
+        sizes = self.output_sizes
+        if len(sizes) < 2:
+            return output
+        return self.output_type(*torch.split(output, list(sizes.values()), -1))
+
+    @property
+    def output_type(self) -> Any:
+        """The NamedTuple of the outputs; None where there is only one."""
+        return type(self).Outputs
 
     def zeros(self, batch: int, like: Tensor) -> Any:
         """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
@@ -207,20 +246,34 @@ class Cell(nn.Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}", *chosen, *([] if self.bias else ["bias=False"])])
 
 
-def as_states(cell: Cell, result: Any) -> tuple[Any, ...]:
-    """Return what `cell.step` returned as a tuple, checked against the declaration."""
+def advance(cell: Cell, x: Tensor, states: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Return (output, states) after one step of rows; several declared outputs stand side by side."""
+    results, sizes = step_results(cell, x, states), cell.output_sizes
+    if not sizes:
+        return results[0], results
+    states, outputs = results[: -len(sizes)], results[-len(sizes) :]
+    rows = [o.expand(x.shape[0], n) for n, o in zip(sizes.values(), outputs, strict=True)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, -1), states
+
+
+def step_results(cell: Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
+    """Return what the step of `cell` returns as a tuple, checked against the declaration: states, then outputs."""
+    result = cell.step(x, *states)
+    names = [*cell.state_sizes, *cell.output_sizes]
     if result is None:
+        raise CellError(f"{type(cell).__name__}.step returned None; expected {_described(cell)}")
+    results = tuple(result) if isinstance(result, tuple | list) else (result,)
+    if len(results) != len(names):
         raise CellError(
-            f"{type(cell).__name__}.step returned None; expected the new states: {', '.join(cell.state_sizes)}"
+            f"{type(cell).__name__}.step returned {len(results)} value(s); expected {len(names)}: {_described(cell)}"
         )
-    states = tuple(result) if isinstance(result, tuple | list) else (result,)
-    names = list(cell.state_sizes)
-    if len(states) != len(names):
-        raise CellError(
-            f"{type(cell).__name__}.step returned {len(states)} value(s); "
-            f"expected {len(names)}: {', '.join(names)}, in this order"
-        )
-    return states
+    return results
+
+
+def _described(cell: Cell) -> str:
+    """Return what the step of `cell` returns, in words."""
+    states, outputs = ", ".join(cell.state_sizes), ", ".join(cell.output_sizes)
+    return f"{states}{outputs and ', then the outputs '}{outputs}, in this order"
 
 
 def bind(module: M, values: Mapping[str, Any]) -> M:
@@ -273,6 +326,20 @@ def _checked_option(cls: type[Cell], name: str, value: Any) -> Any:
     return value
 
 
+def _named_tuple(cls: type[Cell]) -> Any:
+    """Return the NamedTuple of the outputs of a cell."""
+    made: Any = namedtuple("Outputs", list(cls.outputs))  # type: ignore[misc]
+    made.__module__, made.__qualname__ = cls.__module__, f"{cls.__qualname__}.Outputs"
+    return made
+
+
+def _check_names(cls: type[Cell]) -> None:
+    groups: dict[str, dict[str, Any]] = {"state": cls.states, "output": cls.outputs, "param": cls.params}
+    for (kind, names), (other, others) in combinations(groups.items(), 2):
+        for name in names.keys() & others.keys():
+            raise CellError(f"{cls.__name__}: {name} is declared as {kind} and as {other}; give one another name")
+
+
 def _check_step(cls: type[Cell]) -> None:
     if not cls.states:
         raise CellError(f"{cls.__name__} declares no state; write for instance `h = state(H)` in its body")
@@ -285,4 +352,7 @@ def _check_step(cls: type[Cell]) -> None:
         )
 
 
-__all__ = ["Cell", "H", "I", "Param", "Size", "State", "as_states", "bias", "bind", "keep", "param", "size", "state"]
+__all__ = [
+    "Cell", "H", "I", "Output", "Param", "Size", "State", "advance", "bias", "bind", "keep", "output", "param", "size",
+    "state", "step_results",
+]  # fmt: skip

@@ -61,7 +61,7 @@ def _joined(left: str, right: str) -> str:
 
 
 def _product(product: str, sizes: Mapping[str, int]) -> int:
-    return math.prod(sizes[letter] for letter in _split(product))
+    return math.prod([sizes[letter] for letter in _split(product)])
 
 
 def size(name: str) -> Size:
@@ -90,6 +90,13 @@ class State:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a cell gives at every step and does not carry: rows of `size` numbers, one row a sequence."""
+
+    size: Size
+
+
+@dataclass(frozen=True)
 class Param:
     """What a cell learns. `init` is None (uniform, as torch.nn), a number, or a function that fills a tensor."""
 
@@ -100,8 +107,13 @@ class Param:
 
 # Declared as Any: inside `step` these names are tensors, and a type checker should let the mathematics pass.
 def state(size: Size | int) -> Any:
-    """Declare a state of `size` numbers. The first state declared is the cell's output."""
+    """Declare a state of `size` numbers. The first is the cell's output, unless it declares outputs."""
     return State(as_size(size))
+
+
+def output(size: Size | int) -> Any:
+    """Declare an output of `size` numbers that no step reads back; `step` returns it behind the states."""
+    return Output(as_size(size))
 
 
 def param(*shape: Size | int, init: float | Callable[[Tensor], Any] | None = None) -> Any:

@@ -35,6 +35,7 @@ def test_public_names() -> None:
         "accelerate",
         "bias",
         "cells",
+        "output",
         "param",
         "size",
         "state",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn, sigmoid, tanh
 
 from everloop import cells
-from everloop.cell import Cell, H, I, bias, param, size, state
+from everloop.cell import Cell, H, I, bias, output, param, size, state
 from everloop.layers import VariationalDropout, WeightDrop, Zoneout
 
 K = size("keys")
@@ -110,6 +110,34 @@ class Tapped(Cell):
         return torch.log(0.1 + y.square()), c, z
 
 
+class Heads(Cell):
+    """Outputs that are no state: a readout, which leaves the loop, and a soft choice that the step reads itself."""
+
+    h, c = state(H), state(H)
+    y, choice = output(K), output(3)
+    W, R, b = param(2 * H, I), param(2 * H, H), bias(2 * H)
+    V, U = param(K, H), param(3, H)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        choice = torch.softmax(h @ self.U.T, -1)
+        u, n = (x @ self.W.T + h @ self.R.T + self.b).chunk(2, -1)
+        c = sigmoid(u) * tanh(n) + 0.5 * c
+        h = tanh(c) * (1 + choice[..., :1])
+        return h, c, h @ self.V.T, choice
+
+
+class Difference(Cell):
+    """One output that is no state: how much the state has changed."""
+
+    h = state(H)
+    change = output(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new = tanh(x @ self.W.T + h @ self.R.T)
+        return new, new - h
+
+
 ODD = {
     "highway": Highway,
     "counter": Counter,
@@ -118,6 +146,8 @@ ODD = {
     "readout": Readout,
     "jordan": Jordan,
     "tapped": Tapped,
+    "heads": Heads,
+    "difference": Difference,
 }
 WRAPPED = ("zoneout", "weight-drop", "variational")
 NAMES = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
@@ -136,7 +166,7 @@ def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
         cell = cells.Elman(input_size, hidden_size, nonlinearity="relu", **kwargs)
     elif name == "projected-lstm":
         cell = cells.ProjectedLSTM(input_size, hidden_size, proj_size=max(1, hidden_size - 1), **kwargs)
-    elif name in ("counter", "readout", "jordan", "tapped"):
+    elif name in ("counter", "readout", "jordan", "tapped", "heads"):
         cell = ODD[name](input_size, hidden_size, keys=2, **kwargs)
     else:
         cls = ODD.get(name)

@@ -20,7 +20,7 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text, step_text
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.target import LoopTarget, find, names
-from everloop.compiler.trace import trace
+from everloop.compiler.trace import named_outputs, trace
 from everloop.data.settings import setting
 from everloop.errors import OptionError, unknown
 
@@ -79,9 +79,7 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
 
 def example(kind: type[Cell], inputs: int = 3, hidden: int = 4) -> Cell:
     """Return a small cell of a class, with 2 of every other size."""
-    letters = {letter for p in kind.params.values() for size in p.shape for letter in size.letters}
-    letters |= {letter for s in kind.states.values() for letter in s.size.letters}
-    sizes: dict[str, Any] = dict.fromkeys(sorted(letters - {"input_size", "hidden_size"}), 2)
+    sizes: dict[str, Any] = dict.fromkeys(kind.letters(), 2)
     return kind(inputs, hidden, **sizes)
 
 
@@ -91,7 +89,7 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     graph = trace(cell, tensors, dtype=torch.float32, names=True)
     write_graph = FORMS[form]
     if stage == "equations":
-        return write_graph(graph)
+        return write_graph(named_outputs(graph, cell))
     if stage == "graph":
         sunk = run("simplified", step=graph)
         late = f"\n\n{AFTER[form]}\n{write_graph(sunk.epilogue)}" if sunk.epilogue.outputs else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +42,14 @@ class TrainingKernels:
 class Program:
     """The passes applied to one cell, for one dtype. `target` makes kernels of loops.
 
-    results: the states of the cell, the first of which is the output; states: the outputs of the loop.
-    begins: for each of these, its place among the results, None for rows that are no state, and its width.
+    output: what the cell gives at every step, its first state or declared outputs; cell_states: its states.
+    states: the outputs of the loop; begins: for each of these, its place among the states of the cell, None for rows
+    that are no state, and its width.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
+    def __init__(
+        self, graph: Graph, dtype: torch.dtype, target: LoopTarget, cell_states: Sequence[str] | None = None
+    ) -> None:
         self.graph = graph
         self.dtype = dtype
         self.target = target
@@ -54,13 +58,14 @@ class Program:
         self.prologue = HoistedGraph(self.split.prologue, dtype, target)
         self.loop_inputs = tuple(self.split.loop_inputs)
         self.states = tuple(self.split.loop.outputs)
-        self.results = tuple(graph.outputs)
-        outputs = self.split.loop.outputs.items()
-        self.begins = [(self.results.index(n) if n in self.results else None, v.width) for n, v in outputs]
+        self.output = next(iter(graph.outputs))
+        self.cell_states = tuple(graph.outputs if cell_states is None else cell_states)
+        of_cell, outputs = self.cell_states, self.split.loop.outputs.items()
+        self.begins = [(of_cell.index(n) if n in of_cell else None, v.width) for n, v in outputs]
         # What runs after the loop: of the output for every step, of other states for the last.
         late = self.split.epilogue.outputs
-        of_output = {name: v for name, v in late.items() if name == self.results[0]}
-        of_states = {name: v for name, v in late.items() if name != self.results[0]}
+        of_output = {name: v for name, v in late.items() if name == self.output}
+        of_states = {name: v for name, v in late.items() if name != self.output}
         self.epilogue_output = HoistedGraph(Graph(of_output), dtype, target) if of_output else None
         self.epilogue_states = HoistedGraph(Graph(of_states), dtype, target) if of_states else None
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
@@ -71,7 +76,8 @@ class Program:
     @classmethod
     def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
-        return cls(passes.run("step", cell=cell, bindings=values, dtype=dtype), dtype, target)
+        graph = passes.run("step", cell=cell, bindings=values, dtype=dtype)
+        return cls(graph, dtype, target, tuple(cell.state_sizes))
 
     def inference(self) -> InferenceKernel:
         """Return what runs without gradients."""

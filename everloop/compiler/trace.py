@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from everloop.cell import Cell, as_states, bind
+from everloop.cell import Cell, bind, step_results
 from everloop.compiler import torch_function
 from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
@@ -83,7 +83,8 @@ def trace(
     *,
     names: bool = False,
 ) -> Graph:
-    """Return the graph of one step of `cell`; its outputs are the new states by name.
+    """Return the graph of one step of `cell`: its outputs are what the cell declares as such side by side, if it does,
+    and the new states by name.
 
     fixed, rows, steps: as in `Bindings`; only shapes and dtypes are read. `names` notes the local names of the
     step for printing.
@@ -111,7 +112,7 @@ def trace(
     seen = _Names(type_of_step(cell)) if names else None
     try:  # with gradients, whoever calls first: the program is for training, too
         with torch.inference_mode(False), torch.enable_grad(), _Plain(watch), seen or nullcontext(), watch:
-            result = as_states(cell, twin.step(x, *states))
+            results = step_results(twin, x, states)
     except (UnsupportedError, CellError):
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, StopIteration) as error:
@@ -130,10 +131,23 @@ def trace(
             "give the mask as a value of the layer (see Zoneout)"
         )
     graph = Graph({}, seen.found if seen else {})
-    for (name, size), thing in zip(cell.state_sizes.items(), result, strict=True):
-        graph.outputs[name] = _new_state(cell, name, size, thing, builder, x)
+    sizes = cell.state_sizes | cell.output_sizes
+    made = [_row(cell, name, n, r, builder, x) for (name, n), r in zip(sizes.items(), results, strict=True)]
+    outputs = made[len(cell.state_sizes) :]
+    if outputs:
+        graph.outputs[", ".join(cell.output_sizes)] = outputs[0] if len(outputs) == 1 else builder.make("cat", *outputs)
+    graph.outputs |= zip(cell.state_sizes, made, strict=False)
     graph.verify()
     return graph
+
+
+def named_outputs(graph: Graph, cell: Cell) -> Graph:
+    """Return a traced graph with each declared output under a name of its own, for reading."""
+    names, outputs = list(cell.output_sizes), dict(graph.outputs)
+    if len(names) > 1:
+        joined = outputs.pop(", ".join(names))
+        outputs = dict(zip(names, joined.args, strict=True)) | outputs
+    return Graph(outputs, graph.names)
 
 
 def _line_of(error: Exception) -> str:
@@ -193,17 +207,15 @@ def _named(cell: Cell) -> Iterator[Any]:
             yield getattr(step, "__globals__", {}).get(name)
 
 
-def _new_state(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x: Symbol) -> Value:
+def _row(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x: Symbol) -> Value:
     if not isinstance(thing, Symbol | torch.Tensor | float | int):
-        raise unsupported(f"a {thing.__class__.__name__} as the new state {name}")
+        raise unsupported(f"a {thing.__class__.__name__} as the new {name}")
     value = value_of(thing, x)
     if isinstance(thing, Symbol | torch.Tensor) and (thing.ndim != 2 or thing.dtype != x.dtype):
-        raise unsupported(f"the new state {name} of shape {tuple(thing.shape)} and dtype {thing.dtype}")
+        raise unsupported(f"the new {name} of shape {tuple(thing.shape)} and dtype {thing.dtype}")
     if not Type((size,), rows=True).stands_for(value.type):
         if value.type.rows or value.width not in (1, size) or len(value.type.shape) > 1:
-            raise CellError(
-                f"{cell.__class__.__name__}.step returned {value.type} for state {name}; expected row[{size}]"
-            )
+            raise CellError(f"{cell.__class__.__name__}.step returned {value.type} for {name}; expected row[{size}]")
         value = builder.make("add", value, builder.constant(0.0, Type((size,), rows=True)))
     if value.op == "constant":
         return builder.constant(value.number, value.type.of(x.float_dtype))

@@ -17,7 +17,7 @@ from everloop.errors import CellError, OptionError, UnsupportedError, unknown
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
 from everloop.layers.dispatch import eagerly, replaced, using
-from everloop.layers.nested import leaves
+from everloop.layers.nested import leaves, named
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.reference import in_float64, loop
 
@@ -133,9 +133,11 @@ def _results(
     call = options if state is None else {**options, "state": _nested(state, fresh)}
     with way, torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        results = leaves(layer(given, **call))
-        weights = [torch.randn(r.shape, dtype=r.dtype) for r in results]
-        loss = sum((r * w).sum() for r, w in zip(results, weights, strict=True))
+        result = layer(given, **call)
+        y, *after = result if isinstance(result, tuple) and hasattr(result[0], "_fields") else leaves(result)
+        found = named(y, tuple(after))
+        weights = [torch.randn(r.shape, dtype=r.dtype) for r in found.values()]
+        loss = sum((r * w).sum() for r, w in zip(found.values(), weights, strict=True))
         wanted = {"gradient of x": given} if given.requires_grad else {}
         wanted |= {f"gradient of state {k}": s for k, s in enumerate(states)}
         wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
@@ -144,7 +146,6 @@ def _results(
         gradients = (
             torch.autograd.grad(loss, list(wanted.values()), allow_unused=True) if is_reached else [None] * len(wanted)
         )
-    found = {"output": results[0]} | {f"state {k}": s for k, s in enumerate(results[1:])}
     zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(gradients, wanted.values(), strict=True))
     found |= dict(zip(wanted, zeros, strict=True))
     return {name: tensor for name, tensor in found.items() if tensor.numel()}

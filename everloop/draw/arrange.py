@@ -18,4 +18,4 @@ def arranged(flow: Flow, sizes: Mapping[int, tuple[float, float]], spacing: Spac
             kinds = flow.nodes[source].role, flow.nodes[target].role
             is_memory = kinds[0] in ("state", "map") and kinds[1] in ("map", "new")
             weights[source, target] = 1.0 if not is_memory else 5.0 if kinds[1] == "new" else 4.0
-    return laid_out(sizes, flow.edges, first, flow.of("new")[::-1], weights, round_, spacing)
+    return laid_out(sizes, flow.edges, first, flow.of("new", "output")[::-1], weights, round_, spacing)

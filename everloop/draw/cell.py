@@ -107,7 +107,7 @@ def _node(node: Node, place: Point, size: tuple[float, float], names: float) -> 
         else:
             shape = Rect(left, y - height / 2, width, height, "map", radius=min(width, height) / 2, title=node.equation)
         return [shape, Text(x, y, node.sign, SIZE)]
-    role = "input" if node.role == "input" else "state"
+    role = "input" if node.role in ("input", "output") else "state"
     title = f"{node.size} numbers" if node.size else ""
     return [Rect(left, y - height / 2, width, height, role, title=title), Text(x, y, node.name, SIZE, node.time)]
 
@@ -115,7 +115,7 @@ def _node(node: Node, place: Point, size: tuple[float, float], names: float) -> 
 def _frame(flow: Flow, layout: Layout, sizes: Mapping[int, tuple[float, float]]) -> Rect:
     outer = flow.of("state", "input")
     left = max(layout.places[n][0] + sizes[n][0] / 2 for n in outer) + 6
-    right = min(layout.places[n][0] - sizes[n][0] / 2 for n in flow.of("new")) - 6
+    right = min(layout.places[n][0] - sizes[n][0] / 2 for n in flow.of("new", "output")) - 6
     inner = [n for n in flow.nodes if n not in outer]
     top = min(layout.places[n][1] - sizes[n][1] / 2 for n in inner) - 12
     bottom = max(layout.places[n][1] + sizes[n][1] / 2 for n in inner) + 12

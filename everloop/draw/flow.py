@@ -15,10 +15,10 @@ import torch
 from everloop.cell import Cell
 from everloop.compiler.equations import EquationWriter
 from everloop.compiler.ir import Graph, Value, walk
-from everloop.compiler.trace import trace
+from everloop.compiler.trace import named_outputs, trace
 from everloop.errors import CellError
 
-Role = Literal["input", "state", "new", "gate", "linear", "map", "join"]
+Role = Literal["input", "state", "new", "output", "gate", "linear", "map", "join"]
 SIGNS = {
     "add": "+",
     "mul": "×",
@@ -105,7 +105,7 @@ def flow_of(cell: Cell) -> Flow:
     cell = deepcopy(cell).eval()
     tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
     first = next(cell.parameters(), torch.empty(0))
-    graph = trace(cell, tensors, dtype=first.dtype, names=True)
+    graph = named_outputs(trace(cell, tensors, dtype=first.dtype, names=True), cell)
     return _Reader(type(cell).__name__, graph, cell).flow
 
 
@@ -123,9 +123,11 @@ class _Reader:
         node = self.flow.add(Node("input", name="x", time="t", size=cell.input_size))
         if ("x", "x") in inputs:
             self.done[inputs["x", "x"]] = node
-        for state, value in graph.outputs.items():
+        sizes = cell.state_sizes | cell.output_sizes
+        for name, value in graph.outputs.items():
             source = self.visit(value)
-            target = self.flow.add(Node("new", name=state, time="t", size=cell.state_sizes[state]))
+            role: Role = "new" if name in cell.state_sizes else "output"
+            target = self.flow.add(Node(role, name=name, time="t", size=sizes[name]))
             self.flow.link(source, target)
         self._join()
 

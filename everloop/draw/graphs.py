@@ -14,6 +14,7 @@ SHAPES = {
     "input": "shape=plaintext",
     "state": 'shape=box, style="rounded,filled", fillcolor="#d3eddf"',
     "new": 'shape=box, style="rounded,filled", fillcolor="#d3eddf"',
+    "output": "shape=plaintext",
 }
 BRACKETS = {
     "map": ('(["', '"])'),

@@ -55,7 +55,7 @@ def compute(program: Program, call: Call) -> Results:
         inference.kernel(time, buffers, first=state, final=final, restart=restart)
         sequences = {name: buffers[sequence_of(name)] for name in program.split.exposed}
     if program.epilogue_output is None and program.epilogue_states is None:
-        return sequences[program.results[0]], tuple(final.values())
+        return sequences[program.output], tuple(final[name] for name in program.cell_states)
     return epilogue(program, call, sequences, final)
 
 
@@ -72,7 +72,7 @@ def _memory(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the buffers of a forward kernel, and the rows for the final states."""
     buffers, owned, empty = dict(loop_inputs), program.prologue.owned, program.target.empty
-    like, output = state[program.states[0]], sequence_of(program.results[0])
+    like, output = state[program.states[0]], sequence_of(program.output)
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
         make = time.padded if name == output else time.compacted

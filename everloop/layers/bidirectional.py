@@ -41,6 +41,10 @@ class Bidirectional(nn.Module):
         self.merge = merge
         if self.ahead.input_size != self.back.input_size:
             raise ShapeError(f"Bidirectional: input sizes {self.ahead.input_size} and {self.back.input_size} differ")
+        fields = [() if kind is None else kind._fields for kind in (self.ahead.output_type, self.back.output_type)]
+        if fields[0] != fields[1]:
+            names = (", ".join(names) or "one" for names in fields)
+            raise CellError(f"Bidirectional: the outputs of the two cells are {' and '.join(names)}; expected the same")
         if merge == "sum" and self.ahead.output_size != self.back.output_size:
             raise ShapeError(
                 f"Bidirectional: output sizes {self.ahead.output_size} and {self.back.output_size} cannot be summed"
@@ -55,6 +59,11 @@ class Bidirectional(nn.Module):
         sizes: tuple[int, int] = (self.ahead.output_size, self.back.output_size)
         return sum(sizes) if self.merge == "concat" else sizes[0]
 
+    @property
+    def output_type(self) -> Any:
+        """The NamedTuple of the outputs; None where there is only one."""
+        return self.ahead.output_type
+
     def like(self, input_size: int) -> Bidirectional:
         """Return a new pair of the same kinds and sizes, for another input size."""
         return Bidirectional(self.ahead.like(input_size), self.back.like(input_size), merge=self.merge)
@@ -63,8 +72,10 @@ class Bidirectional(nn.Module):
         """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
         return self.ahead.zeros(batch, like), self.back.zeros(batch, like)
 
-    def join(self, ahead: Tensor, back: Tensor) -> Tensor:
-        """Return the output, given those of the two directions, both in the order of time."""
+    def join(self, ahead: Any, back: Any) -> Any:
+        """Return the output, given those of the two directions in the order of time; several one by one."""
+        if isinstance(ahead, tuple):
+            return type(ahead)(*map(self.join, ahead, back))
         return torch.cat([ahead, back], -1) if self.merge == "concat" else ahead + back
 
     def forward(self, *_: Any) -> Any:

@@ -17,7 +17,7 @@ from everloop.compiler.call import Call, Runner
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import MismatchError
 from everloop.layers.compare import Comparison, compare
-from everloop.layers.nested import leaves
+from everloop.layers.nested import named
 from everloop.layers.reference import in_float64, loop, step_in_float64
 
 BATCH, STEPS = 6, 12  # the piece that is verified
@@ -51,22 +51,18 @@ def verify(run: Runner, cell: Cell, call: Call, record: dict[Any, str]) -> None:
     _judge(type(cell).__name__, comparisons, f"{where}{', with ' * bool(options)}{' and '.join(options)}", kind, record)
 
 
-def verify_step(core: Any, x: Tensor, state: Any, found: Sequence[Tensor], record: dict[Any, str]) -> None:
-    """Compare the output and the states of one compiled step of rows [B, I] with the step in float64.
+def verify_step(core: Any, x: Tensor, state: Any, found: tuple[Any, Any], record: dict[Any, str]) -> None:
+    """Compare what one compiled step of rows [B, I] has `found`, (output, state), with the step in float64.
 
     Raises:
         MismatchError: they differ by more than rounding explains.
     """
-    names = ["output", *(f"state {k}" for k in range(len(found) - 1))]
 
     def expected(noise: torch.Generator | None = None) -> dict[str, Tensor]:
-        y, after = step_in_float64(core, x, state, noise)
-        return dict(zip(names, (y, *leaves(after)), strict=True))
+        return named(*step_in_float64(core, x, state, noise))
 
     with torch.no_grad():
-        comparisons = compare(
-            "compiled", dict(zip(names, found, strict=True)), expected(), 1, lambda: map(expected, _noises())
-        )
+        comparisons = compare("compiled", named(*found), expected(), 1, lambda: map(expected, _noises()))
     _judge(type(core).__name__, comparisons, f"a single step of {len(x)} row(s)", "step", record)
 
 
@@ -97,7 +93,7 @@ def _judge(name: str, comparisons: Sequence[Comparison], where: str, kind: Hasha
             f"{name}: what was compiled differs from the step in float64, seen on {where} of this call: {listed}. "
             'Its numbers are wrong: run this cell with target="eager", and report the cell with this message'
         )
-    if not any(c.count and c.largest for c in comparisons if c.what == "output"):
+    if not any(c.count and c.largest for c in comparisons if c.what.startswith("output")):
         return  # nothing but zeros, or no finite number: the next call may tell more
     worst = {
         part: max((c.relative for c in comparisons if c.what.startswith(part)), default=None)

@@ -160,7 +160,7 @@ def _memory(tensor: Tensor) -> int:
 
 def _outputs(held: Registered, x: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
     """Return memory laid out as the results are."""
-    T, B, n = x.shape[0], x.shape[1], held.cell.output_size
+    T, B, n = x.shape[0], x.shape[1], held.cell.output_width
     y = x.new_empty(B, T, n).transpose(0, 1) if is_batch_major(x) else x.new_empty(T, B, n)
     return [y, *(s.new_empty(s.shape) for s in state)]
 

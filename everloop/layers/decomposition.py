@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
-from everloop.cell import as_states, bind
+from everloop.cell import advance, bind
 from everloop.layers.custom_operator import known
 
 
@@ -55,9 +55,9 @@ def scan_of_steps(
         begins = (begins & lives)[:, None]
         from_here = [torch.where(begins, o, s) for o, s in zip(vectors[2], before, strict=True)]
         twin = bind(held.cell, {**values.fixed, **values.rows, **values.steps})
-        after = as_states(held.cell, twin.step(x_t, *from_here))
+        y_t, after = advance(twin, x_t, from_here)
         kept = [torch.where(lives[:, None], new, old) for new, old in zip(after, before, strict=True)]
-        return [*kept, torch.where(lives[:, None], after[0], 0.0)]
+        return [*kept, torch.where(lives[:, None], y_t, 0.0)]
 
     *final, y = torch_private.scan_op(step, list(state), [*moving, active, resets], (*fixed, *rows, *origin))
     return [ordered(y), *final]

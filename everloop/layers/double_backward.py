@@ -26,8 +26,9 @@ class _LoopCell(nn.Module):
         self.graph, self.exposed = graph, exposed
         self.attribute = {name: f"input{k}" for k, name in enumerate(loop_inputs)}
         sizes = {name: value.width for name, value in graph.outputs.items()}
-        self.output_size = sum(sizes[name] for name in exposed)
-        self.state_sizes = {"": self.output_size, **sizes}
+        self.output_sizes: dict[str, int] = {}
+        self.output_width = sum(sizes[name] for name in exposed)
+        self.state_sizes = {"": self.output_width, **sizes}
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.state_sizes, states, strict=True))
@@ -58,7 +59,7 @@ def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None])
             if time.compact is not None and kind == "sequence" and tensor.dim() == 2:
                 tensor = time.compact.pad(tensor)
             parts[kind][cell.attribute[name]] = tensor
-        start = [x.new_zeros(time.batch, cell.output_size), *(next(given) for _ in state)]
+        start = [x.new_zeros(time.batch, cell.output_width), *(next(given) for _ in state)]
         origin = [None, *(None if r is None else next(given) for r in restart)]
         no_input = x.new_zeros(time.steps, time.batch, 0)
         values = Bindings(parts["fixed"], parts["row"], parts["sequence"])
@@ -67,7 +68,7 @@ def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None])
         sequences = torch.split(y, widths, -1)
         if time.compact is not None:  # all but the output have compact rows
             names = program.split.exposed
-            sequences = tuple(t if name == program.results[0] else time.compact.at(t, time.compact.place)
+            sequences = tuple(t if name == program.output else time.compact.at(t, time.compact.place)
                               for name, t in zip(names, sequences, strict=True))  # fmt: skip
         return (*sequences, *final[1:])
 

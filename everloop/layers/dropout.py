@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from everloop.cell import Cell, as_states, bind
+from everloop.cell import Cell, bind, step_results
 from everloop.compiler.bindings import Bindings
 from everloop.errors import CellError, OptionError, unknown
 from everloop.layers.masked_matrix import MaskedMatrix
@@ -44,6 +44,14 @@ class Wrapper(Cell):
     @property
     def state_sizes(self) -> dict[str, int]:
         return self.cell.state_sizes
+
+    @property
+    def output_sizes(self) -> dict[str, int]:
+        return self.cell.output_sizes
+
+    @property
+    def output_type(self) -> Any:
+        return self.cell.output_type
 
     def recurrent_matrices(self) -> dict[str, list[slice]]:
         return {f"cell.{name}": spans for name, spans in self.cell.recurrent_matrices().items()}
@@ -100,7 +108,9 @@ class VariationalDropout(Wrapper):
         if self.training and self.inputs:
             rows["mask_x"] = self._keep(self.inputs, batch, self.input_size) / (1 - self.inputs)
         if self.training and self.recurrence:
-            rows["mask_h"] = self._keep(self.recurrence, batch, self.output_size) / (1 - self.recurrence)
+            rows["mask_h"] = self._keep(self.recurrence, batch, next(iter(self.state_sizes.values()))) / (
+                1 - self.recurrence
+            )
         return replace(values, rows=rows)
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
@@ -142,7 +152,8 @@ class Zoneout(Wrapper):
         return replace(values, steps=values.steps | masks)
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
-        after = dict(zip(self.state_sizes, as_states(self.cell, self.cell.step(x, *states)), strict=True))
+        results = step_results(self.cell, x, states)
+        after = dict(zip(self.state_sizes, results, strict=False))
         before = dict(zip(self.state_sizes, states, strict=True))
         for name, rate in self.rates.items():
             new, old = after[name], before[name]
@@ -152,7 +163,7 @@ class Zoneout(Wrapper):
                 after[name] = torch.where(mask > 0.5, new, old)
             else:
                 after[name] = new + rate * (old - new)
-        return tuple(after.values())
+        return *after.values(), *results[len(after) :]
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={rate}" for name, rate in self.rates.items())

@@ -15,9 +15,9 @@ from everloop.compiler.program import Program
 
 def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], finals: Mapping[str, Tensor]) -> Results:
     """Return the output and the final states of the cell, given what the loop left: whole sequences, last rows."""
-    output, time = program.results[0], call.time
+    output, time = program.output, call.time
     found = dict(finals)
-    begin = dict(zip(program.results, call.state, strict=True))
+    begin = dict(zip(program.cell_states, call.state, strict=True))
     if program.epilogue_output is None:
         y = sequences[output]
     else:
@@ -26,13 +26,14 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
         y = program.epilogue_output(values, call.x, batch_major=time.batch_major, compact=time.valid_rows)[output]
         if time.valid_rows is not None:
             y = time.valid_rows.pad(y)
-        found[output] = time.or_start(time.last(y), begin[output])
+        if output in begin:
+            found[output] = time.or_start(time.last(y), begin[output])
     if program.epilogue_states is not None:
         steps = {name: time.last(t)[None] for name, t in call.values.steps.items()}
         values = _with(replace(call.values, steps=steps), {name: t[None] for name, t in finals.items()})
         rows = program.epilogue_states(values, time.last(call.x)[None], batch_major=False)
         found |= {name: time.or_start(t[0], begin[name]) for name, t in rows.items()}
-    return y, tuple(found[name] for name in program.results)
+    return y, tuple(found[name] for name in program.cell_states)
 
 
 def _with(values: Bindings, rows: Mapping[str, Tensor]) -> Bindings:

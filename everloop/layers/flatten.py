@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from everloop.cell import Cell, as_states
+from everloop.cell import Cell, advance
 
 
 class Flat(nn.Module):
-    """A cell or stack as one cell: its first state is the output, then come those of its members."""
+    """A cell or stack as one cell: its first state is all of the output, then come those of its members."""
+
+    output_sizes: ClassVar[dict[str, int]] = {}
 
     def __init__(self, core: Any) -> None:
         super().__init__()
         self.core = core
         self.input_size: int = core.input_size
-        self.state_sizes: dict[str, int] = {"output": core.output_size, **dict(sizes(core))}
+        self.state_sizes: dict[str, int] = {"output": last(core).output_width, **dict(sizes(core))}
 
     def step(self, x: Tensor, _: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Return the output and the new states."""
         y, after = _walk(self.core, x, iter(states))
-        return y, *after
+        return torch.cat(list(y), -1) if isinstance(y, tuple) else y, *after
 
 
-def _walk(module: Any, x: Tensor, states: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _walk(module: Any, x: Any, states: Iterator[Tensor]) -> tuple[Any, list[Tensor]]:
     if isinstance(module, Cell):
-        after = list(as_states(module, module.step(x, *(next(states) for _ in module.state_sizes))))
-        return after[0], after
-    after = []
+        y, own = advance(module, x, [next(states) for _ in module.state_sizes])
+        return module.by_name(y), list(own)
+    after: list[Tensor] = []
     for i, member in enumerate(module.members):
         y, new = _walk(member, x, states)
         after += new
@@ -47,5 +50,5 @@ def sizes(module: Any, prefix: str = "members") -> Iterator[tuple[str, int]]:
 
 
 def last(module: Any) -> Cell:
-    """Return the cell whose first state is the output."""
+    """Return the cell whose output is that of a cell or stack."""
     return module if isinstance(module, Cell) else last(module.members[-1])

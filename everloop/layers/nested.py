@@ -15,6 +15,11 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
     return function(*states)
 
 
+def each(function: Callable[[Tensor], Any], output: Any) -> Any:
+    """Return `function` of an output, or of each by its name where there are several."""
+    return type(output)(*map(function, output)) if isinstance(output, tuple) else function(output)
+
+
 def leaves(state: Any) -> list[Tensor]:
     """Return the tensors of a nested state in order."""
     return [leaf for part in state for leaf in leaves(part)] if isinstance(state, tuple) else [state]
@@ -28,6 +33,14 @@ def flatten(state: Any, like: Any, found: list[Any]) -> bool:
     if not isinstance(state, tuple | list) or len(state) != len(like):
         return False
     return all(flatten(part, form, found) for part, form in zip(state, like, strict=True))
+
+
+def named(output: Any, state: Any) -> dict[str, Tensor]:
+    """Return the tensors of an output, several by their names, and of a nested state by name."""
+    fields = getattr(output, "_fields", ())
+    names = [f"output {name}" for name in fields] or ["output"]
+    found = dict(zip(names, output if fields else (output,), strict=True))
+    return found | {f"state {k}": leaf for k, leaf in enumerate(leaves(state))}
 
 
 def nest(flat: Iterator[Any], like: Any) -> Any:

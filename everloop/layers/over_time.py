@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from everloop.cell import Cell
 from everloop.compiler.call import Call
@@ -13,28 +13,29 @@ from everloop.errors import CellError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.dispatch import run
 from everloop.layers.dropout import values_of
+from everloop.layers.nested import each
 from everloop.layers.stack import Stack
 
 
 def over_time(
-    module: nn.Module, x: Tensor, state: Any, start: Any, time: TimeAxis, target: str | None, check: bool
-) -> tuple[Tensor, Any]:
-    """Return (output [T, B, n], final state) of `module` over x [T, B, I].
+    module: nn.Module, x: Any, state: Any, start: Any, time: TimeAxis, target: str | None, check: bool
+) -> tuple[Any, Any]:
+    """Return (output [T, B, n], final state) of `module` over x [T, B, I]; several outputs as a NamedTuple.
 
     state: rows [B, n] nested as the module's state; start: the vectors [n] a reset returns to, or None for zeros.
     """
     if isinstance(module, Cell):
         restart = (None,) * len(state) if start is None else tuple(start)
-        return run(
-            module, Call(values_of(module, time.steps, time.batch), x, tuple(state), restart, time), target, check
-        )
+        values = values_of(module, time.steps, time.batch)
+        y, final = run(module, Call(values, x, tuple(state), restart, time), target, check)
+        return module.by_name(y), final
     if isinstance(module, Stack):
-        after = []
+        after: list[Any] = []
         for i, (member, before) in enumerate(zip(module.members, state, strict=True)):
             y, new = over_time(member, x, before, start and start[i], time, target, check)
             after.append(new)
             joined = module.join(i, x, y)
-            x = time.cleared(joined) if module.residual else joined
+            x = each(time.cleared, joined) if module.residual else joined
         return x, tuple(after)
     if isinstance(module, Bidirectional):
         y_ahead, ahead = over_time(module.ahead, x, state[0], start and start[0], time, target, check)

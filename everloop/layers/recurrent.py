@@ -19,7 +19,7 @@ from everloop.layers.dispatch import chosen
 from everloop.layers.dropout import checked_rate
 from everloop.layers.explanation import explanation
 from everloop.layers.input_form import InputForm, unpack
-from everloop.layers.nested import leaves, map_state, nest
+from everloop.layers.nested import each, leaves, map_state, nest
 from everloop.layers.over_time import over_time
 from everloop.layers.single_step import Stepper, unsteppable
 from everloop.layers.stack import Stack
@@ -89,7 +89,7 @@ class Recurrent(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """The number of features of the output."""
+        """The number of features of the output, of several the first."""
         return self.cell.output_size  # type: ignore[no-any-return]
 
     def forward(
@@ -109,8 +109,9 @@ class Recurrent(nn.Module):
             reset: bool [T, B] ([B, T] if `batch_first`): the state becomes the initial one before that step.
 
         Returns:
-            The output in the form of x (its features: `output_size`), and the state after the last step of each
-            sequence: a tuple of [B, H], for stacks and directions a tuple of such tuples.
+            The output in the form of x (its features: `output_size`), of a cell that declares several outputs a
+            NamedTuple of them; and the state after the last step of each sequence: a tuple of [B, H], for stacks and
+            directions a tuple of such tuples.
 
         Raises:
             ShapeError: something does not fit; the message names what came and what was expected.
@@ -118,7 +119,7 @@ class Recurrent(nn.Module):
         """
         form, x, state, start, time = self._given(x, state, lengths, reset)
         y, after = over_time(self.cell, x, state, start, time, self.target, self.check)
-        return form.outward(y, time.lengths), form.state_outward(after)
+        return each(lambda rows: form.outward(rows, time.lengths), y), form.state_outward(after)
 
     def _given(
         self, x: Tensor | PackedSequence, state: Any, lengths: Any, reset: Any
@@ -147,7 +148,7 @@ class Recurrent(nn.Module):
             state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
         return form, x, state, start, TimeAxis.of(x, checked_lengths("Recurrent", lengths, x), reset)
 
-    def step(self, x_t: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(self, x_t: Tensor, state: Any = None) -> tuple[Any, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.
 
         x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin. A few rows without
@@ -167,7 +168,7 @@ class Recurrent(nn.Module):
             raise ShapeError(f"Recurrent.step: x_t {came}; expected [B, I], or [I] for one sequence")
         time = 1 if x_t.dim() == 2 and self.batch_first else 0
         y, after = self(x_t.unsqueeze(time), state)
-        return y.squeeze(time), after
+        return each(lambda rows: rows.squeeze(time), y), after
 
     def explain(self) -> str:
         """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""

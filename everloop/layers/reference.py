@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from everloop.cell import Cell, as_states, bind
+from everloop.cell import Cell, advance, bind
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results, Runner
 from everloop.errors import UnsupportedError
-from everloop.layers.nested import map_state
+from everloop.layers.nested import each, map_state
 
 
 def loop(cell: Cell, call: Call) -> Results:
@@ -39,22 +39,22 @@ def loop(cell: Cell, call: Call) -> Results:
             own = {n: v[row] for n, v in call.values.rows.items()} | {
                 n: v[t, row] for n, v in call.values.steps.items()
             }
-            after = as_states(cell, bind(cell, call.values.fixed | own).step(call.x[t, row], *states))
+            row_of_t, after = advance(bind(cell, call.values.fixed | own), call.x[t, row], states)
             states = tuple(new.expand_as(old) for new, old in zip(after, states, strict=True))
-            output[t] = states[0]
-        nothing = call.state[0].new_zeros(1, cell.output_size)
+            output[t] = row_of_t.expand(1, cell.output_width)
+        nothing = call.state[0].new_zeros(1, cell.output_width)
         sequences.append(torch.cat([nothing[:0], *(output.get(t, nothing) for t in range(steps))]))
         finals.append(states)
-    y = torch.stack(sequences, 1) if batch else call.x.new_zeros(steps, 0, cell.output_size)
+    y = torch.stack(sequences, 1) if batch else call.x.new_zeros(steps, 0, cell.output_width)
     return y, tuple(map(torch.cat, zip(*finals, strict=True)))
 
 
-def step(core: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+def step(core: Any, x: Any, state: Any) -> tuple[Any, Any]:
     """Return (output, state) of a cell or a stack after one step of rows [B, I]."""
     if isinstance(core, Cell):
-        after = as_states(core, core.step(x, *state))
-        return after[0], after
-    found = []
+        y, after = advance(core, x, state)
+        return core.by_name(y), after
+    found: list[Any] = []
     for i, (member, before) in enumerate(zip(core.members, state, strict=True)):
         y, new = step(member, x, before)
         found.append(new)
@@ -85,12 +85,12 @@ def in_float64(run: Runner, noise: torch.Generator | None = None) -> Runner:
     return precisely
 
 
-def step_in_float64(core: nn.Module, x: Tensor, state: Any, noise: torch.Generator | None = None) -> tuple[Tensor, Any]:
+def step_in_float64(core: nn.Module, x: Tensor, state: Any, noise: torch.Generator | None = None) -> tuple[Any, Any]:
     """Return `step` in float64, between tensors of the dtype of x; `noise` as in `in_float64`."""
     wide_x, wide_state = widened(x, noise), map_state(lambda s: widened(s, noise), state)
     with _InFloat64():
         y, after = step(core, wide_x, wide_state)
-    return y.to(x.dtype), map_state(lambda s: s.to(x.dtype), after)
+    return each(lambda rows: rows.to(x.dtype), y), map_state(lambda s: s.to(x.dtype), after)
 
 
 def widened(tensor: Tensor, noise: torch.Generator | None = None) -> Tensor:

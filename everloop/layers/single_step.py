@@ -21,7 +21,7 @@ from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.flatten import Flat, last, sizes
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
-from everloop.layers.nested import flatten, leaves, nest
+from everloop.layers.nested import each, flatten, map_state, nest
 from everloop.layers.stack import Stack
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
@@ -39,7 +39,7 @@ class Stepper:
 
     def step(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
-    ) -> tuple[Tensor, Any] | None:
+    ) -> tuple[Any, Any] | None:
         """Return (output, state), or None where the step must go the way of a whole sequence."""
         if torch.is_autocast_enabled("cpu") or decomposition_reason():
             return None
@@ -48,9 +48,7 @@ class Stepper:
             guarded = self._guarded = _GuardedStep(core, target)
         return guarded.step(x, state, start)
 
-    def verify(
-        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
-    ) -> None:
+    def verify(self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any]) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
         assert self._guarded is not None, "what has stepped is guarded"
         self._guarded.verify(core, x, state, start, found)
@@ -71,13 +69,18 @@ class Stepper:
 
 
 class _BoundStep:
-    """A step for one shape of x: the bound kernel, and the shapes of x and of each state."""
+    """A step for one shape of x: the bound kernel, the shapes of x and of each state, and memory like the output.
 
-    def __init__(self, program: Step, values: Bindings, shape: torch.Size, sizes: list[int]) -> None:
+    width: of declared outputs; 0 where the output is a state.
+    """
+
+    def __init__(self, program: Step, values: Bindings, shape: torch.Size, sizes: list[int], width: int) -> None:
         rows = shape[:-1]
         bound = program.bind(values, rows[0] if rows else 1)
         self.call, self.derived = bound.call, bound.derived
         self.shapes = [shape, *(torch.Size((*rows, n)) for n in sizes)]
+        like = torch.empty(0, dtype=program.prologue.dtype)
+        self.output = program.target.empty((*rows, width), like) if width else None
 
     def begin(self, start: Iterable[Tensor] | None, like: Tensor) -> list[Tensor]:
         """Return the states before the first step."""
@@ -111,8 +114,10 @@ class _GuardedStep:
             self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
             self._count = len(self._nested) if isinstance(core, Cell) else -1
-            # The output is as wide as the first state of the last cell; x is number 0.
-            self._fresh = [len(self._sizes) - len(last(core).state_sizes) + 1, *range(1, len(self._sizes) + 1)]
+            top = last(core)
+            self._output = len(self._sizes) - len(top.state_sizes) + 1  # its first state; x is number 0
+            self._width = top.output_width if top.output_sizes else 0
+            self._by_name = top.by_name if len(top.output_sizes) > 1 else None
 
     def holds(self, core: nn.Module) -> bool:
         """Whether nothing has changed that this relies on."""
@@ -123,7 +128,7 @@ class _GuardedStep:
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )
 
-    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Tensor, Any] | None:
+    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Any, Any] | None:
         """Return (output, state), or None where something does not fit."""
         if self._program is None or type(x) is not Tensor:
             return None
@@ -143,23 +148,27 @@ class _GuardedStep:
             return None
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
-        new = [self._empty_like(tensors[n]) for n in self._fresh]
+        like = tensors[self._output] if form.output is None else form.output
+        new = [self._empty_like(like), *map(self._empty_like, tensors[1:])]
         if form.derived:
             forks.prepare()
         derived = form.derived(self._values) if form.derived else ()
         form.call(*map(_address, chain(derived, tensors, new)))
-        return new[0], tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
+        y = self._by_name(new[0]) if self._by_name else new[0]
+        return y, tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
 
-    def verify(
-        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Tensor, Any]
-    ) -> None:
+    def verify(self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any]) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
         assert self._program is not None, "it has stepped"
+
+        def as_rows(tensor: Tensor) -> Tensor:
+            return tensor if tensor.dim() == 2 else tensor[None]
+
         if not self._program.checked:
-            rows = [t if t.dim() == 2 else t[None] for t in self._all(self._forms[x.shape], x, state, start)]
+            rows = list(map(as_rows, self._all(self._forms[x.shape], x, state, start)))
             before = nest(iter(rows[1:]), self._nested)
-            verify_step(core, rows[0], before, [t.reshape(len(rows[0]), -1) for t in (found[0], *leaves(found[1]))],
-                        self._program.checked)  # fmt: skip
+            results = each(as_rows, found[0]), map_state(as_rows, found[1])
+            verify_step(core, rows[0], before, results, self._program.checked)
 
     @property
     def noted(self) -> str:
@@ -171,7 +180,7 @@ class _GuardedStep:
         if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
             return None
         assert self._program is not None
-        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._sizes)
+        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._sizes, self._width)
         return form
 
     def _all(self, form: _BoundStep, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:

@@ -19,7 +19,8 @@ class Stack(nn.Module):
     """Cells of any kinds and sizes, each reading the output of the one below.
 
     The state is the tuple of the members' states. With one time step, `forward(x, state)` is that of a cell;
-    `Recurrent(Stack(...))` runs it over time and may then also hold Bidirectional members.
+    `Recurrent(Stack(...))` runs it over time and may then also hold Bidirectional members. Of a member that declares
+    several outputs, the one above reads the first; those of the last member are the stack's.
 
     Args:
         members: cells, stacks or Bidirectional, from the bottom up.
@@ -62,6 +63,11 @@ class Stack(nn.Module):
     def output_size(self) -> int:
         return self.members[-1].output_size  # type: ignore[return-value]
 
+    @property
+    def output_type(self) -> Any:
+        """The NamedTuple of the outputs; None where there is only one."""
+        return self.members[-1].output_type
+
     def like(self, input_size: int) -> Stack:
         """Return a new stack of the same kinds and sizes, for another input size."""
         sizes = [input_size, *(member.input_size for member in self.members[1:])]
@@ -72,7 +78,7 @@ class Stack(nn.Module):
         """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
         return tuple(member.zeros(batch, like) for member in self.members)  # type: ignore[operator]
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Any, state: Any = None) -> tuple[Any, Any]:
         """Return (output, state) after one time step. x: [B, I]; state: the tuple of the members' states."""
         states = self.zeros(x.shape[0], like=x) if state is None else state
         if not isinstance(states, tuple | list) or len(states) != len(self.members):
@@ -85,13 +91,14 @@ class Stack(nn.Module):
             x = self.join(i, x, y)
         return x, tuple(after)
 
-    def join(self, i: int, x: Tensor, y: Tensor) -> Tensor:
-        """Return what member i hands up, given its input x and its output y."""
-        if self.residual and x.shape == y.shape:
-            y = y + x
-        if not (self.training and self.dropout) or i == len(self.members) - 1:
-            return y
-        return dropout(y, self.dropout)
+    def join(self, i: int, x: Tensor, y: Any) -> Any:
+        """Return what member i hands up, given its input x and its output y: of several the first, the last one all."""
+        first: Tensor = y[0] if isinstance(y, tuple) else y
+        if self.residual and x.shape == first.shape:
+            first = first + x
+        if i == len(self.members) - 1:
+            return type(y)(first, *y[1:]) if isinstance(y, tuple) else first
+        return dropout(first, self.dropout) if self.training and self.dropout else first
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, residual={self.residual}"

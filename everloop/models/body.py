@@ -90,10 +90,13 @@ def layers_of(
     """Return the layers that a configuration describes, of a cell or its name, if wished with another size.
 
     Raises:
-        OptionError: the cell has no such option, state or gate, or nothing that a dropout could drop.
+        OptionError: the cell has no such option, state or gate, several outputs, or nothing that a dropout could drop.
     """
     made: Any = cells.named(kind) if isinstance(kind, str) else kind
     cell: Cell = made(input_size, hidden or config.hidden, **config.options)
+    if cell.output_type is not None:
+        names = ", ".join(cell.output_sizes)
+        raise OptionError(f"cell {config.cell} has several outputs, {names}; a model reads one")
     if (config.recurrent_dropout or config.weight_drop) and not cell.recurrent_matrices():
         raise OptionError(f"cell {config.cell} has no recurrent matrix for recurrent_dropout or weight_drop")
     if config.recurrent_dropout or config.variational_dropout:

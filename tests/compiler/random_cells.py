@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.cell import Cell, param, state
+from everloop.cell import Cell, output, param, state
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "neg": torch.neg,
@@ -108,6 +108,7 @@ class Case:
     nodes: tuple[Node, ...]
     results: tuple[int, ...]
     sizes: tuple[int, ...]
+    outputs: tuple[int, ...]
     inputs: int
     vector: int
     row: int
@@ -123,6 +124,7 @@ class Case:
 
     def cell(self) -> Cell:
         body: dict[str, Any] = {f"s{k}": state(n) for k, n in enumerate(self.sizes)}
+        body |= {f"y{k}": output(n) for k, n in enumerate(self.outputs)}
         body |= {name: param(*shape) for name, shape in self.shapes.items()}
         body |= {"vector": param(self.vector), "scalar": param(1)}
         body |= {"nodes": self.nodes, "results": self.results, "step": step}
@@ -144,6 +146,7 @@ def cases(draw: st.DrawFn) -> Case:
     """A random cell of up to fourteen operations."""
     small = st.sampled_from([1, 2, 3, 4, 5, 9])
     sizes = tuple(draw(st.lists(small, min_size=1, max_size=3)))
+    outputs = tuple(draw(st.lists(small, max_size=2)))
     inputs = draw(st.sampled_from([1, 2, 3]))
     vector, row, mask = draw(small), draw(small), draw(small)
     widths = [inputs, *sizes, vector, 1, row, mask]
@@ -180,13 +183,13 @@ def cases(draw: st.DrawFn) -> Case:
             wide = widths[a] + widths[b] if op == "cat" else max(widths[a], widths[b])
             add(op, (a, b), wide)
     results = []
-    for size in sizes:
+    for size in (*sizes, *outputs):
         a = draw(st.sampled_from([k for k, r in enumerate(is_row) if r][-6:]))
         if widths[a] != size:
             a = product(a, size)
         results.append(add("tanh", (a,), size) if draw(st.booleans()) else add("softsign", (a,), size))
     return Case(
-        tuple(nodes), tuple(results), sizes, inputs, vector, row, mask, shapes,
+        tuple(nodes), tuple(results), sizes, outputs, inputs, vector, row, mask, shapes,
         steps=draw(st.integers(1, 6)), batch=draw(st.integers(1, 4)),
         lengths=draw(st.booleans()), reset=draw(st.booleans()), reverse=draw(st.booleans()),
         batch_major=draw(st.booleans()), seed=draw(st.integers(0, 1000)),

@@ -176,5 +176,5 @@ def test_a_state_of_the_wrong_size_is_an_error_of_the_cell() -> None:
         return h, torch.cat([c, c], -1)
 
     cell = cell_of(step)
-    with pytest.raises(CellError, match=r"row\[10\] for state c; expected row\[5\]"):
+    with pytest.raises(CellError, match=r"row\[10\] for c; expected row\[5\]"):
         trace(cell, dict(cell.named_parameters()), dtype=D)

@@ -103,7 +103,8 @@ def test_every_state_goes_out_and_comes_in() -> None:
         flow = flow_of(cell)
         assert [flow.nodes[n].name for n in flow.of("state")] == list(cell.state_sizes)
         assert [flow.nodes[n].name for n in flow.of("new")] == list(cell.state_sizes)
-        assert all(len(flow.into(n)) == 1 for n in flow.of("new"))
+        assert [flow.nodes[n].name for n in flow.of("output")] == list(cell.output_sizes)
+        assert all(len(flow.into(n)) == 1 for n in flow.of("new", "output"))
 
 
 @pytest.mark.parametrize("name", [*zoo.NAMES, "long names"])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import using
-from everloop.layers.nested import leaves
+from everloop.layers.nested import each, leaves
 
 F64 = torch.float64
 
@@ -26,12 +26,14 @@ def close(got: Any, expected: Any, steps: int = 1) -> None:
         )
 
 
-def stepped(layer: Recurrent, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+def stepped(layer: Recurrent, x: Tensor, state: Any = None) -> tuple[Any, Any]:
     """Return what single steps over x [T, ...] give."""
-    outputs = []
+    outputs: list[Any] = []
     for row in x:
         y, state = layer.step(row, state)
         outputs.append(y)
+    if isinstance(outputs[0], tuple):
+        return type(outputs[0])(*map(torch.stack, zip(*outputs, strict=True))), state
     return torch.stack(outputs), state
 
 
@@ -43,7 +45,7 @@ def same_as_eager(layer: Recurrent, x: Tensor, state: Any = None) -> None:
         with using("eager"):
             batch_first = layer.batch_first and x.dim() == 3
             y, after = layer(x.transpose(0, 1) if batch_first else x, state)
-        close(got, (y.transpose(0, 1) if batch_first else y, after), len(x))
+        close(got, (each(lambda t: t.transpose(0, 1), y) if batch_first else y, after), len(x))
 
 
 def the_call(layer: Recurrent) -> Any:

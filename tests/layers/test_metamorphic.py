@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,9 @@ from everloop.cell import Size
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
+from everloop.layers.nested import leaves
 from tests.compiler.random_cells import Case, cases
+from tests.layers.single_steps import stepped
 from tests.layers.subjects import D, Subject, of_case, of_zoo, own
 from tests.zoo import NAMES, ODD, make
 
@@ -211,10 +212,12 @@ def test_units_permuted(name: str) -> None:
             value = value.index_select(axis, places(size))
         fixed[key] = own(value)
     kinds = [places(spec.size) for spec in type(s.cell).states.values()]
+    declared = [spec.size for spec in type(s.cell).outputs.values()]
+    of_output = places(Size(tuple(term for size in declared for term in size.terms))) if declared else kinds[0]
     state = tuple(own(t[:, p]) for t, p in zip(s.state, kinds, strict=True))
     other = replace(s, x=own(s.x), state=state, values=replace(s.values, fixed=fixed))
     results, again = s.run(), other.run()
-    outputs = [results[0][..., kinds[0]], *(f[:, p] for f, p in zip(results[1:], kinds, strict=True))]
+    outputs = [results[0][..., of_output], *(f[:, p] for f, p in zip(results[1:], kinds, strict=True))]
     assert_close(again, outputs)
     assert_close(other.slopes(again)[:1], s.slopes(results)[:1])
 
@@ -226,9 +229,4 @@ def test_steps_against_the_sequence(name: str) -> None:
     x = torch.randn(STEPS, BATCH, WIDE, dtype=D)
     with torch.no_grad():
         whole, final = layer(x)
-        state: Any = None
-        rows = []
-        for t in range(STEPS):
-            y, state = layer.step(x[t], state)
-            rows.append(y)
-    assert_close([torch.stack(rows), *state], [whole, *final])
+        assert_close(leaves(stepped(layer, x)), leaves((whole, final)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
-from everloop.cell import Cell, as_states, bind, keep
+from everloop.cell import Cell, advance, bind, keep
 from everloop.compiler.batched import is_batched
 from everloop.compiler.call import Call, Results
 from everloop.compiler.target import CellTarget
@@ -43,6 +43,7 @@ class Eager(CellTarget):
         held = dict(cell.named_buffers())
         bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
         twin = bind(cell, bound)
+        width = cell.output_width
         outputs: list[Tensor] = []
         for s, n in enumerate(batch_sizes):
             if s and n == 0:
@@ -53,18 +54,18 @@ class Eager(CellTarget):
             if rows or at_step:
                 bound |= {name: v[:n] for name, v in rows.items()} | {name: v[s, :n] for name, v in at_step.items()}
                 twin = bind(cell, bound)
-            after = as_states(cell, twin.step(x[s, :n], *before))
+            output, after = advance(twin, x[s, :n], before)
             keep(cell, twin, bound)
             after = tuple(new.expand_as(old) for new, old in zip(after, before, strict=True))
-            output = after[0]
+            output = output.expand(n, width)
             if not is_known:
                 active = (s < ends)[:, None]
                 after = tuple(torch.where(active, new, old) for new, old in zip(after, before, strict=True))
                 output = torch.where(active, output, 0)
             states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
-            outputs.append(_joined(output, torch.zeros_like(states[0][n:])))
-        outputs += [x.new_zeros(batch, cell.output_size)] * (steps - len(outputs))
-        output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, cell.output_size)
+            outputs.append(_joined(output, output.new_zeros(batch - n, width)))
+        outputs += [x.new_zeros(batch, width)] * (steps - len(outputs))
+        output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, width)
         return output, tuple(s[place] for s in states)
 
 
