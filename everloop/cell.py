@@ -44,6 +44,7 @@ class Cell(nn.Module):
     options: ClassVar[dict[str, Any]] = {}
     gates: ClassVar[tuple[str, ...]] = ()
     Outputs: ClassVar[Any] = None
+    is_shaped: ClassVar[bool] = False  # whether a state has several axes
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -63,6 +64,12 @@ class Cell(nn.Module):
         if len(cls.outputs) > 1 and (cls.Outputs is None or cls.Outputs._fields != tuple(cls.outputs)):
             cls.Outputs = _named_tuple(cls)
         _check_names(cls)
+        cls.is_shaped = any(len(s.shape) > 1 for s in cls.states.values())
+        if cls.states and not cls.outputs and len(next(iter(cls.states.values())).shape) > 1:
+            raise CellError(
+                f"{cls.__name__}: the first state, which is the output, has several axes; declare a state of one axis "
+                "before it, or an output: y = output(H)"
+            )
         if "step" in declared and cls.state_sizes is Cell.state_sizes:
             _check_step(cls)
 
@@ -92,6 +99,8 @@ class Cell(nn.Module):
             least = 0 if name == "input_size" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected an integer of at least {least}")
+        for each in declared:
+            each(self.sizes)  # a quotient may not go in
         for name, default in cls.options.items():
             setattr(self, name, _checked_option(cls, name, options.get(name, default)))
         self.bias = bias
@@ -136,6 +145,11 @@ class Cell(nn.Module):
         return {name: spec.size(self.sizes) for name, spec in type(self).outputs.items()}
 
     @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each state by name, without the batch."""
+        return {name: tuple(axis(self.sizes) for axis in s.shape) for name, s in type(self).states.items()}
+
+    @property
     def state_sizes(self) -> dict[str, int]:
         """The size of each state by name, in the order of declaration."""
         return {name: spec.size(self.sizes) for name, spec in type(self).states.items()}
@@ -157,11 +171,12 @@ class Cell(nn.Module):
             raise ShapeError(f"{name}: x is {list(x.shape)}; expected [B, {self.input_size}]")
         before = self.zeros(len(x), like=x) if state is None else state
         came = [list(s.shape) for s in before] if isinstance(before, tuple | list) else type(before).__name__
-        expected = [[len(x), n] for n in self.state_sizes.values()]
+        expected = [[len(x), *shape] for shape in self.state_shapes.values()]
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
-        output, states = advance(self, x, before)
-        return self.by_name(output), states
+        output, rows = advance(self, x, [s.flatten(1) for s in before])
+        shapes = self.state_shapes.values()
+        return self.by_name(output), tuple(s.reshape(-1, *shape) for s, shape in zip(rows, shapes, strict=True))
 
     def by_name(self, output: Tensor) -> Any:
         """Return outputs that stand side by side as a NamedTuple, where there are several."""
@@ -177,7 +192,7 @@ class Cell(nn.Module):
 
     def zeros(self, batch: int, like: Tensor) -> Any:
         """Return the state of zeros for `batch` sequences, on the device and in the dtype of `like`."""
-        return tuple(like.new_zeros(batch, n) for n in self.state_sizes.values())
+        return tuple(like.new_zeros(batch, *shape) for shape in self.state_shapes.values())
 
     def like(self, input_size: int) -> Cell:
         """Return a new cell of this kind, with this cell's sizes and options, for another input size."""
@@ -257,7 +272,13 @@ def advance(cell: Cell, x: Tensor, states: Sequence[Any]) -> tuple[Any, tuple[An
 
 
 def step_results(cell: Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what the step of `cell` returns as a tuple, checked against the declaration: states, then outputs."""
+    """Return what the step of `cell` returns as a tuple, checked against the declaration: states, then outputs.
+
+    States are rows [B, n] here, whatever axes the step sees.
+    """
+    if cell.is_shaped:
+        shapes = cell.state_shapes.values()
+        states = [s.reshape(s.shape[0], *shape) for s, shape in zip(states, shapes, strict=True)]
     result = cell.step(x, *states)
     names = [*cell.state_sizes, *cell.output_sizes]
     if result is None:
@@ -267,7 +288,21 @@ def step_results(cell: Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
         raise CellError(
             f"{type(cell).__name__}.step returned {len(results)} value(s); expected {len(names)}: {_described(cell)}"
         )
-    return results
+    return _rows(cell, results) if cell.is_shaped else results
+
+
+def _rows(cell: Cell, results: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return results with the axes of each state laid out in one."""
+    found = list(results)
+    for k, (name, shape) in enumerate(cell.state_shapes.items()):
+        new = results[k]
+        if len(shape) == 1:
+            continue
+        if not hasattr(new, "shape") or tuple(new.shape[1:]) != shape:
+            came = list(new.shape) if hasattr(new, "shape") else type(new).__name__
+            raise CellError(f"{type(cell).__name__}.step returned {came} for state {name}; expected {['B', *shape]}")
+        found[k] = new.reshape(new.shape[0], math.prod(shape))
+    return tuple(found)
 
 
 def _described(cell: Cell) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from everloop.errors import CellError
+from everloop.errors import CellError, OptionError
 
 
 @dataclass(frozen=True)
 class Size:
-    """A size that is known when the cell is made: a sum of multiples of letters, such as `4 * H`, `I + H`, `H * P`.
+    """A size that is known when the cell is made, made of letters: `4 * H`, `I + H`, `H * P`, `H // heads`.
 
-    terms: (letter, how many); a product of letters stands as one, its letters joined by *.
+    terms: (letter, how many); a product of letters stands as one, its letters joined by *; a quotient too, as a/b with
+    the factors of a and of b joined by a dot.
     """
 
     terms: tuple[tuple[str, int], ...]
@@ -34,6 +36,10 @@ class Size:
 
     __rmul__ = __mul__
 
+    def __floordiv__(self, divisor: Size | int) -> Size:
+        above, below = (_factors(each) for each in (self, as_size(divisor)))
+        return Size(((f"{above}/{below}", 1),))
+
     def __call__(self, sizes: Mapping[str, int]) -> int:
         """Return the number this size stands for, given the value of each letter (the letter "" is one)."""
         total = 0
@@ -43,11 +49,11 @@ class Size:
 
     @property
     def letters(self) -> frozenset[str]:
-        return frozenset(letter for product, _ in self.terms for letter in _split(product))
+        factors = (factor for product, _ in self.terms for part in _split(product) for factor in re.split("[./]", part))
+        return frozenset(factor for factor in factors if not factor.isdigit())
 
     def __str__(self) -> str:
-        short = {"input_size": "I", "hidden_size": "H"}
-        parts = (("*".join(short.get(letter, letter) for letter in _split(p)) or "1", n) for p, n in self.terms)
+        parts = (("*".join(map(_shown, _split(p))) or "1", n) for p, n in self.terms)
         return " + ".join((f"{n}*" if n != 1 else "") + part for part, n in parts)
 
 
@@ -61,7 +67,33 @@ def _joined(left: str, right: str) -> str:
 
 
 def _product(product: str, sizes: Mapping[str, int]) -> int:
-    return math.prod([sizes[letter] for letter in _split(product)])
+    return math.prod([_value(factor, sizes) for factor in _split(product)])
+
+
+def _value(factor: str, sizes: Mapping[str, int]) -> int:
+    """Return the number of a letter or of a quotient."""
+    if "/" not in factor:
+        return int(factor) if factor.isdigit() else sizes[factor]
+    above, below = (math.prod([_value(f, sizes) for f in side.split(".")]) for side in factor.split("/"))
+    if not below or above % below:
+        raise OptionError(f"the size {_shown(factor)} is {above} // {below}; expected a size that can be divided so")
+    return above // below
+
+
+def _factors(size: Size) -> str:
+    """Return the factors of a size that is a product, joined by dots."""
+    if len(size.terms) != 1 or "/" in size.terms[0][0]:
+        raise CellError(f"the size {size} in a quotient; expected products, such as H // heads or 4 * H // heads")
+    ((product, count),) = size.terms
+    return ".".join([*(_split(product) if product else []), *([str(count)] if count != 1 or not product else [])])
+
+
+def _shown(factor: str) -> str:
+    short = {"input_size": "I", "hidden_size": "H"}
+    if "/" not in factor:
+        return short.get(factor, factor)
+    above, below = ("*".join(short.get(f, f) for f in side.split(".")) for side in factor.split("/"))
+    return f"({above} // {below})"
 
 
 def size(name: str) -> Size:
@@ -84,9 +116,17 @@ H = size("hidden_size")
 
 @dataclass(frozen=True)
 class State:
-    """What a cell carries from one step to the next: rows of `size` numbers, one row a sequence."""
+    """What a cell carries from one step to the next: a tensor of `shape` for each sequence."""
 
-    size: Size
+    shape: tuple[Size, ...]
+
+    @property
+    def size(self) -> Size:
+        """How many numbers it has."""
+        total = self.shape[0]
+        for axis in self.shape[1:]:
+            total *= axis
+        return total
 
 
 @dataclass(frozen=True)
@@ -106,9 +146,14 @@ class Param:
 
 
 # Declared as Any: inside `step` these names are tensors, and a type checker should let the mathematics pass.
-def state(size: Size | int) -> Any:
-    """Declare a state of `size` numbers. The first is the cell's output, unless it declares outputs."""
-    return State(as_size(size))
+def state(*shape: Size | int) -> Any:
+    """Declare a state of this shape, such as `state(H)` or the matrix `state(V, K)`.
+
+    The first is the cell's output, and has one axis, unless the cell declares outputs.
+    """
+    if not shape:
+        raise CellError("state() has no size; expected one or more, such as state(H) or state(V, K)")
+    return State(tuple(map(as_size, shape)))
 
 
 def output(size: Size | int) -> Any:

@@ -147,8 +147,11 @@ class AbstractLoop:
             return False
         if width == 1 or written.op == "accumulate":
             return False
-        if written.is_reduction or read.buffer.width == 1 or read.view:
+        if written.is_reduction or read.buffer.width == 1:
             return True
+        if read.view:
+            first, last = (read.offset + int(end) for end in (read.view.index.min(), read.view.index.max()))
+            return first < written.offset + width and written.offset <= last
         return read.offset != written.offset and abs(read.offset - written.offset) < width
 
     def _read(self, buffer: Buffer, t: int) -> Prints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class _LoopCell(nn.Module):
 
     The loop_inputs are attributes cut0, cut1, …
     """
+
+    is_shaped: ClassVar[bool] = False
 
     def __init__(self, graph: Graph, loop_inputs: Sequence[str], exposed: Sequence[str]) -> None:
         super().__init__()

@@ -46,6 +46,10 @@ class Wrapper(Cell):
         return self.cell.state_sizes
 
     @property
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.cell.state_shapes
+
+    @property
     def output_sizes(self) -> dict[str, int]:
         return self.cell.output_sizes
 
@@ -75,7 +79,7 @@ class Wrapper(Cell):
         return values_of(self.cell, steps, batch).under("cell")
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
-        return self.cell.step(x, *states)
+        return step_results(self.cell, x, states)
 
     def _keep(self, rate: float, *shape: int) -> Tensor:
         like = next(self.parameters(), torch.empty(0))
@@ -123,7 +127,7 @@ class VariationalDropout(Wrapper):
                 for name, spans in cell.recurrent_matrices().items()
             }
             cell = bind(cell, masked)
-        return cell.step(x, *states)
+        return step_results(cell, x, states)
 
     def extra_repr(self) -> str:
         return f"inputs={self.inputs}, recurrence={self.recurrence}"

@@ -15,6 +15,7 @@ class Flat(nn.Module):
     """A cell or stack as one cell: its first state is all of the output, then come those of its members."""
 
     output_sizes: ClassVar[dict[str, int]] = {}
+    is_shaped: ClassVar[bool] = False
 
     def __init__(self, core: Any) -> None:
         super().__init__()

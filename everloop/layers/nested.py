@@ -20,6 +20,16 @@ def each(function: Callable[[Tensor], Any], output: Any) -> Any:
     return type(output)(*map(function, output)) if isinstance(output, tuple) else function(output)
 
 
+def as_rows(state: Any) -> Any:
+    """Return a nested state whose tensors [B, …] have one axis behind the batch, as the compiler carries them."""
+    return map_state(lambda s: s.flatten(1) if s.dim() > 2 else s, state)
+
+
+def shaped_like(state: Any, like: Any) -> Any:
+    """Return a nested state of rows [B, n] with the axes that `like` has behind its batch."""
+    return map_state(lambda s, form: s.unflatten(-1, form.shape[1:]) if form.dim() > 2 else s, state, like)
+
+
 def leaves(state: Any) -> list[Tensor]:
     """Return the tensors of a nested state in order."""
     return [leaf for part in state for leaf in leaves(part)] if isinstance(state, tuple) else [state]

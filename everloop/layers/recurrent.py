@@ -19,7 +19,7 @@ from everloop.layers.dispatch import chosen
 from everloop.layers.dropout import checked_rate
 from everloop.layers.explanation import explanation
 from everloop.layers.input_form import InputForm, unpack
-from everloop.layers.nested import each, leaves, map_state, nest
+from everloop.layers.nested import as_rows, each, leaves, map_state, nest, shaped_like
 from everloop.layers.over_time import over_time
 from everloop.layers.single_step import Stepper, unsteppable
 from everloop.layers.stack import Stack
@@ -78,7 +78,7 @@ class Recurrent(nn.Module):
         core: Any = levels[0] if layers == 1 else Stack(levels, dropout=dropout)
         self.cell: Any = core
         self.batch_first, self.target, self.check = batch_first, target, check
-        zeros = map_state(lambda s: s[0], core.zeros(1, like=next(self.parameters(), torch.empty(0))))
+        zeros = map_state(lambda s: s[0].flatten(), core.zeros(1, like=next(self.parameters(), torch.empty(0))))
         self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
         self._stepper = Stepper()
 
@@ -110,15 +110,16 @@ class Recurrent(nn.Module):
 
         Returns:
             The output in the form of x (its features: `output_size`), of a cell that declares several outputs a
-            NamedTuple of them; and the state after the last step of each sequence: a tuple of [B, H], for stacks and
-            directions a tuple of such tuples.
+            NamedTuple of them; and the state after the last step of each sequence: a tuple of [B, H] ([B, …] with
+            the axes of its declaration), for stacks and directions a tuple of such tuples.
 
         Raises:
             ShapeError: something does not fit; the message names what came and what was expected.
             MismatchError: `check` found a compiled cell to be wrong.
         """
         form, x, state, start, time = self._given(x, state, lengths, reset)
-        y, after = over_time(self.cell, x, state, start, time, self.target, self.check)
+        y, after = over_time(self.cell, x, as_rows(state), start, time, self.target, self.check)
+        after = shaped_like(after, state)
         return each(lambda rows: form.outward(rows, time.lengths), y), form.state_outward(after)
 
     def _given(
@@ -145,7 +146,7 @@ class Recurrent(nn.Module):
             expected = map_state(lambda s: s[0], zeros) if form.is_single else zeros
             state = form.state_inward(checked_state("Recurrent", state, expected))
         else:
-            state = zeros if start is None else map_state(lambda s, z: s.expand_as(z), start, zeros)
+            state = zeros if start is None else map_state(lambda s, z: s.view(z.shape[1:]).expand_as(z), start, zeros)
         return form, x, state, start, TimeAxis.of(x, checked_lengths("Recurrent", lengths, x), reset)
 
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Any, Any]:

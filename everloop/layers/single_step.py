@@ -19,9 +19,9 @@ from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
-from everloop.layers.flatten import Flat, last, sizes
+from everloop.layers.flatten import Flat, last
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
-from everloop.layers.nested import each, flatten, map_state, nest
+from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
 from everloop.layers.stack import Stack
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
@@ -74,11 +74,13 @@ class _BoundStep:
     width: of declared outputs; 0 where the output is a state.
     """
 
-    def __init__(self, program: Step, values: Bindings, shape: torch.Size, sizes: list[int], width: int) -> None:
+    def __init__(
+        self, program: Step, values: Bindings, shape: torch.Size, states: list[torch.Size], width: int
+    ) -> None:
         rows = shape[:-1]
         bound = program.bind(values, rows[0] if rows else 1)
         self.call, self.derived = bound.call, bound.derived
-        self.shapes = [shape, *(torch.Size((*rows, n)) for n in sizes)]
+        self.shapes = [shape, *(torch.Size((*rows, *state)) for state in states)]
         like = torch.empty(0, dtype=program.prologue.dtype)
         self.output = program.target.empty((*rows, width), like) if width else None
 
@@ -86,7 +88,8 @@ class _BoundStep:
         """Return the states before the first step."""
         if start is None:
             return [like.new_zeros(shape) for shape in self.shapes[1:]]
-        return [vector.expand(shape) for vector, shape in zip(start, self.shapes[1:], strict=True)]
+        rows = len(like.shape) - 1
+        return [vector.view(shape[rows:]).expand(shape) for vector, shape in zip(start, self.shapes[1:], strict=True)]
 
 
 class _GuardedStep:
@@ -111,11 +114,11 @@ class _GuardedStep:
             self.description = self._program.kernel.description
             self._empty_like = self._program.target.empty_like
             self._dtype = self._program.prologue.dtype
-            self._sizes = [n for _, n in sizes(core)]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
+            self._states = [zeros.shape[1:] for zeros in leaves(self._nested)]
             self._count = len(self._nested) if isinstance(core, Cell) else -1
             top = last(core)
-            self._output = len(self._sizes) - len(top.state_sizes) + 1  # its first state; x is number 0
+            self._output = len(self._states) - len(top.state_sizes) + 1  # its first state; x is number 0
             self._width = top.output_width if top.output_sizes else 0
             self._by_name = top.by_name if len(top.output_sizes) > 1 else None
 
@@ -161,13 +164,13 @@ class _GuardedStep:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
         assert self._program is not None, "it has stepped"
 
-        def as_rows(tensor: Tensor) -> Tensor:
-            return tensor if tensor.dim() == 2 else tensor[None]
+        def batched(tensor: Tensor) -> Tensor:
+            return tensor if x.dim() == 2 else tensor[None]
 
         if not self._program.checked:
-            rows = list(map(as_rows, self._all(self._forms[x.shape], x, state, start)))
-            before = nest(iter(rows[1:]), self._nested)
-            results = each(as_rows, found[0]), map_state(as_rows, found[1])
+            rows = list(map(batched, self._all(self._forms[x.shape], x, state, start)))
+            before = as_rows(nest(iter(rows[1:]), self._nested))
+            results = each(batched, found[0]), as_rows(map_state(batched, found[1]))
             verify_step(core, rows[0], before, results, self._program.checked)
 
     @property
@@ -180,7 +183,7 @@ class _GuardedStep:
         if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
             return None
         assert self._program is not None
-        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._sizes, self._width)
+        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._states, self._width)
         return form
 
     def _all(self, form: _BoundStep, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:

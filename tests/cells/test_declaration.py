@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everloop import cells
-from everloop.cell import Cell, H, I, bias, bind, param, size, state
+from everloop.cell import Cell, H, I, bias, bind, output, param, size, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Recurrent, Stack
 
@@ -238,3 +238,53 @@ def test_bias_options_are_zero_without_bias() -> None:
     bare = Shifted(2, 2, bias=False)
     assert bare.b == 0.0
     assert set(dict(bare.named_parameters())) == {"W"}
+
+
+class Heads(Cell):
+    """Fast weights in heads, the first state a matrix for each."""
+
+    S = state(size("heads"), H // size("heads"), size("key"))
+    y = output(H)
+    W, K = param(H, I), param(size("heads") * size("key"), I)
+
+    def step(self, x: Any, S: Any) -> Any:
+        heads = S.shape[1]
+        v = (x @ self.W.T).view(x.shape[0], heads, -1)
+        k = torch.tanh(x @ self.K.T).view(x.shape[0], heads, -1)
+        S = 0.9 * S + v.unsqueeze(-1) * k.unsqueeze(-2)
+        return S, torch.einsum("bhvk,bhk->bhv", S, k).flatten(1)
+
+
+def test_states_have_the_axes_of_their_declaration() -> None:
+    cell = Heads(3, 8, heads=2, key=5)
+    assert cell.state_shapes == {"S": (2, 4, 5)}
+    assert cell.state_sizes == {"S": 40}
+    assert [list(s.shape) for s in cell.zeros(3, like=torch.empty(0))] == [[3, 2, 4, 5]]
+    y, (S,) = cell(torch.randn(3, 3))
+    assert (list(y.shape), list(S.shape)) == ([3, 8], [3, 2, 4, 5])
+    with pytest.raises(ShapeError, match=r"state is \[\[3, 40\]\]; expected a tuple of \[3, 2, 4, 5\]"):
+        cell(torch.randn(3, 3), (torch.zeros(3, 40),))
+
+
+def test_quotients_of_sizes() -> None:
+    heads = size("heads")
+    assert str(4 * H // heads + I) == "(H*4 // heads) + I"
+    assert (4 * H // heads)({"hidden_size": 6, "heads": 8}) == 3
+    assert (H * heads // 2).letters == {"hidden_size", "heads"}
+    with pytest.raises(OptionError, match=r"the size \(H // heads\) is 8 // 3"):
+        Heads(3, 8, heads=3, key=5)
+    with pytest.raises(CellError, match="expected products"):
+        (H + I) // heads
+
+
+def test_the_output_has_one_axis() -> None:
+    with pytest.raises(CellError, match="the first state, which is the output, has several axes"):
+        type("Square", (Cell,), {"S": state(H, H), "step": lambda self, x, S: S})
+    with pytest.raises(CellError, match=r"state\(\) has no size"):
+        state()
+
+
+def test_a_state_of_another_shape_is_refused_by_name() -> None:
+    cell = type("Turned", (Cell,), {"h": state(H), "S": state(H, 3), "step": lambda self, x, h, S: (h, S.mT)})(2, 4)
+    with pytest.raises(CellError, match=r"returned \[2, 3, 4\] for state S; expected \['B', 4, 3\]"):
+        cell(torch.randn(2, 2))
