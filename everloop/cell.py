@@ -99,7 +99,7 @@ class Cell(nn.Module):
             least = 0 if name == "input_size" else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected an integer of at least {least}")
-        for each in declared:
+        for each in cls._declared_sizes():
             each(self.sizes)  # a quotient may not go in
         for name, default in cls.options.items():
             setattr(self, name, _checked_option(cls, name, options.get(name, default)))
@@ -115,9 +115,12 @@ class Cell(nn.Module):
     @classmethod
     def letters(cls) -> list[str]:
         """Return the letters of the declaration besides I and H, which are given by keyword."""
-        declared = [s.size for s in cls.states.values()] + [o.size for o in cls.outputs.values()]
-        declared += [s for p in cls.params.values() for s in p.shape]
-        return sorted(frozenset().union(*(s.letters for s in declared)) - {"input_size", "hidden_size"})
+        return sorted(frozenset().union(*(s.letters for s in cls._declared_sizes())) - {"input_size", "hidden_size"})
+
+    @classmethod
+    def _declared_sizes(cls) -> list[Size]:
+        carried = [s.size for s in cls.states.values()] + [o.size for o in cls.outputs.values()]
+        return carried + [s for p in cls.params.values() for s in p.shape]
 
     @property
     def input_size(self) -> int:
