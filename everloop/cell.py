@@ -178,8 +178,8 @@ class Cell(nn.Module):
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
         output, rows = advance(self, x, [s.flatten(1) for s in before])
-        shapes = self.state_shapes.values()
-        return self.by_name(output), tuple(s.reshape(-1, *shape) for s, shape in zip(rows, shapes, strict=True))
+        shaped = zip(rows, self.state_shapes.values(), strict=True)
+        return self.by_name(output), tuple(s if len(shape) == 1 else s.reshape(-1, *shape) for s, shape in shaped)
 
     def by_name(self, output: Tensor) -> Any:
         """Return outputs that stand side by side as a NamedTuple, where there are several."""
