@@ -17,7 +17,7 @@ LEVELS = [
     {"data"},
     {"layers"},
     {"models"},
-    {"train", "decode", "diagnose", "draw", "export"},
+    {"train", "decode", "diagnose", "draw"},
     {"kinds"},
     {"cli"},
 ]

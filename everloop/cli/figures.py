@@ -9,7 +9,8 @@ from typing import Any
 from rich.text import Text as Line
 
 from everloop.cli.options import note
-from everloop.models import LanguageModel, Model, Score
+from everloop.decode.writer import unknown_symbols
+from everloop.models import Model, Score
 from everloop.train import Run, evaluate
 
 
@@ -37,7 +38,7 @@ def score_line(score: Score, model: Model) -> str:
     return f"{score} per {model.target}, {score.count:,} {model.target}{'' if score.count == 1 else 's'}"
 
 
-def note_unknown(model: LanguageModel, text: str) -> None:
-    """Tell on standard error which words of a prompt the model does not know."""
-    if missing := model.vocabulary.unknown_symbols(text):
+def note_unknown(model: Model, text: str) -> None:
+    """Tell on standard error which symbols of a prompt the model does not know."""
+    if missing := unknown_symbols(model, text):
         note(f"unknown to the model: {', '.join(map(repr, dict.fromkeys(missing)))}")

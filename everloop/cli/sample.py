@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +11,10 @@ import tyro
 
 from everloop.cli.figures import note_unknown
 from everloop.cli.options import CheckpointOptions, parse, write
-from everloop.decode import stream
 from everloop.decode.generate import Sampling, generate
 from everloop.decode.writer import writer
 from everloop.errors import OptionError
-from everloop.models import LanguageModel
-from everloop.models.generator import Generator
+from everloop.models.kind import kind_of
 from everloop.models.run import RunConfig
 
 
@@ -44,38 +42,26 @@ class Options:
 def main(args: Sequence[str]) -> int:
     """Run `everloop sample`: the prompt and its continuation appear symbol by symbol."""
     options = parse(Options, args, command="sample", description="Continue a prompt with a trained language model.")
-    model = options.checkpoint.model(RunConfig.read(options.run))
-    if not isinstance(model, LanguageModel):
-        write(f"{_written(model, options)}\n")
-        return 0
-    pieces = stream(
-        model,
-        options.prompt,
-        length=options.length,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        seed=options.seed,
-    )
+    run = RunConfig.read(options.run)
+    kind, model = options.checkpoint.kind(run), options.checkpoint.model(run)
+    method = Sampling(options.temperature, options.top_k, options.top_p, seed=options.seed)
+    pieces = (kind.sample or _answer)(model, options.prompt, method, options.length)
     note_unknown(model, options.prompt)
-    write(options.prompt)
     for piece in pieces:
         write(piece)
     write("\n")
     return 0
 
 
-def _written(model: Any, options: Options) -> str:
-    """Return what a model that is no language model writes of the prompt.
+def _answer(model: Any, prompt: str, method: Sampling, length: int) -> Iterator[str]:
+    """Yield what a model writes for a source.
 
     Raises:
-        OptionError: it reads or writes something else than texts.
+        OptionError: it writes no text, or there is no prompt.
     """
-    if isinstance(model, Generator) and (model.vocabulary is None or model.given_size is not None):
-        way = "draws" if model.vocabulary is None else "reads vectors"
-        raise OptionError(f"{options.run} holds a generator that {way}; use everloop predict {options.run} FILE")
-    writer(model)
-    if options.prompt == "\n":
-        raise OptionError(f"a {model.kind} needs a prompt: everloop sample {options.run} PROMPT")
-    how = Sampling(options.temperature, options.top_k, options.top_p, seed=options.seed)
-    return str(generate(model, [options.prompt], how, length=options.length)[0][0])
+    kind = kind_of(model)
+    if kind is None or kind.generate is None:
+        writer(model)
+    if prompt == "\n":
+        raise OptionError(f"a {model.kind} needs a prompt: everloop sample RUN PROMPT")
+    yield str(generate(model, [prompt], method, length=length)[0][0])

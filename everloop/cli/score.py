@@ -13,9 +13,9 @@ import tyro
 from everloop.cli.figures import note_unknown
 from everloop.cli.options import CheckpointOptions, parse, write
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.decode.writer import unknown_symbols
 from everloop.errors import DataError, RunError
 from everloop.kinds.source import PredictSource
-from everloop.models import LanguageModel
 from everloop.models.run import RunConfig
 
 
@@ -41,29 +41,30 @@ def main(args: Sequence[str]) -> int:
     The answer to an empty line, or to a malformed one that is left out, is an empty line.
     """
     options = parse(Options, args, command="score", description="Tell how probable a language model finds each line.")
-    model = options.checkpoint.model(RunConfig.read(options.run))
-    if not isinstance(model, LanguageModel):
-        raise RunError(f"{options.run} holds a {model.kind}; expected a language model")
-    model.vocabulary.encode(options.context, "the context")
+    run = RunConfig.read(options.run)
+    kind = options.checkpoint.kind(run)
+    if kind.scorer is None:
+        raise RunError(f"{options.run} holds a {kind.name}; expected a language model, or another that scores texts")
+    model = options.checkpoint.model(run)
+    scored = kind.scorer(model, options.context)
     note_unknown(model, options.context)
     errors = ErrorPolicy(options.malformed)
     source = PredictSource(options.file, "auto", (), 0, errors)
     read, missing = 0, 0
     for number, line in source.lines():
         try:
-            score = model.score(line, options.context) if line.strip() else None
+            score = scored(line) if line.strip() else None
         except DataError as error:
             errors.report(source.place, number, str(error), "symbols that the model knows")
             score = None
         if score is None:
             write("\n")
             continue
-        missing += len(model.vocabulary.unknown_symbols(line))
+        missing += len(unknown_symbols(model, line))
         read += score.count
         write(f"{-score.nats:.4f}\t{score.count}\t{line}\n")
     if missing:
-        units = model.vocabulary.units
-        few = f"{missing:,} of {read:,} {units} unknown ({missing / read:.2%})"
+        few = f"{missing:,} of {read:,} {model.target}s unknown ({missing / read:.2%})"
         sys.stderr.write(f"{few}, scored as one and the same\n")
     if errors.skipped:
         sys.stderr.write(f"{errors}\n")

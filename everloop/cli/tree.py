@@ -16,7 +16,6 @@ from everloop.data.files import write_atomically
 from everloop.data.settings import setting
 from everloop.decode.tree import tree
 from everloop.draw.tree import svg, terminal
-from everloop.models import LanguageModel
 from everloop.models.run import RunConfig
 
 
@@ -43,8 +42,7 @@ def main(args: Sequence[str]) -> int:
     """Run `everloop tree`."""
     options = parse(Options, args, command="tree", description="Show the most probable continuations as a tree.")
     model = options.checkpoint.model(RunConfig.read(options.run))
-    if isinstance(model, LanguageModel):
-        note_unknown(model, options.prompt)
+    note_unknown(model, options.prompt)
     found = tree(
         model, options.prompt, width=options.width, depth=options.depth, min_probability=options.min_probability
     )

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from everloop.decode import ctc
 from everloop.decode.beam import beam
 from everloop.decode.ctc import ShallowFusion
 from everloop.decode.single import draw, greedy
-from everloop.decode.sketch import Sketch, sketch
-from everloop.decode.writer import Hypothesis, writer
+from everloop.decode.writer import Hypothesis, Writer, writer
 from everloop.errors import OptionError
-from everloop.models.generator import Generator
-from everloop.models.transcriber import Transcriber
+from everloop.models.kind import kind_of
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,14 @@ def generate(model: Any, sources: Sequence[Any], method: Method | None = None, *
         raise OptionError(f"length is {length}; expected at least 1")
     if not sources:
         return []
-    if isinstance(model, Transcriber):
-        return _transcribe(model, sources, method)
-    if isinstance(model, Generator) and model.vocabulary is None:
-        return _sketch(model, sources, method, length)
-    by = writer(model)
+    kind = kind_of(model)
+    if kind is not None and kind.generate is not None:
+        return kind.generate(model, sources, method, length)
+    return write(writer(model), sources, method, length)
+
+
+def write(by: Writer, sources: Sequence[Any], method: Method, length: int) -> list[list[Hypothesis]]:
+    """Return what a Writer writes for each source; arguments as of `generate`."""
     match method:
         case Greedy():
             return [[one] for one in greedy(by, sources, length=length)]
@@ -81,23 +81,3 @@ def generate(model: Any, sources: Sequence[Any], method: Method | None = None, *
             choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
             drawn = draw(by, repeated, length=length, **choice)  # type: ignore[arg-type]
             return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
-
-
-def _transcribe(model: Transcriber, sources: Sequence[Any], method: Method) -> list[list[Hypothesis]]:
-    match method:
-        case Greedy():
-            return [[one] for one in ctc.greedy(model, sources)]
-        case Beam(width, _, n_best, fusion):
-            return ctc.beam(model, sources, width=width, n_best=n_best, fusion=fusion)
-    raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
-
-
-def _sketch(model: Generator, sources: Sequence[Any], method: Method, length: int) -> list[list[Sketch]]:
-    match method:
-        case Greedy():
-            return [[one] for one in sketch(model, sources, temperature=0, length=length)]
-        case Sampling(temperature, None, None, num_samples, seed):
-            repeated = [source for source in sources for _ in range(num_samples)]
-            drawn = sketch(model, repeated, temperature=temperature, length=length, seed=seed)
-            return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
-    raise OptionError("strokes are drawn greedily or by sampling at a temperature; their steps cannot be counted off")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.data import Vocabulary
+from everloop.decode.writer import evaluating
 from everloop.errors import DataError, OptionError
 
 
@@ -132,7 +133,7 @@ def _draw(
     device = next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
     symbols, state, drawn = numbers[:, None].to(device), None, 0
     while length is None or drawn < length:
-        with torch.no_grad(), _evaluating(model):
+        with evaluating(model):
             logits, state = model.step(symbols, state) if drawn else model.begin(symbols, state)
         # drawn on the CPU in float64, so that a seed gives the same text on every device
         scores = logits[0].cpu().double()
@@ -141,18 +142,3 @@ def _draw(
         number = int(torch.multinomial(probabilities(scores, **choice), 1, generator=generator))
         symbols, drawn = torch.tensor([number], device=device), drawn + 1
         yield number
-
-
-class _evaluating:
-    """A context in which a module is in evaluation mode."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model if isinstance(model, nn.Module) and model.training else None
-
-    def __enter__(self) -> None:
-        if self.model is not None:
-            self.model.eval()
-
-    def __exit__(self, *error: object) -> None:
-        if self.model is not None:
-            self.model.train()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from everloop.errors import DataError, OptionError
 from everloop.models.attention import Memory
+from everloop.models.kind import kind_of
 from everloop.models.language_model import LanguageModel
 
 
@@ -59,13 +60,34 @@ class Hypothesis:
         return self.text
 
 
-class Prompts:
+class Adapter:
+    """A Writer made of a model that is none itself; the model is in evaluation mode while it writes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """Return what these numbers say."""
+        raise NotImplementedError
+
+    def continued(self, source: Any, symbols: Sequence[int]) -> str:
+        """Return what these numbers say after a source."""
+        return self.text(symbols)
+
+    def unknown(self, source: Any) -> list[str]:
+        """Return the symbols of a source that the model does not know."""
+        return []
+
+
+class Prompts(Adapter):
     """A language model as a Writer: its sources are prompts, and nothing ends what it writes."""
+
+    model: LanguageModel
 
     stop: int | None = None
 
     def __init__(self, model: LanguageModel) -> None:
-        self.model = model
+        super().__init__(model)
         unknown = model.vocabulary.unknown
         self.never = () if unknown is None else (unknown,)
 
@@ -97,10 +119,14 @@ class Prompts:
         """Return what these numbers say after a prompt: a word may begin with a space."""
         return self.model.vocabulary.decode(symbols, prompt)
 
+    def unknown(self, prompt: str) -> list[str]:
+        """Return the symbols of a prompt that are read as the unknown one."""
+        return self.model.vocabulary.unknown_symbols(prompt)
+
 
 def text_of(model: Writer, source: Any, symbols: Sequence[int]) -> str:
     """Return what a model writes for a source."""
-    return model.continued(source, symbols) if isinstance(model, Prompts) else model.text(symbols)
+    return model.continued(source, symbols) if isinstance(model, Adapter) else model.text(symbols)
 
 
 def writer(model: Any) -> Writer:
@@ -109,11 +135,19 @@ def writer(model: Any) -> Writer:
     Raises:
         OptionError: this kind of model writes no symbols.
     """
-    if isinstance(model, LanguageModel):
-        return Prompts(model)
+    kind = kind_of(model)
+    if kind is not None and kind.writer is not None:
+        return kind.writer(model)  # type: ignore[no-any-return]
     if isinstance(model, Writer):
         return model
     raise OptionError(f"a {getattr(model, 'kind', type(model).__name__)} writes no symbols one after another")
+
+
+def unknown_symbols(model: Any, source: Any) -> list[str]:
+    """Return the symbols of a source that a model does not know, as far as its kind tells."""
+    kind = kind_of(model)
+    by = kind.writer(model) if kind is not None and kind.writer is not None else None
+    return by.unknown(source) if isinstance(by, Adapter) else []
 
 
 def pick(state: Any, rows: Tensor, *, moved: bool) -> Any:
@@ -142,7 +176,7 @@ def log_probabilities(model: Writer, logits: Tensor) -> Tensor:
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """A context without gradients in which a model is in evaluation mode; afterwards it is as it was."""
-    inner = model.model if isinstance(model, Prompts) else model
+    inner = model.model if isinstance(model, Adapter) else model
     training = isinstance(inner, nn.Module) and inner.training
     if training:
         inner.eval()

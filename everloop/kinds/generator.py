@@ -20,8 +20,9 @@ from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.labelled_texts import read_texts
 from everloop.data.readers.strokes import read_strokes
 from everloop.data.settings import only_one
-from everloop.decode.generate import Sampling, generate
-from everloop.decode.sketch import Sketch
+from everloop.decode.generate import Greedy, Method, Sampling, generate, write
+from everloop.decode.sketch import Sketch, sketch
+from everloop.decode.writer import Hypothesis, writer
 from everloop.draw.strokes import ink, png, sheet, svg
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import SYMBOLS, PredictOptions
@@ -51,6 +52,32 @@ def create_model(data: Conditions | Strokes, shape: GeneratorConfig) -> Generato
     if isinstance(data, Strokes):
         return Generator.from_config(data.labels, None, shape)
     return Generator.from_config(data.given_size or data.labels, data.vocabulary, shape)
+
+
+def answers(
+    model: Generator, sources: Sequence[Any], method: Method, length: int
+) -> list[list[Hypothesis]] | list[list[Sketch]]:
+    """Return what a generator writes or draws for labels or vectors."""
+    if model.vocabulary is not None:
+        return write(writer(model), sources, method, length)
+    match method:
+        case Greedy():
+            return [[one] for one in sketch(model, sources, temperature=0, length=length)]
+        case Sampling(temperature, None, None, num_samples, seed):
+            repeated = [source for source in sources for _ in range(num_samples)]
+            drawn = sketch(model, repeated, temperature=temperature, length=length, seed=seed)
+            return [drawn[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
+    raise OptionError("strokes are drawn greedily or by sampling at a temperature; their steps cannot be counted off")
+
+
+def written(model: Generator, label: str, method: Sampling, length: int) -> Iterator[str]:
+    """Yield the text that a generator of texts writes for a label."""
+    if model.vocabulary is None or model.given_size is not None:
+        way = "draws" if model.vocabulary is None else "reads vectors"
+        raise OptionError(f"the run holds a generator that {way}; use everloop predict RUN FILE")
+    if label == "\n":
+        raise OptionError("a generator needs a prompt: everloop sample RUN LABEL")
+    yield generate(model, [label], method, length=length)[0][0].text
 
 
 def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[Line]:
@@ -167,4 +194,6 @@ KIND = Kind(
     predict=predict,
     predict_options=(*SYMBOLS, "array", "svg", "png"),
     report=report,
+    generate=answers,
+    sample=written,
 )

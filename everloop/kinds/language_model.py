@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from rich.text import Text as Line
 
 from everloop.data import Text, TextConfig
 from everloop.data.files import write_atomically
-from everloop.decode import sample
+from everloop.decode import Sampling, sample, stream
+from everloop.decode.writer import Prompts
 from everloop.errors import DataError, OptionError
-from everloop.models import LanguageModel, LanguageModelConfig
+from everloop.models import LanguageModel, LanguageModelConfig, Score
 from everloop.models.kind import Kind
 from everloop.train import Run
 
@@ -38,6 +40,20 @@ def evaluation_dataset(model: LanguageModel, config: TextConfig, path: Path, lab
     if labels is not None:
         raise OptionError("--labels is for IDX images and translations; a language model needs none")
     return Text.from_config(replace(config, text=(path,), valid=(), test=(), split=(0.0, 0.0, 1.0)), model.vocabulary)
+
+
+def written(model: LanguageModel, prompt: str, how: Sampling, length: int) -> Iterator[str]:
+    """Return an iterator over a prompt and its continuation, symbol by symbol, as the model draws it."""
+    drawn = stream(
+        model, prompt, length=length, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=how.seed
+    )
+    return chain([prompt], drawn)
+
+
+def scorer(model: LanguageModel, context: str) -> Callable[[str], Score]:
+    """Return what scores texts after a context; raises DataError where the model has no number for a symbol of it."""
+    model.vocabulary.encode(context, "the context")
+    return lambda text: model.score(text, context)
 
 
 def preview(model: LanguageModel, text: Text) -> str:
@@ -77,6 +93,9 @@ KIND = Kind(
     dataset=dataset,
     create_model=create_model,
     evaluation_dataset=evaluation_dataset,
+    writer=Prompts,
+    sample=written,
+    scorer=scorer,
     preview=preview,
     report=report,
     without_predict="sample, tree or score",

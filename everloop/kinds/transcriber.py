@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text as Line
 
@@ -16,7 +17,9 @@ from everloop.data.readers.formats import read_audio
 from everloop.data.readers.lines import numbered
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.settings import only_one
-from everloop.decode.generate import Beam
+from everloop.decode import ctc
+from everloop.decode.generate import Beam, Greedy, Method
+from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError, RunError
 from everloop.kinds.decoding import FUSION, Decoder, PredictOptions
 from everloop.kinds.source import PredictSource
@@ -45,6 +48,16 @@ def dataset(config: SoundConfig, shape: TranscriberConfig, model: Transcriber | 
 def create_model(data: Recordings | DigitStrings, shape: TranscriberConfig) -> Transcriber:
     """Return a model with fresh weights for the characters of some data."""
     return Transcriber.from_config(data.vocabulary, shape)
+
+
+def generate(model: Transcriber, sources: Sequence[Any], method: Method, length: int) -> list[list[Hypothesis]]:
+    """Return transcripts of recordings, the best first; `length` bounds nothing, since a recording ends by itself."""
+    match method:
+        case Greedy():
+            return [[one] for one in ctc.greedy(model, sources)]
+        case Beam(width, _, n_best, fusion):
+            return ctc.beam(model, sources, width=width, n_best=n_best, fusion=fusion)
+    raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
 
 
 def report(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> Iterator[Line]:
@@ -113,6 +126,7 @@ KIND = Kind(
     predict=predict,
     predict_options=("decode", "beam", "n_best", *FUSION),
     method=SEARCH,
+    generate=generate,
     decoding_metrics=decoding_metrics,
     report=report,
 )

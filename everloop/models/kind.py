@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from everloop.errors import OptionError, unknown
+from everloop.models.loss import Score
 from everloop.models.model import Model
 
 # each is the constant KIND of a module of everloop.kinds, imported when it is asked for
@@ -38,6 +39,13 @@ class Kind:
         method: how it is decoded by default, if it writes sequences: Greedy(), Beam(…) or Sampling(…).
         decoding_metrics: metrics by name, and a text that tells them, of what the model decodes, from the trained
             model, its dataset, a split, and a Decoder.
+        writer: what writes symbol by symbol for `generate`, `tree` and `sample`, from the model: a Writer
+            (`everloop/decode/writer.py`); by default the model itself, if it is one.
+        generate: the answers to sources, from the model, the sources, a Greedy, Beam or Sampling, and the most symbols
+            of an answer; by default what its Writer writes.
+        sample: pieces of text as `everloop sample` writes them, from the model, a prompt, a Sampling, and a length; by
+            default one answer of `generate`.
+        scorer: what gives the Score of a text for `everloop score`, from the model and the text that stands before.
         label_metrics: whether `evaluate` tells precision, recall and F1 of each label; its model has `labels` and
             `predictions(batch)` then.
         preview: what an untrained model writes, shown at each validation, from the model and its dataset.
@@ -56,6 +64,10 @@ class Kind:
     predict_options: tuple[str, ...] = ()
     method: Any = None
     decoding_metrics: Callable[[Any, Any, str, Any], tuple[dict[str, float | str], str]] | None = None
+    writer: Callable[[Any], Any] | None = None
+    generate: Callable[[Any, Sequence[Any], Any, int], list[list[Any]]] | None = None
+    sample: Callable[[Any, str, Any, int], Iterator[str]] | None = None
+    scorer: Callable[[Any, str], Callable[[str], Score]] | None = None
     label_metrics: bool = False
     preview: Callable[[Any, Any], str] | None = None
     report: Callable[[Any, Any, Any], Iterable[Any]] | None = None
@@ -90,3 +102,9 @@ def find(name: str) -> Kind:
     if found.name != name:
         raise OptionError(f"kind of model {name!r}: its model says kind = {found.name!r}; expected {name!r}")
     return found
+
+
+def kind_of(model: Any) -> Kind | None:
+    """Return the kind of a model; None for one that is of no kind, with methods that suffice."""
+    name = getattr(model, "kind", None)
+    return find(name) if isinstance(name, str) else None
