@@ -20,6 +20,8 @@ from everloop.compiler.plan import ForwardPlan, TrainingPlan
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.target import LoopTarget
 
+LARGE = 8  # states that are as many times as wide as what a step gives, such as matrices
+
 
 @dataclass(frozen=True)
 class InferenceKernel:
@@ -60,14 +62,16 @@ class Program:
         self.states = tuple(self.split.loop.outputs)
         self.output = next(iter(graph.outputs))
         self.cell_states = tuple(graph.outputs if cell_states is None else cell_states)
-        of_cell, outputs = self.cell_states, self.split.loop.outputs.items()
-        self.begins = [(of_cell.index(n) if n in of_cell else None, v.width) for n, v in outputs]
+        of_cell, outputs_of = self.cell_states, self.split.loop.outputs
+        self.begins = [(of_cell.index(n) if n in of_cell else None, v.width) for n, v in outputs_of.items()]
         # What runs after the loop: of the output for every step, of other states for the last.
         late = self.split.epilogue.outputs
         of_output = {name: v for name, v in late.items() if name == self.output}
         of_states = {name: v for name, v in late.items() if name != self.output}
         self.epilogue_output = HoistedGraph(Graph(of_output), dtype, target) if of_output else None
         self.epilogue_states = HoistedGraph(Graph(of_states), dtype, target) if of_states else None
+        widths = [width for _, width in self.begins]
+        self.has_large_states = sum(widths) >= LARGE * sum(outputs_of[name].width for name in self.split.exposed)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
         self._inference: InferenceKernel | None = None
         self._trained: dict[frozenset[str], TrainingKernels] = {}

@@ -30,6 +30,8 @@ class TimeAxis:
     boundaries: the same as the caller gave them, before a step in the order of time.
     batch_major: whether the steps of a sequence lie side by side in memory, as [B, T, n].
     compact: how the rows that exist lie side by side, where so many are padding that it pays.
+    segment: the steps of a segment, of which the backward pass computes what the forward pass does not keep; 0: all is
+        kept; None: as the target thinks best.
     """
 
     steps: int
@@ -40,16 +42,23 @@ class TimeAxis:
     boundaries: Tensor | None = None
     batch_major: bool = False
     compact: Compact | None = None
+    segment: int | None = None
 
     @classmethod
     def of(
-        cls, x: Tensor, lengths: Tensor | None = None, reset: Tensor | None = None, *, reverse: bool = False
+        cls,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        *,
+        reverse: bool = False,
+        segment: int | None = None,
     ) -> TimeAxis:
         """Return the time axis of x [T, B, n]."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # The gradient reads them again, whatever the caller makes of his own meanwhile.
             lengths, reset = (t if t is None else t.clone() for t in (lengths, reset))
-        return cls(x.shape[0], x.shape[1], lengths, reset, reverse, reset, is_batch_major(x))
+        return cls(x.shape[0], x.shape[1], lengths, reset, reverse, reset, is_batch_major(x), segment=segment)
 
     def options(self) -> dict[str, Any]:
         """Return what the custom operator takes beside tensors, by name."""

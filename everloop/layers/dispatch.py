@@ -26,6 +26,7 @@ from everloop.layers import custom_operator
 from everloop.layers.autograd_function import compute
 from everloop.layers.check import noted, verify
 from everloop.layers.guards import programs, unsupported_reason, version, warn_once
+from everloop.layers.recompute import in_segments
 
 _KINDS = {Tensor, nn.Parameter}
 _chosen: ContextVar[str | None] = ContextVar("target", default=None)
@@ -68,10 +69,12 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         OptionError: there is no such target.
         UnsupportedError: the named target cannot run this cell; `target=None` runs `eager` then.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and (torch.compiler.is_exporting() or not call.time.segment):
         return _as_operator(cell, call, target, check)
-    if torch_private.dynamo_callback() is not None:
+    if torch.compiler.is_compiling() or torch_private.dynamo_callback() is not None:
         return _without_dynamo(cell, call, target, check)  # type: ignore[no-any-return]
+    if call.time.segment and torch.is_grad_enabled():
+        return in_segments(lambda part: run(cell, part, target, check), call, call.time.segment)
     forks.prepare()
     x, target = call.x, chosen(target)
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):

@@ -42,6 +42,9 @@ class Recurrent(nn.Module):
             sequences (4 of 3 for more than a million parameters): output, states and, in training, all gradients,
             against the step in float64, row by row. Once a kind of call (with lengths, resets, gradients); a single
             `step` likewise. Of no effect on eager.
+        recompute: steps of a segment. Training keeps the state before each segment, and in the backward pass computes
+            what is in it once more: a long sequence then needs about the memory of one segment. 0 keeps all; None does
+            so too, but for states that are matrices and many (64 MiB), whose segments are the root of T.
 
     Raises:
         CellError: the cell cannot be repeated for several layers.
@@ -58,6 +61,7 @@ class Recurrent(nn.Module):
         learned_state: bool = False,
         target: str | None = None,
         check: bool = False,
+        recompute: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(layers, int) or layers < 1:
@@ -77,7 +81,9 @@ class Recurrent(nn.Module):
             levels.append(Bidirectional(level) if bidirectional else level)
         core: Any = levels[0] if layers == 1 else Stack(levels, dropout=dropout)
         self.cell: Any = core
-        self.batch_first, self.target, self.check = batch_first, target, check
+        if recompute is not None and (not isinstance(recompute, int) or isinstance(recompute, bool) or recompute < 0):
+            raise OptionError(f"Recurrent: recompute is {recompute!r}; expected steps, 0 for none, or None")
+        self.batch_first, self.target, self.check, self.recompute = batch_first, target, check, recompute
         zeros = map_state(lambda s: s[0].flatten(), core.zeros(1, like=next(self.parameters(), torch.empty(0))))
         self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
         self._stepper = Stepper()
@@ -147,7 +153,8 @@ class Recurrent(nn.Module):
             state = form.state_inward(checked_state("Recurrent", state, expected))
         else:
             state = zeros if start is None else map_state(lambda s, z: s.view(z.shape[1:]).expand_as(z), start, zeros)
-        return form, x, state, start, TimeAxis.of(x, checked_lengths("Recurrent", lengths, x), reset)
+        lengths = checked_lengths("Recurrent", lengths, x)
+        return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=self.recompute)
 
     def step(self, x_t: Tensor, state: Any = None) -> tuple[Any, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.

@@ -1,0 +1,121 @@
+"""Sequences in segments: the same numbers and gradients as in one piece, in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop.cell import Cell, H, I, output, param, state
+from everloop.cells import GRU, LSTM
+from everloop.compiler.call import Call, Results
+from everloop.errors import OptionError
+from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, Zoneout, recompute
+
+
+class Outer(Cell):
+    S = state(H, H)
+    y = output(H)
+    A, B = param(H, I), param(H, I)
+
+    def step(self, x: Tensor, S: Tensor) -> Any:
+        k = torch.tanh(x @ self.A.T)
+        S = 0.9 * S + (x @ self.B.T).unsqueeze(-1) * k.unsqueeze(-2)
+        return S, (S @ k.unsqueeze(-1)).squeeze(-1)
+
+
+CORES: dict[str, Any] = {
+    "lstm": lambda: LSTM(3, 4),
+    "stack of wrappers": lambda: Stack([Zoneout(GRU(3, 4), h=0.2), VariationalDropout(LSTM(4, 5), recurrence=0.3)]),
+    "both directions": lambda: Bidirectional(LSTM(3, 4)),
+    "matrix": lambda: Outer(3, 4),
+}
+
+
+def gradients(layer: Recurrent, x: Tensor, **options: Any) -> list[Tensor]:
+    torch.manual_seed(5)
+    x = x.clone().requires_grad_()
+    y, final = layer(x, **options)
+    loss = (y * torch.arange(y.numel(), dtype=y.dtype).view(y.shape).cos()).sum() + sum(
+        s.square().sum() for s in leaves(final)
+    )
+    found = torch.autograd.grad(loss, [x, *layer.parameters()])
+    return [y.detach(), *(s.detach() for s in leaves(final)), *found]
+
+
+def leaves(final: Any) -> list[Tensor]:
+    return [leaf for part in final for leaf in leaves(part)] if isinstance(final, tuple) else [final]
+
+
+@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("target", ["eager", None])
+@pytest.mark.parametrize("steps", [1, 3, 7, 20])
+def test_segments_change_no_number(name: str, target: str | None, steps: int) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(CORES[name](), learned_state=True, target=target).double()
+    x, reset = torch.randn(11, 4, 3, dtype=torch.float64), torch.rand(11, 4) < 0.2
+    options: list[dict[str, Any]] = [{}, {"lengths": [11, 3, 0, 7], "reset": reset}]
+    for each in options:
+        layer.recompute = 0
+        expected = gradients(layer, x, **each)
+        layer.recompute = steps
+        for found, whole in zip(gradients(layer, x, **each), expected, strict=True):
+            torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_matrices_that_are_many_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Recurrent(Outer(3, 16)).double()
+    x = torch.randn(50, 2, 3, dtype=torch.float64)
+    whole = gradients(layer, x)
+    asked: list[int] = []
+    segments = recompute.in_segments
+    monkeypatch.setattr(recompute, "KEEP", 50 * 2 * 256 * 8 - 1)
+
+    def watched(run: Any, call: Call, steps: int) -> Results:
+        asked.append(steps)
+        return segments(run, call, steps)
+
+    monkeypatch.setattr("everloop.layers.autograd_function.in_segments", watched)
+    for found, expected in zip(gradients(layer, x), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert asked == [7]
+    with torch.no_grad():
+        layer(x)
+    layer.recompute = 0
+    gradients(layer, x)
+    gradients(Recurrent(LSTM(3, 300)).double(), x)  # its states are as wide as its output
+    assert asked == [7]
+
+
+def test_memory_is_that_of_a_segment() -> None:
+    def kept(steps: int) -> int:
+        layer = Recurrent(Outer(3, 32), recompute=steps)
+        held: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            layer(torch.randn(400, 1, 3))
+        return sum(held.values())
+
+    assert kept(20) < 0.1 * kept(0)
+
+
+def test_what_cannot_be_is_said() -> None:
+    for wrong in (-1, 2.5, True):
+        with pytest.raises(OptionError, match=r"recompute is .*; expected steps, 0 for none, or None"):
+            Recurrent(LSTM(3, 4), recompute=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_torch_compile_leaves_a_layer_in_segments_to_python() -> None:
+    layer = Recurrent(LSTM(3, 4), recompute=2).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    compiled = torch.compile(layer, backend="eager")
+    torch.testing.assert_close(compiled(x)[0], layer(x)[0])
+    compiled(x)[0].sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
