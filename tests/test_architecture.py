@@ -49,8 +49,8 @@ INSIDE = {
         datasets
     """,
     "layers": """
-        bidirectional compare flatten guards masked_matrix nested recompute validation weight_gradients
-        backward double_backward dropout empty_sequences epilogue input_form reference serialization
+        bidirectional compare flatten guards masked_matrix nested recompute weight_gradients
+        backward double_backward dropout empty_sequences epilogue input_form reference serialization validation
         autograd_function check custom_operator stack
         decomposition dispatch
         explanation over_time single_step torch_nn
