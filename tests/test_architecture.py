@@ -57,7 +57,7 @@ INSIDE = {
         recurrent
     """,
     "compiler/targets/llvm": """
-        emit pages threads vector
+        emit formats pages threads vector
         machine mathematics memory
         phases product
         layout packing

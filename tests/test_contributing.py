@@ -22,7 +22,7 @@ AT_MOST = {
     "An operation": 2,
     "A cell": 4,
     "A target": 3,
-    "A dtype": 10,
+    "A dtype": 2,
     "An option": 1,
     "A kind of model": 6,
     "A reader": 2,

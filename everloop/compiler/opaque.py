@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class OpaqueCall:
         return result if self.part is None else result[self.part]
 
 
-WIDENING = {
-    kind: OpaqueCall("to", torch.Tensor.to, ((HOLE, kind), {}), (None,)) for kind in (torch.float32, torch.float64)
-}
+@lru_cache(16)
+def widening(dtype: torch.dtype) -> OpaqueCall:
+    """Return the one call that converts to a dtype what came out of a narrower one."""
+    return OpaqueCall("to", torch.Tensor.to, ((HOLE, dtype), {}), (None,))

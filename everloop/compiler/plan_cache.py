@@ -23,10 +23,7 @@ from everloop.compiler.plan import FactorPart, ForwardPlan, TrainingPlan
 from everloop.compiler.view import View
 
 Thing = TypeVar("Thing")
-_DTYPES: dict[str, Any] = {
-    "None": None,
-    **{str(d): d for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)},
-}
+_DTYPES: dict[str, Any] = {"None": None, **{str(d): d for d in vars(torch).values() if isinstance(d, torch.dtype)}}
 _NO_PLAN = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what decoding something else raises
 
 

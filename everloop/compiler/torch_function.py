@@ -17,7 +17,7 @@ import torch
 from everloop.compiler import contractions, dtypes, features, shapes
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
-from everloop.compiler.opaque import HOLE, WIDENING, OpaqueCall
+from everloop.compiler.opaque import HOLE, OpaqueCall, widening
 from everloop.compiler.operations import Integers
 from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import BatchSize, Function, Symbol, function_of
@@ -188,7 +188,7 @@ def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwa
             "call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape), dtype=loop)
         )
         if kind != loop:
-            value = origin.builder.make("call", value, data=(WIDENING[loop],), type=value.type)
+            value = origin.builder.make("call", value, data=(widening(loop),), type=value.type)
         return Symbol(value, origin.builder, loop, kind)
 
     if isinstance(example, tuple | list):

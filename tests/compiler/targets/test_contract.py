@@ -28,11 +28,12 @@ from everloop.layers import Recurrent
 from tests.zoo import NAMES, make
 
 CPU = torch.device("cpu")
-FLOATS = (torch.float32, torch.float64)
+LOOP_TARGETS = [t for name in targets.names() if isinstance(t := targets.find(name), LoopTarget)]
+FLOATS = [dtype for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+          if any(not target.refusal(dtype, CPU) for target in LOOP_TARGETS)]  # fmt: skip
 KERNELS = [
-    pytest.param(name, marks=pytest.mark.skipif(bool(reason), reason=reason))
-    for name in targets.names()
-    if isinstance(target := targets.find(name), LoopTarget)
+    pytest.param(target.name, marks=pytest.mark.skipif(bool(reason), reason=reason))
+    for target in LOOP_TARGETS
     for reason in [target.refusal(torch.float32, CPU)]
 ]
 LOOPS = [*KERNELS, INTERPRETED.name]

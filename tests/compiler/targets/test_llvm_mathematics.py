@@ -11,6 +11,7 @@ from torch import Tensor
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map
 from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.targets import llvm
+from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets.test_llvm_lstm import ISAS
 
@@ -64,7 +65,7 @@ def numbers(op: str, dtype: torch.dtype) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("op", sorted(CORE))
 def test_operation(op: str, dtype: torch.dtype, isa: str) -> None:
     args = numbers(op, dtype)

@@ -9,11 +9,12 @@ import torch
 
 from everloop.compiler.loop import Loop, Map
 from everloop.compiler.targets.llvm.driver import driver
+from everloop.compiler.targets.llvm.formats import FORMATS, FloatFormat
 from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise
 from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
 from everloop.compiler.targets.llvm.mapping import mapping
-from everloop.compiler.targets.llvm.mathematics import FORMATS, FloatFormat, operations
+from everloop.compiler.targets.llvm.mathematics import operations
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import product, tile
 from everloop.compiler.targets.llvm.vector import Isa, named
@@ -29,7 +30,7 @@ _lock = threading.RLock()
 def compile(loop: Loop, isa: str | None = None) -> NativeKernel:  # noqa: A001
     """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
 
-    Raises UnsupportedError where llvmlite is not installed or the numbers are not all float32 or all float64.
+    Raises UnsupportedError where llvmlite is not installed or the numbers are not all of one format of the table.
     """
     need()
     instructions = named(isa or host().name)

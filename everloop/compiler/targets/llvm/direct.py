@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from everloop.compiler.loop import Map, Product
 from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.layout import shape
-from everloop.compiler.targets.llvm.mathematics import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.compiler.targets.llvm.worker import Worker
 

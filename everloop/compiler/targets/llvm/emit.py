@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
-
-import torch
 
 Carried = Sequence[tuple[str, str]]  # (type, value) pairs that a loop or a branch hands on
 
@@ -151,10 +148,3 @@ class Code:
 
     def clear(self, to: str, size: str | int) -> None:
         self.do(f"call void @llvm.memset.p0.i64(ptr {to}, i8 0, i64 {size}, i1 false)")
-
-
-def literal(number: float, dtype: torch.dtype) -> str:
-    """Return a floating constant of LLVM: the bits of the double that equals the rounded number."""
-    if dtype == torch.float32:
-        number = struct.unpack("f", struct.pack("f", number))[0]
-    return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
+from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.machine import host, is_available
 from everloop.compiler.targets.llvm.matrices import Products, products
 
@@ -56,7 +57,7 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return (
         multiplications >= max(MIN_MULTIPLICATIONS, 1)
         and multiplications >= ROWS * weight.numel()
-        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype in FORMATS
         and all(t is None or (type(t) in _KINDS and t.dtype == x.dtype and t.device.type == "cpu")
                 for t in (x, weight, bias))
         and weight.shape[1:] == x.shape[-1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
-from everloop.compiler.targets.llvm.mathematics import FORMATS, FloatFormat
+from everloop.compiler.targets.llvm.formats import FORMATS, NAMES, FloatFormat
 from everloop.compiler.targets.llvm.product import packed_bytes
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.errors import UnsupportedError
@@ -135,7 +135,7 @@ def form_of(loop: Loop) -> FloatFormat:
     found = FORMATS.get(loop.dtype) if loop.dtype else None
     if found is None:
         dtypes = " and ".join(sorted({str(b.dtype) for b in loop.buffers}))
-        raise UnsupportedError(f"the target llvm runs loops that are all float32 or all float64; this one has {dtypes}")
+        raise UnsupportedError(f"the target llvm runs loops of one dtype, {NAMES}; this one has {dtypes}")
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.compiler import disk_cache
+from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.vector import Isa, best, named
 from everloop.errors import UnsupportedError
 
@@ -70,10 +71,10 @@ def triple(isa: Isa) -> str:
 def module(isa: Isa, functions: str) -> str:
     """Return the functions as a whole module: declarations, attributes, triple."""
     declared = [
-        f"declare {kind} @{name}{suffix}({kind})"
+        f"declare {form.scalar} @{name}{form.c_suffix}({form.scalar})"
         for name in C_LIBRARY
-        for kind, suffix in (("float", "f"), ("double", ""))
-        if f"@{name}{suffix}(" in functions
+        for form in FORMATS.values()
+        if f"@{name}{form.c_suffix}(" in functions
     ]
     bits = isa.bytes * 8
     attributes = f'attributes #0 = {{ nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}" }}'

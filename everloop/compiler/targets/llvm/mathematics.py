@@ -7,14 +7,12 @@ formed from exp(2x) - 1, which keeps its relative accuracy near zero without a b
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
-from everloop.compiler.targets.llvm.emit import Code, literal
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
 
 
@@ -23,38 +21,6 @@ class Register(NamedTuple):
 
     name: str
     is_mask: bool = False
-
-
-@dataclass(frozen=True)
-class FloatFormat:
-    """The bits of a floating type and the constants of its polynomials."""
-
-    dtype: torch.dtype
-    scalar: str
-    integer: str
-    size: int
-    mantissa: int
-    bias: int
-    suffix: str
-    exponential: tuple[float, ...]  # p: exp(r) = 1 + r + r^2 p(r), highest power first
-    logarithm: int  # terms of the series of atanh
-    lowest: float  # exp(x) is zero below
-    highest: float  # exp(x) is infinite above
-    flat: float  # tanh(x) is one above half of it
-
-    @property
-    def magic(self) -> float:
-        """Adding it to x leaves the nearest integer of x in the low bits."""
-        return 1.5 * 2.0**self.mantissa
-
-
-_EXP32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-_EXP64 = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
-FORMATS = {
-    torch.float32: FloatFormat(torch.float32, "float", "i32", 4, 23, 127, "f32", _EXP32, 5, -104.0, 89.0, 20.0),
-    torch.float64: FloatFormat(torch.float64, "double", "i64", 8, 52, 1023, "f64", _EXP64, 12, -746.0, 710.0, 40.0),
-}
-_LN2_HIGH, _LN2_LOW = {4: 0.693359375, 8: 6.93145751953125e-1}, {4: -2.12194440e-4, 8: 1.42860682030941723212e-6}
 
 
 class Lanes:
@@ -70,7 +36,7 @@ class Lanes:
     # The parts.
 
     def number(self, value: float) -> str:
-        return f"splat ({self.form.scalar} {literal(value, self.form.dtype)})"
+        return f"splat ({self.form.scalar} {self.form.literal(value)})"
 
     def splat_int(self, value: int) -> str:
         return f"splat ({self.form.integer} {value})"
@@ -151,8 +117,8 @@ class Lanes:
         form = self.form
         shifted = self.fma(x, self.number(1 / math.log(2)), self.number(form.magic))
         n = self.sub(shifted, self.number(form.magic))
-        r = self.fma(n, self.number(-_LN2_HIGH[form.size]), x)
-        r = self.fma(n, self.number(-_LN2_LOW[form.size]), r)
+        r = self.fma(n, self.number(-form.ln2[0]), x)
+        r = self.fma(n, self.number(-form.ln2[1]), r)
         p = self.estrin(r, form.exponential)
         return self.bits(shifted), n, self.fma(self.mul(r, r), p, r)
 
@@ -161,11 +127,11 @@ class Lanes:
         low, n, p = self.reduce_exp(self.clamp(x, form.lowest, form.highest))
         p = self.add(p, self.number(1))
         if self.isa.name == "avx512":
-            kind, full = ("ps", "i16 -1") if form.size == 4 else ("pd", "i8 -1")
+            kind, full = form.scalef
             args = f"{self.vector} {p}, {self.vector} {n}, {self.vector} {p}, {full}, i32 4"
             return self.code(f"call {self.vector} @llvm.x86.avx512.mask.scalef.{kind}.512({args})")
         # Two factors, so that neither is out of range where the product is not (or is zero or infinite).
-        whole = self.integer("sub", low, self.splat_int(_bits(form.magic, form)))
+        whole = self.integer("sub", low, self.splat_int(form.bits(form.magic)))
         half = self.integer("ashr", whole, self.splat_int(1))
         for part in (half, self.integer("sub", whole, half)):
             raised = self.integer("add", part, self.splat_int(form.bias))
@@ -193,7 +159,7 @@ class Lanes:
         small = self.compare("olt", x, self.number(normal))
         scaled = self.pick(small, self.mul(x, self.number(2.0**form.mantissa)), x)
         bits = self.bits(scaled)
-        n = self.integer("sub", bits, self.splat_int(_bits(math.sqrt(0.5), form)))
+        n = self.integer("sub", bits, self.splat_int(form.bits(math.sqrt(0.5))))
         n = self.integer("ashr", n, self.splat_int(form.mantissa))
         shift = self.integer("shl", n, self.splat_int(form.mantissa))
         f = self.sub(self.unbits(self.integer("sub", bits, shift)), self.number(1))
@@ -203,10 +169,10 @@ class Lanes:
         z = self.mul(s, s)
         series = self.horner(z, tuple(2 / (2 * k + 1) for k in range(form.logarithm, 0, -1)))
         # 2 s = f - s f: keeps f exact where x is near one.
-        tail = self.fma(s, self.sub(self.mul(z, series), f), self.mul(power, self.number(_LN2_LOW[form.size])))
-        value = self.fma(power, self.number(_LN2_HIGH[form.size]), self.add(f, tail))
+        tail = self.fma(s, self.sub(self.mul(z, series), f), self.mul(power, self.number(form.ln2[1])))
+        value = self.fma(power, self.number(form.ln2[0]), self.add(f, tail))
         value = self.pick(self.compare("oeq", x, self.number(0)), self.number(-math.inf), value)
-        value = self.pick(self.compare("ogt", x, self.number(_largest(form))), x, value)
+        value = self.pick(self.compare("ogt", x, self.number(form.largest)), x, value)
         return self.pick(self.compare("uge", x, self.number(0)), self.keep_nan(x, value), self.number(math.nan))
 
     def log1p(self, x: str) -> str:
@@ -232,22 +198,12 @@ class Lanes:
     def each(self, name: str, x: str) -> str:
         """Call the C library's function for every lane."""
         scalar, value = self.form.scalar, "poison"
-        name += "f" if self.form.size == 4 else ""
+        name += self.form.c_suffix
         for lane in range(self.count):
             one = self.code(f"extractelement {self.vector} {x}, i64 {lane}")
             one = self.code(f"call {scalar} @{name}({scalar} {one})")
             value = self.code(f"insertelement {self.vector} {value}, {scalar} {one}, i64 {lane}")
         return value
-
-
-def _bits(number: float, form: FloatFormat) -> int:
-    """The bits of a number, as an integer."""
-    code = ("f", "I") if form.size == 4 else ("d", "Q")
-    return int(struct.unpack(code[1], struct.pack(code[0], number))[0])
-
-
-def _largest(form: FloatFormat) -> float:
-    return torch.finfo(form.dtype).max
 
 
 @dataclass(frozen=True)

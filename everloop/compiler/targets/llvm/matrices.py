@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.targets.llvm import memory, threads
+from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.large import NAMES, SLOT, large
 from everloop.compiler.targets.llvm.layout import round_up
 from everloop.compiler.targets.llvm.machine import Library, host, module, need, object_code, runs
-from everloop.compiler.targets.llvm.mathematics import FORMATS
 from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.vector import Isa, named
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.mathematics import FloatFormat
+from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.vector import Isa
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.mathematics import FloatFormat
+from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
 
 PREFETCH = 16  # steps of k ahead

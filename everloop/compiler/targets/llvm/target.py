@@ -1,4 +1,4 @@
-"""The target `llvm`: any loop in float32 or float64 as native code of the processor."""
+"""The target `llvm`: any loop in one of the formats of its table as native code of the processor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import gemm, pages, single
+from everloop.compiler.targets.llvm.formats import FORMATS, NAMES
 from everloop.compiler.targets.llvm.launch import NativeKernel
-from everloop.compiler.targets.llvm.mathematics import FORMATS
 
 
 class LLVM(LoopTarget):
@@ -22,7 +22,7 @@ class LLVM(LoopTarget):
 
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
         if device.type != "cpu" or dtype not in FORMATS:
-            return f"the target llvm runs float32 and float64 on a processor; got {dtype} on {device.type}"
+            return f"the target llvm runs {NAMES} on a processor; got {dtype} on {device.type}"
         return "" if llvm.is_available() else "llvmlite is not installed, so there is no target llvm"
 
     def compile(self, loop: Loop) -> NativeKernel:
