@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everloop import cells
-    from everloop.cell import Cell, H, I, bias, output, param, size, state
+    from everloop.cell import Cell, H, I, bias, context, inputs, mask, noise, output, param, size, state
     from everloop.errors import EverloopError
     from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
     from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
@@ -29,6 +29,10 @@ __all__ = [
     "accelerate",
     "bias",
     "cells",
+    "context",
+    "inputs",
+    "mask",
+    "noise",
     "output",
     "param",
     "size",
@@ -37,7 +41,20 @@ __all__ = [
 
 # a name is fetched when it is asked for: PyTorch takes seconds to import, which `everloop --help` need not wait for
 _HOMES = {
-    "everloop.cell": ("Cell", "H", "I", "bias", "output", "param", "size", "state"),
+    "everloop.cell": (
+        "Cell",
+        "H",
+        "I",
+        "bias",
+        "context",
+        "inputs",
+        "mask",
+        "noise",
+        "output",
+        "param",
+        "size",
+        "state",
+    ),
     "everloop.errors": ("EverloopError",),
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
     "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),

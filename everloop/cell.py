@@ -5,17 +5,38 @@ from __future__ import annotations
 import inspect
 import math
 from collections import namedtuple
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from everloop.declaration import H, I, Output, Param, Size, State, bias, output, param, size, state
+from everloop.binding import bind, keep
+from everloop.declaration import (
+    Context,
+    H,
+    I,
+    Input,
+    Noise,
+    Output,
+    Param,
+    Size,
+    State,
+    bias,
+    context,
+    inputs,
+    mask,
+    noise,
+    output,
+    param,
+    size,
+    state,
+)  # fmt: skip
 from everloop.errors import CellError, OptionError, ShapeError, unknown
+from everloop.step import advance, check_names, step_results
 
-M = TypeVar("M", bound=nn.Module)
+RESERVED = ("x", "state", "lengths", "reset", "generator")  # what a layer is called with
 
 
 class Cell(nn.Module):
@@ -23,9 +44,10 @@ class Cell(nn.Module):
 
     A subclass declares states, parameters and options in its body and writes `step(self, x, *states)` in
     ordinary PyTorch, returning the new states in the order of their declaration, then the outputs in that of theirs.
-    An annotated attribute with a default (`eps: float = 1e-5`) is an option, given by keyword when the cell is made.
-    `gates` names the blocks of `hidden_size` rows in the stacked matrices. `Outputs` is the NamedTuple of the outputs
-    of a cell that declares several.
+    What a step reads besides is declared too: further `inputs`, which it takes behind x, and `context`, `noise` and
+    `mask`, which are attributes. An annotated attribute with a default (`eps: float = 1e-5`) is an option, given by
+    keyword when the cell is made. `gates` names the blocks of `hidden_size` rows in the stacked matrices. `Outputs` is
+    the NamedTuple of the outputs of a cell that declares several.
 
     Args:
         input_size: I, numbers in each x.
@@ -40,6 +62,9 @@ class Cell(nn.Module):
 
     states: ClassVar[dict[str, State]] = {}
     outputs: ClassVar[dict[str, Output]] = {}
+    step_inputs: ClassVar[dict[str, Input]] = {}
+    contexts: ClassVar[dict[str, Context]] = {}
+    noises: ClassVar[dict[str, Noise]] = {}
     params: ClassVar[dict[str, Param]] = {}
     options: ClassVar[dict[str, Any]] = {}
     gates: ClassVar[tuple[str, ...]] = ()
@@ -51,6 +76,9 @@ class Cell(nn.Module):
         declared = dict(vars(cls))
         cls.states = cls.states | {k: v for k, v in declared.items() if isinstance(v, State)}
         cls.outputs = cls.outputs | {k: v for k, v in declared.items() if isinstance(v, Output)}
+        cls.step_inputs = {k: v for k, v in declared.items() if isinstance(v, Input)} or cls.step_inputs
+        cls.contexts = cls.contexts | {k: v for k, v in declared.items() if isinstance(v, Context)}
+        cls.noises = cls.noises | {k: v for k, v in declared.items() if isinstance(v, Noise)}
         cls.params = cls.params | {k: v for k, v in declared.items() if isinstance(v, Param)}
         annotated = inspect.get_annotations(cls)
         cls.options = cls.options | {
@@ -59,8 +87,10 @@ class Cell(nn.Module):
             if k in declared and not k.startswith("_") and "ClassVar" not in str(note)
         }
         for name, value in declared.items():
-            if isinstance(value, State | Output | Param):
+            if isinstance(value, State | Output | Input | Context | Param):
                 delattr(cls, name)
+            elif isinstance(value, Noise):
+                setattr(cls, name, value.absent)
         if len(cls.outputs) > 1 and (cls.Outputs is None or cls.Outputs._fields != tuple(cls.outputs)):
             cls.Outputs = _named_tuple(cls)
         _check_names(cls)
@@ -119,8 +149,10 @@ class Cell(nn.Module):
 
     @classmethod
     def _declared_sizes(cls) -> list[Size]:
-        carried = [s.size for s in cls.states.values()] + [o.size for o in cls.outputs.values()]
-        return carried + [s for p in cls.params.values() for s in p.shape]
+        groups: list[dict[str, Any]] = [cls.states, cls.outputs, cls.step_inputs, cls.contexts, cls.noises]
+        return [spec.size for group in groups for spec in group.values()] + [
+            s for p in cls.params.values() for s in p.shape
+        ]
 
     @property
     def input_size(self) -> int:
@@ -157,17 +189,29 @@ class Cell(nn.Module):
         """The size of each state by name, in the order of declaration."""
         return {name: spec.size(self.sizes) for name, spec in type(self).states.items()}
 
+    @property
+    def input_sizes(self) -> dict[str, int]:
+        """The size of each declared input besides x, by name."""
+        return {name: spec.size(self.sizes) for name, spec in list(type(self).step_inputs.items())[1:]}
+
+    @property
+    def context_sizes(self) -> dict[str, int]:
+        """The size of each declared context by name."""
+        return {name: spec.size(self.sizes) for name, spec in type(self).contexts.items()}
+
     def step(self, x: Tensor, *states: Any) -> Any:
         """Return the states after one time step. x: [B, I]; each state: [B, its size]."""
         raise CellError(f"{type(self).__name__} has no step(self, x, {', '.join(type(self).states)})")
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Tensor, state: Any = None, **given: Tensor) -> tuple[Tensor, Any]:
         """Return (output, state) after one time step. x: [B, I]; state: a tuple of [B, size], or None for zeros.
 
-        Of a cell that declares several outputs, the output is a NamedTuple of them.
+        Further inputs and contexts are `given` by name, [B, size]. Of a cell that declares several outputs, the output
+        is a NamedTuple of them.
 
         Raises:
-            ShapeError: x or the state does not fit.
+            OptionError: something is missing or was not declared.
+            ShapeError: x, the state or something given does not fit.
         """
         name = type(self).__name__
         if x.dim() != 2 or x.shape[1] != self.input_size:
@@ -177,9 +221,20 @@ class Cell(nn.Module):
         expected = [[len(x), *shape] for shape in self.state_shapes.values()]
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
-        output, rows = advance(self, x, [s.flatten(1) for s in before])
+        sizes = self.input_sizes | self.context_sizes
+        check_names(name, given, sizes)
+        for each, n in sizes.items():
+            if given[each].shape != (len(x), n):
+                raise ShapeError(f"{name}: {each} is {list(given[each].shape)}; expected [{len(x)}, {n}]")
+        drawn = {k: spec.draw(len(x), spec.size(self.sizes), like=x) for k, spec in self.drawn().items()}
+        twin = bind(self, given | drawn) if sizes or drawn else self
+        output, rows = advance(twin, x, [s.flatten(1) for s in before])
         shaped = zip(rows, self.state_shapes.values(), strict=True)
         return self.by_name(output), tuple(s if len(shape) == 1 else s.reshape(-1, *shape) for s, shape in shaped)
+
+    def drawn(self) -> dict[str, Noise]:
+        """Return the noise that is drawn now: in evaluation only what is declared so."""
+        return {name: spec for name, spec in type(self).noises.items() if self.training or spec.always}
 
     def by_name(self, output: Tensor) -> Any:
         """Return outputs that stand side by side as a NamedTuple, where there are several."""
@@ -264,86 +319,6 @@ class Cell(nn.Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}", *chosen, *([] if self.bias else ["bias=False"])])
 
 
-def advance(cell: Cell, x: Tensor, states: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
-    """Return (output, states) after one step of rows; several declared outputs stand side by side."""
-    results, sizes = step_results(cell, x, states), cell.output_sizes
-    if not sizes:
-        return results[0], results
-    states, outputs = results[: -len(sizes)], results[-len(sizes) :]
-    rows = [o.expand(x.shape[0], n) for n, o in zip(sizes.values(), outputs, strict=True)]
-    return rows[0] if len(rows) == 1 else torch.cat(rows, -1), states
-
-
-def step_results(cell: Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what the step of `cell` returns as a tuple, checked against the declaration: states, then outputs.
-
-    States are rows [B, n] here, whatever axes the step sees.
-    """
-    if cell.is_shaped:
-        shapes = cell.state_shapes.values()
-        states = [s.reshape(s.shape[0], *shape) for s, shape in zip(states, shapes, strict=True)]
-    result = cell.step(x, *states)
-    names = [*cell.state_sizes, *cell.output_sizes]
-    if result is None:
-        raise CellError(f"{type(cell).__name__}.step returned None; expected {_described(cell)}")
-    results = tuple(result) if isinstance(result, tuple | list) else (result,)
-    if len(results) != len(names):
-        raise CellError(
-            f"{type(cell).__name__}.step returned {len(results)} value(s); expected {len(names)}: {_described(cell)}"
-        )
-    return _rows(cell, results) if cell.is_shaped else results
-
-
-def _rows(cell: Cell, results: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return results with the axes of each state laid out in one."""
-    found = list(results)
-    for k, (name, shape) in enumerate(cell.state_shapes.items()):
-        new = results[k]
-        if len(shape) == 1:
-            continue
-        if not hasattr(new, "shape") or tuple(new.shape[1:]) != shape:
-            came = list(new.shape) if hasattr(new, "shape") else type(new).__name__
-            raise CellError(f"{type(cell).__name__}.step returned {came} for state {name}; expected {['B', *shape]}")
-        found[k] = new.reshape(new.shape[0], math.prod(shape))
-    return tuple(found)
-
-
-def _described(cell: Cell) -> str:
-    """Return what the step of `cell` returns, in words."""
-    states, outputs = ", ".join(cell.state_sizes), ", ".join(cell.output_sizes)
-    return f"{states}{outputs and ', then the outputs '}{outputs}, in this order"
-
-
-def bind(module: M, values: Mapping[str, Any]) -> M:
-    """Return a twin of `module` that sees `values` (by dotted name) in place of its parameters.
-
-    The twin shares everything else, is cheap, and leaves `module` as it is: dropped weights, masks and the
-    compiler's symbols all enter a step this way.
-    """
-    twin = object.__new__(type(module))
-    own = {name: value for name, value in values.items() if "." not in name}
-    attributes = dict(module.__dict__)
-    attributes["_parameters"] = {k: v for k, v in module._parameters.items() if k not in own}
-    attributes["_modules"] = {
-        child: bind(sub, {k[len(child) + 1 :]: v for k, v in values.items() if k.startswith(child + ".")})
-        for child, sub in module._modules.items()
-        if sub is not None
-    }
-    twin.__dict__.update(attributes | own)
-    return twin
-
-
-def keep(module: nn.Module, twin: nn.Module, bound: Container[str], prefix: str = "") -> None:
-    """Give a module what a step has set on its twin, except the values that `bind` put there."""
-    own = module.__dict__
-    for name, thing in twin.__dict__.items():
-        if own.get(name, keep) is not thing and name not in ("_parameters", "_modules") and prefix + name not in bound:
-            own[name] = thing
-    for name, sub in module._modules.items():
-        if sub is not None:
-            keep(sub, twin._modules[name], bound, f"{prefix}{name}.")  # type: ignore[arg-type]
-
-
 def _spans(total: Size, sizes: Mapping[str, int]) -> list[tuple[str, slice]]:
     spans, start = [], 0
     for letter, count in total.terms:
@@ -372,7 +347,13 @@ def _named_tuple(cls: type[Cell]) -> Any:
 
 
 def _check_names(cls: type[Cell]) -> None:
-    groups: dict[str, dict[str, Any]] = {"state": cls.states, "output": cls.outputs, "param": cls.params}
+    groups: dict[str, dict[str, Any]] = {
+        "state": cls.states, "output": cls.outputs, "param": cls.params, "input": cls.step_inputs,
+        "context": cls.contexts, "noise": cls.noises,
+    }  # fmt: skip
+    for name in (*list(cls.step_inputs)[1:], *cls.contexts):
+        if name in RESERVED:
+            raise CellError(f"{cls.__name__}: {name} is an argument of every layer; give this one another name")
     for (kind, names), (other, others) in combinations(groups.items(), 2):
         for name in names.keys() & others.keys():
             raise CellError(f"{cls.__name__}: {name} is declared as {kind} and as {other}; give one another name")
@@ -383,14 +364,15 @@ def _check_step(cls: type[Cell]) -> None:
         raise CellError(f"{cls.__name__} declares no state; write for instance `h = state(H)` in its body")
     taken = [p.name for p in inspect.signature(cls.step).parameters.values() if p.kind != p.VAR_POSITIONAL][2:]
     variadic = any(p.kind == p.VAR_POSITIONAL for p in inspect.signature(cls.step).parameters.values())
-    if taken != list(cls.states) and not variadic:
+    further = list(cls.step_inputs)[1:]
+    if taken != [*further, *cls.states] and not variadic:
         raise CellError(
-            f"{cls.__name__}.step takes ({', '.join(['x', *taken])}); "
-            f"expected (x, {', '.join(cls.states)}): the states in the order of their declaration"
+            f"{cls.__name__}.step takes ({', '.join(['x', *taken])}); expected ({', '.join(['x', *further])}, "
+            f"{', '.join(cls.states)}): {'the inputs and ' * bool(further)}the states in the order of their declaration"
         )
 
 
 __all__ = [
-    "Cell", "H", "I", "Output", "Param", "Size", "State", "advance", "bias", "bind", "keep", "output", "param", "size",
-    "state", "step_results",
+    "Cell", "Context", "H", "I", "Input", "Noise", "Output", "Param", "Size", "State", "advance", "bias", "bind",
+    "check_names", "context", "inputs", "keep", "mask", "noise", "output", "param", "size", "state", "step_results",
 ]  # fmt: skip

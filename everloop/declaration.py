@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from everloop.errors import CellError, OptionError
@@ -137,6 +138,46 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What a step reads anew at every step: rows of `size` numbers, one row a sequence."""
+
+    size: Size
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of a sequence reads: rows of `size` numbers, one row a sequence."""
+
+    size: Size
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random rows of `size` numbers that the layer draws.
+
+    rate: None draws from the normal distribution; else the probability of a zero, where the rest is 1 / (1 - rate).
+    per: whether a row is drawn for each step or for each sequence; always: whether in evaluation too.
+    """
+
+    size: Size
+    rate: float | None
+    per: Literal["step", "sequence"]
+    always: bool
+
+    @property
+    def absent(self) -> float:
+        """The number in the place of what is not drawn."""
+        return 0.0 if self.rate is None else 1.0
+
+    def draw(self, *shape: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return random numbers of a shape, of the dtype and on the device of `like`."""
+        fresh = torch.empty(shape, dtype=like.dtype, device=like.device)
+        if self.rate is None:
+            return fresh.normal_(generator=generator)
+        return fresh.bernoulli_(1 - self.rate, generator=generator).div_(1 - self.rate)
+
+
+@dataclass(frozen=True)
 class Param:
     """What a cell learns. `init` is None (uniform, as torch.nn), a number, or a function that fills a tensor."""
 
@@ -159,6 +200,43 @@ def state(*shape: Size | int) -> Any:
 def output(size: Size | int) -> Any:
     """Declare an output of `size` numbers that no step reads back; `step` returns it behind the states."""
     return Output(as_size(size))
+
+
+def inputs(*sizes: Size | int) -> Any:
+    """Declare several inputs, as in `x, dt = inputs(I, 1)`: x of I numbers, then further ones, given by name.
+
+    `step` takes them in this order, before the states. The layer is called as `layer(x, dt=dt)`, with [T, B, size].
+    """
+    if len(sizes) < 2 or as_size(sizes[0]) != I:
+        came = ", ".join(map(str, sizes))
+        raise CellError(f"inputs({came}): expected the size of x, which is I, then those of further inputs")
+    return tuple(Input(as_size(s)) for s in sizes)
+
+
+def context(size: Size | int) -> Any:
+    """Declare `size` numbers a sequence that every step reads as `self.NAME`, given by name: `layer(x, NAME=…)`."""
+    return Context(as_size(size))
+
+
+def noise(size: Size | int, *, per: Literal["step", "sequence"] = "step", always: bool = False) -> Any:
+    """Declare `size` numbers of the normal distribution, which the layer draws and the step reads as `self.NAME`.
+
+    per: whether they are drawn for each step or for each sequence; always: whether in evaluation too, where they are 0.
+    """
+    return Noise(as_size(size), None, _checked_per("noise", per), always)
+
+
+def mask(size: Size | int, *, p: float, per: Literal["step", "sequence"] = "step", always: bool = False) -> Any:
+    """Declare `size` numbers that are 0 with probability p, 1 / (1 - p) otherwise; as `noise`, in evaluation 1."""
+    if not isinstance(p, int | float) or not 0 <= p < 1:
+        raise CellError(f"mask: p is {p!r}; expected a number from 0 up to, not including, 1")
+    return Noise(as_size(size), float(p), _checked_per("mask", per), always)
+
+
+def _checked_per(name: str, per: Any) -> Any:
+    if per not in ("step", "sequence"):
+        raise CellError(f"{name}: per is {per!r}; expected 'step' or 'sequence'")
+    return per
 
 
 def param(*shape: Size | int, init: float | Callable[[Tensor], Any] | None = None) -> Any:

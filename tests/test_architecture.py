@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "everloop"
 LEVELS = [
     {"errors", "torch_private"},
-    {"declaration"},
+    {"binding", "declaration", "step"},
     {"cell"},
     {"cells", "compiler"},
     {"data"},
@@ -50,9 +50,10 @@ INSIDE = {
     """,
     "layers": """
         bidirectional compare flatten guards masked_matrix nested recompute weight_gradients
-        backward double_backward dropout empty_sequences epilogue input_form reference serialization validation
-        autograd_function check custom_operator stack
-        decomposition dispatch
+        backward double_backward empty_sequences epilogue input_form reference serialization validation
+        extras
+        autograd_function check custom_operator dropout
+        decomposition dispatch stack
         explanation over_time single_step torch_nn
         recurrent
     """,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -19,6 +19,7 @@ from everloop.compiler.target import LoopTarget, find, names
 from everloop.diagnose import Agreement, agree
 from everloop.errors import CellError, EverloopError, MismatchError, OptionError
 from everloop.layers import Recurrent
+from everloop.layers.extras import example_extras
 
 FAILURES = (
     TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError, NameError,
@@ -88,10 +89,13 @@ def _compared(options: Options) -> Agreement:
         x = torch.randn(options.length, options.batch, options.inputs, dtype=dtype)
         lengths = torch.randint(options.length + 1, (options.batch,))
         lengths[-1], lengths[0] = 0, options.length
-        found = agree(layer, x, reference="loop", lengths=lengths, reset=torch.rand(x.shape[:2]) < 0.2)
+        reset, given = torch.rand(x.shape[:2]) < 0.2, example_extras(layer.cell, x)
+        found = agree(layer, x, reference="loop", lengths=lengths, reset=reset, **given.inputs, **given.contexts)
         if _compiled(found):
+            step: dict[str, Any] = {name: t[0, :1] for name, t in given.inputs.items()}
+            step |= {name: t[:1] for name, t in given.contexts.items()}
             with torch.no_grad():
-                Recurrent(layer.cell, check=True).eval().step(x[0, :1])
+                Recurrent(layer.cell, check=True).eval().step(x[0, :1], **step)
     return found
 
 

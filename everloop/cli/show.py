@@ -23,6 +23,7 @@ from everloop.compiler.target import LoopTarget, find, names
 from everloop.compiler.trace import named_outputs, trace
 from everloop.data.settings import setting
 from everloop.errors import OptionError, unknown
+from everloop.layers.explanation import example_call
 
 Form = Literal["text", "latex", "markdown"]
 AFTER = {
@@ -85,8 +86,8 @@ def example(kind: type[Cell], inputs: int = 3, hidden: int = 4) -> Cell:
 
 def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     """Return one cell at one stage; arguments as in `show`."""
-    tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
-    graph = trace(cell, tensors, dtype=torch.float32, names=True)
+    _, given = example_call(cell)
+    graph = trace(cell, given.fixed, given.rows, given.steps, torch.float32, names=True)
     write_graph = FORMS[form]
     if stage == "equations":
         return write_graph(named_outputs(graph, cell))

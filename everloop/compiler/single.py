@@ -40,16 +40,17 @@ def plan_single(parts: Split) -> ScheduledForward:
 
 
 def _is_carried(value: Value) -> bool:
-    return value.op == "input" and value.group in ("state", "x")
+    return value.op == "input" and value.group in ("state", "x", "rows")
 
 
 def _with_input(loop: Graph) -> Graph:
-    """Return the loop with x as a sequence, which is what a target reads it as."""
+    """Return the loop with x and further rows as sequences, which is what a target reads them as."""
     builder = Builder()
 
     def rule(value: Value, args: tuple[Value, ...]) -> Value:
-        if value.op == "input" and value.group == "x":
-            return builder.make("input", data=("sequence", INPUT), type=value.type)
+        if value.op == "input" and value.group in ("x", "rows"):
+            name = INPUT if value.group == "x" else value.name
+            return builder.make("input", data=("sequence", name), type=value.type)
         return same(builder, value, args)
 
     return rebuild(loop, builder, rule)

@@ -25,7 +25,7 @@ _NOTHING = torch.empty(0)
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A step of some rows. call(*addresses of each derived tensor, x, states, new states)."""
+    """A step of some rows. call(*addresses of each derived tensor, x, states, further rows, new states)."""
 
     call: Callable[..., None]
     derived: Callable[[Bindings], Sequence[Tensor]] | None
@@ -42,9 +42,11 @@ class Step:
         prologue, self.loop = PlanCache(graph).step(lambda: _planned(graph))
         self.target = target
         self.prologue = HoistedGraph(prologue, dtype, target)
-        if not any(b.kind == "sequence" for b in self.loop.buffers):
+        names = {b.name for b in self.loop.buffers if b.kind == "sequence"}
+        if INPUT not in names:
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
         self.kernel = target.compile_step(self.loop)
+        self.rows = tuple(v.name for v in graph.inputs if v.group == "rows" and v.name in names)  # read besides x
         self.states = tuple(graph.outputs)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
 
@@ -62,7 +64,8 @@ class Step:
         memory = {s.untyped_storage().data_ptr() for s in self.sources(values)}
         found = self._fixed(values)
         derived = [name for name, t in found.items() if t.untyped_storage().data_ptr() not in memory]
-        vary = [*derived, INPUT, *(f"first {s}" for s in self.states[1:]), *(f"final {s}" for s in self.states)]
+        first, final = ([f"{when} {s}" for s in self.states] for when in ("first", "final"))
+        vary = [*derived, INPUT, *first[1:], *self.rows, *final]
         call = self.kernel.over(batch, found, vary)
         return BoundStep(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
 

@@ -62,7 +62,8 @@ def agree(
         reference: what computes each cell: "eager", eager in "float64", or a "loop" in float64 that takes one row at
             a time and shares no code with any target (slow: a few short sequences are enough). With the last two, eager
             is a target like the others. What a layer does around its cells (stacking, directions) is the same for all.
-        options: further arguments of the call, such as lengths, reset and state.
+        options: further arguments of the call, such as lengths, reset, state, and what the cells declare besides x;
+            of such tensors the gradients are compared too.
 
     Raises:
         CellError: a bare cell was given.
@@ -131,6 +132,8 @@ def _results(
     states = [] if state is None else [s.detach().requires_grad_() for s in leaves(state)]
     fresh = iter(states)
     call = options if state is None else {**options, "state": _nested(state, fresh)}
+    rest = {k: t.detach().requires_grad_() for k, t in options.items() if k != "reset" and _is_differentiable(t)}
+    call |= rest
     with way, torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         result = layer(given, **call)
@@ -140,6 +143,7 @@ def _results(
         loss = sum((r * w).sum() for r, w in zip(found.values(), weights, strict=True))
         wanted = {"gradient of x": given} if given.requires_grad else {}
         wanted |= {f"gradient of state {k}": s for k, s in enumerate(states)}
+        wanted |= {f"gradient of {k}": t for k, t in rest.items()}
         wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
         assert isinstance(loss, Tensor)
         is_reached = loss.requires_grad and wanted
@@ -149,6 +153,10 @@ def _results(
     zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(gradients, wanted.values(), strict=True))
     found |= dict(zip(wanted, zeros, strict=True))
     return {name: tensor for name, tensor in found.items() if tensor.numel()}
+
+
+def _is_differentiable(thing: Any) -> bool:
+    return isinstance(thing, Tensor) and thing.is_floating_point()
 
 
 def _nested(state: Any, fresh: Iterator[Tensor]) -> Any:

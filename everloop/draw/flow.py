@@ -10,13 +10,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
 from everloop.cell import Cell
 from everloop.compiler.equations import EquationWriter
 from everloop.compiler.ir import Graph, Value, walk
 from everloop.compiler.trace import named_outputs, trace
 from everloop.errors import CellError
+from everloop.layers.explanation import example_call
 
 Role = Literal["input", "state", "new", "output", "gate", "linear", "map", "join"]
 SIGNS = {
@@ -103,9 +102,8 @@ def flow_of(cell: Cell) -> Flow:
         came = cell.__name__ if isinstance(cell, type) else type(cell).__name__
         raise CellError(f"a figure of a cell: got {came}; expected an instance of Cell, such as cells.LSTM(3, 4)")
     cell = deepcopy(cell).eval()
-    tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
-    first = next(cell.parameters(), torch.empty(0))
-    graph = named_outputs(trace(cell, tensors, dtype=first.dtype, names=True), cell)
+    x, given = example_call(cell)
+    graph = named_outputs(trace(cell, given.fixed, given.rows, given.steps, x.dtype, names=True), cell)
     return _Reader(type(cell).__name__, graph, cell).flow
 
 

@@ -29,6 +29,7 @@ class _LoopCell(nn.Module):
         self.graph, self.exposed = graph, exposed
         self.attribute = {name: f"input{k}" for k, name in enumerate(loop_inputs)}
         sizes = {name: value.width for name, value in graph.outputs.items()}
+        self.input_sizes: dict[str, int] = {}
         self.output_sizes: dict[str, int] = {}
         self.output_width = sum(sizes[name] for name in exposed)
         self.state_sizes = {"": self.output_width, **sizes}

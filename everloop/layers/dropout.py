@@ -17,18 +17,28 @@ from torch.nn.functional import dropout
 from everloop.cell import Cell, bind, step_results
 from everloop.compiler.bindings import Bindings
 from everloop.errors import CellError, OptionError, unknown
+from everloop.layers.extras import NOTHING, Extras
 from everloop.layers.masked_matrix import MaskedMatrix
 
 
-def values_of(cell: Cell, steps: int, batch: int) -> Bindings:
+def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
     """Return what the step of `cell` sees in one call over `steps` steps of `batch` sequences."""
     if isinstance(cell, Wrapper):
-        return cell.draw(steps, batch)
+        return cell.draw(steps, batch, extras)
     if cell._modules:
-        return Bindings(dict(cell.named_parameters()))
-    return Bindings(
-        {name: p for name, p in cell._parameters.items() if p is not None}
-    )  # the same, at a tenth of the cost
+        own: dict[str, Tensor] = dict(cell.named_parameters())
+    else:  # the same, at a tenth of the cost
+        own = {name: p for name, p in cell._parameters.items() if p is not None}
+    kind = type(cell)
+    if not (kind.step_inputs or kind.contexts or kind.noises):
+        return Bindings(own)
+    rows = {name: extras.contexts[name] for name in kind.contexts}
+    at_steps: dict[str, Tensor] = {name: extras.inputs[name] for name in cell.input_sizes}
+    like = next(iter(own.values()), torch.empty(0))
+    for name, spec in cell.drawn().items():
+        group, shape = (at_steps, (steps, batch)) if spec.per == "step" else (rows, (batch,))
+        group[name] = spec.draw(*shape, spec.size(cell.sizes), like=like, generator=extras.generator)
+    return Bindings(own, rows, at_steps)
 
 
 class Wrapper(Cell):
@@ -74,16 +84,17 @@ class Wrapper(Cell):
         """Whether a draw holds for a whole sequence, so that single steps cannot share it."""
         return False
 
-    def draw(self, steps: int, batch: int) -> Bindings:
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
         """Return the tensors of one call. Masks have the dtype and device of the first parameter, if there is one."""
-        return values_of(self.cell, steps, batch).under("cell")
+        return values_of(self.cell, steps, batch, extras).under("cell")
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
         return step_results(self.cell, x, states)
 
-    def _keep(self, rate: float, *shape: int) -> Tensor:
+    def _keep(self, extras: Extras, rate: float, *shape: int) -> Tensor:
         like = next(self.parameters(), torch.empty(0))
-        return torch.zeros(shape, dtype=like.dtype, device=like.device).bernoulli_(1 - rate)
+        kept = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        return kept.bernoulli_(1 - rate, generator=extras.generator)
 
     def extra_repr(self) -> str:
         return ""
@@ -106,13 +117,13 @@ class VariationalDropout(Wrapper):
     def lasts(self) -> bool:
         return bool(self.inputs or self.recurrence)
 
-    def draw(self, steps: int, batch: int) -> Bindings:
-        values = super().draw(steps, batch)
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
+        values = super().draw(steps, batch, extras)
         rows = dict(values.rows)
         if self.training and self.inputs:
-            rows["mask_x"] = self._keep(self.inputs, batch, self.input_size) / (1 - self.inputs)
+            rows["mask_x"] = self._keep(extras, self.inputs, batch, self.input_size) / (1 - self.inputs)
         if self.training and self.recurrence:
-            rows["mask_h"] = self._keep(self.recurrence, batch, next(iter(self.state_sizes.values()))) / (
+            rows["mask_h"] = self._keep(extras, self.recurrence, batch, next(iter(self.state_sizes.values()))) / (
                 1 - self.recurrence
             )
         return replace(values, rows=rows)
@@ -147,12 +158,12 @@ class Zoneout(Wrapper):
                 raise OptionError("Zoneout: " + unknown("state", name, cell.state_sizes))
         self.rates = {name: checked_rate(name, rate) for name, rate in rates.items()}
 
-    def draw(self, steps: int, batch: int) -> Bindings:
-        values = super().draw(steps, batch)
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
+        values = super().draw(steps, batch, extras)
         if not self.training:
             return values
         sizes = self.state_sizes
-        masks = {f"new_{k}": self._keep(rate, steps, batch, sizes[k]) for k, rate in self.rates.items()}
+        masks = {f"new_{k}": self._keep(extras, rate, steps, batch, sizes[k]) for k, rate in self.rates.items()}
         return replace(values, steps=values.steps | masks)
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
@@ -187,20 +198,27 @@ class WeightDrop(Wrapper):
     def lasts(self) -> bool:
         return bool(self.rate)
 
-    def draw(self, steps: int, batch: int) -> Bindings:
-        values = super().draw(steps, batch)
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
+        values = super().draw(steps, batch, extras)
         if not (self.training and self.rate):
             return values
         fixed = dict(values.fixed)
         for name, spans in self.recurrent_matrices().items():
             keep = torch.ones_like(fixed[name])
             for columns in spans:
-                keep[:, columns] = dropout(keep[:, columns], self.rate)
+                keep[:, columns] = dropped(keep[:, columns], self.rate, extras.generator)
             fixed[name] = fixed[name] * keep
         return replace(values, fixed=fixed)
 
     def extra_repr(self) -> str:
         return f"{self.rate}"
+
+
+def dropped(rows: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return dropout of rows, drawn by a generator where one is given."""
+    if generator is None:
+        return dropout(rows, rate)
+    return rows * torch.zeros_like(rows).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
 
 
 def checked_rate(name: str, rate: float) -> float:

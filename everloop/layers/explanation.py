@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from everloop.cell import Cell
-from everloop.layers.dispatch import explain
+from everloop.compiler.bindings import Bindings
+from everloop.layers.dispatch import explain, with_tensors
 from everloop.layers.dropout import values_of
+from everloop.layers.extras import example_extras
+
+
+def example_call(cell: Cell) -> tuple[Tensor, Bindings]:
+    """Return x of one step and sequence, and all else that the step of `cell` reads with it."""
+    x = next(cell.parameters(), torch.empty(0)).new_zeros(1, 1, cell.input_size)
+    return x, with_tensors(cell, values_of(cell, 1, 1, example_extras(cell, x)))
 
 
 def explanation(module: nn.Module, name: str = "cell", target: str | None = None) -> str:
@@ -15,6 +23,5 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
     if not isinstance(module, Cell):
         inside = [(f"{name}.{key}", child) for key, child in module.named_children()]
         return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
-    like = next(module.parameters(), torch.empty(0))
-    x = like.new_zeros(1, 1, module.input_size)
-    return f"{name} ({type(module).__name__}): {explain(module, values_of(module, 1, 1), x, target)}"
+    x, values = example_call(module)
+    return f"{name} ({type(module).__name__}): {explain(module, values, x, target)}"

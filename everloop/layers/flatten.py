@@ -14,6 +14,7 @@ from everloop.cell import Cell, advance
 class Flat(nn.Module):
     """A cell or stack as one cell: its first state is all of the output, then come those of its members."""
 
+    input_sizes: ClassVar[dict[str, int]] = {}
     output_sizes: ClassVar[dict[str, int]] = {}
     is_shaped: ClassVar[bool] = False
 

@@ -13,12 +13,13 @@ from everloop.errors import CellError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.dispatch import run
 from everloop.layers.dropout import values_of
+from everloop.layers.extras import Extras
 from everloop.layers.nested import each
 from everloop.layers.stack import Stack
 
 
 def over_time(
-    module: nn.Module, x: Any, state: Any, start: Any, time: TimeAxis, target: str | None, check: bool
+    module: nn.Module, x: Any, state: Any, start: Any, time: TimeAxis, extras: Extras, target: str | None, check: bool
 ) -> tuple[Any, Any]:
     """Return (output [T, B, n], final state) of `module` over x [T, B, I]; several outputs as a NamedTuple.
 
@@ -26,19 +27,19 @@ def over_time(
     """
     if isinstance(module, Cell):
         restart = (None,) * len(state) if start is None else tuple(start)
-        values = values_of(module, time.steps, time.batch)
+        values = values_of(module, time.steps, time.batch, extras)
         y, final = run(module, Call(values, x, tuple(state), restart, time), target, check)
         return module.by_name(y), final
     if isinstance(module, Stack):
         after: list[Any] = []
         for i, (member, before) in enumerate(zip(module.members, state, strict=True)):
-            y, new = over_time(member, x, before, start and start[i], time, target, check)
+            y, new = over_time(member, x, before, start and start[i], time, extras, target, check)
             after.append(new)
-            joined = module.join(i, x, y)
+            joined = module.join(i, x, y, extras.generator)
             x = each(time.cleared, joined) if module.residual else joined
         return x, tuple(after)
     if isinstance(module, Bidirectional):
-        y_ahead, ahead = over_time(module.ahead, x, state[0], start and start[0], time, target, check)
-        y_back, behind = over_time(module.back, x, state[1], start and start[1], time.opposite(), target, check)
+        y_ahead, ahead = over_time(module.ahead, x, state[0], start and start[0], time, extras, target, check)
+        y_back, behind = over_time(module.back, x, state[1], start and start[1], time.opposite(), extras, target, check)
         return module.join(y_ahead, y_back), (ahead, behind)
     raise CellError(f"cannot run {type(module).__name__} over time; expected a Cell, a Stack or a Bidirectional")

@@ -18,6 +18,7 @@ from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.dispatch import chosen
 from everloop.layers.dropout import checked_rate
 from everloop.layers.explanation import explanation
+from everloop.layers.extras import Extras, checked_extras, declared
 from everloop.layers.input_form import InputForm, unpack
 from everloop.layers.nested import as_rows, each, leaves, map_state, nest, shaped_like
 from everloop.layers.over_time import over_time
@@ -105,6 +106,8 @@ class Recurrent(nn.Module):
         *,
         lengths: Tensor | Sequence[int] | None = None,
         reset: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **given: Any,
     ) -> tuple[Any, Any]:
         """Return (output, state) of the whole sequence.
 
@@ -113,6 +116,8 @@ class Recurrent(nn.Module):
             state: as returned by an earlier call, or None for the initial state.
             lengths: steps of each sequence, [B], any order, zero allowed; the output is zero from there on.
             reset: bool [T, B] ([B, T] if `batch_first`): the state becomes the initial one before that step.
+            generator: what draws dropout, noise and masks; None: PyTorch's own. It cannot be part of a graph.
+            given: what the cells declare besides, by name: inputs in the form of x, contexts [B, size].
 
         Returns:
             The output in the form of x (its features: `output_size`), of a cell that declares several outputs a
@@ -120,18 +125,27 @@ class Recurrent(nn.Module):
             the axes of its declaration), for stacks and directions a tuple of such tuples.
 
         Raises:
+            OptionError: something that the cells declare is missing, or something is given that they do not.
             ShapeError: something does not fit; the message names what came and what was expected.
             MismatchError: `check` found a compiled cell to be wrong.
         """
-        form, x, state, start, time = self._given(x, state, lengths, reset)
-        y, after = over_time(self.cell, x, as_rows(state), start, time, self.target, self.check)
+        if generator is not None and torch.compiler.is_compiling():
+            raise OptionError("Recurrent: a generator cannot be part of a graph; leave it out inside torch.compile")
+        form, x, state, start, time, extras = self._checked(x, state, lengths, reset, given, generator)
+        y, after = over_time(self.cell, x, as_rows(state), start, time, extras, self.target, self.check)
         after = shaped_like(after, state)
         return each(lambda rows: form.outward(rows, time.lengths), y), form.state_outward(after)
 
-    def _given(
-        self, x: Tensor | PackedSequence, state: Any, lengths: Any, reset: Any
-    ) -> tuple[InputForm, Tensor, Any, Any, TimeAxis]:
-        """Return the form of x, then checked x [T, B, I], the state, the vectors a reset returns to, and the time."""
+    def _checked(
+        self,
+        x: Tensor | PackedSequence,
+        state: Any,
+        lengths: Any,
+        reset: Any,
+        given: dict[str, Any],
+        generator: torch.Generator | None,
+    ) -> tuple[InputForm, Tensor, Any, Any, TimeAxis, Extras]:
+        """Return the form of x, then x [T, B, I], the state, the vectors a reset returns to, the time, and the rest."""
         if not torch.compiler.is_compiling():
             forks.prepare()
         form, dtype = InputForm(batch_first=self.batch_first), self._dtype()
@@ -144,6 +158,7 @@ class Recurrent(nn.Module):
         if x.dim() == 2:
             form = InputForm(is_single=True)
         reset = checked_reset("Recurrent", reset, x)
+        extras = checked_extras(self.cell, given, x, form, generator)
         x, reset = form.inward(x), None if reset is None else form.inward(reset)
         x = x.to(dtype or x.dtype)  # autocast may bring another one
         zeros = self.cell.zeros(x.shape[1], like=x)
@@ -154,19 +169,22 @@ class Recurrent(nn.Module):
         else:
             state = zeros if start is None else map_state(lambda s, z: s.view(z.shape[1:]).expand_as(z), start, zeros)
         lengths = checked_lengths("Recurrent", lengths, x)
-        return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=self.recompute)
+        return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=self.recompute), extras
 
-    def step(self, x_t: Tensor, state: Any = None) -> tuple[Any, Any]:
+    def step(
+        self, x_t: Tensor, state: Any = None, *, generator: torch.Generator | None = None, **given: Any
+    ) -> tuple[Any, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.
 
-        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin. A few rows without
-        gradients are one native call, which reads the parameters where they are.
+        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin; generator and
+        `given` as of `forward`, inputs [B, size]. A few rows without gradients are one native call, which reads the
+        parameters where they are.
         """
         if not (self._seen_by() or torch.compiler.is_compiling()):
-            found = self._stepper.step(self._modules["cell"], x_t, state, self.start, self.target)
+            found = self._stepper.step(self._modules["cell"], x_t, state, self.start, self.target, given)
             if found is not None:
                 if self.check:
-                    self._stepper.verify(self._modules["cell"], x_t, state, self.start, found)
+                    self._stepper.verify(self._modules["cell"], x_t, state, self.start, found, given)
                 return found
         reason = unsteppable(self)
         if reason:
@@ -175,7 +193,11 @@ class Recurrent(nn.Module):
             came = f"has {x_t.dim()} axes" if isinstance(x_t, Tensor) else f"is {type(x_t).__name__}"
             raise ShapeError(f"Recurrent.step: x_t {came}; expected [B, I], or [I] for one sequence")
         time = 1 if x_t.dim() == 2 and self.batch_first else 0
-        y, after = self(x_t.unsqueeze(time), state)
+        if given:
+            wanted = declared(self.cell)
+            is_step = {name: name in wanted and wanted[name].kind == "input" for name in given}
+            given = {k: v.unsqueeze(time) if is_step[k] and isinstance(v, Tensor) else v for k, v in given.items()}
+        y, after = self(x_t.unsqueeze(time), state, generator=generator, **given)
         return each(lambda rows: rows.squeeze(time), y), after
 
     def explain(self) -> str:

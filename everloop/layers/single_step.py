@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from everloop.cell import Cell
+from everloop.cell import Cell, bind
 from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.stepping import Step
@@ -19,12 +19,14 @@ from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
+from everloop.layers.extras import declared, example_extras, paths
 from everloop.layers.flatten import Flat, last
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
 from everloop.layers.stack import Stack
 
 ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
+Given = Mapping[str, Any]
 _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 
 
@@ -38,20 +40,25 @@ class Stepper:
         return Stepper, ()
 
     def step(
-        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None, given: Given
     ) -> tuple[Any, Any] | None:
-        """Return (output, state), or None where the step must go the way of a whole sequence."""
+        """Return (output, state), or None where the step must go the way of a whole sequence.
+
+        given: further inputs and contexts by name.
+        """
         if torch.is_autocast_enabled("cpu") or decomposition_reason():
             return None
         guarded, target = self._guarded, chosen(target)
         if guarded is None or guarded.target != target or not guarded.holds(core):
             guarded = self._guarded = _GuardedStep(core, target)
-        return guarded.step(x, state, start)
+        return guarded.step(x, state, start, given)
 
-    def verify(self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any]) -> None:
+    def verify(
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any], given: Given
+    ) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
         assert self._guarded is not None, "what has stepped is guarded"
-        self._guarded.verify(core, x, state, start, found)
+        self._guarded.verify(core, x, state, start, found, given)
 
     def explain(self, core: Any, reason: str, target: str | None) -> str:
         """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
@@ -69,9 +76,11 @@ class Stepper:
 
 
 class _BoundStep:
-    """A step for one shape of x: the bound kernel, the shapes of x and of each state, and memory like the output.
+    """A step for one shape of x: the bound kernel, the shapes of x, of each state and of further rows, and memory like
+    the output.
 
-    width: of declared outputs; 0 where the output is a state.
+    states: the shapes of a row of each state and of further rows; width: of declared outputs, 0 where the output is a
+    state.
     """
 
     def __init__(
@@ -84,12 +93,13 @@ class _BoundStep:
         like = torch.empty(0, dtype=program.prologue.dtype)
         self.output = program.target.empty((*rows, width), like) if width else None
 
-    def begin(self, start: Iterable[Tensor] | None, like: Tensor) -> list[Tensor]:
-        """Return the states before the first step."""
+    def begin(self, start: Iterable[Tensor] | None, like: Tensor, count: int) -> list[Tensor]:
+        """Return the `count` states before the first step."""
+        shapes = self.shapes[1 : count + 1]
         if start is None:
-            return [like.new_zeros(shape) for shape in self.shapes[1:]]
+            return [like.new_zeros(shape) for shape in shapes]
         rows = len(like.shape) - 1
-        return [vector.view(shape[rows:]).expand(shape) for vector, shape in zip(start, self.shapes[1:], strict=True)]
+        return [vector.view(shape[rows:]).expand(shape) for vector, shape in zip(start, shapes, strict=True)]
 
 
 class _GuardedStep:
@@ -100,7 +110,10 @@ class _GuardedStep:
         version(core)  # what code reads is looked up anew where the version is, so before it is noted
         self._guard = Guard(core)
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
-        self._values = Bindings(dict(own)).under("core")
+        self._declared, by_path = declared(core), paths(core)
+        like = next((t for _, t in own), torch.empty(0))
+        rows = {path: like.new_zeros(1, self._declared[name].size) for path, name in by_path.items()}
+        self._values = Bindings(dict(own), rows).under("core")
         found = _program(core, self._values, target)
         self._program = found if isinstance(found, Step) else None
         self.reason = found if isinstance(found, str) else ""
@@ -114,6 +127,7 @@ class _GuardedStep:
             self.description = self._program.kernel.description
             self._empty_like = self._program.target.empty_like
             self._dtype = self._program.prologue.dtype
+            self._given = [by_path[path.removeprefix("core.")] for path in self._program.rows]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
             self._states = [zeros.shape[1:] for zeros in leaves(self._nested)]
             self._count = len(self._nested) if isinstance(core, Cell) else -1
@@ -131,7 +145,7 @@ class _GuardedStep:
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )
 
-    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> tuple[Any, Any] | None:
+    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None, given: Given) -> tuple[Any, Any] | None:
         """Return (output, state), or None where something does not fit."""
         if self._program is None or type(x) is not Tensor:
             return None
@@ -140,6 +154,10 @@ class _GuardedStep:
             return None
         is_flat = type(state) is tuple and len(state) == self._count
         tensors = (x, *state) if is_flat else self._all(form, x, state, start)
+        if self._declared or given:
+            if given.keys() != self._declared.keys():
+                return None
+            tensors = (*tensors, *(given[name] for name in self._given))
         if len(tensors) != len(form.shapes):
             return None
         dtype, is_adjacent = self._dtype, True
@@ -152,7 +170,7 @@ class _GuardedStep:
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
         like = tensors[self._output] if form.output is None else form.output
-        new = [self._empty_like(like), *map(self._empty_like, tensors[1:])]
+        new = [self._empty_like(like), *map(self._empty_like, tensors[1 : len(self._states) + 1])]
         if form.derived:
             forks.prepare()
         derived = form.derived(self._values) if form.derived else ()
@@ -160,7 +178,9 @@ class _GuardedStep:
         y = self._by_name(new[0]) if self._by_name else new[0]
         return y, tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
 
-    def verify(self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any]) -> None:
+    def verify(
+        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any], given: Given
+    ) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
         assert self._program is not None, "it has stepped"
 
@@ -171,7 +191,8 @@ class _GuardedStep:
             rows = list(map(batched, self._all(self._forms[x.shape], x, state, start)))
             before = as_rows(nest(iter(rows[1:]), self._nested))
             results = each(batched, found[0]), as_rows(map_state(batched, found[1]))
-            verify_step(core, rows[0], before, results, self._program.checked)
+            bound = {path: batched(given[name]) for path, name in paths(core).items()}
+            verify_step(bind(core, bound), rows[0], before, results, self._program.checked)
 
     @property
     def noted(self) -> str:
@@ -183,13 +204,14 @@ class _GuardedStep:
         if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
             return None
         assert self._program is not None
-        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, self._states, self._width)
+        shapes = self._states + [torch.Size((self._declared[name].size,)) for name in self._given]
+        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, shapes, self._width)
         return form
 
     def _all(self, form: _BoundStep, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:
         """Return x and the tensors of a state in order; less where it is not nested as it should be."""
         if state is None:
-            return [x, *form.begin(start, x)]
+            return [x, *form.begin(start, x, len(self._states))]
         found: list[Any] = [x]
         return found if flatten(state, self._nested, found) else ()
 
@@ -198,6 +220,8 @@ def unsteppable(core: nn.Module) -> str:
     """Return why a layer can take no single steps at all; "" where it can."""
     if any(isinstance(m, Wrapper) and m.training and m.lasts for m in core.modules()):
         return "masks that last a whole sequence cannot be streamed; call eval() first"
+    if any(spec.per == "sequence" for m in core.modules() if isinstance(m, Cell) for spec in m.drawn().values()):
+        return "noise that lasts a whole sequence cannot be streamed; call eval() first"
     if any(isinstance(m, Bidirectional) for m in core.modules()):
         return "a bidirectional layer needs the whole sequence and cannot be stepped"
     return ""
@@ -243,7 +267,9 @@ def _is_fixed(module: nn.Module) -> bool:
     if isinstance(module, Wrapper):
         if module.training:
             return False
-        drawn, own = values_of(module, 1, 1), dict(module.named_parameters())
+        own = dict(module.named_parameters())
+        like = next(iter(own.values()), torch.empty(0)).new_zeros(1, 1, module.input_size)
+        drawn = values_of(module, 1, 1, example_extras(module, like))
         same = drawn.fixed.keys() == own.keys() and all(drawn.fixed[name] is own[name] for name in own)
-        return same and not (drawn.rows or drawn.steps)
-    return not isinstance(module, Bidirectional)
+        return same and {*drawn.rows, *drawn.steps} == paths(module).keys()
+    return not (isinstance(module, Bidirectional) or (isinstance(module, Cell) and module.drawn()))

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.dropout import checked_rate
+from everloop.layers.dropout import checked_rate, dropped
 
 
 class Stack(nn.Module):
@@ -91,14 +91,14 @@ class Stack(nn.Module):
             x = self.join(i, x, y)
         return x, tuple(after)
 
-    def join(self, i: int, x: Tensor, y: Any) -> Any:
+    def join(self, i: int, x: Tensor, y: Any, generator: torch.Generator | None = None) -> Any:
         """Return what member i hands up, given its input x and its output y: of several the first, the last one all."""
         first: Tensor = y[0] if isinstance(y, tuple) else y
         if self.residual and x.shape == first.shape:
             first = first + x
         if i == len(self.members) - 1:
             return type(y)(first, *y[1:]) if isinstance(y, tuple) else first
-        return dropout(first, self.dropout) if self.training and self.dropout else first
+        return dropped(first, self.dropout, generator) if self.training and self.dropout else first
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, residual={self.residual}"

@@ -35,7 +35,7 @@ LAYERS: dict[str, Any] = {
 }
 
 
-def inputs(layer: Recurrent, steps: int = T, batch: int = B) -> dict[str, Tensor]:
+def inputs(layer: Recurrent, steps: int = T, batch: int = B) -> dict[str, Any]:
     shape = (batch, steps) if layer.batch_first else (steps, batch)
     lengths = torch.randint(0, steps + 1, (batch,))
     return {"x": torch.randn(*shape, I_, dtype=D), "lengths": lengths, "reset": torch.rand(shape) < 0.3}

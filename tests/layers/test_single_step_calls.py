@@ -18,6 +18,7 @@ from everloop.errors import OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dispatch import using
 from everloop.layers.dropout import Wrapper
+from everloop.layers.extras import NOTHING, Extras
 from tests.layers.single_steps import F64, close, is_single, same_as_eager, stepped, the_call
 
 pytest.importorskip("llvmlite")
@@ -82,8 +83,8 @@ def test_random_draws_are_left_alone() -> None:
 class Noisy(Wrapper):
     """Draws weights in evaluation too."""
 
-    def draw(self, steps: int, batch: int) -> Bindings:
-        values = super().draw(steps, batch)
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
+        values = super().draw(steps, batch, extras)
         return Bindings({name: p + torch.randn_like(p) for name, p in values.fixed.items()})
 
 
