@@ -38,7 +38,7 @@ def _reduced(op: str, a: Symbol, dim: Any, keepdim: bool) -> Symbol:
     left = kept if keepdim else tuple(n for k, n in enumerate(a.axes) if k not in over)
     inner = contiguous(kept)
     view = View(tuple((n, 0 if k in over else inner[k]) for k, n in enumerate(a.axes)))
-    if a.value.width == 1:
+    if math.prod(kept) == a.value.width:
         return a.like(a.value, left)
     return a.like(a.builder.reduce(op, a.value, math.prod(kept), view), left)
 

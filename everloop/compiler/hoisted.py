@@ -152,16 +152,16 @@ def _softmax(value: Value) -> tuple[Callable[..., Any], tuple[Value, ...]] | Non
     form = value.op, *(a.op for a in value.args)
     if form == ("div", "exp", "sum"):
         shares, shifted, function = value.args[0], value.args[0].args[0], torch.softmax
-        fits = value.args[1].args == (shares,)
+        fits = value.args[1].args == (shares,) and not value.args[1].data
     elif form == ("sub", "sub", "log"):
         shifted, sums, function = value.args[0], value.args[1].args[0], torch.log_softmax
-        fits = sums.op == "sum" and sums.args[0].op == "exp" and sums.args[0].args == (shifted,)
+        fits = sums.op == "sum" and not sums.data and sums.args[0].op == "exp" and sums.args[0].args == (shifted,)
     else:
         return None
     if not fits or shifted.op != "sub" or shifted.args[1].op != "stop":
         return None
     row, top = shifted.args[0], shifted.args[1].args[0]
-    return (partial(function, dim=-1), (row,)) if top.op == "max" and top.args == (row,) else None
+    return (partial(function, dim=-1), (row,)) if top.op == "max" and top.args == (row,) and not top.data else None
 
 
 def _is_kept(value: Value) -> bool:

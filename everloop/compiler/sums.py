@@ -72,7 +72,7 @@ def is_centred(value: Value) -> bool:
         return False
     row, mean = value.args
     for whole, number in (mean.args, mean.args[::-1]) if mean.op == "mul" else ():
-        if whole.op == "sum" and whole.args[0] is row and row.width > 1:
+        if whole.op == "sum" and not whole.data and whole.args[0] is row and row.width > 1:
             return is_number(number, 1 / row.width)
     return False
 

@@ -58,8 +58,27 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "last": lambda a: a[..., -1:],
     "swapped": lambda a: torch.cat([a[..., 1:], a[..., :1]], -1),
     "ends": lambda a: torch.cat([a[..., -1:], torch.zeros_like(a[..., :1]), a[..., :1]], -1),
+    "pairs": lambda a: _even(a, lambda b: b.flip(2)),
+    "turned": lambda a: _even(a, lambda b: b.transpose(1, 2)),
+    "softmax of pairs": lambda a: _even(a, lambda b: torch.softmax(b, 1) + b.sum(2, keepdim=True)),
+    "largest of pairs": lambda a: _even(a, lambda b: b - b.amax((1, 2), keepdim=True)),
+    "square matrix": lambda a: 0.3 * torch.einsum("bi,bj->bij", a, a).mean(1),
+    "cumsum": lambda a: 0.3 * torch.cumsum(a, -1),
+    "roll": lambda a: a.roll(1, -1),
+    "every other": lambda a: a[..., ::2],
+    "twice": lambda a: a.repeat_interleave(2, -1),
     "halves": lambda a: torch.cat(a.chunk(2, -1)[::-1], -1),
 }
+
+
+def _even(a: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function to the features two by two, [B, n, 2]; an odd one stays."""
+    even = a.shape[-1] // 2 * 2
+    if not even:
+        return a
+    return torch.cat([function(a[:, :even].reshape(a.shape[0], even // 2, 2)).flatten(1), a[:, even:]], -1)
+
+
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
     "sub": torch.sub,
@@ -71,6 +90,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "where": lambda a, b: torch.where(a > b, a, 0.5 * b),
     "both": lambda a, b: torch.where((a > 0) & ~(b >= 0.1), a, b),
     "lerp": lambda a, b: torch.lerp(a, b, 0.3),
+    "outer": lambda a, b: ((a + b).unsqueeze(-1) * torch.tanh(a - b).unsqueeze(-2)).amax(-1),
     "cat": lambda a, b: torch.cat([a, b], -1),
 }
 

@@ -78,6 +78,11 @@ def normalised(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return C.softmax(1) * C.softmax(-1) + F.layer_norm(C, (HEADS, SIZE)) + top + F.rms_norm(C, (SIZE,))
 
 
+def softmax_of_what_leaves_the_loop(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    heads = torch.softmax(rows(u), 1) + torch.log_softmax(rows(u), -1) + torch.softmax(rows(u)[:, :1], 1)
+    return 0.5 * rows(h) + (heads.flatten(1) @ cell.P.view(-1, 4)[:12].repeat(1, 3)).tanh().view(-1, HEADS, SIZE)
+
+
 def joined(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     C, D = rows(h), rows(u)
     beside, below = torch.cat([C, D], -1), torch.cat([C[:, :1], D[:, 1:]], 1)
@@ -120,7 +125,8 @@ def maxima(cell: Any, u: Tensor, h: Tensor) -> Tensor:
 
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
-    a_matrix_a_head, normalised, joined, moved, without_common_axes, one_gate_for_all, unbound, maxima,
+    a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
+    joined, moved, without_common_axes, one_gate_for_all, unbound, maxima,
 ]  # fmt: skip
 
 
