@@ -64,6 +64,10 @@ ROOMS = {
         "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree bleu generate probabilities sample sketch "
         "stream tree"
     ),
+    "diagnose": (
+        "Agreement Comparison Diagnosis Finding Gate GradientThroughTime States TrainingFacts agree diagnose "
+        "gradient_through_time"
+    ),
     "draw": "Figure draw_cell draw_network",
     "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated evaluate label_metrics train",
 }

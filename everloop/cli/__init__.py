@@ -33,6 +33,7 @@ VERBS = {
     "score": Verb("everloop.cli.score", "how probable a language model finds each line: everloop score RUN FILE"),
     "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
     "draw": Verb("everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN"),
+    "diagnose": Verb("everloop.cli.diagnose", "what stands out in a trained model: everloop diagnose RUN"),
     "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
     "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
 }
