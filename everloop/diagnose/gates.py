@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from everloop.compiler.bindings import Bindings
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.trace import trace
@@ -110,11 +111,11 @@ def _states(layer: str, name: str, rows: Tensor, keep: Tensor | None) -> States:
 
 def _seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the gates by name and the factors by which states keep what they hold, [N, H] over all valid steps."""
-    cell, fixed = track.cell, track.values.fixed
+    cell, values = track.cell, track.values
     while isinstance(cell, Wrapper):  # a regulariser does nothing to the gates in evaluation
-        cell, fixed = cell.cell, {name.removeprefix("cell."): tensor for name, tensor in fixed.items()}
+        cell, values = cell.cell, _inner(values)
     try:
-        graph = trace(cell, fixed, dtype=track.x.dtype, names=True)
+        graph = trace(cell, values.fixed, values.rows, values.steps, track.x.dtype, names=True)
     except UnsupportedError:
         return {}, {}
     gates = dict(_gates(graph))
@@ -122,18 +123,26 @@ def _seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     if not gates and not keeps:
         return {}, {}
     flat = {name: rows[track.valid] for name, rows in track.stacked(track.before).items()}
-    x = track.x[track.valid]
+    x, row = track.x[track.valid], track.valid.nonzero()[:, 1]
+    known = values.fixed | {name: rows[row] for name, rows in values.rows.items()}
+    known |= {name: rows[track.valid] for name, rows in values.steps.items()}
 
     def leaf(value: Value) -> Tensor:
         if value.group == "x":
             return x
-        return (flat if value.group == "state" else fixed)[value.name].detach()
+        return (flat if value.group == "state" else known)[value.name].detach()
 
     with torch.no_grad():
         results = evaluate(Graph({**{f"gate {n}": v for n, v in gates.items()}, **keeps}), leaf, x)
     shown = {name.removeprefix("gate "): rows for name, rows in results.items() if name.startswith("gate ")}
     kept = {name.removeprefix("keep "): rows for name, rows in results.items() if name.startswith("keep ")}
     return shown, kept
+
+
+def _inner(values: Bindings) -> Bindings:
+    """Return what the cell inside a regulariser reads."""
+    groups = (values.fixed, values.rows, values.steps)
+    return Bindings(*({n.removeprefix("cell."): t for n, t in g.items() if n.startswith("cell.")} for g in groups))
 
 
 def _gates(graph: Graph) -> Iterator[tuple[str, Value]]:

@@ -113,7 +113,9 @@ def _hand_down(
 ) -> None:
     """Add, to what earlier lanes put out, the gradient that comes to it through this lane."""
     earlier = [(i, j) for i, other in enumerate(lanes[: lanes.index(lane)]) for j in range(len(other.cut))]
-    known = [(o, g) for o, g in zip(lane.outputs, grads, strict=True) if g is not None and o.requires_grad]
+    known = [
+        (o, g) for o, g in zip([*lane.outputs, *lane.finals], grads, strict=True) if g is not None and o.requires_grad
+    ]
     if not earlier or not known:
         return
     outputs, given = zip(*known, strict=True)
@@ -126,11 +128,11 @@ def _hand_down(
 
 
 def _of_lane(lane: Lane, grads: Sequence[Tensor | None]) -> list[GradientThroughTime]:
-    by_output = grads[0] is not None and bool(grads[0].abs().sum() > 0)
+    asked = [(o, g) for o, g in zip(lane.outputs, grads, strict=False) if g is not None and bool(g.any())]
     sums: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
     for reverse in {track.reverse for track in lane.tracks}:
         tracks = [(n, track) for n, track in enumerate(lane.tracks) if track.reverse is reverse]
-        for signal, origin in _signals(lane, grads, reverse, by_output):
+        for signal, origin in _signals(lane, grads, reverse, asked):
             for key, (norms, starts) in _norms(signal, origin, tracks).items():
                 total, base = sums.get(key, (torch.zeros_like(norms), torch.zeros_like(norms)))
                 sums[key] = total + norms, base + starts
@@ -142,21 +144,25 @@ def _of_lane(lane: Lane, grads: Sequence[Tensor | None]) -> list[GradientThrough
     return found
 
 
-def _signals(lane: Lane, grads: Sequence[Tensor | None], reverse: bool, by_output: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return scalars whose gradients are followed, each with the step [B] it belongs to."""
-    valid = lane.tracks[0].valid
-    lengths = valid.sum(0)
-    if not by_output:
-        pairs = [(o, g) for o, g in zip(lane.outputs[1:], grads[1:], strict=True) if g is not None]
+def _signals(
+    lane: Lane, grads: Sequence[Tensor | None], reverse: bool, asked: list[tuple[Tensor, Tensor]]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return scalars whose gradients are followed, each with the step [B] it belongs to.
+
+    asked: outputs with the gradients that come to them; where there are none, only the final states are used.
+    """
+    lengths = lane.tracks[0].valid.sum(0)
+    if not asked:
+        finals = zip(lane.finals, grads[len(lane.outputs) :], strict=True)
+        known = [(o * g).sum() for o, g in finals if g is not None]
         origin = torch.zeros_like(lengths) if reverse else lengths - 1
-        return [(torch.stack([(o * g).sum() for o, g in pairs]).sum(), origin)] if pairs else []
-    output, grad = lane.outputs[0], grads[0]
-    assert grad is not None, "asked before"
-    used = [t for t in range(len(output)) if bool(grad[t].abs().sum() > 0)]
+        return [(torch.stack(known).sum(), origin)] if known else []
+    used = [t for t in range(len(lane.outputs[0])) if any(bool(g[t].any()) for _, g in asked)]
     # the steps with the longest past
     half = used[: max(1, (len(used) + 1) // 2)] if reverse else used[len(used) // 2 :]
     chosen = [half[round(i * (len(half) - 1) / max(1, ORIGINS - 1))] for i in range(min(ORIGINS, len(half)))]
-    return [((output[t] * grad[t]).sum(), torch.full_like(lengths, t)) for t in dict.fromkeys(chosen)]
+    steps = {t: torch.stack([(o[t] * g[t]).sum() for o, g in asked]).sum() for t in dict.fromkeys(chosen)}
+    return [(signal, torch.full_like(lengths, t)) for t, signal in steps.items()]
 
 
 def _norms(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everloop.cell import as_states, bind
+from everloop.binding import bind
 from everloop.diagnose.recording import Track
+from everloop.step import advance
 
 ROWS, SAMPLES = 4, 8
 
@@ -62,7 +63,8 @@ def _step(track: Track, t: int, rows: slice) -> tuple[Callable[[Tensor], Tensor]
     at = torch.cat([found[t][rows].detach() for found in track.before.values()], -1)
 
     def step(state: Tensor) -> Tensor:
-        return torch.cat(as_states(track.cell, cell.step(track.x[t, rows], *torch.split(state, sizes, -1))), -1)
+        _, after = advance(cell, track.x[t, rows], torch.split(state, sizes, -1))
+        return torch.cat([new.expand(len(state), n) for new, n in zip(after, sizes, strict=True)], -1)
 
     return step, at
 

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everloop.cell import Cell, as_states, bind
+from everloop.binding import bind
+from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.errors import UnsupportedError
 from everloop.layers import Bidirectional, Recurrent, Stack
 from everloop.layers.dispatch import replaced
 from everloop.layers.nested import leaves, map_state
+from everloop.step import advance
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ class Track:
 class Lane:
     """One call of recurrent layers: its tracks, what it put out, and the same cut off from its graph.
 
-    outputs: (output [T, B, n], *final states); cut: the same as leaves, whose gradients come from outside.
+    outputs: [T, B, n]; finals: the final states; cut: all of them as leaves, whose gradients come from outside.
     """
 
     name: str
     tracks: list[Track] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    finals: list[Tensor] = field(default_factory=list)
     cut: list[Tensor] = field(default_factory=list)
 
 
@@ -64,13 +67,13 @@ def recorded(model: nn.Module) -> Iterator[list[Lane]]:
     def begin(name: str) -> Any:
         return lambda module, args: lanes.append(Lane(name))
 
-    def end(module: nn.Module, args: Any, result: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-        y, state = result
+    def end(module: nn.Module, args: Any, result: tuple[Any, Any]) -> tuple[Any, Any]:
         lane = lanes[-1]
-        lane.outputs = [y, *leaves(state)]
-        cut = map_state(lambda s: s.detach().requires_grad_(), state)
-        lane.cut = [y.detach().requires_grad_(), *leaves(cut)]
-        return lane.cut[0], cut
+        lane.outputs, lane.finals = leaves(result[0]), leaves(result[1])
+        lane.cut = [tensor.detach().requires_grad_() for tensor in (*lane.outputs, *lane.finals)]
+        fresh = iter(lane.cut)
+        y = next(fresh) if isinstance(result[0], Tensor) else type(result[0])(*(next(fresh) for _ in result[0]))
+        return y, map_state(lambda _: next(fresh), result[1])
 
     def run(cell: Cell, call: Call) -> Results:
         y, finals, track = _steps(cell, call, places.get(cell, type(cell).__name__))
@@ -114,12 +117,13 @@ def _steps(cell: Cell, call: Call, layer: str) -> tuple[Tensor, tuple[Tensor, ..
     states = list(call.state)
     before: dict[str, list[Any]] = {name: [None] * time.steps for name in names}
     after: dict[str, list[Any]] = {name: [None] * time.steps for name in names}
+    outputs: list[Any] = [None] * time.steps
     for t in reversed(range(time.steps)) if time.reverse else range(time.steps):
         if time.reset is not None:
             starts = (torch.zeros_like(s) if r is None else r for r, s in zip(call.restart, states, strict=True))
             states = [torch.where(time.reset[t][:, None], r, s) for r, s in zip(starts, states, strict=True)]
         own = call.values.rows | {name: rows[t] for name, rows in call.values.steps.items()}
-        found = as_states(cell, bind(cell, call.values.fixed | own).step(call.x[t], *states))
+        row, found = advance(bind(cell, call.values.fixed | own), call.x[t], states)
         # not even a view stands between a new state and what the step made of it: gradients are asked for both
         found = tuple(
             new if new.shape == old.shape else new.expand_as(old) for new, old in zip(found, states, strict=True)
@@ -127,7 +131,6 @@ def _steps(cell: Cell, call: Call, layer: str) -> tuple[Tensor, tuple[Tensor, ..
         for name, old, new in zip(names, states, found, strict=True):
             before[name][t], after[name][t] = old, new
         states = [torch.where(valid[t][:, None], new, old) for new, old in zip(found, states, strict=True)]
-    first = after[names[0]]
-    outputs = [torch.where(valid[t][:, None], first[t], 0) for t in range(time.steps)]
-    y = torch.stack(outputs) if outputs else call.x.new_zeros(0, time.batch, cell.output_size)
+        outputs[t] = torch.where(valid[t][:, None], row, 0)
+    y = torch.stack(outputs) if outputs else call.x.new_zeros(0, time.batch, cell.output_width)
     return y, tuple(states), Track(layer, cell, call.values, call.x.detach(), before, after, valid, time.reverse)
