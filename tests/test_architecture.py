@@ -41,7 +41,7 @@ INSIDE = {
         program report stepping
     """,
     "data": """
-        error_policy files
+        error_policy files spacing
         lazy settings
         ragged
         batching frames

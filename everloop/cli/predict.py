@@ -59,6 +59,8 @@ def main(args: Sequence[str]) -> int:
     with torch.inference_mode():
         for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)
+    for line in source.notes:
+        note(line)
     read, missing = source.counts
     if missing:
         note(f"{missing:,} of {read:,} symbols unknown ({missing / read:.2%})")

@@ -54,9 +54,10 @@ def main(args: Sequence[str]) -> int:
     kind = find_kind(args[0])
     options, resumed = read_options(kind, args[1:])
     device = select_device(options.threads, options.device)
-    for path in vars(options.data).values():
-        if isinstance(path, Path) and not path.exists():
-            raise DataError(f"{path}: no such file or folder")
+    for value in vars(options.data).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and not path.exists():
+                raise DataError(f"{path}: no such file or folder")
     torch.manual_seed(options.train.seed)
     if resumed:
         folder = Folder(resumed.folder, resume=True, config=resumed)

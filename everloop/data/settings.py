@@ -181,7 +181,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         if value in choices:
             return value
         raise OptionError(f"{name}: {unknown('choice', str(value), map(str, choices))}")
-    if origin is tuple and choices == (str, Ellipsis) and isinstance(value, str):
+    if origin is tuple and choices in ((str, Ellipsis), (Path, Ellipsis)) and isinstance(value, str):
         value = [value]  # one name where several may stand
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else list(choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from everloop.data.datasets.series import Plans, Series, SeriesBatch, SeriesConfig, calendar_of
+from everloop.data.datasets.calendar import calendar_of
+from everloop.data.datasets.plans import Plans
+from everloop.data.datasets.series import Series, SeriesBatch, SeriesConfig, columns_of
 from everloop.data.readers.formats import table_endings, table_reader
+from everloop.data.readers.time_series import Step
+from everloop.data.spacing import Spacing, spacing
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.source import PredictSource
@@ -26,33 +31,78 @@ def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | N
 
 
 def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
-    """Yield a forecast as CSV: at the end of what is read, or after every so many rows."""
+    """Yield a forecast of each series as CSV: at the end of what is read, or after every so many rows of it."""
     if options.stride is not None and options.stride < 1:
         raise OptionError(f"stride is {options.stride}; expected at least 1")
-    plans = _plans(config, source, options)
-    chosen = source.chosen_format(table_endings(), "csv")
-    numbers = (*config.series, *config.covariates, *config.planned)
-    table = replace(config, columns=source.columns or config.columns).table(numbers)
-    yield ",".join([config.time or "step", *_headings(model)]) + "\n"
-    context, count = model.config.context, 0
-    known: deque[list[float]] = deque(maxlen=context)
-    times: deque[datetime] = deque(maxlen=context)
-    rows = table_reader(source.path, chosen)
-    for broken, row in table.steps(source, rows, ends=not source.piped):
-        if broken:  # a forecast knows the rows since the gap alone
-            known.clear()
-            times.clear()
-        known.append([row[name] for name in numbers])
-        if config.time:
-            times.append(row[config.time])
-        count += 1
-        if options.stride and len(known) == context and count % options.stride == 0:
-            yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
-    if len(known) < context:
-        since = " since its last gap" if len(known) < count else ""
-        raise DataError(f"{source.place} has {len(known)} rows{since}; a forecast needs {context} before it")
-    if not options.stride:
-        yield from _forecast(model, config, torch.tensor([*known]), [*times], count, plans)
+    config = replace(config, columns=source.columns or config.columns)
+    told = list[str]()
+    writer = ForecastWriter(model, config, _plans(config, source, options))
+    rows = table_reader(source.path, source.chosen_format(table_endings(), "csv"))
+    table = config.table(columns_of(config))
+    when = config.time[0] if len(config.time) == 1 else "time" if config.time else "step"
+    yield ",".join([*config.group, when, *_headings(model)]) + "\n"
+    if options.stride and source.piped:
+        yield from _as_they_come(writer, table.steps(source, rows, ends=False), options.stride)
+        return
+    for track in table.tracks([(source, rows)], told.append, ends=not source.piped):
+        count, context = len(track.values), model.config.context
+        begin = track.breaks[-1] if track.breaks else 0
+        if count - begin < context:
+            of = f" of series {track.name}" if config.group else ""
+            since = " since its last gap" if begin else ""
+            raise DataError(f"{source.place} has {count - begin} rows{of}{since}; a forecast needs {context} before it")
+        ends = range(options.stride, count + 1, options.stride) if options.stride else (count,)
+        for end in ends:
+            if end - max((at for at in track.breaks if at < end), default=0) >= context:
+                yield from writer(track.name, track.values[end - context : end], track.times[:end], end)
+    for line in told:
+        source.notes.append(line)
+
+
+def _as_they_come(writer: ForecastWriter, steps: Iterator[Step], stride: int) -> Iterator[str]:
+    """Yield a forecast of a series after every so many of its rows, as soon as they are read.
+
+    Raises:
+        DataError: a row does not come after the one before it.
+    """
+    context = writer.model.config.context
+    known: dict[str, Recent] = {}
+    for step in steps:
+        recent = known.setdefault(step.series, Recent(context))
+        recent.add(step)
+        if len(recent.rows) == context and recent.count % stride == 0:
+            yield from writer(step.series, torch.tensor([*recent.rows]), [*recent.times], recent.count)
+
+
+class Recent:
+    """The last rows of a series, as they come; steps without a row between two times are missing."""
+
+    def __init__(self, context: int) -> None:
+        self.rows: deque[list[float]] = deque(maxlen=context)
+        self.times: deque[datetime] = deque(maxlen=context)
+        self.count = 0
+
+    def add(self, step: Step) -> None:
+        """Take in a row.
+
+        Raises:
+            DataError: it does not come after the one before.
+        """
+        if step.gap and step.time is None:  # a forecast knows the rows since the gap alone
+            self.rows.clear()
+        if step.time is not None and self.times:
+            before = self.times[-1]
+            if step.time <= before:
+                raise DataError(f"line {step.line}: {step.time} does not come after {before}; expected rising times")
+            even = spacing([*self.times, step.time])
+            for i in range(1, round(even.between(before, step.time)) if even else 0):
+                self.rows.append([math.nan] * len(step.numbers))
+                self.times.append(even.after(before, i) if even else before)
+                self.count += 1
+        self.rows.append(step.numbers)
+        if step.time is not None:
+            self.times.append(step.time)
+        self.count += 1
 
 
 def _plans(config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Plans | None:
@@ -78,35 +128,43 @@ def _headings(model: Forecaster) -> list[str]:
     return [f"{name}{end}" for name in model.names for end in ends]
 
 
-def _forecast(
-    model: Forecaster, config: SeriesConfig, known: Tensor, times: list[datetime], count: int, plans: Plans | None
-) -> Iterator[str]:
-    series, horizon = len(model.names), model.config.horizon
-    step = times[-1] - times[-2] if len(times) > 1 else None
-    to_come = [times[-1] + step * (i + 1) for i in range(horizon)] if step is not None else []
-    cycles = config.calendar if times else ()
-    before = calendar_of(times, cycles) if cycles else torch.zeros(len(known), 0)
-    ahead = calendar_of(to_come, cycles) if cycles else torch.zeros(horizon, 0)
-    if plans is not None:
-        ahead = torch.cat([plans.ahead(to_come, horizon), ahead], 1)
-    extra = torch.cat([known[:, series:], before], 1)
-    batch = SeriesBatch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
-    forecast = model.forecast(batch.to(model.mean.device))
-    parts = [forecast.point[:, 0, :, None]]
-    if forecast.spread is not None:
-        parts.append(forecast.spread[:, 0, :, None])
-    if forecast.quantiles is not None:
-        parts.append(forecast.quantiles[:, 0])
-    for i, row in enumerate(torch.cat(parts, -1).flatten(1).tolist()):
-        when = to_come[i].isoformat(sep=" ") if to_come else str(count + i + 1)
-        yield ",".join([when, *(f"{value:.6g}" for value in row)]) + "\n"
+class ForecastWriter:
+    """Writes forecasts as rows of CSV."""
+
+    def __init__(self, model: Forecaster, config: SeriesConfig, plans: Plans | None) -> None:
+        self.model, self.config, self.plans = model, config, plans
+
+    def __call__(self, group: str, known: Tensor, times: list[datetime], count: int) -> Iterator[str]:
+        """Yield the rows that come after `known` [T, columns], which ends with row `count` of a series."""
+        model, config = self.model, self.config
+        series, horizon, context = len(model.names), model.config.horizon, model.config.context
+        step = spacing(times) or (Spacing(seconds=(times[-1] - times[-2]).total_seconds()) if len(times) > 1 else None)
+        to_come = [step.after(times[-1], i + 1) for i in range(horizon)] if step is not None else []
+        cycles = config.calendar if times else ()
+        before = calendar_of(times[-context:], cycles) if cycles else torch.zeros(len(known), 0)
+        ahead = calendar_of(to_come, cycles) if cycles else torch.zeros(horizon, 0)
+        if self.plans is not None:
+            ahead = torch.cat([self.plans.ahead(to_come, horizon, group), ahead], 1)
+        known = known.float()
+        extra = torch.cat([known[:, series:], before], 1)
+        batch = SeriesBatch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
+        forecast = model.forecast(batch.to(model.mean.device))
+        parts = [forecast.point[:, 0, :, None]]
+        if forecast.spread is not None:
+            parts.append(forecast.spread[:, 0, :, None])
+        if forecast.quantiles is not None:
+            parts.append(forecast.quantiles[:, 0])
+        for i, row in enumerate(torch.cat(parts, -1).flatten(1).tolist()):
+            when = to_come[i].isoformat(sep=" ") if to_come else str(count + i + 1)
+            named = [group] if config.group else []
+            yield ",".join([*named, when, *(f"{value:.6g}" for value in row)]) + "\n"
 
 
 def evaluation_dataset(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None) -> Series:
     """Return the series of a file as the test split of the model's data."""
     if labels is not None:
         raise OptionError("--labels is for IDX images; a forecaster needs none")
-    return dataset(replace(config, train=path, split=(0.0, 0.0, 1.0)), model.config, model)
+    return dataset(replace(config, train=(path,), split=(0.0, 0.0, 1.0)), model.config, model)
 
 
 KIND = Kind(

@@ -31,6 +31,7 @@ class PredictSource:
         errors: takes malformed lines.
         header: whether the first line of a table names its columns.
         counts: symbols read, and how many of them the model does not know.
+        notes: what else was done to what is read.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class PredictSource:
     errors: ErrorPolicy
     header: Header = "auto"
     counts: list[int] = field(default_factory=lambda: [0, 0])
+    notes: list[str] = field(default_factory=list)
 
     @property
     def piped(self) -> bool:

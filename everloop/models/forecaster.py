@@ -17,13 +17,17 @@ from everloop.data.tokenize.vocabulary_file import read_json, strings, write_jso
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
 from everloop.models.loss import Loss
+from everloop.models.missing import Decay, Filled, filled
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Pooling
 
 FORMAT = "everloop-series-1"
+LEAST_SPREAD = 0.05  # of the deviation in training: a window of equal numbers is not blown up
 Output = Literal["point", "gaussian", "quantile"]
 Around = Literal["zero", "last", "mean", "seasonal"]
+Missing = Literal["decay", "fill"]
+Scaling = Literal["train", "window"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,18 @@ class ForecasterConfig(BodyConfig):
     """Whether all series of a step are read together; otherwise each on its own, with the same weights."""
     patch: int = 1
     """Steps that are read at once, as one step of the layers."""
+    missing: Missing = "decay"
+    """Missing numbers: the last one seen, which goes to the mean the longer ago it was, beside a mask; or that number
+    alone (fill). It matters where some are missing in training."""
+    scaling: Scaling = "train"
+    """What the numbers of a window are divided by: the deviation of the training split, or that of the window too, for
+    series of different sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, ("context", "horizon", "season", "patch"), at_least=1)
-        for name, kinds in (("output", Output), ("around", Around)):
+        choices = {"output": Output, "around": Around, "missing": Missing, "scaling": Scaling}
+        for name, kinds in choices.items():
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(unknown(name, str(getattr(self, name)), get_args(kinds)))
         if self.context % self.patch:
@@ -86,6 +97,7 @@ class Forecaster(Model):
         names: of the series.
         cell: a cell class, its name, or "file.py:Class".
         extras: how many covariates, planned numbers, and numbers of the calendar a step has.
+        masks: whether it reads which numbers are missing.
         settings: those of ForecasterConfig, by name.
 
     Raises:
@@ -102,6 +114,7 @@ class Forecaster(Model):
         names: Sequence[str],
         cell: type[Cell] | str = "lstm",
         extras: tuple[int, int, int] = (0, 0, 0),
+        masks: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -111,9 +124,11 @@ class Forecaster(Model):
         known = self.series + self.extras[0] + self.extras[1]
         self.register_buffer("mean", torch.zeros(known))
         self.register_buffer("scale", torch.ones(known))
+        self.decay = Decay(known) if masks else None
         self.outs = {"point": 1, "gaussian": 2, "quantile": len(config.quantiles)}[config.output]
         read = self.series if config.together else 1
-        width = (read + sum(self.extras)) * config.patch
+        marks = read + sum(self.extras[:2]) if masks else 0
+        width = (read + sum(self.extras) + marks) * config.patch
         # patches are embedded, so that the layers do not read many raw numbers at once
         self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
         self.recurrent = body(config, config.hidden if config.patch > 1 else width, cell)
@@ -131,7 +146,7 @@ class Forecaster(Model):
     def of(cls, data: Series, config: ForecasterConfig | None = None) -> Forecaster:
         """Return the untrained forecaster that fits some data."""
         config = replace(config or ForecasterConfig(), context=data.context, horizon=data.horizon)
-        self = cls.from_config(data.names, config, data.extras)
+        self = cls.from_config(data.names, config, data.extras, masks=data.missing and config.missing == "decay")
         mean, deviation = data.scale()
         self.mean.copy_(mean)
         self.scale.copy_(deviation)
@@ -157,49 +172,58 @@ class Forecaster(Model):
     def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
         """Return the output of the head [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
 
-        past: [T, B, S] as in the data; extra: covariates, what was planned and calendar [T, B, C + P + K]; ahead: what
-        is planned and the calendar to come [H, B, P + K].
+        past: [T, B, S] as in the data, NaN where a number is missing; extra: covariates, what was planned and calendar
+        [T, B, C + P + K]; ahead: what is planned and the calendar to come [H, B, P + K].
         """
         config, batch = self.config, past.shape[1]
-        values = (past - self.mean[: self.series]) / self.scale[: self.series]
         numbers, calendar = torch.split(extra, [sum(self.extras[:2]), self.extras[2]], -1)
-        covariates = (numbers - self.mean[self.series :]) / self.scale[self.series :]
+        known = filled((torch.cat([past, numbers], -1) - self.mean) / self.scale)
         planned, ahead = torch.split(ahead, list(self.extras[1:]), -1)
-        base, level = self._around(values)
-        x = (
-            torch.cat([values - level, covariates, calendar], -1)
-            if config.together
-            else self._apart(values - level, torch.cat([covariates, calendar], -1))
-        )
+        series = Filled(*(part[..., : self.series] for part in (known.values, known.seen, known.since)))
+        base, level = self._around(series)
+        spread = series.deviation().clamp_min(LEAST_SPREAD) if config.scaling == "window" else None
+        read = known.values if self.decay is None else self.decay(known)
+        values, covariates = read[..., : self.series] - level, read[..., self.series :]
+        values = values if spread is None else values / spread
+        marks = [] if self.decay is None else [known.seen[..., self.series :].to(read.dtype)]
+        shared = torch.cat([covariates, calendar, *marks], -1)
+        own = [values] if self.decay is None else [values, series.seen.to(read.dtype)]
+        x = torch.cat([*own, shared], -1) if config.together else self._apart(own, shared)
         x = x.reshape(len(x) // config.patch, config.patch, *x.shape[1:]).transpose(1, 2).flatten(2)
         y, _ = self.recurrent(self.inputs(self.read_in(x)))
         last = self.last(y, torch.full((x.shape[1],), len(x), device=x.device))
         last = self.dropout(last)
-        known = torch.cat([last, self._spread(ahead, x.shape[1] // batch)], -1)
-        output = self.head(known).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
+        to_head = torch.cat([last, self._spread(ahead, x.shape[1] // batch)], -1)
+        output = self.head(to_head).view(batch, -1, config.horizon, self.series if config.together else 1, self.outs)
         output = output.permute(2, 0, 1, 3, 4).flatten(2, 3)
         if self.plans is not None:
             output = output + self._planned(last, planned).view_as(output)
         if config.output == "gaussian":
-            return torch.cat([output[..., :1] + base[..., None], F.softplus(output[..., 1:]) + 1e-3], -1)
+            output = torch.cat([output[..., :1], F.softplus(output[..., 1:]) + 1e-3], -1)
+        if spread is not None:
+            output = output * spread[..., None]
+        if config.output == "gaussian":
+            return torch.cat([output[..., :1] + base[..., None], output[..., 1:]], -1)
         return torch.add(output, base[..., None])
 
-    def _around(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _around(self, series: Filled) -> tuple[Tensor, Tensor]:
         """Return (what a forecast is the difference to [H or 1, B, S], what is subtracted from the past)."""
+        values = series.values
+        mean = series.mean() if self.decay is not None else values.mean(0, keepdim=True)
         match self.config.around:
             case "last":
                 return values[-1:], values[-1:]
             case "mean":
-                return values.mean(0, keepdim=True), values.mean(0, keepdim=True)
+                return mean, mean
             case "seasonal":
-                return seasonal(values, self.config.horizon, self.config.season), values.mean(0, keepdim=True)
+                return seasonal(values, self.config.horizon, self.config.season), mean
         return torch.zeros_like(values[:1]), torch.zeros_like(values[:1])
 
-    def _apart(self, values: Tensor, extra: Tensor) -> Tensor:
+    def _apart(self, own: Sequence[Tensor], extra: Tensor) -> Tensor:
         """Return the series side by side as sequences of their own [T, B * S, 1 + C]."""
-        steps, batch, series = values.shape
+        steps, batch, series = own[0].shape
         shared = extra[:, :, None].expand(steps, batch, series, extra.shape[-1])
-        return torch.cat([values[..., None], shared], -1).flatten(1, 2)
+        return torch.cat([*(part[..., None] for part in own), shared], -1).flatten(1, 2)
 
     def _spread(self, ahead: Tensor, times: int) -> Tensor:
         """Return the calendar to come, flat, for each sequence [B * times, H * K]."""
@@ -209,7 +233,7 @@ class Forecaster(Model):
         """Return what the plans [H, B, P] add to the forecast [H, rows, outs], given what the layers put out last."""
         assert self.plans is not None, "only called with plans"
         first = self.series + self.extras[0]
-        scaled = (planned - self.mean[first:]) / self.scale[first:]
+        scaled = ((planned - self.mean[first:]) / self.scale[first:]).nan_to_num()
         each = scaled.repeat_interleave(len(last) // planned.shape[1], 1)
         return self.plans(torch.cat([last.expand(len(each), -1, -1), each], -1))  # type: ignore[no-any-return]
 
@@ -217,24 +241,28 @@ class Forecaster(Model):
         """Return the loss; outside of training also the errors, and beside them those of the baselines."""
         output = self(batch.past, batch.extra, batch.ahead)
         future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
-        count = future.numel()
+        is_known = ~future.isnan()
+        future, count = future.nan_to_num(), int(is_known.sum())
         match self.config.output:
             case "point":
-                total = (output[..., 0] - future).square().sum()
+                losses = (output[..., 0] - future).square()
             case "gaussian":
-                total = F.gaussian_nll_loss(output[..., 0], future, output[..., 1].square(), full=True, reduction="sum")
+                variance = output[..., 1].square()
+                losses = F.gaussian_nll_loss(output[..., 0], future, variance, full=True, reduction="none")
             case _:
                 wanted = torch.tensor(self.config.quantiles, device=output.device, dtype=output.dtype)
                 error = future[..., None] - output
-                total = torch.maximum(wanted * error, (wanted - 1) * error).sum() / len(wanted)
+                losses = torch.maximum(wanted * error, (wanted - 1) * error).sum(-1) / len(wanted)
+        total = torch.where(is_known, losses, 0).sum()
         if self.training:
             return Loss(total, count)
-        past = (batch.past - self.mean[: self.series]) / self.scale[: self.series]
+        past = filled((batch.past - self.mean[: self.series]) / self.scale[: self.series]).values
         guesses = {"": self._point(output)} | {
             f"_{name}": guess for name, guess in baselines(past, self.config.horizon, self.config.season).items()
         }
-        sums = {f"mse{name}": (float((guess - future).square().sum()), count) for name, guess in guesses.items()}
-        sums |= {f"mae{name}": (float((guess - future).abs().sum()), count) for name, guess in guesses.items()}
+        errors = {name: torch.where(is_known, guess - future, 0) for name, guess in guesses.items()}
+        sums = {f"mse{name}": (float(error.square().sum()), count) for name, error in errors.items()}
+        sums |= {f"mae{name}": (float(error.abs().sum()), count) for name, error in errors.items()}
         return Loss(total, count, sums=sums)
 
     def _point(self, output: Tensor) -> Tensor:
@@ -261,7 +289,11 @@ class Forecaster(Model):
 
     def write(self, folder: Path) -> None:
         """Write the names of the series, and what comes with them, into a run folder."""
-        write_json(folder / "series.json", FORMAT, {"names": self.names, "extras": self.extras})
+        write_json(
+            folder / "series.json",
+            FORMAT,
+            {"names": self.names, "extras": self.extras, "masks": self.decay is not None},
+        )
 
     @classmethod
     def read(cls, folder: Path, config: ForecasterConfig) -> Forecaster:
@@ -271,13 +303,16 @@ class Forecaster(Model):
         extras = content.get("extras")
         if not isinstance(extras, list) or [type(n) for n in extras] not in ([int] * 2, [int] * 3):
             raise DataError(f"{path}: extras must be three integers")
-        # runs of before there were plans have two
-        return cls.from_config(strings(content, "names", path), config, (extras[0], sum(extras[1:-1]), extras[-1]))
+        # runs of before there were plans have two; those of before there were masks say nothing of them
+        sizes, masks = (extras[0], sum(extras[1:-1]), extras[-1]), bool(content.get("masks"))
+        return cls.from_config(strings(content, "names", path), config, sizes, masks=masks)
 
     @classmethod
-    def from_config(cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int, int]) -> Forecaster:
+    def from_config(
+        cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int, int], *, masks: bool = False
+    ) -> Forecaster:
         """Return the model that a configuration describes."""
-        return cls(names, extras=extras, **vars(config))
+        return cls(names, extras=extras, masks=masks, **vars(config))
 
 
 def seasonal(past: Tensor, horizon: int, season: int) -> Tensor:

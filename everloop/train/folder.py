@@ -62,7 +62,7 @@ class Folder:
         source = getattr(data, "config", None)
         read = to_table(source) if source else {}
         # so that the run can be resumed from any folder
-        read |= {name: path.absolute() for name, path in read.items() if isinstance(path, Path)}
+        read = {name: _absolute(value) for name, value in read.items()}
         table, code = keep(self.path, model_table(model))
         tables = {"model": table, "data": read, "train": to_table(config)} | ({"code": code} if code else {})
         model.write(self.path)
@@ -86,6 +86,13 @@ class Folder:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
         write_atomically(file, "".join(line + "\n" for line in kept).encode())
+
+
+def _absolute(value: Any) -> Any:
+    """Return a path, or each of several, as an absolute one."""
+    if isinstance(value, tuple):
+        return tuple(_absolute(part) for part in value)
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def _step(line: str) -> int | None:

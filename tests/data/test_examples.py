@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from everloop.data.datasets.calendar import calendar_of
 from everloop.data.datasets.examples import Examples, ExamplesConfig
-from everloop.data.datasets.series import Series, SeriesConfig, calendar_of
+from everloop.data.datasets.series import Series, SeriesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.readers.tables import time_of
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -233,7 +234,12 @@ def test_splits_that_make_no_sense(split: tuple[float, float, float], message: s
 def test_series_files(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text('"Month","a","b"\n' + "".join(f'"2001-{m:02}",{m},{m * m}\n' for m in range(1, 13)))
     config = SeriesConfig(
-        train=tmp_path / "s.csv", series=("a",), covariates=("b",), time="Month", calendar=("month",), split=(1, 0, 0)
+        train=(tmp_path / "s.csv",),
+        series=("a",),
+        covariates=("b",),
+        time=("Month",),
+        calendar=("month",),
+        split=(1, 0, 0),
     )
     data = Series.from_config(config, context=4, horizon=2)
     assert data.extras == (1, 0, 2)

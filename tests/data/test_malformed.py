@@ -98,7 +98,7 @@ def vectors(path: Path) -> ConditionsConfig:
 
 
 def series(path: Path) -> SeriesConfig:
-    return SeriesConfig(train=path, series=("a",), time="day", split=(1, 0, 0))
+    return SeriesConfig(train=(path,), series=("a",), time=("day",), split=(1, 0, 0))
 
 
 def strokes(path: Path) -> StrokesConfig:
@@ -142,7 +142,7 @@ CASES: list[tuple[Callable[[Path], Any], str, bytes, int, str, int]] = [
     (labels, "t.tsv", b"A\tone\nB\t" + BAD + b"\n", 2, UTF8, 1),
     (folder, "A.txt", b"one\n" + BAD + b"\n", 2, UTF8, 1),
     (vectors, "t.txt", b"one\n" + BAD + b"\nthree\n", 2, UTF8, 2),
-    (series, "t.csv", numbers("2024-01-13,?\n"), 14, "a is '\\?'; expected a number", 12),
+    (series, "t.csv", numbers("2024-01-13,x\n"), 14, "a is 'x'; expected a number", 12),
     (series, "t.csv", numbers("someday,13\n"), 14, "day is 'someday'; expected a time such as 2016", 12),
     (strokes, "t.jsonl", drawing() + b"[1]\n", 2, f"a JSON list; {PLACES}", 1),
     (strokes, "t.jsonl", drawing() + b"{\n", 2, PLACES, 1),

@@ -26,7 +26,7 @@ from everloop.data.readers.formats import Format
 from everloop.data.readers.source import ColumnType, Fields, Record, Row, See, Source
 from everloop.errors import OptionError
 
-KINDS: dict[str, Callable[[str], Any]] = {"text": str, "words": str.split, "number": float, "time": str}
+KINDS: dict[str, Callable[[str], Any]] = {"text": str, "words": str.split, "number": float, "value": float, "time": str}
 
 
 def read_equals(
@@ -71,7 +71,7 @@ def test_a_table_of_a_new_format_is_read_by_every_dataset(tmp_path: Path) -> Non
     tagged = Tagged.from_config(TaggedConfig(train=path, text="text", label="label", hold_out=(0, 0)))
     assert tagged["train"][0][0] == ["a", "b"]
     assert tagged.labels.symbols == ("x", "y")
-    series = Series.from_config(SeriesConfig(train=path, series=("n",), one_series=True), context=2, horizon=1)
+    series = Series.from_config(SeriesConfig(train=(path,), series=("n",), one_series=True), context=2, horizon=1)
     assert series.values[:, 0].tolist() == list(range(20))
 
 

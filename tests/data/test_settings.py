@@ -73,7 +73,7 @@ def test_what_is_not_named_stays() -> None:
         ({"choice": "tow"}, "did you mean 'two'"),
         ({"pair": [1.0]}, "pair has 1 values; expected 2"),
         ({"pair": [1.0, "x"]}, r"pair\[1\] is 'x'; expected a number"),
-        ({"paths": "x"}, "paths is 'x'; expected a list"),
+        ({"paths": 3}, "paths is 3; expected a list"),
         ({"perhaps": "x"}, "perhaps is 'x'; expected an integer"),
         ({"table": {"x": [1]}}, r"table\.x is \[1\]"),
     ],

@@ -119,7 +119,7 @@ def test_settings_that_make_no_sense(setting: dict[str, object], message: str) -
 
 def test_a_text_is_no_vocabulary() -> None:
     with pytest.raises(OptionError, match=r"vocabulary is Text; expected one such as text\.vocabulary"):
-        LanguageModel(Text.from_string("abc", split=(1, 0, 0)))  # type: ignore[arg-type]
+        LanguageModel(Text.from_string("abab", split=(1, 0, 0)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from everloop.data.batching.batch import Batch
 from everloop.data.dataset import SPLITS, SequenceDataset, pass_seed
+from everloop.data.datasets.calendar import Cycle, calendar_of
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped
-from everloop.data.readers.time_series import Table, read_columns
-from everloop.errors import DataError, OptionError, unknown
-
-Cycle = Literal["hour", "weekday", "month"]
+from everloop.data.readers.formats import table_reader
+from everloop.data.readers.source import FileSource
+from everloop.data.readers.time_series import Table, Track
+from everloop.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
 class SeriesConfig:
     """Which series are read, and how."""
 
-    train: Path | None = None
-    """CSV, TSV or JSON lines with a row a time step; all splits are cut from it."""
+    train: tuple[Path, ...] = ()
+    """CSV, TSV or JSON lines with a row a time step, of one series or, with `group`, of several; all splits are cut
+    from it. Several files without `group` are a series each."""
     format: str = "auto"
     """What the file is: csv, tsv or jsonl; by default as its name ends."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     series: tuple[str, ...] = ()
-    """Columns to forecast."""
+    """Columns to forecast; an empty cell, or NA, is a missing number."""
+    group: tuple[str, ...] = ()
+    """Columns that tell the series of a long table apart, such as store and item."""
     covariates: tuple[str, ...] = ()
     """Further columns of numbers that help; they are known as far as the series are."""
     planned: tuple[str, ...] = ()
     """Further columns of numbers that are known for the steps to come too: plans, prices, a calendar of your own."""
-    time: str = ""
-    """Column with the time of each row (such as 2016-07-01 00:00:00), for `calendar`."""
+    time: tuple[str, ...] = ()
+    """Column with the time of each row (such as 2016-07-01 00:00:00), or several with its parts (year month day hour);
+    rows are sorted by it, and steps without a row are missing."""
     calendar: tuple[Cycle, ...] = ()
     """What the model knows of the time, also of the time to come."""
     split: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Fractions of the rows for training, validation and test, in this order; numbers above 1 count rows."""
+    """Fractions of the rows of each series for training, validation and test, in this order; numbers above 1 count
+    rows."""
     malformed: Malformed = "stop"
-    """What to do with a malformed line; skip leaves a gap, and no window reaches across it."""
+    """What to do with a malformed line; skip leaves its step missing, or without `time` a gap that no window reaches
+    across."""
     one_series: bool = False
     """Take the rows as one series, though several have the same time, or a column looks like several series."""
 
     def table(self, numbers: tuple[str, ...]) -> Table:
         """Return how these columns are read."""
-        return Table(numbers, self.time, self.columns, self.one_series)
+        return Table(numbers, self.time, self.columns, self.group, self.one_series)
 
 
 @dataclass(frozen=True)
 class SeriesBatch(Batch):
     """Windows. past: [T, B, S]; extra: covariates, what was planned, calendar [T, B, C + P + K]; ahead: what is planned
-    and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled."""
+    and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled; NaN where a
+    number is missing."""
 
     past: Tensor
     extra: Tensor
@@ -67,12 +75,13 @@ class SeriesBatch(Batch):
 
 
 class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
-    """Series over time; the splits follow one another. An item is a batch of one window.
+    """Series over time; the splits of each follow one another. An item is a batch of one window.
 
-    The windows of a split forecast steps of that split; what is known may begin in the split before.
+    The windows of a split forecast steps of that split, at least one number of them known; what is known before may
+    begin in the split before.
 
     Args:
-        values: [N, S], a column a series.
+        values: [N, S], a column a series, NaN where a number is missing; of several groups one after another.
         extra: covariates [N, C]; None: none.
         times: the time of each step, for the calendar.
         config: the splits.
@@ -80,9 +89,10 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         horizon: H, steps to forecast.
         planned: [N, P], what is known of steps to come too; None: nothing.
         breaks: the steps before which some are missing; no window reaches across.
+        groups: the steps of each group by name, in the order of `values`; none: all are one.
 
     Raises:
-        DataError: there are too few steps, or a number is not finite.
+        DataError: there are too few steps, or a number is infinite.
     """
 
     def __init__(
@@ -96,6 +106,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         horizon: int,
         planned: Tensor | None = None,
         breaks: Sequence[int] = (),
+        groups: dict[str, int] | None = None,
         errors: ErrorPolicy | None = None,
     ) -> None:
         super().__init__(config or SeriesConfig(), errors)
@@ -106,30 +117,53 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         self.covariates = torch.zeros(len(values), 0) if extra is None else extra.float()
         self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
         for name, part in (("values", self.values), ("extra", self.covariates), ("planned", self.planned)):
-            _check_finite(name, part)
+            _check_numbers(name, part)
+        self.groups = groups or {"": len(values)}
+        if sum(self.groups.values()) != len(values):
+            raise DataError(f"groups have {sum(self.groups.values()):,} steps; expected {len(values):,}, as in values")
         self.breaks = tuple(breaks)
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
-        self.bounds = _bounds(len(values), self.config.split)
-        self.starts = {name: self._starts(*self.bounds[name]) for name in SPLITS}
+        self.arranged = list[str]()  # what was done to the rows
+        self.bounds = self._bounds()
+        self.starts = {name: self._starts(name) for name in SPLITS}
         self.items = {name: Mapped(starts, self._item) for name, starts in self.starts.items()}
-        needed = next((name for name, (begin, end) in self.bounds.items() if begin < end), "train")
+        needed = next((name for name in SPLITS if self.size(name)), "train")
         if not len(self.starts[needed]):
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
-            begin, end = self.bounds[needed]
-            raise DataError(
-                f"the {needed} split has {end - begin:,} steps{gaps}; a window of {context} + {horizon} needs more"
-                + (" in one piece" if gaps else "")
-            )
+            needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
+            raise DataError(f"the {needed} split has {self.size(needed):,} steps{gaps}; {needs}")
 
     @classmethod
     def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:
         """Return the series that a configuration describes."""
-        if config.train is None:
+        if not config.train:
             raise DataError("no series given; name their file with --train FILE")
-        errors = ErrorPolicy(config.malformed)
-        (values, extra, planned), times, breaks = read_series(config.train, config, errors)
+        errors, told = ErrorPolicy(config.malformed), list[str]()
+        sources = [(FileSource(path, errors), table_reader(path, config.format)) for path in config.train]
+        tracks = config.table(columns_of(config)).tracks(sources, told.append)
+        data = cls.of(tracks, config, errors, context=context, horizon=horizon)
+        data.arranged = told
+        return data
+
+    @classmethod
+    def of(
+        cls,
+        tracks: Sequence[Track],
+        config: SeriesConfig,
+        errors: ErrorPolicy | None = None,
+        *,
+        context: int,
+        horizon: int,
+    ) -> Series:
+        """Return the series of a table."""
+        widths = [len(config.series), len(config.covariates), len(config.planned)]
+        values, extra, planned = torch.split(torch.cat([track.values for track in tracks]), widths, 1)
+        times = [time for track in tracks for time in track.times]
+        begins = accumulate((len(track.values) for track in tracks), initial=0)
+        breaks = [begin + at for begin, track in zip(begins, tracks, strict=False) for at in track.breaks]
+        groups = {track.name: len(track.values) for track in tracks}
         sizes: dict[str, Any] = {"context": context, "horizon": horizon}
-        return cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks, errors=errors)
+        return cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks, groups=groups, errors=errors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,13 +175,36 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         """The numbers a step has beside the series: covariates, what is planned, and calendar."""
         return self.covariates.shape[1], self.planned.shape[1], self.calendar.shape[1]
 
+    @property
+    def missing(self) -> bool:
+        """Whether a number is missing."""
+        return any(bool(part.isnan().any()) for part in (self.values, self.covariates, self.planned))
+
+    def size(self, split: str) -> int:
+        """Return how many steps a split has."""
+        return sum(end - begin for begin, end in self.bounds[split])
+
     def scale(self) -> tuple[Tensor, Tensor]:
-        """Return (means, standard deviations) of series, covariates and what is planned in the training split."""
-        known = torch.cat([self.values, self.covariates, self.planned], 1)[: self.bounds["train"][1]].double()
-        return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
+        """Return (means, standard deviations) of series, covariates and what is planned in the training split.
+
+        Raises:
+            DataError: a column has no number there.
+        """
+        whole = torch.cat([self.values, self.covariates, self.planned], 1)
+        known = torch.cat([whole[begin:end] for begin, end in self.bounds["train"]]).double()
+        empty = known.isnan().all(0)
+        if bool(empty.any()):
+            names = (*self.names, *self.config.covariates, *self.config.planned)
+            which = names[int(empty.nonzero()[0])] if len(names) == len(empty) else "a column"
+            raise DataError(f"{which} has no number in the training split; expected at least one")
+        if not self.missing:
+            return known.mean(0).float(), known.std(0, unbiased=False).clamp_min(1e-8).float()
+        mean = known.nanmean(0)
+        return mean.float(), (known - mean).square().nanmean(0).sqrt().clamp_min(1e-8).float()
 
     def content(self) -> Iterator[bytes]:
-        cut = (self.bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
+        bounds = {name: spans[0] for name, spans in self.bounds.items()} if len(self.groups) == 1 else self.bounds
+        cut = (bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
         yield repr(cut).encode()
         yield from (part.numpy().tobytes() for part in (self.values, self.covariates, self.planned, self.calendar))
 
@@ -177,101 +234,76 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         return SeriesBatch(self.values[before], extra, ahead, self.values[after])
 
     def describe(self, batch: int) -> list[str]:
-        bounds = {split: self.bounds[split] for split in self.splits}
-        return [
-            f"{split}: {end - begin:,} steps, {len(self[split]):,} windows" for split, (begin, end) in bounds.items()
-        ]
+        of = f" of {len(self.groups):,} series" if len(self.groups) > 1 else ""
+        return [f"{s}: {self.size(s):,} steps{of}, {len(self[s]):,} windows" for s in self.splits]
 
     def notes(self, batch: int) -> list[str]:
-        gaps = f"no window reaches across the gaps of {self.errors}"
-        return [*self.describe(batch), *([gaps] if self.errors.skipped else [])]
+        gaps = f"no window reaches across the gaps of {self.errors}" if self.breaks else str(self.errors)
+        missing = [f"missing: {', '.join(self._missing())}; the model is told where"] if self.missing else []
+        return [*self.describe(batch), *self.arranged, *missing, *([gaps] if self.errors.skipped else [])]
 
-    def _starts(self, begin: int, end: int) -> Sequence[int]:
-        found = range(max(begin, self.context), max(begin, end - self.horizon + 1))
-        if not self.breaks:
-            return found
-        breaks = [*self.breaks, len(self.values) + self.horizon]  # the last is beyond every window
-        return [s for s in found if breaks[bisect_right(breaks, s - self.context)] >= s + self.horizon]
+    def _missing(self) -> Iterator[str]:
+        columns = (*self.names, *self.config.covariates, *self.config.planned)
+        whole = torch.cat([self.values, self.covariates, self.planned], 1)
+        for i, count in enumerate(whole.isnan().sum(0).tolist()):
+            if count:
+                name = columns[i] if len(columns) == whole.shape[1] else f"column {i + 1}"
+                yield f"{name} {count:,} of {len(whole):,} ({count / len(whole):.1%})"
+
+    def _bounds(self) -> dict[str, list[tuple[int, int]]]:
+        """Return the steps of each split, a span for each group."""
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in SPLITS}
+        begin = 0
+        for group, count in self.groups.items():
+            for name, (first, end) in _spans(count, self.config.split, group).items():
+                found[name].append((begin + first, begin + end))
+            begin += count
+        return found
+
+    def _starts(self, split: str) -> Sequence[int]:
+        """Return the first unknown step of each window of a split."""
+        begins = accumulate(self.groups.values(), initial=0)
+        spans = [
+            range(max(begin, group + self.context), max(begin, end - self.horizon + 1))
+            for group, (begin, end) in zip(begins, self.bounds[split], strict=False)
+        ]
+        found: Sequence[int] = spans[0] if len(spans) == 1 else [start for span in spans for start in span]
+        if self.breaks:
+            breaks = [*self.breaks, len(self.values) + self.horizon]  # the last is beyond every window
+            found = [s for s in found if breaks[bisect_right(breaks, s - self.context)] >= s + self.horizon]
+        if bool(self.values.isnan().any()):
+            known = [0, *(~self.values.isnan()).any(1).cumsum(0).tolist()]
+            found = [s for s in found if known[s + self.horizon] > known[s]]
+        return found
 
     def __repr__(self) -> str:
-        return f"Series({len(self.values):,} steps of {', '.join(self.names)})"
+        several = f" and {len(self.groups):,} groups" if len(self.groups) > 1 else ""
+        return f"Series({len(self.values):,} steps of {', '.join(self.names)}{several})"
 
 
-def read_series(
-    path: Path, config: SeriesConfig, errors: ErrorPolicy
-) -> tuple[tuple[Tensor, Tensor, Tensor], list[datetime], list[int]]:
-    """Return (series [N, S], covariates [N, C] and what is planned [N, P]; times; breaks) of a file.
+def columns_of(config: SeriesConfig) -> tuple[str, ...]:
+    """Return the columns of numbers: series, covariates, what is planned.
 
     Raises:
-        DataError: missing, malformed, or a column that is not there.
+        OptionError: there is no series, or the column of the time is missing.
     """
     if not config.series:
         raise OptionError("no series named; say which columns are to be forecast with --series COLUMN…")
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
-    groups = (config.series, config.covariates, config.planned)
-    values, times, breaks = read_columns(path, config.table(sum(groups, ())), errors, config.format)
-    series, covariates, planned = torch.split(values, [len(group) for group in groups], 1)
-    return (series, covariates, planned), times, breaks
+    return (*config.series, *config.covariates, *config.planned)
 
 
-class Plans:
-    """What is planned for the steps to come: a table with the planned columns, and the time of each row if it counts.
-
-    Raises:
-        DataError: missing, malformed, or a column that is not there.
-    """
-
-    def __init__(self, path: Path, config: SeriesConfig, errors: ErrorPolicy) -> None:
-        self.path, self.timed = path, bool(config.time)
-        table = replace(config, columns=()).table(config.planned)
-        self.values, times, breaks = read_columns(path, table, errors)
-        if breaks and not self.timed:
-            raise DataError(
-                f"{path}: rows are missing before its row {breaks[0] + 1}, and no time tells which; fill them in"
-            )
-        self.row_of = {time: row for row, time in enumerate(times)}
-
-    def ahead(self, times: Sequence[datetime], horizon: int) -> Tensor:
-        """Return what is planned [H, P] at these times; without times, in the first rows.
-
-        Raises:
-            DataError: a step to come has no row.
-        """
-        if not self.timed:
-            if len(self.values) < horizon:
-                raise DataError(f"{self.path} has {len(self.values)} rows; a forecast needs {horizon}")
-            return self.values[:horizon].float()
-        for time in times:
-            if time not in self.row_of:
-                raise DataError(f"{self.path} has no row for {time.isoformat(sep=' ')}, a step of the forecast")
-        return self.values[[self.row_of[time] for time in times]].float()
-
-
-def _check_finite(name: str, part: Tensor) -> None:
-    """Check that all numbers are finite, as 32 bits hold them; in training they would look like a loss gone astray."""
-    wrong = (~torch.isfinite(part)).nonzero()
+def _check_numbers(name: str, part: Tensor) -> None:
+    """Check that no number is infinite, as 32 bits hold them; in training it would look like a loss gone astray."""
+    wrong = part.isinf().nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
         came = f"{name}: row {row}, column {column} is {part[row, column].item()}"
-        raise DataError(f"{came}; expected finite numbers (counted from 0, after rounding to 32 bits)")
+        raise DataError(f"{came}; expected finite numbers, or NaN for missing ones (counted from 0, after rounding)")
 
 
-def calendar_of(times: Sequence[datetime], cycles: Sequence[Cycle]) -> Tensor:
-    """Return sine and cosine of each cycle at each time [N, 2 * cycles]."""
-    turns: dict[Cycle, Any] = {
-        "hour": lambda t: (t.hour + t.minute / 60) / 24,
-        "weekday": lambda t: t.weekday() / 7,
-        "month": lambda t: (t.month - 1 + (t.day - 1) / 31) / 12,
-    }
-    for cycle in cycles:
-        if cycle not in turns:
-            raise OptionError(unknown("cycle of the calendar", cycle, turns))
-    rows = [[f(2 * math.pi * turns[c](t)) for c in cycles for f in (math.sin, math.cos)] for t in times]
-    return torch.tensor(rows).reshape(len(times), 2 * len(cycles))
-
-
-def _bounds(count: int, split: tuple[float, float, float]) -> dict[str, tuple[int, int]]:
+def _spans(count: int, split: tuple[float, float, float], group: str) -> dict[str, tuple[int, int]]:
     if len(split) != 3 or min(split) < 0 or (max(split) <= 1 and sum(split) > 1 + 1e-9):
         raise OptionError(
             f"split is {split}; expected three fractions that add up to 1 at most, or three numbers of rows"
@@ -280,6 +312,7 @@ def _bounds(count: int, split: tuple[float, float, float]) -> dict[str, tuple[in
     if max(split) <= 1 and abs(sum(split) - 1) < 1e-9:
         sizes[2 if split[2] else 1 if split[1] else 0] += count - sum(sizes)
     if sum(sizes) > count:
-        raise DataError(f"split asks for {sum(sizes):,} rows; the series have {count:,}")
+        of = f"series {group} has" if group else "the series have"
+        raise DataError(f"split asks for {sum(sizes):,} rows; {of} {count:,}")
     ends = [sum(sizes[: i + 1]) for i in range(3)]
     return {name: (end - size, end) for name, size, end in zip(SPLITS, sizes, ends, strict=True)}

@@ -11,34 +11,11 @@ from everloop.data.readers.tables import time_of
 from everloop.errors import DataError
 
 DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
-ADVICE = "expected the rows of one series, in the order of time: sort them, and give each series a file of its own"
+ADVICE = (
+    "expected the rows of one series, in the order of time: name the column of the time with --time, and those that "
+    "tell several series apart with --group"
+)
 SURE = "if they are one series all the same, say --one-series"
-
-
-class TimeOrder:
-    """Checks that the rows of a table are in the order of time.
-
-    Args:
-        place: the file's name, for messages.
-        column: the column's name.
-        equal: whether several rows may have the same time.
-    """
-
-    def __init__(self, place: str, column: str, *, equal: bool) -> None:
-        self.place, self.column, self.equal = place, column, equal
-        self.before: datetime | None = None
-
-    def see(self, line: int, time: datetime) -> None:
-        """Check the time of a row.
-
-        Raises:
-            DataError: it does not come after the one before.
-        """
-        fault = "" if self.before is None else _disorder(self.before, time)
-        if fault and not (self.equal and time == self.before):
-            hint = "" if self.equal or time != self.before else f"; {SURE}"
-            raise DataError(f"{self.place}: line {line}: {self.column} is {time}, {fault}; {ADVICE}{hint}")
-        self.before = time
 
 
 class UnreadColumns:

@@ -11,7 +11,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.lines import opened
 from everloop.errors import DataError
 
-ColumnType = Literal["text", "words", "number", "time"]
+ColumnType = Literal["text", "words", "number", "value", "time"]
 Header = Literal["auto", "yes", "no"]
 Row = dict[str, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,14 @@ from everloop.errors import DataError, OptionError, unknown
 
 Form = Literal["tsv", "csv", "jsonl"]
 MAX_FLOAT32 = 3.4e38  # of float32
+MISSING = frozenset(
+    {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-"}
+)  # what stands for a number that is not there
 _EXPECTED = {
     "text": "text",
     "words": "a list of words",
     "number": f"a number that is finite and at most {MAX_FLOAT32:g} in size",
+    "value": f"a number that is finite and at most {MAX_FLOAT32:g} in size, or nothing",
     "time": "a time such as 2016-07-01 00:00:00",
 }
 
@@ -29,7 +34,7 @@ class Records:
 
     Args:
         wanted: the columns to read, and what each holds: "text", "words" (separated by spaces; in JSON a list of
-            strings), "number", or "time" (ISO 8601).
+            strings), "number", "value" (a number, NaN where it is missing), or "time" (ISO 8601).
         form: "tsv", "csv" (a quoted field may hold line breaks) or "jsonl".
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
@@ -175,6 +180,8 @@ def _value(value: Any, kind: ColumnType) -> Any:
         return words if right else None
     if kind == "time":
         return time_of(value) if isinstance(value, str) else None
+    if kind == "value" and (value is None or str(value).strip().casefold() in MISSING):
+        return math.nan
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -185,9 +192,14 @@ def _value(value: Any, kind: ColumnType) -> Any:
 
 
 def time_of(text: str) -> datetime | None:
-    """Return a time written as ISO 8601, or as year and month; None if it is not."""
+    """Return a time written as ISO 8601 (or with slashes), as year and month, or as a year; None if it is not."""
+    text = text.strip()
+    if text[:4].isdigit() and text[4:5] == "/":
+        text = text.replace("/", "-")
+    if len(text) == 4 and text.isdigit():
+        text += "-01"
     try:
-        return datetime.fromisoformat(text.strip() + ("-01" if text.strip().count("-") == 1 else ""))
+        return datetime.fromisoformat(text + ("-01" if text.count("-") == 1 else ""))
     except ValueError:
         return None
 

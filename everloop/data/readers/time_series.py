@@ -1,22 +1,59 @@
-"""Series of numbers: columns of a CSV file over time, and .ts files with many labelled series."""
+"""Series of numbers over time: tables with a row a time step, of one series or of several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.formats import table_reader
-from everloop.data.readers.long_tables import TimeOrder, UnreadColumns
-from everloop.data.readers.source import ColumnType, FileSource, Row, RowReader, Source
+from everloop.data.readers.long_tables import UnreadColumns
+from everloop.data.readers.source import ColumnType, Row, RowReader, Source
+from everloop.data.readers.tables import time_of
+from everloop.data.spacing import places_of, spacing
 from everloop.errors import DataError
 
-GAP = "fill the gap; or malformed skip breaks the series there, and no window reaches across"
+GAP = "mend it; or malformed skip leaves the row out, whose step is then missing"
+
+
+class Step(NamedTuple):
+    """A row: its line, its series, its time if there is one, its numbers; `gap`: rows before it are lost."""
+
+    line: int
+    series: str
+    time: datetime | None
+    numbers: list[float]
+    gap: bool
+
+
+@dataclass
+class Track:
+    """One series.
+
+    Args:
+        name: what tells it from others.
+        values: [T, columns], NaN where a number is missing.
+        times: of each step, if the table tells it.
+        breaks: the steps before which some are missing, of a table without times; no window reaches across.
+    """
+
+    name: str
+    values: Tensor
+    times: list[datetime]
+    breaks: list[int]
+
+
+@dataclass
+class _Rows:
+    lines: list[int] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)
+    numbers: list[list[float]] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -25,19 +62,21 @@ class Table:
 
     Args:
         numbers: the columns of the values.
-        time: the column of the time; "" if none is read.
+        time: the columns of the time: one with the whole of it, or several such as year, month, day, hour.
         columns: the names of all columns, where there is no header.
+        group: the columns that tell the series of a long table apart.
         one_series: whether the user says that the rows are one series, though several may have the same time, or a
             column that is not read looks like several series.
     """
 
     numbers: tuple[str, ...]
-    time: str = ""
+    time: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
     one_series: bool = False
 
-    def steps(self, source: Source, rows: RowReader, *, ends: bool = True) -> Iterator[tuple[bool, Row]]:
-        """Yield for each step (whether steps before it are missing, its values by column).
+    def steps(self, source: Source, rows: RowReader, *, ends: bool = True) -> Iterator[Step]:
+        """Yield the rows as they come; an empty cell is a missing number, NaN.
 
         `ends` says whether there is an end, at which the columns that are not read can be judged.
 
@@ -46,39 +85,99 @@ class Table:
         """
         place, errors = source.place, source.errors
         errors.advice = GAP
+        whole = len(self.time) == 1
         wanted: dict[str, ColumnType] = {
-            **dict.fromkeys(self.numbers, "number"),
-            **({self.time: "time"} if self.time else {}),
+            **dict.fromkeys(self.numbers, "value"),
+            **dict.fromkeys(self.time, "time" if whole else "text"),
+            **dict.fromkeys(self.group, "text"),
         }
-        order = TimeOrder(place, self.time, equal=self.one_series)
-        unread = UnreadColumns(place) if ends and not (self.time or self.one_series) else None
+        unread = UnreadColumns(place) if ends and not (self.time or self.group or self.one_series) else None
         see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
         skipped = errors.skipped
         for line, _, row in rows(source, wanted, self.columns, see):
-            if self.time:
-                order.see(line, row[self.time])
-            yield errors.skipped > skipped, row
+            time = (row[self.time[0]] if whole else self._joined(row)) if self.time else None
+            if self.time and time is None:
+                came = f"{', '.join(self.time)} are {', '.join(repr(row[name]) for name in self.time)}"
+                errors.report(place, line, came, "a time in parts, such as 2016, 7, 1, 13")
+                continue
+            series = " ".join(row[name].strip() for name in self.group)
+            yield Step(line, series, time, [row[name] for name in self.numbers], errors.skipped > skipped)
             skipped = errors.skipped
         if unread:
             unread.check()
 
+    def _joined(self, row: Row) -> datetime | None:
+        parts = [row[name].strip() for name in self.time]
+        try:
+            return datetime(*(int(part) for part in parts))  # type: ignore[arg-type]
+        except (ValueError, TypeError):
+            return time_of(" ".join(parts))
 
-def read_columns(
-    path: str | Path, table: Table, errors: ErrorPolicy, form: str = "auto"
-) -> tuple[Tensor, list[datetime], list[int]]:
-    """Return (values [T, number of columns], the time of each row, the rows before which some are missing).
+    def tracks(
+        self, sources: Sequence[tuple[Source, RowReader]], tell: Callable[[str], None], *, ends: bool = True
+    ) -> list[Track]:
+        """Return the series of some files, each in the order of time; several files without `group` are a series each.
 
-    Raises:
-        DataError: missing, malformed, a column that is not there, or several series in one table.
-    """
-    values: list[list[float]] = []
-    times, breaks = list[datetime](), list[int]()
-    for broken, row in table.steps(FileSource(Path(path), errors), table_reader(Path(path), form)):
-        if broken:
-            breaks.append(len(values))
-        values.append([row[name] for name in table.numbers])
-        if table.time:
-            times.append(row[table.time])
-    if not values:
-        raise DataError(f"{path} has no row; expected at least one with {', '.join(table.numbers)}")
-    return torch.tensor(values, dtype=torch.float64), times, breaks
+        Steps that are missing between two times are put in, without numbers. `tell` is called with what was arranged.
+
+        Raises:
+            DataError: malformed, without a row, a column that is not there, or a time occurs twice in a series.
+        """
+        found: dict[str, tuple[str, _Rows]] = {}
+        for source, rows in sources:
+            alone = source.place if len(sources) > 1 else ""
+            for step in self.steps(source, rows, ends=ends):
+                _, kept = found.setdefault(step.series or alone, (source.place, _Rows()))
+                if step.gap and not self.time:
+                    kept.breaks.append(len(kept.numbers))
+                kept.lines.append(step.line)
+                kept.numbers.append(step.numbers)
+                if step.time is not None:
+                    kept.times.append(step.time)
+        if not found:
+            places = ", ".join(source.place for source, _ in sources)
+            raise DataError(f"{places} has no row; expected at least one with {', '.join(self.numbers)}")
+        return [self._arranged(name, *one, tell) for name, one in found.items()]
+
+    def _arranged(self, name: str, place: str, rows: _Rows, tell: Callable[[str], None]) -> Track:
+        """Return a series in the order of time, with the steps that are missing."""
+        values = torch.tensor(rows.numbers, dtype=torch.float64)
+        if not self.time:
+            return Track(name, values, [], rows.breaks)
+        called = f"{place}{f', series {name}' if name not in ('', place) else ''}"
+        _check_zones(called, rows)
+        order = sorted(range(len(rows.times)), key=rows.times.__getitem__)
+        if order != [*range(len(order))]:
+            line = rows.lines[next(i for i, (a, b) in enumerate(pairwise(rows.times), 1) if b < a)]
+            tell(f"{called}: the rows are not in the order of time (line {line}); they were sorted")
+        times = [rows.times[i] for i in order]
+        twice = next((i for i, (a, b) in enumerate(pairwise(times), 1) if a == b), None)
+        if twice is not None and not self.one_series:
+            hint = "name the columns that tell several series apart with --group; or say --one-series"
+            raise DataError(
+                f"{called}: line {rows.lines[order[twice]]}: {' '.join(self.time)} is {times[twice]}, as in line "
+                f"{rows.lines[order[twice - 1]]}; expected each time once: {hint}"
+            )
+        values = values[order]
+        step = None if twice is not None else spacing(times)
+        if step is None:
+            if twice is None and len(times) > 2:
+                tell(f"{called}: the times are not evenly spaced; the rows follow one another as if they were")
+            return Track(name, values, times, [])
+        places = places_of(times, step)
+        missing = places[-1] + 1 - len(places)
+        if not missing:
+            return Track(name, values, times, [])
+        before = next(i for i, (a, b) in enumerate(pairwise(places), 1) if b - a > 1)
+        tell(f"{called}: {missing:,} steps of {step} have no row, the first before {times[before]}; they are missing")
+        whole = torch.full((places[-1] + 1, values.shape[1]), math.nan, dtype=torch.float64)
+        whole[places] = values
+        return Track(name, whole, [step.after(times[0], i) for i in range(len(whole))], [])
+
+
+def _check_zones(called: str, rows: _Rows) -> None:
+    """Check that all times have a time zone, or none."""
+    for line, time in zip(rows.lines, rows.times, strict=True):
+        if (time.tzinfo is None) != (rows.times[0].tzinfo is None):
+            has = "a" if time.tzinfo else "no"
+            raise DataError(f"{called}: line {line}: {time} has {has} time zone, unlike {rows.times[0]} above it")
