@@ -16,8 +16,9 @@ from rich.text import Text as Line
 from everloop.cli.figures import print_notes, report
 from everloop.cli.options import early, find_kind, free_folder, from_tables, note_old_names, parse, select_device
 from everloop.cli.progress import Progress
+from everloop.data.files import no_such
 from everloop.data.settings import read_toml
-from everloop.errors import DataError, OptionError, unknown
+from everloop.errors import OptionError, unknown
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
 from everloop.models.own_code import allow, located
@@ -57,7 +58,7 @@ def main(args: Sequence[str]) -> int:
     for value in vars(options.data).values():
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) and not path.exists():
-                raise DataError(f"{path}: no such file or folder")
+                raise no_such(path)
     torch.manual_seed(options.train.seed)
     if resumed:
         folder = Folder(resumed.folder, resume=True, config=resumed)

@@ -67,7 +67,7 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
     for source in map(Path, sources):
         if not source.is_dir():
             if not source.exists():
-                raise DataError(f"{source}: no such file or folder{_nearest(source)}")
+                raise no_such(source)
             found.append(source)
             continue
         try:
@@ -111,6 +111,11 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def no_such(path: Path) -> DataError:
+    """Return the error for a file or folder that is not there; it names the nearest one."""
+    return DataError(f"{path}: no such file or folder{_nearest(path)}")
 
 
 def _nearest(path: Path) -> str:
