@@ -1,7 +1,8 @@
-"""Writes docs/compiler.md, and the list of operations into docs/your-own-cell.md: `python docs/make.py`."""
+"""Writes docs/compiler.md, docs/cells.md and the operations in docs/your-own-cell.md: `python docs/make.py`."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -154,6 +155,19 @@ for AVX2:
 """
 
 
+CELLS = """\
+# The cells
+
+Each is a few lines of mathematics in `everloop/cells/`, with its source, its shapes and how its rows are ordered in its
+docstring; all run compiled. By name: `--cell gru` on the command line and in configurations; in Python the class,
+`Recurrent(cells.GRU(64, 128))`. Sizes besides I and H are given by keyword, `cells.MLSTM(64, 128, heads=4)` or
+`--options heads 4`; states as `state(…)` declares them. What surrounds a cell in its paper, such as short convolutions
+and residual connections, is left to the model around it.
+
+{rows}
+"""
+
+
 class Readout(Cell):
     """Elman's network with an output layer."""
 
@@ -215,6 +229,18 @@ def operations() -> str:
     return "\n".join(lines)
 
 
+def table_of_cells() -> str:
+    """Return docs/cells.md: every cell with its states and its source, as its class says."""
+    rows = ["| name, class | what it is | states | source |", "|---|---|---|---|"]
+    for name in cells.names():
+        kind = cells.named(name)
+        first, second = (re.sub(r"\s+", " ", part) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")[:2])
+        source = re.match(r".*?(19|20)\d\d", second)
+        states = ", ".join(f"{s}: {' × '.join(map(str, spec.shape))}" for s, spec in kind.states.items())
+        rows.append(f"| `{name}`, {kind.__name__} | {first} | {states} | {source and source[0]} |")
+    return CELLS.format(rows="\n".join(rows))
+
+
 def with_operations(page: str) -> str:
     """Return docs/your-own-cell.md with the list of operations between its marks."""
     if START not in page:
@@ -225,5 +251,6 @@ def with_operations(page: str) -> str:
 
 if __name__ == "__main__":
     (HERE / "compiler.md").write_text(page(), encoding="utf-8")
+    (HERE / "cells.md").write_text(table_of_cells(), encoding="utf-8")
     own = HERE / "your-own-cell.md"
     own.write_text(with_operations(own.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,6 +18,7 @@ def test_the_compilers_page_is_what_the_compiler_prints() -> None:
     made = runpy.run_path(str(DOCS / "make.py"))
     again = "run `python docs/make.py`"
     assert (DOCS / "compiler.md").read_text(encoding="utf-8") == made["page"](), again
+    assert (DOCS / "cells.md").read_text(encoding="utf-8") == made["table_of_cells"](), again
     own = (DOCS / "your-own-cell.md").read_text(encoding="utf-8")
     assert own == made["with_operations"](own), again
 

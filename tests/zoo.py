@@ -166,11 +166,12 @@ def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
         cell = cells.Elman(input_size, hidden_size, nonlinearity="relu", **kwargs)
     elif name == "projected-lstm":
         cell = cells.ProjectedLSTM(input_size, hidden_size, proj_size=max(1, hidden_size - 1), **kwargs)
-    elif name in ("counter", "readout", "jordan", "tapped", "heads"):
-        cell = ODD[name](input_size, hidden_size, keys=2, **kwargs)
     else:
-        cls = ODD.get(name)
-        cell = (cls or cells.named(name))(input_size, hidden_size, **kwargs)
+        cls: type[Cell] = ODD.get(name) or cells.named(name)
+        letters = dict.fromkeys(cls.letters(), 2)
+        if "heads" in letters:
+            letters["heads"] = 2 - hidden_size % 2
+        cell = cls(input_size, hidden_size, **(letters | kwargs))
     with torch.no_grad():
         for p in cell.parameters():
             p.add_(0.3 * torch.randn(p.shape, dtype=p.dtype) / max(1, p.shape[-1]) ** 0.5)

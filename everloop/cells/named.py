@@ -9,13 +9,19 @@ from pathlib import Path
 from types import ModuleType
 
 from everloop.cell import Cell
+from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
+from everloop.cells.fast_weights import FastWeights
 from everloop.cells.gru import GRU, ResetBeforeGRU
 from everloop.cells.independent import IndRNN
 from everloop.cells.layer_norm import LayerNormLSTM
+from everloop.cells.linear_attention import GLA, LinearAttention, RetNet
 from everloop.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
+from everloop.cells.mamba import Mamba2
 from everloop.cells.minimal import MinimalGatedUnit
 from everloop.cells.projected import ProjectedLSTM
+from everloop.cells.rwkv import RWKV7
+from everloop.cells.xlstm import MLSTM, SLSTM
 from everloop.errors import CellError, OptionError, unknown
 
 _BY_NAME: dict[str, type[Cell]] = {
@@ -29,6 +35,16 @@ _BY_NAME: dict[str, type[Cell]] = {
     "reset-before-gru": ResetBeforeGRU,
     "minimal-gated-unit": MinimalGatedUnit,
     "indrnn": IndRNN,
+    "fast-weights": FastWeights,
+    "linear-attention": LinearAttention,
+    "retnet": RetNet,
+    "deltanet": DeltaNet,
+    "mlstm": MLSTM,
+    "slstm": SLSTM,
+    "gla": GLA,
+    "mamba-2": Mamba2,
+    "gated-deltanet": GatedDeltaNet,
+    "rwkv-7": RWKV7,
 }
 
 

@@ -98,6 +98,140 @@ def indrnn(p: Weights, x: Array, h: Array) -> list[Array]:
     return [np.maximum(x @ p["W"].T + p["u"][None] * h + p["b"], 0.0)]
 
 
+def softplus(a: Array) -> Array:
+    return np.log1p(np.exp(-np.abs(a))) + np.maximum(a, 0.0)
+
+
+def silu(a: Array) -> Array:
+    return a * logistic(a)
+
+
+def by_head(a: Array, like: Array) -> Array:
+    """Return [B, n] as [B, heads, n / heads], with the heads of a state."""
+    return a.reshape(len(a), like.shape[1], -1)
+
+
+def outer(values: Array, keys: Array) -> Array:
+    return np.einsum("bhv,bhk->bhvk", values, keys)
+
+
+def read(memory: Array, query: Array) -> Array:
+    return np.einsum("bhvk,bhk->bhv", memory, query)
+
+
+def of_length_one(a: Array) -> Array:
+    return a / np.sqrt((a**2).sum(-1, keepdims=True))
+
+
+def normalised_heads(a: Array, eps: float = 1e-5) -> Array:
+    return (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + eps)
+
+
+def mlstm(p: Weights, x: Array, C: Array, n: Array, m: Array) -> list[Array]:
+    size = C.shape[1] * C.shape[2]
+    q, k, v, o = (x @ block(p["W"], j, size).T + block(p["b"], j, size) for j in range(4))
+    q, k, v = by_head(q, C), by_head(k, C) / np.sqrt(C.shape[3]), by_head(v, C)
+    i, f = np.exp(x @ p["W_i"].T + p["b_i"])[..., None], logistic(x @ p["W_f"].T + p["b_f"])[..., None]
+    scale = np.exp(m)[..., None]  # the paper's equations without m, of C exp(m) and n exp(m)
+    C, n = f[..., None] * C * scale[..., None] + outer(i * v, k), f * n * scale + i * k
+    h = read(C, q) / np.maximum(np.abs((n * q).sum(-1, keepdims=True)), 1.0)
+    scale = np.maximum(f * scale, i)
+    m = np.log(scale)[..., 0]
+    return [C / scale[..., None], n / scale, m, logistic(o) * h.reshape(len(x), -1)]
+
+
+def slstm(p: Weights, x: Array, h: Array, c: Array, n: Array, m: Array) -> list[Array]:
+    size = h.shape[1]
+    heads, each = p["R"].shape[1:3]
+    gates = []
+    for j in range(4):
+        mixed = [h[:, k * each : (k + 1) * each] @ p["R"][j, k].T for k in range(heads)]
+        gates.append(x @ block(p["W"], j, size).T + np.concatenate(mixed, 1) + block(p["b"], j, size))
+    i, f, z, o = np.exp(gates[0]), logistic(gates[1]), np.tanh(gates[2]), logistic(gates[3])
+    memory, total = f * c * np.exp(m) + i * z, f * n * np.exp(m) + i
+    scale = np.maximum(f * np.exp(m), i)
+    return [o * memory / total, memory / scale, total / scale, np.log(scale)]
+
+
+def linear_attention(p: Weights, x: Array, S: Array, z: Array) -> list[Array]:
+    size = S.shape[1] * S.shape[2]
+    q, k, v = (by_head(x @ block(p["W"], j, size).T + block(p["b"], j, size), S) for j in range(3))
+    q, k = (np.where(a > 0, a + 1.0, np.exp(a)) for a in (q, k))
+    S, z = S + outer(v, k), z + k
+    return [S, z, (read(S, q) / ((q * z).sum(-1, keepdims=True) + 1e-6)).reshape(len(x), -1)]
+
+
+def retnet(p: Weights, x: Array, S: Array, Z: Array) -> list[Array]:
+    _, heads, _, keys = S.shape
+    parts = [by_head(x @ w.T + b, S) for w, b in zip(np.split(p["W"], 4), np.split(p["b"], 4), strict=True)]
+    q, k = parts[0] + 1j * parts[1], parts[2] + 1j * parts[3]
+    v, g = np.split(x @ p["W_v"].T + p["b_v"], 2, 1)
+    rates = 1.0 - np.exp2(-5.0 - np.arange(heads))
+    angles = np.power(10000.0, -np.arange(keys) / keys)
+    turned = (S + 1j * Z) * (rates[:, None] * np.exp(1j * angles))[None, :, None]
+    memory = turned + outer(by_head(v, S), np.conj(k))
+    y = normalised_heads(read(memory, q).real).reshape(len(x), -1)
+    return [memory.real, memory.imag, (silu(g) * y) @ p["W_o"].T]
+
+
+def gla(p: Weights, x: Array, S: Array) -> list[Array]:
+    size = S.shape[1] * S.shape[2]
+    q, k, v, r = (x @ block(p["W"], j, size).T for j in range(4))
+    a = by_head(logistic((x @ p["W_1"].T) @ p["W_2"].T + p["b"]) ** (1 / 16), S)
+    S = a[:, :, None] * S + outer(by_head(v, S), by_head(k, S))
+    y = normalised_heads(read(S, by_head(q, S))) * p["gain"]
+    return [S, (silu(r + p["b_r"]) * y.reshape(len(x), -1)) @ p["W_o"].T]
+
+
+def delta_rule(p: Weights, x: Array, S: Array, keep: Array) -> list[Array]:
+    size = S.shape[1] * S.shape[2]
+    q, k, v = (by_head(x @ block(p["W"], j, size).T, S) for j in range(3))
+    q, k = of_length_one(silu(q)), of_length_one(silu(k))
+    beta = logistic(x @ p["W_b"].T + p["b_b"])[..., None]
+    change = np.eye(S.shape[3]) - outer(beta * k, k)
+    S = np.einsum("bhvk,bhkl->bhvl", keep[..., None, None] * S, change) + outer(beta * v, k)
+    return [S, read(S, q).reshape(len(x), -1)]
+
+
+def deltanet(p: Weights, x: Array, S: Array) -> list[Array]:
+    return delta_rule(p, x, S, np.ones(S.shape[:2]))
+
+
+def gated_deltanet(p: Weights, x: Array, S: Array) -> list[Array]:
+    return delta_rule(p, x, S, np.exp(-np.exp(p["A"]) * softplus(x @ p["W_d"].T + p["b_d"])))
+
+
+def mamba2(p: Weights, x: Array, S: Array) -> list[Array]:
+    u, (B, C) = by_head(x @ p["W"].T, S), np.split(x @ p["W_bc"].T, 2, 1)
+    step = softplus(x @ p["W_d"].T + p["b_d"])
+    S = np.exp(step * -np.exp(p["A"]))[..., None, None] * S + np.einsum("bh,bn,bhp->bhpn", step, B, u)
+    return [S, (np.einsum("bn,bhpn->bhp", C, S) + p["D"][:, None] * u).reshape(len(x), -1)]
+
+
+def rwkv7(p: Weights, x: Array, S: Array, before: Array) -> list[Array]:
+    of_r, of_d, of_k, of_v, of_a, of_g = [(1 - mu) * x + mu * before for mu in p["mu"]]
+    r, k, v = of_r @ p["W_r"].T, of_k @ p["W_k"].T, of_v @ p["W_v"].T
+    w = by_head(np.exp(-np.exp(-0.5) * logistic(np.tanh(of_d @ p["D_1"].T) @ p["D_2"].T + p["b_d"])), S)
+    a = logistic(of_a @ p["A_1"].T @ p["A_2"].T + p["b_a"])
+    g = logistic(of_g @ p["G_1"].T) @ p["G_2"].T
+    kappa = of_length_one(by_head(k * p["removal"], S))
+    k = k * (1 - p["replacement"] + a * p["replacement"])
+    r, k, v, a = (by_head(each, S) for each in (r, k, v, a))
+    change = np.einsum("bhk,kl->bhkl", w, np.eye(S.shape[3])) - outer(kappa, a * kappa)
+    S = np.einsum("bhvk,bhkl->bhvl", S, change) + outer(v, k)
+    y = normalised_heads(read(S, r), 1e-5 * S.shape[3]).reshape(len(x), -1) * p["gain"] + p["b_n"]
+    extra = (r * by_head(p["bonus"][None], S) * k).sum(-1, keepdims=True) * v
+    return [S, x, (g * (y + extra.reshape(len(x), -1))) @ p["W_o"].T]
+
+
+def fast_weights(p: Weights, x: Array, h: Array, A: Array) -> list[Array]:
+    A = 0.95 * A + 0.5 * np.einsum("bi,bj->bij", h, h)
+    boundary = x @ p["W"].T + h @ p["R"].T + p["b"]
+    h = np.maximum(boundary, 0.0)
+    h = np.maximum(normalised(boundary + np.einsum("bij,bj->bi", A, h)) * p["gain"] + p["b_n"], 0.0)
+    return [h, A]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "elman": elman,
     "elman-relu": elman_relu,
@@ -110,13 +244,27 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "reset-before-gru": reset_before_gru,
     "minimal-gated-unit": minimal,
     "indrnn": indrnn,
+    "fast-weights": fast_weights,
+    "linear-attention": linear_attention,
+    "retnet": retnet,
+    "deltanet": deltanet,
+    "mlstm": mlstm,
+    "slstm": slstm,
+    "gla": gla,
+    "mamba-2": mamba2,
+    "gated-deltanet": gated_deltanet,
+    "rwkv-7": rwkv7,
 }
 
 
 def over_time(name: str, p: Weights, x: Array, states: list[Array]) -> tuple[Array, list[Array]]:
-    """Run the reference over x [T, B, I]; return the outputs and the last states."""
-    outputs = []
+    """Run the reference over x [T, B, I]; return the outputs and the last states.
+
+    A step gives the states and then the output, where that is none of them.
+    """
+    count, outputs = len(states), []
     for x_t in x:
-        states = REFERENCES[name](p, x_t, *states)
-        outputs.append(states[0])
+        results = REFERENCES[name](p, x_t, *states)
+        states = results[:count]
+        outputs.append(results[count if len(results) > count else 0])
     return np.stack(outputs), states

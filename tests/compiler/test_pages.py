@@ -105,7 +105,8 @@ def test_rests_of_every_size(name: str, size: tuple[int, int, int]) -> None:
         cell = cell.double()
     dtype = next(cell.parameters()).dtype
     x = torch.randn(steps, batch, 3, dtype=dtype, requires_grad=True)
-    start = tuple(torch.randn(batch, n, dtype=dtype, requires_grad=True) for n in cell.state_sizes.values())
+    widths = cell.state_sizes.values()
+    start = tuple((0.1 + torch.rand(batch, n, dtype=dtype)).requires_grad_() for n in widths)  # some are divided by
     leaves = [x, *start, *cell.parameters()]
     lengths = torch.arange(batch) % (steps + 1)
     ways: list[dict[str, Any]] = [

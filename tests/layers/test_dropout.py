@@ -13,6 +13,7 @@ from everloop.cell import Cell, H, state
 from everloop.errors import CellError, OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dropout import values_of
+from tests.zoo import make
 
 T, B, I_, H_ = 6, 3, 4, 5
 
@@ -33,11 +34,10 @@ def test_evaluation_is_the_bare_cell(wrap: Any) -> None:
 @pytest.mark.parametrize("name", cells.names())
 def test_recurrent_mask_scales_what_the_recurrent_matrices_multiply(name: str) -> None:
     """With all-equal masks the layer must equal one whose recurrent columns are scaled."""
-    sizes: dict[str, Any] = {"proj_size": 3} if name == "projected-lstm" else {}
-    cell = cells.named(name)(I_, H_, **sizes).double()
+    cell = make(name, I_, H_).double()
     wrapped = VariationalDropout(cell, recurrence=0.5)
     x = torch.randn(B, I_, dtype=torch.float64)
-    state = tuple(torch.randn(B, n, dtype=torch.float64) for n in cell.state_sizes.values())
+    state = tuple(torch.randn(B, *shape, dtype=torch.float64) for shape in cell.state_shapes.values())
     wrapped.mask_h = torch.full((B, cell.output_size), 2.0, dtype=torch.float64)
     got = wrapped(x, state)[0]
     with torch.no_grad():

@@ -75,7 +75,7 @@ def test_reset_equals_a_new_sequence(name: str, learned: bool) -> None:
     reset = torch.zeros(T, B, dtype=torch.bool)
     reset[3, 0] = reset[5, 1] = reset[0, 2] = True
     leaves = [x, *rnn.parameters()]
-    given = tuple(torch.randn(B, n, dtype=torch.float64) for n in rnn.cell.state_sizes.values())
+    given = tuple(torch.randn(B, *shape, dtype=torch.float64) for shape in rnn.cell.state_shapes.values())
     y, state = rnn(x, reset=reset, state=given)
     columns, finals = [], []
     for b, cut in ((0, 3), (1, 5), (2, 0), (3, 0)):
