@@ -18,21 +18,42 @@ from everloop.errors import EverloopError, OptionError, unknown
 
 @dataclass(frozen=True)
 class Verb:
-    """A command: the module that has `main(args) -> exit status`, and what the command does."""
+    """A command: the module that has `main(args) -> exit status`, what it does, and what others call it."""
 
     module: str
     does: str
+    also: tuple[str, ...] = ()
 
 
 VERBS = {
-    "train": Verb("everloop.cli.train", "train a model on your files: everloop train language-model --text FILE…"),
-    "predict": Verb("everloop.cli.predict", "what a trained model says about new data: everloop predict RUN FILE"),
-    "evaluate": Verb("everloop.cli.evaluate", "how good a trained model is: everloop evaluate RUN FILE"),
-    "sample": Verb("everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"'),
+    "train": Verb(
+        "everloop.cli.train",
+        "train a model on your files: everloop train language-model --text FILE…",
+        also=("fit", "finetune", "fine-tune", "learn"),
+    ),
+    "predict": Verb(
+        "everloop.cli.predict",
+        "what a trained model says about new data: everloop predict RUN FILE",
+        also=("infer", "inference", "translate", "classify", "tag", "forecast", "transcribe"),
+    ),
+    "evaluate": Verb(
+        "everloop.cli.evaluate",
+        "how good a trained model is: everloop evaluate RUN FILE",
+        also=("eval", "test", "validate", "metrics"),
+    ),
+    "sample": Verb(
+        "everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"', also=("generate", "write", "complete")
+    ),
     "tree": Verb("everloop.cli.tree", 'show what may come next as a tree: everloop tree RUN "prompt"'),
-    "score": Verb("everloop.cli.score", "how probable a language model finds each line: everloop score RUN FILE"),
+    "score": Verb(
+        "everloop.cli.score",
+        "how probable a language model finds each line: everloop score RUN FILE",
+        also=("perplexity",),
+    ),
     "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
-    "draw": Verb("everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN"),
+    "draw": Verb(
+        "everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN", also=("plot",)
+    ),
     "diagnose": Verb("everloop.cli.diagnose", "what stands out in a trained model: everloop diagnose RUN"),
     "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
     "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
@@ -71,7 +92,9 @@ def _dispatch(args: list[str]) -> int:
         print(f"everloop {version('everloop')}")
         return 0
     if args[0] not in VERBS:
-        raise OptionError(unknown("command", args[0], VERBS) + "; everloop --help lists all")
+        ours = next((name for name, verb in VERBS.items() if args[0] in verb.also), None)
+        said = f"unknown command {args[0]!r}; here it is {ours!r}" if ours else unknown("command", args[0], VERBS)
+        raise OptionError(f"{said}; everloop --help lists all")
     with importing():
         verb = import_module(VERBS[args[0]].module)
     return int(verb.main(args[1:]))

@@ -21,7 +21,7 @@ from everloop.train import TrainConfig
 from everloop.train.folder import Folder
 
 MODEL = LanguageModelConfig(cell="lstm", hidden=384, layers=1, embedding=64, dropout=0.2)
-TRAIN = TrainConfig(steps=2400, batch=32, length=96, lr=6e-3, warmup=50, validate=240)
+TRAIN = TrainConfig(steps=2400, batch=32, length=96, lr=6e-3, validate=240)
 PROMPT = "The "
 
 
@@ -41,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     """Run `everloop demo`."""
     options = parse(Options, args, command="demo", description="Train a character model on the Python reference.")
     select_device(options.threads, "cpu")
-    config = TRAIN.replace({"steps": options.steps, "warmup": min(TRAIN.warmup, options.steps // 10)})
+    config = TRAIN.replace({"steps": options.steps})
     out = options.out or free_folder(Path("runs") / "demo")
     folder = Folder(out, resume=False)
     # the text stays with the run, so that an interrupted demo can be resumed like any run

@@ -19,12 +19,23 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from everloop.cli import importing
-from everloop.data.settings import flag, from_table, old_names, unknown_setting
+from everloop.data.settings import flag, from_table, old_names, same_setting, unknown_setting
 from everloop.errors import OptionError, unknown
 from everloop.models.kind import Kind, find
 from everloop.models.run import RunConfig
 
 T = TypeVar("T")
+# what tyro says of a value, and how it is said here
+SAID = (
+    (r"Error parsing (--\S+): invalid literal for int\(\) with base \d+: (.*)", r"\1 is \2; expected a whole number"),
+    (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
+    (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple type .*\[(.*)\]", r"\1 is \2; expected \3"),
+    (r"[Ii]nvalid choice (.*) for argument '(--\S+)'\. Expected one of \((.*?),?\)", r"\2 is \1; expected one of \3"),
+    (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"\1 has no value; expected one"),
+    (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),
+    (r"Unrecognized options: (.*)", r"\1: no option takes this"),
+    (r"^Error parsing \w+: ", ""),  # a group of settings has checked itself, and its message says all
+)
 
 
 def parse(kind: type[T], args: Sequence[str], *, command: str, description: str, default: T | None = None) -> T:
@@ -60,12 +71,13 @@ def _in_a_line(box: str) -> str:
     inside = [line for line in lines if line and line[0] not in "╭╰"]
     blocks = [list(group) for is_rule, group in groupby(inside, lambda line: not line.strip("─-")) if not is_rule]
     said = " ".join(blocks[0 if "╭" in box or len(blocks) < 2 else 1]) if blocks else "the options cannot be read"
-    # a group of settings has checked itself, and its message says all
-    return re.sub(r"^Error parsing \w+: ", "", said).rstrip(".")
+    for pattern, words in SAID:
+        said = re.sub(pattern, words, said)
+    return said.rstrip(".")
 
 
 def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> list[str]:
-    """Return the arguments with the options of the version before under their names of today, which a note tells.
+    """Return the arguments with old options, and those of other libraries, under their names of today; a note tells.
 
     Raises:
         OptionError: an option is unknown, or given under both names.
@@ -83,6 +95,11 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
                 raise OptionError(f"{name} is the old name of {olds[name]}, and both are given; leave out {name}")
             found[i] = olds[name] + equals + value
             note(f"{name} is called {olds[name]}; the old name works in this version, not in the next")
+        elif name.startswith("--") and name not in options and (ours := same_setting(name, names, flag)):
+            if ours in given:
+                raise OptionError(f"{name} is called {ours} here, and both are given; leave out {name}")
+            found[i] = ours + equals + value
+            note(f"{name} is called {ours} here")
         elif name.startswith("--") and name not in options:
             raise OptionError(f"{unknown_setting('option', name, names, flag)}; everloop {command} --help lists all")
     return found

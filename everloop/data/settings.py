@@ -18,29 +18,61 @@ T = TypeVar("T")
 MAX_DEPTH = 20
 ALIKE = {
     "batch_size": "batch",
+    "beam_size": "beam",
     "bptt": "length",
+    "embed_dim": "embedding",
     "embedding_dim": "embedding",
-    "epochs": "steps",
     "eval_every": "validate",
+    "eval_steps": "validate",
     "grad_clip": "clip_norm",
+    "group_by": "group",
+    "group_ids": "group",
     "hidden_dim": "hidden",
     "hidden_size": "hidden",
+    "id_column": "group",
+    "item_id": "group",
     "iterations": "steps",
+    "label_column": "label",
     "learning_rate": "lr",
-    "max_epochs": "steps",
+    "logging_steps": "log",
+    "lookback": "context",
+    "max_epochs": "epochs",
     "max_grad_norm": "clip_norm",
+    "max_len": "max_length",
+    "max_seq_length": "max_length",
     "max_steps": "steps",
-    "max_tokens": "max_vocab",
     "min_count": "min_freq",
+    "model_dir": "out",
     "n_layers": "layers",
+    "num_beams": "beam",
+    "num_epochs": "epochs",
     "num_layers": "layers",
-    "num_epochs": "steps",
+    "num_return_sequences": "num_samples",
     "num_steps": "steps",
+    "num_threads": "threads",
+    "num_train_epochs": "epochs",
+    "output_dir": "out",
     "patience": "early_stop",
+    "pred_len": "horizon",
+    "prediction_length": "horizon",
+    "random_seed": "seed",
+    "save_dir": "out",
     "seq_len": "length",
     "sequence_length": "length",
-    "units": "hidden",
+    "seasonality": "season",
+    "target_column": "label",
+    "test_file": "test",
+    "text_column": "text",
+    "time_column": "time",
+    "timestamp": "time",
+    "train_file": "train",
+    "unique_id": "group",
+    "valid_file": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "validation_file": "valid",
     "vocab_size": "max_vocab",
+    "warmup_steps": "warmup",
 }  # fmt: skip; what other libraries call settings of ours
 
 
@@ -72,11 +104,17 @@ def old_names(kind: type[Any]) -> dict[str, str]:
     return {field.metadata["old"]: field.name for field in dataclasses.fields(kind) if "old" in field.metadata}
 
 
+def same_setting(name: str, known: Iterable[str], spell: Callable[[str], str] = str) -> str | None:
+    """Return the setting of ours that other libraries call so, if it is among those known."""
+    ours = next((known_as for alike, known_as in ALIKE.items() if name == spell(alike)), None)
+    return spell(ours) if ours is not None and ours in known else None
+
+
 def unknown_setting(what: str, name: str, known: Iterable[str], spell: Callable[[str], str] = str) -> str:
     """Return the message for an unknown setting; `spell` writes names as the user does."""
-    ours = [known_as for alike, known_as in ALIKE.items() if name == spell(alike)]
-    near = [spell(one) for one in ours if one in known]
-    return f"unknown {what} {name!r}; here it is {near[0]!r}" if near else unknown(what, name, map(spell, known))
+    names = list(known)
+    ours = same_setting(name, names, spell)
+    return f"unknown {what} {name!r}; here it is {ours!r}" if ours else unknown(what, name, map(spell, names))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -86,4 +86,5 @@ KIND = Kind(
     label_metrics=True,
     predict=predict,
     predict_options=("probabilities", "columns"),
+    also=("classification", "sentiment", "text-classification"),
 )

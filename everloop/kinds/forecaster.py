@@ -177,4 +177,5 @@ KIND = Kind(
     evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=("stride", "columns", "plans"),
+    also=("forecast", "forecasting", "regression", "time-series"),
 )

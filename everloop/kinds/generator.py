@@ -196,4 +196,5 @@ KIND = Kind(
     report=report,
     generate=answers,
     sample=written,
+    also=("captioning", "generation", "sketch-rnn"),
 )

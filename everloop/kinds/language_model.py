@@ -99,4 +99,5 @@ KIND = Kind(
     preview=preview,
     report=report,
     without_predict="sample, tree or score",
+    also=("lm", "char-rnn", "gpt", "language-modeling"),
 )

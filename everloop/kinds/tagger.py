@@ -120,4 +120,5 @@ KIND = Kind(
     label_metrics=True,
     predict=predict,
     predict_options=("probabilities",),
+    also=("ner", "pos", "pos-tagger", "sequence-labeling", "tagging", "token-classification"),
 )

@@ -129,4 +129,5 @@ KIND = Kind(
     generate=generate,
     decoding_metrics=decoding_metrics,
     report=report,
+    also=("asr", "ctc", "speech", "speech-recognition", "speech-to-text"),
 )

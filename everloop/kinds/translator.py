@@ -107,4 +107,5 @@ KIND = Kind(
     method=BEAM,
     decoding_metrics=decoding_metrics,
     report=report,
+    also=("encoder-decoder", "machine-translation", "nmt", "seq2seq", "summarization", "translation"),
 )

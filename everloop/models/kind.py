@@ -51,6 +51,7 @@ class Kind:
         preview: what an untrained model writes, shown at each validation, from the model and its dataset.
         report: lines to print after training, from the model, its dataset and the Run; by default the test score.
         without_predict: the verbs to use where there is no `predict`.
+        also: what others call such a model or its task; the command line takes these names too.
     """
 
     model: type[Model]
@@ -72,6 +73,7 @@ class Kind:
     preview: Callable[[Any, Any], str] | None = None
     report: Callable[[Any, Any, Any], Iterable[Any]] | None = None
     without_predict: str = "evaluate"
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,7 +82,7 @@ class Kind:
 
 
 def find(name: str) -> Kind:
-    """Return the kind of a name: a built-in one, or `package:CONSTANT`, whose package is then imported.
+    """Return the kind of a name: a built-in one, or another word for it, or `package:CONSTANT`, which is then imported.
 
     Raises:
         OptionError: there is no such kind.
@@ -89,6 +91,9 @@ def find(name: str) -> Kind:
     if name in BUILT_IN:
         module, constant = f"everloop.kinds.{name.replace('-', '_')}", "KIND"
     elif not colon:
+        for kind in map(find, BUILT_IN):
+            if name.lower().replace("_", "-") in kind.also:
+                return kind
         raise OptionError(unknown("kind of model", name, BUILT_IN) + " (your own: package:KIND)")
     try:
         found = getattr(import_module(module), constant, None)

@@ -17,14 +17,16 @@ class TrainConfig:
 
     steps: int = 5_000
     """Updates of the weights."""
+    epochs: float | None = None
+    """Passes over the training split, in place of `steps`; a run keeps the steps that they are."""
     batch: int = 64
     """Streams, or sequences, in a batch."""
     length: int | None = None
     """Streams of text: time steps in a batch, and how far gradients reach back; by default 256."""
     lr: float = 2e-3
     """Highest learning rate, reached after the warm-up."""
-    warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
+    warmup: int | None = None
+    """Steps over which the learning rate rises from 0; by default a tenth of all, at most 100."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """After the warm-up: a cosine down to `min_lr_ratio`, halved whenever validation stops improving, or constant."""
     min_lr_ratio: float = setting(0.05, old="floor")
@@ -55,9 +57,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "plateau", "validate", "log"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("epochs", self.epochs, self.epochs is None or 0 < self.epochs < math.inf, "a number above 0")
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
-        for name in ("warmup", "early_stop"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        _check("warmup", self.warmup, self.warmup is None or self.warmup >= 0, "0 or more")
+        _check("early_stop", self.early_stop, self.early_stop >= 0, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "an integer from 0 to 4294967295")
         for name in ("lr", "clip_norm", "clip_value"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
@@ -66,6 +69,11 @@ class TrainConfig:
         _check("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "a fraction from 0 to 1")
         _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a fraction below 1")
         _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two fractions below 1")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps over which the learning rate rises."""
+        return min(100, self.steps // 10) if self.warmup is None else self.warmup
 
     def replace(self, settings: Mapping[str, Any]) -> TrainConfig:
         """Return the configuration with some settings changed.

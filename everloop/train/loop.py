@@ -110,11 +110,22 @@ def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) 
     return config.replace({"length": length if model.streams else None})
 
 
+def _with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -> TrainConfig:
+    """Return the settings with the steps that so many passes are."""
+    if config.epochs is None:
+        return config
+    batches = len(data.epoch("train", 0, seed=config.seed, **pass_sizes(model, config.batch, config.length)))
+    steps = max(1, round(config.epochs * batches))
+    report(Note(f"{config.epochs:g} passes of {batches:,} batches are {steps:,} steps"))
+    return config.replace({"steps": steps, "epochs": None})
+
+
 class Trainer:
     """A model in training: the loop and all that it carries from one step to the next."""
 
     def __init__(self, model: Model, data: Data, config: TrainConfig, folder: Folder | None, report: Report) -> None:
-        self.model, self.data, self.config, self.folder, self.report = model, data, config, folder, report
+        self.model, self.data, self.folder, self.report = model, data, folder, report
+        self.config = config = _with_steps(config, model, data, report)
         self.device = next(model.parameters()).device
         self.optimiser = adamw(model, config)
         self.schedule = LearningRateSchedule(config)
@@ -212,8 +223,6 @@ class Trainer:
         if interrupt.requested:
             return
         self._check("validation loss", score.loss, self.step)
-        if config.monitor != "loss" and config.monitor not in score.means:
-            raise OptionError(f"monitor is {config.monitor!r}; validation has: {', '.join(['loss', *score.means])}")
         better = self.best is None or _merit(score, config.monitor) > _merit(self.best, config.monitor)
         self.validated, self.stale = self.step, 0 if better else self.stale + 1
         self.schedule.validated(better)
@@ -289,6 +298,7 @@ class Trainer:
         )
 
     def _begin(self, resume: bool) -> None:
+        self._check_monitor()
         if self.folder and resume:
             self._resume(self.folder)
         if self.folder:
@@ -298,6 +308,33 @@ class Trainer:
         )
         if not resume:
             self.save()
+
+    def _check_monitor(self) -> None:
+        """Check that validation will have the figure that chooses the weights, on its first batch.
+
+        Raises:
+            OptionError: it has none of this name, or there is no validation.
+        """
+        monitor = self.config.monitor
+        if monitor == "loss":
+            return
+        if "valid" not in self.data.splits:
+            raise OptionError(
+                f"monitor is {monitor!r}, and the data has no validation split; give one, or leave it out"
+            )
+        batches = 0
+
+        def one() -> bool:
+            nonlocal batches
+            batches += 1
+            return batches > 1
+
+        with torch.random.fork_rng(devices=[]):
+            score = evaluate(
+                self.model, self.data, "valid", batch=self.config.batch, length=self.config.length, stop=one
+            )
+        if monitor not in score.means:
+            raise OptionError(f"monitor is {monitor!r}; validation has: {', '.join(['loss', *score.means])}")
 
     def _resume(self, folder: Folder) -> None:
         average = self.average.values if self.average else []

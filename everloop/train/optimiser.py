@@ -47,13 +47,13 @@ class LearningRateSchedule:
     def __call__(self, step: int) -> float:
         """Return the learning rate of update number `step`, counted from 0."""
         config = self.config
-        if step < config.warmup:
-            return config.lr * (step + 1) / (config.warmup + 1)
+        if step < config.warmup_steps:
+            return config.lr * (step + 1) / (config.warmup_steps + 1)
         if config.schedule == "plateau":
             return config.lr * max(0.5**self.halvings, config.min_lr_ratio)
         if config.schedule == "constant":
             return config.lr
-        done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+        done = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
         return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
 
     def validated(self, improved: bool) -> None:

@@ -8,14 +8,17 @@ from types import ModuleType
 
 import pytest
 
-from everloop.cli import evaluate, main, predict
+from everloop.cli import VERBS, evaluate, main, predict
 from everloop.cli.options import parse
-from everloop.data import TextConfig
+from everloop.cli.train import RunOptions
+from everloop.data import ExamplesConfig, SeriesConfig, TextConfig
 from everloop.data.datasets.recordings import AudioConfig
 from everloop.data.settings import ALIKE, from_table, old_names, to_toml
 from everloop.errors import OptionError
-from everloop.models import EncoderDecoderConfig, load
+from everloop.kinds.decoding import PredictOptions
+from everloop.models import EncoderDecoderConfig, ForecasterConfig, load
 from everloop.models.encoder_decoder import EncoderDecoder
+from everloop.models.kind import BUILT_IN, find
 from everloop.train import TrainConfig
 from tests.models.small_pairs import backwards
 
@@ -32,7 +35,8 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_old_options_work_and_tell_the_new_ones(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = ["--written", "b", "--least=1", "--longest", "9", "--feeding", "--smoothing", "0.2", "--watch", "accuracy"]
-    assert main(["train", "translator", "--source", "a", *old, *SMALL, "--out", "run"]) == 0
+    valid = ["--valid-source", "a", "--valid-target", "b"]
+    assert main(["train", "translator", "--source", "a", *valid, *old, *SMALL, "--out", "run"]) == 0
     told = capsys.readouterr().err
     for name, now in [("least", "min-freq"), ("longest", "max-length"), ("feeding", "input-feeding")]:
         assert f"--{name} is called --{now}; the old name works in this version, not in the next\n" in told
@@ -71,7 +75,7 @@ def test_old_names_in_a_file(pairs: Path, capsys: pytest.CaptureFixture[str]) ->
     Path("old.toml").write_text(
         '[data]\nleast = 1\nlongest = 9\n[model]\nsmoothing = 0.2\n[train]\nwatch = "accuracy"\n'
     )
-    files = ["--source", "a", "--target", "b"]
+    files = ["--source", "a", "--target", "b", "--valid-source", "a", "--valid-target", "b"]
     assert main(["train", "translator", "--config", "old.toml", *files, *SMALL, "--out", "run"]) == 0
     told = capsys.readouterr().err
     assert "old.toml [train]: watch is called monitor; the old name works in this version, not in the next\n" in told
@@ -79,7 +83,7 @@ def test_old_names_in_a_file(pairs: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_run_folder_of_the_version_before(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = ["--source", "a", "--target", "b"]
+    files = ["--source", "a", "--target", "b", "--valid-source", "a", "--valid-target", "b"]
     assert main(["train", "translator", *files, *SMALL, "--input-feeding", "--ema-decay", "0.5", "--out", "run"]) == 0
     config = Path("run/config.toml")
     tables = tomllib.loads(config.read_text())
@@ -120,22 +124,75 @@ def test_old_names_in_python() -> None:
 @pytest.mark.parametrize(
     ("option", "ours"),
     [
-        ("--learning-rate", "--lr"), ("--epochs", "--steps"), ("--batch-size", "--batch"),
-        ("--num_layers=2", "--layers"),
-        ("--hidden-size", "--hidden"), ("--patience", "--early-stop"), ("--min-count", "--min-freq"),
-        ("--mini-freq", "--min-freq"),
+        ("--learning-rate", "--lr"), ("--num-epochs", "--epochs"), ("--batch-size", "--batch"),
+        ("--num_layers", "--layers"), ("--hidden-size", "--hidden"), ("--patience", "--early-stop"),
+        ("--min-count", "--min-freq"), ("--max-len", "--max-length"), ("--output-dir", "--out"),
     ],
 )  # fmt: skip
-def test_names_of_other_libraries(option: str, ours: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "translator", option, "3"]) == 2
+def test_names_of_other_libraries_are_understood(option: str, ours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "translator", option, "4"]) == 2
+    note, told = capsys.readouterr().err.splitlines()
+    assert note == f"{option.replace('_', '-')} is called {ours} here"
+    assert "no parallel files given" in told
+    assert main(["train", "translator", f"{option}=4", ours, "4"]) == 2
+    assert f"is called {ours} here, and both are given; leave out" in capsys.readouterr().err
+
+
+def test_a_name_that_is_nearly_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "translator", "--mini-freq", "3"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown option '--mini-freq'; did you mean '--min-freq'?")
+
+
+def test_beams_of_other_libraries(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "translator", "--source", "a", "--target", "b", *SMALL, "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "a", "--num-beams", "3"]) == 0
+    wanted, told = capsys.readouterr()
+    assert told == "--num-beams is called --beam here\n"
+    assert main(["predict", "run", "a", "--beam", "3"]) == 0
+    assert capsys.readouterr().out == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("lm", "language-model"), ("NER", "tagger"), ("seq2seq", "translator"), ("time_series", "forecaster")],
+)
+def test_kinds_by_their_task(name: str, kind: str) -> None:
+    assert find(name).name == kind
+
+
+def test_no_two_kinds_have_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for kind in BUILT_IN for name in (kind, *find(kind).also)]
+    assert len(set(names)) == len(names)
+    verbs = [name for verb, one in VERBS.items() for name in (verb, *one.also)]
+    assert len(set(verbs)) == len(verbs)
+    assert main(["generate", "run"]) == 2
+    assert "unknown command 'generate'; here it is 'sample'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--steps", "3.5"], "--steps is '3.5'; expected a whole number"),
+        (["--lr", "fast"], "--lr is 'fast'; expected a number"),
+        (["--lr"], "--lr has no value; expected one"),
+        (["--betas", "0.9"], "--betas has too few values; expected 2"),
+        (["--betas", "0.9", "x"], "--betas is '0.9', 'x'; expected float, float"),
+        (["--schedule", "cos"], "--schedule is 'cos'; expected one of 'cosine', 'plateau', 'constant'"),
+        (["--tied", "maybe"], "no option takes this"),
+    ],
+)
+def test_wrong_values_in_our_words(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "language-model", "--text", "t.txt", *args]) == 2
     told = capsys.readouterr().err
-    assert f"unknown option '{option.partition('=')[0].replace('_', '-')}'" in told
-    assert f"'{ours}'" in told
+    assert message in told
     assert len(told.splitlines()) == 1
 
 
 def test_names_of_other_libraries_lead_somewhere() -> None:
     with pytest.raises(OptionError, match="unknown setting 'learning_rate'; here it is 'lr'"):
         from_table(TrainConfig, {"learning_rate": 0.1}, "t")
-    known = {*vars(TrainConfig()), *vars(EncoderDecoderConfig()), *vars(TextConfig())}
+    configs = (TrainConfig, EncoderDecoderConfig, ForecasterConfig, TextConfig, SeriesConfig, ExamplesConfig)
+    known = {name for config in (*configs, PredictOptions, RunOptions) for name in vars(config())}
     assert set(ALIKE.values()) <= known
+    assert not known & set(ALIKE)

@@ -77,7 +77,7 @@ def test_no_embedding_is_not_the_usual_one(value: int) -> None:
         (["--hidden", "1.5"], "--hidden"),
         (["--hidden"], "--hidden"),
         (["--steps", "1", "2"], "2"),
-        (["--schedule", "cos"], "('cosine', 'plateau', 'constant')"),
+        (["--schedule", "cos"], "'cosine', 'plateau', 'constant'"),
         (["--split", "1"], "--split"),
         (["--zoneout", "2"], "--zoneout"),
     ],

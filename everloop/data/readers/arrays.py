@@ -27,7 +27,14 @@ def read_npz(path: str | Path) -> dict[str, Array]:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+        why = (
+            "it holds objects, which could run code"
+            if "Object arrays" in str(error)
+            else "it is damaged, or no archive"
+        )
+        raise DataError(
+            f"{path} cannot be read as .npz: {why}; expected arrays of numbers or strings, by np.savez"
+        ) from None
 
 
 def sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
