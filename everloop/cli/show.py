@@ -41,8 +41,8 @@ class Options:
     cell: Annotated[str, tyro.conf.Positional]
     """A cell of the library (lstm, gru, peephole-lstm, …) or your own: file.py:Class."""
     stage: str = "equations"
-    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; step: a step that runs
-    alone; llvm (or another target that compiles): the code of the kernel."""
+    """equations: as written; graph: simplified; gradient: of one step; plan: what runs where; step: a single step,
+    compiled on its own; llvm (or another target that compiles): the code of the kernel."""
     format: Form = setting("text", old="form")
     """How equations are written."""
 

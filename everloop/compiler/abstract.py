@@ -33,7 +33,7 @@ def nothing(name: str, width: int, steps: int) -> Prints:
 def lookup(name: str, memory: Mapping[str, Prints]) -> Prints:
     """Return the memory of this name."""
     if name not in memory:
-        raise PlanError(f"nobody gives {name}")
+        raise PlanError(f"nothing provides {name}")
     return memory[name]
 
 

@@ -176,7 +176,7 @@ class Watch:
         if users is not None:
             name = getattr(arg, "__name__", None) or arg.co_name
             line = f"{users.f_code.co_filename}:{users.f_lineno}"
-            raise self._refuse(f"calls {name}() of {module}, which is something else at every step", line)
+            raise self._refuse(f"calls {name}() of {module}, whose result differs from step to step", line)
 
 
 def _asks(function: Any, module: str) -> bool:

@@ -1,4 +1,4 @@
-"""Arithmetic on fingerprints: a whole number of 64 bits for each feature, which tells how that was computed.
+"""Arithmetic on fingerprints: a 64-bit integer for each feature, which tells how that was computed.
 
 Two features have one fingerprint only where the same operations were applied to the same things, but for a chance of
 about one in 2**64. Addition over time is addition here too, so that its order does not matter and zero adds nothing.

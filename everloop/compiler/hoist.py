@@ -19,7 +19,7 @@ from everloop.compiler.view import View
 class Split:
     """A step in parts.
 
-    prologue: what runs before the loop; its outputs are the loop_inputs by name.
+    prologue: what runs before the loop; its outputs are the loop inputs, by name.
     loop:    what runs in the loop; its inputs are ("state", name) and (kind, name) where kind is the kind of the
              Loop's buffer: sequence, row, vector or matrix. Its outputs are the new states, and rows for what
              runs after the loop.
@@ -65,7 +65,7 @@ def split(
     epilogue: Graph | None = None,
     exposed: tuple[str, ...] = (),
 ) -> Split:
-    """Return `graph`, a simplified step, cut at the border of the loop: what depends on a value that `stays`.
+    """Return a simplified step in parts; the loop gets what depends on a value for which `stays` holds.
 
     epilogue, exposed: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
     """

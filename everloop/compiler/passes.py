@@ -87,7 +87,7 @@ PASSES = (
     ),
     Pass(
         "simplify single", ("step",), "single", simplify_single, ("single.py", "simplify.py"),
-        "for a step that runs alone: a graph that does less, with no matrices joined",
+        "for a single step: a graph that does less, with no matrices joined",
     ),
     Pass(
         "split single", ("single",), "single split", split_single, ("single.py", "hoist.py"),

@@ -29,7 +29,7 @@ _NO_PLAN = (ValueError, TypeError, LookupError, AttributeError, RecursionError) 
 
 @lru_cache
 def sources(folder: Path = Path(__file__).parent) -> str:
-    """Return a text that differs as soon as a pass or PyTorch, whose functions the passes call, does.
+    """Return a digest of the compiler's sources and the PyTorch version.
 
     It is empty where the sources cannot be read, in an archive for instance: nothing is kept then.
     """

@@ -32,7 +32,7 @@ def plan_text(split: Split) -> str:
 
 
 def step_text(split: Split, loop: Loop) -> str:
-    """Return a step that runs alone: what is computed before each, and the step."""
+    """Return a single step: what is computed before each, and the step."""
     sections = [("before each step", hoisted(split)), ("the step", loop_text(loop))]
     return "\n\n".join(f"# {title}\n{body or 'nothing'}" for title, body in sections)
 

@@ -130,7 +130,7 @@ def index_select(a: Symbol, dim: int, index: Any) -> Symbol:
     axis = feature_axis(a, dim, "an index")
     places = index.tolist() if isinstance(index, torch.Tensor) else list(index)
     if not places or not all(isinstance(k, int) and not isinstance(k, bool) for k in places):
-        raise unsupported(f"the index {index!r}; a list or tensor of whole numbers, one axis, can be")
+        raise unsupported(f"the index {index!r}; a list or tensor of integers with one axis can be")
     return cat([part(a, dim, k % a.axes[axis], k % a.axes[axis] + 1) for k in _checked(places, a.axes[axis])], dim)
 
 

@@ -1,4 +1,4 @@
-"""The passes of a step that runs alone: nothing is made for a whole sequence, since there is one step."""
+"""The passes of a single step, compiled on its own: nothing is prepared for a whole sequence."""
 
 from __future__ import annotations
 

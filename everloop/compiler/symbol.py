@@ -231,7 +231,7 @@ def value_of(thing: Any, like: Symbol) -> Value:
         return builder.constant(float(thing))
     if isinstance(thing, torch.Tensor):
         if thing.requires_grad:
-            raise unsupported("a tensor with a gradient that is no parameter of the cell")
+            raise unsupported("a tensor that requires grad and is not a parameter of the cell")
         return builder.make("input", data=("literal", thing), type=Type(tuple(thing.shape), dtype=like.float_dtype))
     raise unsupported(f"a {type(thing).__name__} here")
 

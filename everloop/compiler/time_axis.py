@@ -1,6 +1,6 @@
 """How time runs in one call: the one description of steps, lengths, resets, direction and layout, from layer to kernel.
 
-What lies behind the end of a sequence is padding: nothing that it holds, and nothing made of it, has a part anywhere.
+Behind the end of a sequence there is padding: neither its contents nor what is computed from them reaches a result.
 The loop itself skips it. What is computed for all steps at once meets it, so it is made harmless here, and only here.
 """
 
@@ -29,7 +29,7 @@ class TimeAxis:
     reset: bool [T, B], the steps before which the state starts anew, as met in this direction.
     boundaries: the same as the caller gave them, before a step in the order of time.
     batch_major: whether the steps of a sequence lie side by side in memory, as [B, T, n].
-    compact: how the rows that exist lie side by side, where so many are padding that it pays.
+    compact: how the rows that exist lie side by side, where enough is padding to save time.
     segment: the steps of a segment, of which the backward pass computes what the forward pass does not keep; 0: all is
         kept; None: as the target thinks best.
     """
@@ -119,7 +119,7 @@ class TimeAxis:
         return torch.cat((order, ends))
 
     def for_kernel(self, x: Tensor) -> TimeAxis:
-        """Return the axis as kernels that read x [T, B, n] take it: laid out as x is, and compact where that pays."""
+        """Return the axis as kernels that read x [T, B, n] take it: laid out as x, compact where that saves time."""
         batch_major = is_batch_major(x)
         if self.lengths is None:
             return self if batch_major == self.batch_major else replace(self, batch_major=batch_major)
@@ -167,7 +167,7 @@ class TimeAxis:
     def filled(self, rows: Tensor) -> Tensor:
         """Return rows [T, B, n] with the last row of each sequence in the place of its padding; each has a step.
 
-        Of zeros a quotient or a logarithm would be no number, and neither would zero times its gradient. The gradient
+        Zeros there could make a quotient or a logarithm NaN, and zero times its gradient too. The gradient
         at padding is exactly zero.
         """
         end, ended = rows.detach()[self._ends], self.ended[..., None]

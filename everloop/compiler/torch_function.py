@@ -170,7 +170,7 @@ _RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uni
 
 def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if function is None or name.endswith("_") or _RANDOM.search(name):
-        raise unsupported(f"the operation {name!r} of fixed values")
+        raise unsupported(f"the operation {name!r} on parameters or constants alone")
     found = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Symbol)]
     loop = origin.float_dtype
     if any(map(_is_unbounded_integer, found)):
@@ -183,7 +183,9 @@ def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwa
     def one(call: OpaqueCall, result: Any) -> Symbol:
         kind = result.dtype if isinstance(result, torch.Tensor) else None
         if kind is None or not dtypes.is_held(kind, loop):
-            raise unsupported(f"the operation {name!r} of fixed values, which gives {kind or type(result).__name__}")
+            raise unsupported(
+                f"the operation {name!r} on parameters or constants alone, which gives {kind or type(result).__name__}"
+            )
         value = origin.builder.make(
             "call", *(s.value for s in found), data=(call,), type=Type(tuple(result.shape), dtype=loop)
         )
@@ -208,10 +210,10 @@ def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
 def _in_place(name: str) -> Callable[..., Any]:
     def apply(self: Symbol, other: Any) -> Any:
         if self.is_shared or self.value.op == "input" or not self.rows:
-            raise unsupported(f"{name} in place of a value that others share; write it out, such as a = a + b")
+            raise unsupported(f"{name} in place on a value whose memory is shared; write it out, such as a = a + b")
         result = call(name, self, other)
         if (result.value.type, result.axes, result.dtype) != (self.value.type, self.axes, self.dtype):
-            raise unsupported(f"{name} in place with a result of another shape or kind")
+            raise unsupported(f"{name} in place with a result of another shape or dtype")
         self.value, self.bound = result.value, result.bound
         return self
 

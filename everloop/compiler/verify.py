@@ -1,8 +1,8 @@
 """Checks a plan before it becomes a kernel: what its loops leave behind must be what its graphs say.
 
 Both are run for some steps on fingerprints instead of numbers. The loops run on memory as they will have it: it begins
-with fingerprints of nothing, and what may share memory does. A stage that comes too early, a wrong place, a missing
-store and a value overwritten before its last reading all end in a fingerprint that nobody expects.
+with fingerprints of nothing, and what may share memory does. A stage that comes too early, a wrong offset, a missing
+store and a value overwritten before its last reading all end in an unexpected fingerprint.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _known_names() -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise PlanError(f"nobody makes {error}") from error
+        raise PlanError(f"nothing computes {error}") from error
 
 
 def _check_kinds(loop: Loop, graph: Graph) -> None:
@@ -88,7 +88,7 @@ def _check_results(plan: DerivedTraining) -> None:
     if plan.forward.loop.is_gradient or not plan.gradient.is_gradient:
         raise PlanError("a loop runs in the wrong direction")
     if {m: len(p) for m, p in plan.pairs.items()} != {m: len(p) for m, p in plan.derivative.pairs.items()}:
-        raise PlanError("a matrix has not the factors of its gradient")
+        raise PlanError("a matrix lacks the factors of its gradient")
     kinds = {gradient_of(v.name): v.group for v in plan.derivative.forward.inputs}
     for name, total in plan.totals.items():
         if total.height != (kinds[name] == "row"):

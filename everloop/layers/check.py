@@ -1,4 +1,4 @@
-"""Is what was compiled right? A piece of a call goes through it, and through the step in float64, row by row."""
+"""Is the compiled cell right? Part of a call goes through it and, row by row, through the step in float64."""
 
 from __future__ import annotations
 

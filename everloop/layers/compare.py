@@ -1,4 +1,4 @@
-"""Do two runs say the same? Named tensors compared, with what rounding explains."""
+"""Do two runs agree? Named tensors compared, within what rounding explains."""
 
 from __future__ import annotations
 

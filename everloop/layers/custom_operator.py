@@ -1,4 +1,4 @@
-"""A sequence as one operator of PyTorch's own kind, so that `torch.compile` takes a layer without a break.
+"""A sequence as one custom operator of PyTorch, so that `torch.compile` takes a layer without a break.
 
 The operator knows its cell by a key: the cell as text, so that a graph can be saved, or the number of one that cannot
 be written so. Its backward runs the forward loop once more.

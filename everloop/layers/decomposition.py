@@ -1,4 +1,4 @@
-"""The operator as a scan of single steps: what an exporter that does not know the operator, such as ONNX, makes of it.
+"""The operator as a scan of single steps, for exporters that do not know the operator, such as ONNX.
 
 It means what the target eager means, for any number of steps and sequences.
 """

@@ -138,7 +138,7 @@ def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
         reason = named.refusal(x.dtype, x.device)
-        return f"no target, because {reason}" if reason else f"target {target}, asked for"
+        return f"no target, because {reason}" if reason else f"target {target}, as requested"
     found = program_of(cell, with_tensors(cell, values), x, named)
     if isinstance(found, str):
         return f"target {targets.reference().name}, because {found}"

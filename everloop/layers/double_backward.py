@@ -19,7 +19,7 @@ from everloop.compiler.target import reference
 class _LoopCell(nn.Module):
     """The loop's part of a step as a cell of its own. Its output is all that is exposed, side by side.
 
-    The loop_inputs are attributes cut0, cut1, …
+    The loop inputs are attributes input0, input1, …
     """
 
     is_shaped: ClassVar[bool] = False

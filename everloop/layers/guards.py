@@ -260,7 +260,7 @@ def _is_of_module(key: Any) -> bool:
 
 
 def _frozen(thing: Any, around: tuple[Any, ...] = ()) -> Any:
-    """Return a hashable picture of what an attribute or a global holds; `around`: the objects it is held by."""
+    """Return a hashable form of what an attribute or a global holds; `around`: the objects it is held by."""
     kind = thing.__class__
     if kind in PLAIN:
         return (kind, thing)
@@ -302,4 +302,4 @@ def unsupported_reason(module: nn.Module) -> str:
     if own:
         return f"only eager runs the backward of a torch.autograd.Function of your own, here {' and '.join(own)}"
     asks = [m.__class__.__name__ for m in module.modules() if searched(m.__class__).asks_for_tensors]
-    return f"the code of {asks[0]} asks whether something is a tensor, which a symbol is not" if asks else ""
+    return f"the code of {asks[0]} checks isinstance(…, Tensor) or is_tensor, which a symbol is not" if asks else ""

@@ -65,6 +65,6 @@ class MaskedMatrix:
             offset = args[2] if len(args) > 2 else (kwargs or {}).get("bias")
             return product if offset is None else product + offset
         raise CellError(
-            f"recurrent dropout sees the recurrent matrix in {getattr(func, '__name__', func)}; "
+            f"recurrent dropout met the recurrent matrix in {getattr(func, '__name__', func)}; "
             "expected only products such as h @ self.R.T"
         )

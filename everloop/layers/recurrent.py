@@ -41,8 +41,8 @@ class Recurrent(nn.Module):
             best that can run this cell.
         check: whether each newly compiled cell is first verified on the data of the call, on up to 12 steps of 6
             sequences (4 of 3 for more than a million parameters): output, states and, in training, all gradients,
-            against the step in float64, row by row. Once a kind of call (with lengths, resets, gradients); a single
-            `step` likewise. Of no effect on eager.
+            against the step in float64, row by row. Once for each kind of call (with lengths, resets, gradients), and
+            for `step`. No effect on eager.
         recompute: steps of a segment. Training keeps the state before each segment, and in the backward pass computes
             what is in it once more: a long sequence then needs about the memory of one segment. 0 keeps all; None does
             so too, but for states that are matrices and many (64 MiB), whose segments are the root of T.
@@ -206,9 +206,9 @@ class Recurrent(nn.Module):
         return f"{explanation(self.cell, target=chosen(self.target))}\n\n\n{step}"
 
     def _seen_by(self) -> str:
-        """Return what must see every call of forward, single steps too; "" where nothing must."""
+        """Return what requires that single steps go through forward; "" where nothing does."""
         if type(self).forward is not Recurrent.forward:
-            return f"{type(self).__name__} has a forward of its own"
+            return f"{type(self).__name__} overrides forward"
         return "forward has hooks" if self._forward_hooks or self._forward_pre_hooks else ""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:

@@ -1,4 +1,4 @@
-"""The meaning of a cell over time, once more: sequence after sequence, row after row, in float64.
+"""The reference of a cell over time: sequence after sequence, row after row, in float64.
 
 It shares no code with any target, eager included, so what both say is right. It is slow.
 """

@@ -1,4 +1,4 @@
-"""A cell as text: what a graph that is saved keeps of it, and what another process makes of that.
+"""A cell as text: how it is kept in a saved graph and made again in another process.
 
 The text names classes and holds plain data, no code. A class is looked up among the modules that are loaded; to
 read it nothing but this library is imported.
@@ -43,7 +43,7 @@ def _module(module: nn.Module, path: str) -> dict[str, Any]:
     kind = module.__class__
     name = f"{kind.__module__}:{kind.__qualname__}"
     if _found(name) is not kind:
-        raise _unwritable(f"{name} is no class that another process finds by this name", "define it in a module")
+        raise _unwritable(f"{name} cannot be imported by this name in another process", "define it in a module")
     if any(getattr(module, hooks) for hooks in HOOKS):
         raise _unwritable(f"{name} has hooks", "remove them")
     own = {k: _written(v, f"{name}.{k}") for k, v in vars(module).items() if k not in INTERNAL}

@@ -70,8 +70,8 @@ class Stepper:
         if reason:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
-            f"step: one native call, {guarded.description}, for up to {ROWS} rows without gradients, over the"
-            f" parameters where they lie; otherwise as a sequence of one step, by the target above; {guarded.noted}"
+            f"step: one native call, {guarded.description}, for up to {ROWS} rows without gradients, on the"
+            f" parameters in place; otherwise as a sequence of one step, by the target above; {guarded.noted}"
         )
 
 
@@ -231,18 +231,18 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     """Return the compiled step of a cell or stack, or why there is none."""
     named = None if target is None else find(target)
     if isinstance(named, CellTarget):
-        return f"the target {target} was asked for"
+        return f"the target {target} was requested"
     like = next(iter(values.fixed.values()), None)
     if like is None or not like.is_floating_point():
-        return "it has no parameters, whose dtype the compiled step would have"
+        return "it has no parameters to take the dtype from"
     if not all(map(_is_plain, values.fixed.values())):
-        return "its parameters are not all plain tensors in the processor's memory"
+        return "its parameters are not all plain CPU tensors"
     compiler = compiling(like.dtype, like.device, named)
     if isinstance(compiler, str):
         return compiler
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
     if drawing is not None:
-        return f"{type(drawing).__name__} draws tensors of its own for every call, such as masks in training"
+        return f"{type(drawing).__name__} draws random tensors for every call, such as dropout masks"
     if reason := unsupported_reason(core):
         return reason
     key = ("a single step", compiler, like.dtype, *((name, t.shape) for name, t in values.fixed.items()))

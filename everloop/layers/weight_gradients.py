@@ -64,7 +64,7 @@ class WeightGradients:
         return compact.at(whole, compact.place) if whole.dim() == 3 else whole
 
     def _shifted(self, now: FactorPart, past: FactorPart) -> Tensor | None:
-        """Return the sum of now.T @ past, `past` one step behind, without a copy of it; None where that is no good.
+        """Return the sum of now.T @ past, `past` one step behind, without a copy of it; None where that cannot be.
 
         The row before is equally far away for all rows but those at which a sequence begins or begins anew: these are
         zero in the product over all, and have one of their own. A difference of two sums would not do, because what is

@@ -98,7 +98,9 @@ def test_what_cannot_be_saved_says_so() -> None:
 
     x = torch.randn(T, B, I_)
     local = Recurrent(Local(I_, H_))
-    with pytest.raises(UnsupportedError, match=r"cannot be exported: .*Local is no class that another process finds"):
+    with pytest.raises(
+        UnsupportedError, match=r"cannot be exported: .*Local cannot be imported by this name in another process"
+    ):
         torch.export.export(local, (x,))
     torch.testing.assert_close(torch.compile(local, backend="eager", fullgraph=True)(x), local(x))
     cell: Any = Leaky(I_, H_)

@@ -236,7 +236,7 @@ class Bare(Cell):
 
 
 class Counted(Recurrent):
-    """A forward of its own."""
+    """Overrides forward."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return super().forward(*args, **kwargs)
@@ -251,11 +251,11 @@ class Counted(Recurrent):
         (lambda: Recurrent(cells.GRU(3, 4), layers=2, dropout=0.1), "one step, .* because Stack draws"),
         (lambda: Recurrent(WeightDrop(cells.GRU(3, 4), 0.1)), r"not possible, .* call eval\(\)"),
         (lambda: Recurrent(cells.GRU(3, 4), bidirectional=True), "not possible, .* whole sequence"),
-        (lambda: Recurrent(cells.GRU(3, 4), target="eager"), "one step, .* eager was asked for"),
+        (lambda: Recurrent(cells.GRU(3, 4), target="eager"), "one step, .* eager was requested"),
         (lambda: Recurrent(Silent(3, 4)), "one step, .* because .*'sort'.*test_single_step_calls.py"),
         (lambda: Recurrent(Bare(3, 4)), "one step, .* no parameters"),
-        (lambda: Recurrent(cells.GRU(3, 4, device="meta")), "one step, .* plain tensors"),
-        (lambda: Counted(cells.GRU(3, 4)), "one step, .* Counted has a forward of its own"),
+        (lambda: Recurrent(cells.GRU(3, 4, device="meta")), "one step, .* plain CPU tensors"),
+        (lambda: Counted(cells.GRU(3, 4)), "one step, .* Counted overrides forward"),
     ],
 )
 def test_a_layer_explains_how_it_steps(make: Any, says: str) -> None:
@@ -276,4 +276,4 @@ def test_what_explains_a_hook_is_true() -> None:
         layer.step(torch.randn(3))
     assert calls == [1]
     with using("eager"):
-        assert layer.explain().endswith("because the target eager was asked for")
+        assert layer.explain().endswith("because the target eager was requested")
