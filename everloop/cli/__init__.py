@@ -56,6 +56,9 @@ VERBS = {
     ),
     "diagnose": Verb("everloop.cli.diagnose", "what stands out in a trained model: everloop diagnose RUN"),
     "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
+    "recipes": Verb(
+        "everloop.cli.recipes", "settings for public data, listed; a name copies one: everloop recipes sst2"
+    ),
     "demo": Verb("everloop.cli.demo", "train a small model on text that comes with Python, and sample it"),
 }
 

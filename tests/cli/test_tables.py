@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from everloop.cli import main
+from everloop.cli.recipes import folder
 from everloop.data.datasets.digits import DigitsConfig
 from everloop.data.settings import from_table
+from everloop.data.tokenize.words import fitting_units
 from everloop.models import load
 
 SIZES = ["--hidden", "4", "--steps", "2", "--threads", "1", "--batch", "4", "--out", "run"]
@@ -171,3 +173,55 @@ def test_an_existing_run_is_refused_before_the_data_is_read(capsys: pytest.Captu
 )
 def test_one_speaker_or_several(table: str, speakers: tuple[str, ...]) -> None:
     assert from_table(DigitsConfig, tomllib.loads(table), "x").speakers == speakers
+
+
+REVIEWS = [
+    "房间很干净，服务很好",
+    "早餐不错，下次还来",
+    "非常满意的酒店",
+    "太吵了，不推荐",
+    "服务很差，很失望",
+    "设施太旧了",
+]
+
+
+def test_scripts_without_spaces_are_read_by_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{text}\t{'good' if i < 3 else 'bad'}\n" for i, text in enumerate(REVIEWS))
+    Path("zh.tsv").write_text("text\tlabel\n" + rows, encoding="utf-8")
+    _, told = run(capsys, *CLASSIFIER, "--train", "zh.tsv")
+    assert "texts are read by characters: there are no spaces between words (--units changes it)" in told
+    assert load("run").tokenizer.units == "characters"
+    _, told = run(capsys, *CLASSIFIER[:-1], "words", "--train", "zh.tsv", "--units", "words")
+    assert "by characters" not in told
+    assert load("words").tokenizer.units == "words"
+
+
+@pytest.mark.parametrize(
+    ("texts", "units"),
+    [
+        (["a fine film", "酒店"], "words"),
+        (["ok 酒店很好", "好"], "characters"),
+        (["안녕하세요 여러분"], "words"),
+        (["สวัสดีครับ"], "characters"),
+        (["これはペンです"], "characters"),
+        (["123 !?"], "words"),
+        ([], "words"),
+    ],
+)
+def test_fitting_units(texts: list[str], units: str) -> None:
+    assert fitting_units(texts) == units
+
+
+def test_recipes_are_listed_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "recipes")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == sorted(path.stem for path in folder().glob("*.toml"))
+    assert "etth1" in names
+    assert all(len(line) < 130 and line.split(None, 1)[1] for line in out.splitlines())
+    out, _ = run(capsys, "recipes", "sst2", "names_first", "--out", "mine")
+    assert out == f"{Path('mine/sst2.toml')}\n{Path('mine/names_first.toml')}\n"
+    assert Path("mine/sst2.toml").read_bytes() == (folder() / "sst2.toml").read_bytes()
+    _, told = run(capsys, "recipes", "sst2", "--out", "mine", status=2)
+    assert "is there already" in told
+    _, told = run(capsys, "recipes", "sts2", status=2)
+    assert "unknown recipe 'sts2'; did you mean 'sst2'?" in told

@@ -8,8 +8,9 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from everloop.data.readers.idx import moved
 from everloop.data.readers.source import Fields, FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
-from everloop.data.tokenize.words import TextTokenizer, TokenUnits
+from everloop.data.tokenize.words import TextTokenizer, TokenUnits, fitting_units
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -59,8 +60,8 @@ class ExamplesConfig:
     """The column, or the array, that holds the label."""
     lengths: str = ""
     """The array that holds the steps of each sequence."""
-    units: TokenUnits = "words"
-    """What a step of a text is."""
+    units: TokenUnits | Literal["auto"] = "auto"
+    """What a step of a text is: words, or characters, as for scripts without spaces between words; auto: as fits."""
     lower: bool = True
     """Whether texts are read in lower case."""
     min_freq: int = setting(1, old="least")
@@ -141,6 +142,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
     """
 
     unit = "examples"
+    read_as = ""  # what was chosen for texts, where it is not words
 
     def __init__(
         self,
@@ -158,7 +160,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             raise DataError("there are no training examples; expected at least one")
         if first.text and tokenizer is None:
             texts, how = self.parts["train"], self.config
-            tokenizer = TextTokenizer.learn(texts, how.units, lower=how.lower, min_freq=how.min_freq)
+            units = fitting_units(islice(texts, 1000)) if how.units == "auto" else how.units
+            tokenizer = TextTokenizer.learn(texts, units, lower=how.lower, min_freq=how.min_freq)
+            if units != how.units and units == "characters":
+                self.read_as = "texts are read by characters: there are no spaces between words (--units changes it)"
         self.tokenizer, self.features = tokenizer, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or _learned(self.parts["train"].labels)
         self.parts = {name: part.known(name, self.labels, self.errors) for name, part in self.parts.items()}
@@ -228,6 +233,9 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             return ()
         few, of = self.unknown[split]
         return (f"{few:,} of {of:,} {self.tokenizer.units} unknown ({few / max(of, 1):.2%})",)
+
+    def notes(self, batch: int) -> list[str]:
+        return [*([self.read_as] if self.read_as else []), *super().notes(batch)]
 
     def first(self, split: str) -> str:
         part = self.parts[split]

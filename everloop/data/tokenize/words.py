@@ -19,6 +19,10 @@ from everloop.data.tokenize.vocabulary_file import read_json, strings, write_jso
 from everloop.errors import DataError, OptionError, unknown
 
 TokenUnits = Literal["words", "characters"]
+# Thai, Lao, Tibetan, Burmese, Khmer, kana and Chinese characters: scripts that put no spaces between words
+UNSPACED = re.compile(
+    r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 FEATURES = "everloop-features-1"
 CACHE_SIZE = 1_000_000  # different words whose numbers are cached
 MAX_WORD_LENGTH = 24  # characters of a word that are read: the first and the last half, where it is longer
@@ -29,6 +33,15 @@ _WORD = re.compile(rf"{_ENDING}|\w+(?:(?!{_ENDING})['’]\w+)*|[^\w\s]", re.IGNO
 def words_of(text: str) -> list[str]:
     """Return the words and signs of a text."""
     return _WORD.findall(text)
+
+
+def fitting_units(texts: Iterable[str]) -> TokenUnits:
+    """Return what a step of some texts should be: a character where most letters are of a script without spaces."""
+    letters = unspaced = 0
+    for text in texts:
+        letters += sum(map(str.isalpha, text))
+        unspaced += len(UNSPACED.findall(text))
+    return "characters" if 2 * unspaced > letters else "words"
 
 
 class TextTokenizer:
