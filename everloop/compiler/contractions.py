@@ -103,8 +103,10 @@ def einsum(equation: str, *operands: Any) -> Symbol:
     if not arrow:
         joined = given.replace(",", "")
         out = "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
-    if "." in equation or len(terms) != len(symbols):
-        raise unsupported(f"einsum of {equation!r}; name each axis by a letter")
+    if len(terms) != len(symbols):
+        raise unsupported(f"einsum of {equation!r} with {len(symbols)} operand(s)")
+    if "..." in given:
+        terms, out = _without_ellipsis(terms, [s.ndim for s in symbols], out if arrow else f"...{out}")
     batch = next(term[:1] for term, s in zip(terms, symbols, strict=True) if s.rows)
     if not out.startswith(batch) or any(s.rows and term[:1] != batch for term, s in zip(terms, symbols, strict=True)):
         raise unsupported(f"einsum of {equation!r}; the batch is the first letter of all rows and of the result")
@@ -114,6 +116,14 @@ def einsum(equation: str, *operands: Any) -> Symbol:
         if len(term) != s.ndim or len(set(term)) != len(term):
             raise unsupported(f"einsum of {equation!r}: the term {term!r} of a value of {s.ndim} axes")
     return contract(list(zip(symbols, terms, strict=True)), out)
+
+
+def _without_ellipsis(terms: list[str], ranks: list[int], out: str) -> tuple[list[str], str]:
+    """Return the terms and the result of an equation with letters for the axes that dots stand for."""
+    counts = [max(rank - len(term) + 3, 0) if "..." in term else 0 for term, rank in zip(terms, ranks, strict=True)]
+    fresh = "".join(c for c in string.ascii_letters if c not in "".join([*terms, out]))[: max(counts)]
+    named = [term.replace("...", fresh[len(fresh) - n :]) for term, n in zip(terms, counts, strict=True)]
+    return named, out.replace("...", fresh)
 
 
 Term = tuple[Symbol, str]

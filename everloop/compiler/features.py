@@ -9,7 +9,7 @@ import torch
 
 from everloop.compiler.functions import add, sub, where
 from everloop.compiler.locations import unsupported
-from everloop.compiler.symbol import Symbol, elementwise, known
+from everloop.compiler.symbol import Symbol, elementwise, known, spread_to
 from everloop.compiler.view import View, contiguous
 
 
@@ -97,6 +97,29 @@ def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any
     if p not in (2, 2.0, "fro") or out is not None or dtype not in (None, a.float_dtype):
         raise unsupported(f"the norm of order {p}" if out is dtype is None else "the norm with out= or another dtype")
     return elementwise("root", sum_(elementwise("mul", a, a), dim, keepdim))
+
+
+@known("normalize")
+def normalize(a: Symbol, p: Any = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Symbol:
+    return elementwise("div", a, elementwise("at_least", norm(a, p, dim, True, out), eps))
+
+
+@known("cosine_similarity")
+def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Symbol:
+    if not all(isinstance(s, Symbol) and s.rows for s in (a, b)):
+        raise unsupported("cosine_similarity of a row and fixed values; expand these to the shape of the row")
+    axes = tuple(torch.broadcast_shapes(a.axes, b.axes))  # type: ignore[no-untyped-call]
+    if len(a.axes) != len(b.axes):
+        raise unsupported(f"cosine_similarity of rows with {len(a.axes)} and {len(b.axes)} axes of features")
+    directions = [_directed(spread_to(s, s.axes, axes), dim, eps) for s in (a, b)]
+    return sum_(elementwise("mul", *directions), dim)
+
+
+def _directed(a: Symbol, dim: int, eps: float) -> Symbol:
+    """Return vectors of length one; a length below `eps` counts as `eps`, with its own gradient, as in PyTorch."""
+    size = norm(a, dim=dim, keepdim=True)
+    raised = add(sub(size, elementwise("stop", size)), eps)
+    return elementwise("div", a, where(elementwise("less", size, eps), raised, size))
 
 
 def _exponentials(a: Symbol, dim: Any) -> tuple[Symbol, Symbol]:

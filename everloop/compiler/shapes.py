@@ -11,7 +11,7 @@ import torch
 from everloop.compiler.features import feature_axis
 from everloop.compiler.ir import Type, Value
 from everloop.compiler.locations import unsupported
-from everloop.compiler.symbol import BatchSize, Symbol, known, spread, symbol_of, value_of, viewed
+from everloop.compiler.symbol import BatchSize, Symbol, elementwise, known, spread, symbol_of, value_of, viewed
 from everloop.compiler.view import View, contiguous
 
 
@@ -228,7 +228,7 @@ def squeeze(a: Symbol, dim: Any = None) -> Symbol:
 def expand(a: Symbol, *sizes: Any) -> Symbol:
     wanted = _listed(sizes)
     if not a.rows:
-        return _expanded_vector(a, wanted)
+        return _expanded_fixed(a, wanted)
     if len(wanted) != a.ndim or not (isinstance(wanted[0], BatchSize) or wanted[0] == -1):
         raise unsupported(f"expand of {list(a.shape)} to {wanted}")
     axes = tuple(own if n == -1 else n for n, own in zip(wanted[1:], a.axes, strict=True))
@@ -238,15 +238,17 @@ def expand(a: Symbol, *sizes: Any) -> Symbol:
     return viewed(a, axes, View(tuple(zip(axes, steps, strict=True))))
 
 
-def _expanded_vector(a: Symbol, wanted: list[Any]) -> Symbol:
-    """A vector or number for every row."""
-    if len(wanted) not in (1, 2) or not isinstance(wanted[-1], int) or len(a.value.type.shape) > 1:
-        raise unsupported(f"expand of a {a.value.type.kind} to {wanted}")
-    width = a.value.width if wanted[-1] == -1 else wanted[-1]
-    if a.value.width not in (1, width):
-        raise ValueError(f"{a.value.type} cannot expand to {width} features")
-    zeros = a.builder.constant(0.0, Type((width,), rows=len(wanted) == 2))
-    return a.like(a.builder.make("add", a.value, zeros))
+known("broadcast_to", integers="move", is_view=True)(lambda a, size: expand(a, size))
+
+
+def _expanded_fixed(a: Symbol, wanted: list[Any]) -> Symbol:
+    """Fixed numbers for every row."""
+    if not isinstance(wanted[0], BatchSize) or len(wanted) <= a.ndim - (a.ndim > 0 and a.shape[0] == 1):
+        raise unsupported(f"expand of {list(a.shape)} to {wanted}")
+    own = [1] * (len(wanted) - a.ndim) + list(a.shape)
+    axes = tuple(n if size == -1 else size for n, size in zip(own[1:], wanted[1:], strict=True))
+    zeros = a.builder.constant(0.0, Type((math.prod(axes),), rows=True))
+    return elementwise("add", a, a.like(zeros, axes))
 
 
 known("expand_as", integers="move", is_view=True)(lambda a, other: expand(a, *other.shape))
@@ -265,6 +267,8 @@ def repeat_interleave(a: Symbol, repeats: int, dim: int | None = None) -> Symbol
 @known("repeat", integers="move")
 def repeat(a: Symbol, *repeats: Any) -> Symbol:
     times = _listed(repeats)
+    if not a.rows and isinstance(times[0], BatchSize):  # for every row
+        a, times = _expanded_fixed(a, [times[0], *[-1] * (len(times) - 1)]), [1, *times[1:]]
     if not a.rows or len(times) != a.ndim or times[0] != 1 or not all(isinstance(n, int) for n in times):
         raise unsupported(f"repeat {times} of {a.ndim} axes; the batch is first and stays as it is")
     for dim, n in enumerate(times[1:], start=1):

@@ -24,8 +24,11 @@ class MissingAttribute(UnsupportedError, AttributeError):  # noqa: N818 - it is 
     """A tensor attribute that symbols do not have."""
 
 
-class BatchSize:
-    """The number of sequences, which the compiler does not know."""
+class BatchSize(torch.SymInt):
+    """The number of sequences, which the compiler does not know. PyTorch's functions take it where they take a size."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         return "B"

@@ -53,7 +53,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     origin.builder.line = line_of_cell()
     function = function or _function_of(name)
     known = function_of(name)
-    has_rows = any(isinstance(leaf, Symbol) and leaf.rows for leaf in inside)
+    has_rows = any(isinstance(leaf, BatchSize) or (isinstance(leaf, Symbol) and leaf.rows) for leaf in inside)
     if has_rows:
         try:
             if known is None:

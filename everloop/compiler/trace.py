@@ -20,7 +20,7 @@ from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.locations import is_inside, unsupported
 from everloop.compiler.pytree import tree_leaves
-from everloop.compiler.symbol import Symbol, value_of
+from everloop.compiler.symbol import BatchSize, Symbol, value_of
 from everloop.errors import CellError, UnsupportedError
 
 assert torch_function, "its import lets symbols be called"
@@ -58,20 +58,32 @@ _IN_PLACE |= {"__setitem__", "__set__"}
 class _Plain(TorchFunctionMode):
     """Refuses what PyTorch would do to other things than symbols only once: draws of a generator, changes in place."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, like: Symbol) -> None:
         super().__init__()
-        self.watch = watch
+        self.watch, self.like = watch, like
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
+        leaves = list(tree_leaves((args, kwargs)))
+        if any(isinstance(leaf, torch.Generator) for leaf in leaves):
             raise unsupported(
                 "random numbers of a torch.Generator; give the mask as a value of the layer (see Zoneout)"
             )
         name = getattr(function, "__name__", "")
+        if any(isinstance(leaf, BatchSize) for leaf in leaves) and not any(isinstance(leaf, Symbol) for leaf in leaves):
+            return self._filled(name, *args, **kwargs)
         if args and (name in _IN_PLACE or (name.endswith("_") and not name.startswith("__"))):
             self.watch.change(args[0])
         return function(*args, **kwargs)
+
+    def _filled(self, name: str, *sizes: Any, **options: Any) -> Any:
+        """Return rows of one number, made of the batch size."""
+        if name not in ("zeros", "ones", "full") or "out" in options or not sizes:
+            raise unsupported(f"torch.{name} with the batch size; zeros, ones and full are known")
+        dtype = torch.full((), sizes[1]).dtype if name == "full" and len(sizes) > 1 else torch.get_default_dtype()
+        method = f"new_{name}"
+        given = {"dtype": dtype} | options
+        return Symbol.call(method, self.like, *sizes, function=getattr(torch.Tensor, method), **given)
 
 
 def trace(
@@ -111,7 +123,7 @@ def trace(
         watch.close()
     seen = _Names(type_of_step(cell)) if names else None
     try:  # with gradients, whoever calls first: the program is for training, too
-        with torch.inference_mode(False), torch.enable_grad(), _Plain(watch), seen or nullcontext(), watch:
+        with torch.inference_mode(False), torch.enable_grad(), _Plain(watch, x), seen or nullcontext(), watch:
             results = step_results(twin, x, states)
     except (UnsupportedError, CellError):
         raise

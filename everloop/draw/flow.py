@@ -195,7 +195,7 @@ class _Reader:
         terms = list(self._terms(value, 1))
         dense = [(s, t) for s, t in terms if is_row(t) and self.linear(t).products]
         if dense and all(t in [d for _, d in dense] or not is_row(t) for _, t in terms):
-            return self._linear_node(value, whole)
+            return self._linear_node(value, sum(map(self.linear, (t for _, t in terms)), Sum()))
         sources = [t for _, t in terms if is_row(t)]
         fixed = [self._fixed(t) for _, t in terms if not is_row(t)]
         if len(sources) == 1:

@@ -123,10 +123,32 @@ def maxima(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     )
 
 
+def dots(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = rows(h)
+    each = torch.einsum("...hk,hkn->...hn", C, cell.P) + torch.einsum("b...,b->b...", C, u[:, 0])
+    squared, chosen = torch.einsum("...hk,...hk", C, rows(u)), torch.einsum("...,hkn->...hn", u[:, 1], cell.P)
+    return tanh(each + squared[:, None, None] + chosen) + 0.2 * torch.einsum("...k,...k->...k", C, cell.P[:, 0])
+
+
+def the_batch_size(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    B = u.shape[0]
+    C = torch.reshape(h, (B, HEADS, SIZE)) + torch.zeros(B, HEADS, SIZE, dtype=u.dtype)
+    D = torch.broadcast_to(u[:, :1], (B, HEADS * SIZE)).view(B, HEADS, -1) * torch.ones((B, 1, 1))
+    fixed = torch.bmm(C, cell.P[0].unsqueeze(0).expand(B, -1, -1)) + cell.P[0, 0].expand(B, -1)[:, None]
+    more = cell.P[1].repeat(B, 1, 1)[:, :HEADS] * torch.full((B, 1, 1), 2)
+    return tanh(fixed + D + cell.P[0, 0, 0].expand(B, HEADS, SIZE)) + 0.1 * more
+
+
+def directions(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = rows(h)
+    near = F.cosine_similarity(C, u[:, None, :SIZE], dim=-1) + F.cosine_similarity(0 * C, rows(u), dim=2)
+    return F.normalize(C, dim=1) + F.normalize(rows(u).flatten(1)).view(-1, HEADS, SIZE) * near[..., None]
+
+
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
-    joined, moved, without_common_axes, one_gate_for_all, unbound, maxima,
+    joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
 ]  # fmt: skip
 
 
@@ -180,6 +202,10 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "axes that PyTorch aligns with the batch": (lambda cell, u, h: rows(h) + u[:, :SIZE], "unsqueeze or keepdim"),
     "an index that is computed": (lambda cell, u, h: h.gather(1, h.argmax(-1, keepdim=True)), "argmax"),
     "a product of sequences": (lambda cell, u, h: torch.einsum("bi,ci->bc", u, h), "the batch is the first letter"),
+    "rows made by chance": (
+        lambda cell, u, h: h + torch.rand(u.shape[0], HEADS * SIZE),
+        "torch.rand with the batch size",
+    ),
     "vectors": (lambda cell, u, h: torch.outer(u, h), r"unsqueeze\(-1\)"),
 }
 
@@ -190,6 +216,22 @@ def test_what_is_refused_says_what_to_write(name: str) -> None:
     cell = cell_of(function)
     with pytest.raises(UnsupportedError, match=message):
         trace(cell, dict(cell.named_parameters()))
+
+
+@pytest.mark.parametrize("batch", [2, 0])
+def test_a_step_never_sees_a_batch_of_none(batch: int) -> None:
+    def step(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+        return tanh(u + h).reshape(u.shape[0], HEADS, -1)  # -1 means nothing where no row is there
+
+    layer = Recurrent(cell_of(step)).double()
+    x = torch.zeros(3, batch, 5, dtype=torch.float64, requires_grad=True)
+    y, _ = layer(x, lengths=[0] * batch)
+    y.sum().backward()
+    assert y.shape == (3, batch, HEADS * SIZE)
+    assert not y.any()
+    for leaf in (x, *layer.parameters()):
+        assert leaf.grad is not None
+        assert not leaf.grad.any()
 
 
 def test_views_compose_and_are_found_again() -> None:

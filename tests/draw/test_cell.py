@@ -27,6 +27,7 @@ from tests import zoo
 from tests.draw.overlaps import overlaps, upon_each_other
 from tests.random_cells.build import class_of
 from tests.random_cells.campaign import drawn
+from tests.random_cells.source import LETTERS
 
 
 class LongNames(Cell):
@@ -107,6 +108,18 @@ def test_every_state_goes_out_and_comes_in() -> None:
         assert all(len(flow.into(n)) == 1 for n in flow.of("new", "output"))
 
 
+def test_a_sum_of_products_that_goes_out_is_one_node() -> None:
+    class Filter(Cell):
+        h = state(H)
+        W, R = param(H, I), param(H, H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return x @ self.W.T + h @ self.R.T
+
+    flow = flow_of(Filter(3, 4))
+    assert [flow.nodes[n].sign for n in flow.of("linear")] == ["W R"]
+
+
 @pytest.mark.parametrize("name", [*zoo.NAMES, "long names"])
 def test_nothing_overlaps(name: str) -> None:
     cell = LongNames(3, 4) if name == "long names" else zoo.make(name, 3, 4)
@@ -119,7 +132,7 @@ def test_nothing_overlaps_in_figures_of_random_cells() -> None:
     for number in random.Random(5).sample(range(10_000), 30):
         one, _ = drawn(7, number)
         options: dict[str, Any] = {k: v for k, v in one.options if any(d.name == k for d in one.used()[1])}
-        options |= {"keys": 2} if one.has_keys else {}
+        options |= {LETTERS[x]: 2 for x in one.letters}
         try:
             flow = flow_of(class_of(one.source())(3, 4, **options))
         except EverloopError:  # the compiler cannot read it

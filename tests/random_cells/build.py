@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from everloop import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout, cells
 from everloop.cell import Cell
 from tests.random_cells.cases import Case
-from tests.random_cells.source import Drawn
+from tests.random_cells.source import LETTERS, Drawn
 
 HEAD = """import torch
 from torch import nn, sigmoid, tanh
 from torch.nn import functional as F
-from everloop import Cell, H, I, bias, param, size, state
+from everloop import Cell, H, I, bias, output, param, size, state
 
 
 """
@@ -93,7 +93,7 @@ def flat(state: Any) -> list[Tensor]:
 def _layer(drawn: Drawn, case: Case) -> Recurrent:
     cls = class_of(drawn.source())
     options: dict[str, Any] = {k: v for k, v in drawn.options if any(d.name == k for d in drawn.used()[1])}
-    options |= {"keys": case.sizes["K"]} if drawn.has_keys else {}
+    options |= {LETTERS[x]: case.sizes[x] for x in drawn.letters}
     sizes, h = case.sizes, case.sizes["H"]
 
     def made(input_size: int) -> Cell:
@@ -120,7 +120,9 @@ def _layer(drawn: Drawn, case: Case) -> Recurrent:
     if case.bidirectional:
         core = Bidirectional(core, whole(), merge=case.merge)  # type: ignore[arg-type]
     layers = 2 if case.around == "layers" else 1
-    return Recurrent(core, layers=layers, batch_first=case.batch_first, learned_state=case.learned)
+    return Recurrent(
+        core, layers=layers, batch_first=case.batch_first, learned_state=case.learned, recompute=case.recompute
+    )
 
 
 def _frozen(cell: Cell, names: tuple[str, ...]) -> Cell:
@@ -133,7 +135,7 @@ def _frozen(cell: Cell, names: tuple[str, ...]) -> Cell:
 def _maskable(drawn: Drawn, cell: Cell) -> bool:
     """Return whether every recurrent matrix only multiplies rows, each block of it as many as the output has."""
     source = drawn.source()
-    return all(
+    return not drawn.outputs and all(
         span.stop - span.start == cell.output_size
         and not re.sub(rf"@ self\.{name}\.T\b", "", source).count(f"self.{name}")
         for name, spans in cell.recurrent_matrices().items()

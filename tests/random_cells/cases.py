@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tests.random_cells.source import Drawn, I
 
 WIDTHS = [1, 2, 3, 3, 5, 5, 7, 9, 17, 33]
+AXES = [1, 1, 2, 3, 4, 5, 7, 8, 16, 17]
 BATCHES = [1, 2, 3, 5, 8, 17]
 TIMES = [1, 2, 3, 7, 12]
 
@@ -41,6 +42,7 @@ class Case:
     double: bool = True
     loss: str = "all"  # or "output", "state", "last"
     optimised: bool = False
+    recompute: int | None = None
 
 
 def draw_case(rng: random.Random, cell: Drawn) -> Case:
@@ -50,6 +52,8 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         return rng.random() < p
 
     sizes = {letter: rng.choice(WIDTHS) for letter in "IHK"}
+    while "A" not in sizes or sizes["A"] * sizes["B"] * sizes["C"] > 300:
+        sizes |= {letter: rng.choice(AXES) for letter in "ABC"}
     steps, batch = rng.choice(TIMES), rng.choice(BATCHES)
     while steps * batch > 60:
         steps, batch = rng.choice(TIMES), rng.choice(BATCHES)
@@ -60,7 +64,9 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         ["", "layers", "stack", "residual", "under GRU", "over GRU", "zoneout", "weight drop", "variational dropout"],
         [76, 3, 3, 3, 3, 3, 3, 3, 3],
     )[0]
-    first = dict(cell.states)[cell.states[0][0]]
+    first = cell.output_dim
+    if around == "residual" and cell.outputs:
+        around = "stack"
     if around in ("layers", "residual") and cell.has_modules:
         around = "stack"
     if around == "stack" and first != I:
@@ -91,4 +97,5 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         double=chance(0.85),
         loss=rng.choices(["all", "output", "state", "last"], [6, 3, 1, 1])[0],
         optimised=chance(0.1),
+        recompute=rng.choice([0, 1, 2, 3, 5]) if chance(0.15) else None,
     )

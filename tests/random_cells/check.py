@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from everloop import Bidirectional, Stack
 from everloop.cell import Cell
 from everloop.errors import EverloopError
 from everloop.layers.dispatch import why
@@ -81,7 +82,9 @@ def reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
 def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
     layer, x = call.layer, call.x
     zeros = layer.cell.zeros(1, x)
-    start = [s[None] for s in layer.start] if layer.start is not None else flat(zeros)
+    start = flat(zeros)
+    if layer.start is not None:
+        start = [s.view_as(z) for s, z in zip(layer.start, start, strict=True)]
     initial = _like(start, zeros)
     with torch.set_grad_enabled(not case.how.endswith("no_grad")):
         columns, lasts = [], []
@@ -91,7 +94,7 @@ def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
             resets = [False] * n if call.reset is None else call.reset[:n, b].tolist()
             rows = [x[t, b : b + 1] for t in range(n)]
             output, last = over_sequence(layer.cell, rows, state, initial, resets, Noise(noise, b))
-            output += [x.new_zeros(1, layer.output_size)] * (case.steps - n)
+            output += [x.new_zeros(1, _width(layer.cell))] * (case.steps - n)
             columns.append(torch.cat(output))
             lasts.append(flat(last))
         y, after = torch.stack(columns, 1), [torch.cat(parts) for parts in zip(*lasts, strict=True)]
@@ -108,7 +111,7 @@ def layered(call: Call, case: Case) -> Results:
     layer = call.layer
     if case.how == "other":
         other = torch.randn(case.steps + 1, case.batch + 2, layer.input_size, dtype=call.x.dtype)
-        y, _ = layer(other.transpose(0, 1) if case.batch_first else other)
+        y = beside(layer(other.transpose(0, 1) if case.batch_first else other)[0])
         if y.requires_grad:
             torch.autograd.backward(y.sum())
         layer.zero_grad()
@@ -133,14 +136,29 @@ def _run(call: Call, case: Case) -> tuple[Tensor, list[Tensor]]:
         outputs = []
         for t in range(case.steps):
             y, state = layer.step(x[t], state)
-            outputs.append(y)
+            outputs.append(beside(y))
         return torch.stack(outputs), flat(state)
     lengths = None if case.lengths is None else torch.tensor(case.lengths, dtype=torch.long)
     if case.batch_first:
         y, after = layer(x.transpose(0, 1), state, lengths=lengths, reset=None if reset is None else reset.T)
-        return y.transpose(0, 1), flat(after)
+        return beside(y).transpose(0, 1), flat(after)
     y, after = layer(x, state, lengths=lengths, reset=reset)
-    return y, flat(after)
+    return beside(y), flat(after)
+
+
+def beside(y: Any) -> Tensor:
+    """Return several outputs side by side."""
+    return torch.cat(list(y), -1) if isinstance(y, tuple) else y
+
+
+def _width(module: nn.Module) -> int:
+    """Return how wide all outputs of a core are together."""
+    if isinstance(module, Bidirectional):
+        return _width(module.ahead) + (_width(module.back) if module.merge == "concat" else 0)
+    if isinstance(module, Stack):
+        return _width(module.members[-1])
+    assert isinstance(module, Cell)
+    return sum(module.output_sizes.values()) or module.output_size
 
 
 def loss(case: Case, y: Tensor, after: list[Tensor]) -> Tensor:

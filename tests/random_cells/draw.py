@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tests.random_cells.source import ONE, Declared, Dim, H, I, K, Kind, Line, Node, mask, row, variable
+from tests.random_cells.source import ONE, Declared, Dim, H, I, K, Kind, Line, Node, mask, row, rows, variable
 
 T = TypeVar("T")
 
@@ -20,9 +20,11 @@ class Draw:
         self.scope: list[Node] = [self.x]
         self.lines: list[Line] = []
         self.declared: list[Declared] = []
-        self.states: list[tuple[str, Dim]] = []
+        self.states: list[tuple[str, Kind]] = []
+        self.outputs: list[tuple[str, Dim]] = []
         self.options: dict[str, object] = {}
         self.taken: dict[str, int] = {}
+        self.axes = [Dim.of("A"), Dim.of("B"), *([Dim.of("C")] if self.chance(0.4) else [])]
         self.dims = [H, H, I, ONE, *([K] if self.chance(0.5) else [])]
 
     def chance(self, p: float) -> bool:
@@ -38,22 +40,26 @@ class Draw:
     def dim(self) -> Dim:
         return self.any(self.dims)
 
-    def state(self, prefix: str, dim: Dim) -> Node:
-        found = variable(self.name(prefix), row(dim))
-        self.states.append((found.name, dim))
+    def axis(self) -> Dim:
+        """Return the width of an axis of a grid."""
+        return self.any([*self.axes * 5, ONE, ONE, Dim.of("", 2), Dim.of("", 3)])
+
+    def state(self, prefix: str, *dims: Dim) -> Node:
+        found = variable(self.name(prefix), rows(*dims))
+        self.states.append((found.name, found.kind))
         self.scope.append(found)
         return found
 
     def param(self, *dims: Dim, prefix: str = "", init: str = "", sort: str = "param", again: float = 0.1) -> Node:
         """Return a parameter of this shape: mostly a new one, sometimes one that is there already."""
-        kind = Kind("vector" if len(dims) == 1 else "matrix" if dims else "number", dims)
+        kind = Kind(["number", "vector", "matrix", "cube"][len(dims)], dims)
         same = [d for d in self.declared if d.dims == dims and d.sort in ("param", "bias") and f"init={init}" in d.text]
         if not init:
             same = [d for d in self.declared if d.dims == dims and d.sort in ("param", "bias")]
         if same and self.chance(again):
             found = self.any(same).name
         else:
-            found = self.name(prefix or {0: "s", 1: "b", 2: "W"}[len(dims)])
+            found = self.name(prefix or {0: "s", 1: "b", 2: "W", 3: "P"}[len(dims)])
             shape = [dim.text() for dim in dims] + ([f"init={init}"] if init else [])
             self.declared.append(Declared(found, sort, f"{sort}({', '.join(shape)})", dims))
         return Node(f"self.{found}", kind, uses=(found,))

@@ -11,44 +11,57 @@ from torch import Tensor, nn
 
 from everloop import Bidirectional, Stack
 from everloop.cell import Cell
+from everloop.layers.dropout import Wrapper
 
 Step = Callable[[int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 Rows = list[Tensor]
+Outputs = list[Tensor]  # of one step
 
 
 def over_sequence(
     module: nn.Module, rows: Rows, state: Any, initial: Any, resets: Sequence[bool], at: Noise, backwards: bool = False
 ) -> tuple[Rows, Any]:
-    """Return the output rows and the last state of one sequence.
+    """Return the output rows, several outputs side by side, and the last state of one sequence.
 
     module: a cell, Stack or Bidirectional; rows: x of its valid steps, each [1, I]; state: before the first step;
     initial: what a reset returns to; resets: for each valid step, whether a new part begins there.
     """
+    outputs, last = _over(module, rows, state, initial, resets, at, backwards)
+    return [torch.cat(each, -1) for each in outputs], last
+
+
+def _over(
+    module: nn.Module, rows: Rows, state: Any, initial: Any, resets: Sequence[bool], at: Noise, backwards: bool
+) -> tuple[list[Outputs], Any]:
     if isinstance(module, Bidirectional):
-        ahead, first = over_sequence(module.ahead, rows, state[0], initial[0], resets, at, backwards)
-        back, second = over_sequence(module.back, rows, state[1], initial[1], resets, at, not backwards)
+        ahead, first = _over(module.ahead, rows, state[0], initial[0], resets, at, backwards)
+        back, second = _over(module.back, rows, state[1], initial[1], resets, at, not backwards)
+        both = [list(zip(a, b, strict=True)) for a, b in zip(ahead, back, strict=True)]
         if module.merge == "sum":
-            return [a + b for a, b in zip(ahead, back, strict=True)], (first, second)
-        return [torch.cat([a, b], -1) for a, b in zip(ahead, back, strict=True)], (first, second)
+            return [[a + b for a, b in each] for each in both], (first, second)
+        return [[torch.cat(pair, -1) for pair in each] for each in both], (first, second)
     if isinstance(module, Stack):
         after = []
+        outputs: list[Outputs] = []
         for member, s, i in zip(module.members, state, initial, strict=True):
-            found, last = over_sequence(member, rows, s, i, resets, at, backwards)
-            if module.residual and found and found[0].shape == rows[0].shape:
-                found = [y + x for y, x in zip(found, rows, strict=True)]
-            rows = found
+            outputs, last = _over(member, rows, s, i, resets, at, backwards)
+            if module.residual and outputs and outputs[0][0].shape == rows[0].shape:
+                outputs = [[y[0] + x] for y, x in zip(outputs, rows, strict=True)]
+            rows = [y[0] for y in outputs]
             after.append(last)
-        return rows, tuple(after)
+        return outputs, tuple(after)
     assert isinstance(module, Cell)
     output: list[Any] = [None] * len(rows)
     order = range(len(rows))
+    n = len(module.output_sizes)
     for t in reversed(order) if backwards else order:
         new_part = t + 1 < len(rows) and resets[t + 1] if backwards else resets[t]
         if new_part:
             state = initial
         found = at.step(module, t, rows[t], state)
-        state = tuple(found) if isinstance(found, tuple | list) else (found,)
-        output[t] = state[0]
+        found = list(found) if isinstance(found, tuple | list) else [found]
+        state, declared = tuple(found[: len(found) - n]), found[len(found) - n :]
+        output[t] = declared if n else [state[0]]
     return output, state
 
 
@@ -59,17 +72,18 @@ class Noise:
         self.drawn, self.b = drawn or {}, sequence
 
     def step(self, cell: Cell, t: int, x: Tensor, state: tuple[Tensor, ...]) -> Any:
-        if not self.drawn:
-            return cell.step(x, *state)
-        inner = cell.cell
+        inner = cell.cell if isinstance(cell, Wrapper) else cell
         assert isinstance(inner, Cell)
+        if not self.drawn:
+            return inner.step(x, *state)
         if "mask_x" in self.drawn:
             x = x * self.drawn["mask_x"][self.b]
         found = self._with_weights(inner).step(x, *state)
         after = list(found) if isinstance(found, tuple | list) else [found]
         for i, name in enumerate(inner.state_sizes):
             if f"new_{name}" in self.drawn:
-                after[i] = torch.where(self.drawn[f"new_{name}"][t, self.b] > 0.5, after[i], state[i])
+                new = (self.drawn[f"new_{name}"][t, self.b] > 0.5).view_as(state[i])
+                after[i] = torch.where(new, after[i], state[i])
             if f"rate_{name}" in self.drawn:
                 after[i] = after[i] + self.drawn[f"rate_{name}"] * (state[i] - after[i])
         return tuple(after)

@@ -19,7 +19,7 @@ def product(d: Draw, of: Node, dim: Dim) -> Node:
         return d.param(dim, k, prefix=d.any(["W", "R", "U", "P", "Q"]))
 
     def transposed() -> Node:
-        return d.param(k, dim, prefix=d.any(["V", "A"]))
+        return d.param(k, dim, prefix=d.any(["V", "E"]))
 
     def linear() -> Node:
         has_bias = d.chance(0.7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.random_cells.build import HEAD
 from tests.random_cells.cases import Case
 from tests.random_cells.check import Outcome
-from tests.random_cells.source import Drawn
+from tests.random_cells.source import LETTERS, Drawn
 
 ALSO = """from everloop import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout, cells
 from everloop.diagnose import agree
@@ -16,7 +16,7 @@ from everloop.layers.nested import map_state
 def script(drawn: Drawn, case: Case, outcome: Outcome) -> str:
     """Return the failing cell with its call, ready to run, with the numbers of the check."""
     names = {d.name for d in drawn.used()[1]}
-    options = {k: v for k, v in drawn.options if k in names} | ({"keys": case.sizes["K"]} if drawn.has_keys else {})
+    options = {k: v for k, v in drawn.options if k in names} | {LETTERS[x]: case.sizes[x] for x in drawn.letters}
     given = "".join(f", {k}={v!r}" for k, v in options.items())
     dtype = "torch.float64" if case.double else "torch.float32"
     shape = f"{case.steps}, {case.batch}, layer.input_size"
@@ -47,7 +47,7 @@ def script(drawn: Drawn, case: Case, outcome: Outcome) -> str:
 
 
 def _layer(drawn: Drawn, case: Case) -> str:
-    first, width = f"make({case.sizes['I']})", drawn.states[0][1].value(case.sizes)
+    first, width = f"make({case.sizes['I']})", drawn.output_dim.value(case.sizes)
     rates = ", ".join(f"{name}=0.3" for name, _ in drawn.states[:2])
     core = {
         "stack": f"Stack([{first}, make({width})])",
@@ -62,6 +62,7 @@ def _layer(drawn: Drawn, case: Case) -> str:
         core = f"Bidirectional({core}, {core}, merge={case.merge!r})"
     layers = ", layers=2" if case.around == "layers" else ""
     given = "".join(f", {name}=True" for name, on in _switches(case) if on)
+    given += f", recompute={case.recompute}" if case.recompute is not None else ""
     return core + layers + given
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tests.random_cells.cases import Case
 from tests.random_cells.check import Outcome, check
-from tests.random_cells.source import Declared, Dim, Drawn, I, Kind, Line, Node, row, variable
+from tests.random_cells.source import CODE, Declared, Dim, Drawn, I, Kind, Line, Node, row, variable
 
 Pair = tuple[Drawn, Case]
 
@@ -63,6 +63,7 @@ def easier_calls(case: Case) -> Iterator[Case]:
         "training",
         "loss",
         "merge",
+        "recompute",
     ):
         if getattr(case, name) != getattr(plain, name):
             yield replace(case, **{name: getattr(plain, name)})
@@ -104,7 +105,7 @@ def smaller_cells(drawn: Drawn) -> Iterator[Drawn]:
             for node in simpler(whole, _in_scope(drawn, lines[:i])):
                 parts = (*lines[i].parts[:j], node, *lines[i].parts[j + 1 :])
                 yield replace(drawn, lines=(*lines[:i], replace(lines[i], parts=parts), *lines[i + 1 :]))
-    for old, new in (("K", "H"), ("K", "I")):
+    for old, new in (("K", "H"), ("K", "I"), ("C", "A"), ("C", "B"), ("B", "A")):
         yield _with_letter(drawn, old, new)
     yield from _with_one_parameter(drawn)
     yield from _inlined(drawn)
@@ -134,7 +135,7 @@ def simpler(whole: Node, scope: list[Node]) -> Iterator[Node]:
 
 def _in_scope(drawn: Drawn, lines: tuple[Line, ...]) -> list[Node]:
     """Return x and the states, which are always there."""
-    return [variable("x", row(I)), *(variable(name, row(dim)) for name, dim in drawn.states)]
+    return [variable("x", row(I)), *(variable(name, kind) for name, kind in drawn.states)]
 
 
 def _changed(drawn: Drawn, change: Callable[[Node], Node]) -> Drawn:
@@ -146,14 +147,18 @@ def _changed(drawn: Drawn, change: Callable[[Node], Node]) -> Drawn:
 
 
 def _without_a_state(drawn: Drawn) -> Iterator[Drawn]:
-    for i, (name, dim) in enumerate(drawn.states):
+    for i in range(len(drawn.outputs)):
+        j = len(drawn.states) + i
+        fewer = drawn.outputs[:i] + drawn.outputs[i + 1 :]
+        yield replace(drawn, outputs=fewer, after=drawn.after[:j] + drawn.after[j + 1 :])
+    for i, (name, kind) in enumerate(drawn.states):
         rest = drawn.states[:i] + drawn.states[i + 1 :]
-        others = [n for n, d in (("x", I), *rest) if d == dim]
+        others = [n for n, k in (("x", row(I)), *rest) if k == kind]
         if not rest:
             continue
         read = any(node.name == name for whole in _all(drawn) for node in whole.walk())
         for other in others if read else [name]:
-            smaller = _changed(drawn, _renaming(name, variable(other, row(dim))))
+            smaller = _changed(drawn, _renaming(name, variable(other, kind)))
             yield replace(smaller, states=rest, after=smaller.after[:i] + smaller.after[i + 1 :])
 
 
@@ -162,10 +167,8 @@ def _all(drawn: Drawn) -> list[Node]:
 
 
 def _with_letter(drawn: Drawn, old: str, new: str) -> Drawn:
-    code = {"K": 'self.sizes["keys"]', "H": "self.hidden_size", "I": "self.input_size"}
-
     def text(t: str) -> str:
-        return t.replace(code[old], code[new])
+        return t.replace(CODE[old], CODE[new])
 
     def dims(all_of_them: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(dim.swap(old, new) for dim in all_of_them)
@@ -180,7 +183,8 @@ def _with_letter(drawn: Drawn, old: str, new: str) -> Drawn:
     drawn = _changed(drawn, node)
     return replace(
         drawn,
-        states=tuple((name, dim.swap(old, new)) for name, dim in drawn.states),
+        states=tuple((name, Kind(kind.sort, dims(kind.dims))) for name, kind in drawn.states),
+        outputs=tuple((name, dim.swap(old, new)) for name, dim in drawn.outputs),
         lines=tuple(replace(line, text=text(line.text)) for line in drawn.lines),
         declared=tuple(map(declared, drawn.declared)),
     )

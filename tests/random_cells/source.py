@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-_CODE = {"H": "self.hidden_size", "I": "self.input_size", "K": 'self.sizes["keys"]'}
+LETTERS = {"K": "keys", "A": "a", "B": "b", "C": "c"}  # sizes of a cell besides I and H, by their option
+CODE = {"H": "self.hidden_size", "I": "self.input_size"} | {x: f'self.sizes["{name}"]' for x, name in LETTERS.items()}
 
 
 @dataclass(frozen=True)
 class Dim:
-    """A width: a sum of multiples of the letters I, H, K and of ones (the letter "")."""
+    """A width: a sum of multiples of letters, of their products (joined by *) and of ones (the letter "")."""
 
     terms: tuple[tuple[str, int], ...]
 
@@ -28,23 +30,42 @@ class Dim:
     def times(self, n: int) -> Dim:
         return Dim(tuple((letter, n * count) for letter, count in self.terms))
 
+    def __mul__(self, other: Dim) -> Dim:
+        result = Dim(())
+        for a, n in self.terms:
+            for b, m in other.terms:
+                result += Dim((("*".join(sorted(_factors(a) + _factors(b))), n * m),))
+        return result
+
     def swap(self, old: str, new: str) -> Dim:
         """Return this width with another letter in place of one."""
         result = Dim(())
         for letter, count in self.terms:
-            result += Dim(((new if letter == old else letter, count),))
+            factors = sorted(new if factor == old else factor for factor in _factors(letter))
+            result += Dim((("*".join(factors), count),))
         return result
 
     def value(self, sizes: Mapping[str, int]) -> int:
-        return sum(count * (sizes[letter] if letter else 1) for letter, count in self.terms)
+        return sum(count * math.prod(sizes[factor] for factor in _factors(letter)) for letter, count in self.terms)
 
     def text(self) -> str:
         """Return it as a declaration has it."""
-        return " + ".join(str(n) if not x else x if n == 1 else f"{n} * {x}" for x, n in self.terms)
+        return self._sum(lambda letter: letter)
 
     def code(self) -> str:
         """Return it as a step has it."""
-        return " + ".join(str(n) if not x else _CODE[x] if n == 1 else f"{n} * {_CODE[x]}" for x, n in self.terms)
+        return self._sum(CODE.__getitem__)
+
+    def _sum(self, shown: Callable[[str], str]) -> str:
+        return " + ".join(" * ".join([str(n)] * (n != 1 or not x) + [*map(shown, _factors(x))]) for x, n in self.terms)
+
+    @property
+    def letters(self) -> set[str]:
+        return {factor for product, _ in self.terms for factor in _factors(product)}
+
+
+def _factors(product: str) -> list[str]:
+    return product.split("*") if product else []
 
 
 ONE, H, I, K = Dim.of(""), Dim.of("H"), Dim.of("I"), Dim.of("K")  # noqa: E741
@@ -52,7 +73,7 @@ ONE, H, I, K = Dim.of(""), Dim.of("H"), Dim.of("I"), Dim.of("K")  # noqa: E741
 
 @dataclass(frozen=True)
 class Kind:
-    """What an expression is: a row, a mask, a vector or a matrix, and how wide."""
+    """What an expression is: a row, a mask, a vector, a matrix, or a grid (none or several axes); and how wide."""
 
     sort: str
     dims: tuple[Dim, ...]
@@ -64,6 +85,11 @@ class Kind:
 
 def row(dim: Dim) -> Kind:
     return Kind("row", (dim,))
+
+
+def rows(*dims: Dim) -> Kind:
+    """Return the kind of a row with these axes of features."""
+    return Kind("row" if len(dims) == 1 else "grid", dims)
 
 
 def mask(dim: Dim) -> Kind:
@@ -119,14 +145,18 @@ class Declared:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A cell: states by name with their widths and new values, statements, declarations, frozen parameters."""
+    """A cell: states by name with their kinds, statements, declarations, frozen parameters.
 
-    states: tuple[tuple[str, Dim], ...]
+    after: the new values of the states, then those of the outputs.
+    """
+
+    states: tuple[tuple[str, Kind], ...]
     after: tuple[Node, ...]
     lines: tuple[Line, ...] = ()
     declared: tuple[Declared, ...] = ()
     frozen: tuple[str, ...] = ()
     options: tuple[tuple[str, object], ...] = field(default=())
+    outputs: tuple[tuple[str, Dim], ...] = ()
 
     def used(self) -> tuple[tuple[Line, ...], tuple[Declared, ...]]:
         """Return the statements and declarations that the new states depend on."""
@@ -148,9 +178,25 @@ class Drawn:
         return tuple(reversed(kept)), tuple(d for d in self.declared if d.name in names)
 
     @property
-    def has_keys(self) -> bool:
-        dims = [dim for _, dim in self.states] + [dim for d in self.used()[1] for dim in d.dims]
-        return any(letter == "K" for dim in dims for letter, _ in dim.terms)
+    def letters(self) -> list[str]:
+        """Return the letters besides I and H that the cell has."""
+        return sorted(self._declared_letters() | self._letters_read())
+
+    def _declared_letters(self) -> set[str]:
+        dims = [dim for _, kind in self.states for dim in kind.dims] + [dim for _, dim in self.outputs]
+        dims += [dim for d in self.used()[1] for dim in d.dims if d.sort in ("param", "bias")]
+        return set[str]().union(*(dim.letters for dim in dims)) & set(LETTERS)
+
+    def _letters_read(self) -> set[str]:
+        lines, declared = self.used()
+        nodes = [n for whole in (*self.after, *(p for x in lines for p in x.parts)) for n in whole.walk()]
+        texts = [*(n.text for n in nodes), *(x.text for x in lines), *(d.text for d in declared)]
+        return {x for x in LETTERS if any(CODE[x] in text for text in texts)}
+
+    @property
+    def output_dim(self) -> Dim:
+        """Return the width of the first output, which a cell above reads."""
+        return self.outputs[0][1] if self.outputs else self.states[0][1].dim
 
     @property
     def has_modules(self) -> bool:
@@ -169,8 +215,10 @@ class Drawn:
         of["param"] = [d for d in declared if d.sort in ("param", "bias")]
         text = [d.text for d in of["helper"]]
         body = [d.text for d in of["option"]]
-        body += [f"{name} = state({dim.text()})" for name, dim in self.states]
+        body += [f"{name} = state({', '.join(dim.text() for dim in kind.dims)})" for name, kind in self.states]
+        body += [f"{name} = output({dim.text()})" for name, dim in self.outputs]
         body += [f"{d.name} = {d.text}" for d in of["param"]]
+        body += [f"only_{LETTERS[x]} = param({x})" for x in sorted(self._letters_read() - self._declared_letters())]
         if of["module"]:
             made = "".join(f"\n    self.{d.name} = {d.text}" for d in of["module"])
             body.append(f"\ndef __init__(self, *args, **kwargs):\n    super().__init__(*args, **kwargs){made}")
@@ -178,7 +226,7 @@ class Drawn:
         step = [line.code() for line in lines]
         step.append("return " + ", ".join(_bare(node.code()) for node in self.after))
         body.append(f"\ndef step(self, x, {', '.join(n for n, _ in self.states)}):\n" + _indent("\n".join(step)))
-        head = "K = size('keys')\n" if self.has_keys else ""
+        head = "".join(f"{x} = size('{LETTERS[x]}')\n" for x in self.letters)
         return "\n\n".join([*text, f"{head}class Drawn(Cell):\n" + _indent("\n".join(body))]) + "\n"
 
 

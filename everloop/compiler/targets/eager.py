@@ -44,10 +44,12 @@ class Eager(CellTarget):
         bound = {name: v for name, v in values.fixed.items() if held.get(name) is not v}  # a step may set its buffers
         twin = bind(cell, bound)
         width = cell.output_width
+        if not any(batch_sizes):
+            return _without_steps(call, width)
         outputs: list[Tensor] = []
         for s, n in enumerate(batch_sizes):
-            if s and n == 0:
-                break  # one step of no rows is taken, so that parameters have a gradient: zero
+            if n == 0:
+                break
             before = tuple(h[:n] for h in states)
             if reset is not None:
                 before = tuple(torch.where(reset[s, :n], o[:n], h) for o, h in zip(origin, before, strict=True))
@@ -65,11 +67,18 @@ class Eager(CellTarget):
             states = tuple(_joined(new, old[n:]) for new, old in zip(after, states, strict=True))
             outputs.append(_joined(output, output.new_zeros(batch - n, width)))
         outputs += [x.new_zeros(batch, width)] * (steps - len(outputs))
-        output = torch.stack(outputs)[at, place] if outputs else x.new_zeros(0, batch, width)
-        return output, tuple(s[place] for s in states)
+        return torch.stack(outputs)[at, place], tuple(s[place] for s in states)
 
 
 TARGET = Eager()
+
+
+def _without_steps(call: Call, width: int) -> Results:
+    """Return what a call gives in which no sequence has a step; all that goes in has gradients: zero."""
+    values = call.values
+    given = [call.x, *values.fixed.values(), *values.rows.values(), *values.steps.values()]
+    nothing = sum(v.flatten()[:0].square().sum() for v in given if v.requires_grad)
+    return call.x.new_zeros(*call.x.shape[:2], width) + nothing, tuple(s.clone() for s in call.state)
 
 
 def _has_numbers(lengths: Tensor) -> bool:
