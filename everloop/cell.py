@@ -296,7 +296,7 @@ class Cell(nn.Module):
         fed_back = {letter for letter, _ in next(iter(type(self).states.values())).size.terms if letter}
         found = {}
         for name, spec in type(self).params.items():
-            spans = _spans(spec.shape[-1], self.sizes) if len(spec.shape) == 2 else []
+            spans = _spans(spec.shape[-1], self.sizes) if len(spec.shape) == 2 and not spec.is_bias else []
             if any(letter in fed_back for letter, _ in spans):
                 found[name] = [span for letter, span in spans if letter in fed_back]
         return found

@@ -59,8 +59,8 @@ class RetNet(Cell):
 
     def step(self, x: Tensor, S: Tensor, Z: Tensor) -> tuple[Tensor, ...]:
         _, count, values, keys = S.shape
-        turn = 10000.0 ** -(torch.arange(keys, dtype=torch.float64) / keys)
-        rate = 1 - 2.0 ** -(5 + torch.arange(count, dtype=torch.float64).view(-1, 1, 1))
+        turn = 10000.0 ** -(torch.arange(keys, dtype=torch.float64, device=x.device) / keys)
+        rate = 1 - 2.0 ** -(5 + torch.arange(count, dtype=torch.float64, device=x.device).view(-1, 1, 1))
         along, across = (rate * cos(turn)).to(x.dtype), (rate * sin(turn)).to(x.dtype)
         q, q_i, k, k_i = (x @ self.W.T + self.b).unflatten(-1, (4, count, 1, keys)).unbind(1)
         v, g = (x @ self.W_v.T + self.b_v).chunk(2, -1)

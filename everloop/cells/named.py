@@ -12,15 +12,26 @@ from everloop.cell import Cell
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
 from everloop.cells.fast_weights import FastWeights
+from everloop.cells.fastgrnn import FastGRNN
 from everloop.cells.gru import GRU, ResetBeforeGRU
+from everloop.cells.highway import RecurrentHighway
+from everloop.cells.hyper import HyperLSTM
 from everloop.cells.independent import IndRNN
 from everloop.cells.layer_norm import LayerNormLSTM
+from everloop.cells.legendre import LMU
 from everloop.cells.linear_attention import GLA, LinearAttention, RetNet
+from everloop.cells.linear_recurrent import LRU, RGLRU
+from everloop.cells.low_rank import LowRankRNN
 from everloop.cells.lstm import LSTM, CoupledLSTM, PeepholeLSTM
 from everloop.cells.mamba import Mamba2
+from everloop.cells.min_rnn import MinGRU, MinLSTM
 from everloop.cells.minimal import MinimalGatedUnit
+from everloop.cells.multiplicative import MultiplicativeLSTM
+from everloop.cells.oscillator import CoRNN
 from everloop.cells.projected import ProjectedLSTM
 from everloop.cells.rwkv import RWKV7
+from everloop.cells.spiking import LIF
+from everloop.cells.sru import SRU
 from everloop.cells.xlstm import MLSTM, SLSTM
 from everloop.errors import CellError, OptionError, unknown
 
@@ -35,7 +46,20 @@ _BY_NAME: dict[str, type[Cell]] = {
     "reset-before-gru": ResetBeforeGRU,
     "minimal-gated-unit": MinimalGatedUnit,
     "indrnn": IndRNN,
+    "multiplicative-lstm": MultiplicativeLSTM,
+    "hyper-lstm": HyperLSTM,
     "fast-weights": FastWeights,
+    "recurrent-highway": RecurrentHighway,
+    "fastgrnn": FastGRNN,
+    "sru": SRU,
+    "lif": LIF,
+    "low-rank-rnn": LowRankRNN,
+    "lmu": LMU,
+    "cornn": CoRNN,
+    "lru": LRU,
+    "rg-lru": RGLRU,
+    "min-gru": MinGRU,
+    "min-lstm": MinLSTM,
     "linear-attention": LinearAttention,
     "retnet": RetNet,
     "deltanet": DeltaNet,

@@ -232,6 +232,120 @@ def fast_weights(p: Weights, x: Array, h: Array, A: Array) -> list[Array]:
     return [h, A]
 
 
+def min_gru(p: Weights, x: Array, h: Array) -> list[Array]:
+    n = h.shape[1]
+    z = logistic(x @ block(p["W"], 0, n).T + block(p["b"], 0, n))
+    return [h + z * (x @ block(p["W"], 1, n).T + block(p["b"], 1, n) - h)]
+
+
+def min_lstm(p: Weights, x: Array, h: Array) -> list[Array]:
+    n = h.shape[1]
+    f, i, candidate = (x @ block(p["W"], k, n).T + block(p["b"], k, n) for k in range(3))
+    forget, enter = logistic(f) / (logistic(f) + logistic(i)), logistic(i) / (logistic(f) + logistic(i))
+    return [forget * h + enter * candidate]
+
+
+def sru(p: Weights, x: Array, c: Array) -> list[Array]:
+    n = c.shape[1]
+    candidate, f, r, through = (x @ block(p["W"], k, n).T for k in range(4))
+    f = logistic(f + block(p["v"], 0, n) * c + block(p["b"], 0, n))
+    r = logistic(r + block(p["v"], 1, n) * c + block(p["b"], 1, n))
+    c = f * c + (1.0 - f) * candidate
+    return [c, r * c + (1.0 - r) * through]
+
+
+def lru(p: Weights, x: Array, re: Array, im: Array) -> list[Array]:
+    rate = np.exp(-np.exp(p["nu"]) + 1j * np.exp(p["theta"]))
+    B, C = p["B_re"] + 1j * p["B_im"], p["C_re"] + 1j * p["C_im"]
+    z = rate * (re + 1j * im) + np.exp(p["gamma"]) * (x @ B.T)
+    return [z.real, z.imag, (z @ C.T).real + x @ p["D"].T]
+
+
+def rg_lru(p: Weights, x: Array, h: Array) -> list[Array]:
+    n = h.shape[1]
+    r, i, u = (x @ block(p["W"], k, n).T + block(p["b"], k, n) for k in range(3))
+    a = logistic(p["rate"]) ** (8.0 * logistic(r))
+    return [a * h + np.sqrt(1.0 - a**2) * logistic(i) * u]
+
+
+def lmu(p: Weights, x: Array, h: Array, m: Array) -> list[Array]:
+    order, theta, parts = m.shape[1], 100.0, 400
+    A, B = np.zeros((order, order)), np.zeros(order)
+    for i in range(order):
+        B[i] = (2 * i + 1) * (-1) ** i / theta
+        for j in range(order):
+            A[i, j] = (2 * i + 1) / theta * (-1.0 if i < j else (-1.0) ** (i - j + 1))
+    u = x @ p["e_x"][0] + h @ p["e_h"][0] + m @ p["e_m"][0]
+    for _ in range(parts):  # the differential equation m' = A m + B u over one step, by Runge and Kutta
+
+        def slope(m: Array) -> Array:
+            return m @ A.T + u[:, None] * B
+
+        d = 1.0 / parts
+        k1 = slope(m)
+        k2 = slope(m + d / 2 * k1)
+        k3 = slope(m + d / 2 * k2)
+        m = m + d / 6 * (k1 + 2 * k2 + 2 * k3 + slope(m + d * k3))
+    return [np.tanh(x @ p["W"].T + h @ p["R"].T + m @ p["M"].T), m]
+
+
+def cornn(p: Weights, x: Array, y: Array, z: Array) -> list[Array]:
+    acceleration = np.tanh(y @ p["R"].T + z @ p["R_z"].T + x @ p["W"].T + p["b"]) - 2.7 * y - 4.7 * z
+    z = z + 0.042 * acceleration
+    return [y + 0.042 * z, z]
+
+
+def fastgrnn(p: Weights, x: Array, h: Array) -> list[Array]:
+    shared = x @ p["W"].T + h @ p["R"].T
+    z, candidate = logistic(shared + p["b_z"]), np.tanh(shared + p["b_n"])
+    return [(logistic(p["zeta"]) * (1.0 - z) + logistic(p["nu"])) * candidate + z * h]
+
+
+def recurrent_highway(p: Weights, x: Array, h: Array) -> list[Array]:
+    n = h.shape[1]
+    for depth, (R, b) in enumerate(zip(p["R"], p["b"], strict=True)):
+        of_x = [x @ block(p["W"], k, n).T if depth == 0 else 0.0 for k in range(2)]
+        candidate = np.tanh(of_x[0] + h @ R[:n].T + b[:n])
+        t = logistic(of_x[1] + h @ R[n:].T + b[n:])
+        h = candidate * t + h * (1.0 - t)
+    return [h]
+
+
+def multiplicative_lstm(p: Weights, x: Array, h: Array, c: Array) -> list[Array]:
+    return lstm(p, x, (x @ p["W_m"].T) * (h @ p["R_m"].T), c)
+
+
+def hyper_lstm(p: Weights, x: Array, h: Array, c: Array, s: Array, m: Array) -> list[Array]:
+    n, k, e = h.shape[1], s.shape[1], p["Z_h"].shape[0] // 4
+    total = np.concatenate([h, x], 1) @ p["W_s"].T + s @ p["R_s"].T
+    i, f, g, o = (
+        normalised(total[:, j * k : (j + 1) * k]) * block(p["gain_s"], j, k) + block(p["b_s"], j, k) for j in range(4)
+    )
+    m = logistic(f) * m + logistic(i) * np.tanh(g)
+    s = logistic(o) * np.tanh(normalised(m) * p["gain_m"] + p["b_m"])
+    gates = []
+    for j in range(4):
+        d_h = (s @ block(p["Z_h"], j, e).T + block(p["b_h"], j, e)) @ p["D_h"][j].T
+        d_x = (s @ block(p["Z_x"], j, e).T + block(p["b_x"], j, e)) @ p["D_x"][j].T
+        d_b = (s @ block(p["Z_b"], j, e).T) @ p["D_b"][j].T + block(p["b"], j, n)
+        y = d_h * (h @ block(p["R"], j, n).T) + d_x * (x @ block(p["W"], j, n).T) + d_b
+        gates.append(normalised(y) * block(p["gain"], j, n) + block(p["b_g"], j, n))
+    i, f, g, o = gates
+    c = logistic(f) * c + logistic(i) * np.tanh(g)
+    return [logistic(o) * np.tanh(normalised(c) * p["gain_c"] + p["b_c"]), c, s, m]
+
+
+def lif(p: Weights, x: Array, s: Array, u: Array, i: Array) -> list[Array]:
+    u, i = 0.9 * u + i - s, 0.82 * i + x @ p["W"].T + s @ p["R"].T
+    return [(u > 1.0).astype(np.float64), u, i]
+
+
+def low_rank_rnn(p: Weights, x: Array, v: Array) -> list[Array]:
+    J = p["M"] @ p["N"] / v.shape[1]
+    v = 0.8 * v + 0.2 * (np.tanh(v) @ J.T + x @ p["W"].T)
+    return [v, np.tanh(v)]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "elman": elman,
     "elman-relu": elman_relu,
@@ -244,6 +358,19 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "reset-before-gru": reset_before_gru,
     "minimal-gated-unit": minimal,
     "indrnn": indrnn,
+    "multiplicative-lstm": multiplicative_lstm,
+    "hyper-lstm": hyper_lstm,
+    "recurrent-highway": recurrent_highway,
+    "fastgrnn": fastgrnn,
+    "sru": sru,
+    "lif": lif,
+    "low-rank-rnn": low_rank_rnn,
+    "lmu": lmu,
+    "cornn": cornn,
+    "lru": lru,
+    "rg-lru": rg_lru,
+    "min-gru": min_gru,
+    "min-lstm": min_lstm,
     "fast-weights": fast_weights,
     "linear-attention": linear_attention,
     "retnet": retnet,

@@ -37,7 +37,7 @@ def test_values_equal_the_formula_written_twice(name: str, sizes: tuple[int, int
         np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", [*cells.names(), "elman-relu"])
+@pytest.mark.parametrize("name", [name for name in (*cells.names(), "elman-relu") if name != "lif"])  # a surrogate's
 def test_gradients_equal_finite_differences(name: str) -> None:
     cell, x, states = problem(name, 3, 2, 2, 3)
     layer = Recurrent(cell)
@@ -141,3 +141,35 @@ def test_update_gate_conventions_differ_by_the_sign_of_z() -> None:
     z = torch.sigmoid(z_x + z_h)
     textbook = (1 - z) * h + z * torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
     torch.testing.assert_close(textbook, kept)
+
+
+def test_the_gradient_of_a_spike_is_that_of_its_surrogate() -> None:
+    cell = cells.LIF(1, 1, dtype=torch.float64, slope=10.0)
+    for u, spikes in ((1.2, 1.0), (0.7, 0.0)):
+        before = torch.tensor([[u]], dtype=torch.float64, requires_grad=True)
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        s, _ = Recurrent(cell)(zero[None], (zero, before / 0.9, zero))
+        assert s.item() == spikes
+        s.backward()
+        assert before.grad is not None
+        assert before.grad.item() == pytest.approx(1 / (1 + 10 * abs(u - 1)) ** 2)
+
+
+def test_linear_recurrent_units_keep_the_size_of_their_input() -> None:
+    cell = cells.LRU(1, 1, state_size=1000, dtype=torch.float64)
+    radius, scale = torch.exp(-cell.nu.exp()), cell.gamma.exp()
+    torch.testing.assert_close(scale**2, 1 - radius**2)
+    assert 0.45 < (radius**2).mean().item() < 0.55  # even over the disc
+
+
+def test_a_legendre_memory_holds_its_window() -> None:
+    """The number of half a window ago is read off the memory by the Legendre polynomials of 1/2."""
+    cell = cells.LMU(1, 1, order=8, theta=50.0, dtype=torch.float64)
+    with torch.no_grad():
+        for p in cell.parameters():
+            p.zero_()
+        cell.e_x.fill_(1.0)
+    signal = torch.sin(torch.arange(120, dtype=torch.float64) / 12)
+    _, (_, m) = Recurrent(cell)(signal[:, None, None])
+    at_half = torch.tensor([1, 0, -1 / 2, 0, 3 / 8, 0, -5 / 16, 0], dtype=torch.float64)
+    assert (m[0] @ at_half).item() == pytest.approx(signal[119 - 25 : 121 - 25].mean().item(), abs=0.05)

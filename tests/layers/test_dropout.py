@@ -38,7 +38,7 @@ def test_recurrent_mask_scales_what_the_recurrent_matrices_multiply(name: str) -
     wrapped = VariationalDropout(cell, recurrence=0.5)
     x = torch.randn(B, I_, dtype=torch.float64)
     state = tuple(torch.randn(B, *shape, dtype=torch.float64) for shape in cell.state_shapes.values())
-    wrapped.mask_h = torch.full((B, cell.output_size), 2.0, dtype=torch.float64)
+    wrapped.mask_h = torch.full((B, next(iter(cell.state_sizes.values()))), 2.0, dtype=torch.float64)
     got = wrapped(x, state)[0]
     with torch.no_grad():
         for key, spans in cell.recurrent_matrices().items():
