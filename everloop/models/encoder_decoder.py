@@ -59,6 +59,9 @@ class EncoderDecoderConfig(LayersConfig):
     teacher_forcing_steps: int = setting(0, old="forcing_steps")
     """Updates over which that fraction falls from 1 to `teacher_forcing`."""
 
+    known_words: bool = True
+    """Of subwords: whether only words of the training translations are written, not whatever pieces can spell."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, ("embedding",), at_least=1)
@@ -121,6 +124,7 @@ class EncoderDecoder(Model):
             nn.init.normal_(embedding.weight, std=size**-0.5)
         if config.tied:
             self.head.weight = self.embedding.weight
+        self.lexicon = target.lexicon() if config.known_words else None
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.updates: Tensor
 
@@ -230,12 +234,31 @@ class EncoderDecoder(Model):
         """Return (logits [B, V] of the first symbol, state) for source sentences."""
         source, lengths = self.read_in(sentences)
         start = torch.full((len(sentences),), BEGIN, device=source.device)
-        return self.step(start, self.encode(source, lengths))
+        state = self.encode(source, lengths)
+        if self.lexicon is None:
+            return self.step(start, state)
+        logits, state = self._next(start, state)
+        at = torch.zeros(len(sentences), dtype=torch.int64, device=source.device)
+        return self._of_known_words(logits, at), (state, at)
 
     def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
+        if self.lexicon is None:
+            return self._next(symbols, state)
+        state, before = state
+        logits, state = self._next(symbols, state)
+        after = map(self.lexicon.after, before.tolist(), symbols.tolist())
+        at = torch.tensor([*after], dtype=torch.int64, device=symbols.device)
+        return self._of_known_words(logits, at), (state, at)
+
+    def _next(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
         features, _, state = self._decode(symbols[None], state)
         return self.head(features[0]), state
+
+    def _of_known_words(self, logits: Tensor, at: Tensor) -> Tensor:
+        """Return logits [B, V] with minus infinity for pieces that make no known word at these places."""
+        assert self.lexicon is not None, "only called with one"
+        return logits.masked_fill(~self.lexicon.allowed(at.tolist()).to(logits.device), -torch.inf)
 
     def text(self, symbols: Sequence[int]) -> str:
         """Return what these numbers say."""

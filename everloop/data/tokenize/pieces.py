@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.data.files import write_atomically
+from everloop.data.tokenize.lexicon import KnownWord, Lexicon
 from everloop.data.tokenize.subwords import learn_merges, letters, merge
 from everloop.data.tokenize.vocabulary_file import read_json
 from everloop.errors import DataError, OptionError
@@ -31,15 +32,23 @@ class Pieces:
     Args:
         symbols: the pieces without the four special ones.
         merges: the pairs that byte-pair encoding joins, in order; none: a piece is a whole word or sign.
+        words: the words and signs they were learned from, where pieces are parts of them.
         lower: whether sentences are written in lower case first.
     """
 
     units = "words"
 
-    def __init__(self, symbols: Iterable[str], merges: Iterable[Sequence[str]] = (), *, lower: bool = True) -> None:
+    def __init__(
+        self,
+        symbols: Iterable[str],
+        merges: Iterable[Sequence[str]] = (),
+        words: Iterable[str] = (),
+        *,
+        lower: bool = True,
+    ) -> None:
         self.symbols = (*SPECIAL, *symbols)
         self.merges = [(str(left), str(right)) for left, right in merges]
-        self.lower = lower
+        self.words, self.lower = tuple(words), lower
         self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
         if len(self.numbers) != len(self.symbols):
             raise DataError("a vocabulary of pieces has a symbol twice")
@@ -72,7 +81,7 @@ class Pieces:
                 for part in {*merge(word, ranks), *letters(word)}:
                     counts[part] += count
         kept = sorted((symbol for symbol, n in counts.items() if n >= min_freq), key=lambda s: (-counts[s], s))
-        return cls(kept, learned, lower=lower)
+        return cls(kept, learned, sorted(words) if learned else (), lower=lower)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -101,6 +110,17 @@ class Pieces:
                 numbers = self._known[word] = tuple(self.numbers.get(part, UNKNOWN) for part in self._parts(word))
             found += numbers
         return found
+
+    def lexicon(self) -> Lexicon | None:
+        """Return the words they were learned from, by their pieces; None where words are not kept."""
+        if not self.words:
+            return None
+        words = []
+        for word in self.words:
+            numbers = tuple(self.numbers.get(part, UNKNOWN) for part in self._parts(word))
+            if UNKNOWN not in numbers:
+                words.append(KnownWord(numbers, word.startswith(SPACE), not word[-1].isalnum() and word[-1] != "_"))
+        return Lexicon(words, len(self), END)
 
     def _parts(self, word: str) -> list[str]:
         if not self.merges:
@@ -134,11 +154,13 @@ class Pieces:
             DataError: the file is missing, damaged or something else.
         """
         content = read_json(path, FORMAT, "vocabulary of pieces")
-        return cls(content["symbols"], content["merges"], lower=content["lower"])
+        # those of before there was a lexicon have no words
+        return cls(content["symbols"], content["merges"], content.get("words", ()), lower=content["lower"])
 
     def _content(self) -> dict[str, Any]:
         symbols, merges = list(self.symbols[len(SPECIAL) :]), [list(pair) for pair in self.merges]
-        return {"format": FORMAT, "lower": self.lower, "symbols": symbols, "merges": merges}
+        words = {"words": list(self.words)} if self.words else {}
+        return {"format": FORMAT, "lower": self.lower, "symbols": symbols, "merges": merges, **words}
 
 
 def split(sentence: str, lower: bool = True) -> list[str]:
