@@ -113,8 +113,11 @@ def frozen_parameters(model: nn.Module, moments: Moments) -> tuple[str, ...]:
 def chance_loss(model: Model) -> float | None:
     """Return the loss of a model that finds all symbols or labels equally probable; None where it counts otherwise."""
     config = model.config
-    is_one_of_many = model.symbols or (hasattr(model, "labels") and model.kind in ("classifier", "tagger"))
-    if model.measure != "nats" or not is_one_of_many or getattr(config, "output", "") == "several":
+    if (
+        model.measure != "nats"
+        or not (model.symbols or model.labels_each)
+        or getattr(config, "output", "") == "several"
+    ):
         return None
     heads = [block for block in model.outline().strands[-1].after if block.name == "head"]
     return math.log(heads[0].writes) if heads and heads[0].writes > 1 else None

@@ -60,6 +60,7 @@ class Classifier(Model):
     """
 
     kind: ClassVar[str] = "classifier"
+    labels_each: ClassVar[bool] = True
     config: ClassifierConfig
     mean: Tensor
     scale: Tensor

@@ -18,11 +18,12 @@ class Model(nn.Module):
 
     A subclass sets `kind` (its name on the command line), `target` (what its loss is counted per) and `config`
     (a dataclass), and writes `loss`. `streams` says whether it reads streams, a window of some steps at a time; else
-    a batch holds whole sequences.
+    a batch holds whole sequences. `labels_each` says whether it gives an example or a step one label of several.
     """
 
     kind: ClassVar[str]
     streams: ClassVar[bool] = False
+    labels_each: ClassVar[bool] = False
     config: Any
 
     @property

@@ -71,6 +71,7 @@ class Tagger(Model):
     """
 
     kind: ClassVar[str] = "tagger"
+    labels_each: ClassVar[bool] = True
     config: TaggerConfig
 
     def __init__(
