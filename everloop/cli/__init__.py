@@ -55,6 +55,7 @@ VERBS = {
         "everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN", also=("plot",)
     ),
     "diagnose": Verb("everloop.cli.diagnose", "what stands out in a trained model: everloop diagnose RUN"),
+    "experiment": Verb("everloop.cli.experiment", "gradients through time, and what cells remember, side by side"),
     "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
     "recipes": Verb(
         "everloop.cli.recipes", "settings for public data, listed; a name copies one: everloop recipes sst2"
