@@ -123,6 +123,11 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     small = ["--steps", "12", "--hidden", "6", "--out", str(svg)]
     assert main(["experiment", "gradients", "elman", f"{own}:Mine", *small]) == 0
     out = capsys.readouterr().out
+    assert out.count("Mine") == 6
+    assert svg.read_text("utf-8").count("Mine, ") == 3
+    sizes = ["--lags", "1", "3", "--updates", "2", "--hidden", "4"]
+    assert main(["experiment", "memory", "gru", "--problem", "adding", *sizes]) == 0
+    out = capsys.readouterr().out
     assert "by chance" in out
     assert "adding: right, by lag" in out
     assert main(["experiment", "memmory"]) == 2
