@@ -1,5 +1,6 @@
 """Recurrent networks for PyTorch: any cell you can write in ten lines of mathematics, in any sequence model."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -87,3 +88,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "torch" in sys.modules:  # whoever has waited for it may load a graph that holds this library's operator
+    import_module("everloop.layers")

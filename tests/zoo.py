@@ -151,6 +151,7 @@ ODD = {
 }
 WRAPPED = ("zoneout", "weight-drop", "variational")
 NAMES = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
+ONE_OUTPUT = tuple(name for name in NAMES if name != "heads")  # whose layers give one sequence
 
 
 def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:

@@ -115,7 +115,8 @@ class Recurrent(nn.Module):
             x: [T, B, I] ([B, T, I] if `batch_first`), [T, I] for one sequence, or a PackedSequence.
             state: as returned by an earlier call, or None for the initial state.
             lengths: steps of each sequence, [B], any order, zero allowed; the output is zero from there on.
-            reset: bool [T, B] ([B, T] if `batch_first`): the state becomes the initial one before that step.
+            reset: bool, or numbers 0 and 1, [T, B] ([B, T] if `batch_first`): the state becomes the initial one before
+                that step.
             generator: what draws dropout, noise and masks; None: PyTorch's own. It cannot be part of a graph.
             given: what the cells declare besides, by name: inputs in the form of x, contexts [B, size].
 
@@ -172,18 +173,26 @@ class Recurrent(nn.Module):
         return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=self.recompute), extras
 
     def step(
-        self, x_t: Tensor, state: Any = None, *, generator: torch.Generator | None = None, **given: Any
+        self,
+        x_t: Tensor,
+        state: Any = None,
+        *,
+        reset: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **given: Any,
     ) -> tuple[Any, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.
 
-        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin; generator and
-        `given` as of `forward`, inputs [B, size]. A few rows without gradients are one native call, which reads the
-        parameters where they are.
+        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin; reset: [B], which
+        sequences begin anew before this step; generator and `given` as of `forward`, inputs [B, size]. Up to 256 rows
+        without gradients are one native call, which reads the parameters where they are.
         """
+        if reset is not None and isinstance(x_t, Tensor):
+            reset = checked_reset("Recurrent.step", reset, x_t)
         if not (self._seen_by() or torch.compiler.is_compiling()):
-            found = self._stepper.step(self._modules["cell"], x_t, state, self.start, self.target, given)
+            found = self._stepper.step(self._modules["cell"], x_t, state, self.start, self.target, reset, given)
             if found is not None:
-                if self.check:
+                if self.check and reset is None:
                     self._stepper.verify(self._modules["cell"], x_t, state, self.start, found, given)
                 return found
         reason = unsteppable(self)
@@ -197,7 +206,8 @@ class Recurrent(nn.Module):
             wanted = declared(self.cell)
             is_step = {name: name in wanted and wanted[name].kind == "input" for name in given}
             given = {k: v.unsqueeze(time) if is_step[k] and isinstance(v, Tensor) else v for k, v in given.items()}
-        y, after = self(x_t.unsqueeze(time), state, generator=generator, **given)
+        reset = None if reset is None else reset.unsqueeze(time)
+        y, after = self(x_t.unsqueeze(time), state, reset=reset, generator=generator, **given)
         return each(lambda rows: rows.squeeze(time), y), after
 
     def explain(self) -> str:

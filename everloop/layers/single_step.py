@@ -25,7 +25,7 @@ from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
 from everloop.layers.stack import Stack
 
-ROWS = 8  # more rows a step than this keep the packed products of the whole-sequence kernel busy
+ROWS = 256  # rows a step for which packing its matrices does not pay
 Given = Mapping[str, Any]
 _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 
@@ -40,18 +40,25 @@ class Stepper:
         return Stepper, ()
 
     def step(
-        self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, target: str | None, given: Given
+        self,
+        core: Any,
+        x: Tensor,
+        state: Any,
+        start: Iterable[Tensor] | None,
+        target: str | None,
+        reset: Tensor | None,
+        given: Given,
     ) -> tuple[Any, Any] | None:
         """Return (output, state), or None where the step must go the way of a whole sequence.
 
-        given: further inputs and contexts by name.
+        reset: which rows begin anew; given: further inputs and contexts by name.
         """
         if torch.is_autocast_enabled("cpu") or decomposition_reason():
             return None
         guarded, target = self._guarded, chosen(target)
         if guarded is None or guarded.target != target or not guarded.holds(core):
             guarded = self._guarded = _GuardedStep(core, target)
-        return guarded.step(x, state, start, given)
+        return guarded.step(x, state, start, reset, given)
 
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any], given: Given
@@ -101,6 +108,16 @@ class _BoundStep:
         rows = len(like.shape) - 1
         return [vector.view(shape[rows:]).expand(shape) for vector, shape in zip(start, shapes, strict=True)]
 
+    def restarted(
+        self, tensors: Sequence[Tensor], reset: Tensor, start: Iterable[Tensor] | None, count: int
+    ) -> Sequence[Tensor]:
+        """Return x, `count` states and further rows, the states of the rows of `reset` as before the first step."""
+        states = [
+            torch.where(reset.view(*reset.shape, *[1] * (state.dim() - reset.dim())), begin, state)
+            for state, begin in zip(tensors[1 : count + 1], self.begin(start, tensors[0], count), strict=True)
+        ]
+        return [tensors[0], *states, *tensors[count + 1 :]]
+
 
 class _GuardedStep:
     """What is known about a cell or stack as long as nothing about it but the numbers in its tensors changes."""
@@ -145,7 +162,9 @@ class _GuardedStep:
             and list(map(_is_contiguous, self._tensors)) == self._contiguous
         )
 
-    def step(self, x: Tensor, state: Any, start: Iterable[Tensor] | None, given: Given) -> tuple[Any, Any] | None:
+    def step(
+        self, x: Tensor, state: Any, start: Iterable[Tensor] | None, reset: Tensor | None, given: Given
+    ) -> tuple[Any, Any] | None:
         """Return (output, state), or None where something does not fit."""
         if self._program is None or type(x) is not Tensor:
             return None
@@ -165,6 +184,8 @@ class _GuardedStep:
             if type(tensor) is not Tensor or tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_cpu:
                 return None
             is_adjacent = is_adjacent and tensor.is_contiguous()
+        if reset is not None and state is not None:
+            tensors = form.restarted(tensors, reset, start, len(self._states))
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *self._tensors)):
             return None
         if not is_adjacent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,22 +18,52 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.compiler.target import compiling
 from everloop.compiler.time_axis import TimeAxis
+from everloop.errors import ShapeError
 from everloop.layers import custom_operator
 from everloop.layers.dispatch import compiles, rewritten, run
 from everloop.layers.input_form import InputForm, unpack
+from everloop.layers.validation import checked_input, checked_lengths, checked_reset
 
 
 class _Layers(nn.RNNBase):
     """The forward call of torch.nn's layers as cells over time."""
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - torch.nn's names
-        """Return (output, hidden state), as the layer of torch.nn with this name."""
+    def forward(
+        self,
+        input: Any,  # noqa: A002 - torch.nn's names
+        hx: Any = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Any:
+        """Return (output, hidden state), as the layer of torch.nn with this name.
+
+        lengths: steps of each sequence, [B], in any order; the output is zero from there on. reset: bool, or numbers 0
+        and 1, [T, B] ([B, T] if `batch_first`): the state becomes zero before that step.
+
+        Raises:
+            ShapeError: with lengths or reset, something does not fit.
+        """
         # The first line reads `self`, which Dynamo follows only if told to: if not, it leaves the whole call to Python.
         outside = self._outside
+        if lengths is not None or reset is not None:
+            return self._ragged(input, hx, lengths, reset)
         if torch.compiler.is_compiling():
             is_own = self._fits(input, hx) and self._is_in_graph(input)
             return self._over_time(input, hx) if is_own else super().forward(input, hx)
         return outside(input, hx) if torch_private.dynamo_callback() is None else _unwatched(self, input, hx)
+
+    def _ragged(self, input: Any, hx: Any, lengths: Any, reset: Any) -> Any:  # noqa: A002
+        """Run with lengths or resets, which PyTorch's own layers do not have."""
+        name = type(self).__name__
+        if isinstance(input, PackedSequence):
+            raise ShapeError(f"{name}: a PackedSequence has its own lengths and no resets; pad it to give these")
+        checked_input(name, input, self.input_size, self._flat_weights[0].dtype)  # type: ignore[union-attr]
+        if not (self._fits(input, hx) or torch.is_autocast_enabled(input.device.type)):
+            raise ShapeError(f"{name}: the hidden state or an empty sequence does not fit input {list(input.shape)}")
+        if not torch.compiler.is_compiling():
+            forks.prepare()
+        return self._over_time(input, hx, lengths, checked_reset(name, reset, input))
 
     def _outside(self, input: Any, hx: Any) -> Any:  # noqa: A002
         """Run outside of torch.compile."""
@@ -50,15 +81,18 @@ class _Layers(nn.RNNBase):
             return not packed and not isinstance(self._steps(data), int)
         return bool(_is_fit(data.dtype, data.device.type))
 
-    def _over_time(self, input: Any, hx: Any) -> Any:  # noqa: A002
-        x, lengths, form = input, None, InputForm(batch_first=self.batch_first)
+    def _over_time(self, input: Any, hx: Any, lengths: Any = None, reset: Tensor | None = None) -> Any:  # noqa: A002
+        x, form = input, InputForm(batch_first=self.batch_first)
         if isinstance(input, PackedSequence):
             form, (x, lengths) = InputForm(packed=input), unpack(input)
         elif input.dim() == 2:
             form = InputForm(is_single=True)
         state: tuple[Tensor, ...] | None = hx if hx is None or self.mode == "LSTM" else (hx,)
         state = state and form.state_inward(state, axis=1)
-        y, state = self._layers(form.inward(x), state, lengths)
+        reset = None if reset is None else form.inward(reset)
+        x = form.inward(x)
+        lengths = checked_lengths(type(self).__name__, lengths, x)
+        y, state = self._layers(x, state, lengths, reset)
         return form.outward(y, lengths), self._state(form.state_outward(state, axis=1))
 
     def _fits(self, input: Any, hx: Any) -> bool:  # noqa: A002
@@ -89,8 +123,10 @@ class _Layers(nn.RNNBase):
     def _sizes(self) -> list[int]:
         return [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
 
-    def _layers(self, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None) -> tuple[Tensor, Any]:
-        directions, time = 2 if self.bidirectional else 1, TimeAxis.of(x, lengths)
+    def _layers(
+        self, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        directions, time = 2 if self.bidirectional else 1, TimeAxis.of(x, lengths, reset)
         if state is None:
             state = tuple(x.new_zeros(self.num_layers * directions, x.shape[1], n) for n in self._sizes())
         finals: list[tuple[Tensor, ...]] = []
@@ -153,7 +189,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Turn every torch.nn.RNN, LSTM and GRU inside `model` into this library's, in place, and return `model`.
 
     The modules stay the same objects, so parameters, hooks, shared modules and optimisers hold. Subclasses of the
-    three are left as they are.
+    three are left as they are. Weights have the same names before and after, so a state_dict fits both. A module that
+    is pickled as a whole stays accelerated; one that its class makes anew is so if `__init__` ends with
+    `everloop.accelerate(self)`.
     """
     for module in model.modules():
         if type(module) in _SWAPS:

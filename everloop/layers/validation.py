@@ -67,11 +67,17 @@ def check_range(name: str, lengths: Tensor, steps: int) -> None:
 
 
 def checked_reset(name: str, reset: Tensor | None, x: Tensor) -> Tensor | None:
-    """Return the resets of x [T, B, I] or [T, I], a boolean for each step and sequence."""
+    """Return the resets of x [..., I] as a boolean for each of its rows; numbers are 0 or 1."""
     if reset is None:
         return None
     if not isinstance(reset, Tensor):
         raise ShapeError(f"{name}: reset is {type(reset).__name__}; expected a tensor, bool {list(x.shape[:-1])}")
-    if reset.dtype != torch.bool or reset.shape != x.shape[:-1]:
+    if reset.dtype.is_complex or reset.shape != x.shape[:-1]:
         raise ShapeError(f"{name}: reset is {reset.dtype} {list(reset.shape)}; expected bool {list(x.shape[:-1])}")
-    return reset
+    if reset.dtype == torch.bool:
+        return reset
+    is_set = reset != 0
+    is_unknown = torch.compiler.is_compiling() or reset.is_meta or isinstance(reset, FakeTensor)
+    if not (is_unknown or bool((is_set == reset).all())):
+        raise ShapeError(f"{name}: reset is {reset.dtype} with other numbers than 0 and 1; expected bool, or 0 and 1")
+    return is_set

@@ -24,7 +24,7 @@ class Leaky(Cell):
 if __name__ == "__main__":
     import importlib
 
-    importlib.import_module("everloop.layers")
+    importlib.import_module("everloop")
     for name in sys.argv[2:]:
         importlib.import_module(name)
     kept = torch.load(f"{sys.argv[1]}/inputs.pt")

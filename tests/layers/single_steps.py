@@ -16,7 +16,7 @@ F64 = torch.float64
 
 def is_single(layer: Recurrent, x: Tensor, state: Any = None) -> bool:
     """Whether a step of the layer is one call of one kernel."""
-    return layer._stepper.step(layer.cell, x, state, layer.start, layer.target, {}) is not None
+    return layer._stepper.step(layer.cell, x, state, layer.start, layer.target, None, {}) is not None
 
 
 def close(got: Any, expected: Any, steps: int = 1) -> None:

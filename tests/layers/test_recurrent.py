@@ -15,7 +15,7 @@ from everloop.cell import Cell, I, state
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Bidirectional, Recurrent, Stack
-from tests.zoo import NAMES, make
+from tests.zoo import ONE_OUTPUT, make
 
 T, B, I_, H_ = 7, 4, 3, 5
 LENGTHS = torch.tensor([3, 7, 0, 1])
@@ -46,7 +46,7 @@ def close(got: Any, want: Any) -> None:
 
 
 @pytest.mark.parametrize("target", [None, "eager"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_lengths_equal_sequences_run_one_by_one(name: str, target: Any) -> None:
     rnn, x = layer(name, target=target), inputs()
     y, state = rnn(x, lengths=LENGTHS)
@@ -65,7 +65,7 @@ def test_lengths_equal_sequences_run_one_by_one(name: str, target: Any) -> None:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_reset_equals_a_new_sequence(name: str, learned: bool) -> None:
     rnn, x = layer(name, learned_state=learned), inputs()
     if learned:
@@ -91,7 +91,7 @@ def test_reset_equals_a_new_sequence(name: str, learned: bool) -> None:
     close(tuple(gradients(y, state, leaves)), tuple(gradients(expected, expected_state, leaves)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_step_by_step_equals_the_whole_sequence(name: str) -> None:
     rnn = Recurrent(Stack([make(name, I_, H_), make("gru", make(name, I_, H_).output_size, 4)])).eval()
     x = torch.randn(T, B, I_)
@@ -108,7 +108,7 @@ def test_step_by_step_equals_the_whole_sequence(name: str) -> None:
         torch.testing.assert_close(y_t, y[t], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_state_carried_between_windows_equals_one_call(name: str) -> None:
     rnn, x = layer(name), inputs()
     whole, final = rnn(x)
@@ -124,7 +124,7 @@ def test_state_carried_between_windows_equals_one_call(name: str) -> None:
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_bidirectional_equals_two_layers_and_a_flip(name: str, merge: Any) -> None:
     ahead, back = make(name, I_, H_, dtype=torch.float64), make(name, I_, H_, dtype=torch.float64)
     both, x = Recurrent(Bidirectional(ahead, back, merge=merge)).eval(), inputs()
@@ -157,7 +157,7 @@ def test_bidirectional_resets_keep_segments_apart(lengths: Tensor | None) -> Non
         close(y[:n, b : b + 1], torch.cat([first, second]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_batch_first_and_strides_change_nothing(name: str) -> None:
     cell = make(name, I_, H_, dtype=torch.float64)
     plain, swapped = Recurrent(cell).eval(), Recurrent(cell, batch_first=True).eval()
@@ -307,7 +307,7 @@ def test_a_bidirectional_is_repeated_and_nested() -> None:
 
 
 @pytest.mark.parametrize("target", [None, "eager"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_padding_may_hold_anything(name: str, target: Any) -> None:
     rnn, x, dirty = layer(name, target=target), inputs(), inputs()
     ended = (torch.arange(T)[:, None] >= LENGTHS)[..., None]

@@ -245,7 +245,7 @@ class Counted(Recurrent):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Recurrent(cells.LSTM(3, 4), layers=2), "one native call, .* for up to 8 rows"),
+        (lambda: Recurrent(cells.LSTM(3, 4), layers=2), "one native call, .* for up to 256 rows"),
         (lambda: Recurrent(Zoneout(cells.GRU(3, 4), h=0.1)).eval(), "one native call"),
         (lambda: Recurrent(Zoneout(cells.GRU(3, 4), h=0.1)), "one step, .* because Zoneout draws"),
         (lambda: Recurrent(cells.GRU(3, 4), layers=2, dropout=0.1), "one step, .* because Stack draws"),
@@ -277,3 +277,42 @@ def test_what_explains_a_hook_is_true() -> None:
     assert calls == [1]
     with using("eager"):
         assert layer.explain().endswith("because the target eager was requested")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.float32])
+def test_a_reset_begins_anew(learned: bool, dtype: torch.dtype) -> None:
+    layer = Recurrent(cells.LSTM(3, 4), layers=2, learned_state=learned)
+    if layer.start is not None:
+        for vector in layer.start:
+            torch.nn.init.normal_(vector)
+    x, reset = torch.randn(6, 5, 3), (torch.rand(6, 5) < 0.4).to(dtype)
+    expected, last = layer(x, reset=reset)
+    for with_gradient in (False, True):
+        state = None
+        with torch.set_grad_enabled(with_gradient):
+            for t in range(6):
+                y, state = layer.step(x[t], state, reset=reset[t])
+                torch.testing.assert_close(y, expected[t])
+            torch.testing.assert_close(state, last)
+            one = layer.step(x[0, 0], tuple(tuple(s[0] for s in part) for part in last), reset=torch.tensor(True))[0]
+            torch.testing.assert_close(one, layer.step(x[0, 0])[0])
+    with pytest.raises(ShapeError, match=r"Recurrent.step: reset is torch.bool \[4\]; expected bool \[5\]"):
+        layer.step(x[0], state, reset=torch.ones(4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("rows", [9, 16, 31, 64, 256])
+@pytest.mark.parametrize("name", ["lstm", "reset-before-gru", "sideways"])
+def test_many_rows_are_one_call(rows: int, name: str) -> None:
+    cell = Across(19, 33, dtype=F64) if name == "sideways" else cells.named(name)(19, 33, dtype=F64)
+    same_as_eager(Recurrent(cell), torch.randn(2, rows, 19, dtype=F64))
+
+
+class Across(Cell):
+    """Matrices whose numbers along the result are adjacent."""
+
+    h = state(H)
+    W, R = param(I, H), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x @ self.W + h @ self.R)

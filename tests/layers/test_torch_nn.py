@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from everloop.errors import ShapeError
 from everloop.layers import torch_nn
 from everloop.layers.torch_nn import accelerate
 
@@ -161,3 +163,73 @@ def test_accelerate_keeps_objects_hooks_and_sharing() -> None:
         torch.testing.assert_close(a, b)
     assert len(seen) == 2
     assert type(accelerate(nn.LSTM(2, 2))) is torch_nn.LSTM
+
+
+class Tagging(nn.Module):
+    """A model around a layer of PyTorch's own, which its class makes."""
+
+    def __init__(self, *, fast: bool = False) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(3, 4, bidirectional=True)
+        self.head = nn.Linear(8, 2)
+        if fast:
+            accelerate(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.encoder(x)[0])
+        return y
+
+
+def test_accelerate_survives_saving_and_loading(tmp_path: Path) -> None:
+    x, model = torch.randn(5, 2, 3), Tagging(fast=True)
+    expected = model(x)
+    torch.save(model, tmp_path / "whole.pt")
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    whole = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert type(whole.encoder) is torch_nn.GRU
+    for again in (whole, copy.deepcopy(model), Tagging(fast=True), Tagging(), accelerate(Tagging())):
+        again.load_state_dict(torch.load(tmp_path / "weights.pt"))
+        torch.testing.assert_close(again(x), expected)
+    assert type(Tagging(fast=True).encoder) is torch_nn.GRU
+
+
+@pytest.mark.parametrize("kind", [torch_nn.RNN, torch_nn.LSTM, torch_nn.GRU])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_lengths_and_resets(kind: Any, batch_first: bool) -> None:
+    rnn = kind(3, 4, num_layers=2, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
+    theirs = getattr(nn, kind.__name__)(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
+    theirs.load_state_dict(rnn.state_dict())
+    x, lengths = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True), [5, 7, 2, 1]
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    expected, state = theirs(packed)
+    expected = nn.utils.rnn.pad_packed_sequence(expected)[0]
+    found, after = rnn(x.transpose(0, 1) if batch_first else x, lengths=lengths)
+    found = found.transpose(0, 1) if batch_first else found
+    torch.testing.assert_close((found, after), (expected, state))
+    slopes = [torch.autograd.grad(y.sin().sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_a_reset_cuts_the_sequence(dtype: torch.dtype) -> None:
+    rnn, x, reset = torch_nn.LSTM(3, 4), torch.randn(7, 1, 3), torch.zeros(7, 1, dtype=dtype)
+    reset[3] = 1
+    hx = (torch.randn(1, 1, 4), torch.randn(1, 1, 4))
+    found, last = rnn(x, hx, reset=reset)
+    before, (after, final) = rnn(x[:3], hx)[0], rnn(x[3:])
+    torch.testing.assert_close(found, torch.cat([before, after]))
+    torch.testing.assert_close(last, final)
+
+
+def test_lengths_and_resets_that_do_not_fit() -> None:
+    rnn, x = torch_nn.GRU(3, 4), torch.randn(7, 2, 3)
+    with pytest.raises(ShapeError, match="GRU: lengths go from 1 to 8; expected 0 to 7 steps"):
+        rnn(x, lengths=[8, 1])
+    with pytest.raises(ShapeError, match=r"GRU: reset is torch.float32 with other numbers than 0 and 1"):
+        rnn(x, reset=torch.full((7, 2), 0.5))
+    with pytest.raises(ShapeError, match="GRU: a PackedSequence has its own lengths"):
+        rnn(nn.utils.rnn.pack_sequence([x[:, 0]]), lengths=[7])
+    with pytest.raises(ShapeError, match="GRU: the hidden state or an empty sequence does not fit"):
+        rnn(x, torch.zeros(1, 3, 4), lengths=[7, 7])
+    with pytest.raises(ShapeError, match="x has 2 features; expected input size 3"):
+        rnn(x[..., :2], lengths=[7, 7])

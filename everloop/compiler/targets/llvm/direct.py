@@ -1,7 +1,8 @@
 """Products of a few rows with a matrix as it lies in memory: nothing is packed, so nothing can be out of date.
 
 A matrix whose numbers along the sum are adjacent is read row by row (`dot`); one whose numbers along the result are
-adjacent is read as multiples of its rows (`spread`). Both read every cache line once, as fast as memory gives it.
+adjacent is read as multiples of its rows (`spread`). Both read every cache line once, as fast as memory gives it, and
+several rows share what is read of the matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _HEAD = (
 )
 
 
-ROWS = 8
+ROWS = 8  # of a matrix that are read at once for one row
+TILE = 4  # rows that share what is read of a matrix
 
 
 class DirectWorker(Worker):
@@ -64,17 +66,26 @@ class _Writer:
         self.lanes = isa.lanes(form.size)
         self.vector = f"<{self.lanes} x {self.scalar}>"
 
-    def row(self, body: Callable[[str, str], None]) -> None:
-        """For every row: body(address of its numbers, address of its results)."""
+    def rows(self, body: Callable[[list[str], list[str]], None], tile: int = TILE) -> None:
+        """For `tile` rows at a time, then for each of the rest: body(addresses of their numbers, of their results)."""
         code = self.code
 
-        def one(i: str, _: list[str]) -> list[str]:
-            at = code.mul(i, "%stride")
-            source, out = (code.at(code.load("ptr", code.at(t, at)), d) for t, d in (("%in", "%from"), ("%out", "%to")))
-            body(source, out)
-            return []
+        def of(count: int) -> Callable[[str, list[str]], list[str]]:
+            def some(i: str, _: list[str]) -> list[str]:
+                sources, outs = [], []
+                for n in range(count):
+                    at = code.mul(code.add(i, n) if n else i, "%stride")
+                    sources.append(code.at(code.load("ptr", code.at("%in", at)), "%from"))
+                    outs.append(code.at(code.load("ptr", code.at("%out", at)), "%to"))
+                body(sources, outs)
+                return []
 
-        code.loop(0, "%rows", one)
+            return some
+
+        whole = self.rounded("%rows", tile)
+        if tile > 1:
+            code.loop(0, whole, of(tile), step=tile)
+        code.loop(whole if tile > 1 else 0, "%rows", of(1))
 
     def splat(self, kind: str, number: str) -> str:
         vector = f"<{self.lanes} x {kind}>"
@@ -115,34 +126,43 @@ def dot(isa: Isa, form: FloatFormat) -> str:
     code, lanes = w.code, w.lanes
     order = _order(lanes, w.size)
 
-    def group(base: str, source: str) -> list[str]:
-        """Sums, still spread over their lanes, of the rows at base, base + step, ..., in the order of the tree."""
-        found = [""] * lanes
-        for first in range(0, lanes, ROWS):
+    def group(base: str, sources: list[str]) -> list[list[str]]:
+        """Sums, still spread over their lanes, of the rows at base, base + step, ..., in the order of the tree.
+
+        For each of the `sources`, rows that they are multiplied with.
+        """
+        found = [[""] * lanes for _ in sources]
+        most = ROWS if len(sources) == 1 else (16 if isa.registers == 32 else 8) // len(sources)
+        for first in range(0, lanes, most):
             start = code.at(base, code.mul("%step", first) if first else 0)
-            rows = range(first, min(first + ROWS, lanes))
-            for r, total in zip(rows, few(len(rows), start, source), strict=True):
-                found[order.index(r)] = total
+            rows = range(first, min(first + most, lanes))
+            for totals, sums in zip(few(len(rows), start, sources), found, strict=True):
+                for r, total in zip(rows, totals, strict=True):
+                    sums[order.index(r)] = total
         return found
 
-    def few(rows: int, base: str, source: str) -> list[str]:
+    def few(rows: int, base: str, sources: list[str]) -> list[list[str]]:
         """The same of a few rows: few streams of memory, each read far ahead."""
-        sets = max(1, 16 // rows if isa.registers == 32 else 8 // rows)
+        count = len(sources)
+        sets = max(1, (16 if isa.registers == 32 else 8) // (rows * count))
 
-        def multiply(count: int, mask: str = "") -> Callable[[str, list[str]], list[str]]:
+        def multiply(unroll: int, mask: str = "") -> Callable[[str, list[str]], list[str]]:
             def body(k: str, values: list[str]) -> list[str]:
-                sums, (x, line) = values[:-2], values[-2:]
-                for u in range(count):
-                    numbers = w.read(code.at(x, u * w.bytes), mask)
+                sums, xs, line = values[: -1 - count], values[-1 - count : -1], values[-1]
+                for u in range(unroll):
+                    numbers = [w.read(code.at(x, u * w.bytes), mask) for x in xs]
                     for r in range(rows):
                         at = code.at(code.at(line, code.mul("%step", r) if r else 0), u * w.bytes)
-                        n = (u % sets) * rows + r
-                        sums[n] = w.fused(w.read(at, mask), numbers, sums[n])
-                return [*sums, *(code.at(p, count * w.bytes) for p in (x, line))]
+                        factor = w.read(at, mask)
+                        for c in range(count):
+                            n = ((u % sets) * count + c) * rows + r
+                            sums[n] = w.fused(factor, numbers[c], sums[n])
+                return [*sums, *(code.at(p, unroll * w.bytes) for p in (*xs, line))]
 
             return body
 
-        carried = [(w.vector, "zeroinitializer")] * (sets * rows) + [("ptr", source), ("ptr", base)]
+        carried = [(w.vector, "zeroinitializer")] * (sets * count * rows)
+        carried += [("ptr", place) for place in (*sources, base)]
         kinds = [kind for kind, _ in carried]
         unroll = max(2, sets)
         whole, last = w.rounded("%k", unroll * lanes), w.rounded("%k", lanes)
@@ -154,17 +174,19 @@ def dot(isa: Isa, form: FloatFormat) -> str:
             return multiply(1, w.mask(code.sub("%k", last)))(k, values)
 
         values = code.loop(0, remain, rest, list(zip(kinds, values, strict=True)))
-        return [w.add(values[r : sets * rows : rows]) for r in range(rows)]
+        step = rows * count
+        return [[w.add(values[c * rows + r : sets * step : step]) for r in range(rows)] for c in range(count)]
 
     def groups() -> None:
         def unit(v: str, _: list[str]) -> list[str]:
             j = code.least(code.mul(v, lanes), code.sub("%n", lanes))  # the last group goes back over its neighbour
             base, at = code.at("%matrix", code.mul(j, "%step")), code.mul(j, w.size)
 
-            def row(source: str, out: str) -> None:
-                code.store(w.vector, _tree(w, group(base, source)), code.at(out, at), w.size)
+            def rows(sources: list[str], outs: list[str]) -> None:
+                for sums, out in zip(group(base, sources), outs, strict=True):
+                    code.store(w.vector, _tree(w, sums), code.at(out, at), w.size)
 
-            w.row(row)
+            w.rows(rows)
             return []
 
         code.loop("%first", "%last", unit)
@@ -172,7 +194,9 @@ def dot(isa: Isa, form: FloatFormat) -> str:
     def singles() -> None:
         """Fewer results than lanes: one after the other."""
 
-        def row(source: str, out: str) -> None:
+        def row(sources: list[str], outs: list[str]) -> None:
+            (source,), (out,) = sources, outs
+
             def one(j: str, _: list[str]) -> list[str]:
                 line = code.at("%matrix", code.mul(j, "%step"))
 
@@ -190,7 +214,7 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 
             code.loop(0, "%n", one)
 
-        code.when(code.less("%first", "%last"), lambda: w.row(row))
+        code.when(code.less("%first", "%last"), lambda: w.rows(row, 1))
 
     enough = code(f"icmp sge i64 %n, {lanes}")
     code.when(enough, groups)
@@ -201,37 +225,44 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 def spread(isa: Isa, form: FloatFormat) -> str:
     """Text of `spread`: the results are the sum over k of number k times the vector at matrix + k * step."""
     w = _Writer(isa, form, "spread")
-    code, tile, sets = w.code, 4, 4
+    code, tile = w.code, 4
 
-    def vectors(count: int, v: str, mask: str = "") -> None:
+    def vectors(width: int, v: str, mask: str = "") -> None:
         at = code.mul(v, w.bytes)
         base = code.at("%matrix", at)
 
-        def row(source: str, out: str) -> None:
+        def rows(sources: list[str], outs: list[str]) -> None:
+            count = len(sources)
+            sets = 4 // count if isa.registers == 32 or count == 1 else 1
+
             def multiply(unroll: int) -> Callable[[str, list[str]], list[str]]:
                 def body(k: str, values: list[str]) -> list[str]:
                     sums, line = values[:-1], values[-1]
                     for u in range(unroll):
-                        place = code.at(source, code.mul(code.add(k, u), w.size))
-                        number = w.splat(w.scalar, code.load(w.scalar, place, w.size))
-                        for c in range(count):
-                            n = (u % sets) * count + c
-                            sums[n] = w.fused(w.read(code.at(line, c * w.bytes), mask), number, sums[n])
+                        places = [code.at(source, code.mul(code.add(k, u), w.size)) for source in sources]
+                        numbers = [w.splat(w.scalar, code.load(w.scalar, place, w.size)) for place in places]
+                        for c in range(width):
+                            factor = w.read(code.at(line, c * w.bytes), mask)
+                            for r in range(count):
+                                n = ((u % sets) * width + c) * count + r
+                                sums[n] = w.fused(factor, numbers[r], sums[n])
                         line = code.at(line, "%step")
                     return [*sums, line]
 
                 return body
 
-            carried = [(w.vector, "zeroinitializer")] * (sets * count) + [("ptr", base)]
+            total = width * count
+            carried = [(w.vector, "zeroinitializer")] * (sets * total) + [("ptr", base)]
             whole = w.rounded("%k", sets)
             values = code.loop(0, whole, multiply(sets), carried, sets)
             kinds = [kind for kind, _ in carried]
             values = code.loop(whole, "%k", multiply(1), list(zip(kinds, values, strict=True)))
-            for c in range(count):
-                total = w.add(values[c : sets * count : count])
-                code.store(w.vector, total, code.at(code.at(out, at), c * w.bytes), w.size)
+            for c in range(width):
+                for r, out in enumerate(outs):
+                    found = w.add(values[c * count + r : sets * total : total])
+                    code.store(w.vector, found, code.at(code.at(out, at), c * w.bytes), w.size)
 
-        w.row(row)
+        w.rows(rows, TILE if isa.registers == 32 else 2)
 
     def many(v: str, _: list[str]) -> list[str]:
         vectors(tile, v)
