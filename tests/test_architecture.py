@@ -54,7 +54,7 @@ INSIDE = {
         extras
         autograd_function check custom_operator dropout
         decomposition dispatch stack
-        explanation over_time single_step torch_nn
+        explanation over_time recording single_step torch_nn
         recurrent
     """,
     "compiler/targets/llvm": """

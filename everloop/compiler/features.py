@@ -12,6 +12,8 @@ from everloop.compiler.locations import unsupported
 from everloop.compiler.symbol import Symbol, elementwise, known, spread_to
 from everloop.compiler.view import View, contiguous
 
+BATCH_STATISTICS = "normalisation over a batch, which mixes its sequences; take layer normalisation, or call eval()"
+
 
 def feature_axes(a: Symbol, dim: Any, what: str) -> tuple[int, ...]:
     """Return which of the axes behind the batch `dim` names, in order; None names all."""
@@ -165,6 +167,23 @@ def layer_norm(a: Symbol, normalized_shape: Any, weight: Any = None, bias: Any =
     centred = sub(a, mean(a, dims, keepdim=True))
     variance = mean(elementwise("mul", centred, centred), dims, keepdim=True)
     return _affine(elementwise("mul", centred, elementwise("rsqrt", add(variance, eps))), weight, bias)
+
+
+@known("batch_norm")
+def batch_norm(
+    a: Symbol,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Symbol:
+    if training or not a.rows or a.ndim != 2 or running_mean is None or running_var is None:
+        raise unsupported(BATCH_STATISTICS)
+    factor = elementwise("rsqrt", add(running_var, eps))
+    return _affine(elementwise("mul", sub(a, running_mean), factor), weight, bias)
 
 
 @known("rms_norm")

@@ -295,6 +295,10 @@ class _Same:
 
 def unsupported_reason(module: nn.Module) -> str:
     """Return why no symbol can go through the code of a cell or stack as a tensor does; "" where one can."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats):
+            kind = part.__class__.__name__
+            return f"{kind} mixes the sequences of a batch in training; take layer normalisation, or call eval()"
     values = [get(name, None) for m in module.modules() for get, name in dependencies(m.__class__)]
     values += [v for m in module.modules() for v in vars(m).values()]
     owners = [getattr(v, "__self__", v) for v in values]

@@ -22,6 +22,7 @@ from everloop.layers.extras import Extras, checked_extras, declared
 from everloop.layers.input_form import InputForm, unpack
 from everloop.layers.nested import as_rows, each, leaves, map_state, nest, shaped_like
 from everloop.layers.over_time import over_time
+from everloop.layers.recording import recorded
 from everloop.layers.single_step import Stepper, unsteppable
 from everloop.layers.stack import Stack
 from everloop.layers.validation import checked_input, checked_lengths, checked_reset, checked_state
@@ -209,6 +210,37 @@ class Recurrent(nn.Module):
         reset = None if reset is None else reset.unsqueeze(time)
         y, after = self(x_t.unsqueeze(time), state, reset=reset, generator=generator, **given)
         return each(lambda rows: rows.squeeze(time), y), after
+
+    def record(
+        self,
+        x: Tensor | PackedSequence,
+        *names: str,
+        state: Any = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **given: Any,
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """Return (output, state, sequences by name) of the whole sequence, with gradients; arguments as of `forward`.
+
+        names: states, and local names of the step, which have the value they had when it returned: gates, for instance.
+            In stacks and directions they follow the place of their cell, as "members.1.c" or "ahead.f".
+
+        Raises:
+            OptionError: a name is unknown; the message lists the known ones.
+        """
+        if torch.compiler.is_compiling():
+            raise OptionError("Recurrent.record: it cannot be part of a graph; call it outside torch.compile")
+        form, rows, state, start, time, extras = self._checked(x, state, lengths, reset, given, generator)
+        core, recordings = recorded(self.cell, names)
+        y, after = over_time(core, rows, as_rows(state), start, time, extras, self.target, self.check)
+        after = form.state_outward(shaped_like(after, state))
+        found = {prefix + name: t for prefix, cell in recordings.items() for name, t in cell.found.items()}
+
+        def outward(sequence: Tensor) -> Any:
+            return form.outward(sequence, time.lengths)
+
+        return each(outward, y), after, {name: outward(found[name]) for name in names}
 
     def explain(self) -> str:
         """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""
