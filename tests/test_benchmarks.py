@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from benchmarks import cells as benchmarks_of_cells
 from benchmarks import parts, versions
 from benchmarks.options import spread
+from everloop import cells
 from everloop.compiler.targets import llvm
+from everloop.layers import Recurrent
 
 
 def test_lengths_are_spread_evenly_and_mixed() -> None:
@@ -39,3 +43,25 @@ def test_a_version_is_compared_with_itself() -> None:
         version.close()
     assert name == "stacked, training, gru 8, 50, 64"
     assert all(isinstance(value, float) and value > 0 for value in (theirs, mine, *ratios))
+
+
+@pytest.mark.parametrize("name", benchmarks_of_cells.CHUNKED)
+def test_the_chunked_form_is_the_cell(name: str) -> None:
+    cell = benchmarks_of_cells.cell_of(name, 8).double()
+    x = torch.randn(12, 3, 8, dtype=torch.float64)
+    expected = Recurrent(cell)(x)[0]
+    for chunk in (1, 4, 12):
+        (found,) = benchmarks_of_cells.Chunked(name, cell, chunk)(x)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
+def test_a_cell_is_compared_with_the_eager_loop_and_its_chunked_form() -> None:
+    for chunk in (0, 4):
+        found = benchmarks_of_cells.measure("mamba-2", (2, 8, 8), "training", 1, "minimum", chunk)
+        assert all(value > 0 for value in found.values())
+
+
+def test_every_cell_has_its_sizes() -> None:
+    for name in cells.names():
+        assert benchmarks_of_cells.cell_of(name, 16).hidden_size == 16

@@ -1,0 +1,146 @@
+"""Every cell against the eager loop, and memories of heads against their chunked form, alternating in one process.
+
+A ratio is the time of the peer divided by ours: above 1 we are faster. The chunked form is the published parallel one:
+products inside a chunk of steps, and one memory from chunk to chunk; it is exact, and has products in place of a loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import elu, softplus
+
+from benchmarks.layers import MODES
+from benchmarks.timing import alternate, geometric_mean, machine, statistic_option, table
+from everloop import cells
+from everloop.cell import Cell
+from everloop.layers import Recurrent
+
+SIZES: dict[str, Callable[[int], int]] = {
+    "depth": lambda hidden: 3,
+    "embedding_size": lambda hidden: 8,
+    "heads": lambda hidden: 4,
+    "hyper_size": lambda hidden: hidden // 4,
+    "key_size": lambda hidden: hidden // 8,
+    "order": lambda hidden: hidden // 2,
+    "proj_size": lambda hidden: hidden // 2,
+    "rank": lambda hidden: 8,
+    "state_size": lambda hidden: hidden // 4,
+}
+"""What the further sizes of a cell are, of its units."""
+
+
+def cell_of(name: str, hidden: int) -> Cell:
+    """Return the cell of this name with as many inputs as units, and SIZES for the rest."""
+    kind = cells.named(name)
+    sizes: dict[str, Any] = {letter: SIZES[letter](hidden) for letter in kind.letters()}
+    return kind(hidden, hidden, **sizes)
+
+
+def chunked(q: Any, k: Any, v: Any, log_keep: Any, chunk: int) -> Any:
+    """Return q_t S_t for all steps, where S_t = exp(log_keep_t) S_(t-1) + k_t v_t^T, from zero on.
+
+    q, k: [B, heads, T, K]; v: [B, heads, T, V]; log_keep: [B, heads, T]; chunk: steps, of which T is a multiple.
+    """
+    q, k, v = (a.unflatten(2, (-1, chunk)) for a in (q, k, v))
+    total = log_keep.unflatten(2, (-1, chunk)).cumsum(-1)
+    later = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).triu(1)
+    decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, -torch.inf).exp()
+    inside = ((q @ k.mT) * decay) @ v
+    written = (k * (total[..., -1:] - total).exp().unsqueeze(-1)).mT @ v
+    kept = total[..., -1, None, None].exp()
+    S, before = torch.zeros_like(written[:, :, 0]), []
+    for part in range(written.shape[2]):
+        before.append(S)
+        S = kept[:, :, part] * S + written[:, :, part]
+    return (inside + (q * total.exp().unsqueeze(-1)) @ torch.stack(before, 2)).flatten(2, 3)
+
+
+def by_head(a: Tensor, heads: int) -> Any:
+    """Return [T, B, n] as [B, heads, T, n / heads]."""
+    return a.view(*a.shape[:2], heads, -1).permute(1, 2, 0, 3)
+
+
+def linear_attention(cell: Any, x: Tensor, chunk: int) -> Any:
+    """Return the output of `cells.LinearAttention` for x [T, B, I]."""
+    q, k, v = (by_head(a, cell.sizes["heads"]) for a in (x @ cell.W.T + cell.b).chunk(3, -1))
+    ones = torch.ones_like(v[..., :1])
+    read = chunked(elu(q) + 1, elu(k) + 1, torch.cat([v, ones], -1), torch.zeros_like(v[..., 0]), chunk)
+    return (read[..., :-1] / (read[..., -1:] + cell.eps)).permute(2, 0, 1, 3).flatten(2)
+
+
+def mamba2(cell: Any, x: Tensor, chunk: int) -> Any:
+    """Return the output of `cells.Mamba2` for x [T, B, I]."""
+    heads = cell.sizes["heads"]
+    u, step = by_head(x @ cell.W.T, heads), softplus(x @ cell.W_d.T + cell.b_d).permute(1, 2, 0)
+    B, C = (by_head(a, 1) for a in (x @ cell.W_bc.T).chunk(2, -1))
+    y = chunked(C.expand(-1, heads, -1, -1), B.expand(-1, heads, -1, -1), step.unsqueeze(-1) * u,
+                -cell.A.exp()[:, None] * step, chunk)  # fmt: skip
+    return (y + cell.D[:, None, None] * u).permute(2, 0, 1, 3).flatten(2)
+
+
+CHUNKED: dict[str, Callable[[Any, Tensor, int], Tensor]] = {"linear-attention": linear_attention, "mamba-2": mamba2}
+
+
+class Chunked(nn.Module):
+    """A cell's chunked form, called as a layer is."""
+
+    def __init__(self, name: str, cell: Cell, chunk: int) -> None:
+        super().__init__()
+        self.name, self.cell, self.chunk = name, cell, chunk
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (CHUNKED[self.name](self.cell, x, self.chunk),)
+
+
+def measure(
+    name: str, shape: tuple[int, int, int], mode: str, rounds: int, statistic: str, chunk: int = 0
+) -> dict[str, float]:
+    """Return the milliseconds of ours and the peer's ratio: the eager loop, or the chunked form of `chunk` steps."""
+    batch, steps, hidden = shape
+    x, ours = torch.randn(steps, batch, hidden), Recurrent(cell_of(name, hidden))
+    peer = Chunked(name, ours.cell, chunk) if chunk else Recurrent(ours.cell, target="eager")
+    run = MODES[mode]
+    seconds = alternate({"ours": run(ours, x), "peer": run(peer, x)}, rounds=rounds, statistic=statistic)
+    return {"ms": seconds["ours"] * 1e3, "ratio": seconds["peer"] / seconds["ours"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", nargs="*", default=cells.names(), choices=cells.names())
+    parser.add_argument("--modes", nargs="*", default=[*MODES], choices=[*MODES])
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 8, 32])
+    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--chunk", type=int, default=64, help="steps of a chunk")
+    parser.add_argument("--lengths", nargs="*", type=int, default=[256, 1024, 4096], help="of the chunked form")
+    statistic_option(parser)
+    options = parser.parse_args()
+    how = (options.rounds, options.statistic)
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds; H = {options.hidden}\n")
+    for mode in options.modes:
+        lines: list[list[object]] = []
+        for name in options.cells:
+            shapes = [(batch, options.steps, options.hidden) for batch in options.batches]
+            found = [measure(name, shape, mode, *how) for shape in shapes]
+            lines.append([name, *(value for one in found for value in one.values())])
+            lines[-1].append(geometric_mean(one["ratio"] for one in found))
+        header = [text for batch in options.batches for text in (f"ms, B = {batch}", "eager / ours")]
+        print(f"### The eager loop, {mode}, T = {options.steps}\n\n" + table(["cell", *header, "mean"], lines), "\n")
+    for mode in options.modes:
+        lines = []
+        for name in [name for name in options.cells if name in CHUNKED]:
+            for batch in options.batches:
+                shapes = [(batch, steps, options.hidden) for steps in options.lengths]
+                found = [measure(name, shape, mode, *how, chunk=options.chunk) for shape in shapes]
+                lines.append([name, batch, *(value for one in found for value in one.values())])
+        header = [text for steps in options.lengths for text in (f"ms, T = {steps}", "chunked / ours")]
+        print(f"### The chunked form, {mode}\n\n" + table(["cell", "B", *header], lines), "\n")
+
+
+if __name__ == "__main__":
+    main()
