@@ -130,9 +130,11 @@ def _saturated(e: Evidence) -> Iterator[Finding]:
 
 
 def _forgets(e: Evidence) -> Iterator[Finding]:
-    lives = [s for s in e.states if s.half_lives is not None]
-    short = [s for s in lives if s.half_lives is not None and float((s.half_lives < 0.5).double().mean()) > 0.9]
-    if short and len(short) == len(lives):  # a lower layer may read its input and no more
+    layers = [s.layer for s in e.states]
+    # a memory cell beside the output; an output that is its own memory, as a GRU's, may well be written anew
+    memories = [s for k, s in enumerate(e.states) if s.half_lives is not None and s.layer in layers[:k]]
+    short = [s for s in memories if s.half_lives is not None and float((s.half_lives < 0.5).double().mean()) > 0.9]
+    if short and len(short) == len(memories):  # a lower layer may read its input and no more
         worst = short[0]
         assert worst.half_lives is not None, "chosen for it"
         middle = float(worst.half_lives.median())
