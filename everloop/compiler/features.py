@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from everloop.compiler.functions import add, sub, where
+from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
 from everloop.compiler.symbol import Symbol, elementwise, known, spread_to
 from everloop.compiler.view import View, contiguous
@@ -40,6 +41,8 @@ def _reduced(op: str, a: Symbol, dim: Any, keepdim: bool) -> Symbol:
     left = kept if keepdim else tuple(n for k, n in enumerate(a.axes) if k not in over)
     inner = contiguous(kept)
     view = View(tuple((n, 0 if k in over else inner[k]) for k, n in enumerate(a.axes)))
+    if a.value.width == 0:
+        return a.like(a.builder.constant(0.0, Type((math.prod(left),), rows=True)), left)
     if math.prod(kept) == a.value.width:
         return a.like(a.value, left)
     return a.like(a.builder.reduce(op, a.value, math.prod(kept), view), left)

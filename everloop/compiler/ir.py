@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -218,6 +219,12 @@ def infer(op: str, args: tuple[Value, ...], data: tuple[Any, ...], given: Type |
     return given
 
 
+def _is_empty(op: str, args: tuple[Value, ...], result: Type) -> bool:
+    """Whether rows have no features, or are sums over none."""
+    is_product = op in ("matmul", "linear") and args[0].op == "constant"
+    return not math.prod((args[0].type if is_product else result).shape)
+
+
 class Builder:
     """Makes values; two equal values are one (common subexpressions)."""
 
@@ -229,6 +236,8 @@ class Builder:
     def make(self, op: str, *args: Value, data: tuple[Any, ...] = (), type: Type | None = None) -> Value:  # noqa: A002
         """Return the value `op` of `args`."""
         result = infer(op, args, data, type)
+        if result.rows and op not in ("input", "constant") and _is_empty(op, args, result):
+            return self.constant(0.0, result)
         key = (op, args, data, result)
         found = self.known.get(key)
         if found is None:

@@ -145,10 +145,19 @@ def directions(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return F.normalize(C, dim=1) + F.normalize(rows(u).flatten(1)).view(-1, HEADS, SIZE) * near[..., None]
 
 
+def axes_of_none(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C, none = rows(h), h[:, :0]
+    empty = C[:, :, :0] @ cell.P[:, :0, :0].sum(0) + C[:, :, :0].flip(1).cumsum(-1)
+    sums = torch.cat([C[:, :0], C], 1) + torch.einsum("bij,bkj->bik", empty, empty).sum((1, 2), keepdim=True)
+    more = none.softmax(-1).sum(-1, keepdim=True) + none.logsumexp(-1, keepdim=True).exp() + none @ cell.P[0, :0, :1]
+    return tanh(sums + more[:, None] + C[:, :0].softmax(1).sum(1, keepdim=True) + rows(u))
+
+
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
     joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
+    axes_of_none,
 ]  # fmt: skip
 
 
