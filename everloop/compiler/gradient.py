@@ -12,7 +12,7 @@ from everloop.compiler.expression import Expression
 from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
-from everloop.compiler.view import View
+from everloop.compiler.view import View, apart, tiled
 
 
 def sequence_of(name: str) -> str:
@@ -96,6 +96,7 @@ class _Reverse:
         self.known = set(forward.values)
         self.levels: dict[Value, int] = {}
         self.terms: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
+        self.views: dict[Value, list[tuple[View, Value]]] = defaultdict(list)
         self.pairs: dict[Value, list[tuple[Value, Value]]] = defaultdict(list)
 
     def add(self, value: Value, term: Value, start: int = 0, stop: int | None = None) -> None:
@@ -104,6 +105,7 @@ class _Reverse:
 
     def total(self, value: Value) -> Value:
         """Return the gradient of `value`, a row of its width."""
+        self._join_views(value)
         b, terms = self.b, self.terms[value]
         if not terms:
             return b.constant(0.0, Type((value.width,), rows=True))
@@ -136,7 +138,7 @@ class _Reverse:
 
     def visit(self, value: Value) -> None:
         """Hand the gradient of `value` on to its arguments."""
-        if value.op in ("input", "constant") or value not in self.terms:
+        if value.op in ("input", "constant") or not (value in self.terms or value in self.views):
             return
         self.b.line = value.where
         if value.op == "slice":
@@ -166,9 +168,23 @@ class _Reverse:
 
     def _view(self, value: Value, g: Value) -> None:
         """A feature gets the gradients of all that view it."""
-        (arg,), view = value.args, View.of(value.data)
-        inverse = view.inverse(arg.width)
-        self.add(arg, self.b.reduce("sum", g, arg.width, view) if inverse is None else self.b.view(g, inverse))
+        if self.matters(value.args[0]):
+            self.views[value.args[0]].append((View.of(value.data), g))
+
+    def _join_views(self, value: Value) -> None:
+        """Views that take each feature once between them give one term, such as a permutation; others a sum each."""
+        waiting = sorted(self.views.pop(value, []), key=lambda each: each[0].offset)
+        while waiting:
+            numbers = apart([view for view, _ in waiting], value.width) or [0]
+            views, gradients = zip(*(waiting[n] for n in numbers), strict=True)
+            waiting = [each for n, each in enumerate(waiting) if n not in numbers]
+            back = tiled(views, value.width)
+            if back is not None:
+                joined = self.b.make("cat", *gradients) if len(gradients) > 1 else gradients[0]
+                self.add(value, self.b.view(joined, back))
+                continue
+            for view, g in zip(views, gradients, strict=True):
+                self.add(value, self.b.reduce("sum", g, value.width, view))
 
     def _reduce(self, value: Value, g: Value) -> None:
         """The rule of the operation, for each feature of the result; a maximum that several reach is shared by them."""

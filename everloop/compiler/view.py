@@ -66,11 +66,26 @@ class View:
         """Return a slice of the view as one; None where strides cannot say it."""
         return fitted(self.index[start:stop])
 
-    def inverse(self, width: int) -> View | None:
-        """Return the view that undoes a permutation of `width` features; None where it is none."""
-        if self.width != width or not self.covers(width):
-            return None
-        return fitted(np.argsort(self.index))
+
+def tiled(views: Sequence[View], width: int) -> View | None:
+    """Return the view that puts features which these views take, side by side, back where they came from.
+
+    None where the views do not take each of `width` features once, or where strides cannot say it.
+    """
+    index = np.concatenate([view.index for view in views])
+    if len(index) != width or len(np.unique(index)) != width:
+        return None
+    return fitted(np.argsort(index))
+
+
+def apart(views: Sequence[View], width: int) -> list[int]:
+    """Return the numbers of views, from the first on, that take no feature twice."""
+    taken, found = np.zeros(width, dtype=bool), []
+    for number, view in enumerate(views):
+        if len(np.unique(view.index)) == view.width and not taken[view.index].any():
+            taken[view.index] = True
+            found.append(number)
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -153,11 +153,18 @@ def axes_of_none(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return tanh(sums + more[:, None] + C[:, :0].softmax(1).sum(1, keepdim=True) + rows(u))
 
 
+def places_taken_twice(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = rows(h)
+    odd, even, first = C[..., 1::2], C[..., ::2], C[:, :, 0]
+    turned = C.mT[:, [0, 2, 1, 3]].mT * C.mT.mT + torch.stack([odd, even.flip(1)], -1).flatten(2)
+    return tanh(turned + first[..., None] * rows(u) + cell.P[0, :HEADS, :HEADS] @ C + even.repeat(1, 1, 2))
+
+
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
     joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
-    axes_of_none,
+    axes_of_none, places_taken_twice,
 ]  # fmt: skip
 
 
