@@ -14,7 +14,8 @@ from everloop.compiler.functions import add
 from everloop.compiler.ir import Type, Value
 from everloop.compiler.locations import unsupported
 from everloop.compiler.shapes import permute
-from everloop.compiler.symbol import Symbol, elementwise, known, symbol_of
+from everloop.compiler.symbol import Symbol, elementwise, known, symbol_of, viewed
+from everloop.compiler.view import View, contiguous
 
 
 @known("matmul", "mm", has_matrix=True)
@@ -113,9 +114,22 @@ def einsum(equation: str, *operands: Any) -> Symbol:
     if any(term.count(batch) != s.rows for term, s in zip(terms, symbols, strict=True)):
         raise unsupported(f"einsum of {equation!r}, in which the batch meets features")
     for term, s in zip(terms, symbols, strict=True):
-        if len(term) != s.ndim or len(set(term)) != len(term):
+        if len(term) != s.ndim or (len(set(term)) != len(term) and not s.rows):
             raise unsupported(f"einsum of {equation!r}: the term {term!r} of a value of {s.ndim} axes")
-    return contract(list(zip(symbols, terms, strict=True)), out)
+    return contract([_diagonal(s, term) for term, s in zip(terms, symbols, strict=True)], out)
+
+
+def _diagonal(a: Symbol, letters: str) -> Term:
+    """Return the features of a row at which axes of the same letter have the same place."""
+    own = "".join(dict.fromkeys(letters))
+    if own == letters:
+        return a, letters
+    steps, sizes = dict.fromkeys(own[1:], 0), dict(zip(letters[1:], a.axes, strict=True))
+    for letter, size, step in zip(letters[1:], a.axes, contiguous(a.axes), strict=True):
+        steps[letter] += step
+        if size != sizes[letter]:
+            raise ValueError(f"axes of {size} and {sizes[letter]} have the letter {letter}")
+    return viewed(a, tuple(sizes[c] for c in own[1:]), View(tuple((sizes[c], steps[c]) for c in own[1:]))), own
 
 
 def _without_ellipsis(terms: list[str], ranks: list[int], out: str) -> tuple[list[str], str]:
@@ -144,6 +158,8 @@ def contract(terms: list[Term], out: str) -> Symbol:
                 sizes[letter] = size
     if any(letter not in sizes for letter in out[1:]):
         raise ValueError(f"{out!r} has an axis that no argument has")
+    while len(terms) > 2:
+        terms = _with_a_pair(terms, out, sizes)
     if len(terms) == 2:
         (first, second), is_fixed = terms, [not s.rows for s, _ in terms]
         if any(is_fixed):
@@ -159,6 +175,19 @@ def contract(terms: list[Term], out: str) -> Symbol:
     assert result is not None
     summed = len(inside) - len(out) + 1
     return sum_(result, tuple(range(-summed, 0))) if summed else result
+
+
+def _with_a_pair(terms: list[Term], out: str, sizes: dict[str, int]) -> list[Term]:
+    """Return the terms with a row and one other replaced by their product, the smallest there is."""
+    row = next(n for n, (symbol, _) in enumerate(terms) if symbol.rows)
+    found: list[tuple[int, int, str]] = []
+    for other in (n for n in range(len(terms)) if n != row):
+        later = out + "".join(letters for n, (_, letters) in enumerate(terms) if n not in (row, other))
+        kept = dict.fromkeys(c for c in terms[row][1][1:] + terms[other][1][terms[other][0].rows :] if c in later)
+        found.append((math.prod(sizes[c] for c in kept), other, out[0] + "".join(kept)))
+    _, other, letters = min(found)
+    pair = contract([terms[row], terms[other]], letters)
+    return [(pair, letters), *(term for n, term in enumerate(terms) if n not in (row, other))]
 
 
 def _are_whole(terms: list[Term], sizes: dict[str, int]) -> bool:

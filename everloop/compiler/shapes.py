@@ -101,6 +101,8 @@ def getitem(a: Symbol, index: Any) -> Symbol:
         index[at : at + 1] = [slice(None)] * (a.ndim - named)
     if sum(i is not None for i in index) > a.ndim:
         raise IndexError(f"an index of {len(index)} axes of {a.ndim}")
+    if sum(isinstance(i, list | range | torch.Tensor) for i in index) > 1:
+        raise unsupported("an index of several lists; index one axis after the other")
     result, axis = a, 0
     for i in index:
         if isinstance(i, slice):
@@ -131,13 +133,17 @@ def index_select(a: Symbol, dim: int, index: Any) -> Symbol:
     places = index.tolist() if isinstance(index, torch.Tensor) else list(index)
     if not places or not all(isinstance(k, int) and not isinstance(k, bool) for k in places):
         raise unsupported(f"the index {index!r}; a list or tensor of integers with one axis can be")
-    return cat([part(a, dim, k % a.axes[axis], k % a.axes[axis] + 1) for k in _checked(places, a.axes[axis])], dim)
-
-
-def _checked(places: list[int], total: int) -> list[int]:
+    total, runs = a.axes[axis], list[list[int]]()
     if not all(-total <= k < total for k in places):
         raise IndexError(f"an index beyond the {total} places of its axis")
-    return places
+    for k in (k % total for k in places):
+        if runs and runs[-1][1] == k:
+            runs[-1][1] = k + 1
+        else:
+            runs.append([k, k + 1])
+    if len(runs) > 128:
+        raise unsupported(f"an index of {len(runs)} parts that do not lie side by side; at most 128 are compiled")
+    return cat([part(a, dim, *run) for run in runs], dim)
 
 
 @known("roll", integers="move")

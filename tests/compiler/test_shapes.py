@@ -160,11 +160,20 @@ def places_taken_twice(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return tanh(turned + first[..., None] * rows(u) + cell.P[0, :HEADS, :HEADS] @ C + even.repeat(1, 1, 2))
 
 
+def four_factors(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C, a, b = rows(h), u[:, :HEADS], u[:, HEADS : HEADS + SIZE]
+    found = torch.einsum("bij,bkj,bkl->bil", C, rows(u), C) + torch.einsum(
+        "bij,hj,bi,hk->bik", C, cell.P[0], a, cell.P[1]
+    )
+    number = torch.einsum("ijk,bi,bj,bk->b", cell.P, a, b, h[:, :SIZE]) + torch.einsum("bii->b", C @ C.mT)
+    return tanh(found + torch.einsum("bij,bi,bj->bij", C, u[:, :1], b) + number.view(-1, 1, 1))
+
+
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
     joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
-    axes_of_none, places_taken_twice,
+    axes_of_none, places_taken_twice, four_factors,
 ]  # fmt: skip
 
 
@@ -218,6 +227,7 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "axes that PyTorch aligns with the batch": (lambda cell, u, h: rows(h) + u[:, :SIZE], "unsqueeze or keepdim"),
     "an index that is computed": (lambda cell, u, h: h.gather(1, h.argmax(-1, keepdim=True)), "argmax"),
     "a product of sequences": (lambda cell, u, h: torch.einsum("bi,ci->bc", u, h), "the batch is the first letter"),
+    "several lists": (lambda cell, u, h: h + rows(h)[:, [0, 1], [1, 2]].repeat(1, 6), "one axis after the other"),
     "rows made by chance": (
         lambda cell, u, h: h + torch.rand(u.shape[0], HEADS * SIZE),
         "torch.rand with the batch size",

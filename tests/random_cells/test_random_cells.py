@@ -1,4 +1,4 @@
-"""A thousand random cells, in random calls, against the loop over single rows."""
+"""Nine hundred random cells, in random calls, against the loop over single rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.random_cells.campaign import Tally, run
 from tests.random_cells.quick import cache_in
 
-CHUNKS, CELLS = 10, 100
+CHUNKS, CELLS = 9, 100
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
