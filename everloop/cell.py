@@ -145,14 +145,21 @@ class Cell(nn.Module):
     @classmethod
     def letters(cls) -> list[str]:
         """Return the letters of the declaration besides I and H, which are given by keyword."""
-        return sorted(frozenset().union(*(s.letters for s in cls._declared_sizes())) - {"input_size", "hidden_size"})
+        free = frozenset().union(*(c.free for c in cls.contexts.values()))
+        letters = frozenset().union(*(s.letters for s in cls._declared_sizes()))
+        if taken := letters & free:
+            raise CellError(
+                f"{cls.__name__}: {', '.join(sorted(taken))} comes with each call, as the length of a context; it is"
+                " the size of nothing else, and record() gives sequences of that length"
+            )
+        return sorted(letters - {"input_size", "hidden_size"})
 
     @classmethod
     def _declared_sizes(cls) -> list[Size]:
-        groups: list[dict[str, Any]] = [cls.states, cls.outputs, cls.step_inputs, cls.contexts, cls.noises]
-        return [spec.size for group in groups for spec in group.values()] + [
-            s for p in cls.params.values() for s in p.shape
-        ]
+        groups: list[dict[str, Any]] = [cls.states, cls.outputs, cls.step_inputs, cls.noises]
+        found = [spec.size for group in groups for spec in group.values()]
+        found += [c.shape[-1] for c in cls.contexts.values()]
+        return found + [s for p in cls.params.values() for s in p.shape]
 
     @property
     def input_size(self) -> int:
@@ -195,9 +202,9 @@ class Cell(nn.Module):
         return {name: spec.size(self.sizes) for name, spec in list(type(self).step_inputs.items())[1:]}
 
     @property
-    def context_sizes(self) -> dict[str, int]:
-        """The size of each declared context by name."""
-        return {name: spec.size(self.sizes) for name, spec in type(self).contexts.items()}
+    def context_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of each declared context by name; None is a length that comes with each call."""
+        return {n: (*[None] * bool(c.free), c.shape[-1](self.sizes)) for n, c in type(self).contexts.items()}
 
     def step(self, x: Tensor, *states: Any) -> Any:
         """Return the states after one time step. x: [B, I]; each state: [B, its size]."""
@@ -221,13 +228,17 @@ class Cell(nn.Module):
         expected = [[len(x), *shape] for shape in self.state_shapes.values()]
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
-        sizes = self.input_sizes | self.context_sizes
+        sizes = {k: (n,) for k, n in self.input_sizes.items()} | self.context_shapes
         check_names(name, given, sizes)
-        for each, n in sizes.items():
-            if given[each].shape != (len(x), n):
-                raise ShapeError(f"{name}: {each} is {list(given[each].shape)}; expected [{len(x)}, {n}]")
+        for each, shape in sizes.items():
+            wanted = [len(x), *("S" if n is None else n for n in shape)]
+            fits = given[each].dim() == len(wanted)
+            if not (fits and all(w in ("S", n) for w, n in zip(wanted, given[each].shape, strict=True))):
+                raise ShapeError(f"{name}: {each} is {list(given[each].shape)}; expected {wanted}")
+        memories = [k for k, shape in sizes.items() if None in shape]
+        masks = {f"{k}_mask": given[k].new_ones(given[k].shape[:2], dtype=torch.bool) for k in memories}
         drawn = {k: spec.draw(len(x), spec.size(self.sizes), like=x) for k, spec in self.drawn().items()}
-        twin = bind(self, given | drawn) if sizes or drawn else self
+        twin = bind(self, given | masks | drawn) if sizes or drawn else self
         output, rows = advance(twin, x, [s.flatten(1) for s in before])
         shaped = zip(rows, self.state_shapes.values(), strict=True)
         return self.by_name(output), tuple(s if len(shape) == 1 else s.reshape(-1, *shape) for s, shape in shaped)

@@ -146,9 +146,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Context:
-    """What every step of a sequence reads: rows of `size` numbers, one row a sequence."""
+    """What every step of a sequence reads: numbers of this shape for each sequence.
 
-    size: Size
+    The first of several axes is one whose length comes with each call, such as the steps of a memory.
+    """
+
+    shape: tuple[Size, ...]
+
+    @property
+    def free(self) -> frozenset[str]:
+        """The letters whose value comes with each call."""
+        return self.shape[0].letters if len(self.shape) > 1 else frozenset()
 
 
 @dataclass(frozen=True)
@@ -213,9 +221,22 @@ def inputs(*sizes: Size | int) -> Any:
     return tuple(Input(as_size(s)) for s in sizes)
 
 
-def context(size: Size | int) -> Any:
-    """Declare `size` numbers a sequence that every step reads as `self.NAME`, given by name: `layer(x, NAME=…)`."""
-    return Context(as_size(size))
+def context(*shape: Size | int) -> Any:
+    """Declare what every step reads as `self.NAME`, one for each sequence, given by name: `layer(x, NAME=…)`.
+
+    `context(H)` is a vector; `context(S, H)` with `S = size("slots")` a memory of as many rows as a call brings, whose
+    lengths may be given as `NAME_lengths=…`, and which of them exist is read as `self.NAME_mask`, bool [B, S].
+
+    Raises:
+        CellError: the shape is none of these.
+    """
+    sizes = tuple(map(as_size, shape))
+    terms = sizes[0].terms if sizes else ()
+    is_letter = len(terms) == 1 and terms[0][1] == 1 and terms[0][0] not in ("", "input_size", "hidden_size")
+    if not (len(sizes) == 1 or (len(sizes) == 2 and is_letter)):
+        came = ", ".join(map(str, shape))
+        raise CellError(f"context({came}): expected one size, or a letter of its own and a size, as in context(S, H)")
+    return Context(sizes)
 
 
 def noise(size: Size | int, *, per: Literal["step", "sequence"] = "step", always: bool = False) -> Any:

@@ -19,7 +19,8 @@ from everloop.compiler.target import LoopTarget, find, names
 from everloop.diagnose import Agreement, agree
 from everloop.errors import CellError, EverloopError, MismatchError, OptionError
 from everloop.layers import Recurrent
-from everloop.layers.extras import example_extras
+from everloop.layers.extras import declared
+from everloop.layers.extras import example as example_inputs
 
 FAILURES = (
     TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError, AssertionError, NameError,
@@ -89,11 +90,12 @@ def _compared(options: Options) -> Agreement:
         x = torch.randn(options.length, options.batch, options.inputs, dtype=dtype)
         lengths = torch.randint(options.length + 1, (options.batch,))
         lengths[-1], lengths[0] = 0, options.length
-        reset, given = torch.rand(x.shape[:2]) < 0.2, example_extras(layer.cell, x)
-        found = agree(layer, x, reference="loop", lengths=lengths, reset=reset, **given.inputs, **given.contexts)
+        given: dict[str, Any] = example_inputs(layer.cell, x)
+        reset = torch.rand(x.shape[:2]) < 0.2
+        found = agree(layer, x, reference="loop", lengths=lengths, reset=reset, **given)
         if _compiled(found):
-            step: dict[str, Any] = {name: t[0, :1] for name, t in given.inputs.items()}
-            step |= {name: t[:1] for name, t in given.contexts.items()}
+            kinds = {name: expected.kind for name, expected in declared(layer.cell).items()}
+            step = {name: t[0, :1] if kinds[name] == "input" else t[:1] for name, t in given.items()}
             with torch.no_grad():
                 Recurrent(layer.cell, check=True).eval().step(x[0, :1], **step)
     return found

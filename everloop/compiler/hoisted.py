@@ -107,6 +107,8 @@ class HoistedGraph:
             tensor = x if group == "x" else name if group == "literal" else groups[group][name]
             if tensor.dtype != self.dtype:
                 tensor = tensor.to(self.dtype)
+            if group == "rows" and tensor.dim() > 2:
+                tensor = tensor.flatten(1)
             results.append(tensor)
         formed: dict[int, Tensor] = {}
 

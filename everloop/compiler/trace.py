@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.locations import is_inside, unsupported
 from everloop.compiler.pytree import tree_leaves
-from everloop.compiler.symbol import BatchSize, Symbol, value_of
+from everloop.compiler.symbol import BATCH_SIZE, BatchSize, Symbol, value_of
 from everloop.errors import CellError, UnsupportedError
 
 assert torch_function, "its import lets symbols be called"
@@ -111,9 +112,12 @@ def trace(
     symbols: dict[str, Symbol] = {}
     for group, tensors in groups:
         for name, tensor in tensors.items():
-            kind = Type(tuple(tensor.shape[0 if group == "fixed" else -1 :]), rows=group != "fixed", dtype=dtype)
-            value = builder.input(group, name, kind)
-            symbols[name] = Symbol(value, builder, dtype, tensor.dtype)
+            axes = tuple(tensor.shape[("fixed", "rows", "steps").index(group) :])
+            kind = Type(axes if group == "fixed" else (math.prod(axes),), rows=group != "fixed", dtype=dtype)
+            symbol = Symbol(builder.input(group, name, kind), builder, dtype, tensor.dtype)
+            is_flat = group == "fixed" or len(axes) == 1
+            with torch.inference_mode(False), torch.enable_grad():  # as the step
+                symbols[name] = symbol if is_flat else symbol.reshape(BATCH_SIZE, *axes)
     x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True, dtype=dtype)), builder, dtype)
     states = [Symbol(builder.input("state", s, Type((n,), rows=True, dtype=dtype)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip

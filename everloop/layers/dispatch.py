@@ -157,7 +157,7 @@ def program_of(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | Non
         x.dtype,
         x.device.type,
         *((name, v.shape, v.dtype) for name, v in values.fixed.items()),
-        *((name, v.shape[-1], v.dtype) for name, v in values.rows.items()),
+        *((name, v.shape[1:], v.dtype) for name, v in values.rows.items()),
         *((name, v.shape[-1], v.dtype) for name, v in values.steps.items()),
     )
     found: Program | str | None = programs.get((*key, version(cell)))

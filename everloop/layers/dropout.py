@@ -33,6 +33,7 @@ def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> B
     if not (kind.step_inputs or kind.contexts or kind.noises):
         return Bindings(own)
     rows = {name: extras.contexts[name] for name in kind.contexts}
+    rows |= {f"{n}_mask": extras.contexts[f"{n}_mask"] for n, c in kind.contexts.items() if c.free}
     at_steps: dict[str, Tensor] = {name: extras.inputs[name] for name in cell.input_sizes}
     like = next(iter(own.values()), torch.empty(0))
     for name, spec in cell.drawn().items():

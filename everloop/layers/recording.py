@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from everloop.cell import Cell, bind, step_results
 from everloop.errors import OptionError
 from everloop.layers.dropout import Wrapper, values_of
-from everloop.layers.extras import example_extras
+from everloop.layers.extras import Extras
 
 BATCHES = (5, 7)  # a step is tried on both: the axis whose size differs is that of sequences
 
@@ -71,14 +71,16 @@ class Recording(Wrapper):
         return self.cell.by_name(own)
 
 
-def recorded(core: nn.Module, names: Sequence[str]) -> tuple[nn.Module, dict[str, Recording]]:
+def recorded(core: nn.Module, names: Sequence[str], extras: Extras) -> tuple[nn.Module, dict[str, Recording]]:
     """Return `core` with recordings in the place of its cells, and these by the prefix of their names.
+
+    extras: what the call gives, whose shapes are those of what is recorded.
 
     Raises:
         OptionError: a name is unknown; the message lists the known ones.
     """
     cells = dict(_cells(core))
-    forms = {prefix + name: form for prefix, cell in cells.items() for name, form in known(cell).items()}
+    forms = {prefix + name: form for prefix, cell in cells.items() for name, form in known(cell, extras).items()}
     for name in names:
         if name not in forms:
             raise OptionError(f"Recurrent.record: unknown name {name!r}; known: {', '.join(forms)}")
@@ -111,11 +113,11 @@ def _replaced(core: nn.Module, prefix: str, recordings: dict[str, Recording]) ->
     return twin
 
 
-def known(cell: Cell) -> dict[str, Form]:
+def known(cell: Cell, extras: Extras) -> dict[str, Form]:
     """Return all that may be recorded of a cell: its states, and the local names of its step that are tensors."""
     twin = copy.deepcopy(cell)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        tried = [_tried(twin, batch) for batch in BATCHES]
+        tried = [_tried(twin, batch, extras) for batch in BATCHES]
     found = {}
     for name, value in tried[0].items():
         other = tried[1].get(name)
@@ -125,9 +127,11 @@ def known(cell: Cell) -> dict[str, Form]:
     return found
 
 
-def _tried(cell: Cell, batch: int) -> dict[str, Tensor]:
+def _tried(cell: Cell, batch: int, extras: Extras) -> dict[str, Tensor]:
     x = next(cell.parameters(), torch.empty(0)).new_zeros(1, batch, cell.input_size)
-    values = values_of(cell, 1, batch, example_extras(cell, x))
+    inputs = {name: t.new_zeros(1, batch, *t.shape[2:]) for name, t in extras.inputs.items()}
+    contexts = {name: t.new_zeros(batch, *t.shape[1:]) for name, t in extras.contexts.items()}
+    values = values_of(cell, 1, batch, Extras(inputs, contexts))
     at_step = {name: t[0] for name, t in values.steps.items()}
     states = [x.new_zeros(batch, n) for n in cell.state_sizes.values()]
     _, found = watched(bind(cell, values.fixed | values.rows | at_step), x[0], states)

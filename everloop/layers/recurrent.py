@@ -119,7 +119,8 @@ class Recurrent(nn.Module):
             reset: bool, or numbers 0 and 1, [T, B] ([B, T] if `batch_first`): the state becomes the initial one before
                 that step.
             generator: what draws dropout, noise and masks; None: PyTorch's own. It cannot be part of a graph.
-            given: what the cells declare besides, by name: inputs in the form of x, contexts [B, size].
+            given: what the cells declare besides, by name: inputs in the form of x, contexts [B, …], of a memory
+                its lengths too (NAME_lengths).
 
         Returns:
             The output in the form of x (its features: `output_size`), of a cell that declares several outputs a
@@ -146,6 +147,7 @@ class Recurrent(nn.Module):
         reset: Any,
         given: dict[str, Any],
         generator: torch.Generator | None,
+        is_exact: bool = False,
     ) -> tuple[InputForm, Tensor, Any, Any, TimeAxis, Extras]:
         """Return the form of x, then x [T, B, I], the state, the vectors a reset returns to, the time, and the rest."""
         if not torch.compiler.is_compiling():
@@ -160,7 +162,7 @@ class Recurrent(nn.Module):
         if x.dim() == 2:
             form = InputForm(is_single=True)
         reset = checked_reset("Recurrent", reset, x)
-        extras = checked_extras(self.cell, given, x, form, generator)
+        extras = checked_extras(self.cell, given, x, form, generator, is_exact)
         x, reset = form.inward(x), None if reset is None else form.inward(reset)
         x = x.to(dtype or x.dtype)  # autocast may bring another one
         zeros = self.cell.zeros(x.shape[1], like=x)
@@ -231,8 +233,10 @@ class Recurrent(nn.Module):
         """
         if torch.compiler.is_compiling():
             raise OptionError("Recurrent.record: it cannot be part of a graph; call it outside torch.compile")
-        form, rows, state, start, time, extras = self._checked(x, state, lengths, reset, given, generator)
-        core, recordings = recorded(self.cell, names)
+        form, rows, state, start, time, extras = self._checked(
+            x, state, lengths, reset, given, generator, is_exact=True
+        )
+        core, recordings = recorded(self.cell, names, extras)
         y, after = over_time(core, rows, as_rows(state), start, time, extras, self.target, self.check)
         after = form.state_outward(shaped_like(after, state))
         found = {prefix + name: t for prefix, cell in recordings.items() for name, t in cell.found.items()}

@@ -129,7 +129,8 @@ class _GuardedStep:
         own = (*core.named_parameters(remove_duplicate=False), *core.named_buffers(remove_duplicate=False))
         self._declared, by_path = declared(core), paths(core)
         like = next((t for _, t in own), torch.empty(0))
-        rows = {path: like.new_zeros(1, self._declared[name].size) for path, name in by_path.items()}
+        is_fit = not any(expected.is_memory for expected in self._declared.values())
+        rows = {path: like.new_zeros(1, *self._declared[name].sizes) for path, name in by_path.items() if is_fit}
         self._values = Bindings(dict(own), rows).under("core")
         found = _program(core, self._values, target)
         self._program = found if isinstance(found, Step) else None
@@ -225,7 +226,7 @@ class _GuardedStep:
         if not 1 <= len(shape) <= 2 or shape[-1] != self._core.input_size or not 1 <= shape[:-1].numel() <= ROWS:
             return None
         assert self._program is not None
-        shapes = self._states + [torch.Size((self._declared[name].size,)) for name in self._given]
+        shapes = self._states + [torch.Size(self._declared[name].sizes) for name in self._given]
         form = self._forms[shape] = _BoundStep(self._program, self._values, shape, shapes, self._width)
         return form
 
@@ -253,6 +254,8 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     named = None if target is None else find(target)
     if isinstance(named, CellTarget):
         return f"the target {target} was requested"
+    if any(expected.is_memory for expected in declared(core).values()):
+        return "a context of as many rows as a call brings is given to it"
     like = next(iter(values.fixed.values()), None)
     if like is None or not like.is_floating_point():
         return "it has no parameters to take the dtype from"
