@@ -27,6 +27,9 @@ class Sunk:
     exposed: tuple[str, ...]
 
 
+NARROW = 4  # times narrower than the state it is made of
+
+
 def rows_of(epilogue: Graph, output: str) -> list[str]:
     """Return the outputs of the loop that one output of `epilogue` reads."""
     read = [v.name for v in walk([epilogue.outputs[output]]) if v.op == "input" and v.group == "steps"]
@@ -37,19 +40,43 @@ def sink(graph: Graph) -> Sunk:
     """Return `graph`, a traced step, without what can run after the loop, and that."""
     in_loop = Depends(lambda v: v.op == "input" and v.group == "state")
     read = {v.name for v in graph.inputs if v.group == "state"}
-    inside = set(walk(v for name, v in graph.outputs.items() if name in read))
+    states = [v for name, v in graph.outputs.items() if name in read]
+    inside = set(walk([*states, *_matrix_reads(graph, set(states))]))
     leaves = Depends(lambda v: v.kind == "product" and in_loop(v) and v not in inside)
     gone = {name: v for name, v in graph.outputs.items() if name not in read and leaves(v)}
     if not gone:
         return Sunk(graph, Graph({}), tuple(graph.outputs)[:1])
-    return _Sinking(graph, in_loop, leaves, gone).sunk()
+    return _Sinking(graph, in_loop, leaves, gone, inside).sunk()
+
+
+def _matrix_reads(graph: Graph, states: set[Value]) -> list[Value]:
+    """Return the sums over axes of matrices that a step produced: they stay in the loop, with all they need."""
+    sums = (v for v in graph.values if v.kind == "reduce" and v.width > 1)
+    return [v for v in sums if NARROW * v.width <= _width_of(v, states)]
+
+
+def _width_of(value: Value, states: set[Value]) -> int:
+    """Return how wide the states are that a value is made of without a product."""
+    found, stack, seen = 0, [value], set[Value]()
+    while stack:
+        each = stack.pop()
+        if each in seen or each.kind == "product":
+            continue
+        seen.add(each)
+        if each in states:
+            found += each.width
+        else:
+            stack += each.args
+    return found
 
 
 class _Sinking:
-    def __init__(self, graph: Graph, in_loop: Depends, leaves: Depends, gone: dict[str, Value]) -> None:
+    def __init__(
+        self, graph: Graph, in_loop: Depends, leaves: Depends, gone: dict[str, Value], inside: set[Value]
+    ) -> None:
         self.graph, self.in_loop, self.leaves, self.gone = graph, in_loop, leaves, gone
         self.stay = {name: v for name, v in graph.outputs.items() if name not in gone}
-        self.inside = set(walk(self.stay.values()))
+        self.inside = {*inside, *walk(self.stay.values())}
         self.rows = {value: name for name, value in reversed(self.stay.items())}
         self.new = set(self.rows)
 
@@ -82,13 +109,17 @@ class _Sinking:
         return found
 
     def _is_row(self, value: Value) -> bool:
-        """Whether the loop gives a value: what needs no product that left it, unless one new state is enough for it."""
+        """Whether the loop gives a value: what needs no product that left it, unless one new state is enough for it.
+
+        A value that is far narrower than that state, such as a sum over a matrix, costs less than its whole sequence.
+        """
         if not self.in_loop(value) or self.leaves(value):
             return False
         if value in self.inside:
             return True
         sources = self._sources(value)
-        return len(sources) > 1 or not sources <= self.new
+        is_narrow = NARROW * value.width <= sum(source.width for source in sources)
+        return len(sources) > 1 or is_narrow or not sources <= self.new
 
     def _sources(self, value: Value) -> set[Value]:
         """Return the new states that a value is made of, and the old ones where it is made of these."""

@@ -40,10 +40,8 @@ class BatchSize(torch.SymInt):
     __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __floordiv__ = _refuse
     __int__ = __index__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = _refuse
 
-    __abs__ = __divmod__ = __rmod__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __lshift__ = __rshift__ = (
-        _refuse
-    )
-    __trunc__ = __ceil__ = __floor__ = __round__ = __pos__ = __invert__ = _refuse
+    __abs__ = __pos__ = __round__ = __trunc__ = __ceil__ = __floor__ = __divmod__ = __rmod__ = _refuse
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rshift__ = _refuse
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BatchSize) or bool(self._refuse())

@@ -148,3 +148,12 @@ def test_a_softmax_after_the_loop_is_that_of_pytorch() -> None:
     assert len(functions(lambda a: a.softmax(-1))) == len(functions(lambda a: a.log_softmax(-1))) == 2
     assert torch.softmax not in functions(lambda a: (a - a.detach()).exp() / a.exp().sum(-1, keepdim=True))
     assert torch.softmax in functions(lambda a: a.softmax(-1) + a)
+
+
+@pytest.mark.parametrize("name", ["gla", "rwkv-7", "retnet", "mlstm"])
+def test_a_memory_is_read_inside_the_loop(name: str) -> None:
+    """What follows leaves the loop; the matrix that is read does not, which would be kept for every step."""
+    cell = make(name, 8, 16)
+    split = split_step(trace(cell, dict(cell.named_parameters())))
+    widest = max(split.loop.outputs[output].width for output in split.exposed)
+    assert widest <= 32 < sum(cell.state_sizes.values())
