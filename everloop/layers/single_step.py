@@ -83,22 +83,25 @@ class Stepper:
 
 
 class _BoundStep:
-    """A step for one shape of x: the bound kernel, the shapes of x, of each state and of further rows, and memory like
-    the output.
+    """A step for one shape of x: the bound kernel, the shapes of what it is given, and tensors like its results.
 
-    states: the shapes of a row of each state and of further rows; width: of declared outputs, 0 where the output is a
-    state.
+    given: the shapes of a row of each state and of further rows; results: of the output and of each state.
     """
 
     def __init__(
-        self, program: Step, values: Bindings, shape: torch.Size, states: list[torch.Size], width: int
+        self,
+        program: Step,
+        values: Bindings,
+        shape: torch.Size,
+        given: Sequence[torch.Size],
+        results: Sequence[torch.Size],
     ) -> None:
         rows = shape[:-1]
         bound = program.bind(values, rows[0] if rows else 1)
         self.call, self.derived = bound.call, bound.derived
-        self.shapes = [shape, *(torch.Size((*rows, *state)) for state in states)]
+        self.shapes = [shape, *(torch.Size((*rows, *row)) for row in given)]
         like = torch.empty(0, dtype=program.prologue.dtype)
-        self.output = program.target.empty((*rows, width), like) if width else None
+        self.results = [program.target.empty((*rows, *row), like) for row in results]
 
     def begin(self, start: Iterable[Tensor] | None, like: Tensor, count: int) -> list[Tensor]:
         """Return the `count` states before the first step."""
@@ -150,8 +153,8 @@ class _GuardedStep:
             self._states = [zeros.shape[1:] for zeros in leaves(self._nested)]
             self._count = len(self._nested) if isinstance(core, Cell) else -1
             top = last(core)
-            self._output = len(self._states) - len(top.state_sizes) + 1  # its first state; x is number 0
-            self._width = top.output_width if top.output_sizes else 0
+            first = self._states[len(self._states) - len(top.state_sizes)]
+            self._results = [torch.Size([top.output_width]) if top.output_sizes else first, *self._states]
             self._by_name = top.by_name if len(top.output_sizes) > 1 else None
 
     def holds(self, core: nn.Module) -> bool:
@@ -191,8 +194,7 @@ class _GuardedStep:
             return None
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
-        like = tensors[self._output] if form.output is None else form.output
-        new = [self._empty_like(like), *map(self._empty_like, tensors[1 : len(self._states) + 1])]
+        new = list(map(self._empty_like, form.results))
         if form.derived:
             forks.prepare()
         derived = form.derived(self._values) if form.derived else ()
@@ -227,7 +229,7 @@ class _GuardedStep:
             return None
         assert self._program is not None
         shapes = self._states + [torch.Size(self._declared[name].sizes) for name in self._given]
-        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, shapes, self._width)
+        form = self._forms[shape] = _BoundStep(self._program, self._values, shape, shapes, self._results)
         return form
 
     def _all(self, form: _BoundStep, x: Tensor, state: Any, start: Iterable[Tensor] | None) -> Sequence[Any]:
