@@ -150,7 +150,13 @@ ODD = {
     "difference": Difference,
 }
 WRAPPED = ("zoneout", "weight-drop", "variational")
-NAMES = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
+# Of whose forms others give enough for the tests of layers and passes; all run in the tests of mathematics and agreement.
+SIMILAR = frozenset({
+    "linear-attention", "retnet", "deltanet", "mamba-2", "fast-weights", "min-gru", "min-lstm", "sru", "rg-lru", "lmu",
+    "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn",
+})  # fmt: skip
+ALL = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
+NAMES = tuple(name for name in ALL if name not in SIMILAR)
 ONE_OUTPUT = tuple(name for name in NAMES if name != "heads")  # whose layers give one sequence
 
 

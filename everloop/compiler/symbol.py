@@ -282,6 +282,8 @@ def _features(a: Symbol, rank: int) -> tuple[int, ...]:
 
 def spread_to(a: Symbol, shape: tuple[int, ...], axes: tuple[int, ...]) -> Symbol:
     """Return a row of these feature axes, or a vector of as many numbers; numbers that all share stay as they are."""
+    if a.rows and a.value.width == 1:  # a number of a row meets any width
+        return a
     if a.rows and shape != axes:
         strides = contiguous(shape)
         away = len(axes) - len(shape)

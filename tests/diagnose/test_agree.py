@@ -15,12 +15,12 @@ from everloop.diagnose.agree import agree
 from everloop.errors import CellError, OptionError, UnsupportedError
 from everloop.layers import autograd_function, dispatch
 from tests.layers.wrong import forget_programs, spoil_gradient
-from tests.zoo import ONE_OUTPUT, make
+from tests.zoo import ALL, ONE_OUTPUT, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 
 
-@pytest.mark.parametrize("name", ONE_OUTPUT)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_cell_agrees(name: str, dtype: torch.dtype) -> None:
     layer = Recurrent(make(name, 3, 17).to(dtype))
