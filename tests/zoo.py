@@ -150,7 +150,7 @@ ODD = {
     "difference": Difference,
 }
 WRAPPED = ("zoneout", "weight-drop", "variational")
-# Of whose forms others give enough for the tests of layers and passes; all run in the tests of mathematics and agreement.
+# Others show their forms to the tests of layers and passes; all run in those of mathematics and agreement.
 SIMILAR = frozenset({
     "linear-attention", "retnet", "deltanet", "mamba-2", "fast-weights", "min-gru", "min-lstm", "sru", "rg-lru", "lmu",
     "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn",
