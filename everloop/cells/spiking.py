@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from everloop.cell import Cell, H, I, param, state
@@ -30,4 +29,4 @@ class LIF(Cell):
         i = self.alpha * i + x @ self.W.T + s @ self.R.T
         over = u - 1
         soft = over / (1 + self.slope * over.abs())
-        return torch.where(over > 0, 1.0, 0.0) + (soft - soft.detach()), u, i
+        return (over > 0).to(over.dtype) + (soft - soft.detach()), u, i

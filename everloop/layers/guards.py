@@ -24,6 +24,7 @@ from everloop.compiler.dependencies import CODE, changing, code_of, dependencies
 
 VERSIONS = 8  # of one module, whose programs are kept
 PROGRAMS = 512  # of all modules
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 PLAIN = (bool, int, float, str, type(None))
@@ -296,7 +297,7 @@ class _Same:
 def unsupported_reason(module: nn.Module) -> str:
     """Return why no symbol can go through the code of a cell or stack as a tensor does; "" where one can."""
     for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and (part.training or not part.track_running_stats):
+        if isinstance(part, BATCH_NORMS) and (part.training or not part.track_running_stats):
             kind = part.__class__.__name__
             return f"{kind} mixes the sequences of a batch in training; take layer normalisation, or call eval()"
     values = [get(name, None) for m in module.modules() for get, name in dependencies(m.__class__)]

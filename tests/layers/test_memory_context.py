@@ -72,6 +72,7 @@ def test_every_target_agrees() -> None:
 def test_few_variants_are_compiled() -> None:
     from everloop.layers.guards import programs
 
+    programs.clear()  # full, it would let go of one for each new one
     layer, x = Recurrent(Attending(I_, H_, dtype=D)), torch.randn(T, B, I_, dtype=D)
     layer(x, memory=torch.randn(B, 1, H_, dtype=D))
     before = len(programs)
