@@ -118,7 +118,7 @@ class _Sinking:
         if value in self.inside:
             return True
         sources = self._sources(value)
-        is_narrow = NARROW * value.width <= sum(source.width for source in sources)
+        is_narrow = value.width > 1 and NARROW * value.width <= sum(source.width for source in sources)
         return len(sources) > 1 or is_narrow or not sources <= self.new
 
     def _sources(self, value: Value) -> set[Value]:

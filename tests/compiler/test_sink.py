@@ -157,3 +157,17 @@ def test_a_memory_is_read_inside_the_loop(name: str) -> None:
     split = split_step(trace(cell, dict(cell.named_parameters())))
     widest = max(split.loop.outputs[output].width for output in split.exposed)
     assert widest <= 32 < sum(cell.state_sizes.values())
+
+
+def test_the_mean_of_a_vector_leaves_with_what_reads_it() -> None:
+    class Normalised(Cell):
+        h, y = state(H), state(3)
+        W, R, V = param(H, I), param(H, H), param(3, H)
+
+        def step(self, x: Tensor, h: Tensor, y: Tensor) -> Any:
+            h = torch.tanh(x @ self.W.T + h @ self.R.T)
+            return h, torch.nn.functional.layer_norm(h, h.shape[1:]) @ self.V.T
+
+    cell = Normalised(4, 16)
+    split = split_step(trace(cell, dict(cell.named_parameters())))
+    assert list(split.loop.outputs) == ["h"]
