@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from everloop.cell import Cell, H, I, bias, context, inputs, mask, noise, output, param, size, state
     from everloop.errors import EverloopError
     from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
+    from everloop.layers.linear_cross_entropy import linear_cross_entropy
     from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "cells",
     "context",
     "inputs",
+    "linear_cross_entropy",
     "mask",
     "noise",
     "output",
@@ -58,6 +60,7 @@ _HOMES = {
     ),
     "everloop.errors": ("EverloopError",),
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
+    "everloop.layers.linear_cross_entropy": ("linear_cross_entropy",),
     "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),
 }
 _ROOMS = (

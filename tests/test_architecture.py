@@ -49,7 +49,7 @@ INSIDE = {
         datasets
     """,
     "layers": """
-        bidirectional compare flatten guards masked_matrix nested recompute weight_gradients
+        bidirectional compare flatten guards linear_cross_entropy masked_matrix nested recompute weight_gradients
         backward double_backward empty_sequences epilogue input_form reference serialization validation
         extras
         autograd_function check custom_operator dropout

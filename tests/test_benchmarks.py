@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import cells as benchmarks_of_cells
-from benchmarks import parts, versions
+from benchmarks import head, parts, versions
 from benchmarks.options import spread
 from everloop import cells
 from everloop.compiler.targets import llvm
@@ -65,3 +65,13 @@ def test_a_cell_is_compared_with_the_eager_loop_and_its_chunked_form() -> None:
 def test_every_cell_has_its_sizes() -> None:
     for name in cells.names():
         assert benchmarks_of_cells.cell_of(name, 16).hidden_size == 16
+
+
+def test_the_heads_that_are_compared_compute_the_same() -> None:
+    x, layer, target = head.given(6, 4, 5)
+    losses = [loss(x, layer, target) for loss in head.PEERS.values()]
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, losses[0])
+    found = head.measure((6, 4, 5), "training", 100.0, 1, "minimum")
+    assert found["arithmetic"] == pytest.approx(2e-6 * 3 * 6 * 4 * 5 / 100)
+    assert all(value > 0 for value in found.values())

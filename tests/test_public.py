@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "cells",
         "context",
         "inputs",
+        "linear_cross_entropy",
         "mask",
         "noise",
         "output",

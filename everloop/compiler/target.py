@@ -44,7 +44,35 @@ class CellTarget(Target):
         """
 
 
-class LoopTarget(Target):
+class Products:
+    """The large products outside of loops, by PyTorch; a target may have quicker ones."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x @ weight.T + bias for rows x [..., k] of all steps, with gradients of every order.
+
+        Neither the result nor `bias` is kept for the gradient, so that their memory may be written again.
+        """
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
+        return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+
+    def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
+        """Write a @ b + bias to `out` [m, n], whose columns are adjacent, or add a @ b to it; without a gradient."""
+        if add:
+            out.addmm_(a, b)
+        elif bias is None:
+            torch.mm(a, b, out=out)
+        else:
+            torch.addmm(bias, a, b, out=out)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Return memory of the dtype and device of `like`, with anything in it."""
+        return like.new_empty(shape)
+
+
+class LoopTarget(Target, Products):
     """A target that compiles loops. All of it may be called by several threads at once.
 
     On a device with streams, kernels, products and memory belong to PyTorch's current stream: a call may return before
@@ -62,21 +90,6 @@ class LoopTarget(Target):
     @abstractmethod
     def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return x @ weight.T + bias for rows x [..., k] of all steps, with gradients of every order.
-
-        Neither the result nor `bias` is kept for the gradient, so that their memory may be written again.
-        """
-        return torch.nn.functional.linear(x, weight, bias)
-
-    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
-        return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
-
-    @abstractmethod
-    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Return memory of the dtype and device of `like`, with anything in it."""
 
     # Memory laid out as a small tensor; PyTorch's own, because in single steps every call counts.
     empty_like = staticmethod(torch.empty_like)
@@ -122,6 +135,12 @@ def compiling(dtype: torch.dtype, device: torch.device, named: LoopTarget | None
     asked = [named] if named else [found for found in map(find, names()) if isinstance(found, LoopTarget)]
     reasons = [target.refusal(dtype, device) for target in asked]
     return next((target for target, reason in zip(asked, reasons, strict=True) if not reason), "; ".join(reasons))
+
+
+def products(dtype: torch.dtype, device: torch.device) -> Products:
+    """Return who multiplies large matrices of this dtype on this device."""
+    found = compiling(dtype, device)
+    return found if isinstance(found, LoopTarget) else Products()
 
 
 def register(target: CellTarget | LoopTarget) -> None:

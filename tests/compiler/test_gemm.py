@@ -63,6 +63,34 @@ def test_the_kernel_on_every_edge(isa: str, threads: int, dtype: torch.dtype) ->
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("isa", HERE)
+@pytest.mark.parametrize("size", [(1, 1, 1), (13, 650, 50), (129, 257, 1100)])
+def test_the_kernel_adds(isa: str, size: tuple[int, int, int]) -> None:
+    product, (m, k, n) = matrices.products(torch.float32, isa), size
+    a, b, out = torch.randn(k, m).T, torch.randn(k, n), torch.randn(m, n)
+    want = out.double() + a.double() @ b.double()
+    product(out, a, b, add=True)
+    close(out, want, k + 1, 1.0)
+
+
+@pytest.mark.parametrize("mkl", [True, False])
+def test_who_multiplies(mkl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "has_quick_mkl", lambda: mkl)
+    a, b, out = torch.randn(64, 128), torch.randn(128, 256), torch.full((64, 256), 3.0)
+    assert gemm.multiply(out, a, b, None, False) is not mkl
+    assert bool((out == 3).all()) is mkl
+    assert not gemm.multiply(out[:3], a[:3], b, None, False)  # fewer rows than pay for packing
+    assert not gemm.multiply(out.T, b.T, a.T, None, False)  # columns that are apart
+
+
+@pytest.mark.parametrize(("maker", "quick"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
+def test_mkl_is_quick_on_processors_of_its_maker(maker: str, quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "processor", lambda: maker)
+    gemm.has_quick_mkl.cache_clear()
+    assert gemm.has_quick_mkl() is (quick and torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+    gemm.has_quick_mkl.cache_clear()
+
+
 def test_strides_of_any_kind() -> None:
     product = matrices.products(torch.float32)
     a, b = torch.randn(40, 60)[::2, ::3], torch.randn(60, 90)[::3, ::2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -204,6 +205,23 @@ def test_products_over_all_steps(target: str, dtype: torch.dtype) -> None:
     got = torch.autograd.grad(y, (weight, bias), slopes)
     want = torch.autograd.grad(torch.nn.functional.linear(left, weight, bias), (weight, bias), slopes)
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("target", LOOPS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (130, 65, 97), (0, 3, 4), (3, 0, 4)])
+def test_a_product_that_is_written_or_added(target: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    found, (m, k, n) = loop_target(target), shape
+    a, b, bias = torch.randn(k, m, dtype=dtype).T, torch.randn(k, n, dtype=dtype), torch.randn(n, dtype=dtype)
+    out = torch.full((m, n + 1), torch.nan, dtype=dtype)
+    exact, close = a.double() @ b.double(), partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+    found.multiply(out[:, :n], a, b, bias)
+    close(out[:, :n].double(), exact + bias)
+    found.multiply(out[:, :n], a, b, add=True)
+    close(out[:, :n].double(), 2 * exact + bias)
+    found.multiply(out[:, :n], a, b)
+    close(out[:, :n].double(), exact)
+    assert out[:, n].isnan().all()
 
 
 @pytest.mark.parametrize("target", LOOPS)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.formats import FORMATS
-from everloop.compiler.targets.llvm.machine import host, is_available
+from everloop.compiler.targets.llvm.machine import host, is_available, processor
 from everloop.compiler.targets.llvm.matrices import Products, products
 
 MIN_MULTIPLICATIONS = 1 << 18  # from which the kernel is quicker than PyTorch, its call of 5 µs included
@@ -47,6 +47,17 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
     return linear(left.T, right.T)
 
 
+def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, add: bool) -> bool:
+    """Write a @ b + bias to `out`, or add a @ b to it; return False, with nothing done, where PyTorch is quicker.
+
+    On Intel's processors it is: MKL is at 0.97 to 1.4 times our speed on a Xeon "Sapphire Rapids", most where `add`.
+    """
+    if has_quick_mkl() or not _takes(a, b.T, bias) or out.dtype != a.dtype or out.stride(1) != 1:
+        return False
+    _kernel(a.dtype)(out, a, b, None if bias is None else bias.contiguous(), add=add)
+    return True
+
+
 def _flat(rows: Tensor) -> Tensor:
     return rows if rows.dim() == 2 else rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
 
@@ -70,6 +81,13 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 @lru_cache(maxsize=1)
 def _has_kernel() -> bool:
     return is_available() and host().arch == "x86_64"  # what it was measured on
+
+
+@lru_cache(maxsize=1)
+def has_quick_mkl() -> bool:
+    """Return whether PyTorch's products are MKL's, on a processor of the maker that it is quick on."""
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_mkl and "GenuineIntel" in processor()
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""One product of two large matrices, C = A B + bias: blocks in the cache, packed panels, register tiles, threads.
+"""One product of two large matrices, C = A B + bias or C += A B: blocks, packed panels, register tiles, threads.
 
 The blocking is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). A thread
 works on a block of C of its own and packs what it needs itself, so that threads never wait for each other.
@@ -18,7 +18,7 @@ AHEAD = 16  # steps of k that the panel is prefetched ahead
 
 # The argument block, one 8-byte slot each. Strides are in bytes; `step_*` are the sides of a block in the cache.
 NAMES = (
-    "a", "a_row", "a_k", "b", "b_k", "b_column", "c", "c_row", "bias", "sums", "rows", "columns", "k",
+    "a", "a_row", "a_k", "b", "b_k", "b_column", "c", "c_row", "bias", "sums", "add", "rows", "columns", "k",
     "step_rows", "step_columns", "step_k", "down", "across",
     "threads", "work", "work_step", "parallel", "number", "team",
 )  # fmt: skip
@@ -259,6 +259,7 @@ def _block(isa: Isa, form: FloatFormat) -> str:
     left, right = share(column_number, integers["across"], integers["columns"], width)
     has_bias = code(f"icmp ne ptr {bias}, null")
     has_sums = code(f"icmp ne ptr {sums}, null")
+    is_new = code.equal(_argument(code, "add"), 0)
 
     def some_columns(j: str, _: list[str]) -> list[str]:
         columns = code.least(code.sub(right, j), integers["step_columns"])
@@ -273,7 +274,7 @@ def _block(isa: Isa, form: FloatFormat) -> str:
                 f"call void @large_pack_columns(ptr {source}, i64 {integers['b_k']}, i64 {integers['b_column']}, "
                 f"i64 {depth}, i64 {columns}, ptr %work)"
             )
-            is_first = code.equal(k, 0)
+            is_first = code(f"and i1 {is_new}, {code.equal(k, 0)}")
             start = code(f"select i1 {has_bias}, ptr {code.at(bias, shift)}, ptr null")
 
             def some_rows(i: str, _: list[str]) -> list[str]:

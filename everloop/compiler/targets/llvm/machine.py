@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -60,6 +61,12 @@ def runs(name: str) -> bool:
         return False
     features = dict(binding.get_host_cpu_features()) if host().arch == "x86_64" else {"neon": True}
     return all(features.get(need, False) for need in named(name).needs)
+
+
+def processor() -> str:
+    """Return what the operating system says of the processor; its maker is somewhere in it."""
+    known = Path("/proc/cpuinfo")
+    return known.read_text(encoding="utf-8") if known.exists() else platform.processor()
 
 
 def triple(isa: Isa) -> str:

@@ -42,15 +42,24 @@ class Products:
         return module(self.isa, large(self.isa, self.form))
 
     def __call__(
-        self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, sums: Tensor | None = None
+        self,
+        out: Tensor,
+        a: Tensor,
+        b: Tensor,
+        bias: Tensor | None = None,
+        sums: Tensor | None = None,
+        *,
+        add: bool = False,
     ) -> None:
         """Write a @ b + bias to `out`; add the sums of the rows of `a` to `sums`, where a.T is row-major.
 
         a [m, k], b [k, n] of any strides, out [m, n] with adjacent columns, bias [n], sums [m].
+        add: add a @ b to `out`, without a bias.
         """
         (rows, k), columns = a.shape, b.shape[1]
         if not rows or not columns or not k:
-            out.zero_() if bias is None else out.copy_(bias)
+            if not add:
+                out.zero_() if bias is None else out.copy_(bias)
             return
         size = self.form.size
         (a_row, a_k), (b_k, b_column) = a.stride(), b.stride()
@@ -63,7 +72,7 @@ class Products:
         block = self._block(
             a.data_ptr(), a_row * size, a_k * size, b.data_ptr(), b_k * size, b_column * size,
             out.data_ptr(), out.stride(0) * size,
-            0 if bias is None else bias.data_ptr(), 0 if sums is None else sums.data_ptr(),
+            0 if bias is None else bias.data_ptr(), 0 if sums is None else sums.data_ptr(), add,
             rows, columns, k, *steps, down, across, min(team, down * across), memory.aligned(kept), work_step,
         )  # fmt: skip
         if team > 1:

@@ -37,6 +37,10 @@ class LLVM(LoopTarget):
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         return gemm.over_rows(left, right)
 
+    def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
+        if not gemm.multiply(out, a, b, bias, add):
+            super().multiply(out, a, b, bias, add=add)
+
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return pages.fresh(shape, like.dtype)
 
