@@ -19,8 +19,10 @@ from benchmarks.timing import alternate, geometric_mean, machine, statistic_opti
 from everloop import cells
 from everloop.cell import Cell
 from everloop.layers import Recurrent
+from everloop.layers.extras import example
 
 SIZES: dict[str, Callable[[int], int]] = {
+    "backbone_size": lambda hidden: hidden,
     "depth": lambda hidden: 3,
     "embedding_size": lambda hidden: 8,
     "heads": lambda hidden: 4,
@@ -86,6 +88,17 @@ def mamba2(cell: Any, x: Tensor, chunk: int) -> Any:
 CHUNKED: dict[str, Callable[[Any, Tensor, int], Tensor]] = {"linear-attention": linear_attention, "mamba-2": mamba2}
 
 
+class Told(nn.Module):
+    """A layer with all that its cell declares beside x, called with x alone."""
+
+    def __init__(self, layer: Recurrent, x: Tensor) -> None:
+        super().__init__()
+        self.layer, self.given = layer, example(layer, x)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x, **self.given)
+
+
 class Chunked(nn.Module):
     """A cell's chunked form, called as a layer is."""
 
@@ -102,9 +115,9 @@ def measure(
 ) -> dict[str, float]:
     """Return the milliseconds of ours and the peer's ratio: the eager loop, or the chunked form of `chunk` steps."""
     batch, steps, hidden = shape
-    x, ours = torch.randn(steps, batch, hidden), Recurrent(cell_of(name, hidden))
-    peer = Chunked(name, ours.cell, chunk) if chunk else Recurrent(ours.cell, target="eager")
-    run = MODES[mode]
+    x, cell, run = torch.randn(steps, batch, hidden), cell_of(name, hidden), MODES[mode]
+    ours: nn.Module = Told(Recurrent(cell), x)
+    peer = Chunked(name, cell, chunk) if chunk else Told(Recurrent(cell, target="eager"), x)
     seconds = alternate({"ours": run(ours, x), "peer": run(peer, x)}, rounds=rounds, statistic=statistic)
     return {"ms": seconds["ours"] * 1e3, "ratio": seconds["peer"] / seconds["ours"]}
 

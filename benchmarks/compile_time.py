@@ -17,12 +17,14 @@ FIRST = """
 import sys, time, torch
 from everloop import cells
 from everloop.layers import Recurrent
+from everloop.layers.extras import example
 
 def first(name, layers=1):
-    sizes = {"proj_size": 32} if name == "projected-lstm" else {}
-    layer, x = Recurrent(cells.named(name)(40, 64, **sizes), layers=layers), torch.randn(20, 4, 40)
+    kind = cells.named(name)
+    layer, x = Recurrent(kind(40, 64, **dict.fromkeys(kind.letters(), 32)), layers=layers), torch.randn(20, 4, 40)
+    given = example(layer, x)
     start = time.perf_counter()
-    layer(x)[0].sum().backward()
+    layer(x, **given)[0].sum().backward()
     return 1e3 * (time.perf_counter() - start)
 
 torch.nn.GRU(3, 3)(torch.randn(2, 2, 3))[0].sum().backward()

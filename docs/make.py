@@ -161,8 +161,9 @@ CELLS = """\
 Each is a few lines of mathematics in `everloop/cells/`, with its source, its shapes and how its rows are ordered in its
 docstring; all run compiled. By name: `--cell gru` on the command line and in configurations; in Python the class,
 `Recurrent(cells.GRU(64, 128))`. Sizes besides I and H are given by keyword, `cells.MLSTM(64, 128, heads=4)` or
-`--options heads 4`; states as `state(…)` declares them. What surrounds a cell in its paper, such as short convolutions
-and residual connections, is left to the model around it.
+`--options heads 4`; states as `state(…)` declares them. Where a cell reads something beside x, the layer takes it by
+name, `layer(x, dt=dt)`, and draws noise itself in training. What surrounds a cell in its paper, such as short
+convolutions and residual connections, is left to the model around it.
 
 {rows}
 """
@@ -231,13 +232,17 @@ def operations() -> str:
 
 def table_of_cells() -> str:
     """Return docs/cells.md: every cell with its states and its source, as its class says."""
-    rows = ["| name, class | what it is | states | source |", "|---|---|---|---|"]
+    rows = ["| name, class | what it is | states | beside x | source |", "|---|---|---|---|---|"]
     for name in cells.names():
         kind = cells.named(name)
         first, second = (re.sub(r"\s+", " ", part) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")[:2])
         source = re.match(r".*?(19|20)\d\d", second)
         states = ", ".join(f"{s}: {' × '.join(map(str, spec.shape))}" for s, spec in kind.states.items())
-        rows.append(f"| `{name}`, {kind.__name__} | {first} | {states} | {source and source[0]} |")
+        beside = [f"{key}: {spec.size}" for key, spec in [*kind.step_inputs.items()][1:]]
+        beside += [f"{key}: {' × '.join(map(str, spec.shape))} a sequence" for key, spec in kind.contexts.items()]
+        beside += [f"noise {key}: {spec.size}" for key, spec in kind.noises.items()]
+        told = ", ".join(beside)
+        rows.append(f"| `{name}`, {kind.__name__} | {first} | {states} | {told} | {source and source[0]} |")
     return CELLS.format(rows="\n".join(rows))
 
 

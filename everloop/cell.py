@@ -84,7 +84,10 @@ class Cell(nn.Module):
         cls.options = cls.options | {
             k: declared[k]
             for k, note in annotated.items()
-            if k in declared and not k.startswith("_") and "ClassVar" not in str(note)
+            if k in declared
+            and not k.startswith("_")
+            and "ClassVar" not in str(note)
+            and not isinstance(declared[k], State | Output | Input | Context | Noise | Param)
         }
         for name, value in declared.items():
             if isinstance(value, State | Output | Input | Context | Param):
@@ -228,7 +231,15 @@ class Cell(nn.Module):
         expected = [[len(x), *shape] for shape in self.state_shapes.values()]
         if came != expected:
             raise ShapeError(f"{name}: state is {came}; expected a tuple of {', '.join(map(str, expected))}")
-        sizes = {k: (n,) for k, n in self.input_sizes.items()} | self.context_shapes
+        told = self.told(x, given)
+        twin = bind(self, told) if told else self
+        output, rows = advance(twin, x, [s.flatten(1) for s in before])
+        shaped = zip(rows, self.state_shapes.values(), strict=True)
+        return self.by_name(output), tuple(s if len(shape) == 1 else s.reshape(-1, *shape) for s, shape in shaped)
+
+    def told(self, x: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a step of x [B, I] reads besides: inputs and contexts that are `given`, masks, noise."""
+        name, sizes = type(self).__name__, {k: (n,) for k, n in self.input_sizes.items()} | self.context_shapes
         check_names(name, given, sizes)
         for each, shape in sizes.items():
             wanted = [len(x), *("S" if n is None else n for n in shape)]
@@ -238,10 +249,7 @@ class Cell(nn.Module):
         memories = [k for k, shape in sizes.items() if None in shape]
         masks = {f"{k}_mask": given[k].new_ones(given[k].shape[:2], dtype=torch.bool) for k in memories}
         drawn = {k: spec.draw(len(x), spec.size(self.sizes), like=x) for k, spec in self.drawn().items()}
-        twin = bind(self, given | masks | drawn) if sizes or drawn else self
-        output, rows = advance(twin, x, [s.flatten(1) for s in before])
-        shaped = zip(rows, self.state_shapes.values(), strict=True)
-        return self.by_name(output), tuple(s if len(shape) == 1 else s.reshape(-1, *shape) for s, shape in shaped)
+        return {**given, **masks, **drawn}
 
     def drawn(self) -> dict[str, Noise]:
         """Return the noise that is drawn now: in evaluation only what is declared so."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn, sigmoid, tanh
 
 from everloop import cells
-from everloop.cell import Cell, H, I, bias, output, param, size, state
+from everloop.cell import Cell, H, I, bias, context, inputs, mask, noise, output, param, size, state
+from everloop.compiler.bindings import Bindings
 from everloop.layers import VariationalDropout, WeightDrop, Zoneout
+from everloop.layers.dropout import values_of
+from everloop.layers.extras import declared, example, example_extras
 
 K = size("keys")
 
@@ -138,6 +143,20 @@ class Difference(Cell):
         return new, new - h
 
 
+class Told(Cell):
+    """All that a step can read: further inputs, a context of each sequence, noise and a mask."""
+
+    x, dt = inputs(I, 1)
+    h = state(H)
+    about = context(K)
+    jitter, keep = noise(H), mask(H, p=0.25, per="sequence")
+    W, R, U = param(H, I), param(H, H), param(H, K)
+
+    def step(self, x: Tensor, dt: Tensor, h: Tensor) -> Tensor:
+        h = h * self.keep * torch.exp(-dt)
+        return tanh(x @ self.W.T + h @ self.R.T + self.about @ self.U.T) + 0.1 * self.jitter
+
+
 ODD = {
     "highway": Highway,
     "counter": Counter,
@@ -148,12 +167,13 @@ ODD = {
     "tapped": Tapped,
     "heads": Heads,
     "difference": Difference,
+    "told": Told,
 }
 WRAPPED = ("zoneout", "weight-drop", "variational")
 # Others show their forms to the tests of layers and passes; all run in those of mathematics and agreement.
 SIMILAR = frozenset({
     "linear-attention", "retnet", "deltanet", "mamba-2", "fast-weights", "min-gru", "min-lstm", "sru", "rg-lru", "lmu",
-    "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn",
+    "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn", "ctrnn", "ltc", "cfc",
 })  # fmt: skip
 ALL = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
 NAMES = tuple(name for name in ALL if name not in SIMILAR)
@@ -183,3 +203,35 @@ def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
         for p in cell.parameters():
             p.add_(0.3 * torch.randn(p.shape, dtype=p.dtype) / max(1, p.shape[-1]) ** 0.5)
     return cell
+
+
+@dataclass(frozen=True)
+class Given:
+    """What cells declare beside x, by name: further inputs [T, B, n] and contexts [B, …]; of one sequence without B."""
+
+    inputs: Mapping[str, Tensor]
+    contexts: Mapping[str, Tensor]
+
+    def at(self, steps: Any = slice(None), rows: Any = slice(None)) -> dict[str, Any]:
+        """Return what a layer is called with for some of the steps and sequences."""
+        own = {name: t[steps] for name, t in self.inputs.items()}
+        if rows == slice(None):
+            return own | dict(self.contexts)
+        return {name: t[..., rows, :] for name, t in own.items()} | {name: t[rows] for name, t in self.contexts.items()}
+
+    @property
+    def swapped(self) -> dict[str, Tensor]:
+        """What a layer is called with that has the batch first."""
+        return {name: t.transpose(0, 1) for name, t in self.inputs.items()} | dict(self.contexts)
+
+
+def given(core: nn.Module, x: Tensor) -> Given:
+    """Return random numbers for all that the cells inside `core` declare, beside x [T, B, I]."""
+    found, wanted = example(core, x), declared(core)
+    return Given(*({k: t for k, t in found.items() if wanted[k].kind == kind} for kind in ("input", "context")))
+
+
+def values(cell: Cell, steps: int, batch: int) -> Bindings:
+    """Return everything that a cell reads besides x and its states, inputs, contexts and noise drawn."""
+    x = torch.empty(steps, batch, cell.input_size, dtype=next(cell.parameters(), torch.empty(0)).dtype)
+    return values_of(cell, steps, batch, example_extras(cell, x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
 from everloop.cells.fast_weights import FastWeights
@@ -29,17 +30,21 @@ from everloop.cells.sru import SRU
 from everloop.cells.xlstm import MLSTM, SLSTM
 
 __all__ = [
+    "CTRNN",
     "GLA",
     "GRU",
+    "GRUD",
     "LIF",
     "LMU",
     "LRU",
     "LSTM",
+    "LTC",
     "MLSTM",
     "RGLRU",
     "RWKV7",
     "SLSTM",
     "SRU",
+    "CfC",
     "CoRNN",
     "CoupledLSTM",
     "DeltaNet",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from everloop.cell import Cell
+from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
 from everloop.cells.fast_weights import FastWeights
@@ -54,8 +55,12 @@ _BY_NAME: dict[str, type[Cell]] = {
     "sru": SRU,
     "lif": LIF,
     "low-rank-rnn": LowRankRNN,
+    "ctrnn": CTRNN,
     "lmu": LMU,
     "cornn": CoRNN,
+    "ltc": LTC,
+    "cfc": CfC,
+    "gru-d": GRUD,
     "lru": LRU,
     "rg-lru": RGLRU,
     "min-gru": MinGRU,

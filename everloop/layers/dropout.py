@@ -6,6 +6,7 @@ A wrapper's `draw` makes the tensors of one call (masks, dropped weights); its `
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -88,6 +89,9 @@ class Wrapper(Cell):
     def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
         """Return the tensors of one call. Masks have the dtype and device of the first parameter, if there is one."""
         return values_of(self.cell, steps, batch, extras).under("cell")
+
+    def told(self, x: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {f"cell.{name}": t for name, t in self.cell.told(x, given).items()}
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
         return step_results(self.cell, x, states)

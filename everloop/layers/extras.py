@@ -96,9 +96,15 @@ def paths(core: nn.Module) -> dict[str, str]:
 
 
 def example(core: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return random numbers for all that the cells inside `core` declare, beside x [T, B, I]."""
-    shapes = {name: expected.whole(x, batch_first=False) for name, expected in declared(core).items()}
-    return {name: torch.randn([SLOTS if n is None else n for n in shape]).to(x) for name, shape in shapes.items()}
+    """Return random numbers for all that the cells inside `core` declare, beside x [T, B, I].
+
+    Inputs, such as times and masks, are between 0 and 1, contexts normal.
+    """
+    found = {}
+    for name, expected in declared(core).items():
+        shape = [SLOTS if n is None else n for n in expected.whole(x, batch_first=False)]
+        found[name] = (torch.rand(shape) if expected.kind == "input" else torch.randn(shape)).to(x)
+    return found
 
 
 def example_extras(core: nn.Module, x: Tensor) -> Extras:

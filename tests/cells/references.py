@@ -346,6 +346,40 @@ def low_rank_rnn(p: Weights, x: Array, v: Array) -> list[Array]:
     return [v, np.tanh(v)]
 
 
+def ltc(p: Weights, x: Array, h: Array) -> list[Array]:
+    tau, length = 1.0 / np.log1p(np.exp(p["leak"])), p["dt"] / 6
+    for _ in range(6):
+        f = logistic(x @ p["W"].T + h @ p["R"].T + p["b"])
+        h = (h + length * f * p["A"]) / (1.0 + length * (1.0 / tau + f))
+    return [h]
+
+
+def cfc(p: Weights, x: Array, h: Array) -> list[Array]:
+    n = h.shape[1]
+    shared = 1.7159 * np.tanh(0.6666666666666666 * (x @ p["W"].T + h @ p["R"].T + p["b"]))
+    f, g, after = (shared @ block(p["V"], k, n).T + block(p["c"], k, n) for k in range(3))
+    near = 1.0 / (1.0 + np.exp(f * p["dt"]))
+    return [near * np.tanh(g) + (1.0 - near) * np.tanh(after)]
+
+
+def gru_d(p: Weights, x: Array, h: Array, last: Array) -> list[Array]:
+    n, seen = h.shape[1], p["seen"] > 0.5
+    kept = np.exp(-np.maximum(0.0, p["dt"] * p["d_x"] + p["b_x"]))
+    h = h * np.exp(-np.maximum(0.0, p["dt"] @ p["d_h"].T + p["b_h"]))
+    filled = np.where(seen, x, kept * last + (1.0 - kept) * p["mean"])
+    r, z, candidate = (filled @ block(p["W"], k, n).T + p["seen"] @ block(p["V"], k, n).T + block(p["b"], k, n)
+                       for k in range(3))  # fmt: skip
+    r, z = logistic(r + h @ block(p["R"], 0, n).T), logistic(z + h @ block(p["R"], 1, n).T)
+    candidate = np.tanh(candidate + (r * h) @ p["R_n"].T)
+    return [(1.0 - z) * h + z * candidate, np.where(seen, x, last)]
+
+
+def ctrnn(p: Weights, x: Array, v: Array) -> list[Array]:
+    rates = np.maximum(v, 0.0)
+    v = 0.8 * v + 0.2 * (rates @ p["R"].T + x @ p["W"].T + p["b"]) + np.sqrt(0.4) * 0.15 * p["jitter"]
+    return [v, np.maximum(v, 0.0)]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "elman": elman,
     "elman-relu": elman_relu,
@@ -365,6 +399,10 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "sru": sru,
     "lif": lif,
     "low-rank-rnn": low_rank_rnn,
+    "ctrnn": ctrnn,
+    "ltc": ltc,
+    "cfc": cfc,
+    "gru-d": gru_d,
     "lmu": lmu,
     "cornn": cornn,
     "lru": lru,
@@ -384,14 +422,15 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
 }
 
 
-def over_time(name: str, p: Weights, x: Array, states: list[Array]) -> tuple[Array, list[Array]]:
+def over_time(name: str, p: Weights, x: Array, states: list[Array], told: Weights) -> tuple[Array, list[Array]]:
     """Run the reference over x [T, B, I]; return the outputs and the last states.
 
-    A step gives the states and then the output, where that is none of them.
+    A step gives the states and then the output, where that is none of them. told: what each step reads besides, by
+    name: inputs and noise [T, B, n].
     """
     count, outputs = len(states), []
-    for x_t in x:
-        results = REFERENCES[name](p, x_t, *states)
+    for t, x_t in enumerate(x):
+        results = REFERENCES[name](p | {key: value[t] for key, value in told.items()}, x_t, *states)
         states = results[:count]
         outputs.append(results[count if len(results) > count else 0])
     return np.stack(outputs), states

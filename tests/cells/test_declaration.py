@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everloop import cells
-from everloop.cell import Cell, H, I, bias, bind, output, param, size, state
+from everloop.cell import Cell, H, I, bias, bind, noise, output, param, size, state
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers import Recurrent, Stack
 
@@ -212,6 +212,19 @@ def test_like_keeps_sizes_and_options() -> None:
     assert twin.nonlinearity == "relu"
     assert next(twin.parameters()).dtype == torch.float64
     assert cells.ProjectedLSTM(2, 5, proj_size=3).like(4).state_sizes == {"h": 3, "c": 5}
+
+
+def test_a_declaration_may_be_annotated() -> None:
+    class Annotated(Cell):
+        h: Any = state(H)
+        jitter: Any = noise(H)
+        scale: float = 0.5
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return self.scale * h + self.jitter
+
+    assert (list(Annotated.options), list(Annotated.noises)) == (["scale"], ["jitter"])
+    assert Annotated(2, 3).eval()(torch.zeros(1, 2))[0].shape == (1, 3)
 
 
 def test_an_option_may_be_anything() -> None:

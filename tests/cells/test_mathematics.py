@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from everloop import cells
 from everloop.cell import Cell
 from everloop.layers import Recurrent
+from everloop.layers.dropout import values_of
+from everloop.layers.extras import checked_extras, example
+from everloop.layers.input_form import InputForm
 from tests.cells.references import REFERENCES, over_time
 from tests.zoo import make
 
@@ -25,13 +28,20 @@ def problem(name: str, steps: int, batch: int, inputs: int, hidden: int) -> tupl
     return cell, x, states
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("name", REFERENCES)
 def test_values_equal_the_formula_written_twice(name: str, sizes: tuple[int, int, int, int]) -> None:
     cell, x, states = problem(name, *sizes)
     weights = {k: v.detach().numpy() for k, v in cell.named_parameters()}
-    expected, last = over_time(name, weights, x.detach().numpy(), [s.detach().numpy() for s in states])
-    output, final = Recurrent(cell)(x, tuple(states))
+    told = example(cell, x)
+    drawn = values_of(cell, len(x), x.shape[1], checked_extras(cell, told, x, InputForm(), seeded()))
+    steps = {k: v.numpy() for k, v in drawn.steps.items()}
+    expected, last = over_time(name, weights, x.detach().numpy(), [s.detach().numpy() for s in states], steps)
+    output, final = Recurrent(cell)(x, tuple(states), generator=seeded(), **told)
     np.testing.assert_allclose(output.detach().numpy(), expected, rtol=1e-12, atol=1e-13)
     for got, want in zip(final, last, strict=True):
         np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-12, atol=1e-13)
@@ -42,17 +52,18 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     cell, x, states = problem(name, 3, 2, 2, 3)
     layer = Recurrent(cell)
     parameters = list(cell.parameters())
+    told = {k: v.requires_grad_() for k, v in example(cell, x).items()}
 
     def loss(x: Tensor, *rest: Tensor) -> Tensor:
-        output, final = layer(x, rest[: len(states)])
+        output, final = layer(x, rest[: len(states)], generator=seeded(), **told)
         weights = torch.linspace(-1, 2, output.numel(), dtype=torch.float64)
         total = (output.flatten() * weights).sum()
         for k, last in enumerate(final):
             total = total + (k + 0.5) * last.square().sum()
         return total
 
-    everything = (x, *states, *parameters)
-    got = torch.autograd.grad(loss(*everything), everything)
+    everything = (x, *states, *parameters, *told.values())
+    got = torch.autograd.grad(loss(*everything), everything, allow_unused=True, materialize_grads=True)
     for value, gradient in zip(everything, got, strict=True):
         assert value.shape == gradient.shape
         with torch.no_grad():
@@ -123,7 +134,8 @@ def test_without_bias_equals_biases_of_zero(name: str) -> None:
             else:
                 value.zero_()
     x = torch.randn(4, 2, 3)
-    torch.testing.assert_close(Recurrent(bare)(x)[0], Recurrent(cell)(x)[0])
+    told = example(cell, x)
+    torch.testing.assert_close(Recurrent(bare).eval()(x, **told)[0], Recurrent(cell).eval()(x, **told)[0])
     assert (len(own) < len(dict(cell.named_parameters()))) == any(p.is_bias for p in type(cell).params.values())
 
 

@@ -18,7 +18,7 @@ from everloop.compiler.plan import DerivedTraining, FactorPart
 from everloop.compiler.trace import trace
 from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError
-from tests.zoo import make
+from tests.zoo import make, values
 
 Mutant = tuple[str, DerivedTraining]
 Stage = Product | Map
@@ -27,7 +27,8 @@ Stage = Product | Map
 def split_of(name: str) -> Split:
     """Return a cell of the zoo, cut at its loop."""
     cell = make(name, 3, 4, dtype=torch.float64).eval()
-    return split_step(trace(cell, dict(cell.named_parameters()), dtype=torch.float64))
+    read = values(cell, 2, 3)
+    return split_step(trace(cell, read.fixed, read.rows, read.steps, torch.float64))
 
 
 def mutants(plan: DerivedTraining) -> Iterator[Mutant]:

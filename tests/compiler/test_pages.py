@@ -16,10 +16,9 @@ from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import pages
 from everloop.layers import Recurrent
-from everloop.layers.dropout import values_of
+from tests import zoo
 from tests.layers.calls import run
 from tests.poison import BYTE
-from tests.zoo import NAMES, make
 
 ROOT = Path(everloop.__file__).parent
 ALLOCATING = {
@@ -77,7 +76,7 @@ def test_scratch_memory_is_poisoned_again_at_every_call() -> None:
     block.zero_()
     memory.give_back(block)
     assert (memory.take(1000) == BYTE).all()
-    layer = Recurrent(make("lstm", 3, 5))
+    layer = Recurrent(zoo.make("lstm", 3, 5))
     with torch.no_grad():
         layer.step(torch.randn(3))
         ready = layer._stepper._guarded
@@ -96,11 +95,11 @@ SIZES = [(1, 1, 1), (3, 5, 17), (4, 9, 34)]  # steps, batch, units: vectors and 
 
 @pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", zoo.NAMES)
 def test_rests_of_every_size(name: str, size: tuple[int, int, int]) -> None:
     steps, batch, units = size
     torch.manual_seed(3)
-    cell = make(name, 3, units)
+    cell = zoo.make(name, 3, units)
     if sum(size) % 2:
         cell = cell.double()
     dtype = next(cell.parameters()).dtype
@@ -119,7 +118,7 @@ def test_rests_of_every_size(name: str, size: tuple[int, int, int]) -> None:
         found = []
         for target in ("eager", "llvm"):
             torch.manual_seed(4)  # for the masks
-            values = values_of(cell, steps, batch)
+            values = zoo.values(cell, steps, batch)
             y, final = run(cell, values, x, start, target=target, **options)
             found.append([y, *final, *slopes([y, *final], leaves)])
         torch.testing.assert_close(found[1], found[0], **TOLERANCE[dtype])

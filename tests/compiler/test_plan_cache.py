@@ -23,9 +23,8 @@ from everloop.compiler.targets.llvm.target import TARGET
 from everloop.compiler.trace import trace
 from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
-from everloop.layers.dropout import values_of
 from everloop.layers.single_step import Stepper
-from tests.zoo import NAMES, make
+from tests import zoo
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +47,12 @@ def gradients(program: Program, values: Bindings, x: Tensor, state: list[Tensor]
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", zoo.NAMES)
 def test_a_second_process_has_the_same_plan_without_a_pass(
     name: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = make(name, 3, 4).train(training)
-    values = values_of(cell, 5, 2)
+    cell = zoo.make(name, 3, 4).train(training)
+    values = zoo.values(cell, 5, 2)
     x, start = torch.randn(5, 2, 3), [torch.rand(2, n, requires_grad=True) for n in cell.state_sizes.values()]
     first = Program.of(cell, values, torch.float32, TARGET)
     want = gradients(first, values, x, start)

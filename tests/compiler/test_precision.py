@@ -27,7 +27,7 @@ from everloop.compiler.verify import verified_training
 from everloop.errors import PlanError, UnsupportedError
 from everloop.layers import Recurrent
 from everloop.layers.autograd_function import compute
-from tests.zoo import NAMES, make
+from tests.zoo import NAMES, make, values
 
 B16, F32 = torch.bfloat16, torch.float32
 CELLS = ["elman", "lstm", "gru", "peephole-lstm", "reset-before-gru", "minimal-gated-unit", "highway", "projected-lstm"]
@@ -36,7 +36,8 @@ EPS = torch.finfo(B16).eps
 
 def split_of(name: str) -> Any:
     cell = make(name, 3, 4, dtype=B16).eval()
-    return split_step(trace(cell, dict(cell.named_parameters()), dtype=B16))
+    read = values(cell, 2, 3)
+    return split_step(trace(cell, read.fixed, read.rows, read.steps, B16))
 
 
 def planned(name: str) -> DerivedTraining:

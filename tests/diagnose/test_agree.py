@@ -15,7 +15,7 @@ from everloop.diagnose.agree import agree
 from everloop.errors import CellError, OptionError, UnsupportedError
 from everloop.layers import autograd_function, dispatch
 from tests.layers.wrong import forget_programs, spoil_gradient
-from tests.zoo import ALL, ONE_OUTPUT, make
+from tests.zoo import ALL, ONE_OUTPUT, given, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite"
 def test_every_cell_agrees(name: str, dtype: torch.dtype) -> None:
     layer = Recurrent(make(name, 3, 17).to(dtype))
     x = torch.randn(7, 5, 3, dtype=dtype)
-    found = agree(layer, x, lengths=[7, 0, 3, 7, 1], reset=torch.rand(7, 5) < 0.2)
+    reset = torch.rand(7, 5) < 0.2
+    found = agree(layer, x, lengths=[7, 0, 3, 7, 1], reset=reset, **given(layer, x).at())
     assert found, str(found)
     compared = {c.what for c in found.comparisons}
     assert {"state 0", "gradient of x"} <= compared
@@ -138,7 +139,8 @@ def test_a_tensor_without_a_finite_number_is_not_said_to_agree() -> None:
 @pytest.mark.parametrize("name", ONE_OUTPUT)
 def test_every_cell_agrees_with_float64(name: str, reference: Any) -> None:
     layer = Recurrent(make(name, 3, 5), learned_state=True)
-    found = agree(layer, torch.randn(6, 3, 3), reference=reference, lengths=[4, 0, 6], reset=torch.rand(6, 3) < 0.3)
+    x, reset = torch.randn(6, 3, 3), torch.rand(6, 3) < 0.3
+    found = agree(layer, x, reference=reference, lengths=[4, 0, 6], reset=reset, **given(layer, x).at())
     assert found, str(found)
     assert {c.target for c in found.comparisons} == {"eager", "llvm"}
     assert not found.absent

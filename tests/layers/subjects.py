@@ -10,10 +10,9 @@ from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
-from everloop.layers.dropout import values_of
+from tests import zoo
 from tests.compiler.random_cells import Case
 from tests.layers.calls import run
-from tests.zoo import make
 
 D = torch.float64
 Results = tuple[Tensor, ...]  # the output [T, B, n] and the final states [B, n]
@@ -78,8 +77,8 @@ class Subject:
 
 def of_zoo(name: str, steps: int, batch: int, wide: int, units: int) -> Subject:
     torch.manual_seed(3)
-    cell = make(name, wide, units, dtype=D)
-    values = values_of(cell, steps, batch)
+    cell = zoo.make(name, wide, units, dtype=D)
+    values = zoo.values(cell, steps, batch)
     state = tuple(torch.randn(batch, n, dtype=D) for n in cell.state_sizes.values())
     return Subject(cell, torch.randn(steps, batch, wide, dtype=D), state, values).changed()
 

@@ -21,7 +21,7 @@ from everloop.diagnose import agree
 from everloop.errors import MismatchError
 from everloop.layers import check, guards
 from tests.layers.wrong import forget_programs, spoil_gradient, spoil_steps
-from tests.zoo import NAMES, make
+from tests.zoo import NAMES, given, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 TABLE = torch.full((4, 4), 0.1)  # a constant in float32
@@ -54,7 +54,7 @@ class Uneven(Cell):
 def test_every_cell_is_right(name: str, dtype: torch.dtype) -> None:
     layer = Recurrent(make(name, 3, 5).to(dtype), check=True)
     x = torch.randn(6, 3, 3, dtype=dtype)
-    layer(x, lengths=[4, 0, 6], reset=torch.rand(6, 3) < 0.3)
+    layer(x, lengths=[4, 0, 6], reset=torch.rand(6, 3) < 0.3, **given(layer, x).at())
     told = layer.explain()
     assert "checked against float64, on 6 step(s) of 3 sequence(s), with lengths and reset" in told
     assert ", gradient " in told

@@ -22,9 +22,8 @@ from everloop.compiler.targets import llvm
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import why
-from everloop.layers.dropout import values_of
 from tests.layers.calls import run
-from tests.zoo import NAMES, make
+from tests.zoo import NAMES, make, values
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 D = torch.float64
@@ -37,7 +36,7 @@ class Setting:
     def __init__(self, name: str = "lstm", steps: int = T, batch: int = B, dtype: torch.dtype = D) -> None:
         torch.manual_seed(3)
         self.cell = make(name, WIDE, N).to(dtype)
-        self.values = values_of(self.cell, steps, batch)
+        self.values = values(self.cell, steps, batch)
         self.x = torch.randn(steps, batch, WIDE, dtype=dtype, requires_grad=True)
         sizes = self.cell.state_sizes.values()
         self.state = tuple(torch.randn(batch, n, dtype=dtype, requires_grad=True) for n in sizes)

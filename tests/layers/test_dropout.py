@@ -13,7 +13,7 @@ from everloop.cell import Cell, H, state
 from everloop.errors import CellError, OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dropout import values_of
-from tests.zoo import make
+from tests.zoo import given, make
 
 T, B, I_, H_ = 6, 3, 4, 5
 
@@ -37,14 +37,15 @@ def test_recurrent_mask_scales_what_the_recurrent_matrices_multiply(name: str) -
     cell = make(name, I_, H_).double()
     wrapped = VariationalDropout(cell, recurrence=0.5)
     x = torch.randn(B, I_, dtype=torch.float64)
+    told = given(cell.eval(), x[None]).at(0)
     state = tuple(torch.randn(B, *shape, dtype=torch.float64) for shape in cell.state_shapes.values())
     wrapped.mask_h = torch.full((B, next(iter(cell.state_sizes.values()))), 2.0, dtype=torch.float64)
-    got = wrapped(x, state)[0]
+    got = wrapped(x, state, **told)[0]
     with torch.no_grad():
         for key, spans in cell.recurrent_matrices().items():
             for columns in spans:
                 dict(cell.named_parameters())[key][:, columns] *= 2
-    torch.testing.assert_close(got, cell(x, state)[0])
+    torch.testing.assert_close(got, cell(x, state, **told)[0])
 
 
 def test_variational_masks_last_and_differ_between_sequences() -> None:

@@ -14,7 +14,7 @@ from everloop.compiler.program import Program
 from everloop.compiler.targets import llvm
 from everloop.layers import Recurrent
 from everloop.layers.dispatch import program_of
-from tests.zoo import ONE_OUTPUT, make
+from tests.zoo import ONE_OUTPUT, given, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 STEPS, BATCH, WIDE, N = 6, 5, 4, 19
@@ -31,7 +31,7 @@ def test_gradients_are_the_same_whether_the_graph_is_kept_or_not(name: str, opti
     torch.manual_seed(0)
     layer = Recurrent(make(name, WIDE, N).double())
     x = torch.randn(STEPS, BATCH, WIDE, dtype=torch.float64, requires_grad=True)
-    y, _ = layer(x, **OPTIONS[option])
+    y, _ = layer(x, **OPTIONS[option], **given(layer, x).at())
     weights = torch.randn_like(y)
     leaves = [x, *layer.parameters()]
     kept, again = (torch.autograd.grad(y, leaves, weights, retain_graph=True, allow_unused=True) for _ in range(2))

@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import given as drawn
 from torch import Tensor
 
 from everloop import cells
@@ -22,7 +23,7 @@ from everloop.layers.nested import leaves
 from tests.compiler.random_cells import Case, cases
 from tests.layers.single_steps import stepped
 from tests.layers.subjects import D, Subject, of_case, of_zoo, own
-from tests.zoo import NAMES, ODD, make
+from tests.zoo import NAMES, ODD, given, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 STEPS, BATCH, WIDE, UNITS = 6, 4, 3, 5
@@ -183,7 +184,7 @@ def test_cells_of_the_zoo(name: str, check: Check) -> None:
 
 
 @settings(max_examples=CELLS, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(cases())
+@drawn(cases())
 def test_random_cells(case: Case) -> None:
     for check in CHECKS:
         check(of_case(case))
@@ -223,8 +224,13 @@ def test_units_permuted(name: str) -> None:
     kinds = [places_of_shape(spec.shape) for spec in type(s.cell).states.values()]
     declared = [spec.size for spec in type(s.cell).outputs.values()]
     of_output = places(Size(tuple(term for size in declared for term in size.terms))) if declared else kinds[0]
+    drawn_at = {key: places(spec.size) for key, spec in type(s.cell).noises.items()}
+    rows, steps = (
+        {key: own(t[..., drawn_at[key]] if key in drawn_at else t) for key, t in group.items()}
+        for group in (s.values.rows, s.values.steps)
+    )
     state = tuple(own(t[:, p]) for t, p in zip(s.state, kinds, strict=True))
-    other = replace(s, x=own(s.x), state=state, values=replace(s.values, fixed=fixed))
+    other = replace(s, x=own(s.x), state=state, values=Bindings(fixed, rows, steps))
     results, again = s.run(), other.run()
     outputs = [results[0][..., of_output], *(f[:, p] for f, p in zip(results[1:], kinds, strict=True))]
     assert_close(again, outputs)
@@ -237,5 +243,6 @@ def test_steps_against_the_sequence(name: str) -> None:
     layer = Recurrent(make(name, WIDE, UNITS, dtype=D)).eval()
     x = torch.randn(STEPS, BATCH, WIDE, dtype=D)
     with torch.no_grad():
-        whole, final = layer(x)
-        assert_close(leaves(stepped(layer, x)), leaves((whole, final)))
+        told = given(layer, x)
+        whole, final = layer(x, **told.at())
+        assert_close(leaves(stepped(layer, x, told=told)), leaves((whole, final)))

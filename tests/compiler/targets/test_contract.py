@@ -26,7 +26,7 @@ from everloop.compiler.trace import trace
 from everloop.diagnose import agree as compare_targets
 from everloop.errors import OptionError, UnsupportedError
 from everloop.layers import Recurrent
-from tests.zoo import NAMES, make
+from tests.zoo import NAMES, make, values
 
 CPU = torch.device("cpu")
 LOOP_TARGETS = [t for name in targets.names() if isinstance(t := targets.find(name), LoopTarget)]
@@ -102,8 +102,9 @@ class Memory:
 
 def loops_of(name: str) -> Iterator[Loop]:
     cell = make(name, 3, 5, dtype=torch.float64).eval()
-    tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
-    parts = split_step(trace(cell, tensors, dtype=torch.float64))
+    read = values(cell, 2, 3)
+    fixed = {**read.fixed, **dict(cell.named_buffers())}
+    parts = split_step(trace(cell, fixed, read.rows, read.steps, torch.float64))
     training = plan_training(parts, frozenset(parts.loop_inputs))
     yield from (plan_forward(parts).loop, training.forward.loop, training.gradient)
 
