@@ -15,7 +15,7 @@ from everloop.compiler.target import products
 from everloop.errors import OptionError, ShapeError, unknown
 
 NUMBERS = 1 << 22  # logits at a time: enough rows for products at full speed
-FEW = 1 << 20  # logits that are no burden: PyTorch's two operations are as quick or quicker
+FEW = 1 << 21  # logits that are no burden: PyTorch's two operations are as quick or quicker
 _KINDS = (Tensor, nn.Parameter)
 
 
@@ -82,9 +82,12 @@ def linear_cross_entropy(
     return loss.reshape(input.shape[:-1]) if reduction == "none" else loss
 
 
-@torch.no_grad()
-def scored(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return (the cross entropy of rows x [N, I] in all, the likeliest symbols [N])."""
+def with_likeliest(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return (the cross entropy of rows x [N, I] in all, the likeliest symbols [N]); logits are kept for gradients."""
+    is_small = len(x) * len(weight) <= FEW or torch.is_autocast_enabled(x.device.type)
+    if is_small or torch.is_grad_enabled() or _is_special(x, weight, bias, None):
+        logits = F.linear(x, weight, bias)
+        return F.cross_entropy(logits, target, reduction="sum"), logits.argmax(-1)
     best = torch.empty_like(target)
     total, _ = _chunks(_Task(x, weight, bias, target), (False, False, False), best)
     return total, best

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
@@ -20,7 +19,7 @@ from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
-from everloop.models.loss import Loss
+from everloop.models.loss import Loss, symbols_loss, symbols_loss_and_right
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.teacher_forcing import mix, teacher_forcing_ratio
@@ -202,18 +201,17 @@ class EncoderDecoder(Model):
     def loss(self, batch: ParallelBatch, state: Any = None) -> Loss:
         """Return the cross entropy of the targets, and outside of training the accuracy."""
         start = self.encode(batch.source, batch.source_lengths)
-        inputs, smoothing = batch.inputs, 0.0
+        inputs = batch.inputs
         if self.training:
-            smoothing = self.config.label_smoothing
             inputs = self._inputs(batch, start)
             self.updates += 1
         features, _, _ = self._decode(inputs, start)
-        mask = batch.mask
-        logits, targets = self.head(features[mask]), batch.targets[mask]
-        total = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        rows, targets = features[batch.mask], batch.targets[batch.mask]
         count = len(targets)
-        right = {} if self.training else {"accuracy": (float((logits.argmax(-1) == targets).sum()), count)}
-        return Loss(total, count, sums=right)
+        if self.training:
+            return Loss(symbols_loss(self.head, rows, targets, self.config.label_smoothing), count)
+        total, right = symbols_loss_and_right(self.head, rows, targets)
+        return Loss(total, count, sums={"accuracy": (float(right), count)})
 
     def _inputs(self, batch: ParallelBatch, start: Any) -> Tensor:
         ratio = teacher_forcing_ratio(int(self.updates), self.config.teacher_forcing, self.config.teacher_forcing_steps)

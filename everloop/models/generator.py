@@ -19,7 +19,7 @@ from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
-from everloop.models.loss import Loss
+from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -158,8 +158,8 @@ class Generator(Model):
     def _text_loss(self, batch: ConditionsBatch) -> Loss:
         y, _ = self._read(batch.given, batch.inputs, None)
         mask = batch.mask
-        logits, targets = self.head(self.dropout(y[mask])), batch.targets[mask]
-        return Loss(F.cross_entropy(logits, targets, reduction="sum"), len(targets))
+        rows, targets = self.dropout(y[mask]), batch.targets[mask]
+        return Loss(symbols_loss(self.head, rows, targets), len(targets))
 
     def _drawing_loss(self, batch: StrokesBatch) -> Loss:
         begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)

@@ -17,7 +17,7 @@ from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, Option, check, configured, layers_of
-from everloop.models.loss import Loss, Score
+from everloop.models.loss import Loss, Score, symbols_loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
 
@@ -125,8 +125,13 @@ class LanguageModel(Model):
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""
+        y, state = self._read(x, state)
+        return self.head(y), state
+
+    def _read(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (rows [T, B, n] for the head, state)."""
         y, state = self.recurrent(self.dropout(self.embedding(x)), state=state)
-        return self.head(self.dropout(y)), state
+        return self.dropout(y), state
 
     def step(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
@@ -140,10 +145,8 @@ class LanguageModel(Model):
 
     def loss(self, batch: Window, state: Any = None) -> Loss:
         """Return the cross entropy of a window whose streams continue from `state`."""
-        logits, state = self(batch.x, state)
-        # one large product and one reduction over all T·B targets
-        total = F.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="sum")
-        return Loss(total, batch.y.numel(), state)
+        rows, state = self._read(batch.x, state)
+        return Loss(symbols_loss(self.head, rows, batch.y), batch.y.numel(), state)
 
     @torch.no_grad()
     def score(self, text: str, context: str = "\n") -> Score:
@@ -160,11 +163,10 @@ class LanguageModel(Model):
         numbers = torch.cat([before, scored]).to(self.head.weight.device, torch.int64)
         training = self.training
         self.eval()
-        logits, _ = self(numbers[:-1, None])
+        rows, _ = self._read(numbers[:-1, None], None)
         self.train(training)
         count = len(scored)
-        nats = F.cross_entropy(logits[-count:, 0].double(), numbers[-count:], reduction="sum")
-        return Score(float(nats), count)
+        return Score(float(symbols_loss(self.head, rows[-count:, 0], numbers[-count:])), count)
 
     def neighbours(self, symbol: str, count: int = 5) -> list[tuple[str, float]]:
         """Return the symbols whose embeddings point most nearly the same way, with the cosine of the angle."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from everloop.layers.linear_cross_entropy import linear_cross_entropy, with_likeliest
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,16 @@ class Score:
         else:
             loss = f"loss {self.loss:.4f} {self.measure}"
         return ", ".join([*figures, loss])
+
+
+def symbols_loss(head: nn.Linear, rows: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the cross entropy in all of what a head says of rows [..., n] about symbols [...]."""
+    return linear_cross_entropy(
+        rows, head.weight, targets, linear_bias=head.bias, reduction="sum", label_smoothing=smoothing
+    )
+
+
+def symbols_loss_and_right(head: nn.Linear, rows: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """Return (the cross entropy in all of what a head says of rows [N, n], how many of the likeliest are right)."""
+    total, likeliest = with_likeliest(rows, head.weight, targets, head.bias)
+    return total, int((likeliest == targets).sum())

@@ -258,13 +258,14 @@ def test_probabilities_as_targets() -> None:
     torch.testing.assert_close(got, F.cross_entropy(F.linear(given.x, given.weight, given.bias), target))
 
 
-def test_the_likeliest_symbols() -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_the_likeliest_symbols(mode: type[torch.no_grad]) -> None:
     given = Given((37, 5, 11), ignored=False)
-    with torch.no_grad():
+    with mode():
         logits = F.linear(given.x, given.weight, given.bias)
-        total, best = module.scored(given.x, given.weight, given.target, given.bias)
-        torch.testing.assert_close(total, F.cross_entropy(logits, given.target, reduction="sum"))
-        assert torch.equal(best, logits.argmax(1))
+        total, best = module.with_likeliest(given.x, given.weight, given.target, given.bias)
+    torch.testing.assert_close(total, F.cross_entropy(logits, given.target, reduction="sum"))
+    assert torch.equal(best, logits.argmax(1))
 
 
 def test_logits_are_never_kept() -> None:
