@@ -28,6 +28,7 @@ SIZES: dict[str, Callable[[int], int]] = {
     "heads": lambda hidden: 4,
     "hyper_size": lambda hidden: hidden // 4,
     "key_size": lambda hidden: hidden // 8,
+    "memory_size": lambda hidden: hidden,
     "order": lambda hidden: hidden // 2,
     "proj_size": lambda hidden: hidden // 2,
     "rank": lambda hidden: 8,

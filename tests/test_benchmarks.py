@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import attention, head, parts, versions
 from benchmarks import cells as benchmarks_of_cells
-from benchmarks import head, parts, versions
 from benchmarks.options import spread
 from everloop import cells
 from everloop.compiler.targets import llvm
@@ -75,3 +75,19 @@ def test_the_heads_that_are_compared_compute_the_same() -> None:
     found = head.measure((6, 4, 5), "training", 100.0, 1, "minimum")
     assert found["arithmetic"] == pytest.approx(2e-6 * 3 * 6 * 4 * 5 / 100)
     assert all(value > 0 for value in found.values())
+
+
+@pytest.mark.parametrize("is_stepped", [False, True])
+def test_attention_as_one_cell_is_that_of_the_translator(is_stepped: bool) -> None:
+    memory, x = torch.randn(3, 5, 4), torch.randn(6, 3, 4)
+    loop, one = attention.Loop(4, memory), attention.One(4, memory, is_stepped)
+    cell, scoring, ours = loop.cell, loop.attention, one.layer.cell
+    with torch.no_grad():
+        scoring.key.bias.zero_()
+        same = {"W": cell.W[:, :4], "C": cell.W[:, 4:], "b": cell.b, "R": cell.R, "R_n": cell.R_n}
+        same |= {"W_a": scoring.query.weight, "U_a": scoring.key.weight, "v": scoring.v}
+        for name, value in same.items():
+            ours.get_parameter(name).copy_(value)
+            if name in ("W", "C", "b", "R"):
+                ours.get_parameter(name)[4:8] *= -1  # one keeps by z what the other takes
+        torch.testing.assert_close(one(x)[0], loop(x)[0])

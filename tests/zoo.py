@@ -177,7 +177,7 @@ SIMILAR = frozenset({
 })  # fmt: skip
 ALL = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
 NAMES = tuple(name for name in ALL if name not in SIMILAR)
-ONE_OUTPUT = tuple(name for name in NAMES if name != "heads")  # whose layers give one sequence
+ONE_OUTPUT = tuple(name for name in NAMES if name not in ("heads", "attention-gru"))  # whose layers give one sequence
 
 
 def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:

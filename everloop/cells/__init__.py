@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from everloop.cells.attention import AttentionGRU
 from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
@@ -44,6 +45,7 @@ __all__ = [
     "RWKV7",
     "SLSTM",
     "SRU",
+    "AttentionGRU",
     "CfC",
     "CoRNN",
     "CoupledLSTM",

@@ -62,9 +62,9 @@ class GRUD(Cell):
     """GRU for series with gaps: what is missing falls from the last number seen to the mean, and the state fades.
 
     Che, Purushotham, Cho, Sontag and Liu, "Recurrent neural networks for multivariate time series with missing
-    values", Scientific Reports 2018. Rows of W, V and b are r, z, n, of R r, z; the reset gate is before the product with R_n. seen is
-    1 where a number of x was measured and 0 where it is missing, and may be anything; dt is the time since it was
-    measured last. `mean` is that of the data: 0, as of standardised series, until you fill it.
+    values", Scientific Reports 2018. Rows of W, V and b are r, z, n, of R r, z; the reset gate is before the product
+    with R_n. seen is 1 where a number of x was measured and 0 where it is missing: x may be anything there, NaN too.
+    dt is the time since it was measured last; `mean` that of the data: 0, as of standardised series, until you fill it.
 
     Shapes: seen, dt, last [B, I]; h [B, H].
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from everloop.cell import Cell
+from everloop.cells.attention import AttentionGRU
 from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
@@ -45,6 +46,7 @@ _BY_NAME: dict[str, type[Cell]] = {
     "layer-norm-lstm": LayerNormLSTM,
     "gru": GRU,
     "reset-before-gru": ResetBeforeGRU,
+    "attention-gru": AttentionGRU,
     "minimal-gated-unit": MinimalGatedUnit,
     "indrnn": IndRNN,
     "multiplicative-lstm": MultiplicativeLSTM,

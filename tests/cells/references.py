@@ -380,6 +380,18 @@ def ctrnn(p: Weights, x: Array, v: Array) -> list[Array]:
     return [v, np.maximum(v, 0.0)]
 
 
+def attention_gru(p: Weights, x: Array, h: Array) -> list[Array]:
+    n, read = h.shape[1], np.zeros((len(x), p["memory"].shape[2]))
+    for b, (rows, is_there) in enumerate(zip(p["memory"], p["memory_mask"] > 0, strict=True)):
+        energies = np.array([p["v"] @ np.tanh(p["W_a"] @ h[b] + p["U_a"] @ row) for row in rows[is_there]])
+        weights = np.exp(energies - energies.max(initial=0.0))
+        read[b] = weights @ rows[is_there] / max(weights.sum(), 1e-300)
+    of_x = [x @ block(p["W"], k, n).T + read @ block(p["C"], k, n).T + block(p["b"], k, n) for k in range(3)]
+    r, z = (logistic(of_x[k] + h @ block(p["R"], k, n).T) for k in range(2))
+    h = (1.0 - z) * h + z * np.tanh(of_x[2] + (r * h) @ p["R_n"].T)
+    return [h, h, read]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "elman": elman,
     "elman-relu": elman_relu,
@@ -390,6 +402,7 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "layer-norm-lstm": layer_norm_lstm,
     "gru": gru,
     "reset-before-gru": reset_before_gru,
+    "attention-gru": attention_gru,
     "minimal-gated-unit": minimal,
     "indrnn": indrnn,
     "multiplicative-lstm": multiplicative_lstm,
@@ -425,12 +438,12 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
 def over_time(name: str, p: Weights, x: Array, states: list[Array], told: Weights) -> tuple[Array, list[Array]]:
     """Run the reference over x [T, B, I]; return the outputs and the last states.
 
-    A step gives the states and then the output, where that is none of them. told: what each step reads besides, by
+    A step gives the states and then the outputs, where these are none of them. told: what each step reads besides, by
     name: inputs and noise [T, B, n].
     """
     count, outputs = len(states), []
     for t, x_t in enumerate(x):
         results = REFERENCES[name](p | {key: value[t] for key, value in told.items()}, x_t, *states)
         states = results[:count]
-        outputs.append(results[count if len(results) > count else 0])
+        outputs.append(np.concatenate(results[count:], 1) if len(results) > count else results[0])
     return np.stack(outputs), states

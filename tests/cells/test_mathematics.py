@@ -28,6 +28,11 @@ def problem(name: str, steps: int, batch: int, inputs: int, hidden: int) -> tupl
     return cell, x, states
 
 
+def joined(results: tuple[Any, Any]) -> tuple[Tensor, Any]:
+    """Return the outputs of a layer side by side."""
+    return torch.cat(results[0], -1) if isinstance(results[0], tuple) else results[0], results[1]
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
@@ -37,11 +42,12 @@ def seeded() -> torch.Generator:
 def test_values_equal_the_formula_written_twice(name: str, sizes: tuple[int, int, int, int]) -> None:
     cell, x, states = problem(name, *sizes)
     weights = {k: v.detach().numpy() for k, v in cell.named_parameters()}
-    told = example(cell, x)
+    told: dict[str, Any] = example(cell, x)
+    told |= {f"{k}_lengths": torch.arange(x.shape[1]) * 2 for k, c in type(cell).contexts.items() if c.free}
     drawn = values_of(cell, len(x), x.shape[1], checked_extras(cell, told, x, InputForm(), seeded()))
-    steps = {k: v.numpy() for k, v in drawn.steps.items()}
-    expected, last = over_time(name, weights, x.detach().numpy(), [s.detach().numpy() for s in states], steps)
-    output, final = Recurrent(cell)(x, tuple(states), generator=seeded(), **told)
+    steps, rows = ({k: v.numpy() for k, v in group.items()} for group in (drawn.steps, drawn.rows))
+    expected, last = over_time(name, weights | rows, x.detach().numpy(), [s.detach().numpy() for s in states], steps)
+    output, final = joined(Recurrent(cell)(x, tuple(states), generator=seeded(), **told))
     np.testing.assert_allclose(output.detach().numpy(), expected, rtol=1e-12, atol=1e-13)
     for got, want in zip(final, last, strict=True):
         np.testing.assert_allclose(got.detach().numpy(), want, rtol=1e-12, atol=1e-13)
@@ -55,7 +61,7 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     told = {k: v.requires_grad_() for k, v in example(cell, x).items()}
 
     def loss(x: Tensor, *rest: Tensor) -> Tensor:
-        output, final = layer(x, rest[: len(states)], generator=seeded(), **told)
+        output, final = joined(layer(x, rest[: len(states)], generator=seeded(), **told))
         weights = torch.linspace(-1, 2, output.numel(), dtype=torch.float64)
         total = (output.flatten() * weights).sum()
         for k, last in enumerate(final):
@@ -135,7 +141,9 @@ def test_without_bias_equals_biases_of_zero(name: str) -> None:
                 value.zero_()
     x = torch.randn(4, 2, 3)
     told = example(cell, x)
-    torch.testing.assert_close(Recurrent(bare).eval()(x, **told)[0], Recurrent(cell).eval()(x, **told)[0])
+    torch.testing.assert_close(
+        joined(Recurrent(bare).eval()(x, **told))[0], joined(Recurrent(cell).eval()(x, **told))[0]
+    )
     assert (len(own) < len(dict(cell.named_parameters()))) == any(p.is_bias for p in type(cell).params.values())
 
 

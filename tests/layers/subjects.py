@@ -20,7 +20,7 @@ Results = tuple[Tensor, ...]  # the output [T, B, n] and the final states [B, n]
 
 def own(tensor: Tensor) -> Tensor:
     """Return the same numbers as a leaf."""
-    return tensor.detach().clone().requires_grad_()
+    return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
 
 
 def each(function: Callable[[Tensor], Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -40,7 +40,8 @@ class Subject:
     @property
     def leaves(self) -> list[Tensor]:
         values = self.values
-        return [self.x, *self.state, *values.fixed.values(), *values.rows.values(), *values.steps.values()]
+        read = [*values.fixed.values(), *values.rows.values(), *values.steps.values()]
+        return [self.x, *self.state, *(t for t in read if t.is_floating_point())]
 
     def run(self, *, reverse: bool = False) -> Results:
         y, final = run(self.cell, self.values, self.x, self.state, lengths=self.lengths, reverse=reverse, target="llvm")

@@ -81,11 +81,12 @@ def batch_permuted(s: Subject) -> None:
 
 
 def _grouped(s: Subject, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], Bindings]:
-    """Return what belongs to each of the leaves as x, states and values."""
+    """Return what belongs to each of the leaves as x, states and values; the subject's own where it is no leaf."""
     rest = iter(tensors)
     x, state = next(rest), tuple(next(rest) for _ in s.state)
     groups = (s.values.fixed, s.values.rows, s.values.steps)
-    return x, state, Bindings(*({name: next(rest) for name in group} for group in groups))
+    found = ({n: next(rest) if t.is_floating_point() else t for n, t in group.items()} for group in groups)
+    return x, state, Bindings(*found)
 
 
 def cut_and_carried(s: Subject) -> None:
