@@ -25,6 +25,7 @@ SIZES: dict[str, Callable[[int], int]] = {
     "backbone_size": lambda hidden: hidden,
     "depth": lambda hidden: 3,
     "embedding_size": lambda hidden: 8,
+    "height": lambda hidden: 1,
     "heads": lambda hidden: 4,
     "hyper_size": lambda hidden: hidden // 4,
     "key_size": lambda hidden: hidden // 8,
@@ -32,7 +33,9 @@ SIZES: dict[str, Callable[[int], int]] = {
     "order": lambda hidden: hidden // 2,
     "proj_size": lambda hidden: hidden // 2,
     "rank": lambda hidden: 8,
+    "reach": lambda hidden: 1,
     "state_size": lambda hidden: hidden // 4,
+    "width": lambda hidden: 2,
 }
 """What the further sizes of a cell are, of its units."""
 

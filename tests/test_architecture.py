@@ -33,6 +33,7 @@ INSIDE = {
         features precision schedule simplify sums
         gradient hoist shapes
         contractions hoisted rematerialisation sink
+        convolutions
         torch_function
         trace
         plan

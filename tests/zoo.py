@@ -173,7 +173,7 @@ WRAPPED = ("zoneout", "weight-drop", "variational")
 # Others show their forms to the tests of layers and passes; all run in those of mathematics and agreement.
 SIMILAR = frozenset({
     "linear-attention", "retnet", "deltanet", "mamba-2", "fast-weights", "min-gru", "min-lstm", "sru", "rg-lru", "lmu",
-    "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn", "ctrnn", "ltc", "cfc",
+    "cornn", "fastgrnn", "multiplicative-lstm", "hyper-lstm", "low-rank-rnn", "ctrnn", "ltc", "cfc", "conv-lstm",
 })  # fmt: skip
 ALL = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
 NAMES = tuple(name for name in ALL if name not in SIMILAR)
@@ -198,6 +198,8 @@ def make(name: str, input_size: int, hidden_size: int, **kwargs: Any) -> Cell:
         letters = dict.fromkeys(cls.letters(), 2)
         if "heads" in letters:
             letters["heads"] = 2 - hidden_size % 2
+        if "height" in letters:
+            letters["height"], letters["width"] = input_size, 1
         cell = cls(input_size, hidden_size, **(letters | kwargs))
     with torch.no_grad():
         for p in cell.parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from everloop.cells.attention import AttentionGRU
 from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
+from everloop.cells.convolutional import ConvLSTM
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
 from everloop.cells.fast_weights import FastWeights
@@ -48,6 +49,7 @@ __all__ = [
     "AttentionGRU",
     "CfC",
     "CoRNN",
+    "ConvLSTM",
     "CoupledLSTM",
     "DeltaNet",
     "Elman",

@@ -11,6 +11,7 @@ from types import ModuleType
 from everloop.cell import Cell
 from everloop.cells.attention import AttentionGRU
 from everloop.cells.continuous import CTRNN, GRUD, LTC, CfC
+from everloop.cells.convolutional import ConvLSTM
 from everloop.cells.delta import DeltaNet, GatedDeltaNet
 from everloop.cells.elman import Elman
 from everloop.cells.fast_weights import FastWeights
@@ -43,6 +44,7 @@ _BY_NAME: dict[str, type[Cell]] = {
     "peephole-lstm": PeepholeLSTM,
     "coupled-lstm": CoupledLSTM,
     "projected-lstm": ProjectedLSTM,
+    "conv-lstm": ConvLSTM,
     "layer-norm-lstm": LayerNormLSTM,
     "gru": GRU,
     "reset-before-gru": ResetBeforeGRU,

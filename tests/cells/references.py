@@ -392,6 +392,27 @@ def attention_gru(p: Weights, x: Array, h: Array) -> list[Array]:
     return [h, h, read]
 
 
+def convolved(x: Array, kernel: Array) -> Array:
+    """Return the convolution of images [B, C, P, Q] with a kernel [C', C, k, k], zeros around them."""
+    reach, (height, width) = kernel.shape[2] // 2, x.shape[2:]
+    wide = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+    found = np.zeros((len(x), len(kernel), height, width))
+    for i in range(kernel.shape[2]):
+        for j in range(kernel.shape[3]):
+            found += np.einsum("bcpq,dc->bdpq", wide[:, :, i : i + height, j : j + width], kernel[:, :, i, j])
+    return found
+
+
+def conv_lstm(p: Weights, x: Array, h: Array, c: Array) -> list[Array]:
+    image = x.reshape(len(x), -1, *h.shape[2:])
+    total = convolved(image, p["W"]) + convolved(h, p["R"]) + p["b"][:, None, None]
+    i, f, g, o = (total[:, k * h.shape[1] : (k + 1) * h.shape[1]] for k in range(4))
+    i, f = logistic(i + p["p_i"] * c), logistic(f + p["p_f"] * c)
+    c = f * c + i * np.tanh(g)
+    h = logistic(o + p["p_o"] * c) * np.tanh(c)
+    return [h, c, h.reshape(len(h), -1)]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "elman": elman,
     "elman-relu": elman_relu,
@@ -399,6 +420,7 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "peephole-lstm": peephole,
     "coupled-lstm": coupled,
     "projected-lstm": projected,
+    "conv-lstm": conv_lstm,
     "layer-norm-lstm": layer_norm_lstm,
     "gru": gru,
     "reset-before-gru": reset_before_gru,
