@@ -72,6 +72,11 @@ def constant_in_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether PyTorch's products of bfloat16 are quick on this processor. Gone: round the factors, multiply float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def with_autograd() -> Any:
     """Return a context in which autograd sees what runs inside a custom operator, from which PyTorch hides it.
 

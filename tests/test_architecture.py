@@ -29,7 +29,7 @@ INSIDE = {
         effects opaque operations time_axis
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
-        equations functions interpreter lower placement rules targets
+        equations functions interpreter lower placement reduced rules targets
         features precision schedule simplify sums
         gradient hoist shapes
         contractions hoisted rematerialisation sink
@@ -51,7 +51,7 @@ INSIDE = {
     """,
     "layers": """
         bidirectional compare flatten guards linear_cross_entropy masked_matrix nested recompute weight_gradients
-        backward double_backward empty_sequences epilogue input_form reference serialization validation
+        backward double_backward empty_sequences epilogue input_form precision reference serialization validation
         extras
         autograd_function check custom_operator dropout
         decomposition dispatch stack

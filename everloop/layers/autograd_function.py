@@ -44,7 +44,7 @@ def compute(program: Program, call: Call) -> Results:
     restart: dict[str, Tensor | None] = {}
     for name, (at, width) in zip(program.states, program.begins, strict=True):
         origin = None if at is None or time.reset is None else call.restart[at]
-        state[name] = x.new_zeros(time.batch, width) if at is None else adjacent(call.state[at])
+        state[name] = x.new_zeros(time.batch, width, dtype=program.dtype) if at is None else adjacent(call.state[at])
         restart[name] = None if origin is None else origin.contiguous()
     wanted = frozenset(name for name, leaf in loop_inputs.items() if is_training and leaf.requires_grad)
     given = (*state.values(), *restart.values())
@@ -113,7 +113,8 @@ class _Loop(torch.autograd.Function):
         if torch.is_grad_enabled() or is_batched(*grads):
             x = next(saved)
             values = Bindings(*({name: next(saved) for name in names} for names in ctx.names))
-            found = differentiable(program, Call(values, x, state, restart, ctx.time), grads)
+            given = Call(values, x.to(program.dtype), state, restart, ctx.time)
+            found = differentiable(program, given, grads)
         else:
             # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.
             is_last = ctx.is_unseen and not torch_private.keeps_graph()

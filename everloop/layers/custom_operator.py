@@ -21,6 +21,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import UnsupportedError
+from everloop.layers import precision
 from everloop.layers.guards import INTERNAL, PLAIN, Cache, programs, version
 from everloop.layers.serialization import read, write
 from everloop.layers.validation import check_range
@@ -79,7 +80,11 @@ def runs(run: Implementation) -> Implementation:
 
 
 def call(key: str, given: Call) -> Results:
-    """Return (output [T, B, n], final states) of the cell with this key."""
+    """Return (output [T, B, n], final states) of the cell with this key; under autocast all of it has that dtype."""
+    low = precision.autocast_dtype(given.x)
+    if low is not None:
+        given, low = precision.under_autocast(given, low)
+        given = given if low is None else precision.converted(given, low)
     values, state = given.values, given.state
     x = given.x.to(state[0].dtype)
     is_zero = all(r is None for r in given.restart)

@@ -18,11 +18,13 @@ from everloop.compiler import forks
 from everloop.compiler import target as targets
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results, Runner
+from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.program import Program
+from everloop.compiler.reduced import Reduced, running
 from everloop.compiler.report import plan_text
 from everloop.compiler.target import CellTarget, LoopTarget
 from everloop.errors import PlanError, UnsupportedError
-from everloop.layers import custom_operator
+from everloop.layers import custom_operator, precision
 from everloop.layers.autograd_function import compute
 from everloop.layers.check import noted, verify
 from everloop.layers.guards import programs, unsupported_reason, version, warn_once
@@ -77,10 +79,17 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         return in_segments(lambda part: run(cell, part, target, check), call, call.time.segment)
     forks.prepare()
     x, target = call.x, chosen(target)
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        with torch.autocast(x.device.type, enabled=False):
-            return run(cell, replace(call, x=x.to(call.state[0].dtype)), target, check)
-    values = with_tensors(cell, call.values)
+    low = precision.autocast_dtype(x)
+    if low is None:
+        return _run(cell, call, target, check)
+    with torch.autocast(x.device.type, enabled=False):
+        call, low = precision.under_autocast(call, low)
+        return precision.results_in(_run(cell, call, target, check, low), low)
+
+
+def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dtype | None = None) -> Results:
+    """Run without autocast; `low` is the dtype that it asked large products to have."""
+    x, values = call.x, with_tensors(cell, call.values)
     if values is not call.values:
         call = replace(call, values=values)
     if (instead := _instead.get()) is not None:
@@ -90,12 +99,13 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         if reason := named.refusal(x.dtype, x.device):
             raise UnsupportedError(reason)
         return named.run(cell, call)
-    program = decomposition_reason(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named)
+    program = decomposition_reason(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named, low)
     if isinstance(program, Program) and call.time.num_nonempty:
         try:
             if check:
-                verify(partial(_computed, program), cell, call, program.checked)
-            return compute(program, call)
+                checked = call if low is None else precision.converted(call, low)
+                verify(partial(_computed, program), cell, checked, program.checked)
+            return _computed(program, cell, call)
         except PlanError as error:
             program = _withdraw(program, error)
     if isinstance(program, str):
@@ -110,6 +120,8 @@ _without_dynamo: Any = torch_private.without_dynamo(run)
 
 
 def _computed(program: Program, _: Cell, call: Call) -> Results:
+    if isinstance(program.target, Reduced):
+        return precision.widely(partial(compute, program), call, program.dtype, call.x.dtype)
     return compute(program, call)
 
 
@@ -135,25 +147,35 @@ def why(cell: Cell, values: Bindings, x: Tensor) -> str:
 
 def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
     """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
+    low = precision.autocast_dtype(x) if x.dtype == torch.float32 else None
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
         reason = named.refusal(x.dtype, x.device)
         return f"no target, because {reason}" if reason else f"target {target}, as requested"
-    found = program_of(cell, with_tensors(cell, values), x, named)
+    found = program_of(cell, with_tensors(cell, values), x, named, low)
     if isinstance(found, str):
         return f"target {targets.reference().name}, because {found}"
     try:
         kernel = found.inference().kernel
     except PlanError as error:
         return f"target {targets.reference().name}, because {_withdraw(found, error)}"
-    head = f"target {found.target.name}, {kernel.description}\n{noted(found.checked)}"
+    head = f"target {found.target.name}, {kernel.description}"
+    if isinstance(found.target, Reduced):
+        head += f"\n{found.target.description}"
+    head += f"\n{noted(found.checked)}"
     return f"{head}\n\n{plan_text(found.split)}"
 
 
-def program_of(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None = None) -> Program | str:
-    """Return the compiled program of a cell, or why there is none; by the best target where none is named."""
+def program_of(
+    cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None = None, low: torch.dtype | None = None
+) -> Program | str:
+    """Return the compiled program of a cell, or why there is none; by the best target where none is named.
+
+    low: the dtype that autocast asks large products to have.
+    """
     key = (
         target,
+        low,
         x.dtype,
         x.device.type,
         *((name, v.shape, v.dtype) for name, v in values.fixed.items()),
@@ -162,7 +184,7 @@ def program_of(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | Non
     )
     found: Program | str | None = programs.get((*key, version(cell)))
     if found is None:
-        found = _new_program(cell, values, x, target)
+        found = _new_program(cell, values, x, target, low)
         programs.put((*key, version(cell, is_traced=True)), found)
     return found
 
@@ -179,15 +201,20 @@ def _has_buffers(module: nn.Module) -> bool:
     return bool(module._buffers) or any(_has_buffers(m) for m in module._modules.values() if m is not None)
 
 
-def _new_program(cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None) -> Program | str:
-    found = targets.compiling(x.dtype, x.device, target)
+def _new_program(
+    cell: Cell, values: Bindings, x: Tensor, target: LoopTarget | None, low: torch.dtype | None
+) -> Program | str:
+    found, dtype = running(x.dtype, x.device, target, low), x.dtype
     if isinstance(found, str):
         return found
     if reason := unsupported_reason(cell):
         return _Refusal(reason)
+    if isinstance(found, Reduced):
+        dtype = arithmetic(dtype)
+        values = precision.converted_values(values, dtype)
     try:
         with torch.autocast("cpu", enabled=False):
-            return Program.of(cell, values, x.dtype, found)
+            return Program.of(cell, values, dtype, found)
     except UnsupportedError as error:
         return _Refusal(error)
 
@@ -232,7 +259,7 @@ def decomposition_reason(*tensors: Tensor) -> str:
 
 
 def compiles(cell: Cell, x: Tensor) -> bool:
-    """Return whether the compiled target runs this cell over x."""
+    """Return whether the compiled target runs this cell over x, in the dtype of the parameters where autocast is on."""
     return not (decomposition_reason(x) or why(cell, Bindings(dict(cell.named_parameters())), x))
 
 

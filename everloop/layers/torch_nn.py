@@ -16,7 +16,7 @@ from everloop.cell import Cell
 from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
-from everloop.compiler.target import compiling
+from everloop.compiler.reduced import running
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import ShapeError
 from everloop.layers import custom_operator
@@ -93,6 +93,8 @@ class _Layers(nn.RNNBase):
         x = form.inward(x)
         lengths = checked_lengths(type(self).__name__, lengths, x)
         y, state = self._layers(x, state, lengths, reset)
+        if self.mode == "GRU" and y.dtype != x.dtype:  # autocast leaves the state of torch.nn.GRU as it comes
+            y, state = y.to(x.dtype), tuple(s.to(x.dtype) for s in state)
         return form.outward(y, lengths), self._state(form.state_outward(state, axis=1))
 
     def _fits(self, input: Any, hx: Any) -> bool:  # noqa: A002
@@ -100,7 +102,9 @@ class _Layers(nn.RNNBase):
         data = input.data if packed else input
         if data.dim() not in ((2,) if packed else (2, 3)) or data.shape[-1] != self.input_size:
             return False
-        if data.dtype != self._flat_weights[0].dtype:  # type: ignore[union-attr]
+        dtype = self._flat_weights[0].dtype  # type: ignore[union-attr]
+        is_cast = dtype == torch.float32 and torch.is_autocast_enabled(data.device.type)
+        if data.dtype != dtype and not (is_cast and data.is_floating_point()):
             return False
         if self._steps(data) == 0:
             return False
@@ -115,7 +119,9 @@ class _Layers(nn.RNNBase):
         given = hx if isinstance(hx, tuple) else (hx,)
         if isinstance(hx, tuple) != (self.mode == "LSTM") or not all(isinstance(h, Tensor) for h in given):
             return False
-        return [tuple(h.shape) for h in given] == shapes and all(h.dtype == data.dtype for h in given)
+        return [tuple(h.shape) for h in given] == shapes and all(
+            h.dtype == data.dtype or (is_cast and h.is_floating_point()) for h in given
+        )
 
     def _steps(self, data: Tensor) -> int:
         return data.shape[1 if self.batch_first and data.dim() == 3 else 0]
@@ -202,7 +208,7 @@ def accelerate(model: nn.Module) -> nn.Module:
 @torch_private.constant_in_graphs
 def _is_fit(dtype: torch.dtype, device: str) -> bool:
     """Return whether the compiled target runs this dtype on this type of device."""
-    return not isinstance(compiling(dtype, torch.device(device)), str)
+    return not isinstance(running(dtype, torch.device(device)), str)
 
 
 @torch_private.constant_in_graphs

@@ -23,7 +23,7 @@ def checked_state(name: str, state: Any, expected: Any) -> Any:
     if not isinstance(state, Tensor) or state.shape != expected.shape:
         came = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
         raise ShapeError(f"{name}: a state is {came}; expected {list(expected.shape)}, [B, H]")
-    if state.dtype != expected.dtype:
+    if state.dtype != expected.dtype and not torch.is_autocast_enabled(state.device.type):
         raise ShapeError(f"{name}: a state is {state.dtype}; expected {expected.dtype}, as the parameters")
     return state
 

@@ -169,16 +169,6 @@ def test_copies_and_functional_call() -> None:
     assert not torch.allclose(changed, expected)
 
 
-def test_autocast_computes_in_single_precision() -> None:
-    made = Recurrent(cells.LSTM(WIDE, N))
-    x = torch.randn(T, B, WIDE)
-    expected = made(x)[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = made(x)[0]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_torch_compile_takes_it_without_a_break() -> None:
     made, x = layer()

@@ -1,0 +1,85 @@
+"""A step of bfloat16 or float16 on a target that has neither: computed in float32, its large products in bfloat16.
+
+What goes into a product over all steps is rounded to bfloat16 where the processor multiplies that faster; sums, states
+and element-wise mathematics are float32. float16 is only stored: its products are float32 too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from everloop import torch_private
+from everloop.compiler.dtypes import arithmetic
+from everloop.compiler.kernel import Kernel, StepKernel
+from everloop.compiler.loop import Loop
+from everloop.compiler.target import LoopTarget, compiling
+
+
+class Reduced(LoopTarget):
+    """inner: what runs loops of float32; narrow: the dtype of what large products read, None for float32."""
+
+    def __init__(self, inner: LoopTarget, storage: torch.dtype) -> None:
+        self.inner, self.storage, self.name = inner, storage, inner.name
+        self.narrow = storage if storage == torch.bfloat16 and torch_private.multiplies_bfloat16() else None
+
+    def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
+        return self.inner.refusal(arithmetic(dtype), device)
+
+    def compile(self, loop: Loop) -> Kernel:
+        return self.inner.compile(loop)
+
+    def compile_step(self, loop: Loop) -> StepKernel:
+        return self.inner.compile_step(loop)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        wide = arithmetic(self.storage)
+        if self.narrow is None:
+            return self.inner.linear(x.to(wide), weight.to(wide), bias)
+        given = (t if t is None else t.to(self.narrow) for t in (x, weight, bias))
+        return torch.nn.functional.linear(*given).to(wide)  # type: ignore[arg-type]
+
+    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
+        if self.narrow is None:
+            return self.inner.over_rows(left, right)
+        return super().over_rows(left.to(self.narrow), right.to(self.narrow)).to(left.dtype)
+
+    def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
+        self.inner.multiply(out, a, b, bias, add=add)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return self.inner.empty(shape, like)
+
+    @property
+    def description(self) -> str:
+        """Which numbers are narrow, in a line for `explain()`."""
+        storage, wide = (str(d).removeprefix("torch.") for d in (self.storage, arithmetic(self.storage)))
+        rest = f"states, sums and element-wise mathematics in {wide}"
+        if self.narrow is None:
+            why = "" if self.storage == torch.float16 else ", because this processor multiplies them no faster"
+            return f"{storage}: what is given and results; products in {wide}{why}, as {rest}"
+        return f"{storage}: what is given, results, and factors of products over whole sequences; {rest}"
+
+
+@lru_cache
+def reduced(inner: LoopTarget, storage: torch.dtype) -> Reduced:
+    """Return the target that runs steps of this dtype on loops of `inner`; the same one each time."""
+    return Reduced(inner, storage)
+
+
+def running(
+    dtype: torch.dtype, device: torch.device, named: LoopTarget | None = None, low: torch.dtype | None = None
+) -> LoopTarget | str:
+    """Return what runs steps of this dtype, itself or computed in a wider one, or why nothing does.
+
+    named: the only target that is asked; low: the dtype that large products are to have, of autocast.
+    """
+    found = compiling(dtype, device, named)
+    storage, wide = low or dtype, arithmetic(dtype)
+    if isinstance(found, str) and wide != dtype:
+        inner = compiling(wide, device, named)
+        return found if isinstance(inner, str) else reduced(inner, storage)
+    return found if isinstance(found, str) or low is None or arithmetic(low) != dtype else reduced(found, low)

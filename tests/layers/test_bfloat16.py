@@ -1,0 +1,181 @@
+"""bfloat16 on a processor: a layer of it, and autocast, run compiled, with the dtypes of PyTorch's own layers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import everloop
+from everloop import cells
+from everloop.compiler import reduced
+from everloop.layers import Recurrent, compare
+from tests.zoo import NAMES, given, make
+
+LOW = torch.bfloat16
+UNIT = torch.finfo(LOW).eps
+
+
+def autocast(dtype: torch.dtype = LOW) -> torch.autocast:
+    return torch.autocast("cpu", dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the step in float64, values and gradients: within one unit of bfloat16 times the root of the steps, or 4
+    times what the reference itself moves where each number that it reads moves by one unit."""
+    monkeypatch.setattr(compare, "SLACK", 1)
+    torch.manual_seed(4)
+    layer = Recurrent(make(name, 3, 20).to(LOW), check=True)
+    x = torch.randn(6, 3, 3).to(LOW).requires_grad_()
+    options: Any = {"lengths": [4, 0, 6], "reset": torch.rand(6, 3) < 0.3}
+    y = layer(x, **options, **given(layer, x).at())[0]
+    assert (y[0] if isinstance(y, tuple) else y).dtype == LOW
+    text = layer.explain()
+    for said in ("target llvm", "bfloat16: what is given", "checked against float64"):
+        assert said in text
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("mode", ["layer", "autocast", "autocast, state given", "autocast, x of bfloat16"])
+def test_dtypes_are_those_of_torch(kind: str, mode: str) -> None:
+    found = []
+    for module in (nn, everloop):
+        torch.manual_seed(1)
+        layer = getattr(module, kind)(8, 16, num_layers=2, bidirectional=True)
+        x = torch.randn(5, 3, 8)
+        x = (x.to(LOW) if mode in ("layer", "autocast, x of bfloat16") else x).requires_grad_()
+        start: Any = torch.zeros(4, 3, 16) if "state" in mode else None
+        start = (start, start.clone()) if "state" in mode and kind == "LSTM" else start
+        if mode == "layer":
+            y, state = layer.to(LOW)(x)
+        else:
+            with autocast():
+                y, state = layer(x, start)
+        y.float().sum().backward()
+        state = state if isinstance(state, tuple) else (state,)
+        grads = [x.grad, *(p.grad for p in layer.parameters())]
+        found.append((y.detach().float(), [t.dtype for t in (y, *state, *grads)]))
+    assert found[0][1] == found[1][1]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=2 * UNIT)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman", "peephole-lstm", "layer-norm-lstm"])
+def test_gradients_point_where_those_of_float32_do(name: str) -> None:
+    """Each of T steps turns a gradient by a few roundings, at random: by less than 2 units times the root of T."""
+    torch.manual_seed(2)
+    steps = 30
+    layer, x = Recurrent(cells.named(name)(24, 40)), torch.randn(steps, 5, 24)
+
+    def gradients() -> Tensor:
+        layer.zero_grad()
+        y = layer(x)[0]
+        y.float().square().sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
+        return torch.cat([p.grad.flatten() for p in layer.parameters() if p.grad is not None]).double()
+
+    exact = gradients()
+    with autocast():
+        found = gradients()
+    cosine = torch.dot(exact, found) / (exact.norm() * found.norm())
+    assert 0 < math.acos(min(cosine, 1.0)) < 2 * UNIT * math.sqrt(steps)
+
+
+def test_autocast_in_a_stack_with_resets_and_steps() -> None:
+    torch.manual_seed(3)
+    layer = Recurrent(cells.GRU(6, 20), layers=2, bidirectional=True)
+    x, reset = torch.randn(7, 4, 6), torch.rand(7, 4) < 0.3
+    expected = layer(x, lengths=[7, 2, 0, 5], reset=reset)
+    with autocast():
+        found = layer(x, lengths=[7, 2, 0, 5], reset=reset)
+    assert found[0].dtype == LOW
+    torch.testing.assert_close(found[0].float(), expected[0], rtol=0, atol=4 * UNIT)
+    single = Recurrent(cells.LSTM(6, 20)).to(LOW)
+    with torch.no_grad():
+        whole = single(x.to(LOW))[0]
+        state, rows = None, []
+        for row in x.to(LOW):
+            y, state = single.step(row, state)
+            rows.append(y)
+    torch.testing.assert_close(torch.stack(rows), whole, rtol=0, atol=4 * UNIT)
+
+
+@pytest.mark.parametrize("run", [Recurrent, everloop.LSTM])
+@pytest.mark.filterwarnings("ignore")
+def test_torch_compile_gives_the_same(run: Callable[..., nn.Module]) -> None:
+    torch.manual_seed(4)
+    layer = Recurrent(cells.LSTM(6, 20)) if run is Recurrent else run(6, 20)
+    x = torch.randn(5, 3, 6)
+    with autocast():
+        expected = layer(x)[0]
+        with torch._dynamo.config.patch(allow_rnn=True):
+            found = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
+    assert found.dtype == expected.dtype == LOW
+    torch.testing.assert_close(found, expected, rtol=0, atol=2 * UNIT)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 1e-40])
+def test_odd_numbers_pass_as_in_torch(number: float) -> None:
+    torch.manual_seed(5)
+    theirs = nn.GRU(4, 20).to(LOW)
+    ours = everloop.GRU(4, 20).to(LOW)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(6, 3, 4).to(LOW)
+    x[2, 1, 3] = number
+    found, expected = ours(x)[0], theirs(x)[0]
+    assert torch.equal(found.isnan(), expected.isnan())
+    torch.testing.assert_close(found, expected, rtol=0, atol=4 * UNIT, equal_nan=True)
+
+
+def test_a_processor_that_multiplies_bfloat16_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(6)
+    x = torch.randn(9, 3, 12).to(LOW)
+    quick = Recurrent(cells.LSTM(12, 20)).to(LOW)
+    y = quick(x)[0]
+    plain = reduced.Reduced(reduced.running(LOW, x.device).inner, LOW)  # type: ignore[union-attr]
+    plain.narrow = None
+    monkeypatch.setattr(reduced, "reduced", lambda inner, storage: plain)
+    slow = Recurrent(copy.deepcopy(quick.cell))
+    everloop.layers.guards.programs.clear()
+    assert "products in float32, because" in slow.explain()
+    torch.testing.assert_close(slow(x)[0], y, rtol=0, atol=2 * UNIT)
+    everloop.layers.guards.programs.clear()
+
+
+def test_float16_is_stored_and_computed_in_float32() -> None:
+    torch.manual_seed(7)
+    layer, x = Recurrent(cells.GRU(5, 20)), torch.randn(8, 3, 5)
+    expected = layer(x)[0]
+    half = copy.deepcopy(layer).half()
+    assert "target llvm" in half.explain()
+    assert "float16: what is given" in half.explain()
+    torch.testing.assert_close(half(x.half())[0].float(), expected, rtol=0, atol=8 * torch.finfo(torch.float16).eps)
+    with autocast(torch.float16), torch.no_grad():
+        assert layer(x)[0].dtype == torch.float16
+
+
+def test_float64_is_left_alone_by_autocast() -> None:
+    layer, x = Recurrent(cells.GRU(5, 7)).double(), torch.randn(8, 3, 5).double()
+    expected = layer(x)[0]
+    with autocast():
+        assert torch.equal(layer(x)[0], expected)
+
+
+def test_gradients_of_gradients() -> None:
+    torch.manual_seed(8)
+    layer, x = Recurrent(cells.Elman(4, 9)), torch.randn(5, 2, 4, requires_grad=True)
+
+    def second() -> Tensor:
+        (first,) = torch.autograd.grad(layer(x)[0].float().square().sum(), x, create_graph=True)
+        (found,) = torch.autograd.grad(first.square().sum(), x)
+        return found
+
+    expected = second()
+    with autocast():
+        found = second()
+    assert (found - expected).norm() < 8 * UNIT * expected.norm()
