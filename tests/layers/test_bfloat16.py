@@ -115,6 +115,7 @@ def test_torch_compile_gives_the_same(run: Callable[..., nn.Module]) -> None:
         expected = layer(x)[0]
         with torch._dynamo.config.patch(allow_rnn=True):
             found = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0]
+    torch._dynamo.reset()
     assert found.dtype == expected.dtype == LOW
     torch.testing.assert_close(found, expected, rtol=0, atol=2 * UNIT)
 
