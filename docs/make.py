@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 
 HERE = Path(__file__).parent
+FORMS_START, FORMS_END = "<!-- forms: made by docs/make.py -->", "<!-- end of forms -->"
 START, END = "<!-- operations: made by docs/make.py -->", "<!-- end of operations -->"
 CELL = "reset-before-gru"
 K = size("outputs")
@@ -214,7 +216,10 @@ def page() -> str:
 
 def operations() -> str:
     """Return the functions a step may call, as Markdown."""
-    hidden = re.compile("r?(add|sub|mul|div|truediv|pow|matmul|and|or|xor)|getitem|t|pos|invert")
+    hidden = re.compile(
+        "r?(add|sub|mul|div|truediv|pow|matmul|and|or|xor)|getitem|t|pos|invert|"
+        "gather|take_along_dim|scatter|outer|ger|rand_like|randn_like|normal|bernoulli|poisson|multinomial"  # refused
+    )
     shown = {"add", "sub", "mul", "div", "pow", "matmul"}
     names = sorted(n for n in functions() if n in shown or not hidden.fullmatch(n))
     lines = [
@@ -247,11 +252,14 @@ def table_of_cells() -> str:
 
 
 def with_operations(page: str) -> str:
-    """Return docs/your-own-cell.md with the list of operations between its marks."""
+    """Return docs/your-own-cell.md with the list of operations and the table of forms between their marks."""
     if START not in page:
         page = page.replace("@@OPERATIONS@@", f"{START}\n{END}")
     head, _, rest = page.partition(START)
-    return f"{head}{START}\n{operations()}\n{END}{rest.partition(END)[2]}"
+    page = f"{head}{START}\n{operations()}\n{END}{rest.partition(END)[2]}"
+    head, _, rest = page.partition(FORMS_START)
+    table = runpy.run_path(str(HERE / "forms.py"))["table"]()
+    return f"{head}{FORMS_START}\n{table}\n{FORMS_END}{rest.partition(FORMS_END)[2]}"
 
 
 if __name__ == "__main__":

@@ -303,22 +303,25 @@ class Cell(nn.Module):
                 else:
                     value.fill_(spec.init)
             for name, spans in self.recurrent_matrices().items() if orthogonal else ():
-                matrix = self.get_parameter(name)
-                for columns in spans:
-                    for block in torch.split(matrix[:, columns], self.hidden_size):
+                whole = self.get_parameter(name)
+                for matrix in whole.view(-1, *whole.shape[-2:]):
+                    for block in (b for columns in spans for b in torch.split(matrix[:, columns], self.hidden_size)):
                         nn.init.orthogonal_(block)
             if forget_bias is not None:
                 self._fill_forget_bias(forget_bias)
 
     def recurrent_matrices(self) -> dict[str, list[slice]]:
-        """Return, for each matrix that multiplies the output fed back, the columns that do: those with its letter."""
-        fed_back = {letter for letter, _ in next(iter(type(self).states.values())).size.terms if letter}
-        found = {}
-        for name, spec in type(self).params.items():
-            spans = _spans(spec.shape[-1], self.sizes) if len(spec.shape) == 2 and not spec.is_bias else []
-            if any(letter in fed_back for letter, _ in spans):
-                found[name] = [span for letter, span in spans if letter in fed_back]
-        return found
+        """Return, for each matrix that multiplies the output fed back, the columns that do: those with its letter.
+
+        Axes before the last two hold several matrices. One with the rows of an output, and of no state, is a readout.
+        """
+        cls = type(self)
+        fed_back = {letter for letter, _ in next(iter(cls.states.values())).size.terms if letter}
+        read_out = {spec.size for spec in cls.outputs.values()} - {spec.size for spec in cls.states.values()}
+        matrices = {n: p.shape for n, p in cls.params.items() if len(p.shape) > 1 and not p.is_bias}
+        spans = {n: _spans(shape[-1], self.sizes) for n, shape in matrices.items() if shape[-2] not in read_out}
+        found = {n: [span for a, span in each if a.partition("/")[0] in fed_back] for n, each in spans.items()}
+        return {n: each for n, each in found.items() if each}
 
     def _fill_forget_bias(self, value: float) -> None:
         gates = type(self).gates

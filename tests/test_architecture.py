@@ -33,7 +33,7 @@ INSIDE = {
         features precision schedule simplify sums
         gradient hoist shapes
         contractions hoisted rematerialisation sink
-        convolutions
+        composed convolutions
         torch_function
         trace
         plan

@@ -18,7 +18,9 @@ BATCH_STATISTICS = "normalisation over a batch, which mixes its sequences; take 
 
 def feature_axes(a: Symbol, dim: Any, what: str) -> tuple[int, ...]:
     """Return which of the axes behind the batch `dim` names, in order; None names all."""
-    if dim is None or not a.rows:
+    if dim is None and a.rows:
+        raise unsupported(f"{what} over all axes, the batch too, whose sequences do not mix; name the dimension, as -1")
+    if not a.rows:
         raise unsupported(f"{what} along dimension {dim} of a {a.value.type.kind}; only features (-1) can be")
     dims = dim if isinstance(dim, tuple | list) else (dim,)
     if not all(isinstance(d, int) and -a.ndim <= d < a.ndim for d in dims):

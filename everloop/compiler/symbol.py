@@ -197,8 +197,11 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if function_of(name) is None and (self.rows or not callable(getattr(torch.Tensor, name, None))):
-            error = unsupported(f"the tensor attribute {name!r}")
+        if function_of(name.removesuffix("_")) is None and (
+            self.rows or not callable(getattr(torch.Tensor, name, None))
+        ):
+            advice = "; write the new value out, such as a = a + b" if name.endswith("_") else ""
+            error = unsupported(f"the tensor attribute {name!r}{advice}")
             raise MissingAttribute(str(error))
         return lambda *args, **kwargs: Symbol.call(name, self, *args, function=getattr(torch.Tensor, name), **kwargs)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from everloop.compiler import contractions, convolutions, dtypes, features, shapes
+from everloop.compiler import composed, contractions, convolutions, dtypes, features, shapes
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, OpaqueCall, widening
@@ -23,7 +23,7 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import BatchSize, Function, Symbol, function_of
 from everloop.errors import UnsupportedError
 
-assert all((contractions, convolutions, features, shapes)), "their import registers the functions"
+assert all((composed, contractions, convolutions, features, shapes)), "their import registers the functions"
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
@@ -54,6 +54,8 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     function = function or _function_of(name)
     known = function_of(name)
     has_rows = any(isinstance(leaf, BatchSize) or (isinstance(leaf, Symbol) and leaf.rows) for leaf in inside)
+    if has_rows and known is None and name.endswith("_"):
+        return _changed(name, *args, **kwargs)
     if has_rows:
         try:
             if known is None:
@@ -208,16 +210,21 @@ def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
 
 
 def _in_place(name: str) -> Callable[..., Any]:
-    def apply(self: Symbol, other: Any) -> Any:
-        if self.is_shared or self.value.op == "input" or not self.rows:
-            raise unsupported(f"{name} in place on a value whose memory is shared; write it out, such as a = a + b")
-        result = call(name, self, other)
-        if (result.value.type, result.axes, result.dtype) != (self.value.type, self.axes, self.dtype):
-            raise unsupported(f"{name} in place with a result of another shape or dtype")
-        self.value, self.bound = result.value, result.bound
-        return self
+    return lambda self, other: _changed(f"{name}_", self, other)
 
-    return apply
+
+def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
+    """Return a symbol after a method that changes it in place, such as add_."""
+    plain = name.removesuffix("_")
+    if function_of(plain) is None:
+        raise unsupported(f"the operation {name!r} in place; write the new value out, such as a = a + b")
+    if not isinstance(changed, Symbol) or changed.is_shared or changed.value.op == "input" or not changed.rows:
+        raise unsupported(f"{plain} in place on a value whose memory is shared; write it out, such as a = a + b")
+    result = call(plain, changed, *others, function=getattr(torch.Tensor, plain, None), **options)
+    if (result.value.type, result.axes, result.dtype) != (changed.value.type, changed.axes, changed.dtype):
+        raise unsupported(f"{plain} in place with a result of another shape or dtype")
+    changed.value, changed.bound = result.value, result.bound
+    return changed
 
 
 for _name in ("add", "sub", "mul", "truediv", "pow"):

@@ -89,7 +89,7 @@ def scaled(cell: Cell, gain: float) -> Cell:
     with torch.no_grad():
         for name, spans in cell.recurrent_matrices().items():
             for columns in spans:
-                cell.get_parameter(name)[:, columns] *= gain
+                cell.get_parameter(name)[..., columns] *= gain
         for name, spec in type(cell).params.items():
             if spec.is_bias and name in cell._parameters:
                 cell.get_parameter(name).zero_()

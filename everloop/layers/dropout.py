@@ -211,7 +211,7 @@ class WeightDrop(Wrapper):
         for name, spans in self.recurrent_matrices().items():
             keep = torch.ones_like(fixed[name])
             for columns in spans:
-                keep[:, columns] = dropped(keep[:, columns], self.rate, extras.generator)
+                keep[..., columns] = dropped(keep[..., columns], self.rate, extras.generator)
             fixed[name] = fixed[name] * keep
         return replace(values, fixed=fixed)
 

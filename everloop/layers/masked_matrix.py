@@ -16,13 +16,19 @@ class MaskedMatrix:
     """Stands for a recurrent matrix inside a step; only products with rows can be taken of it.
 
     Args:
-        matrix: [m, k].
+        matrix: [m, k], or several of these, [n, m, k].
         spans: the columns that the mask covers, each as wide as the mask.
         mask: [B, n].
     """
 
     def __init__(self, matrix: Tensor, spans: Sequence[slice], mask: Tensor, transposed: bool = False) -> None:
         self.matrix, self.spans, self.mask, self.transposed = matrix, spans, mask, transposed
+
+    def __getitem__(self, index: int) -> MaskedMatrix:
+        """Return one matrix of several [n, m, k]."""
+        if self.matrix.dim() < 3 or not isinstance(index, int):
+            raise CellError(f"recurrent dropout met the recurrent matrix at {index!r}; expected whole matrices")
+        return MaskedMatrix(self.matrix[index], self.spans, self.mask)
 
     @property
     def T(self) -> MaskedMatrix:

@@ -74,6 +74,16 @@ def test_orthogonal_blocks_and_forget_bias() -> None:
     assert projected.recurrent_matrices() == {"R": [slice(0, 4)]}
 
 
+def test_recurrent_matrices_of_several_axes_and_readouts() -> None:
+    assert cells.RecurrentHighway(3, 6, depth=2).recurrent_matrices() == {"R": [slice(0, 6)]}
+    assert cells.LRU(3, 6, state_size=4).recurrent_matrices() == {}
+    by_head = cells.SLSTM(3, 6, heads=2)
+    assert by_head.recurrent_matrices() == {"R": [slice(0, 3)]}
+    by_head.reset_parameters(orthogonal=True)
+    for block in by_head.R.flatten(0, 1):
+        torch.testing.assert_close(block @ block.T, torch.eye(3), atol=1e-5, rtol=0)
+
+
 def test_forget_bias_needs_a_forget_gate_and_biases() -> None:
     with pytest.raises(OptionError, match="no forget gate f; its gates: r, z, n"):
         cells.GRU(2, 3).reset_parameters(forget_bias=1.0)

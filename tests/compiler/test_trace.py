@@ -150,11 +150,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "assignment": (lambda self, x, h, c: (h.__setitem__(0, 1), c), "assignment"),
     "iteration": (lambda self, x, h, c: (list(h), c), "iteration"),
     "the batch size": (lambda self, x, h, c: (h / x.shape[0], c), "Batch|batch size"),
-    "dropout": (lambda self, x, h, c: (F.dropout(h), c), "'dropout'"),
+    "dropout": (lambda self, x, h, c: (F.dropout(h), c), "the layer draws"),
     "random numbers": (lambda self, x, h, c: (h * torch.rand(5, dtype=D), c), "random numbers"),
     "the batch axis": (lambda self, x, h, c: (h - h.mean(0), c), "only features"),
     "another dtype": (lambda self, x, h, c: (h.float(), c), "dtype"),
-    "in place": (lambda self, x, h, c: (h.add_(x), c), "'add_'"),
+    "in place": (lambda self, x, h, c: (h.add_(x), c), "add in place"),
 }
 
 

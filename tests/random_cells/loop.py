@@ -96,7 +96,7 @@ class Noise:
             if keep is None and "mask_h" in self.drawn:
                 keep = torch.ones_like(inner.get_parameter(name))
                 for span in spans:
-                    keep[:, span] = self.drawn["mask_h"][self.b]
+                    keep[..., span] = self.drawn["mask_h"][self.b]
             if keep is not None:
                 changed[name] = inner.get_parameter(name) * keep
         twin = copy.copy(inner)
