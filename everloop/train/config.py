@@ -51,6 +51,8 @@ class TrainConfig:
     """Validations without improvement after which training stops; 0: never."""
     log: int = 10
     """Steps between lines of metrics."""
+    keep_memory: bool = True
+    """Whether the process keeps the memory that a step frees for the next one, where the C library is glibc."""
     seed: int = 0
     """Where the random numbers of dropout and data order start."""
 

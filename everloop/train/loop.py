@@ -18,6 +18,7 @@ from everloop.errors import DataError, OptionError, RunError, TrainingError
 from everloop.models.loss import Score
 from everloop.models.model import Model, detach
 from everloop.models.weights import fill, own_tensors, read_tensors
+from everloop.train.allocator import keep_freed_memory
 from everloop.train.checkpoint import read_checkpoint, write_checkpoint
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data, evaluate, pass_sizes, window_length
@@ -306,6 +307,8 @@ class Trainer:
         self.report(
             Started(self.step, self.config.steps, self.model.target, sum(p.numel() for p in self.model.parameters()))
         )
+        if self.config.keep_memory and keep_freed_memory():
+            self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
         if not resume:
             self.save()
 
