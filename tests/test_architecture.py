@@ -63,7 +63,9 @@ INSIDE = {
         machine mathematics memory
         phases product
         layout packing
-        features large launch partition
+        rounding
+        bfloat features large partition
+        launch
         axes
         mapping
         barrier matrices worker

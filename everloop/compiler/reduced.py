@@ -1,6 +1,6 @@
-"""A step of bfloat16 or float16 on a target that has neither: computed in float32, its large products in bfloat16.
+"""A step of bfloat16 or float16 on a target that has neither: computed in float32, its products in bfloat16.
 
-What goes into a product over all steps is rounded to bfloat16 where the processor multiplies that faster; sums, states
+What goes into a product is rounded to bfloat16 where the processor multiplies that faster; sums, states
 and element-wise mathematics are float32. float16 is only stored: its products are float32 too.
 """
 
@@ -30,7 +30,7 @@ class Reduced(LoopTarget):
         return self.inner.refusal(arithmetic(dtype), device)
 
     def compile(self, loop: Loop) -> Kernel:
-        return self.inner.compile(loop)
+        return self.inner.compile_narrow(loop) if self.storage == torch.bfloat16 else self.inner.compile(loop)
 
     def compile_step(self, loop: Loop) -> StepKernel:
         return self.inner.compile_step(loop)

@@ -87,6 +87,10 @@ class LoopTarget(Target, Products):
             UnsupportedError: the target cannot run this loop; the message says why.
         """
 
+    def compile_narrow(self, loop: Loop) -> Kernel:
+        """Return a kernel of a loop of float32 whose products may round their factors to bfloat16."""
+        return self.compile(loop)
+
     @abstractmethod
     def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""

@@ -31,7 +31,7 @@ def test_every_cell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     times what the reference itself moves where each number that it reads moves by one unit."""
     monkeypatch.setattr(compare, "SLACK", 1)
     torch.manual_seed(4)
-    layer = Recurrent(make(name, 3, 20).to(LOW), check=True)
+    layer = Recurrent(make(name, 3, 36).to(LOW), check=True)
     x = torch.randn(6, 3, 3).to(LOW).requires_grad_()
     options: Any = {"lengths": [4, 0, 6], "reset": torch.rand(6, 3) < 0.3}
     y = layer(x, **options, **given(layer, x).at())[0]
@@ -67,23 +67,41 @@ def test_dtypes_are_those_of_torch(kind: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "elman", "peephole-lstm", "layer-norm-lstm"])
 def test_gradients_point_where_those_of_float32_do(name: str) -> None:
-    """Each of T steps turns a gradient by a few roundings, at random: by less than 2 units times the root of T."""
+    """Roundings are at random and of half a unit each: together they turn a gradient by less than one unit.
+
+    Normalisation makes a small state large, and with it what was rounded: there, by half as much again as they do in
+    PyTorch's own autocast of the step.
+    """
     torch.manual_seed(2)
     steps = 30
     layer, x = Recurrent(cells.named(name)(24, 40)), torch.randn(steps, 5, 24)
 
-    def gradients() -> Tensor:
+    def gradients(run: Callable[[], Tensor]) -> Tensor:
         layer.zero_grad()
-        y = layer(x)[0]
-        y.float().square().sum().backward()
+        run().float().square().sum().backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
         return torch.cat([p.grad.flatten() for p in layer.parameters() if p.grad is not None]).double()
 
-    exact = gradients()
-    with autocast():
-        found = gradients()
-    cosine = torch.dot(exact, found) / (exact.norm() * found.norm())
-    assert 0 < math.acos(min(cosine, 1.0)) < 2 * UNIT * math.sqrt(steps)
+    def ours() -> Tensor:
+        return layer(x)[0]
+
+    def torch_own() -> Tensor:
+        state, rows = layer.cell.zeros(5, like=x), []
+        for row in x:
+            found = layer.cell.step(row, *state)
+            state = found if isinstance(found, tuple) else (found,)
+            rows.append(state[0])
+        return torch.stack(rows)
+
+    exact = gradients(ours)
+
+    def angle(run: Callable[[], Tensor]) -> float:
+        with autocast():
+            found = gradients(run)
+        return math.acos(min(float(torch.dot(exact, found) / (exact.norm() * found.norm())), 1.0))
+
+    bound = 1.5 * angle(torch_own) if "norm" in name else UNIT
+    assert 0 < angle(ours) < bound
 
 
 def test_autocast_in_a_stack_with_resets_and_steps() -> None:

@@ -8,11 +8,23 @@ from weakref import WeakValueDictionary
 import torch
 
 from everloop.compiler.loop import Loop, Map
+from everloop.compiler.targets.llvm import bfloat
+from everloop.compiler.targets.llvm.bfloat import Narrow, functions
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.formats import FORMATS, FloatFormat
 from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise
-from everloop.compiler.targets.llvm.machine import Library, host, is_available, module, need, object_code, runs
+from everloop.compiler.targets.llvm.machine import (
+    Library,
+    host,
+    is_available,
+    module,
+    narrow,
+    need,
+    object_code,
+    processor,
+    runs,
+)
 from everloop.compiler.targets.llvm.mapping import mapping
 from everloop.compiler.targets.llvm.mathematics import operations
 from everloop.compiler.targets.llvm.packing import pack
@@ -22,13 +34,15 @@ from everloop.errors import UnsupportedError
 
 __all__ = ["NativeKernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
-_kernels: WeakValueDictionary[tuple[Loop, str], NativeKernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, Isa, bool], NativeKernel] = WeakValueDictionary()
 _shared: dict[tuple[torch.dtype, str], Library] = {}
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, isa: str | None = None) -> NativeKernel:  # noqa: A001
+def compile(loop: Loop, isa: str | None = None, is_narrow: bool = False) -> NativeKernel:  # noqa: A001
     """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
+
+    is_narrow: whether its products round their factors to bfloat16, where that is quicker.
 
     Raises UnsupportedError where llvmlite is not installed or the numbers are not all of one format of the table.
     """
@@ -36,7 +50,7 @@ def compile(loop: Loop, isa: str | None = None) -> NativeKernel:  # noqa: A001
     instructions = named(isa or host().name)
     if not runs(instructions.name):
         raise UnsupportedError(f"this processor has no {instructions.name}; it runs {host().name}")
-    form, key = form_of(loop), (loop, instructions.name)
+    form, key = form_of(loop), (loop, narrow(instructions) if is_narrow else instructions, is_narrow)
     kernel = _kernels.get(key)
     if kernel is not None:
         return kernel
@@ -46,9 +60,9 @@ def compile(loop: Loop, isa: str | None = None) -> NativeKernel:  # noqa: A001
             layout = Layout(normalise(loop), form, instructions)
             code = object_code(repr(loop), str(form.dtype), instructions, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
-            kernel = _kernels[key] = NativeKernel(
-                layout, lambda: _text(layout), library, _common(layout.form, instructions)
-            )
+            shared = _common(layout.form, instructions)
+            fast = _narrow(layout) if is_narrow else None
+            kernel = _kernels[key] = NativeKernel(layout, lambda: _text(layout), library, shared, fast)
         return kernel
 
 
@@ -69,6 +83,18 @@ def _text(layout: Layout) -> str:
     stages = layout.loop.stages
     maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(stages) if isinstance(stage, Map)]
     return module(layout.isa, "\n".join([*maps, driver(layout)]))
+
+
+def _narrow(layout: Layout) -> Narrow | None:
+    """Return the product in bfloat16 for a loop; None where its products are not of a size for it."""
+    isa = narrow(layout.isa)
+    if not bfloat.fits(layout.loop, layout.form):
+        return None
+    key = (torch.bfloat16, isa.features)
+    if key not in _shared:
+        code = object_code("shared", "bfloat16", isa, lambda: module(isa, functions(isa)))
+        _shared[key] = Library(code, ("everloop_product", "everloop_pack"))
+    return Narrow(_shared[key], isa, "AuthenticAMD" in processor())
 
 
 def _common(form: FloatFormat, isa: Isa) -> Library:

@@ -11,6 +11,7 @@ from torch import Tensor
 from everloop.compiler.kernel import Rows
 from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory, threads
+from everloop.compiler.targets.llvm.bfloat import Narrow
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
 from everloop.compiler.time_axis import TimeAxis
@@ -29,13 +30,16 @@ FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matri
 class NativeKernel:
     """One native call runs the whole sequence."""
 
-    def __init__(self, layout: Layout, ir: Callable[[], str], library: Library, shared: Library) -> None:
+    def __init__(
+        self, layout: Layout, ir: Callable[[], str], library: Library, shared: Library, narrow: Narrow | None = None
+    ) -> None:
         self.loop: Loop = layout.loop
         self.dtype = layout.form.dtype
         self.isa = layout.isa.name
         self._ir = ir
         self._layout = layout
         self._keep = (library, shared)
+        self._narrow = narrow
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
         self._product, self._packer = shared.address["everloop_product"], shared.address["everloop_pack"]
         self._block = ctypes.c_int64 * layout.total_slots
@@ -66,7 +70,8 @@ class NativeKernel:
     @property
     def description(self) -> str:
         """Its instruction set and dtype, and which threads a call uses, or why only one."""
-        return f"{self.isa}, {self.dtype}; threads: {threads.pool().note}"
+        products = f"; products in the loop: {self._narrow.description}" if self._narrow else ""
+        return f"{self.isa}, {self.dtype}{products}; threads: {threads.pool().note}"
 
     def team(self, T: int, B: int, valid: int | None = None) -> tuple[int, bool]:
         """Return (threads a call asks for, whether they split columns instead of rows).
@@ -106,6 +111,9 @@ class NativeKernel:
         block[_REVERSE] = time.reverse
         block[_PACK] = B > 0 and T > 0
         count, columns = self.team(T, B, valid)
+        if self._narrow and self._narrow.is_quicker(B if columns else -(-B // count), self._layout.packed_size):
+            own = self._narrow.library.address
+            block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
         packed = self._packed_bytes
         work = memory.take(packed + self._layout.work_bytes(B, count, columns))
         block[_PACKED] = start = memory.aligned(work)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import platform
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,28 @@ def runs(name: str) -> bool:
         return False
     features = dict(binding.get_host_cpu_features()) if host().arch == "x86_64" else {"neon": True}
     return all(features.get(need, False) for need in named(name).needs)
+
+
+@lru_cache
+def narrow(isa: Isa) -> Isa:
+    """Return an instruction set with what this processor has beside it for bfloat16."""
+    if isa.name != "avx512" or isa.name != host().name:
+        return isa
+    features = dict(binding.get_host_cpu_features())
+    wanted = ["avx512bf16"] if features.get("avx512bf16") else []
+    if wanted and features.get("amx-tile") and features.get("amx-bf16") and _may_use_tiles():
+        wanted += ["amx-tile", "amx-bf16"]
+    return replace(isa, features=",".join([isa.features, *(f"+{name}" for name in wanted)]))
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux once for the registers of AMX: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0)
+    except (AttributeError, OSError):
+        return False
 
 
 def processor() -> str:

@@ -41,7 +41,7 @@ def pack(isa: Isa, form: FloatFormat) -> str:
                 corner = code.at(source, code.mul(k, "%by_k"))
                 rows = [code.load(vector, code.at(corner, code.mul("%by_j", c)), size) for c in range(1, lanes)]
                 rows.insert(0, code.load(vector, corner, size))
-                for r, row in enumerate(_transpose(code, rows, vector, lanes)):
+                for r, row in enumerate(transpose(code, rows, vector, lanes)):
                     code.store(vector, row, code.at(to, code.mul(code.add(k, r), stride)), 4)
                 return []
 
@@ -81,7 +81,7 @@ def pack(isa: Isa, form: FloatFormat) -> str:
     return code.end()
 
 
-def _transpose(code: Code, rows: list[str], vector: str, lanes: int) -> list[str]:
+def transpose(code: Code, rows: list[str], vector: str, lanes: int) -> list[str]:
     """Transpose a square of vectors: log2(lanes) rounds that exchange blocks of 1, 2, 4... numbers."""
     width = 1
     while width < lanes:

@@ -26,9 +26,13 @@ def packed_bytes(isa: Isa, size: int, inner: int, width: int) -> int:
     return -(-width // lanes) * lanes * inner * size
 
 
-def tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
+MultiplyAdd = Callable[[Code, int, str, str, str], str]  # (code, lanes, number, columns, sum) -> new sum
+
+
+def tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: MultiplyAdd | None = None) -> str:
     """Text of the function for `rows` rows and a panel of `vectors` vectors: products stay in registers along k.
 
+    multiply_add: what it does with a number of a row, in all lanes, and numbers of the matrix; None: what it says.
     Row r reads from the pointer at table + r * stride plus `from`, and writes to the one at out + r * stride plus `to`.
     """
     lanes, scalar, size = isa.lanes(form.size), form.scalar, form.size
@@ -58,6 +62,9 @@ def tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
                     number = code(f"shufflevector {vector} {number}, {vector} poison, <{lanes} x i32> zeroinitializer")
                     for v in range(vectors):
                         n = ((u % sets) * rows + r) * vectors + v
+                        if multiply_add:
+                            sums[n] = multiply_add(code, lanes, number, columns[v], sums[n])
+                            continue
                         args = f"{vector} {number}, {vector} {columns[v]}, {vector} {sums[n]}"
                         sums[n] = code(f"call {vector} @llvm.fmuladd.v{lanes}{form.suffix}({args})")
             return [*sums, code.at(panel, count * step)]
@@ -79,10 +86,10 @@ def tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
     return code.end()
 
 
-def product(isa: Isa, form: FloatFormat) -> str:
+def product(isa: Isa, form: FloatFormat, name: str = "void @everloop_product") -> str:
     """Text of `everloop_product`: panels first to last - 1 for all rows, a panel in the cache meanwhile.
 
-    back: 1 for panels from the last to the first.
+    name: another linkage and name for it; back: 1 for panels from the last to the first.
     """
     width = panel_width(isa, form.size)
     lanes = isa.lanes(form.size)
@@ -90,7 +97,7 @@ def product(isa: Isa, form: FloatFormat) -> str:
         "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
         "ptr %packed, i64 %k, i64 %n, i64 %first, i64 %last, i64 %back"
     )
-    code = Code(f"void @everloop_product({head})")
+    code = Code(f"{name}({head})")
     tiles = code.divide(code.add("%rows", isa.rows - 1), isa.rows)
 
     is_back = code("icmp ne i64 %back, 0")

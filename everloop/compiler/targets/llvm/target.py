@@ -28,6 +28,9 @@ class LLVM(LoopTarget):
     def compile(self, loop: Loop) -> NativeKernel:
         return llvm.compile(loop)
 
+    def compile_narrow(self, loop: Loop) -> NativeKernel:
+        return llvm.compile(loop, is_narrow=True)
+
     def compile_step(self, loop: Loop) -> single.SingleKernel:
         return single.compile(loop)
 

@@ -1,0 +1,270 @@
+"""Rows times a matrix packed in bfloat16: the product of narrow loops, by tiles of AMX, dot products, or in registers.
+
+Rows come as float32 and are rounded to bfloat16, pairs of neighbours in a word of 32 bits; sums are float32. A packed
+matrix is that of `product`, with words in the place of numbers and k rounded up to whole tiles: half as large. All ways
+compute the same sums, in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from everloop.compiler.loop import Loop, Product
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.formats import FORMATS, FloatFormat
+from everloop.compiler.targets.llvm.layout import shape
+from everloop.compiler.targets.llvm.machine import Library
+from everloop.compiler.targets.llvm.product import panel_width, product, tile
+from everloop.compiler.targets.llvm.rounding import WORDS, each, pack_rounded, round_row, words_of
+from everloop.compiler.targets.llvm.vector import Isa
+
+TILE = 16  # rows of a tile
+ROWS = 256  # rows that are rounded at a time
+FEW = 2  # rows for which tiles are slower than vectors, which read a matrix from afar sooner
+IN_CACHE = 512 << 10  # bytes of matrices that one row reads as soon in float32
+MOST = 4096  # numbers in a row, so that such rows fit into the stack of a thread
+_FORM = FORMATS[torch.float32]
+_HEAD = (
+    "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
+    "ptr %packed, i64 %k, i64 %n, i64 %first, i64 %last, i64 %back"
+)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The product in bfloat16, and when it is quicker than that in float32.
+
+    is_double: whether a dot product of two has the throughput of a multiplication, as on Zen 5 but not on Intel's.
+    """
+
+    library: Library
+    isa: Isa
+    is_double: bool
+
+    @property
+    def description(self) -> str:
+        if "amx-bf16" in self.isa.features:
+            return "tiles of AMX and dot products of AVX512-BF16"
+        if "avx512bf16" in self.isa.features:
+            return "dot products of AVX512-BF16" + f", up to {FEW} rows a thread" * (not self.is_double)
+        return f"bfloat16 widened in registers, up to {FEW} rows a thread"
+
+    def is_quicker(self, rows: int, packed: int) -> bool:
+        """Whether it is for `rows` rows of a thread and matrices that take so many bytes in float32."""
+        if rows <= FEW:
+            return packed >= IN_CACHE
+        return "amx-bf16" in self.isa.features or self.is_double
+
+
+def fits(loop: Loop, form: FloatFormat) -> bool:
+    """Whether the products of a loop are of a size for it."""
+    sizes = [shape(s)[0] for s in loop.stages if isinstance(s, Product)]
+    return form is _FORM and bool(sizes) and min(sizes) >= 2 * WORDS and max(sizes) <= MOST
+
+
+def functions(isa: Isa) -> str:
+    """Text of `everloop_product` and `everloop_pack`, by the best instructions of `isa`."""
+    sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
+    sums = _dot if "avx512bf16" in isa.features else _widened
+    tiles = [tile(isa, _FORM, r, v, sums) for r, v in sizes]
+    core = product(isa, _FORM, "internal void @core")
+    if "amx-bf16" not in isa.features:
+        return "\n".join([*tiles, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
+    parts = [_by_vectors(isa, "internal void @by_vectors"), _by_tiles(isa, "internal void @by_tiles"), _either()]
+    return "\n".join([*tiles, core, *parts, pack_rounded(isa)])
+
+
+def _either() -> str:
+    code = Code(f"void @everloop_product({_HEAD})")
+    args = ", ".join(f"{kind} {name}" for kind, name in (part.split() for part in _HEAD.split(", ")))
+    is_few = code(f"icmp sle i64 %rows, {FEW}")
+    code.when(is_few, lambda: code.do(f"call void @by_vectors({args})"))
+    code.when(code(f"xor i1 {is_few}, true"), lambda: code.do(f"call void @by_tiles({args})"))
+    return code.end()
+
+
+def _dot(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
+    kind, pairs = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>"
+    a, b = (code(f"bitcast {kind} {v} to {pairs}") for v in (number, columns))
+    return code(f"call {kind} @llvm.x86.avx512bf16.dpbf16ps.{lanes * 32}({kind} {total}, {pairs} {a}, {pairs} {b})")
+
+
+def _widened(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
+    kind, words = f"<{lanes} x float>", f"<{lanes} x i32>"
+    factors = []
+    for value in (number, columns):
+        bits = code(f"bitcast {kind} {value} to {words}")
+        low = code(f"shl {words} {bits}, {each(16, lanes)}")
+        high = code(f"and {words} {bits}, {each(-65536, lanes)}")
+        factors.append([code(f"bitcast {words} {part} to {kind}") for part in (low, high)])
+    for a, b in zip(*factors, strict=True):
+        total = code(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {a}, {kind} {b}, {kind} {total})")
+    return total
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """`count` rows from `first` on, which lie rounded in `memory`: bytes and words of one."""
+
+    first: str
+    count: str
+    memory: str
+    size: str
+    words: str
+
+
+def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
+    """Run body for some rows at a time."""
+    words = words_of(code, "%k")
+    size = code.mul(words, 4)
+    most = code.least("%rows", ROWS)
+    memory = code(f"alloca i8, i64 {code.mul(most, size)}, align 64")
+
+    def chunk(n: str, _: list[str]) -> list[str]:
+        first = code.mul(n, ROWS)
+        count = code.least(code.sub("%rows", first), ROWS)
+
+        def row(r: str, _: list[str]) -> list[str]:
+            place = code.at("%in", code.mul(code.add(first, r), "%stride"))
+            source = code.at(code.load("ptr", place), "%from")
+            round_row(code, source, code.at(memory, code.mul(r, size)), "%k", words, lanes)
+            return []
+
+        code.loop(0, count, row)
+        body(Rounded(first, count, memory, size, words))
+        return []
+
+    code.loop(0, code.divide(code.add("%rows", ROWS - 1), ROWS), chunk)
+
+
+def _by_vectors(isa: Isa, name: str) -> str:
+    """The product by register tiles, which `core` has for words."""
+    code = Code(f"{name}({_HEAD})")
+    table = code(f"alloca i8, i64 {16 * ROWS}, align 16")  # where a rounded row is, and where its result goes
+
+    def body(rows: Rounded) -> None:
+        def row(r: str, _: list[str]) -> list[str]:
+            entry = code.at(table, code.mul(r, 16))
+            code.store("ptr", code.at(rows.memory, code.mul(r, rows.size)), entry)
+            out = code.load("ptr", code.at("%out", code.mul(code.add(rows.first, r), "%stride")))
+            code.store("ptr", out, code.at(entry, 8))
+            return []
+
+        code.loop(0, rows.count, row)
+        given = f"ptr {table}, i64 0, ptr {code.at(table, 8)}, i64 %to, i64 16, i64 {rows.count}"
+        args = f"{given}, ptr %packed, i64 {rows.words}"
+        code.do(f"call void @core({args}, i64 %n, i64 %first, i64 %last, i64 %back)")
+
+    _in_chunks(code, isa.lanes(4), body)
+    return code.end()
+
+
+def _by_tiles(isa: Isa, name: str) -> str:
+    """The product by AMX: tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns of the matrix."""
+    lanes, width = isa.lanes(4), panel_width(isa, 4)
+    code = Code(f"{name}({_HEAD})")
+    config = code("alloca [64 x i8], align 64")
+    result = code("alloca [1024 x i8], align 64")
+    blocks = code.divide(code.add("%n", lanes - 1), lanes)
+
+    def configure(count: str) -> None:
+        code.clear(config, 64)
+        code.store("i8", 1, config, 1)
+        upper = code.least(count, TILE)
+        lower = code.sub(count, upper)
+        lower = code(f"select i1 {code.equal(lower, 0)}, i64 {upper}, i64 {lower}")
+        rows = {4: upper, 5: lower, 6: str(TILE), 7: str(TILE)}
+        is_single = code(f"icmp sle i64 {count}, {TILE}")
+        rows |= {0: upper, 1: upper}
+        rows |= dict.fromkeys((2, 3), code(f"select i1 {is_single}, i64 {upper}, i64 {lower}"))
+        for t, number in rows.items():
+            code.store("i16", 64, code.at(config, 16 + 2 * t), 2)
+            code.store("i8", code(f"trunc i64 {number} to i8"), code.at(config, 48 + t), 1)
+        code.do(f"call void @llvm.x86.ldtilecfg(ptr {config})")
+
+    def write(number: int, row: str, count: str, block: str) -> None:
+        code.do(f"call void @llvm.x86.tilestored64(i8 {number}, ptr {result}, i64 64)")
+        to = code.add("%to", code.mul(block, 4 * lanes))
+
+        def one(r: str, _: list[str]) -> list[str]:
+            out = code.load("ptr", code.at("%out", code.mul(code.add(row, r), "%stride")))
+            value = code.load(f"<{lanes} x float>", code.at(result, code.mul(r, 64)), 64)
+            code.store(f"<{lanes} x float>", value, code.at(out, to), 4)
+            return []
+
+        code.loop(0, count, one)
+
+    def group(rows: Rounded, vectors: str, block: str, is_double: bool, columns: int) -> None:
+        """The sums of `columns` blocks of columns, of which the panel has `vectors` beside each other."""
+        panel = code.divide(block, isa.vectors)
+        inside = code.sub(block, code.mul(panel, isa.vectors))
+        place = code.at("%packed", code.mul(code.mul(panel, width * 4), rows.words))
+        place = code.at(place, code.mul(inside, 64))
+        stride = code.mul(vectors, 64)
+        below = code.at(rows.memory, code.mul(rows.size, TILE))
+        for t in [*range(columns), *(range(2, 2 + columns) if is_double else ())]:
+            code.do(f"call void @llvm.x86.tilezero(i8 {t})")
+
+        def step(s: str, _: list[str]) -> list[str]:
+            along = code.mul(s, 64)
+            code.do(f"call void @llvm.x86.tileloadd64(i8 4, ptr {code.at(rows.memory, along)}, i64 {rows.size})")
+            if is_double:
+                code.do(f"call void @llvm.x86.tileloadd64(i8 5, ptr {code.at(below, along)}, i64 {rows.size})")
+            at = code.at(place, code.mul(code.mul(s, WORDS), stride))
+            for c in range(columns):
+                b = 6 + c % 2
+                code.do(f"call void @llvm.x86.tileloadd64(i8 {b}, ptr {code.at(at, 64 * c)}, i64 {stride})")
+                code.do(f"call void @llvm.x86.tdpbf16ps(i8 {c}, i8 4, i8 {b})")
+                if is_double:
+                    code.do(f"call void @llvm.x86.tdpbf16ps(i8 {2 + c}, i8 5, i8 {b})")
+            return []
+
+        code.loop(0, code.divide(rows.words, WORDS), step)
+        upper = code.least(rows.count, TILE)
+        for c in range(columns):
+            write(c, rows.first, upper, code.add(block, c))
+            if is_double:
+                write(2 + c, code.add(rows.first, TILE), code.sub(rows.count, upper), code.add(block, c))
+
+    def body(rows: Rounded) -> None:
+        ends = code.sub(code.add("%first", "%last"), 1)
+        is_back = code("icmp ne i64 %back, 0")
+        pairs = code.divide(code.add(rows.count, 2 * TILE - 1), 2 * TILE)
+
+        def panel(n: str, _: list[str]) -> list[str]:
+            p = code(f"select i1 {is_back}, i64 {code.sub(ends, n)}, i64 {n}")
+            begin = code.mul(p, isa.vectors)
+            vectors = code.least(code.sub(blocks, begin), isa.vectors)
+
+            def by(part: Rounded, is_double: bool, columns: int) -> None:
+                full = code.mul(code.divide(vectors, columns), columns)
+
+                def columns_from(c: str, many: int) -> list[str]:
+                    group(part, vectors, code.add(begin, c), is_double, many)
+                    return []
+
+                code.loop(0, full, lambda c, _: columns_from(c, columns), step=columns)
+                code.loop(full, vectors, lambda c, _: columns_from(c, 1))
+
+            def pair(m: str, _: list[str]) -> list[str]:
+                skip = code.mul(m, 2 * TILE)
+                count = code.least(code.sub(rows.count, skip), 2 * TILE)
+                memory = code.at(rows.memory, code.mul(skip, rows.size))
+                part = Rounded(code.add(rows.first, skip), count, memory, rows.size, rows.words)
+                configure(count)
+                is_double = code(f"icmp sgt i64 {count}, {TILE}")
+                code.when(is_double, lambda: by(part, True, 2))
+                code.when(code(f"xor i1 {is_double}, true"), lambda: by(part, False, 4))
+                return []
+
+            code.loop(0, pairs, pair)
+            return []
+
+        code.loop("%first", "%last", panel)
+        code.do("call void @llvm.x86.tilerelease()")
+
+    _in_chunks(code, lanes, body)
+    return code.end()

@@ -1,0 +1,146 @@
+"""Numbers rounded to bfloat16, two neighbours in a word of 32 bits: a row, and a matrix that is copied into panels."""
+
+from __future__ import annotations
+
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.packing import transpose
+from everloop.compiler.targets.llvm.product import panel_width
+from everloop.compiler.targets.llvm.vector import Isa
+
+WORDS = 16  # k is rounded up to so many words, with zeros: a row of a tile of AMX
+
+
+def each(number: int, lanes: int) -> str:
+    """Return an integer of 32 bits in all lanes of a vector; without lanes one alone."""
+    return f"<{', '.join([f'i32 {number}'] * lanes)}>" if lanes else str(number)
+
+
+def _rounded(code: Code, value: str, lanes: int = 0) -> str:
+    """Return bits (i32) whose upper half is a number rounded to bfloat16, to even; NaN stays NaN."""
+    kind, words = (f"<{lanes} x {one}>" if lanes else one for one in ("float", "i32"))
+    bits = code(f"bitcast {kind} {value} to {words}")
+    odd = code(f"and {words} {code(f'lshr {words} {bits}, {each(16, lanes)}')}, {each(1, lanes)}")
+    near = code(f"add {words} {code(f'add {words} {bits}, {each(0x7FFF, lanes)}')}, {odd}")
+    quiet = code(f"or {words} {bits}, {each(0x400000, lanes)}")
+    is_nan = code(f"fcmp uno {kind} {value}, {value}")
+    return code(f"select {kind.replace('float', 'i1')} {is_nan}, {words} {quiet}, {words} {near}")
+
+
+def words_of(code: Code, k: str) -> str:
+    """Return how many words a column or row of k numbers has."""
+    return code.mul(code.divide(code.add(k, 2 * WORDS - 1), 2 * WORDS), WORDS)
+
+
+def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) -> None:
+    kind, full = f"<{lanes} x float>", code.mul(code.divide(k, lanes), lanes)
+
+    def whole(j: str, _: list[str]) -> list[str]:
+        value = code.load(kind, code.at(source, code.mul(j, 4)), 4)
+        high = code(f"lshr <{lanes} x i32> {_rounded(code, value, lanes)}, {each(16, lanes)}")
+        short = code(f"trunc <{lanes} x i32> {high} to <{lanes} x i16>")
+        code.store(f"<{lanes} x i16>", short, code.at(to, code.mul(j, 2)), 2)
+        return []
+
+    def one(j: str, _: list[str]) -> list[str]:
+        value = code.load("float", code.at(source, code.mul(j, 4)), 4)
+        high = code(f"lshr i32 {_rounded(code, value)}, 16")
+        code.store("i16", code(f"trunc i32 {high} to i16"), code.at(to, code.mul(j, 2)), 2)
+        return []
+
+    code.loop(0, full, whole, step=lanes)
+    code.loop(full, k, one)
+    code.clear(code.at(to, code.mul(k, 2)), code.sub(code.mul(words, 4), code.mul(k, 2)))
+
+
+def pack_rounded(isa: Isa) -> str:
+    """Text of `everloop_pack`, as that of `packing`: vectors of columns first to last - 1, from float32."""
+    lanes, step = isa.lanes(4), isa.bytes
+    vector, many = f"<{lanes} x float>", f"<{lanes} x i32>"
+    head = "ptr %source, i64 %by_k, i64 %by_j, i64 %k, i64 %n, ptr %packed, i64 %first, i64 %last"
+    code = Code(f"void @everloop_pack({head})")
+    words = words_of(code, "%k")
+    along_k, along_j = code.equal("%by_k", 4), code.equal("%by_j", 4)
+    blocks, pairs = code.divide("%k", 2 * lanes), code.divide("%k", 2)
+    all_vectors = code.divide(code.add("%n", lanes - 1), lanes)
+
+    def joined(even: str, odd: str, lanes: int = 0) -> str:
+        kind = f"<{lanes} x i32>" if lanes else "i32"
+        low = code(f"lshr {kind} {even}, {each(16, lanes)}")
+        return code(f"or {kind} {low}, {code(f'and {kind} {odd}, {each(-65536, lanes)}')}")
+
+    def column(v: str, _: list[str]) -> list[str]:
+        j = code.mul(v, lanes)
+        panel = code.divide(v, isa.vectors)
+        first = code.mul(panel, isa.vectors)
+        vectors = code.least(code.sub(all_vectors, first), isa.vectors)
+        stride = code.mul(vectors, step)
+        to = code.at("%packed", code.mul(code.mul(panel, words), panel_width(isa, 4) * 4))
+        to = code.at(to, code.mul(code.sub(v, first), step))
+        source = code.at("%source", code.mul(j, "%by_j"))
+        left = code.least(code.sub("%n", j), lanes)
+
+        def transposed() -> str:
+            def block(b: str, _: list[str]) -> list[str]:
+                corner = code.at(source, code.mul(b, 8 * lanes))
+                rows = []
+                for c in range(lanes):
+                    row = code.at(corner, code.mul("%by_j", c))
+                    halves = [code.load(vector, code.at(row, part), 4) for part in (0, 4 * lanes)]
+                    bits = [_rounded(code, half, lanes) for half in halves]
+                    even, odd = (
+                        code(
+                            f"shufflevector {many} {bits[0]}, {many} {bits[1]}, "
+                            f"<{lanes} x i32> <{', '.join(f'i32 {2 * i + one}' for i in range(lanes))}>"
+                        )
+                        for one in (0, 1)
+                    )
+                    rows.append(joined(even, odd, lanes))
+                for r, row in enumerate(transpose(code, rows, many, lanes)):
+                    code.store(many, row, code.at(to, code.mul(code.add(code.mul(b, lanes), r), stride)), 4)
+                return []
+
+            code.loop(0, blocks, block)
+            return code.mul(blocks, lanes)
+
+        def copied() -> str:
+            def line(w: str, _: list[str]) -> list[str]:
+                start = code.at(source, code.mul(w, code.mul("%by_k", 2)))
+                rows = [code.load(vector, start, 4), code.load(vector, code.at(start, "%by_k"), 4)]
+                even, odd = (_rounded(code, row, lanes) for row in rows)
+                code.store(many, joined(even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
+                return []
+
+            code.loop(0, pairs, line)
+            return pairs
+
+        def whole() -> str:
+            return code.either(along_k, "i64", transposed, lambda: code.either(along_j, "i64", copied, lambda: "0"))
+
+        done = code.either(code.equal(left, lanes), "i64", whole, lambda: "0")
+
+        def rest(w: str, _: list[str]) -> list[str]:
+            place, k = code.at(to, code.mul(w, stride)), code.mul(w, 2)
+            code.store(many, "zeroinitializer", place, 4)
+
+            def one(c: str, _: list[str]) -> list[str]:
+                start = code.at(source, code.mul(c, "%by_j"))
+
+                def number(at: str) -> str:
+                    def there() -> str:
+                        value = code.load("float", code.at(start, code.mul(at, "%by_k")), 4)
+                        return _rounded(code, value)
+
+                    return code.either(code.less(at, "%k"), "i32", there, lambda: "0")
+
+                even = number(k)
+                code.store("i32", joined(even, number(code.add(k, 1))), code.at(place, code.mul(c, 4)), 4)
+                return []
+
+            code.loop(0, left, one)
+            return []
+
+        code.loop(done, words, rest)
+        return []
+
+    code.loop("%first", "%last", column)
+    return code.end()
