@@ -21,7 +21,7 @@ from tests.random_cells.source import LETTERS, Drawn
 HEAD = """import torch
 from torch import nn, sigmoid, tanh
 from torch.nn import functional as F
-from everloop import Cell, H, I, bias, output, param, size, state
+from everloop import Cell, H, I, bias, context, inputs, mask, noise, output, param, size, state
 
 
 """
@@ -42,12 +42,16 @@ def class_of(source: str) -> type[Cell]:
 
 @dataclass
 class Call:
-    """A layer with what it is given: x [T, B, I]; states, lengths and resets for the whole batch."""
+    """A layer with what it is given: x [T, B, I]; states, lengths and resets for the whole batch.
+
+    told: inputs [T, B, n], contexts [B, n], memories [B, S, n] by name, and lengths of memories as NAME_lengths.
+    """
 
     layer: Recurrent
     x: Tensor
     state: Any
     reset: Tensor | None
+    told: dict[str, Tensor]
 
 
 def build(drawn: Drawn, case: Case) -> Call:
@@ -67,7 +71,21 @@ def build(drawn: Drawn, case: Case) -> Call:
         reset = torch.zeros(case.steps, case.batch, dtype=torch.bool)
         for t, b in case.resets:
             reset[t, b] = True
-    return Call(layer, x, state, reset)
+    return Call(layer, x, state, reset, _told(drawn, case, dtype))
+
+
+def _told(drawn: Drawn, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    slots = 1 + case.seed % 4
+    for d in drawn.told():
+        if d.sort == "noise":
+            continue
+        axes = {"input": (case.steps, case.batch), "context": (case.batch,), "memory": (case.batch, slots)}[d.sort]
+        numbers = torch.randn(*axes, d.dims[0].value(case.sizes), dtype=dtype)
+        found[d.name] = numbers.requires_grad_(case.told_grad)
+        if d.sort == "memory" and case.ends:
+            found[f"{d.name}_lengths"] = torch.randint(1, slots + 1, (case.batch,))
+    return found
 
 
 def exactly(call: Call) -> Call:
@@ -77,7 +95,8 @@ def exactly(call: Call) -> Call:
     def twin(s: Tensor) -> Tensor:
         return s.detach().double().clone().requires_grad_(s.requires_grad)
 
-    return Call(layer, twin(call.x), None if call.state is None else nested(twin, call.state), call.reset)
+    told = {name: twin(t) if t.is_floating_point() else t for name, t in call.told.items()}
+    return Call(layer, twin(call.x), None if call.state is None else nested(twin, call.state), call.reset, told)
 
 
 def nested(function: Any, state: Any) -> Any:

@@ -43,6 +43,8 @@ class Case:
     loss: str = "all"  # or "output", "state", "last"
     optimised: bool = False
     recompute: int | None = None
+    told_grad: bool = True
+    ends: bool = False  # whether memories have lengths
 
 
 def draw_case(rng: random.Random, cell: Drawn) -> Case:
@@ -71,8 +73,12 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         around = "stack"
     if around == "stack" and first != I:
         sizes["I"] = first.swap("I", "H").value(sizes)
-    stepping = how.startswith("step")
-    noisy = around in ("zoneout", "weight drop", "variational dropout")
+    told = cell.told()
+    around = "" if told else around
+    chances = [d.text for d in told if d.sort == "noise"]
+    stepping = how.startswith("step") and not any("always" in text for text in chances)
+    how = how if stepping or not how.startswith("step") else "train"
+    noisy = bool(chances) or around in ("zoneout", "weight drop", "variational dropout")
     lengths = tuple(rng.choice([0, steps, rng.randint(0, steps)]) for _ in range(batch)) if chance(0.5) else None
     resets = None
     if chance(0.3):
@@ -93,9 +99,11 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         learned=chance(0.25),
         x_grad=chance(0.75),
         state_grad=chance(0.75),
-        training=chance(0.7) and not (stepping and around != "zoneout"),
+        training=chance(0.7) and not (stepping and (around != "zoneout" or chances)),
         double=chance(0.85),
         loss=rng.choices(["all", "output", "state", "last"], [6, 3, 1, 1])[0],
         optimised=chance(0.1),
         recompute=rng.choice([0, 1, 2, 3, 5]) if chance(0.15) else None,
+        told_grad=chance(0.75),
+        ends=chance(0.6),
     )

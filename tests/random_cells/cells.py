@@ -11,13 +11,17 @@ from tests.random_cells.papers import BLOCKS, plain
 from tests.random_cells.products import product
 from tests.random_cells.shaped import outputs, shaped
 from tests.random_cells.source import ONE, Dim, Drawn, H, K, Node
+from tests.random_cells.told import tell
 
 SHAPED = 0.4  # how many cells have grids
+TOLD = 0.3  # how many read more than x and states
 
 
 def draw_cell(rng: random.Random) -> Drawn:
     """Return a random cell; the same for the same state of `rng`."""
     d = Draw(rng)
+    if d.chance(TOLD):
+        tell(d)
     if d.chance(SHAPED):
         return _finished(d, shaped(d))
     if d.chance(0.4):

@@ -18,9 +18,10 @@ from everloop.cell import Cell
 from everloop.errors import EverloopError
 from everloop.layers.dispatch import why
 from everloop.layers.dropout import Wrapper, Zoneout, values_of
+from everloop.layers.extras import example, example_extras
 from tests.random_cells.build import Call, build, exactly, flat
 from tests.random_cells.cases import Case
-from tests.random_cells.loop import Noise, over_sequence
+from tests.random_cells.loop import Noise, Told, over_sequence
 from tests.random_cells.source import Drawn
 
 ERRORS = (
@@ -93,7 +94,9 @@ def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
             state = initial if call.state is None else _like([s[b : b + 1] for s in flat(call.state)], zeros)
             resets = [False] * n if call.reset is None else call.reset[:n, b].tolist()
             rows = [x[t, b : b + 1] for t in range(n)]
-            output, last = over_sequence(layer.cell, rows, state, initial, resets, Noise(noise, b))
+            told = Told(call.told, {n.removeprefix("own "): t for n, t in noise.items() if n.startswith("own ")})
+            at = Noise({n: t for n, t in noise.items() if not n.startswith("own ")}, b, told)
+            output, last = over_sequence(layer.cell, rows, state, initial, resets, at)
             output += [x.new_zeros(1, _width(layer.cell))] * (case.steps - n)
             columns.append(torch.cat(output))
             lasts.append(flat(last))
@@ -111,7 +114,8 @@ def layered(call: Call, case: Case) -> Results:
     layer = call.layer
     if case.how == "other":
         other = torch.randn(case.steps + 1, case.batch + 2, layer.input_size, dtype=call.x.dtype)
-        y = beside(layer(other.transpose(0, 1) if case.batch_first else other)[0])
+        told = given(example(layer.cell, other), case)
+        y = beside(layer(other.transpose(0, 1) if case.batch_first else other, **told)[0])
         if y.requires_grad:
             torch.autograd.backward(y.sum())
         layer.zero_grad()
@@ -133,17 +137,24 @@ def layered(call: Call, case: Case) -> Results:
 def _run(call: Call, case: Case) -> tuple[Tensor, list[Tensor]]:
     layer, x, state, reset = call.layer, call.x, call.state, call.reset
     if case.how.startswith("step"):
-        outputs = []
+        outputs, inputs = [], {name for cell in _outer_cells(layer.cell) for name in cell.input_sizes}
         for t in range(case.steps):
-            y, state = layer.step(x[t], state)
+            told: dict[str, Any] = {n: v[t] if n in inputs else v for n, v in call.told.items()}
+            y, state = layer.step(x[t], state, **told)
             outputs.append(beside(y))
         return torch.stack(outputs), flat(state)
     lengths = None if case.lengths is None else torch.tensor(case.lengths, dtype=torch.long)
+    told = given(call.told, case)
     if case.batch_first:
-        y, after = layer(x.transpose(0, 1), state, lengths=lengths, reset=None if reset is None else reset.T)
+        y, after = layer(x.transpose(0, 1), state, lengths=lengths, reset=None if reset is None else reset.T, **told)
         return beside(y).transpose(0, 1), flat(after)
-    y, after = layer(x, state, lengths=lengths, reset=reset)
+    y, after = layer(x, state, lengths=lengths, reset=reset, **told)
     return beside(y), flat(after)
+
+
+def given(told: dict[str, Tensor], case: Case) -> dict[str, Any]:
+    """Return what a layer is given by name, in the form of x."""
+    return {n: v.transpose(0, 1) if n.startswith("t_") and case.batch_first else v for n, v in told.items()}
 
 
 def beside(y: Any) -> Tensor:
@@ -214,7 +225,8 @@ def _sensitivity(call: Call, case: Case, expected: Results, noise: dict[str, Ten
         twin = exactly(call)
         with torch.no_grad():
             given = [] if twin.state is None else flat(twin.state)
-            for tensor in (twin.x, *given, *twin.layer.parameters()):
+            read = [t for t in twin.told.values() if t.is_floating_point()]
+            for tensor in (twin.x, *given, *read, *twin.layer.parameters()):
                 tensor.grad = None
                 tensor += change * torch.randn_like(tensor) * (tensor.abs() + 0.01)
         with Coarse(change):
@@ -239,7 +251,8 @@ def shared_gradients(call: Call) -> str:
 def why_not(call: Call) -> str:
     """Return why one of the cells is not compiled, "" if all are."""
     cells = list(_outer_cells(call.layer.cell))
-    reasons = (why(c, values_of(c, 1, 1), call.x.new_empty(1, 1, c.input_size)) for c in cells)
+    x = [call.x.new_empty(1, 1, c.input_size) for c in cells]
+    reasons = (why(c, values_of(c, 1, 1, example_extras(c, one)), one) for c, one in zip(cells, x, strict=True))
     return next((reason for reason in reasons if reason), "")
 
 
@@ -255,7 +268,13 @@ def _noise(call: Call, case: Case) -> dict[str, Tensor]:
     """Return what the regulariser will draw in this call, or how it mixes in evaluation."""
     cell = call.layer.cell  # both directions of a noisy cell would draw: a case has one
     if not isinstance(cell, Wrapper):
-        return {}
+        if not isinstance(cell, Cell) or not cell.drawn():
+            return {}
+        torch.manual_seed(case.seed)
+        like = torch.empty(0, dtype=torch.float64 if case.double else torch.float32)
+        shapes = {n: (case.steps, case.batch) if s.per == "step" else (case.batch,) for n, s in cell.drawn().items()}
+        own = {n: s.draw(*shapes[n], s.size(cell.sizes), like=like) for n, s in cell.drawn().items()}
+        return {f"own {name}": value.double() for name, value in own.items()}
     if isinstance(cell, Zoneout) and not case.training:
         return {f"rate_{name}": torch.tensor(rate) for name, rate in cell.rates.items()}
     torch.manual_seed(case.seed)
@@ -274,6 +293,7 @@ def _values(y: Tensor, after: list[Tensor]) -> Results:
 
 def _gradients(call: Call) -> Results:
     leaves = {"x": call.x, **dict(call.layer.named_parameters())}
+    leaves |= {f"told {name}": t for name, t in call.told.items()}
     leaves |= {f"given state {i}": s for i, s in enumerate([] if call.state is None else flat(call.state))}
     wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     return {f"d {name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in wanted.items()}

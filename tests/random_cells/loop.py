@@ -65,15 +65,43 @@ def _over(
     return output, state
 
 
+class Told:
+    """What a call gives a cell besides x and states.
+
+    given: inputs [T, B, n], contexts [B, n] and memories [B, S, n] by name, with lengths as NAME_lengths; chance: the
+    noise, a row a step [T, B, n] or a sequence [B, n].
+    """
+
+    def __init__(self, given: dict[str, Tensor], chance: dict[str, Tensor]) -> None:
+        self.given, self.chance, self.any = given, chance, bool(given or chance)
+
+    def at(self, cell: Cell, t: int, b: int) -> Cell:
+        """Return a copy of the cell that has as attributes what one step of one sequence reads."""
+        twin, row = copy.copy(cell), slice(b, b + 1)
+        own: dict[str, Tensor] = {name: self.given[name][t, row] for name in cell.input_sizes}
+        for name, shape in cell.context_shapes.items():
+            own[name] = self.given[name][row]
+            if len(shape) > 1:
+                rows = own[name].shape[1]
+                end = int(self.given[f"{name}_lengths"][b]) if f"{name}_lengths" in self.given else rows
+                own[f"{name}_mask"] = torch.arange(rows)[None] < end
+        own |= {name: n[t, row] if n.dim() == 3 else n[row] for name, n in self.chance.items()}
+        twin.__dict__.update(own)
+        return twin
+
+
 class Noise:
     """What a regulariser has drawn for one call, applied to one sequence of it; nothing for a plain cell."""
 
-    def __init__(self, drawn: dict[str, Tensor] | None = None, sequence: int = 0) -> None:
-        self.drawn, self.b = drawn or {}, sequence
+    def __init__(self, drawn: dict[str, Tensor] | None = None, sequence: int = 0, told: Told | None = None) -> None:
+        self.drawn, self.b, self.told = drawn or {}, sequence, told or Told({}, {})
 
     def step(self, cell: Cell, t: int, x: Tensor, state: tuple[Tensor, ...]) -> Any:
         inner = cell.cell if isinstance(cell, Wrapper) else cell
         assert isinstance(inner, Cell)
+        if self.told.any:
+            inner = self.told.at(inner, t, self.b)
+            state = (*(getattr(inner, name) for name in inner.input_sizes), *state)
         if not self.drawn:
             return inner.step(x, *state)
         if "mask_x" in self.drawn:

@@ -9,6 +9,7 @@ from tests.random_cells.source import LETTERS, Drawn
 
 ALSO = """from everloop import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout, cells
 from everloop.diagnose import agree
+from everloop.layers.extras import example
 from everloop.layers.nested import map_state
 """
 
@@ -29,6 +30,8 @@ def script(drawn: Drawn, case: Case, outcome: Outcome) -> str:
         *(["for start in layer.start:\n    nn.init.uniform_(start, -0.5, 0.5)"] if case.learned else []),
         f"x = torch.randn({shape}, dtype={dtype}).requires_grad_({case.x_grad})",
     ]
+    if drawn.told():
+        lines.append("given = example(layer, x)")
     call = "layer, x.transpose(0, 1)" if case.batch_first else "layer, x"
     if case.state:
         draw = f"lambda s: s.uniform_(-0.7, 0.7).requires_grad_({case.state_grad})"
@@ -40,6 +43,7 @@ def script(drawn: Drawn, case: Case, outcome: Outcome) -> str:
         call += ", reset=reset.T" if case.batch_first else ", reset=reset"
     if case.lengths is not None:
         call += f", lengths={list(case.lengths)}"
+    call += ", **given" if drawn.told() else ""
     lines.append(f"print(agree({call}))")
     lines.append(f"# called as: {case.how}; loss over: {case.loss}; compiled: {outcome.compiled}")
     lines.append(f"# wrong against the loop: {outcome.text}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 LETTERS = {"K": "keys", "A": "a", "B": "b", "C": "c"}  # sizes of a cell besides I and H, by their option
+TOLD = ("input", "context", "memory", "noise")
 CODE = {"H": "self.hidden_size", "I": "self.input_size"} | {x: f'self.sizes["{name}"]' for x, name in LETTERS.items()}
 
 
@@ -135,7 +136,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Declared:
-    """A name outside `step`: sort is param, bias, option, module, helper or method; `text` says what it is."""
+    """A name outside `step`; `text` says what it is.
+
+    sort: param, bias, option, module, helper, method; input, which `step` takes; context, memory or noise.
+    """
 
     name: str
     sort: str
@@ -175,7 +179,8 @@ class Drawn:
                 kept.append(line)
                 names.update(line.uses)
                 read(line.parts)
-        return tuple(reversed(kept)), tuple(d for d in self.declared if d.name in names)
+        wanted |= names
+        return tuple(reversed(kept)), tuple(d for d in self.declared if d.name in wanted)
 
     @property
     def letters(self) -> list[str]:
@@ -184,7 +189,7 @@ class Drawn:
 
     def _declared_letters(self) -> set[str]:
         dims = [dim for _, kind in self.states for dim in kind.dims] + [dim for _, dim in self.outputs]
-        dims += [dim for d in self.used()[1] for dim in d.dims if d.sort in ("param", "bias")]
+        dims += [dim for d in self.used()[1] for dim in d.dims if d.sort in ("param", "bias", *TOLD)]
         return set[str]().union(*(dim.letters for dim in dims)) & set(LETTERS)
 
     def _letters_read(self) -> set[str]:
@@ -197,6 +202,10 @@ class Drawn:
     def output_dim(self) -> Dim:
         """Return the width of the first output, which a cell above reads."""
         return self.outputs[0][1] if self.outputs else self.states[0][1].dim
+
+    def told(self) -> tuple[Declared, ...]:
+        """Return what the cell reads besides x, states and parameters."""
+        return tuple(d for d in self.used()[1] if d.sort in TOLD)
 
     @property
     def has_modules(self) -> bool:
@@ -217,6 +226,11 @@ class Drawn:
         body = [d.text for d in of["option"]]
         body += [f"{name} = state({', '.join(dim.text() for dim in kind.dims)})" for name, kind in self.states]
         body += [f"{name} = output({dim.text()})" for name, dim in self.outputs]
+        told = self.told()
+        given = [d for d in told if d.sort == "input"]
+        if given:
+            body.append(f"x, {', '.join(d.name for d in given)} = inputs(I, {', '.join(d.text for d in given)})")
+        body += [f"{d.name} = {d.text}" for d in told if d.sort != "input"]
         body += [f"{d.name} = {d.text}" for d in of["param"]]
         body += [f"only_{LETTERS[x]} = param({x})" for x in sorted(self._letters_read() - self._declared_letters())]
         if of["module"]:
@@ -225,8 +239,10 @@ class Drawn:
         body += [f"\n{d.text}" for d in of["method"]]
         step = [line.code() for line in lines]
         step.append("return " + ", ".join(_bare(node.code()) for node in self.after))
-        body.append(f"\ndef step(self, x, {', '.join(n for n, _ in self.states)}):\n" + _indent("\n".join(step)))
+        taken = ", ".join(["x", *(d.name for d in given), *(n for n, _ in self.states)])
+        body.append(f"\ndef step(self, {taken}):\n" + _indent("\n".join(step)))
         head = "".join(f"{x} = size('{LETTERS[x]}')\n" for x in self.letters)
+        head += "slots = size('slots')\n" * any(d.sort == "memory" for d in told)
         return "\n\n".join([*text, f"{head}class Drawn(Cell):\n" + _indent("\n".join(body))]) + "\n"
 
 
