@@ -75,8 +75,6 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
         return _as_operator(cell, call, target, check)
     if torch.compiler.is_compiling() or torch_private.dynamo_callback() is not None:
         return _without_dynamo(cell, call, target, check)  # type: ignore[no-any-return]
-    if call.time.segment and torch.is_grad_enabled():
-        return in_segments(lambda part: run(cell, part, target, check), call, call.time.segment)
     forks.prepare()
     x, target = call.x, chosen(target)
     low = precision.autocast_dtype(x)
@@ -89,6 +87,8 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dtype | None = None) -> Results:
     """Run without autocast; `low` is the dtype that it asked large products to have."""
+    if call.time.segment and torch.is_grad_enabled():
+        return in_segments(lambda part: _run(cell, part, target, check, low), call, call.time.segment)
     x, values = call.x, with_tensors(cell, call.values)
     if values is not call.values:
         call = replace(call, values=values)

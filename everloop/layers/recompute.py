@@ -1,55 +1,108 @@
 """Less memory for more time: a sequence in segments, of which the backward pass computes each once more.
 
-Only the states between segments are kept, and the rows of one segment at a time: with segments of the root of T steps
-about two roots of T instead of T. Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", 2016.
+Only the states between segments are kept, and the rows of one segment at a time. Segments of the root of T steps keep
+the fewest, about two roots of T instead of T; longer ones take less time.
+Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", 2016.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 
-KEEP = 64 * 2**20  # bytes of states over all steps that are kept in any case
+Run = Callable[[Call], Results]
+KEEP = 256 * 2**20  # bytes of states over all steps that are kept in any case
 
 
 def segment_steps(call: Call) -> int:
-    """Return how many steps a segment has where all the states of a call are too large to be kept; 0 where not."""
+    """Return how many steps a segment has where all the states of a call are too large to be kept; 0 where not.
+
+    As few segments as keep no more than that at a time, and no more than the root of all steps.
+    """
     time = call.time
-    if sum(s.shape[1] for s in call.state) * time.steps * time.batch * call.x.element_size() <= KEEP:
+    size = sum(s.shape[1] for s in call.state) * time.steps * time.batch * call.x.element_size()
+    if size <= KEEP:
         return 0
+    segments = min(-(-size // KEEP), math.isqrt(time.steps))
     tensors = (call.x, *call.state, *call.values.fixed.values(), *call.values.rows.values())
-    return math.isqrt(time.steps) if any(t.requires_grad for t in tensors) else 0
+    return -(-time.steps // segments) if any(t.requires_grad for t in tensors) else 0
 
 
-def in_segments(run: Callable[[Call], Results], call: Call, steps: int) -> Results:
+def in_segments(run: Run, call: Call, steps: int) -> Results:
     """Return the results of `run`, taken over segments of `steps` steps."""
-    starts = range(0, call.time.steps, steps)
-    state, outputs = call.state, dict[int, Tensor]()
-    for start in reversed(starts) if call.time.reverse else starts:
-
-        def segment(x: Tensor, *state: Tensor, start: int = start) -> tuple[Tensor, ...]:
-            y, final = run(_part(call, x, state, start))
-            return y, *final
-
-        x = call.x[start : start + steps]
-        outputs[start], *final = checkpoint(segment, x, *state, use_reentrant=False, preserve_rng_state=False)
+    parts, state, outputs = _parts(call, steps), call.state, dict[int, Tensor]()
+    for n in reversed(range(len(parts))) if call.time.reverse else range(len(parts)):
+        part = replace(parts[n], state=state)
+        outputs[n], *final = _Segment.apply(run, part, *_tensors(part))  # type: ignore[no-untyped-call]
         state = tuple(final)
-    return torch.cat([outputs[start] for start in starts]), state
+    return torch.cat([outputs[n] for n in range(len(parts))]), state
 
 
-def _part(call: Call, x: Tensor, state: tuple[Tensor, ...], start: int) -> Call:
-    """Return the call of the steps of x, which begin at `start`."""
-    time, values, stop = call.time, call.values, start + x.shape[0]
-    reset = None if time.reset is None else time.reset[start:stop]
-    lengths = None if time.lengths is None else (time.lengths - start).clamp(0, stop - start)
-    part = replace(time, steps=stop - start, lengths=lengths, reset=reset, boundaries=reset, compact=None, segment=0)
-    steps = {name: rows[start:stop] for name, rows in values.steps.items()}
-    return replace(call, values=Bindings(values.fixed, values.rows, steps), x=x, state=state, time=part)
+def _parts(call: Call, steps: int) -> list[Call]:
+    """Return the call in segments; the states are those of the whole."""
+    time, values, parts = call.time, call.values, torch.split(call.x, steps)
+    rows = {name: torch.split(tensor, steps) for name, tensor in values.steps.items()}
+    found = []
+    for n, x in enumerate(parts):
+        start, stop = n * steps, n * steps + x.shape[0]
+        reset = None if time.reset is None else time.reset[start:stop]
+        lengths = None if time.lengths is None else (time.lengths - start).clamp(0, stop - start)
+        own = replace(time, steps=stop - start, lengths=lengths, reset=reset, boundaries=reset, compact=None, segment=0)
+        given = Bindings(values.fixed, values.rows, {name: each[n] for name, each in rows.items()})
+        found.append(replace(call, values=given, x=x, time=own))
+    return found
+
+
+class _Segment(torch.autograd.Function):
+    """Takes the tensors of a call and gives its results; keeps those tensors alone."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Run, call: Call, *tensors: Tensor | None) -> Any:
+        ctx.run, ctx.call = run, _with_tensors(call, repeat(None))  # what lasts as long as the graph holds no tensor
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        y, final = run(call)
+        return y, *final
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        tensors, is_differentiable = ctx.saved_tensors, torch.is_grad_enabled()
+        if not is_differentiable:
+            tensors = [t if t is None else t.detach().requires_grad_(t.requires_grad) for t in tensors]
+        with torch.enable_grad():
+            y, final = ctx.run(_with_tensors(ctx.call, iter(tensors)))
+        given = [(a, g) for a, g in zip((y, *final), grads, strict=True) if g is not None and a.requires_grad]
+        wanted = [n for n, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        found: list[Tensor | None] = [None] * len(tensors)
+        if given:
+            sources, outer = zip(*given, strict=True)
+            inputs = [tensors[n] for n in wanted]
+            inner = torch.autograd.grad(sources, inputs, outer, allow_unused=True, create_graph=is_differentiable)
+            for n, gradient in zip(wanted, inner, strict=True):
+                found[n] = gradient
+        return None, None, *found
+
+
+def _tensors(call: Call) -> tuple[Tensor | None, ...]:
+    """Return all of a call that may have a gradient."""
+    values = call.values
+    groups = (values.fixed, values.rows, values.steps)
+    return (call.x, *call.state, *call.restart, *(tensor for group in groups for tensor in group.values()))
+
+
+def _with_tensors(call: Call, tensors: Iterator[Any]) -> Call:
+    """Return the call with other tensors, in the order of `_tensors`."""
+    x = next(tensors)
+    state, restart = (tuple(next(tensors) for _ in part) for part in (call.state, call.restart))
+    groups = (call.values.fixed, call.values.rows, call.values.steps)
+    fixed, rows, steps = ({name: next(tensors) for name in group} for group in groups)
+    return replace(call, values=Bindings(fixed, rows, steps), x=x, state=state, restart=restart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -71,7 +72,8 @@ def test_matrices_that_are_many_are_computed_again(monkeypatch: pytest.MonkeyPat
     whole = gradients(layer, x)
     asked: list[int] = []
     segments = recompute.in_segments
-    monkeypatch.setattr(recompute, "KEEP", 50 * 2 * 256 * 8 - 1)
+    total = 50 * 2 * 256 * 8
+    monkeypatch.setattr(recompute, "KEEP", total - 1)
 
     def watched(run: Any, call: Call, steps: int) -> Results:
         asked.append(steps)
@@ -80,13 +82,58 @@ def test_matrices_that_are_many_are_computed_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("everloop.layers.autograd_function.in_segments", watched)
     for found, expected in zip(gradients(layer, x), whole, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    assert asked == [7]
+    assert asked == [25]
+    monkeypatch.setattr(recompute, "KEEP", total // 1000)
+    for found, expected in zip(gradients(layer, x), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert asked == [25, 8]  # 7 segments, the root of 50
     with torch.no_grad():
         layer(x)
     layer.recompute = 0
     gradients(layer, x)
     gradients(Recurrent(LSTM(3, 300)).double(), x)  # its states are as wide as its output
-    assert asked == [7]
+    assert asked == [25, 8]
+
+
+@pytest.mark.parametrize("target", ["eager", None])
+def test_gradients_of_gradients_of_segments(target: str | None) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(Outer(3, 4), target=target).double()
+    layer.cell.A.requires_grad_(False)
+    x = torch.randn(7, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def second(steps: int) -> tuple[Tensor, ...]:
+        layer.recompute = steps
+        (first,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [x, layer.cell.B])
+
+    for found, expected in zip(second(3), second(0), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_segments_under_autocast_compute_as_the_whole() -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(Outer(3, 16)), torch.randn(9, 2, 3)
+
+    def all_gradients(steps: int) -> list[Tensor]:
+        layer.recompute = steps
+        with torch.autocast("cpu", torch.bfloat16):
+            y, _ = layer(x)
+        return [y, *torch.autograd.grad(y.float().square().sum(), [*layer.parameters()])]
+
+    for found, expected in zip(all_gradients(4), all_gradients(0), strict=True):
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_after_the_backward_pass_no_segment_is_held() -> None:
+    layer, x = Recurrent(Outer(3, 16), recompute=4), torch.randn(9, 2, 3, requires_grad=True)
+    inner = x * 2
+    held = weakref.ref(inner)
+    y, _ = layer(inner)
+    del inner
+    y.sum().backward()
+    assert held() is None
 
 
 def test_memory_is_that_of_a_segment() -> None:

@@ -1,7 +1,7 @@
 """The code of a Map whose buffers are read by views: loops over the axes that all of them have in common.
 
-The innermost axis goes by vectors. What stands still along it is read before; sums along it stay in a register, sums
-along others are added up in the memory of the result.
+The innermost axis goes by vectors. What stands still along it is read before. Sums along it stay in a register, and so
+do sums along the axes next to it where the innermost one is a few vectors; others are added up in memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from everloop.compiler.view import View, common_axes
 
 Strides = tuple[int, ...]
 Offsets = dict[Strides, str]  # bytes behind the first feature, where the loops over outer axes are
+Sums = dict[int, list[str]]  # line -> the vectors it adds up in registers
+FEW = 4  # vectors of the innermost axis that are written one after the other, without a loop
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,20 @@ class AxesWriter(MapWriter):
     def __init__(self, layout: Layout, stage: Map, code: Code, axes: Axes) -> None:
         super().__init__(layout, stage, code)
         self.axes, self.depth = axes, len(axes.counts)
+        full, rest = divmod(axes.counts[-1], self.lanes.count)
+        parts = [*[self.lanes.count] * full, *[rest] * bool(rest)]
+        self.parts = parts if len(parts) <= FEW else []  # features of each vector of the innermost axis
         reductions = [n for n, i in enumerate(stage.body) if i.op in REDUCTIONS]
-        # The axis from which on a result stands still: there, its sum begins.
-        self.begins = {n: self._begin(axes.strides[n]) for n in reductions if axes.strides[n][-1] == 0}
+        # The axis from which on a result stands still, perhaps but for the innermost one: there, its sum begins.
+        self.begins = {n: begin for n in reductions if (begin := self._begin(axes.strides[n])) is not None}
         self.added = {n for n in reductions if not self._is_written_once(n)}
         self.offsets: Offsets = {}
 
-    @staticmethod
-    def _begin(strides: Strides) -> int:
-        return max((k + 1 for k, stride in enumerate(strides) if stride), default=0)
+    def _begin(self, strides: Strides) -> int | None:
+        begin = max((k + 1 for k, stride in enumerate(strides[:-1]) if stride), default=0)
+        if strides[-1]:
+            return begin if self.parts and begin < self.depth - 1 else None
+        return begin
 
     def _is_written_once(self, n: int) -> bool:
         """Whether each feature of a result is written, and once."""
@@ -89,25 +96,27 @@ class AxesWriter(MapWriter):
             place = self.code.at(self.base[i.buffer.name], v * self.layout.isa.bytes)
             self.code.store(self.lanes.vector, start, place, self.form.size)
 
-    def _nest(self, axis: int, offsets: Offsets, sums: dict[int, str]) -> dict[int, str]:
+    def _nest(self, axis: int, offsets: Offsets, sums: Sums) -> Sums:
         """Write the loops from `axis` on; return the sums that began further outside."""
         starting = [n for n, begin in self.begins.items() if begin == axis]
-        sums = sums | {n: self.lanes.number(REDUCTIONS[self.stage.body[n].op][1]) for n in starting}
-        lines = sorted(sums)
+        sums = sums | {n: self._start(n) for n in starting}
         if axis == self.depth - 1:
-            found = self._innermost(offsets, [sums[n] for n in lines])
+            sums = self._innermost(offsets, sums)
         else:
 
             def turn(k: str, own: list[str]) -> list[str]:
-                inside = self._nest(axis + 1, self._moved(offsets, axis, k), dict(zip(lines, own, strict=True)))
-                return [inside[n] for n in lines]
+                return _flat(self._nest(axis + 1, self._moved(offsets, axis, k), _like(sums, own)))
 
             first, last = ("%u0", "%u1") if axis == 0 else ("0", str(self.axes.counts[axis]))
-            found = self.code.loop(first, last, turn, [(self.lanes.vector, sums[n]) for n in lines])
-        sums = dict(zip(lines, found, strict=True))
+            found = self.code.loop(first, last, turn, [(self.lanes.vector, value) for value in _flat(sums)])
+            sums = _like(sums, found)
         for n in starting:
             self._end(n, sums.pop(n), offsets)
         return sums
+
+    def _start(self, n: int) -> list[str]:
+        start = self.lanes.number(REDUCTIONS[self.stage.body[n].op][1])
+        return [start] * (len(self.parts) if self.axes.strides[n][-1] else 1)
 
     def _moved(self, offsets: Offsets, axis: int, k: str) -> Offsets:
         """Return the offsets in turn `k` of an axis."""
@@ -118,23 +127,32 @@ class AxesWriter(MapWriter):
             moved[strides] = offset if not step else here if offset == "0" else self.code.add(offset, here)
         return moved
 
-    def _innermost(self, offsets: Offsets, sums: list[str]) -> list[str]:
+    def _innermost(self, offsets: Offsets, sums: Sums) -> Sums:
         before, self.offsets = dict(self.spread), offsets
-        full, rest = divmod(self.axes.counts[-1], self.lanes.count)
+        lines = sorted(sums)
         for n, i in enumerate(self.stage.body):
             if i.op == "load" and n not in self.spread and self.axes.strides[n][-1] == 0:
                 number = self.code.load(self.form.scalar, self.place(n, i, "0"), self.form.size)
                 self.spread[n] = Register(self.splat(number))
+        for part, count in enumerate(self.parts):
+            which = {n: part if self.axes.strides[n][-1] else 0 for n in lines}
+            own = [sums[n][which[n]] for n in lines]
+            for n, value in zip(lines, self.body(str(part * self.layout.isa.bytes), count, own), strict=True):
+                sums[n] = [value if k == which[n] else other for k, other in enumerate(sums[n])]
+        if not self.parts:
+            sums = _like(sums, self._long(_flat(sums)))
+        self.spread = before
+        return sums
+
+    def _long(self, sums: list[str]) -> list[str]:
+        """Write the loop over the vectors of an innermost axis that has many."""
+        full, rest = divmod(self.axes.counts[-1], self.lanes.count)
 
         def step(v: str, own: list[str]) -> list[str]:
             return self.body(self.code.mul(v, self.layout.isa.bytes), self.lanes.count, own)
 
-        if full:
-            sums = self.code.loop(0, full, step, [(self.lanes.vector, value) for value in sums])
-        if rest:
-            sums = self.body(str(full * self.layout.isa.bytes), rest, sums)
-        self.spread = before
-        return sums
+        sums = self.code.loop(0, full, step, [(self.lanes.vector, value) for value in sums])
+        return self.body(str(full * self.layout.isa.bytes), rest, sums) if rest else sums
 
     def place(self, n: int, i: Instruction, offset: str) -> str:
         assert i.buffer
@@ -160,25 +178,32 @@ class AxesWriter(MapWriter):
     def reduction(self, n: int, i: Instruction, sums: list[str], value: str, offset: str, count: int) -> list[str]:
         if n in self.begins:
             return super().reduction(n, i, sums, value, offset, count)
-        stride, place = self.axes.strides[n][-1], self.place(n, i, offset)
-        if stride == 1:
-            if n in self.added:
-                value = self._joined(i.op, self.read(place, count), value)
-            self.write(value, place, count)
-            return []
-        for k in range(count):
-            number = self.code(f"extractelement {self.lanes.vector} {value}, i64 {k}")
-            self._put(n, number, self.code.at(place, k * stride * self.form.size))
+        self._put_vector(n, value, self.place(n, i, offset), count)
         return []
 
     def _joined(self, op: str, a: str, b: str) -> str:
         return self.lanes.add(a, b) if op == "sum" else self.lanes.intrinsic("maximum", a, b)
 
-    def _end(self, n: int, total: str, offsets: Offsets) -> None:
-        """Write the sum of a vector where it belongs."""
+    def _end(self, n: int, totals: list[str], offsets: Offsets) -> None:
+        """Write sums where they belong."""
         self.offsets = offsets
         i = self.stage.body[n]
-        self._put(n, self.across(i.op, total), self.place(n, i, "0"))
+        if self.axes.strides[n][-1] == 0:
+            self._put(n, self.across(i.op, totals[0]), self.place(n, i, "0"))
+            return
+        for part, (count, total) in enumerate(zip(self.parts, totals, strict=True)):
+            self._put_vector(n, total, self.place(n, i, str(part * self.layout.isa.bytes)), count)
+
+    def _put_vector(self, n: int, value: str, place: str, count: int) -> None:
+        stride = self.axes.strides[n][-1]
+        if stride == 1:
+            if n in self.added:
+                value = self._joined(self.stage.body[n].op, self.read(place, count), value)
+            self.write(value, place, count)
+            return
+        for k in range(count):
+            number = self.code(f"extractelement {self.lanes.vector} {value}, i64 {k}")
+            self._put(n, number, self.code.at(place, k * stride * self.form.size))
 
     def _put(self, n: int, number: str, place: str) -> None:
         scalar, size = self.form.scalar, self.form.size
@@ -190,3 +215,13 @@ class AxesWriter(MapWriter):
                 name = f"@llvm.maximum.{self.form.suffix}"
                 number = self.code(f"call {scalar} {name}({scalar} {before}, {scalar} {number})")
         self.code.store(scalar, number, place, size)
+
+
+def _flat(sums: Sums) -> list[str]:
+    return [value for n in sorted(sums) for value in sums[n]]
+
+
+def _like(sums: Sums, values: list[str]) -> Sums:
+    """Return `values` as the sums of the same lines."""
+    found = iter(values)
+    return {n: [next(found) for _ in sums[n]] for n in sorted(sums)}
