@@ -123,7 +123,8 @@ def test_segments_under_autocast_compute_as_the_whole() -> None:
 
     for found, expected in zip(all_gradients(4), all_gradients(0), strict=True):
         assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        # Large products are rounded to bfloat16, of 8 bits: those of a segment, and their sum, once more.
+        torch.testing.assert_close(found, expected, rtol=2**-6, atol=2**-6 * float(expected.abs().max()))
 
 
 def test_after_the_backward_pass_no_segment_is_held() -> None:
