@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,15 +31,24 @@ class Convolution:
     options: tuple[Any, ...]
 
     def __call__(self, kernel: torch.Tensor) -> torch.Tensor:
-        width = math.prod(self.shape)
-        ones = torch.eye(width, dtype=kernel.dtype, device=kernel.device).view(width, *self.shape)
-        return self.of(ones, kernel).flatten(1).T
+        numbers, places = torch.cat([kernel.new_zeros(1), kernel.flatten()]), _places(self, tuple(kernel.shape))
+        return numbers.index_select(0, places.flatten().to(kernel.device)).view(places.shape)
 
     def of(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         """Return the convolution of x [B, C, …]."""
         stride, padding, dilation, groups = self.options
         convolve = getattr(functional, self.name)
         return convolve(x, kernel, None, stride, padding, dilation, groups)  # type: ignore[no-any-return]
+
+
+@lru_cache(16)
+def _places(found: Convolution, kernel: tuple[int, ...]) -> torch.Tensor:
+    """Return which number of the kernel, counted from 1, each of the matrix is; 0 where there is none."""
+    with torch.inference_mode(False), torch.no_grad():
+        width = math.prod(found.shape)
+        ones = torch.eye(width, dtype=torch.float64, device="cpu").view(width, *found.shape)
+        numbers = torch.arange(1, math.prod(kernel) + 1, dtype=torch.float64, device="cpu").view(kernel)
+        return found.of(ones, numbers).flatten(1).T.round().int().contiguous()
 
 
 def _convolved(name: str, a: Any, kernel: Any, bias: Any, *options: Any) -> Symbol:
