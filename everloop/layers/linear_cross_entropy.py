@@ -88,7 +88,7 @@ def with_likeliest(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | Non
     if is_small or torch.is_grad_enabled() or _is_special(x, weight, bias, None):
         logits = F.linear(x, weight, bias)
         return F.cross_entropy(logits, target, reduction="sum"), logits.argmax(-1)
-    best = torch.empty_like(target)
+    best = torch.zeros_like(target)
     total, _ = _chunks(_Task(x, weight, bias, target), (False, False, False), best)
     return total, best
 
@@ -192,7 +192,7 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
     of_x = by.empty(x.shape, x) if wanted[0] else None
     of_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if wanted[1] else None
     of_bias = torch.zeros(size, dtype=wide, device=x.device) if wanted[2] else None
-    losses = x.new_empty(count, dtype=wide)
+    losses = torch.zeros(count, dtype=wide, device=x.device)
     for begin in range(0, count, rows):
         part = slice(begin, begin + rows)
         read = x[part]

@@ -22,6 +22,7 @@ from everloop.errors import ShapeError
 from everloop.layers import custom_operator
 from everloop.layers.dispatch import compiles, rewritten, run
 from everloop.layers.input_form import InputForm, unpack
+from everloop.layers.precision import autocast_dtype
 from everloop.layers.validation import checked_input, checked_lengths, checked_reset
 
 
@@ -59,7 +60,7 @@ class _Layers(nn.RNNBase):
         if isinstance(input, PackedSequence):
             raise ShapeError(f"{name}: a PackedSequence has its own lengths and no resets; pad it to give these")
         checked_input(name, input, self.input_size, self._flat_weights[0].dtype)  # type: ignore[union-attr]
-        if not (self._fits(input, hx) or torch.is_autocast_enabled(input.device.type)):
+        if not (self._fits(input, hx) or autocast_dtype(input) is not None):
             raise ShapeError(f"{name}: the hidden state or an empty sequence does not fit input {list(input.shape)}")
         if not torch.compiler.is_compiling():
             forks.prepare()
@@ -103,7 +104,7 @@ class _Layers(nn.RNNBase):
         if data.dim() not in ((2,) if packed else (2, 3)) or data.shape[-1] != self.input_size:
             return False
         dtype = self._flat_weights[0].dtype  # type: ignore[union-attr]
-        is_cast = dtype == torch.float32 and torch.is_autocast_enabled(data.device.type)
+        is_cast = dtype == torch.float32 and autocast_dtype(data) is not None
         if data.dtype != dtype and not (is_cast and data.is_floating_point()):
             return False
         if self._steps(data) == 0:
