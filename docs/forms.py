@@ -116,7 +116,7 @@ FORMS = (
         "batch normalisation in training", "u = F.batch_norm(a, None, None, training=True)", "take layer normalisation"
     ),
     Form("columns in place of rows", "u = (self.R @ a.T).T", "write h @ W.T, not (W @ h.T).T"),
-    Form("an axis before the batch", "u = self.norm(a.unsqueeze(0)).squeeze(0)", "the batch is first"),
+    Form("an axis before the batch", "u = self.norm(a.unsqueeze(0)).squeeze(0)", "the batch stays first"),
     Form("an assignment to a part", "u = a.clone()\nu[:, :3] = h[:, :3]", "write torch.cat or torch.where"),
     Form("changes in place of a view", "v = 2 * a\nv[:, :3].mul_(0.5)\nu = v", "write it out, such as a = a + b"),
     Form("changes in place of no known kind", "u = 2 * a\nu.copy_(h)", "write the new value out"),

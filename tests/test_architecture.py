@@ -50,8 +50,9 @@ INSIDE = {
         datasets
     """,
     "layers": """
-        bidirectional compare flatten guards linear_cross_entropy masked_matrix nested recompute weight_gradients
-        backward double_backward empty_sequences epilogue input_form precision reference serialization validation
+        bidirectional compare flatten guards masked_matrix nested precision recompute weight_gradients
+        backward double_backward empty_sequences epilogue input_form linear_cross_entropy reference serialization
+        validation
         extras
         autograd_function check custom_operator dropout
         decomposition dispatch stack

@@ -80,14 +80,11 @@ def show(cell: str, stage: str = "equations", form: str = "text") -> str:
 
 def example(kind: type[Cell], inputs: int = 3, hidden: int = 4) -> Cell:
     """Return a small cell of a class, with 2 of every other size, or 1 where 2 does not go into its quotients."""
-    for each in (2, 1):
-        sizes: dict[str, Any] = dict.fromkeys(kind.letters(), each)
-        try:
-            return kind(inputs, hidden, **sizes)
-        except OptionError:
-            if each == 1:
-                raise
-    raise AssertionError("the loop has returned or raised")
+    twos, ones = (dict[str, Any](dict.fromkeys(kind.letters(), each)) for each in (2, 1))
+    try:
+        return kind(inputs, hidden, **twos)
+    except OptionError:
+        return kind(inputs, hidden, **ones)
 
 
 def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:

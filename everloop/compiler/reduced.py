@@ -20,38 +20,38 @@ from everloop.compiler.target import LoopTarget, compiling
 
 
 class Reduced(LoopTarget):
-    """inner: what runs loops of float32; narrow: the dtype of what large products read, None for float32."""
+    """target: what runs loops of float32; narrow: the dtype of what large products read, None for float32."""
 
-    def __init__(self, inner: LoopTarget, storage: torch.dtype) -> None:
-        self.inner, self.storage, self.name = inner, storage, inner.name
+    def __init__(self, target: LoopTarget, storage: torch.dtype) -> None:
+        self.target, self.storage, self.name = target, storage, target.name
         self.narrow = storage if storage == torch.bfloat16 and torch_private.multiplies_bfloat16() else None
 
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
-        return self.inner.refusal(arithmetic(dtype), device)
+        return self.target.refusal(arithmetic(dtype), device)
 
     def compile(self, loop: Loop) -> Kernel:
-        return self.inner.compile_narrow(loop) if self.storage == torch.bfloat16 else self.inner.compile(loop)
+        return self.target.compile_narrow(loop) if self.storage == torch.bfloat16 else self.target.compile(loop)
 
     def compile_step(self, loop: Loop) -> StepKernel:
-        return self.inner.compile_step(loop)
+        return self.target.compile_step(loop)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = arithmetic(self.storage)
         if self.narrow is None:
-            return self.inner.linear(x.to(wide), weight.to(wide), bias)
+            return self.target.linear(x.to(wide), weight.to(wide), bias)
         given = (t if t is None else t.to(self.narrow) for t in (x, weight, bias))
         return torch.nn.functional.linear(*given).to(wide)  # type: ignore[arg-type]
 
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         if self.narrow is None:
-            return self.inner.over_rows(left, right)
+            return self.target.over_rows(left, right)
         return super().over_rows(left.to(self.narrow), right.to(self.narrow)).to(left.dtype)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
-        self.inner.multiply(out, a, b, bias, add=add)
+        self.target.multiply(out, a, b, bias, add=add)
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return self.inner.empty(shape, like)
+        return self.target.empty(shape, like)
 
     @property
     def description(self) -> str:

@@ -218,7 +218,7 @@ def unflatten(a: Symbol, dim: int, sizes: Any) -> Symbol:
 def unsqueeze(a: Symbol, dim: int) -> Symbol:
     place = dim % (a.ndim + 1)
     if not a.rows or place < 1:
-        raise unsupported(f"unsqueeze along {dim} of a {a.value.type.kind}; the batch is first, there is no time")
+        raise unsupported(f"unsqueeze along {dim} of a {a.value.type.kind}; the batch stays first")
     return a.like(a.value, (*a.axes[: place - 1], 1, *a.axes[place - 1 :]))
 
 
@@ -300,9 +300,9 @@ def transpose(a: Symbol, *axes: int) -> Symbol:
 
 @known("permute", integers="move", is_view=True)
 def permute(a: Symbol, *dims: Any) -> Symbol:
-    order = [d % a.ndim for d in _listed(dims)]
+    order, advice = [d % a.ndim for d in _listed(dims)], "; write h @ W.T, not (W @ h.T).T" * (a.ndim == 2)
     if not a.rows or sorted(order) != list(range(a.ndim)) or order[0] != 0:
-        raise unsupported(f"the axes of a {a.value.type.kind} in the order {order}; write h @ W.T, not (W @ h.T).T")
+        raise unsupported(f"the axes of a {a.value.type.kind} in the order {order}; the batch stays first{advice}")
     inner = contiguous(a.axes)
     axes = tuple((a.axes[d - 1], inner[d - 1]) for d in order[1:])
     return viewed(a, tuple(n for n, _ in axes), View(axes))

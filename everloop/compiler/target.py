@@ -69,7 +69,7 @@ class Products:
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Return memory of the dtype and device of `like`, with anything in it."""
-        return like.new_empty(shape)
+        return like.new_zeros(shape)
 
 
 class LoopTarget(Target, Products):

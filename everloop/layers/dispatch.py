@@ -87,11 +87,12 @@ def run(cell: Cell, call: Call, target: str | None = None, check: bool = False) 
 
 def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dtype | None = None) -> Results:
     """Run without autocast; `low` is the dtype that it asked large products to have."""
-    if call.time.segment and torch.is_grad_enabled():
-        return in_segments(lambda part: _run(cell, part, target, check, low), call, call.time.segment)
     x, values = call.x, with_tensors(cell, call.values)
     if values is not call.values:
         call = replace(call, values=values)
+    whole = decomposition_reason(x, *call.state, *values.fixed.values())
+    if call.time.segment and torch.is_grad_enabled() and not whole:
+        return in_segments(lambda part: _run(cell, part, target, check, low), call, call.time.segment)
     if (instead := _instead.get()) is not None:
         return instead(cell, call)
     named = None if target is None else targets.find(target)
@@ -99,7 +100,7 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dty
         if reason := named.refusal(x.dtype, x.device):
             raise UnsupportedError(reason)
         return named.run(cell, call)
-    program = decomposition_reason(x, *call.state, *values.fixed.values()) or program_of(cell, values, x, named, low)
+    program = whole or program_of(cell, values, x, named, low)
     if isinstance(program, Program) and call.time.num_nonempty:
         try:
             if check:
@@ -121,7 +122,8 @@ _without_dynamo: Any = torch_private.without_dynamo(run)
 
 def _computed(program: Program, _: Cell, call: Call) -> Results:
     if isinstance(program.target, Reduced):
-        return precision.widely(partial(compute, program), call, program.dtype, call.x.dtype)
+        wide = precision.converted(call, program.dtype, states_only=True)
+        return precision.results_in(compute(program, wide), call.x.dtype)
     return compute(program, call)
 
 

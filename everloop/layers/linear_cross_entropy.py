@@ -13,6 +13,7 @@ from everloop import torch_private
 from everloop.compiler.batched import is_batched
 from everloop.compiler.target import products
 from everloop.errors import OptionError, ShapeError, unknown
+from everloop.layers.precision import autocast_dtype
 
 NUMBERS = 1 << 22  # logits at a time: enough rows for products at full speed
 FEW = 1 << 21  # logits that are no burden: PyTorch's two operations are as quick or quicker
@@ -84,7 +85,7 @@ def linear_cross_entropy(
 
 def with_likeliest(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (the cross entropy of rows x [N, I] in all, the likeliest symbols [N]); logits are kept for gradients."""
-    is_small = len(x) * len(weight) <= FEW or torch.is_autocast_enabled(x.device.type)
+    is_small = len(x) * len(weight) <= FEW or autocast_dtype(x) is not None
     if is_small or torch.is_grad_enabled() or _is_special(x, weight, bias, None):
         logits = F.linear(x, weight, bias)
         return F.cross_entropy(logits, target, reduction="sum"), logits.argmax(-1)
@@ -97,7 +98,7 @@ def _is_special(x: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, we
     """Return whether only PyTorch's own operations will do."""
     tensors = [t for t in (x, linear_weight, linear_bias, weight) if t is not None]
     dtypes = {t.dtype for t in tensors}
-    is_cast = torch.is_autocast_enabled(x.device.type)
+    is_cast = autocast_dtype(x) is not None
     return (
         torch.compiler.is_compiling()
         or torch_private.is_forward_mode()
@@ -133,8 +134,8 @@ class _Task(NamedTuple):
 def _total(task: _Task) -> Tensor:
     """Return the sum of the losses."""
     device, dtype = task.x.device.type, task.x.dtype
-    if torch.is_autocast_enabled(device):
-        low, dtype = torch.get_autocast_dtype(device), torch.promote_types(dtype, torch.float32)
+    if (low := autocast_dtype(task.x)) is not None:
+        dtype = torch.promote_types(dtype, torch.float32)
         bias = None if task.bias is None else task.bias.to(low)
         task = _Task(task.x.to(low), task.weight.to(low), bias, *task[3:])
     with torch.autocast(device, enabled=False):
@@ -185,11 +186,11 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
     best: where to write the likeliest symbols, if at all.
     """
     x, weight, bias, symbols, class_weight, smoothing = task
-    count, size, by = len(x), len(weight), products(x.dtype, x.device)
+    count, size, target = len(x), len(weight), products(x.dtype, x.device)
     wide = torch.promote_types(x.dtype, torch.float32)
     rows = max(1, -(-count // max(1, -(-count * size // NUMBERS))))
-    memory = by.empty((min(rows, count), size), x)
-    of_x = by.empty(x.shape, x) if wanted[0] else None
+    memory = target.empty((min(rows, count), size), x)
+    of_x = target.empty(x.shape, x) if wanted[0] else None
     of_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if wanted[1] else None
     of_bias = torch.zeros(size, dtype=wide, device=x.device) if wanted[2] else None
     losses = torch.zeros(count, dtype=wide, device=x.device)
@@ -197,7 +198,7 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
         part = slice(begin, begin + rows)
         read = x[part]
         stored = memory[: len(read)]
-        by.multiply(stored, read, weight.T, bias)
+        target.multiply(stored, read, weight.T, bias)
         logits = stored.to(wide)
         if best is not None:
             best[part] = logits.argmax(1)
@@ -207,10 +208,10 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
         if of_bias is not None:
             of_bias.add_(logits.sum(0))
         if of_x is not None:
-            by.multiply(of_x[part], stored, weight)
+            target.multiply(of_x[part], stored, weight)
         if of_weight is not None:
             if wide == x.dtype:
-                by.multiply(of_weight, stored.T, read, add=True)
+                target.multiply(of_weight, stored.T, read, add=True)
             else:
                 of_weight.add_(stored.T @ read)
     narrow = [None if g is None else g.to(x.dtype) for g in (of_x, of_weight, of_bias)]

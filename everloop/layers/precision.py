@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -53,11 +52,6 @@ def results_in(results: Results, dtype: torch.dtype | None) -> Results:
     """Return results in a dtype; None leaves them as they are."""
     y, final = results
     return (y, final) if dtype is None else (y.to(dtype), tuple(s.to(dtype) for s in final))
-
-
-def widely(run: Callable[[Call], Results], call: Call, wide: torch.dtype, low: torch.dtype) -> Results:
-    """Return results in `low` of a call whose states `run` takes in the dtype `wide`."""
-    return results_in(run(converted(call, wide, states_only=True)), low)
 
 
 def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -47,6 +47,7 @@ class Recurrent(nn.Module):
         recompute: steps of a segment. Training keeps the state before each segment, and in the backward pass computes
             what is in it once more: a long sequence then needs about the memory of one segment. 0 keeps all; None does
             so too, but for states that are matrices and many: segments of 256 MiB, or of the root of T steps.
+            Transforms of torch.func keep all.
 
     Raises:
         CellError: the cell cannot be repeated for several layers.

@@ -104,8 +104,12 @@ class _Layers(nn.RNNBase):
         if data.dim() not in ((2,) if packed else (2, 3)) or data.shape[-1] != self.input_size:
             return False
         dtype = self._flat_weights[0].dtype  # type: ignore[union-attr]
-        is_cast = dtype == torch.float32 and autocast_dtype(data) is not None
-        if data.dtype != dtype and not (is_cast and data.is_floating_point()):
+
+        def is_fit(t: Tensor) -> bool:
+            is_cast = t.dtype != dtype and dtype == torch.float32 and autocast_dtype(t) is not None
+            return t.dtype == dtype or (is_cast and t.is_floating_point())
+
+        if not is_fit(data):
             return False
         if self._steps(data) == 0:
             return False
@@ -120,9 +124,7 @@ class _Layers(nn.RNNBase):
         given = hx if isinstance(hx, tuple) else (hx,)
         if isinstance(hx, tuple) != (self.mode == "LSTM") or not all(isinstance(h, Tensor) for h in given):
             return False
-        return [tuple(h.shape) for h in given] == shapes and all(
-            h.dtype == data.dtype or (is_cast and h.is_floating_point()) for h in given
-        )
+        return [tuple(h.shape) for h in given] == shapes and all(map(is_fit, given))
 
     def _steps(self, data: Tensor) -> int:
         return data.shape[1 if self.batch_first and data.dim() == 3 else 0]

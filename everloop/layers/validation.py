@@ -10,6 +10,7 @@ from torch import Tensor
 
 from everloop.errors import ShapeError
 from everloop.layers.nested import describe
+from everloop.layers.precision import autocast_dtype
 from everloop.torch_private import FakeTensor
 
 
@@ -23,7 +24,7 @@ def checked_state(name: str, state: Any, expected: Any) -> Any:
     if not isinstance(state, Tensor) or state.shape != expected.shape:
         came = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
         raise ShapeError(f"{name}: a state is {came}; expected {list(expected.shape)}, [B, H]")
-    if state.dtype != expected.dtype and not torch.is_autocast_enabled(state.device.type):
+    if state.dtype != expected.dtype and autocast_dtype(state) is None:
         raise ShapeError(f"{name}: a state is {state.dtype}; expected {expected.dtype}, as the parameters")
     return state
 

@@ -25,10 +25,7 @@ ALLOCATING = {
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize_as_",
     "UntypedStorage", "TypedStorage",
 }  # fmt: skip
-DESCRIBED = {
-    "layers/custom_operator.py",  # tensors that tell PyTorch a layout, and copies made at once
-    "compiler/target.py",  # the contract, for products by PyTorch alone
-}
+DESCRIBED = {"layers/custom_operator.py"}  # tensors that tell PyTorch a layout, and copies made at once
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
@@ -42,7 +39,8 @@ def allocates(call: ast.Call) -> bool:
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     is_nothing = len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
     is_meta = any(k.arg == "device" and ast.unparse(k.value) == "'meta'" for k in call.keywords)
-    is_of_target = name == "empty" and ast.unparse(call.func) != "torch.empty"  # or its function, as an argument
+    is_of_target = ast.unparse(call.func).endswith(("target.empty", "target.empty_like"))
+    is_of_target |= isinstance(call.func, ast.Name) and name == "empty"  # a target's, given as an argument
     return name in ALLOCATING and not (is_nothing or is_meta or is_of_target)
 
 

@@ -156,7 +156,7 @@ def test_a_processor_that_multiplies_bfloat16_no_faster(monkeypatch: pytest.Monk
     x = torch.randn(9, 3, 12).to(LOW)
     quick = Recurrent(cells.LSTM(12, 20)).to(LOW)
     y = quick(x)[0]
-    plain = reduced.Reduced(reduced.running(LOW, x.device).inner, LOW)  # type: ignore[union-attr]
+    plain = reduced.Reduced(reduced.running(LOW, x.device).target, LOW)  # type: ignore[union-attr]
     plain.narrow = None
     monkeypatch.setattr(reduced, "reduced", lambda inner, storage: plain)
     slow = Recurrent(copy.deepcopy(quick.cell))

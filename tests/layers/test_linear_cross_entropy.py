@@ -303,3 +303,12 @@ def test_what_does_not_fit_is_refused() -> None:
         given.target[0] = wrong
         with pytest.raises(IndexError, match=f"Target {wrong} is out of bounds"):
             linear_cross_entropy(given.x, given.weight, given.target)
+
+
+def test_tensors_without_numbers() -> None:
+    x, weight = torch.randn(3000, 8, device="meta"), torch.randn(1000, 8, device="meta")
+    target = torch.zeros(3000, dtype=torch.int64, device="meta")
+    assert linear_cross_entropy(x, weight, target).is_meta
+    with torch.no_grad():
+        total, best = module.with_likeliest(x, weight, target, None)
+    assert (total.shape, best.shape) == ((), (3000,))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from everloop.cell import Cell, H, I, output, param, state
 from everloop.cells import GRU, LSTM
@@ -109,6 +111,32 @@ def test_gradients_of_gradients_of_segments(target: str | None) -> None:
 
     for found, expected in zip(second(3), second(0), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
+def test_transforms_see_the_whole_sequence() -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(LSTM(3, 4)).double()
+    x, along = torch.randn(2, 7, 2, 3, dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        return layer(x)[0].square().sum()
+
+    def forward_mode(x: Tensor) -> Any:
+        with forward_ad.dual_level():
+            given = forward_ad.make_dual(x, along)  # type: ignore[no-untyped-call]
+            return forward_ad.unpack_dual(loss(given)).tangent  # type: ignore[no-untyped-call]
+
+    ways: list[Callable[[Tensor], Tensor]] = [
+        torch.func.grad(loss),
+        torch.func.vmap(lambda row: layer(row[:, None])[0], in_dims=1),
+        lambda x: torch.func.jvp(loss, (x,), (along,))[1],
+        forward_mode,
+    ]
+    expected = [way(x) for way in ways]
+    layer.recompute = 3
+    for way, want in zip(ways, expected, strict=True):
+        torch.testing.assert_close(way(x), want, rtol=1e-10, atol=1e-12)
 
 
 def test_segments_under_autocast_compute_as_the_whole() -> None:

@@ -33,8 +33,7 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
-    kept = min(faults("keep") for _ in range(3))  # the C library may map a block anew, by where it lies
-    assert 3 * kept < faults("leave")
+    assert 10 * faults("keep") < faults("leave")
 
 
 @pytest.mark.parametrize("keep", [True, False])

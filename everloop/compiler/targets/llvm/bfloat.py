@@ -22,10 +22,11 @@ from everloop.compiler.targets.llvm.rounding import WORDS, each, pack_rounded, r
 from everloop.compiler.targets.llvm.vector import Isa
 
 TILE = 16  # rows of a tile
-ROWS = 256  # rows that are rounded at a time
+ROWS = 256  # rows that are rounded at a time, where they are not long
 FEW = 2  # rows for which tiles are slower than vectors, which read a matrix from afar sooner
 IN_CACHE = 512 << 10  # bytes of matrices that one row reads as soon in float32
-MOST = 4096  # numbers in a row, so that such rows fit into the stack of a thread
+MOST = 4096  # numbers in a row
+STACK = 256 << 10  # bytes of rounded rows, a small part of the stack of any thread
 _FORM = FORMATS[torch.float32]
 _HEAD = (
     "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
@@ -40,7 +41,7 @@ class Narrow:
     is_double: whether a dot product of two has the throughput of a multiplication, as on Zen 5 but not on Intel's.
     """
 
-    library: Library
+    compiled: Library
     isa: Isa
     is_double: bool
 
@@ -120,12 +121,13 @@ def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
     """Run body for some rows at a time."""
     words = words_of(code, "%k")
     size = code.mul(words, 4)
-    most = code.least("%rows", ROWS)
-    memory = code(f"alloca i8, i64 {code.mul(most, size)}, align 64")
+    pairs = code.divide(code.divide(str(STACK), size), 2 * TILE)  # at least one of two tiles
+    most = code.least(code.mul(pairs, 2 * TILE), ROWS)
+    memory = code(f"alloca i8, i64 {code.mul(code.least('%rows', most), size)}, align 64")
 
     def chunk(n: str, _: list[str]) -> list[str]:
-        first = code.mul(n, ROWS)
-        count = code.least(code.sub("%rows", first), ROWS)
+        first = code.mul(n, most)
+        count = code.least(code.sub("%rows", first), most)
 
         def row(r: str, _: list[str]) -> list[str]:
             place = code.at("%in", code.mul(code.add(first, r), "%stride"))
@@ -137,7 +139,7 @@ def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
         body(Rounded(first, count, memory, size, words))
         return []
 
-    code.loop(0, code.divide(code.add("%rows", ROWS - 1), ROWS), chunk)
+    code.loop(0, code.divide(code.sub(code.add("%rows", most), 1), most), chunk)
 
 
 def _by_vectors(isa: Isa, name: str) -> str:

@@ -112,7 +112,7 @@ class NativeKernel:
         block[_PACK] = B > 0 and T > 0
         count, columns = self.team(T, B, valid)
         if self._narrow and self._narrow.is_quicker(B if columns else -(-B // count), self._layout.packed_size):
-            own = self._narrow.library.address
+            own = self._narrow.compiled.address
             block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
         packed = self._packed_bytes
         work = memory.take(packed + self._layout.work_bytes(B, count, columns))

@@ -13,7 +13,7 @@ def pack(isa: Isa, form: FloatFormat) -> str:
 
     The number (k, j) is at source + k * by_k + j * by_j.
     """
-    lanes, size, step = isa.lanes(form.size), form.size, isa.bytes
+    lanes, size = isa.lanes(form.size), form.size
     vector, scalar = f"<{lanes} x {form.scalar}>", form.scalar
     head = "ptr %source, i64 %by_k, i64 %by_j, i64 %k, i64 %n, ptr %packed, i64 %first, i64 %last"
     code = Code(f"void @everloop_pack({head})")
@@ -24,13 +24,7 @@ def pack(isa: Isa, form: FloatFormat) -> str:
 
     def column(v: str, _: list[str]) -> list[str]:
         j = code.mul(v, lanes)
-        panel = code.divide(v, isa.vectors)
-        first = code.mul(panel, isa.vectors)
-        vectors = code.least(code.sub(all_vectors, first), isa.vectors)
-        stride = code.mul(vectors, step)
-        inside = code.mul(code.sub(v, first), step)
-        to = code.at("%packed", code.mul(code.mul(panel, "%k"), panel_width(isa, size) * size))
-        to = code.at(to, inside)
+        to, stride = place(code, isa, size, v, all_vectors, "%k")
         source = code.at("%source", code.mul(j, "%by_j"))
         left = code.least(code.sub("%n", j), lanes)
         full = code.equal(left, lanes)
@@ -79,6 +73,15 @@ def pack(isa: Isa, form: FloatFormat) -> str:
 
     code.loop("%first", "%last", column)
     return code.end()
+
+
+def place(code: Code, isa: Isa, size: int, v: str, all_vectors: str, depth: str) -> tuple[str, str]:
+    """Return where the vector `v` of columns begins in panels of `depth` lines, and the bytes from line to line."""
+    panel = code.divide(v, isa.vectors)
+    first = code.mul(panel, isa.vectors)
+    stride = code.mul(code.least(code.sub(all_vectors, first), isa.vectors), isa.bytes)
+    start = code.at("%packed", code.mul(code.mul(panel, depth), panel_width(isa, size) * size))
+    return code.at(start, code.mul(code.sub(v, first), isa.bytes)), stride
 
 
 def transpose(code: Code, rows: list[str], vector: str, lanes: int) -> list[str]:

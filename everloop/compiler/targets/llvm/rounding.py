@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.packing import transpose
-from everloop.compiler.targets.llvm.product import panel_width
+from everloop.compiler.targets.llvm.packing import place, transpose
 from everloop.compiler.targets.llvm.vector import Isa
 
 WORDS = 16  # k is rounded up to so many words, with zeros: a row of a tile of AMX
@@ -54,7 +53,7 @@ def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) 
 
 def pack_rounded(isa: Isa) -> str:
     """Text of `everloop_pack`, as that of `packing`: vectors of columns first to last - 1, from float32."""
-    lanes, step = isa.lanes(4), isa.bytes
+    lanes = isa.lanes(4)
     vector, many = f"<{lanes} x float>", f"<{lanes} x i32>"
     head = "ptr %source, i64 %by_k, i64 %by_j, i64 %k, i64 %n, ptr %packed, i64 %first, i64 %last"
     code = Code(f"void @everloop_pack({head})")
@@ -70,12 +69,7 @@ def pack_rounded(isa: Isa) -> str:
 
     def column(v: str, _: list[str]) -> list[str]:
         j = code.mul(v, lanes)
-        panel = code.divide(v, isa.vectors)
-        first = code.mul(panel, isa.vectors)
-        vectors = code.least(code.sub(all_vectors, first), isa.vectors)
-        stride = code.mul(vectors, step)
-        to = code.at("%packed", code.mul(code.mul(panel, words), panel_width(isa, 4) * 4))
-        to = code.at(to, code.mul(code.sub(v, first), step))
+        to, stride = place(code, isa, 4, v, all_vectors, words)
         source = code.at("%source", code.mul(j, "%by_j"))
         left = code.least(code.sub("%n", j), lanes)
 
