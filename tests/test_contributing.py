@@ -28,6 +28,7 @@ AT_MOST = {
     "A reader": 2,
     "A benchmark": 2,
     "A recipe": 2,
+    "A lesson": 2,
 }
 
 
