@@ -120,11 +120,7 @@ def _plans(config: SeriesConfig, source: PredictSource, options: PredictOptions)
 
 
 def _headings(model: Forecaster) -> list[str]:
-    ends = [""]
-    if model.config.output == "gaussian":
-        ends = ["", "_deviation"]
-    elif model.config.output == "quantile":
-        ends = ["", *(f"_{q:g}" for q in sorted(model.config.quantiles))]
+    ends = ["", *(f"_{ending}" for ending in model.output.endings)]
     return [f"{name}{end}" for name in model.names for end in ends]
 
 

@@ -2,7 +2,8 @@
 
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from everloop.models.forecaster import Forecast, Forecaster, ForecasterConfig
+from everloop.models.forecast import Forecast
+from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
 from everloop.models.language_model import LanguageModel, LanguageModelConfig

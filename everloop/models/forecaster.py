@@ -9,22 +9,22 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from everloop.cell import Cell
 from everloop.data.datasets.series import Series, SeriesBatch
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import BodyConfig, body, check, configured
+from everloop.models.forecast import Forecast
 from everloop.models.loss import Loss
 from everloop.models.missing import Decay, Filled, filled
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
+from everloop.models.outputs import Counts, Output, Scale, output_of
 from everloop.models.pooling import Pooling
 
 FORMAT = "everloop-series-1"
 LEAST_SPREAD = 0.05  # of the deviation in training: a window of equal numbers is not blown up
-Output = Literal["point", "gaussian", "quantile"]
 Around = Literal["zero", "last", "mean", "seasonal"]
 Missing = Literal["decay", "fill"]
 Scaling = Literal["train", "window"]
@@ -43,7 +43,7 @@ class ForecasterConfig(BodyConfig):
     season: int = 24
     """Steps after which the series roughly repeat; of the seasonal baseline, and of `around`."""
     output: Output = "point"
-    """One number a step, a mean with a standard deviation, or quantiles."""
+    """One number a step; a mean with a standard deviation; quantiles; or counts, with their mean and deviation."""
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     """Which quantiles, with that output."""
     around: Around = "last"
@@ -74,15 +74,6 @@ class ForecasterConfig(BodyConfig):
             raise OptionError(f"quantiles are {self.quantiles}; expected numbers between 0 and 1")
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """A forecast. point: [H, B, S]; spread: standard deviations, or None; quantiles: [H, B, S, Q], or None."""
-
-    point: Tensor
-    spread: Tensor | None = None
-    quantiles: Tensor | None = None
-
-
 class Forecaster(Model):
     """Forecasts all steps of the horizon at once, from the last state of its layers.
 
@@ -91,7 +82,7 @@ class Forecaster(Model):
     "SegRNN: segment recurrent neural network for long-term time series forecasting", 2023 (patches, last value).
 
     The loss is counted on series scaled by the means and deviations that `of` found in the training part: squared
-    error, nats of a Gaussian, or pinball loss.
+    error, nats of a Gaussian, or pinball loss; that of counts on the counts.
 
     Args:
         names: of the series.
@@ -125,7 +116,8 @@ class Forecaster(Model):
         self.register_buffer("mean", torch.zeros(known))
         self.register_buffer("scale", torch.ones(known))
         self.decay = Decay(known) if masks else None
-        self.outs = {"point": 1, "gaussian": 2, "quantile": len(config.quantiles)}[config.output]
+        self.output = output_of(config.output, config.quantiles)
+        self.outs = self.output.size
         read = self.series if config.together else 1
         marks = read + sum(self.extras[:2]) if masks else 0
         width = (read + sum(self.extras) + marks) * config.patch
@@ -147,6 +139,8 @@ class Forecaster(Model):
         """Return the untrained forecaster that fits some data."""
         config = replace(config or ForecasterConfig(), context=data.context, horizon=data.horizon)
         self = cls.from_config(data.names, config, data.extras, masks=data.missing and config.missing == "decay")
+        if isinstance(self.output, Counts):
+            data.check_counts()
         mean, deviation = data.scale()
         self.mean.copy_(mean)
         self.scale.copy_(deviation)
@@ -167,7 +161,12 @@ class Forecaster(Model):
 
     @property
     def measure(self) -> str:
-        return {"point": "squared error", "gaussian": "nats", "quantile": "pinball loss"}[self.config.output]
+        return self.output.measure
+
+    @property
+    def scaled(self) -> Scale:
+        """How the series are scaled."""
+        return Scale(self.mean[: self.series], self.scale[: self.series])
 
     def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
         """Return the output of the head [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
@@ -198,13 +197,7 @@ class Forecaster(Model):
         output = output.permute(2, 0, 1, 3, 4).flatten(2, 3)
         if self.plans is not None:
             output = output + self._planned(last, planned).view_as(output)
-        if config.output == "gaussian":
-            output = torch.cat([output[..., :1], F.softplus(output[..., 1:]) + 1e-3], -1)
-        if spread is not None:
-            output = output * spread[..., None]
-        if config.output == "gaussian":
-            return torch.cat([output[..., :1] + base[..., None], output[..., 1:]], -1)
-        return torch.add(output, base[..., None])
+        return self.output.parameters(output, base, spread, self.scaled)
 
     def _around(self, series: Filled) -> tuple[Tensor, Tensor]:
         """Return (what a forecast is the difference to [H or 1, B, S], what is subtracted from the past)."""
@@ -243,34 +236,18 @@ class Forecaster(Model):
         future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
         is_known = ~future.isnan()
         future, count = future.nan_to_num(), int(is_known.sum())
-        match self.config.output:
-            case "point":
-                losses = (output[..., 0] - future).square()
-            case "gaussian":
-                variance = output[..., 1].square()
-                losses = F.gaussian_nll_loss(output[..., 0], future, variance, full=True, reduction="none")
-            case _:
-                wanted = torch.tensor(self.config.quantiles, device=output.device, dtype=output.dtype)
-                error = future[..., None] - output
-                losses = torch.maximum(wanted * error, (wanted - 1) * error).sum(-1) / len(wanted)
+        losses = self.output.loss(output, future, self.scaled)
         total = torch.where(is_known, losses, 0).sum()
         if self.training:
             return Loss(total, count)
         past = filled((batch.past - self.mean[: self.series]) / self.scale[: self.series]).values
-        guesses = {"": self._point(output)} | {
+        guesses = {"": self.output.point(output)} | {
             f"_{name}": guess for name, guess in baselines(past, self.config.horizon, self.config.season).items()
         }
         errors = {name: torch.where(is_known, guess - future, 0) for name, guess in guesses.items()}
         sums = {f"mse{name}": (float(error.square().sum()), count) for name, error in errors.items()}
         sums |= {f"mae{name}": (float(error.abs().sum()), count) for name, error in errors.items()}
         return Loss(total, count, sums=sums)
-
-    def _point(self, output: Tensor) -> Tensor:
-        """Return the middle of the output of the head."""
-        if self.config.output != "quantile":
-            return output[..., 0]
-        middle = min(range(self.outs), key=lambda i: abs(self.config.quantiles[i] - 0.5))
-        return output[..., middle]
 
     @torch.no_grad()
     def forecast(self, batch: SeriesBatch) -> Forecast:
@@ -279,13 +256,7 @@ class Forecaster(Model):
         self.eval()
         output = self(batch.past, batch.extra, batch.ahead)
         self.train(training)
-        mean, scale = self.mean[: self.series], self.scale[: self.series]
-        point = self._point(output) * scale + mean
-        if self.config.output == "gaussian":
-            return Forecast(point, spread=output[..., 1] * scale)
-        if self.config.output == "quantile":
-            return Forecast(point, quantiles=(output * scale[:, None] + mean[:, None]).sort(-1).values)
-        return Forecast(point)
+        return self.output.forecast(output, self.scaled)
 
     def write(self, folder: Path) -> None:
         """Write the names of the series, and what comes with them, into a run folder."""

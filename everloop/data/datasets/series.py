@@ -202,6 +202,18 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         mean = known.nanmean(0)
         return mean.float(), (known - mean).square().nanmean(0).sqrt().clamp_min(1e-8).float()
 
+    def check_counts(self) -> None:
+        """Check that the series are counts.
+
+        Raises:
+            DataError: a number is below 0, or not whole.
+        """
+        wrong = ((self.values < 0) | (self.values.frac() != 0)) & ~self.values.isnan()
+        if bool(wrong.any()):
+            row, column = wrong.nonzero()[0].tolist()
+            came = f"{self.names[column]} is {self.values[row, column].item():g} in step {row + 1}"
+            raise DataError(f"{came}; output negative-binomial is for counts, 0, 1, 2, …: take gaussian or quantile")
+
     def content(self) -> Iterator[bytes]:
         bounds = {name: spans[0] for name, spans in self.bounds.items()} if len(self.groups) == 1 else self.bounds
         cut = (bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
