@@ -23,8 +23,10 @@ from typing import Any
 
 import torch
 
+from everloop import cells
 from everloop.cli import main
 from everloop.cli.show import show_cell
+from everloop.draw import draw_cell, draw_network
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(
@@ -35,6 +37,7 @@ BLOCK = re.compile(
 )
 WAYS = re.compile(r"<!-- ways -->\n(\S.*\n)?")
 LIST = re.compile(r"(<!-- lessons -->\n).*?(<!-- end of lessons -->)", re.DOTALL)
+KNOWN: dict[str, Any] = {"cells": cells, "draw_cell": draw_cell, "draw_network": draw_network}  # besides their names
 ENDINGS = {".md": ("All lessons", "简体中文"), ".zh.md": ("全部课程", "English")}
 
 
@@ -71,10 +74,10 @@ def run(text: str, name: str) -> tuple[list[str], dict[str, str]]:
                 output = f"\n```text\n{printed}\n```\n" if printed else ""
                 results.append(f"```{block['language']}\n{block['code']}```\n{output}")
             elif block["cell"]:
-                equations = show_cell(eval(block["cell"], names), form="markdown")
+                equations = show_cell(eval(block["cell"], KNOWN | names), form="markdown")
                 results.append(f"<!-- equations: {block['cell']} -->\n{equations}\n")
             else:
-                figures[block["file"]] = eval(block["figure"], names).svg()
+                figures[block["file"]] = eval(block["figure"], KNOWN | names).svg()
                 results.append("")
     return results, figures
 
