@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from everloop.errors import DataError
+
+PART = ".part"  # how the name of a file ends that is being written
 
 
 def open_file(path: str | Path, what: str = "file") -> BinaryIO:
@@ -81,11 +85,14 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
     return found
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old content or the new one, never a part."""
+def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
+    """Write a file so that a crash leaves either the old content or the new one, never a part.
+
+    With `keep`, the old content is there afterwards; nothing is lost of either while the new one is written.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         part = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -93,9 +100,27 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             part.chmod(0o666 & ~_umask())
+            if keep and path.exists():
+                _copy(path, keep)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write in a folder; nobody else may write there now."""
+    for part in folder.glob(f".*{PART}"):
+        if re.fullmatch(rf"\..+\.\w{{8}}{PART}", part.name):
+            part.unlink()
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Give a file that is only ever replaced a second name, or make a copy where a file has one name only."""
+    copy.unlink(missing_ok=True)
+    try:
+        copy.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, copy)
 
 
 @contextmanager

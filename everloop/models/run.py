@@ -14,7 +14,7 @@ from everloop.models.model import Model
 from everloop.models.own_code import allow, located
 from everloop.models.weights import fill, own_tensors, read_tensors, write_tensors
 
-CONFIG, BEST, LAST = "config.toml", "best.safetensors", "last.safetensors"
+CONFIG, BEST, LAST, PREVIOUS = "config.toml", "best.safetensors", "last.safetensors", "previous.safetensors"
 T = TypeVar("T")
 
 

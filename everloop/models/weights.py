@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from everloop.data.files import parse_json, write_atomically
 from everloop.errors import RunError
 
-FORMAT = "everloop-1"
+FORMAT, BEFORE = "everloop-2", "everloop-1"  # the checksum of the one before is of names and numbers alone
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -31,12 +31,15 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return own
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts (anything JSON holds) as one safetensors file."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: Path | None = None
+) -> None:
+    """Write tensors and facts (anything JSON holds) as one safetensors file; the one before stays as `keep`."""
     # clone: a fused layer's weights may be views of one storage, which safetensors refuses
     content = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}
-    notes = {"format": FORMAT, "checksum": _checksum(content), "facts": json.dumps(facts)}
-    write_atomically(path, save(content, notes))
+    said = json.dumps(facts)
+    notes = {"format": FORMAT, "checksum": _checksum(content, _outside(content, said)), "facts": said}
+    write_atomically(path, save(content, notes), keep)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,10 +57,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged or no safetensors file: {error}") from None
-    if notes.get("format") != FORMAT:
+    if notes.get("format") not in (FORMAT, BEFORE):
         raise RunError(f"{path} was not written by Everloop (format {notes.get('format')!r}; expected {FORMAT!r})")
-    if notes.get("checksum") != _checksum(tensors):
-        raise RunError(f"{path} is damaged: its checksum is {_checksum(tensors)}; expected {notes.get('checksum')}")
+    outside = _outside(tensors, notes.get("facts", "")) if notes["format"] == FORMAT else ""
+    if notes.get("checksum") != (found := _checksum(tensors, outside)):
+        raise RunError(f"{path} is damaged: its checksum is {found}; expected {notes.get('checksum')}")
     try:
         return tensors, parse_json(notes["facts"])
     except (KeyError, ValueError) as error:
@@ -89,8 +93,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    value = 0
+def _outside(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """Return what a file says besides names and numbers."""
+    return json.dumps([facts, *((str(t.dtype), list(t.shape)) for _, t in sorted(tensors.items()))])
+
+
+def _checksum(tensors: Mapping[str, Tensor], outside: str) -> str:
+    value = zlib.crc32(outside.encode())
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data, value)

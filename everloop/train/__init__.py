@@ -4,7 +4,8 @@ from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
 from everloop.train.labels import Label, Labels, label_metrics
-from everloop.train.loop import Run, train
+from everloop.train.loop import train
+from everloop.train.result import Run
 
 __all__ = [
     "Event",

@@ -21,8 +21,9 @@ def write_checkpoint(
     carried: Any,
     average: list[Tensor],
     facts: Mapping[str, Any],
+    keep: Path | None = None,
 ) -> None:
-    """Write a checkpoint, all or nothing. `facts` is anything JSON holds."""
+    """Write a checkpoint, all or nothing; the one before stays as `keep`. `facts` is anything JSON holds."""
     tensors = {f"model/{name}": tensor for name, tensor in own_tensors(model).items()}
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{number}/{key}": value for key, value in values.items()}
@@ -31,41 +32,50 @@ def write_checkpoint(
     tensors["random/cpu"] = torch.get_rng_state()
     if next(model.parameters()).device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    write_tensors(path, tensors, {**facts, "carried": shape})
+    write_tensors(path, tensors, {**facts, "carried": shape}, keep)
 
 
-def read_checkpoint(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, average: list[Tensor]
-) -> tuple[Any, dict[str, Any]]:
-    """Put a checkpoint's contents in place; return (carried state, facts).
+class Checkpoint:
+    """A checkpoint as it was read; nothing is put in place yet.
 
     Raises:
-        RunError: missing, damaged, or made by another model.
+        RunError: missing, damaged, or something else.
     """
-    tensors, facts = read_tensors(path)
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        head, _, rest = name.partition("/")
-        parts.setdefault(head, {})[rest] = tensor
-    if "model" not in parts or "step" not in facts or "cpu" not in parts.get("random", {}):
-        raise RunError(f"{path} is no checkpoint of a training run; expected what a run calls last.safetensors")
-    fill(model, parts["model"], path)
-    saved = parts.get("average", {})
-    if len(saved) != len(average):
-        raise RunError(f"{path} holds {len(saved)} averaged weights; expected {len(average)}")
-    for number, value in enumerate(average):
-        value.copy_(saved[str(number)])
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts.get("optimiser", {}).items():
-        number_text, _, key = name.partition("/")
-        states.setdefault(int(number_text), {})[key] = tensor
-    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(parts["random"]["cpu"])
-    if "cuda" in parts["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(parts["random"]["cuda"])
-    device = next(model.parameters()).device
-    carried = _unflatten(facts["carried"], {f"carried/{k}": v for k, v in parts.get("carried", {}).items()}, device)
-    return carried, facts
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        tensors, self.facts = read_tensors(path)
+        self.parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            head, _, rest = name.partition("/")
+            self.parts.setdefault(head, {})[rest] = tensor
+        if "model" not in self.parts or "step" not in self.facts or "cpu" not in self.parts.get("random", {}):
+            raise RunError(f"{path} is no checkpoint of a training run; expected what a run calls last.safetensors")
+
+    def put(self, model: nn.Module, optimiser: torch.optim.Optimizer, *, average: list[Tensor]) -> Any:
+        """Put the contents in place; return the carried state.
+
+        Raises:
+            RunError: made by another model.
+        """
+        fill(model, self.parts["model"], self.path)
+        saved = self.parts.get("average", {})
+        if len(saved) != len(average):
+            raise RunError(f"{self.path} holds {len(saved)} averaged weights; expected {len(average)}")
+        for number, value in enumerate(average):
+            value.copy_(saved[str(number)])
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in self.parts.get("optimiser", {}).items():
+            number_text, _, key = name.partition("/")
+            states.setdefault(int(number_text), {})[key] = tensor
+        optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+        random = self.parts["random"]
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+        device = next(model.parameters()).device
+        carried = {f"carried/{name}": tensor for name, tensor in self.parts.get("carried", {}).items()}
+        return _unflatten(self.facts["carried"], carried, device)
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from everloop.data.settings import to_table, to_toml
 from everloop.errors import RunError
 from everloop.models.model import Model
 from everloop.models.own_code import keep
-from everloop.models.run import BEST, CONFIG, LAST, RunConfig, model_table, write_weights
+from everloop.models.run import BEST, CONFIG, LAST, PREVIOUS, RunConfig, model_table, write_weights
+from everloop.train.checkpoint import Checkpoint
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data
 
@@ -33,6 +35,7 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool, config: RunConfig | None = None) -> None:
         self.path = Path(path)
+        self.last_is_whole = True  # as far as this process knows
         self.resumed = (config or RunConfig.read(path)) if resume else None
         self.check()
 
@@ -53,11 +56,15 @@ class Folder:
         return self.path / LAST
 
     @property
+    def previous(self) -> Path:
+        return self.path / PREVIOUS
+
+    @property
     def best(self) -> Path:
         return self.path / BEST
 
     def begin(self, model: Model, data: Data, config: TrainConfig) -> None:
-        """Write what describes the run. It makes the folder a run, so it comes before any checkpoint."""
+        """Write what describes the run. It makes the folder a run, so it comes after the first checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
         source = getattr(data, "config", None)
         read = to_table(source) if source else {}
@@ -67,6 +74,30 @@ class Folder:
         tables = {"model": table, "data": read, "train": to_table(config)} | ({"code": code} if code else {})
         model.write(self.path)
         write_atomically(self.path / CONFIG, to_toml(tables).encode())
+
+    def kept(self) -> Path | None:
+        """Return where the last checkpoint stays when the next one is written; None if it is damaged."""
+        whole, self.last_is_whole = self.last_is_whole, True
+        return self.previous if whole else None
+
+    def checkpoint(self, say: Callable[[str], None]) -> Checkpoint:
+        """Return the last checkpoint, or, where that is damaged or lost, the one before it, and say so.
+
+        Raises:
+            RunError: there is none that is whole.
+        """
+        try:
+            return Checkpoint(self.last)
+        except RunError as error:
+            if not self.previous.is_file():
+                raise
+            try:
+                found = Checkpoint(self.previous)
+            except RunError as other:
+                raise RunError(f"{error}; nor is there one before it: {other}; start a new run") from None
+            self.last_is_whole = False
+            say(f"{error}; training goes on from the checkpoint before it, that of step {found.facts['step']:,}")
+            return found
 
     def write_best(self, model: Model, facts: dict[str, Any]) -> None:
         """Keep the model's weights as the best so far."""
@@ -78,13 +109,14 @@ class Folder:
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that will be made again."""
+    def forget_after(self, step: int, validated: int) -> None:
+        """Drop the metrics of steps and of validations that will be made again, and lines that a crash cut off."""
         file = self.path / METRICS
         if not file.exists():
             return
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        kept = [line for line in lines if (at := _step(line)) is not None and at <= step]
+        last = {"train": step, "valid": validated}
+        kept = [line for line in lines if (at := _place(line)) and at[1] <= last.get(at[0], step)]
         write_atomically(file, "".join(line + "\n" for line in kept).encode())
 
 
@@ -95,9 +127,10 @@ def _absolute(value: Any) -> Any:
     return value.absolute() if isinstance(value, Path) else value
 
 
-def _step(line: str) -> int | None:
-    """Return the step of a line of metrics; None for one that a crash cut off."""
+def _place(line: str) -> tuple[str, int] | None:
+    """Return the split and the step of a line of metrics; None for one that a crash cut off."""
     try:
-        return int(json.loads(line)["step"])
+        values = json.loads(line)
+        return str(values["split"]), int(values["step"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -7,19 +7,18 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from everloop.data.files import remove_parts
 from everloop.errors import DataError, OptionError, RunError, TrainingError
 from everloop.models.loss import Score
 from everloop.models.model import Model, detach
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.allocator import keep_freed_memory
-from everloop.train.checkpoint import read_checkpoint, write_checkpoint
+from everloop.train.checkpoint import write_checkpoint
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data, evaluate, pass_sizes, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
@@ -27,28 +26,8 @@ from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock
 from everloop.train.optimiser import Average, LearningRateSchedule, adamw, clip
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training run came to. Where a path is expected, a Run stands for its folder."""
-
-    path: Path | None
-    step: int
-    best: Score | None
-    best_step: int
-    interrupted: bool
-
-    def __fspath__(self) -> str:
-        if self.path is None:
-            raise RunError("this run was not kept in a folder; give train(…, out=FOLDER)")
-        return str(self.path)
-
-    def __str__(self) -> str:
-        place = f" in {self.path}" if self.path else ""
-        best = f"best validation at step {self.best_step:,}: {self.best}" if self.best else "never validated"
-        steps = f"{self.step:,} step{'' if self.step == 1 else 's'}"
-        return f"{'interrupted after' if self.interrupted else 'finished'} {steps}{place}; {best}"
+from everloop.train.place import Place
+from everloop.train.result import Run
 
 
 def train(
@@ -131,81 +110,78 @@ class Trainer:
         self.optimiser = adamw(model, config)
         self.schedule = LearningRateSchedule(config)
         self.average = Average(model, config.ema_decay) if config.ema_decay else None
-        self.step = 0  # updates made
-        self.epoch, self.index = 0, 0  # the next batch
+        self.place = Place()
         self.carried: Any = None  # the state after the last batch
-        self.validated, self.stale = 0, 0  # the step last validated or kept; validations since the best one
-        self.best: Score | None = None
-        self.best_step = 0
+        self.saved = -1  # the step of the newest checkpoint of this process
         self.best_weights: dict[str, Tensor] | None = None
-        self.nats, self.count = 0.0, 0  # since the last line of metrics
-        self.norm, self.seconds = 0.0, 0.0
+        self.norm = 0.0
         self.pass_: Sequence[Any] = self._pass(0)
 
     def run(self, interrupt: Interrupt, resume: bool) -> Run:
         """Train until the steps are done, validation stops improving, or someone interrupts."""
         self._begin(resume)
         self.model.train()
-        clock, made = time.perf_counter(), self.step
+        clock, made = time.perf_counter(), self.place.step
         while True:
             if self._validation_due():
                 self._validate(interrupt) if "valid" in self.data.splits else self._keep()
-            if interrupt.requested or self.step >= self.config.steps or self._stale():
+            if interrupt.requested or self.place.step >= self.config.steps or self._stale():
                 break
             loss = self._update()
-            self.nats, self.count = self.nats + loss[0], self.count + loss[1]
-            if self.step % self.config.log == 0 or self.step == self.config.steps:
+            self.place.nats, self.place.count = self.place.nats + loss[0], self.place.count + loss[1]
+            if self.place.step % self.config.log == 0 or self.place.step == self.config.steps:
                 now = time.perf_counter()
-                self._log(now - clock, self.step - made)
-                clock, made = now, self.step
-        self._keep_average()
-        self.save()
+                self._log(now - clock, self.place.step - made)
+                clock, made = now, self.place.step
+        if self.saved != self.place.step:
+            self._keep_average()
+            self.save()
         if interrupt.requested:
             self._say_how_to_resume()
-        elif self.step < self.config.steps:
-            self.report(Note(f"stopped early: no better validation since step {self.best_step:,}"))
+        elif self.place.step < self.config.steps:
+            self.report(Note(f"stopped early: no better validation since step {self.place.best_step:,}"))
         self._take_best()
         path = self.folder.path if self.folder else None
-        return Run(path, self.step, self.best, self.best_step, interrupt.requested)
+        return Run(path, self.place.step, self.place.best, self.place.best_step, interrupt.requested)
 
     def _update(self) -> tuple[float, int]:
         """Learn from one batch; return its loss in nats, and its count."""
-        if self.index >= len(self.pass_):
-            self.epoch, self.index = self.epoch + 1, 0
-            self.pass_ = self._pass(self.epoch)
-        batch = self.pass_[self.index].to(self.device)
+        if self.place.index >= len(self.pass_):
+            self.place.epoch, self.place.index = self.place.epoch + 1, 0
+            self.pass_ = self._pass(self.place.epoch)
+        batch = self.pass_[self.place.index].to(self.device)
         loss = self.model.loss(batch, None if batch.first else self.carried)
         nats = float(loss.total.detach())
-        self._check("loss", nats, self.step + 1)
+        self._check("loss", nats, self.place.step + 1)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.mean)
         self.norm = float(clip(self.model, self.config))
-        self._check("norm of the gradient", self.norm, self.step + 1)
+        self._check("norm of the gradient", self.norm, self.place.step + 1)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule(self.step)
+            group["lr"] = self.schedule(self.place.step)
         self.optimiser.step()
         if self.average:
-            self.average.update(self.step)
+            self.average.update(self.place.step)
         self.carried = detach(loss.state)
-        self.index += 1
-        self.step += 1
+        self.place.index += 1
+        self.place.step += 1
         return nats, loss.count
 
     def _validation_due(self) -> bool:
-        at_end = self.step == self.config.steps
-        return self.step > self.validated and (self.step % self.config.validate == 0 or at_end)
+        at_end = self.place.step == self.config.steps
+        return self.place.step > self.place.validated and (self.place.step % self.config.validate == 0 or at_end)
 
     def _keep(self) -> None:
         """Write a checkpoint where a validation would have, had the data a split for it."""
-        self.validated = self.step
+        self.place.validated = self.place.step
         self._keep_average()
         self.save()
 
     def _keep_average(self) -> None:
         """Write the average as what the run is for, where no validation chooses the weights."""
-        if self.average and self.folder and self.best is None:
+        if self.average and self.folder and self.place.best is None:
             with self.average:
-                self.folder.write_best(self.model, {"step": self.step})
+                self.folder.write_best(self.model, {"step": self.place.step})
 
     def _validate(self, interrupt: Interrupt) -> None:
         """Validate, unless interrupted: then the resumed run validates anew before its first step."""
@@ -214,7 +190,7 @@ class Trainer:
                 self._judge(interrupt)
         else:
             self._judge(interrupt)
-        if not interrupt.requested:
+        if self.place.validated == self.place.step:
             self.save()
 
     def _judge(self, interrupt: Interrupt) -> None:
@@ -223,37 +199,37 @@ class Trainer:
         score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.requested)
         if interrupt.requested:
             return
-        self._check("validation loss", score.loss, self.step)
-        better = self.best is None or _merit(score, config.monitor) > _merit(self.best, config.monitor)
-        self.validated, self.stale = self.step, 0 if better else self.stale + 1
+        self._check("validation loss", score.loss, self.place.step)
+        better = self.place.best is None or _merit(score, config.monitor) > _merit(self.place.best, config.monitor)
+        self.place.validated, self.place.stale = self.place.step, 0 if better else self.place.stale + 1
         self.schedule.validated(better)
         if better:
-            self.best, self.best_step = score, self.step
+            self.place.best, self.place.best_step = score, self.place.step
             if self.folder:
-                self.folder.write_best(self.model, {"step": self.step, "loss": score.loss, **score.means})
+                self.folder.write_best(self.model, {"step": self.place.step, "loss": score.loss, **score.means})
             else:
                 self.best_weights = {name: tensor.clone() for name, tensor in own_tensors(self.model).items()}
         if self.folder:
             bits = {"bits": score.bits} if score.symbols else {}
-            line = {"loss": score.loss, **bits, **score.means, "seconds": round(self.seconds, 1)}
-            self.folder.metric(step=self.step, split="valid", **line)
-        self.report(Validated(self.step, self.model.target, score, better))
+            line = {"loss": score.loss, **bits, **score.means, "seconds": round(self.place.seconds, 1)}
+            self.folder.metric(step=self.place.step, split="valid", **line)
+        self.report(Validated(self.place.step, self.model.target, score, better))
 
     def _stale(self) -> bool:
-        return bool(self.config.early_stop) and self.stale >= self.config.early_stop
+        return bool(self.config.early_stop) and self.place.stale >= self.config.early_stop
 
     def _log(self, seconds: float, steps: int) -> None:
-        self.seconds += seconds
-        loss, rate = self.nats / self.count, self.count / seconds
-        left = (self.config.steps - self.step) * seconds / steps
+        self.place.seconds += seconds
+        loss, rate = self.place.nats / self.place.count, self.place.count / seconds
+        left = (self.config.steps - self.place.step) * seconds / steps
         lr = self.optimiser.param_groups[0]["lr"]
         steps_in_all, symbols = self.config.steps, self.model.symbols
-        event = Stepped(self.step, steps_in_all, self.model.target, loss, lr, self.norm, rate, left, symbols)
+        event = Stepped(self.place.step, steps_in_all, self.model.target, loss, lr, self.norm, rate, left, symbols)
         if self.folder:
             bits = {"bits": event.bits} if symbols else {}
             line = {"loss": loss, **bits, "lr": lr, "norm": self.norm, "rate": round(rate)}
-            self.folder.metric(step=self.step, split="train", **line, seconds=round(self.seconds, 1))
-        self.nats, self.count = 0.0, 0
+            self.folder.metric(step=self.place.step, split="train", **line, seconds=round(self.place.seconds, 1))
+        self.place.nats, self.place.count = 0.0, 0
         self.report(event)
 
     def _pass(self, epoch: int) -> Sequence[Any]:
@@ -270,7 +246,7 @@ class Trainer:
         kept = f" The last good checkpoint is kept in {self.folder.last}." if self.folder else ""
         raise TrainingError(
             f"step {step}: the {what} is {value}, so training stops.{kept} "
-            f"Try a lower lr (now {self.schedule(self.step):.2g}) or clip_norm (now {self.config.clip_norm:g})"
+            f"Try a lower lr (now {self.schedule(self.place.step):.2g}) or clip_norm (now {self.config.clip_norm:g})"
         )
 
     def save(self) -> None:
@@ -279,38 +255,28 @@ class Trainer:
             return
         for name, weight in self.model.named_parameters():
             if not bool(torch.isfinite(weight).all()):
-                self._check(f"weight {name}", math.nan, self.step)
-        facts = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "index": self.index,
-            "data": self.data.fingerprint,
-            "schedule": self.schedule.state(),
-            "validated": self.validated,
-            "stale": self.stale,
-            "best": None if self.best is None else [self.best.nats, self.best.count, dict(self.best.means)],
-            "best_step": self.best_step,
-            "since_log": [self.nats, self.count],
-            "seconds": self.seconds,
-        }
+                self._check(f"weight {name}", math.nan, self.place.step)
+        facts = {**self.place.facts(), "data": self.data.fingerprint, "schedule": self.schedule.state()}
         average = self.average.values if self.average else []
         write_checkpoint(
-            self.folder.last, self.model, self.optimiser, carried=self.carried, average=average, facts=facts
-        )
+            self.folder.last, self.model, self.optimiser, carried=self.carried, average=average, facts=facts,
+            keep=self.folder.kept(),
+        )  # fmt: skip
+        self.saved = self.place.step
 
     def _begin(self, resume: bool) -> None:
         self._check_monitor()
-        if self.folder and resume:
-            self._resume(self.folder)
         if self.folder:
+            remove_parts(self.folder.path)
+            if resume:
+                self._resume(self.folder)
+            else:
+                self.save()
             self.folder.begin(self.model, self.data, self.config)
-        self.report(
-            Started(self.step, self.config.steps, self.model.target, sum(p.numel() for p in self.model.parameters()))
-        )
+        parameters = sum(p.numel() for p in self.model.parameters())
+        self.report(Started(self.place.step, self.config.steps, self.model.target, parameters))
         if self.config.keep_memory and keep_freed_memory():
             self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
-        if not resume:
-            self.save()
 
     def _check_monitor(self) -> None:
         """Check that validation will have the figure that chooses the weights, on its first batch.
@@ -343,36 +309,32 @@ class Trainer:
         average = self.average.values if self.average else []
         if folder.best.exists():
             read_tensors(folder.best)  # damaged, it would be missed only at the end of training
-        self.carried, facts = read_checkpoint(folder.last, self.model, self.optimiser, average=average)
+        checkpoint = folder.checkpoint(lambda text: self.report(Note(text)))
+        facts = checkpoint.facts
+        self.carried = checkpoint.put(self.model, self.optimiser, average=average)
         if facts["data"] != self.data.fingerprint:
             raise RunError(
                 f"{folder.path} was trained on other data (fingerprint {facts['data']}, now {self.data.fingerprint}); "
                 "give the same files and split, or start a new run"
             )
-        self.step, self.epoch, self.index = facts["step"], facts["epoch"], facts["index"]
-        self.validated, self.stale = facts["validated"], facts["stale"]
+        self.place = Place.of(facts, self.model)
+        self.saved = self.place.step if folder.last_is_whole else -1
         self.schedule.resume(facts["schedule"])
-        if facts["best"] is not None:
-            if not folder.best.exists():
-                raise RunError(f"{folder.best} is missing: the best weights, those of step {facts['best_step']:,}")
-            nats, count, means = facts["best"]
-            self.best = Score(nats, count, means, self.model.measure, self.model.symbols)
-        self.best_step = facts["best_step"]
-        self.nats, self.count = facts["since_log"]
-        self.seconds = facts["seconds"]
-        self.pass_ = self._pass(self.epoch)
-        folder.forget_after(self.step)
+        if self.place.best is not None and not folder.best.exists():
+            raise RunError(f"{folder.best} is missing: the best weights, those of step {self.place.best_step:,}")
+        self.pass_ = self._pass(self.place.epoch)
+        folder.forget_after(self.place.step, self.place.validated)
 
     def _say_how_to_resume(self) -> None:
         if self.folder:
             command = f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
-            self.report(Note(f"interrupted after step {self.step:,}; saved. Resume with: {command}"))
+            self.report(Note(f"interrupted after step {self.place.step:,}; saved. Resume with: {command}"))
         else:
-            self.report(Note(f"interrupted after step {self.step:,}"))
+            self.report(Note(f"interrupted after step {self.place.step:,}"))
 
     def _take_best(self) -> None:
         self.model.eval()
-        if self.best is None:
+        if self.place.best is None:
             if self.average:
                 self.average.take()
             return

@@ -56,6 +56,7 @@ def test_nothing_is_pickled(run: Path) -> None:
         "config.toml",
         "last.safetensors",
         "metrics.jsonl",
+        "previous.safetensors",
         "vocabulary.json",
     ]
     for path in run.glob("*.safetensors"):

@@ -28,12 +28,12 @@ class Full:
     def __init__(self, name: str, after: int = 0) -> None:
         self.name, self.after, self.make = name, after, tempfile.mkstemp
 
-    def __call__(self, *, dir: Path, prefix: str) -> tuple[int, str]:  # noqa: A002 - the name that mkstemp has
+    def __call__(self, *, dir: Path, prefix: str, suffix: str) -> tuple[int, str]:  # noqa: A002 - mkstemp's name
         if self.name in prefix:
             self.after -= 1
             if self.after < 0:
                 return os.open("/dev/full", os.O_WRONLY), str(dir / "none")
-        return self.make(dir=dir, prefix=prefix)
+        return self.make(dir=dir, prefix=prefix, suffix=suffix)
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "config.toml", "vocabulary.json"])

@@ -36,7 +36,11 @@ def contents(run: Run, name: str) -> dict[str, Any]:
 
 
 def metrics(run: Run) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return metrics_of(Path(run))
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in ("rate", "seconds")} for line in lines]
 
 
@@ -100,6 +104,34 @@ def test_interrupted_while_validating(tmp_path: Path) -> None:
     assert part.interrupted
     assert part.step == 8
     assert [line["step"] for line in metrics(part) if line["split"] == "valid"] == [4]
+    assert_same_run(whole, train(small_model(), TEXT, out=tmp_path / "part", resume=True))
+
+
+def test_interrupted_while_validating_and_then_killed_before_it_is_saved(tmp_path: Path) -> None:
+    config = CONFIG.replace({"schedule": "plateau", "plateau": 1, "validate": 4})
+    whole = train(small_model(), TEXT, config, out=tmp_path / "whole")
+
+    def power_cut(event: Event) -> None:
+        if isinstance(event, Validated) and event.step == 8:
+            raise ZeroDivisionError
+
+    train(small_model(), TEXT, config, out=tmp_path / "part", report=interrupt_at(8))
+    with pytest.raises(ZeroDivisionError):
+        train(small_model(), TEXT, out=tmp_path / "part", resume=True, report=power_cut)
+    assert [line["step"] for line in metrics_of(tmp_path / "part") if line["split"] == "valid"] == [4, 8]
+    assert_same_run(whole, train(small_model(), TEXT, out=tmp_path / "part", resume=True))
+
+
+def test_interrupted_after_a_validation_that_was_made_again(tmp_path: Path) -> None:
+    config = CONFIG.replace({"validate": 4})
+    whole = train(small_model(), TEXT, config, out=tmp_path / "whole")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Validated) and event.step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train(small_model(), TEXT, config, out=tmp_path / "part", report=interrupt_at(8))
+    train(small_model(), TEXT, out=tmp_path / "part", resume=True, report=stop)
     assert_same_run(whole, train(small_model(), TEXT, out=tmp_path / "part", resume=True))
 
 
@@ -180,8 +212,9 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 20, None])
-def test_damaged_checkpoint(tmp_path: Path, content: bytes | None) -> None:
+def test_damaged_checkpoint_without_one_before(tmp_path: Path, content: bytes | None) -> None:
     train(small_model(), TEXT, CONFIG, out=tmp_path / "run", steps=3)
+    (tmp_path / "run" / "previous.safetensors").unlink()
     last = tmp_path / "run" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:-7] if content is None else content)
     with pytest.raises(RunError, match=r"last\.safetensors is damaged"):
@@ -198,6 +231,7 @@ def test_damaged_metrics_do_not_stand_in_the_way(finished: Path) -> None:
 
 def test_best_weights_are_no_checkpoint(tmp_path: Path) -> None:
     train(small_model(), TEXT, CONFIG, out=tmp_path / "run", steps=3)
+    (tmp_path / "run" / "previous.safetensors").unlink()
     (tmp_path / "run" / "best.safetensors").replace(tmp_path / "run" / "last.safetensors")
     with pytest.raises(RunError, match="is no checkpoint of a training run"):
         train(small_model(), TEXT, out=tmp_path / "run", resume=True)
