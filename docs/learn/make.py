@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from everloop import cells
+from everloop import Recurrent, cells
 from everloop.cli import main
 from everloop.cli.show import show_cell
 from everloop.draw import draw_cell, draw_network
@@ -37,7 +37,12 @@ BLOCK = re.compile(
 )
 WAYS = re.compile(r"<!-- ways -->\n(\S.*\n)?")
 LIST = re.compile(r"(<!-- lessons -->\n).*?(<!-- end of lessons -->)", re.DOTALL)
-KNOWN: dict[str, Any] = {"cells": cells, "draw_cell": draw_cell, "draw_network": draw_network}  # besides their names
+KNOWN: dict[str, Any] = {  # to equations and figures, besides what the blocks have named
+    "Recurrent": Recurrent,
+    "cells": cells,
+    "draw_cell": draw_cell,
+    "draw_network": draw_network,
+}
 ENDINGS = {".md": ("All lessons", "简体中文"), ".zh.md": ("全部课程", "English")}
 
 
