@@ -4,7 +4,7 @@ A lesson is `NN-name.md`, its Chinese edition `NN-name.zh.md`. Its blocks run fr
 
 - a fence `python`, or `bash` with lines `everloop …`, is run; what it prints stands in a fence `text` behind it,
 - `<!-- equations: CELL -->` is followed by the equations of that cell, read from its graph,
-- `<!-- figure: FIGURE -->` is followed by the image whose file this figure is written into,
+- `<!-- figure: FIGURE -->` is followed by the image whose file this figure, or SVG, is written into,
 - `<!-- ways -->` is followed by the links to the other edition and the other lessons.
 
 The English edition is run. The Chinese one has the same code, and gets the same results.
@@ -82,7 +82,8 @@ def run(text: str, name: str) -> tuple[list[str], dict[str, str]]:
                 equations = show_cell(eval(block["cell"], KNOWN | names), form="markdown")
                 results.append(f"<!-- equations: {block['cell']} -->\n{equations}\n")
             else:
-                figures[block["file"]] = eval(block["figure"], KNOWN | names).svg()
+                figure = eval(block["figure"], KNOWN | names)
+                figures[block["file"]] = figure if isinstance(figure, str) else figure.svg()
                 results.append("")
     return results, figures
 
