@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from itertools import pairwise
@@ -56,7 +57,8 @@ class Progress:
                 self.started = event
             case Stepped():
                 self.stepped = event
-                self.losses.append(event.loss)
+                if math.isfinite(event.loss):
+                    self.losses.append(event.loss)
             case Validated():
                 self.validated = event
                 self.best = event if event.best else self.best
@@ -101,7 +103,9 @@ class Progress:
                     (f"{now.rate:,.0f}", "bold"), (f" {now.target}s/s", "dim"),
                 )
             )  # fmt: skip
-            rows.append(Line(f"learning rate {now.lr:.2e}   gradient norm {now.norm:.2f}", "dim"))
+            skipped = f"   {now.skipped:,} steps skipped" if now.skipped else ""
+            clipped = f", clipped {now.clipped:.0%}" if now.clipped else ""
+            rows.append(Line(f"learning rate {now.lr:.2e}   gradient norm {now.norm:.2f}{clipped}{skipped}", "dim"))
             rows.append(Line(spark(self.losses, 56), "cyan"))
         if self.validated and self.best:
             score = self.validated.score

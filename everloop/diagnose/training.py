@@ -66,7 +66,7 @@ def read_metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     train = [line for line in lines if line.get("split") == "train"]
     valid = [line for line in lines if line.get("split") == "valid"]
     return {
-        "losses": [(line["step"], line["loss"]) for line in train],
+        "losses": [(line["step"], line["loss"]) for line in train if "loss" in line],
         "valid": [(line["step"], line["loss"]) for line in valid],
         "norms": [line["norm"] for line in train if "norm" in line],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from everloop.errors import OptionError
@@ -72,3 +73,10 @@ def detach(state: Any) -> Any:
     if isinstance(state, tuple | list):
         return tuple(detach(part) for part in state)
     return state
+
+
+def is_finite(state: Any) -> bool:
+    """Return whether all numbers of a nested tuple of tensors are finite."""
+    if isinstance(state, Tensor):
+        return bool(torch.isfinite(state).all())
+    return all(map(is_finite, state)) if isinstance(state, tuple | list) else True

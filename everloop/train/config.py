@@ -41,6 +41,11 @@ class TrainConfig:
     """Gradients with a larger norm are scaled down to it; inf: never."""
     clip_value: float = math.inf
     """Single gradient numbers are cut off at this size; inf: never."""
+    clip_adaptive: float = math.inf
+    """The gradient of a unit (a row of a matrix) is scaled down to this fraction of the norm of its weights, such as
+    0.01 (Brock et al. 2021); inf: never."""
+    max_skips: int = 5
+    """Steps that are skipped in a row, because loss or gradient are not finite, before training stops; 0: none."""
     ema_decay: float = setting(0.0, old="average")
     """Decay of an exponential moving average of the weights, which is validated, and kept (0: none)."""
     validate: int = 250
@@ -63,8 +68,9 @@ class TrainConfig:
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
         _check("warmup", self.warmup, self.warmup is None or self.warmup >= 0, "0 or more")
         _check("early_stop", self.early_stop, self.early_stop >= 0, "0 or more")
+        _check("max_skips", self.max_skips, self.max_skips >= 0, "0 or more")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "an integer from 0 to 4294967295")
-        for name in ("lr", "clip_norm", "clip_value"):
+        for name in ("lr", "clip_norm", "clip_value", "clip_adaptive"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("lr", self.lr, math.isfinite(self.lr), "a finite number")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")

@@ -27,7 +27,10 @@ class Started:
 class Stepped:
     """Some steps were made: `loss` is the mean over them; `rate` counts targets a second, `left` seconds.
 
-    `symbols` says whether the loss is the negative log-likelihood of symbols, so that it is shown in bits too.
+    `norm` is that of the last gradient before clipping, `clipped_norm` after it, and `clipped` in what fraction of the
+    steps the two differ. `skipped` counts the steps of the run whose loss or gradient was not finite and that had no
+    effect; the loss is NaN if these were all. `symbols` says whether the loss is the negative log-likelihood of
+    symbols, so that it is shown in bits too.
     """
 
     step: int
@@ -36,6 +39,9 @@ class Stepped:
     loss: float
     lr: float
     norm: float
+    clipped_norm: float
+    clipped: float
+    skipped: int
     rate: float
     left: float
     symbols: bool = True
@@ -47,9 +53,10 @@ class Stepped:
 
     def __str__(self) -> str:
         bits = f"  {self.bits:.3f} bits/{self.target}" if self.symbols else ""
+        skipped = f"  {self.skipped:,} skipped" if self.skipped else ""
         return (
-            f"step {self.step:>6,}/{self.steps:,}  loss {self.loss:.4f}{bits}  "
-            f"{self.rate:,.0f} {self.target}s/s  lr {self.lr:.2e}  norm {self.norm:.2f}  {clock(self.left)} left"
+            f"step {self.step:>6,}/{self.steps:,}  loss {self.loss:.4f}{bits}  {self.rate:,.0f} {self.target}s/s  "
+            f"lr {self.lr:.2e}  norm {self.norm:.2f}{skipped}  {clock(self.left)} left"
         )
 
 

@@ -14,18 +14,19 @@ from torch import Tensor
 
 from everloop.data.files import remove_parts
 from everloop.errors import DataError, OptionError, RunError, TrainingError
-from everloop.models.loss import Score
-from everloop.models.model import Model, detach
+from everloop.models.loss import Loss, Score
+from everloop.models.model import Model, detach, is_finite
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.allocator import keep_freed_memory
 from everloop.train.checkpoint import write_checkpoint
+from everloop.train.clipping import clip
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data, evaluate, pass_sizes, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock
-from everloop.train.optimiser import Average, LearningRateSchedule, adamw, clip
+from everloop.train.optimiser import Average, LearningRateSchedule, adamw
 from everloop.train.place import Place
 from everloop.train.result import Run
 
@@ -114,7 +115,6 @@ class Trainer:
         self.carried: Any = None  # the state after the last batch
         self.saved = -1  # the step of the newest checkpoint of this process
         self.best_weights: dict[str, Tensor] | None = None
-        self.norm = 0.0
         self.pass_: Sequence[Any] = self._pass(0)
 
     def run(self, interrupt: Interrupt, resume: bool) -> Run:
@@ -127,8 +127,7 @@ class Trainer:
                 self._validate(interrupt) if "valid" in self.data.splits else self._keep()
             if interrupt.requested or self.place.step >= self.config.steps or self._stale():
                 break
-            loss = self._update()
-            self.place.nats, self.place.count = self.place.nats + loss[0], self.place.count + loss[1]
+            self._update()
             if self.place.step % self.config.log == 0 or self.place.step == self.config.steps:
                 now = time.perf_counter()
                 self._log(now - clock, self.place.step - made)
@@ -142,30 +141,58 @@ class Trainer:
             self.report(Note(f"stopped early: no better validation since step {self.place.best_step:,}"))
         self._take_best()
         path = self.folder.path if self.folder else None
-        return Run(path, self.place.step, self.place.best, self.place.best_step, interrupt.requested)
+        place = self.place
+        return Run(path, place.step, place.best, place.best_step, interrupt.requested, place.skipped)
 
-    def _update(self) -> tuple[float, int]:
-        """Learn from one batch; return its loss in nats, and its count."""
-        if self.place.index >= len(self.pass_):
-            self.place.epoch, self.place.index = self.place.epoch + 1, 0
-            self.pass_ = self._pass(self.place.epoch)
-        batch = self.pass_[self.place.index].to(self.device)
+    def _update(self) -> None:
+        """Learn from one batch; where its loss or gradient is not finite, leave the weights alone."""
+        place = self.place
+        if place.index >= len(self.pass_):
+            place.epoch, place.index = place.epoch + 1, 0
+            self.pass_ = self._pass(place.epoch)
+        batch = self.pass_[place.index].to(self.device)
         loss = self.model.loss(batch, None if batch.first else self.carried)
         nats = float(loss.total.detach())
-        self._check("loss", nats, self.place.step + 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule(place.step)
+        if not math.isfinite(nats):
+            self._skip("loss", nats, loss.state)
+        elif math.isfinite(norm := self._gradient(loss)):
+            self.optimiser.step()
+            if self.average:
+                self.average.update(place.step)
+            place.nats, place.count = place.nats + nats, place.count + loss.count
+            place.updates, place.skipped_in_a_row = place.updates + 1, 0
+            self.carried = detach(loss.state)
+        else:
+            self._skip("norm of the gradient", norm, loss.state)
+        place.index += 1
+        place.step += 1
+
+    def _gradient(self, loss: Loss) -> float:
+        """Make the gradient and clip it; return its norm before that."""
+        place = self.place
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.mean)
-        self.norm = float(clip(self.model, self.config))
-        self._check("norm of the gradient", self.norm, self.place.step + 1)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule(self.place.step)
-        self.optimiser.step()
-        if self.average:
-            self.average.update(self.place.step)
-        self.carried = detach(loss.state)
-        self.place.index += 1
-        self.place.step += 1
-        return nats, loss.count
+        norm, after = clip(self.model, self.config)
+        if math.isfinite(norm):
+            place.norm, place.clipped_norm = norm, after
+            place.clipped += after < norm
+        return norm
+
+    def _skip(self, what: str, value: float, state: Any) -> None:
+        """Count a step that has no effect; its streams go on from its state, or anew if that is not finite.
+
+        Raises:
+            TrainingError: there were too many in a row.
+        """
+        place, most = self.place, self.config.max_skips
+        if place.skipped_in_a_row >= most:
+            row = f" for step {most + 1} in a row" if most else ""
+            self._check(what, value, place.step + 1, row)
+        place.skipped, place.skipped_in_a_row = place.skipped + 1, place.skipped_in_a_row + 1
+        self.carried = detach(state) if is_finite(state) else None
+        self.report(Note(f"step {place.step + 1:,}: the {what} is {value}; the step is skipped, the weights stay"))
 
     def _validation_due(self) -> bool:
         at_end = self.place.step == self.config.steps
@@ -219,17 +246,20 @@ class Trainer:
         return bool(self.config.early_stop) and self.place.stale >= self.config.early_stop
 
     def _log(self, seconds: float, steps: int) -> None:
-        self.place.seconds += seconds
-        loss, rate = self.place.nats / self.place.count, self.place.count / seconds
-        left = (self.config.steps - self.place.step) * seconds / steps
-        lr = self.optimiser.param_groups[0]["lr"]
-        steps_in_all, symbols = self.config.steps, self.model.symbols
-        event = Stepped(self.place.step, steps_in_all, self.model.target, loss, lr, self.norm, rate, left, symbols)
+        place, symbols = self.place, self.model.symbols
+        place.seconds += seconds
+        loss, rate = place.nats / place.count if place.count else math.nan, place.count / seconds
+        left = (self.config.steps - place.step) * seconds / steps
+        lr, clipped = self.optimiser.param_groups[0]["lr"], place.clipped / max(place.updates, 1)
+        norms = (place.norm, place.clipped_norm, clipped, place.skipped)
+        event = Stepped(place.step, self.config.steps, self.model.target, loss, lr, *norms, rate, left, symbols)
         if self.folder:
             bits = {"bits": event.bits} if symbols else {}
-            line = {"loss": loss, **bits, "lr": lr, "norm": self.norm, "rate": round(rate)}
-            self.folder.metric(step=self.place.step, split="train", **line, seconds=round(self.place.seconds, 1))
-        self.place.nats, self.place.count = 0.0, 0
+            known = {"loss": loss, **bits} if place.count else {}
+            norm = {"norm": place.norm, "clipped_norm": place.clipped_norm, "clipped": clipped}
+            line = {**known, "lr": lr, **norm, "skipped": place.skipped, "rate": round(rate)}
+            self.folder.metric(step=place.step, split="train", **line, seconds=round(place.seconds, 1))
+        place.nats, place.count, place.updates, place.clipped = 0.0, 0, 0, 0
         self.report(event)
 
     def _pass(self, epoch: int) -> Sequence[Any]:
@@ -240,13 +270,18 @@ class Trainer:
             raise DataError("the training split has no batch; give more data or a smaller batch")
         return batches
 
-    def _check(self, what: str, value: float, step: int) -> None:
+    def _check(self, what: str, value: float, step: int, row: str = "") -> None:
         if math.isfinite(value):
             return
-        kept = f" The last good checkpoint is kept in {self.folder.last}." if self.folder else ""
+        lr, kept = self.schedule(self.place.step), ""
+        if self.folder:
+            command = f"{self._resume_command()} --lr {self.config.lr / 2:.2g}"
+            kept = (
+                f" The last good checkpoint is kept in {self.folder.last}; go on from there, for instance: {command}."
+            )
         raise TrainingError(
-            f"step {step}: the {what} is {value}, so training stops.{kept} "
-            f"Try a lower lr (now {self.schedule(self.place.step):.2g}) or clip_norm (now {self.config.clip_norm:g})"
+            f"step {step}: the {what} is {value}{row}, so training stops.{kept} "
+            f"Try a lower lr (now {lr:.2g}) or clip_norm (now {self.config.clip_norm:g}), or clip_adaptive 0.01"
         )
 
     def save(self) -> None:
@@ -327,10 +362,15 @@ class Trainer:
 
     def _say_how_to_resume(self) -> None:
         if self.folder:
-            command = f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
-            self.report(Note(f"interrupted after step {self.place.step:,}; saved. Resume with: {command}"))
+            self.report(
+                Note(f"interrupted after step {self.place.step:,}; saved. Resume with: {self._resume_command()}")
+            )
         else:
             self.report(Note(f"interrupted after step {self.place.step:,}"))
+
+    def _resume_command(self) -> str:
+        assert self.folder, "asked for runs that have one"
+        return f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
 
     def _take_best(self) -> None:
         self.model.eval()

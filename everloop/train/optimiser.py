@@ -1,4 +1,4 @@
-"""Updates of the weights: AdamW in two groups, clipping, the learning rate over time, the running average."""
+"""Updates of the weights: AdamW in two groups, the learning rate over time, the running average."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     plain = [p for p in learned if p.ndim < 2 or id(p) in embedded]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-
-
-def clip(model: nn.Module, config: TrainConfig) -> Tensor:
-    """Clip the gradients by value, then by norm; return their norm before the latter."""
-    learned = [p for p in model.parameters() if p.grad is not None]
-    if math.isfinite(config.clip_value):
-        nn.utils.clip_grad_value_(learned, config.clip_value)
-    return nn.utils.clip_grad_norm_(learned, config.clip_norm)
 
 
 class LearningRateSchedule:

@@ -32,6 +32,18 @@ class Place:
     """Loss since the last line of metrics, as a sum."""
     count: int = 0
     """The number of its targets."""
+    updates: int = 0
+    """Steps that had an effect, since the last line of metrics."""
+    clipped: int = 0
+    """Those of them whose gradient was clipped."""
+    norm: float = 0.0
+    """Norm of the last gradient, before clipping."""
+    clipped_norm: float = 0.0
+    """The same after clipping."""
+    skipped: int = 0
+    """Steps without effect because loss or gradient were not finite, in all."""
+    skipped_in_a_row: int = 0
+    """Those of them since the last step that had an effect."""
     seconds: float = 0.0
     """Time spent in training, in all."""
 

@@ -18,6 +18,8 @@ class Run:
     best: Score | None
     best_step: int
     interrupted: bool
+    skipped: int = 0
+    """Steps without effect because loss or gradient were not finite."""
 
     def __fspath__(self) -> str:
         if self.path is None:
@@ -28,4 +30,5 @@ class Run:
         place = f" in {self.path}" if self.path else ""
         best = f"best validation at step {self.best_step:,}: {self.best}" if self.best else "never validated"
         steps = f"{self.step:,} step{'' if self.step == 1 else 's'}"
-        return f"{'interrupted after' if self.interrupted else 'finished'} {steps}{place}; {best}"
+        skipped = f", {self.skipped:,} of them skipped" if self.skipped else ""
+        return f"{'interrupted after' if self.interrupted else 'finished'} {steps}{skipped}{place}; {best}"

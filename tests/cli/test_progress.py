@@ -13,8 +13,8 @@ from everloop.train import Note, Started, Stepped, Validated
 
 EVENTS = (
     Started(0, 100, "character", 1234),
-    Stepped(10, 100, "character", 2.0, 1e-3, 0.5, 12345.0, 61.0),
-    Stepped(20, 100, "character", 1.0, 1e-3, 0.5, 12345.0, 59.0),
+    Stepped(10, 100, "character", 2.0, 1e-3, 2.0, 1.0, 0.25, 0, 12345.0, 61.0),
+    Stepped(20, 100, "character", 1.0, 1e-3, 0.5, 0.5, 0.0, 3, 12345.0, 59.0),
     Validated(20, "character", Score(150.0, 100), best=True),
     Note("saved"),
 )

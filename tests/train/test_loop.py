@@ -66,6 +66,7 @@ CHANGES: list[dict[str, Any]] = [
     {"betas": (0.9, 0.9)},
     {"clip_norm": 0.01},
     {"clip_value": 1e-3},
+    {"clip_adaptive": 0.01},
     {"ema_decay": 0.9},
     {"seed": 1},
 ]
@@ -134,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path, bad: float) -> None:
     model.loss = failing  # type: ignore[method-assign]
     message = rf"step 9: the loss is {bad}.*last good checkpoint is kept in .*last.*lower lr"
     with pytest.raises(TrainingError, match=message):
-        train(model, TEXT, BASE, out=tmp_path / "run")
+        train(model, TEXT, BASE, out=tmp_path / "run", max_skips=0)
     del model.loss
     # the checkpoint is that of the last validation, and training can go on from there
     assert train(small_model(), TEXT, out=tmp_path / "run", resume=True).step == 12
@@ -145,7 +146,7 @@ def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
     model.head.weight.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
     before = weights(model)
     with pytest.raises(TrainingError, match="step 1: the norm of the gradient is nan"):
-        train(model, TEXT, BASE, out=tmp_path / "run")
+        train(model, TEXT, BASE, out=tmp_path / "run", max_skips=0)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
     assert (tmp_path / "run" / "last.safetensors").exists()
 
@@ -200,6 +201,8 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"betas": (0.9, 1.0)}, "two fractions below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
+        ({"clip_adaptive": -0.01}, "clip_adaptive is -0.01; expected a number above 0"),
+        ({"max_skips": -1}, "max_skips is -1; expected 0 or more"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": 2**32}, "seed is 4294967296; expected an integer from 0"),
         ({"monitor": "acuracy"}, "monitor is 'acuracy'; validation has: loss"),

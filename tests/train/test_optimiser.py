@@ -1,4 +1,4 @@
-"""Decay, clipping, the learning rate and the average, against formulas."""
+"""Decay, the learning rate and the average, against formulas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from everloop.train.config import TrainConfig
 from everloop.train.events import clock
-from everloop.train.optimiser import Average, LearningRateSchedule, adamw, clip
+from everloop.train.optimiser import Average, LearningRateSchedule, adamw
 from tests.train.small import small_model
 
 
@@ -40,33 +40,6 @@ def test_decay_is_that_of_the_formula() -> None:
     optimiser.step()
     torch.testing.assert_close(layer.weight.detach(), before[0] * (1 - 0.1 * 0.5))
     assert torch.equal(layer.bias.detach(), before[1])
-
-
-def gradients(model: nn.Module, value: float) -> None:
-    for p in model.parameters():
-        p.grad = torch.full_like(p, value)
-
-
-def test_clip_by_norm() -> None:
-    layer = nn.Linear(3, 3)
-    gradients(layer, 2.0)
-    assert float(clip(layer, TrainConfig(clip_norm=1.5))) == pytest.approx(2 * math.sqrt(12))
-    norm = torch.cat([p.grad.flatten() for p in layer.parameters() if p.grad is not None]).norm()
-    assert float(norm) == pytest.approx(1.5, rel=1e-4)
-
-
-def test_clip_by_value_comes_first() -> None:
-    layer = nn.Linear(3, 3)
-    gradients(layer, 2.0)
-    assert float(clip(layer, TrainConfig(clip_value=0.25))) == pytest.approx(0.25 * math.sqrt(12))
-
-
-def test_inf_never_clips() -> None:
-    layer = nn.Linear(3, 3)
-    gradients(layer, 1e6)
-    clip(layer, TrainConfig(clip_norm=math.inf))
-    assert layer.bias.grad is not None
-    assert layer.bias.grad.tolist() == [1e6] * 3
 
 
 def test_cosine() -> None:
