@@ -69,8 +69,11 @@ ROOMS = {
         "Agreement Comparison Diagnosis Finding Gate GradientThroughTime States TrainingFacts agree diagnose "
         "gradient_through_time"
     ),
-    "draw": "Figure draw_cell draw_network",
-    "train": "Event Label Labels Note Run Started Stepped TrainConfig Validated evaluate label_metrics train",
+    "draw": "Figure Panel draw_cell draw_forecasts draw_network",
+    "train": (
+        "Backtest Event Label Labels Note Run Scores Started Stepped TrainConfig Validated backtest evaluate "
+        "label_metrics train"
+    ),
 }
 
 

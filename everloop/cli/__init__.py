@@ -41,6 +41,11 @@ VERBS = {
         "how good a trained model is: everloop evaluate RUN FILE",
         also=("eval", "test", "validate", "metrics"),
     ),
+    "backtest": Verb(
+        "everloop.cli.backtest",
+        "how a forecaster would have done, beside simple forecasts: everloop backtest RUN",
+        also=("historical-forecasts", "cross-validate"),
+    ),
     "sample": Verb(
         "everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"', also=("generate", "write", "complete")
     ),

@@ -2,6 +2,7 @@
 
 from everloop.draw.cell import draw_cell
 from everloop.draw.figure import Figure
+from everloop.draw.forecasts import Panel, draw_forecasts
 from everloop.draw.network import draw_network
 
-__all__ = ["Figure", "draw_cell", "draw_network"]
+__all__ = ["Figure", "Panel", "draw_cell", "draw_forecasts", "draw_network"]

@@ -39,8 +39,8 @@ def draw_curves(curves: Mapping[str, Curve], *, title: str, x_label: str, y_labe
     every = [point for found in points.values() for point in found]
     if not every:
         raise OptionError("there is no curve to draw: no point has finite numbers")
-    (x0, x1), ticks_x = _axis([x for x, _ in every])
-    (y0, y1), ticks_y = _powers([y for _, y in every]) if log else _axis([0.0, *(y for _, y in every)])
+    (x0, x1), ticks_x = axis([x for x, _ in every])
+    (y0, y1), ticks_y = _powers([y for _, y in every]) if log else axis([0.0, *(y for _, y in every)])
 
     def place(x: float, y: float) -> tuple[float, float]:
         return LEFT + (x - x0) / (x1 - x0) * WIDTH, TOP + HEIGHT - (y - y0) / (y1 - y0) * HEIGHT
@@ -78,7 +78,7 @@ def _finite(curve: Curve, log: bool) -> list[tuple[float, float]]:
     return [(x, math.log10(y)) for x, y in pairs if y > 0] if log else pairs
 
 
-def _axis(values: Sequence[float]) -> tuple[tuple[float, float], list[float]]:
+def axis(values: Sequence[float]) -> tuple[tuple[float, float], list[float]]:
     """Return the ends of an axis and four to eight round numbers on it."""
     low, high = min(values), max(values)
     if high - low < 1e-12 * max(1.0, abs(high)):

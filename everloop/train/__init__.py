@@ -1,22 +1,27 @@
 """Training: the loop, its settings, what it reports, and the checkpoints it continues from."""
 
+from everloop.train.backtest import backtest
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
+from everloop.train.forecast_scores import Backtest, Scores
 from everloop.train.labels import Label, Labels, label_metrics
 from everloop.train.loop import train
 from everloop.train.result import Run
 
 __all__ = [
+    "Backtest",
     "Event",
     "Label",
     "Labels",
     "Note",
     "Run",
+    "Scores",
     "Started",
     "Stepped",
     "TrainConfig",
     "Validated",
+    "backtest",
     "evaluate",
     "label_metrics",
     "train",
