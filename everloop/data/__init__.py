@@ -8,7 +8,8 @@ from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.parallel import Parallel, ParallelConfig
 from everloop.data.datasets.plans import Plans
 from everloop.data.datasets.recordings import AudioConfig, Recordings
-from everloop.data.datasets.series import Series, SeriesConfig
+from everloop.data.datasets.series import Series
+from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.datasets.text import Text, TextConfig

@@ -8,26 +8,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from everloop.data.datasets.calendar import calendar_of
 from everloop.data.datasets.plans import Plans
-from everloop.data.datasets.series import Series, SeriesBatch, SeriesConfig, columns_of
+from everloop.data.datasets.series import Series
+from everloop.data.datasets.series_config import SeriesConfig, columns_of
 from everloop.data.readers.formats import table_endings, table_reader
-from everloop.data.readers.time_series import Step
-from everloop.data.spacing import Spacing, spacing
+from everloop.data.readers.time_series import Step, Track
+from everloop.data.spacing import spacing
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.source import PredictSource
+from everloop.models.forecast_rows import ForecastRows
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.kind import Kind
 
 
 def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | None) -> Series:
     """Return the series that a configuration describes, as windows of the model's size."""
-    return Series.from_config(config, context=shape.context, horizon=shape.horizon)
+    known = None if model is None else model.static
+    return Series.from_config(config, context=shape.context, horizon=shape.horizon, categories=known)
 
 
 def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
@@ -36,13 +38,12 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
         raise OptionError(f"stride is {options.stride}; expected at least 1")
     config = replace(config, columns=source.columns or config.columns)
     told = list[str]()
-    writer = ForecastWriter(model, config, _plans(config, source, options))
+    made = ForecastRows(model, config, _plans(config, source, options), told.append)
     rows = table_reader(source.path, source.chosen_format(table_endings(), "csv"))
     table = config.table(columns_of(config))
-    when = config.time[0] if len(config.time) == 1 else "time" if config.time else "step"
-    yield ",".join([*config.group, when, *_headings(model)]) + "\n"
+    yield ",".join(made.headings) + "\n"
     if options.stride and source.piped:
-        yield from _as_they_come(writer, table.steps(source, rows, ends=False), options.stride)
+        yield from _as_they_come(made, table.steps(source, rows, ends=False), options.stride)
         return
     for track in table.tracks([(source, rows)], told.append, ends=not source.piped):
         count, context = len(track.values), model.config.context
@@ -54,24 +55,36 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
         ends = range(options.stride, count + 1, options.stride) if options.stride else (count,)
         for end in ends:
             if end - max((at for at in track.breaks if at < end), default=0) >= context:
-                yield from writer(track.name, track.values[end - context : end], track.times[:end], end)
+                yield from map(_line, made(track, end))
     for line in told:
         source.notes.append(line)
 
 
-def _as_they_come(writer: ForecastWriter, steps: Iterator[Step], stride: int) -> Iterator[str]:
+def _as_they_come(made: ForecastRows, steps: Iterator[Step], stride: int) -> Iterator[str]:
     """Yield a forecast of a series after every so many of its rows, as soon as they are read.
 
     Raises:
         DataError: a row does not come after the one before it.
     """
-    context = writer.model.config.context
+    context = made.model.config.context
     known: dict[str, Recent] = {}
     for step in steps:
         recent = known.setdefault(step.series, Recent(context))
         recent.add(step)
         if len(recent.rows) == context and recent.count % stride == 0:
-            yield from writer(step.series, torch.tensor([*recent.rows]), [*recent.times], recent.count)
+            values, times = torch.tensor([*recent.rows]), [*recent.times]
+            track = Track(step.series, values, times, [], step.static, step.keys)
+            yield from map(_line, made(track, len(values), recent.count))
+
+
+def _line(row: list[Any]) -> str:
+    """Return a row of a forecast as a line of CSV."""
+    cells = (f"{cell:.6g}" if isinstance(cell, float) else _time(cell) for cell in row)
+    return ",".join(cells) + "\n"
+
+
+def _time(cell: Any) -> str:
+    return cell.isoformat(sep=" ") if isinstance(cell, datetime) else str(cell)
 
 
 class Recent:
@@ -117,43 +130,6 @@ def _plans(config: SeriesConfig, source: PredictSource, options: PredictOptions)
     if options.plans and options.stride and not config.time:
         raise OptionError("--stride with --plans needs the times of the rows: train with --time COLUMN")
     return Plans(options.plans, config, source.errors) if options.plans else None
-
-
-def _headings(model: Forecaster) -> list[str]:
-    ends = ["", *(f"_{ending}" for ending in model.output.endings)]
-    return [f"{name}{end}" for name in model.names for end in ends]
-
-
-class ForecastWriter:
-    """Writes forecasts as rows of CSV."""
-
-    def __init__(self, model: Forecaster, config: SeriesConfig, plans: Plans | None) -> None:
-        self.model, self.config, self.plans = model, config, plans
-
-    def __call__(self, group: str, known: Tensor, times: list[datetime], count: int) -> Iterator[str]:
-        """Yield the rows that come after `known` [T, columns], which ends with row `count` of a series."""
-        model, config = self.model, self.config
-        series, horizon, context = len(model.names), model.config.horizon, model.config.context
-        step = spacing(times) or (Spacing(seconds=(times[-1] - times[-2]).total_seconds()) if len(times) > 1 else None)
-        to_come = [step.after(times[-1], i + 1) for i in range(horizon)] if step is not None else []
-        cycles = config.calendar if times else ()
-        before = calendar_of(times[-context:], cycles) if cycles else torch.zeros(len(known), 0)
-        ahead = calendar_of(to_come, cycles) if cycles else torch.zeros(horizon, 0)
-        if self.plans is not None:
-            ahead = torch.cat([self.plans.ahead(to_come, horizon, group), ahead], 1)
-        known = known.float()
-        extra = torch.cat([known[:, series:], before], 1)
-        batch = SeriesBatch(known[:, None, :series], extra[:, None], ahead[:, None], torch.zeros(horizon, 1, series))
-        forecast = model.forecast(batch.to(model.mean.device))
-        parts = [forecast.point[:, 0, :, None]]
-        if forecast.spread is not None:
-            parts.append(forecast.spread[:, 0, :, None])
-        if forecast.quantiles is not None:
-            parts.append(forecast.quantiles[:, 0])
-        for i, row in enumerate(torch.cat(parts, -1).flatten(1).tolist()):
-            when = to_come[i].isoformat(sep=" ") if to_come else str(count + i + 1)
-            named = [group] if config.group else []
-            yield ",".join([*named, when, *(f"{value:.6g}" for value in row)]) + "\n"
 
 
 def evaluation_dataset(model: Forecaster, config: SeriesConfig, path: Path, labels: Path | None) -> Series:

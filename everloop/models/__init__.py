@@ -3,6 +3,7 @@
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from everloop.models.forecast import Forecast
+from everloop.models.forecast_rows import forecast_frame
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
@@ -37,5 +38,6 @@ __all__ = [
     "TaggerConfig",
     "Transcriber",
     "TranscriberConfig",
+    "forecast_frame",
     "load",
 ]

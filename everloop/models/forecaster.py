@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -89,6 +89,7 @@ class Forecaster(Model):
         cell: a cell class, its name, or "file.py:Class".
         extras: how many covariates, planned numbers, and numbers of the calendar a step has.
         masks: whether it reads which numbers are missing.
+        static: what does not change in a series, by name the words that occur.
         settings: those of ForecasterConfig, by name.
 
     Raises:
@@ -106,6 +107,7 @@ class Forecaster(Model):
         cell: type[Cell] | str = "lstm",
         extras: tuple[int, int, int] = (0, 0, 0),
         masks: bool = False,
+        static: Mapping[str, Sequence[str]] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -120,7 +122,8 @@ class Forecaster(Model):
         self.outs = self.output.size
         read = self.series if config.together else 1
         marks = read + sum(self.extras[:2]) if masks else 0
-        width = (read + sum(self.extras) + marks) * config.patch
+        self.static = {name: tuple(words) for name, words in (static or {}).items()}
+        width = (read + sum(self.extras) + sum(map(len, self.static.values())) + marks) * config.patch
         # patches are embedded, so that the layers do not read many raw numbers at once
         self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
         self.recurrent = body(config, config.hidden if config.patch > 1 else width, cell)
@@ -138,7 +141,8 @@ class Forecaster(Model):
     def of(cls, data: Series, config: ForecasterConfig | None = None) -> Forecaster:
         """Return the untrained forecaster that fits some data."""
         config = replace(config or ForecasterConfig(), context=data.context, horizon=data.horizon)
-        self = cls.from_config(data.names, config, data.extras, masks=data.missing and config.missing == "decay")
+        masks = data.missing and config.missing == "decay"
+        self = cls.from_config(data.names, config, data.extras, masks=masks, static=data.categories)
         if isinstance(self.output, Counts):
             data.check_counts()
         mean, deviation = data.scale()
@@ -148,7 +152,7 @@ class Forecaster(Model):
 
     def outline(self) -> Outline:
         width, patch = self.recurrent.input_size, self.config.patch
-        read = (self.series if self.config.together else 1) + sum(self.extras)
+        read = (self.series if self.config.together else 1) + sum(self.extras) + sum(map(len, self.static.values()))
         before = (Block("patch", read * patch, width),) if patch > 1 else ()
         head = (Block("head", self.head.in_features, self.head.out_features),)
         reads, writes = f"{patch} steps" if patch > 1 else "step", f"{self.config.horizon} steps to come"
@@ -168,11 +172,11 @@ class Forecaster(Model):
         """How the series are scaled."""
         return Scale(self.mean[: self.series], self.scale[: self.series])
 
-    def forward(self, past: Tensor, extra: Tensor, ahead: Tensor) -> Tensor:
+    def forward(self, past: Tensor, extra: Tensor, ahead: Tensor, static: Tensor | None = None) -> Tensor:
         """Return the output of the head [H, B, S, outs], in scaled numbers: of points, (mean, deviation), or quantiles.
 
         past: [T, B, S] as in the data, NaN where a number is missing; extra: covariates, what was planned and calendar
-        [T, B, C + P + K]; ahead: what is planned and the calendar to come [H, B, P + K].
+        [T, B, C + P + K]; ahead: what is planned and the calendar to come [H, B, P + K]; static: [B or 1, W], or None.
         """
         config, batch = self.config, past.shape[1]
         numbers, calendar = torch.split(extra, [sum(self.extras[:2]), self.extras[2]], -1)
@@ -185,7 +189,8 @@ class Forecaster(Model):
         values, covariates = read[..., : self.series] - level, read[..., self.series :]
         values = values if spread is None else values / spread
         marks = [] if self.decay is None else [known.seen[..., self.series :].to(read.dtype)]
-        shared = torch.cat([covariates, calendar, *marks], -1)
+        still = [] if static is None else [static.expand(len(past), batch, -1)]
+        shared = torch.cat([covariates, calendar, *still, *marks], -1)
         own = [values] if self.decay is None else [values, series.seen.to(read.dtype)]
         x = torch.cat([*own, shared], -1) if config.together else self._apart(own, shared)
         x = x.reshape(len(x) // config.patch, config.patch, *x.shape[1:]).transpose(1, 2).flatten(2)
@@ -232,7 +237,7 @@ class Forecaster(Model):
 
     def loss(self, batch: SeriesBatch, state: Any = None) -> Loss:
         """Return the loss; outside of training also the errors, and beside them those of the baselines."""
-        output = self(batch.past, batch.extra, batch.ahead)
+        output = self(batch.past, batch.extra, batch.ahead, batch.static)
         future = (batch.future - self.mean[: self.series]) / self.scale[: self.series]
         is_known = ~future.isnan()
         future, count = future.nan_to_num(), int(is_known.sum())
@@ -254,7 +259,7 @@ class Forecaster(Model):
         """Return the forecast for windows, in the numbers of the data."""
         training = self.training
         self.eval()
-        output = self(batch.past, batch.extra, batch.ahead)
+        output = self(batch.past, batch.extra, batch.ahead, batch.static)
         self.train(training)
         return self.output.forecast(output, self.scaled)
 
@@ -263,7 +268,7 @@ class Forecaster(Model):
         write_json(
             folder / "series.json",
             FORMAT,
-            {"names": self.names, "extras": self.extras, "masks": self.decay is not None},
+            {"names": self.names, "extras": self.extras, "masks": self.decay is not None, "static": self.static},
         )
 
     @classmethod
@@ -276,14 +281,24 @@ class Forecaster(Model):
             raise DataError(f"{path}: extras must be three integers")
         # runs of before there were plans have two; those of before there were masks say nothing of them
         sizes, masks = (extras[0], sum(extras[1:-1]), extras[-1]), bool(content.get("masks"))
-        return cls.from_config(strings(content, "names", path), config, sizes, masks=masks)
+        static = content.get("static", {})  # runs of before there was any have none
+        if not isinstance(static, dict):
+            raise DataError(f"{path}: static must be an object of lists of strings")
+        static = {name: strings(static, name, path) for name in static}
+        return cls.from_config(strings(content, "names", path), config, sizes, masks=masks, static=static)
 
     @classmethod
     def from_config(
-        cls, names: Sequence[str], config: ForecasterConfig, extras: tuple[int, int, int], *, masks: bool = False
+        cls,
+        names: Sequence[str],
+        config: ForecasterConfig,
+        extras: tuple[int, int, int],
+        *,
+        masks: bool = False,
+        static: Mapping[str, Sequence[str]] | None = None,
     ) -> Forecaster:
         """Return the model that a configuration describes."""
-        return cls(names, extras=extras, masks=masks, **vars(config))
+        return cls(names, extras=extras, masks=masks, static=static, **vars(config))
 
 
 def seasonal(past: Tensor, horizon: int, season: int) -> Tensor:

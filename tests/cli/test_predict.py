@@ -19,7 +19,8 @@ from everloop.data.datasets.conditions import Conditions
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.parallel import Parallel
 from everloop.data.datasets.recordings import Recordings
-from everloop.data.datasets.series import Series, SeriesConfig
+from everloop.data.datasets.series import Series
+from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.datasets.tagged import Tagged
 from everloop.data.frames import FrameConfig
 from everloop.decode.ctc import ShallowFusion

@@ -140,6 +140,23 @@ def test_no_window_reaches_from_one_series_into_another() -> None:
             assert bool(((known <= 50).all(0) | (known >= 50).all(0)).all())
 
 
+def test_a_group_of_several_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        long_table("store")
+        .replace("store,day", "store,item,day")
+        .replace("\na,", "\na,tea,")
+        .replace("\nb,", "\nb,jam,")
+    )
+    Path("long.csv").write_text(text)
+    command = ["train", "forecaster", "--train", "long.csv", "--series", "sales", *SMALL, "--out", "run"]
+    assert main([*command, "--time", "day", "--group", "store", "item"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "run", "long.csv"]) == 0
+    lines = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["store", "item", "day", "sales"]
+    assert [line[:2] for line in lines[1:]] == [["a", "tea"]] * 2 + [["b", "jam"]] * 2
+
+
 def test_several_files_are_a_series_each(capsys: pytest.CaptureFixture[str]) -> None:
     for name, start in (("a.csv", 0), ("b.csv", 7)):
         rows = "".join(f"{day.replace('-', ',')},{start + i % 5}\n" for i, day in enumerate(DAYS))

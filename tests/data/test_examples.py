@@ -15,7 +15,8 @@ import torch
 
 from everloop.data.datasets.calendar import calendar_of
 from everloop.data.datasets.examples import Examples, ExamplesConfig
-from everloop.data.datasets.series import Series, SeriesConfig
+from everloop.data.datasets.series import Series
+from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.readers.tables import time_of
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols

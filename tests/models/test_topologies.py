@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
-from everloop.data.datasets.series import Series, SeriesConfig
+from everloop.data.datasets.series import Series
+from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import EverloopError, OptionError, ShapeError

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from everloop.data.datasets.series import SeriesConfig
+from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import table_reader
-from everloop.data.readers.source import FileSource
+from everloop.data.readers.frames import FrameSource
+from everloop.data.readers.source import FileSource, RowReader, Source
 from everloop.data.readers.time_series import Track
 from everloop.errors import DataError
 
@@ -26,17 +27,27 @@ class Plans:
     """
 
     def __init__(self, path: Path, config: SeriesConfig, errors: ErrorPolicy) -> None:
-        self.path, self.timed = path, bool(config.time)
-        table = replace(config, columns=()).table(config.planned)
+        self._read(FileSource(path, errors), table_reader(path), config)
+
+    @classmethod
+    def of(cls, frame: FrameSource, config: SeriesConfig) -> Plans:
+        """Return what is planned as a frame has it."""
+        self = cls.__new__(cls)
+        self._read(frame, frame.rows, config)
+        return self
+
+    def _read(self, source: Source, rows: RowReader, config: SeriesConfig) -> None:
+        self.place, self.timed = source.place, bool(config.time)
+        table = replace(config, columns=(), static=()).table(config.planned)
         self.tracks: dict[str, Track] = {}
         self.rows: dict[str, dict[datetime, int]] = {}
-        for track in table.tracks([(FileSource(path, errors), table_reader(path))], lambda told: None):
+        for track in table.tracks([(source, rows)], lambda told: None):
             if bool(track.values.isnan().any()):
                 row = int(track.values.isnan().any(1).nonzero()[0])
-                raise DataError(f"{path}: a number is missing in row {row + 1}{_of(track.name)}; fill it in")
+                raise DataError(f"{self.place}: a number is missing in row {row + 1}{_of(track.name)}; fill it in")
             if track.breaks:
                 came = f"rows are missing before its row {track.breaks[0] + 1}, and no time tells which"
-                raise DataError(f"{path}: {came}; fill them in")
+                raise DataError(f"{self.place}: {came}; fill them in")
             self.tracks[track.name] = track
             self.rows[track.name] = {time: row for row, time in enumerate(track.times)}
 
@@ -48,15 +59,15 @@ class Plans:
         """
         track, of = self.tracks.get(group), _of(group)
         if track is None:
-            raise DataError(f"{self.path} has no row{of}")
+            raise DataError(f"{self.place} has no row{of}")
         if not self.timed:
             if len(track.values) < horizon:
-                raise DataError(f"{self.path} has {len(track.values)} rows{of}; a forecast needs {horizon}")
+                raise DataError(f"{self.place} has {len(track.values)} rows{of}; a forecast needs {horizon}")
             return track.values[:horizon].float()
         rows = self.rows[group]
         for time in times:
             if time not in rows:
-                raise DataError(f"{self.path} has no row{of} for {time.isoformat(sep=' ')}, a step of the forecast")
+                raise DataError(f"{self.place} has no row{of} for {time.isoformat(sep=' ')}, a step of the forecast")
         return track.values[[rows[time] for time in times]].float()
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,63 +14,28 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch
 from everloop.data.dataset import SPLITS, SequenceDataset, pass_seed
-from everloop.data.datasets.calendar import Cycle, calendar_of
-from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.datasets.calendar import calendar_of
+from everloop.data.datasets.series_config import SeriesConfig, columns_of
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.lazy import Mapped
 from everloop.data.readers.formats import table_reader
+from everloop.data.readers.frames import FrameSource
 from everloop.data.readers.source import FileSource
-from everloop.data.readers.time_series import Table, Track
+from everloop.data.readers.time_series import Track
 from everloop.errors import DataError, OptionError
-
-
-@dataclass(frozen=True)
-class SeriesConfig:
-    """Which series are read, and how."""
-
-    train: tuple[Path, ...] = ()
-    """CSV, TSV or JSON lines with a row a time step, of one series or, with `group`, of several; all splits are cut
-    from it. Several files without `group` are a series each."""
-    format: str = "auto"
-    """What the file is: csv, tsv or jsonl; by default as its name ends."""
-    columns: tuple[str, ...] = ()
-    """Names of the columns of a TSV or CSV file that has no header."""
-    series: tuple[str, ...] = ()
-    """Columns to forecast; an empty cell, or NA, is a missing number."""
-    group: tuple[str, ...] = ()
-    """Columns that tell the series of a long table apart, such as store and item."""
-    covariates: tuple[str, ...] = ()
-    """Further columns of numbers that help; they are known as far as the series are."""
-    planned: tuple[str, ...] = ()
-    """Further columns of numbers that are known for the steps to come too: plans, prices, a calendar of your own."""
-    time: tuple[str, ...] = ()
-    """Column with the time of each row (such as 2016-07-01 00:00:00), or several with its parts (year month day hour);
-    rows are sorted by it, and steps without a row are missing."""
-    calendar: tuple[Cycle, ...] = ()
-    """What the model knows of the time, also of the time to come."""
-    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Fractions of the rows of each series for training, validation and test, in this order; numbers above 1 count
-    rows."""
-    malformed: Malformed = "stop"
-    """What to do with a malformed line; skip leaves its step missing, or without `time` a gap that no window reaches
-    across."""
-    one_series: bool = False
-    """Take the rows as one series, though several have the same time, or a column looks like several series."""
-
-    def table(self, numbers: tuple[str, ...]) -> Table:
-        """Return how these columns are read."""
-        return Table(numbers, self.time, self.columns, self.group, self.one_series)
 
 
 @dataclass(frozen=True)
 class SeriesBatch(Batch):
     """Windows. past: [T, B, S]; extra: covariates, what was planned, calendar [T, B, C + P + K]; ahead: what is planned
-    and the calendar to come [H, B, P + K]; future: [H, B, S]. Everything is as in the file, not scaled; NaN where a
-    number is missing."""
+    and the calendar to come [H, B, P + K]; future: [H, B, S]; static: what does not change, 1 at each value that is so
+    [B, W], or one row for all. Everything is as in the file, not scaled; NaN where a number is missing."""
 
     past: Tensor
     extra: Tensor
     ahead: Tensor
     future: Tensor
+    static: Tensor = field(default_factory=lambda: torch.zeros(1, 0))
 
 
 class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
@@ -90,6 +54,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         planned: [N, P], what is known of steps to come too; None: nothing.
         breaks: the steps before which some are missing; no window reaches across.
         groups: the steps of each group by name, in the order of `values`; none: all are one.
+        static: words by name, such as {"region": ["north", "south"]}: one for each group.
+        categories: the words that a model knows, by name; None: those of `static`.
 
     Raises:
         DataError: there are too few steps, or a number is infinite.
@@ -107,6 +73,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         planned: Tensor | None = None,
         breaks: Sequence[int] = (),
         groups: dict[str, int] | None = None,
+        static: Mapping[str, Sequence[str]] | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
         errors: ErrorPolicy | None = None,
     ) -> None:
         super().__init__(config or SeriesConfig(), errors)
@@ -122,6 +90,9 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         if sum(self.groups.values()) != len(values):
             raise DataError(f"groups have {sum(self.groups.values()):,} steps; expected {len(values):,}, as in values")
         self.breaks = tuple(breaks)
+        self.static = {name: tuple(words) for name, words in (static or {}).items()}
+        self.categories = self._categories(categories)
+        self.marked = torch.stack([one_hot(self.categories, words) for words in self._words()])  # [groups, W]
         self.calendar = calendar_of(times, self.config.calendar) if times else torch.zeros(len(values), 0)
         self.arranged = list[str]()  # what was done to the rows
         self.bounds = self._bounds()
@@ -134,14 +105,42 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
             raise DataError(f"the {needed} split has {self.size(needed):,} steps{gaps}; {needs}")
 
     @classmethod
-    def from_config(cls, config: SeriesConfig, *, context: int, horizon: int) -> Series:
-        """Return the series that a configuration describes."""
+    def from_config(
+        cls,
+        config: SeriesConfig,
+        *,
+        context: int,
+        horizon: int,
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> Series:
+        """Return the series that a configuration describes; `categories` are the words that a model knows."""
         if not config.train:
             raise DataError("no series given; name their file with --train FILE")
         errors, told = ErrorPolicy(config.malformed), list[str]()
         sources = [(FileSource(path, errors), table_reader(path, config.format)) for path in config.train]
         tracks = config.table(columns_of(config)).tracks(sources, told.append)
-        data = cls.of(tracks, config, errors, context=context, horizon=horizon)
+        data = cls.of(tracks, config, errors, context=context, horizon=horizon, categories=categories)
+        data.arranged = told
+        return data
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        config: SeriesConfig,
+        *,
+        context: int,
+        horizon: int,
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> Series:
+        """Return the series of a frame of pandas or polars, or of a mapping of columns by name, as of a file.
+
+        Raises:
+            DataError: a column is missing, a cell is malformed, or a time occurs twice in a series.
+        """
+        source, told = FrameSource(frame, ErrorPolicy(config.malformed)), list[str]()
+        tracks = config.table(columns_of(config)).tracks([(source, source.rows)], told.append)
+        data = cls.of(tracks, config, source.errors, context=context, horizon=horizon, categories=categories)
         data.arranged = told
         return data
 
@@ -154,6 +153,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         *,
         context: int,
         horizon: int,
+        categories: Mapping[str, Sequence[str]] | None = None,
     ) -> Series:
         """Return the series of a table."""
         widths = [len(config.series), len(config.covariates), len(config.planned)]
@@ -162,8 +162,10 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         begins = accumulate((len(track.values) for track in tracks), initial=0)
         breaks = [begin + at for begin, track in zip(begins, tracks, strict=False) for at in track.breaks]
         groups = {track.name: len(track.values) for track in tracks}
-        sizes: dict[str, Any] = {"context": context, "horizon": horizon}
-        return cls(values, extra, times, config, **sizes, planned=planned, breaks=breaks, groups=groups, errors=errors)
+        static = {name: [track.static[i] for track in tracks] for i, name in enumerate(config.static)}
+        named: dict[str, Any] = {"groups": groups, "static": static, "categories": categories}
+        named |= {"context": context, "horizon": horizon}
+        return cls(values, extra, times, config, planned=planned, breaks=breaks, errors=errors, **named)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +221,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         cut = (bounds, self.context, self.horizon, *([self.breaks] if self.breaks else []))
         yield repr(cut).encode()
         yield from (part.numpy().tobytes() for part in (self.values, self.covariates, self.planned, self.calendar))
+        if self.static:
+            yield repr(self.static).encode()
 
     def batch_sampler(self, split: str, number: int = 0, *, batch: int, seed: int = 0) -> Sequence[list[int]]:
         order = list(range(len(self[split])))
@@ -232,7 +236,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
 
     def collate(self, items: Sequence[SeriesBatch]) -> SeriesBatch:
         parts = zip(*((one.past, one.extra, one.ahead, one.future) for one in items), strict=True)
-        return SeriesBatch(*(torch.cat(some, 1) for some in parts))
+        past, extra, ahead, future = (torch.cat(some, 1) for some in parts)
+        return SeriesBatch(past, extra, ahead, future, torch.cat([one.static for one in items]))
 
     def _item(self, start: int) -> SeriesBatch:
         return self.window(torch.tensor([start]))
@@ -243,7 +248,9 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         after = torch.arange(self.horizon)[:, None] + starts
         extra = torch.cat([self.covariates[before], self.planned[before], self.calendar[before]], -1)
         ahead = torch.cat([self.planned[after], self.calendar[after]], -1)
-        return SeriesBatch(self.values[before], extra, ahead, self.values[after])
+        ends = torch.tensor([*accumulate(self.groups.values())])
+        static = self.marked[torch.bucketize(starts, ends, right=True)]
+        return SeriesBatch(self.values[before], extra, ahead, self.values[after], static)
 
     def describe(self, batch: int) -> list[str]:
         of = f" of {len(self.groups):,} series" if len(self.groups) > 1 else ""
@@ -252,7 +259,31 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
     def notes(self, batch: int) -> list[str]:
         gaps = f"no window reaches across the gaps of {self.errors}" if self.breaks else str(self.errors)
         missing = [f"missing: {', '.join(self._missing())}; the model is told where"] if self.missing else []
-        return [*self.describe(batch), *self.arranged, *missing, *([gaps] if self.errors.skipped else [])]
+        more = [*self._unknown(), *([gaps] if self.errors.skipped else [])]
+        return [*self.describe(batch), *self.arranged, *missing, *more]
+
+    def _words(self) -> list[tuple[str, ...]]:
+        """Return the words of each group."""
+        return [*zip(*self.static.values(), strict=True)] if self.static else [()] * len(self.groups)
+
+    def _categories(self, known: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
+        """Return the words that the model knows, by name.
+
+        Raises:
+            DataError: there are not as many words as groups, or others by name than the model has.
+        """
+        for name, words in self.static.items():
+            if len(words) != len(self.groups):
+                raise DataError(f"static has {len(words):,} of {name}; expected {len(self.groups):,}, one a group")
+        found = {name: tuple(sorted(set(words))) for name, words in self.static.items()}
+        if known is not None and [*known] != [*found]:
+            raise DataError(f"static is {', '.join(found) or 'nothing'}; the model has {', '.join(known) or 'nothing'}")
+        return found if known is None else {name: tuple(words) for name, words in known.items()}
+
+    def _unknown(self) -> Iterator[str]:
+        for name, words in self.static.items():
+            if new := [word for word in dict.fromkeys(words) if word not in self.categories[name]]:
+                yield f"{name}: {', '.join(new[:5])} unknown to the model"
 
     def _missing(self) -> Iterator[str]:
         columns = (*self.names, *self.config.covariates, *self.config.planned)
@@ -293,17 +324,10 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         return f"Series({len(self.values):,} steps of {', '.join(self.names)}{several})"
 
 
-def columns_of(config: SeriesConfig) -> tuple[str, ...]:
-    """Return the columns of numbers: series, covariates, what is planned.
-
-    Raises:
-        OptionError: there is no series, or the column of the time is missing.
-    """
-    if not config.series:
-        raise OptionError("no series named; say which columns are to be forecast with --series COLUMN…")
-    if config.calendar and not config.time:
-        raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
-    return (*config.series, *config.covariates, *config.planned)
+def one_hot(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Tensor:
+    """Return words, one of each name, as 1 at each that is so among those that are known [W]."""
+    pairs = zip(categories.values(), words, strict=True)
+    return torch.tensor([float(word == known) for several, word in pairs for known in several])
 
 
 def _check_numbers(name: str, part: Tensor) -> None:

@@ -20,7 +20,7 @@ MAX_FLOAT32 = 3.4e38  # of float32
 MISSING = frozenset(
     {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-"}
 )  # what stands for a number that is not there
-_EXPECTED = {
+EXPECTED = {
     "text": "text",
     "words": "a list of words",
     "number": f"a number that is finite and at most {MAX_FLOAT32:g} in size",
@@ -151,12 +151,12 @@ class Records:
         for name, kind in self.wanted.items():
             if name not in fields:
                 self.errors.report(
-                    self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", _EXPECTED[kind]
+                    self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", EXPECTED[kind]
                 )
                 return None
-            value = _value(fields[name], kind)
+            value = value_of(fields[name], kind)
             if value is None:
-                self.errors.report(self.place, number, f"{name} is {_short(fields[name])}", _EXPECTED[kind])
+                self.errors.report(self.place, number, f"{name} is {_short(fields[name])}", EXPECTED[kind])
                 return None
             row[name] = value
         return row
@@ -170,7 +170,7 @@ def read_rows(
         yield from Records(wanted, form, columns, source.place, source.errors, see, source.header).read(file)
 
 
-def _value(value: Any, kind: ColumnType) -> Any:
+def value_of(value: Any, kind: ColumnType) -> Any:
     """Return a field as what its column holds, None if it is not."""
     if kind == "text":
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None

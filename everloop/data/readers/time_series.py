@@ -22,13 +22,16 @@ GAP = "mend it; or malformed skip leaves the row out, whose step is then missing
 
 
 class Step(NamedTuple):
-    """A row: its line, its series, its time if there is one, its numbers; `gap`: rows before it are lost."""
+    """A row: its line, its series, its time if there is one, its numbers. `gap`: rows before it are lost; `static`:
+    what does not change in its series; `keys`: what the columns of its group hold."""
 
     line: int
     series: str
     time: datetime | None
     numbers: list[float]
     gap: bool
+    static: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass
@@ -40,16 +43,22 @@ class Track:
         values: [T, columns], NaN where a number is missing.
         times: of each step, if the table tells it.
         breaks: the steps before which some are missing, of a table without times; no window reaches across.
+        static: what does not change in it.
+        keys: what the columns of its group hold.
     """
 
     name: str
     values: Tensor
     times: list[datetime]
     breaks: list[int]
+    static: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass
 class _Rows:
+    static: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     lines: list[int] = field(default_factory=list)
     times: list[datetime] = field(default_factory=list)
     numbers: list[list[float]] = field(default_factory=list)
@@ -67,6 +76,7 @@ class Table:
         group: the columns that tell the series of a long table apart.
         one_series: whether the user says that the rows are one series, though several may have the same time, or a
             column that is not read looks like several series.
+        static: columns of words that do not change within a series.
     """
 
     numbers: tuple[str, ...]
@@ -74,6 +84,7 @@ class Table:
     columns: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
     one_series: bool = False
+    static: tuple[str, ...] = ()
 
     def steps(self, source: Source, rows: RowReader, *, ends: bool = True) -> Iterator[Step]:
         """Yield the rows as they come; an empty cell is a missing number, NaN.
@@ -89,7 +100,7 @@ class Table:
         wanted: dict[str, ColumnType] = {
             **dict.fromkeys(self.numbers, "value"),
             **dict.fromkeys(self.time, "time" if whole else "text"),
-            **dict.fromkeys(self.group, "text"),
+            **dict.fromkeys((*self.group, *self.static), "text"),
         }
         unread = UnreadColumns(place) if ends and not (self.time or self.group or self.one_series) else None
         see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
@@ -100,8 +111,9 @@ class Table:
                 came = f"{', '.join(self.time)} are {', '.join(repr(row[name]) for name in self.time)}"
                 errors.report(place, line, came, "a time in parts, such as 2016, 7, 1, 13")
                 continue
-            series = " ".join(row[name].strip() for name in self.group)
-            yield Step(line, series, time, [row[name] for name in self.numbers], errors.skipped > skipped)
+            keys, static = (tuple(row[name].strip() for name in some) for some in (self.group, self.static))
+            numbers = [row[name] for name in self.numbers]
+            yield Step(line, " ".join(keys), time, numbers, errors.skipped > skipped, static, keys)
             skipped = errors.skipped
         if unread:
             unread.check()
@@ -127,7 +139,9 @@ class Table:
         for source, rows in sources:
             alone = source.place if len(sources) > 1 else ""
             for step in self.steps(source, rows, ends=ends):
-                _, kept = found.setdefault(step.series or alone, (source.place, _Rows()))
+                _, kept = found.setdefault(step.series or alone, (source.place, _Rows(step.static, step.keys)))
+                if step.static != kept.static:
+                    self._refuse_change(source.place, step, kept)
                 if step.gap and not self.time:
                     kept.breaks.append(len(kept.numbers))
                 kept.lines.append(step.line)
@@ -139,11 +153,18 @@ class Table:
             raise DataError(f"{places} has no row; expected at least one with {', '.join(self.numbers)}")
         return [self._arranged(name, *one, tell) for name, one in found.items()]
 
+    def _refuse_change(self, place: str, step: Step, rows: _Rows) -> None:
+        changed = zip(self.static, step.static, rows.static, strict=True)
+        name, new, old = next(one for one in changed if one[1] != one[2])
+        of = f" of series {step.series}" if step.series else ""
+        came = f"{place}: line {step.line}: {name}{of} is {new!r}, and {old!r} in line {rows.lines[0]}"
+        raise DataError(f"{came}; expected the same in all rows of a series: name what tells them apart with --group")
+
     def _arranged(self, name: str, place: str, rows: _Rows, tell: Callable[[str], None]) -> Track:
         """Return a series in the order of time, with the steps that are missing."""
         values = torch.tensor(rows.numbers, dtype=torch.float64)
         if not self.time:
-            return Track(name, values, [], rows.breaks)
+            return Track(name, values, [], rows.breaks, rows.static, rows.keys)
         called = f"{place}{f', series {name}' if name not in ('', place) else ''}"
         _check_zones(called, rows)
         order = sorted(range(len(rows.times)), key=rows.times.__getitem__)
@@ -163,16 +184,16 @@ class Table:
         if step is None:
             if twice is None and len(times) > 2:
                 tell(f"{called}: the times are not evenly spaced; the rows follow one another as if they were")
-            return Track(name, values, times, [])
+            return Track(name, values, times, [], rows.static, rows.keys)
         places = places_of(times, step)
         missing = places[-1] + 1 - len(places)
         if not missing:
-            return Track(name, values, times, [])
+            return Track(name, values, times, [], rows.static, rows.keys)
         before = next(i for i, (a, b) in enumerate(pairwise(places), 1) if b - a > 1)
         tell(f"{called}: {missing:,} steps of {step} have no row, the first before {times[before]}; they are missing")
         whole = torch.full((places[-1] + 1, values.shape[1]), math.nan, dtype=torch.float64)
         whole[places] = values
-        return Track(name, whole, [step.after(times[0], i) for i in range(len(whole))], [])
+        return Track(name, whole, [step.after(times[0], i) for i in range(len(whole))], [], rows.static, rows.keys)
 
 
 def _check_zones(called: str, rows: _Rows) -> None:
