@@ -15,11 +15,13 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._higher_order_ops.scan import scan_op as scan_op
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 # Imported above:
 # `register_decomposition` tells exporters what our operator is made of. Gone: pass a table to `run_decompositions`.
 # `scan_op` is a loop that exporters can hold. Gone: `torch.scan`, once it is public; ONNX needs it, nothing else.
+# `TorchDispatchMode` sees what a thread draws at random. Gone: compare states of generators, as of Python's.
 # `FakeTensor` has a shape and no numbers to check. Gone: ask `torch.compiler.is_compiling`, and test exports again.
 
 # What looks at each call while Dynamo is at work, None while it is not: about a tenth of the cost of asking Dynamo.

@@ -26,7 +26,7 @@ INSIDE = {
     "compiler": """
         batched bindings bounded compact expression fingerprints forks locations pytree view
         dependencies disk_cache
-        effects opaque operations time_axis
+        effects opaque operations randomness time_axis
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement reduced rules targets

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from everloop.compiler.dependencies import CODE, changing, searched
 from everloop.compiler.locations import is_inside, line_of_cell
 from everloop.errors import UnsupportedError
+from everloop.step import step_results
 
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
 _LIBRARY = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
@@ -192,10 +193,22 @@ def _is_pytorch(function: Any, module: str) -> bool:
 
 
 def _users(frame: FrameType | None) -> FrameType | None:
-    """Return the code of a user that calls, perhaps by way of Python's own library; None where there is none."""
+    """Return the code of a user that calls, perhaps by way of Python's own library; None where there is none.
+
+    What a module does while it is imported is done once, and not at every step.
+    """
     while frame is not None and _is_library(frame.f_code.co_filename):
         frame = frame.f_back
-    return None if frame is None or is_inside(frame.f_code.co_filename) else frame
+    return None if frame is None or is_inside(frame.f_code.co_filename) or _is_imported(frame) else frame
+
+
+def _is_imported(frame: FrameType | None) -> bool:
+    """Whether code runs because the step, which may itself be called by an import, imports a module."""
+    while frame is not None and frame.f_code is not step_results.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_library(file: str) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 from traceback import walk_tb
 from types import FrameType
 from typing import Any
@@ -21,10 +19,12 @@ from everloop.compiler.effects import Watch
 from everloop.compiler.ir import Builder, Graph, Group, Type, Value
 from everloop.compiler.locations import is_inside, unsupported
 from everloop.compiler.pytree import tree_leaves
+from everloop.compiler.randomness import Randomness
 from everloop.compiler.symbol import BATCH_SIZE, BatchSize, Symbol, value_of
 from everloop.errors import CellError, UnsupportedError
 
 assert torch_function, "its import lets symbols be called"
+TRACES = 3  # of a step that seems to draw from a generator from which another thread may have drawn
 
 
 class _Names:
@@ -105,7 +105,29 @@ def trace(
     Raises:
         UnsupportedError: the step does something outside the table; the message names it and its line.
     """
-    builder, dtype = Builder(), dtype or torch.get_default_dtype()
+    randomness = Randomness(cell)
+    with randomness.put_back_on_error():
+        for _ in range(TRACES):
+            graph = _traced(cell, fixed, rows, steps, dtype or torch.get_default_dtype(), names, randomness)
+            if not randomness.is_drawn:
+                return graph
+        raise UnsupportedError(
+            f"{cell.__class__.__name__}.step draws random numbers, which differ from step to step; "
+            "give the mask as a value of the layer (see Zoneout)"
+        )
+
+
+def _traced(
+    cell: Cell,
+    fixed: Mapping[str, torch.Tensor],
+    rows: Mapping[str, torch.Tensor] | None,
+    steps: Mapping[str, torch.Tensor] | None,
+    dtype: torch.dtype,
+    names: bool,
+    randomness: Randomness,
+) -> Graph:
+    """Return the graph of one step; `randomness` then knows whether it has drawn random numbers."""
+    builder = Builder()
     groups: list[tuple[Group, Mapping[str, torch.Tensor]]] = [
         ("fixed", fixed), ("rows", rows or {}), ("steps", steps or {})
     ]  # fmt: skip
@@ -122,12 +144,15 @@ def trace(
     states = [Symbol(builder.input("state", s, Type((n,), rows=True, dtype=dtype)), builder, dtype)
               for s, n in cell.state_sizes.items()]  # fmt: skip
     twin: Any = bind(cell, symbols)
-    chance, watch = _Chance(cell), Watch(cell)
+    watch = Watch(cell)
     if watch.refused is not None:
         watch.close()
     seen = _Names(type_of_step(cell)) if names else None
     try:  # with gradients, whoever calls first: the program is for training, too
-        with torch.inference_mode(False), torch.enable_grad(), _Plain(watch, x), seen or nullcontext(), watch:
+        with (
+            torch.inference_mode(False), torch.enable_grad(), _Plain(watch, x),
+            randomness, seen or nullcontext(), watch,
+        ):  # fmt: skip
             results = step_results(twin, x, states)
     except (UnsupportedError, CellError):
         raise
@@ -136,16 +161,10 @@ def trace(
             f"the compiler cannot follow {cell.__class__.__name__}.step: {error}{_line_of(error)}"
         ) from error
     finally:
-        is_drawn = chance.is_drawn()
         watch.compare(cell, twin, symbols)
         watch.close()
     if builder.refused is not None:
         raise builder.refused
-    if is_drawn:
-        raise UnsupportedError(
-            f"{cell.__class__.__name__}.step draws random numbers, which differ from step to step; "
-            "give the mask as a value of the layer (see Zoneout)"
-        )
     graph = Graph({}, seen.found if seen else {})
     sizes = cell.state_sizes | cell.output_sizes
     made = [_row(cell, name, n, r, builder, x) for (name, n), r in zip(sizes.items(), results, strict=True)]
@@ -176,51 +195,6 @@ def _line_of(error: Exception) -> str:
 def type_of_step(cell: Cell) -> Any:
     """Return the function that is the step of `cell`."""
     return cell.__class__.step
-
-
-class _Chance:
-    """The random number generators that a step may draw from, the global ones and its own, put back as they were."""
-
-    def __init__(self, cell: Cell) -> None:
-        numpy: Any = sys.modules.get("numpy.random")
-        self.states: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
-            (torch.get_rng_state, torch.set_rng_state), (random.getstate, random.setstate)
-        ]  # fmt: skip
-        if numpy is not None:
-            self.states.append((numpy.get_state, numpy.set_state))
-        for thing in _named(cell):
-            if isinstance(thing, random.Random):
-                self.states.append((thing.getstate, thing.setstate))
-            elif numpy is not None and isinstance(thing, numpy.RandomState):
-                self.states.append((thing.get_state, thing.set_state))
-            elif numpy is not None and isinstance(thing, numpy.Generator):
-                bits = thing.bit_generator
-                self.states.append((partial(getattr, bits, "state"), partial(setattr, bits, "state")))
-        self.before = [get() for get, _ in self.states]
-
-    def is_drawn(self) -> bool:
-        """Return whether a step has drawn from them, and put them back."""
-        now = [get() for get, _ in self.states]
-        for (_, put), state in zip(self.states, self.before, strict=True):
-            put(state)
-        return list(map(_plain, now)) != list(map(_plain, self.before))
-
-
-def _plain(state: Any) -> Any:
-    """Return the state of a generator in a form that compares."""
-    if isinstance(state, dict):
-        return repr(state)
-    parts = state if isinstance(state, tuple) else (state.numpy(),)
-    return [part.tobytes() if hasattr(part, "tobytes") else part for part in parts]
-
-
-def _named(cell: Cell) -> Iterator[Any]:
-    """Yield what a cell holds and what its step calls by a global name."""
-    for module in cell.modules():
-        yield from vars(module).values()
-        step = getattr(module.__class__, "step", None)
-        for name in getattr(getattr(step, "__code__", None), "co_names", ()):
-            yield getattr(step, "__globals__", {}).get(name)
 
 
 def _row(cell: Cell, name: str, size: int, thing: Any, builder: Builder, x: Symbol) -> Value:

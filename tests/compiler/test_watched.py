@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.randomness import Randomness
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
@@ -117,3 +121,36 @@ def test_a_step_that_only_reads_while_gradients_are_off_is_followed() -> None:
 def test_generators_that_nobody_draws_from_are_no_hindrance() -> None:
     cell = cell_of(lambda cell, x, h: h * 2)
     assert "h" in trace(cell, dict(cell.named_parameters())).outputs
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.randn(10), random.random], ids=["torch", "python"])
+def test_what_another_thread_draws_is_not_the_steps(draw: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program that loads its next batch while the layer is called for the first time."""
+    cell, drawn = cell_of(lambda cell, x, h: torch.tanh(x @ cell.W.T + h)), 0
+    watched = Randomness.__exit__
+
+    def once(self: Randomness, *error: Any) -> None:
+        nonlocal drawn
+        if drawn == 0:
+            thread = threading.Thread(target=draw)
+            thread.start()
+            thread.join()
+        drawn += 1
+        watched(self, *error)
+
+    monkeypatch.setattr(Randomness, "__exit__", once)
+    assert "tanh" in str(trace(cell, dict(cell.named_parameters())))
+
+
+def test_what_an_import_does_is_not_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_late.py").write_text(
+        "import os\nimport time\nSTARTED, HOME = time.time(), os.environ['PATH']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def late(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+        import_module("imported_late")
+        return torch.tanh(x @ cell.W.T + h)
+
+    cell = cell_of(late)
+    assert "tanh" in str(trace(cell, dict(cell.named_parameters())))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from everloop import Recurrent, cells
 from everloop.compiler import disk_cache
 from everloop.compiler.loop import Loop
 from everloop.compiler.targets import llvm
@@ -153,3 +154,13 @@ def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match="llvmlite"):
         llvm.compile(loops.gru(11).of(torch.float32), "avx2")
     assert not llvm.is_available()
+
+
+def test_code_that_gets_no_memory_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise RuntimeError("Failed to materialize symbols")
+
+    monkeypatch.setattr(machine.need().JITLibraryBuilder, "link", link)
+    layer, x = Recurrent(cells.GRU(3, 4)), torch.randn(5, 2, 3)
+    with pytest.raises(UnsupportedError, match=r'gave no memory for code .*; allow more .*target="eager"'):
+        layer(x)

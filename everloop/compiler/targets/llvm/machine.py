@@ -148,11 +148,16 @@ def generate(text: str, isa: Isa) -> bytes:
 
 @lru_cache(maxsize=1)
 def _linker() -> Any:
+    """Return what links objects into this process.
+
+    The code reaches its constants by offsets of 32 bits. JITLink puts both in one piece of memory; LLVM's older linker,
+    left to Windows, may find places for them more than 2 GB apart, and then ends the process.
+    """
     llvm = need()
     machine = llvm.Target.from_default_triple().create_target_machine(
         opt=OPTIMISATION, codemodel="jitdefault", jit=True
     )
-    return llvm.create_lljit_compiler(machine)
+    return llvm.create_lljit_compiler(machine, use_jit_link=sys.platform != "win32")
 
 
 class Library:
@@ -168,5 +173,11 @@ class Library:
             for name in names:
                 builder.export_symbol(name)
             Library._count += 1
-            self._tracker = builder.link(_linker(), f"everloop {Library._count}")
+            try:
+                self._tracker = builder.link(_linker(), f"everloop {Library._count}")
+            except RuntimeError as error:
+                raise UnsupportedError(
+                    f"the operating system gave no memory for code of the processor ({error}); allow more"
+                    ' mappings or executable memory, or set target="eager", which needs none'
+                ) from error
         self.address: dict[str, int] = {name: self._tracker[name] for name in names}
