@@ -76,7 +76,7 @@ def test_a_lesson_is_what_its_code_prints_and_draws(lesson: Path) -> None:
     for path, text in MADE["made"](lesson).items():
         assert path.exists(), f"{path.name} is missing: {AGAIN}"
         written = path.read_text(encoding="utf-8")
-        assert MADE["alike"](text, written) or text == written, AGAIN
+        assert MADE["alike"](text, written), f"{path.name}: {AGAIN}"
 
 
 def test_the_index_lists_all_lessons() -> None:
