@@ -1,11 +1,12 @@
 # make demo: install and train a character model.  make test: install what tests need and run them.
 # make docs: the reference of all public names.  make test-oldest: with the oldest versions of all that is needed.
+# make test-integrations: the examples in others' code, whose packages `make test` does without.
 # make test-arm64: the compiler on an emulated AArch64 processor.  PIP_ARGS: for pip, as an index of your own.
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs check benchmark test-oldest test-arm64 clean
+.PHONY: demo test lint types docs check benchmark test-oldest test-integrations test-arm64 clean
 
 demo: .venv/user
 	$(BIN)/everloop demo
@@ -27,6 +28,10 @@ check: test lint types docs
 
 test-oldest: .venv/oldest/complete
 	.venv/oldest/bin/python -m pytest -n 2
+
+test-integrations: .venv/developer
+	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[integrations]'
+	$(BIN)/python -m pytest tests/test_examples.py tests/data/test_in_memory.py
 
 # Every cell over time against plain PyTorch, every target against its contract; some ten minutes.
 test-arm64: .venv/developer

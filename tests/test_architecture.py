@@ -45,8 +45,9 @@ INSIDE = {
         error_policy files spacing
         lazy settings
         ragged
-        batching frames
+        batching frames in_memory
         dataset readers tokenize
+        in_memory
         datasets
     """,
     "layers": """

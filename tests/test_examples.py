@@ -6,15 +6,63 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+import everloop
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NEEDS = {  # the packages of others that an example goes into
+    "hugging_face_trainer": "transformers",
+    "lightning_module": "lightning",
+    "recurrent_ppo_sb3": "sb3_contrib",
+    "scikit_learn": "sklearn",
+    "torchrl_module": "torchrl",
+}
+_OF_OTHERS = [  # what these packages warn of themselves
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
+]
 
 
-def test_there_are_examples() -> None:
-    assert EXAMPLES
+def _example(path: Path) -> object:
+    return pytest.param(path, id=path.stem, marks=_OF_OTHERS if path.stem in NEEDS else [])
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_needs_name_examples() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} > {*NEEDS}
+
+
+@pytest.mark.parametrize("path", [_example(path) for path in sorted(EXAMPLES.glob("*.py"))])
 def test_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if path.stem in NEEDS:
+        pytest.importorskip(NEEDS[path.stem])
     runpy.run_path(str(path))["main"](steps=4, hidden=8)
     assert "finished 4 steps" in capsys.readouterr().out
+
+
+def test_the_policy_for_sb3_is_its_own_without_the_loop() -> None:
+    pytest.importorskip("sb3_contrib")
+    policy = runpy.run_path(str(EXAMPLES / "recurrent_ppo_sb3.py"))["EverloopPolicy"]
+    lstm, peer = everloop.LSTM(3, 5), torch.nn.LSTM(3, 5)
+    peer.load_state_dict(lstm.state_dict())
+    x, state = torch.randn(4 * 7, 3), (torch.randn(1, 4, 5), torch.randn(1, 4, 5))
+    starts = (torch.rand(4 * 7) < 0.3).float()
+    mine, after = policy._process_sequence(x, state, starts, lstm)
+    theirs, expected = policy.__mro__[1]._process_sequence(x, state, starts, peer)
+    torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(after, expected)
+
+
+def test_the_agent_in_cleanrls_form_resets_as_its_loop_does() -> None:
+    agent = runpy.run_path(str(EXAMPLES / "recurrent_ppo_cleanrl.py"))["Agent"](2, 3, 5)
+    x, done = torch.randn(6, 4, 2), (torch.rand(6, 4) < 0.4).float()
+    state = first = (torch.randn(1, 4, 5), torch.randn(1, 4, 5))
+    rows = []
+    for x_t, done_t in zip(x, done, strict=True):
+        kept = (1 - done_t)[None, :, None]
+        y, state = agent.lstm(x_t[None], (state[0] * kept, state[1] * kept))
+        rows.append(agent.critic(y[0]).squeeze(-1))
+    _, value, after = agent(x, first, done)
+    torch.testing.assert_close(value, torch.stack(rows))
+    torch.testing.assert_close(after, state)

@@ -20,6 +20,7 @@ from everloop.data.batching.batch import Batch
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.in_memory import pairs
 from everloop.data.lazy import Array, Mapped, Subset, Zip
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.formats import read_examples
@@ -190,6 +191,24 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
         return cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
 
+    @classmethod
+    def of(cls, train: Any, valid: Any = None, test: Any = None, config: ExamplesConfig | None = None) -> Examples:
+        """Return examples that are in memory, each split in any of the forms that `everloop.data.in_memory` reads.
+
+        Args:
+            train, valid, test: pairs (sequences, labels) of lists or arrays, where a sequence is a text or numbers
+                [T, F]; frames of pandas or polars; datasets of Hugging Face or PyTorch. What validation and test lack
+                is taken from training, as `hold_out` of the configuration says.
+            config: how they are read: `text` and `label` are the columns of a frame.
+
+        Raises:
+            DataError, OptionError: a split is none of these, or lacks something.
+        """
+        config = config or ExamplesConfig()
+        given = {"train": train, "valid": valid, "test": test}
+        parts = {name: _part_of(some, config) for name, some in given.items() if some is not None}
+        return cls(with_held_out(parts, config.hold_out, Part.take), config)
+
     def _check(self, split: str, part: Part) -> tuple[Sequence[Any], Array]:
         """Return the features of each example, and its steps."""
         wrong = next((s.shape[1] for s in part if s.shape[1] != self.features), None)
@@ -272,6 +291,17 @@ def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: E
     if config.columns and config.header == "auto" and raw is not None:
         _ask_for_header(part)
     return part
+
+
+def _part_of(source: Any, config: ExamplesConfig) -> Part:
+    """Return examples that are in memory."""
+    sequences, labels = pairs(source, config.text, config.label)
+    is_text, digest = bool(sequences) and isinstance(sequences[0], str), hashlib.sha256()
+    for each in sequences:
+        shown = each if isinstance(each, str) else f"{list(each.shape)}"
+        digest.update(shown.encode("utf-8", "replace") + b"\0")
+        digest.update(b"" if isinstance(each, str) else each.numpy().tobytes())
+    return Part(sequences.__getitem__, labels, is_text, digest.hexdigest())
 
 
 def _learned(labels: Sequence[str]) -> Symbols:
