@@ -29,7 +29,8 @@ from everloop.models.kind import Kind
 def dataset(config: SeriesConfig, shape: ForecasterConfig, model: Forecaster | None) -> Series:
     """Return the series that a configuration describes, as windows of the model's size."""
     known = None if model is None else model.static
-    return Series.from_config(config, context=shape.context, horizon=shape.horizon, categories=known)
+    sizes = {"context": shape.context, "horizon": shape.horizon, "season": shape.season}
+    return Series.from_config(config, **sizes, patch=shape.patch, categories=known)
 
 
 def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:

@@ -36,12 +36,13 @@ class ForecasterConfig(BodyConfig):
 
     bidirectional: bool = False
     """Whether each layer reads in both directions."""
-    context: int = 96
-    """Steps known."""
-    horizon: int = 24
-    """Steps to forecast."""
-    season: int = 24
-    """Steps after which the series roughly repeat; of the seasonal baseline, and of `around`."""
+    context: int = 0
+    """Steps known; 0: as fits the data, four seasons where there are enough steps."""
+    horizon: int = 0
+    """Steps to forecast; 0: a season where there are enough steps."""
+    season: int = 0
+    """Steps after which the series roughly repeat, of the seasonal baseline and of `around`; 0: a day of hours, a week
+    of days, a year of months, and 24 where no time tells."""
     output: Output = "point"
     """One number a step; a mean with a standard deviation; quantiles; or counts, with their mean and deviation."""
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
@@ -61,14 +62,15 @@ class ForecasterConfig(BodyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, ("context", "horizon", "season", "patch"), at_least=1)
+        check(self, ("context", "horizon", "season"), at_least=0)
+        check(self, ("patch",), at_least=1)
         choices = {"output": Output, "around": Around, "missing": Missing, "scaling": Scaling}
         for name, kinds in choices.items():
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(unknown(name, str(getattr(self, name)), get_args(kinds)))
         if self.context % self.patch:
             raise OptionError(f"context is {self.context}; expected a multiple of patch, {self.patch}")
-        if self.around == "seasonal" and self.season > self.context:
+        if self.around == "seasonal" and self.season > self.context > 0:
             raise OptionError(f"season is {self.season}; around 'seasonal' expects at most context, {self.context}")
         if self.output == "quantile" and not all(0 < q < 1 for q in self.quantiles):
             raise OptionError(f"quantiles are {self.quantiles}; expected numbers between 0 and 1")
@@ -112,7 +114,9 @@ class Forecaster(Model):
     ) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.config = config = configured(ForecasterConfig, cell, settings)
+        config = configured(ForecasterConfig, cell, settings)
+        context, horizon, season = config.context or 96, config.horizon or 24, config.season or 24
+        self.config = config = replace(config, context=context, horizon=horizon, season=season)
         self.series, self.extras = len(names), tuple(extras)
         known = self.series + self.extras[0] + self.extras[1]
         self.register_buffer("mean", torch.zeros(known))
@@ -140,7 +144,8 @@ class Forecaster(Model):
     @classmethod
     def of(cls, data: Series, config: ForecasterConfig | None = None) -> Forecaster:
         """Return the untrained forecaster that fits some data."""
-        config = replace(config or ForecasterConfig(), context=data.context, horizon=data.horizon)
+        config = config or ForecasterConfig()
+        config = replace(config, context=data.context, horizon=data.horizon, season=config.season or data.season)
         masks = data.missing and config.missing == "decay"
         self = cls.from_config(data.names, config, data.extras, masks=masks, static=data.categories)
         if isinstance(self.output, Counts):

@@ -111,7 +111,7 @@ class _Track:
         tell: Callable[[str], None],
     ) -> tuple[list[_Part], list[str]]:
         """Return the sums of each column, and what was left out."""
-        tell(f"{self.name or 'model'}: {len(self.starts):,} forecasts")
+        tell(f"{self.name or ', '.join(data.names)}: {len(self.starts):,} forecasts")
         found = _forecasts(model, data, self.starts, batch)
         low, high = found.interval(level) if level is not None else (None, None)
         parts, notes = [], []

@@ -159,7 +159,7 @@ def _verdict(found: Backtest) -> Iterator[str]:
                 yield f"{CALLED[method].capitalize()} is the best on {of}: {', '.join(won[:SHOWN])}{more}."
     steps = [h for h in range(1, found.horizon + 1) if _error(found, best, None, h) < _error(found, MODEL, None, h)]
     if steps and len(steps) < found.horizon:
-        yield f"{CALLED[best].capitalize()} is better than the model at {_spans(steps)} of {found.horizon} to come."
+        yield f"{CALLED[best].capitalize()} is better than the model {_spans(steps)} ahead, of {found.horizon} steps."
 
 
 def _error(found: Backtest, method: str, series: str | None, step: int | None) -> float:
@@ -175,7 +175,7 @@ def _spans(steps: Sequence[int]) -> str:
             found[-1][1] = step
         else:
             found.append([step, step])
-    return "step " + ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in found)
+    return ("steps " if len(steps) > 1 else "step ") + ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in found)
 
 
 def _mean(sums: Tensor, count: int) -> float | None:

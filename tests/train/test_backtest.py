@@ -135,6 +135,7 @@ def test_baselines_by_their_definitions() -> None:
             )
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")  # of the oldest statsmodels
 @pytest.mark.parametrize("season", [7, 1])
 def test_exponential_smoothing_is_that_of_statsmodels(season: int) -> None:
     pandas = pytest.importorskip("pandas")

@@ -16,11 +16,13 @@ from everloop.data.batching.batch import Batch
 from everloop.data.dataset import SPLITS, SequenceDataset, pass_seed
 from everloop.data.datasets.calendar import calendar_of
 from everloop.data.datasets.series_config import SeriesConfig, columns_of
+from everloop.data.datasets.window_sizes import SEASON, WindowSizes, spans
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.lazy import Mapped
 from everloop.data.readers.formats import table_reader
 from everloop.data.readers.frames import FrameSource
 from everloop.data.readers.source import FileSource
+from everloop.data.readers.tables import value_of
 from everloop.data.readers.time_series import Track
 from everloop.errors import DataError, OptionError
 
@@ -51,6 +53,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         config: the splits.
         context: T, steps known.
         horizon: H, steps to forecast.
+        season: steps after which the series roughly repeat.
         planned: [N, P], what is known of steps to come too; None: nothing.
         breaks: the steps before which some are missing; no window reaches across.
         groups: the steps of each group by name, in the order of `values`; none: all are one.
@@ -70,6 +73,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         *,
         context: int,
         horizon: int,
+        season: int = SEASON,
         planned: Tensor | None = None,
         breaks: Sequence[int] = (),
         groups: dict[str, int] | None = None,
@@ -78,7 +82,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         errors: ErrorPolicy | None = None,
     ) -> None:
         super().__init__(config or SeriesConfig(), errors)
-        self.context, self.horizon = context, horizon
+        self.context, self.horizon, self.season = context, horizon, season
         if context < 1 or horizon < 1:
             raise OptionError(f"context is {context} and horizon is {horizon}; expected at least 1")
         self.values = values.float()
@@ -109,19 +113,27 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         cls,
         config: SeriesConfig,
         *,
-        context: int,
-        horizon: int,
+        context: int = 0,
+        horizon: int = 0,
+        season: int = 0,
+        patch: int = 1,
         categories: Mapping[str, Sequence[str]] | None = None,
     ) -> Series:
-        """Return the series that a configuration describes; `categories` are the words that a model knows."""
+        """Return the series that a configuration describes.
+
+        Args:
+            context, horizon, season: 0: as fits the data.
+            patch: what the context is then a multiple of.
+            categories: the words that a model knows.
+        """
         if not config.train:
             raise DataError("no series given; name their file with --train FILE")
+        if not config.series:
+            raise OptionError(f"no series named; say what to forecast with --series COLUMN…{_numbers_of(config)}")
         errors, told = ErrorPolicy(config.malformed), list[str]()
         sources = [(FileSource(path, errors), table_reader(path, config.format)) for path in config.train]
         tracks = config.table(columns_of(config)).tracks(sources, told.append)
-        data = cls.of(tracks, config, errors, context=context, horizon=horizon, categories=categories)
-        data.arranged = told
-        return data
+        return cls.of(tracks, config, errors, WindowSizes(context, horizon, season), patch, categories, told)
 
     @classmethod
     def from_frame(
@@ -129,33 +141,35 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         frame: Any,
         config: SeriesConfig,
         *,
-        context: int,
-        horizon: int,
+        context: int = 0,
+        horizon: int = 0,
+        season: int = 0,
+        patch: int = 1,
         categories: Mapping[str, Sequence[str]] | None = None,
     ) -> Series:
-        """Return the series of a frame of pandas or polars, or of a mapping of columns by name, as of a file.
+        """Return the series of a frame of pandas or polars, or of a mapping of columns by name, as `from_config` does.
 
         Raises:
             DataError: a column is missing, a cell is malformed, or a time occurs twice in a series.
         """
         source, told = FrameSource(frame, ErrorPolicy(config.malformed)), list[str]()
         tracks = config.table(columns_of(config)).tracks([(source, source.rows)], told.append)
-        data = cls.of(tracks, config, source.errors, context=context, horizon=horizon, categories=categories)
-        data.arranged = told
-        return data
+        return cls.of(tracks, config, source.errors, WindowSizes(context, horizon, season), patch, categories, told)
 
     @classmethod
     def of(
         cls,
         tracks: Sequence[Track],
         config: SeriesConfig,
-        errors: ErrorPolicy | None = None,
-        *,
-        context: int,
-        horizon: int,
+        errors: ErrorPolicy | None,
+        sizes: WindowSizes,
+        patch: int = 1,
         categories: Mapping[str, Sequence[str]] | None = None,
+        told: Sequence[str] = (),
     ) -> Series:
-        """Return the series of a table."""
+        """Return the series of a table, of which was told what was arranged."""
+        counts = [len(track.values) for track in tracks]
+        sizes, chosen = sizes.fitted(counts, tracks[0].times, config.split, patch)
         widths = [len(config.series), len(config.covariates), len(config.planned)]
         values, extra, planned = torch.split(torch.cat([track.values for track in tracks]), widths, 1)
         times = [time for track in tracks for time in track.times]
@@ -164,8 +178,9 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         groups = {track.name: len(track.values) for track in tracks}
         static = {name: [track.static[i] for track in tracks] for i, name in enumerate(config.static)}
         named: dict[str, Any] = {"groups": groups, "static": static, "categories": categories}
-        named |= {"context": context, "horizon": horizon}
-        return cls(values, extra, times, config, planned=planned, breaks=breaks, errors=errors, **named)
+        data = cls(values, extra, times, config, planned=planned, breaks=breaks, errors=errors, **vars(sizes), **named)
+        data.arranged = [*told, *([chosen] if chosen else [])]
+        return data
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -298,7 +313,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in SPLITS}
         begin = 0
         for group, count in self.groups.items():
-            for name, (first, end) in _spans(count, self.config.split, group).items():
+            for name, (first, end) in spans(count, self.config.split, group).items():
                 found[name].append((begin + first, begin + end))
             begin += count
         return found
@@ -330,6 +345,20 @@ def one_hot(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Te
     return torch.tensor([float(word == known) for several, word in pairs for known in several])
 
 
+def _numbers_of(config: SeriesConfig) -> str:
+    """Return in words which columns have numbers."""
+    found = list[str]()
+
+    def see(line: int, fields: Mapping[str, Any]) -> None:
+        found.extend(name for name, cell in fields.items() if value_of(cell, "number") is not None)
+
+    path = config.train[0]
+    source = FileSource(path, ErrorPolicy("skip"), header="yes")  # without columns to look for, none is recognised
+    rows = table_reader(path, config.format)(source, {}, config.columns, see)
+    next(iter(rows), None)
+    return f"; columns of numbers: {', '.join(found)}" if found else ""
+
+
 def _check_numbers(name: str, part: Tensor) -> None:
     """Check that no number is infinite, as 32 bits hold them; in training it would look like a loss gone astray."""
     wrong = part.isinf().nonzero()
@@ -337,18 +366,3 @@ def _check_numbers(name: str, part: Tensor) -> None:
         row, column = wrong[0].tolist()
         came = f"{name}: row {row}, column {column} is {part[row, column].item()}"
         raise DataError(f"{came}; expected finite numbers, or NaN for missing ones (counted from 0, after rounding)")
-
-
-def _spans(count: int, split: tuple[float, float, float], group: str) -> dict[str, tuple[int, int]]:
-    if len(split) != 3 or min(split) < 0 or (max(split) <= 1 and sum(split) > 1 + 1e-9):
-        raise OptionError(
-            f"split is {split}; expected three fractions that add up to 1 at most, or three numbers of rows"
-        )
-    sizes = [round(part * count) if max(split) <= 1 else round(part) for part in split]
-    if max(split) <= 1 and abs(sum(split) - 1) < 1e-9:
-        sizes[2 if split[2] else 1 if split[1] else 0] += count - sum(sizes)
-    if sum(sizes) > count:
-        of = f"series {group} has" if group else "the series have"
-        raise DataError(f"split asks for {sum(sizes):,} rows; {of} {count:,}")
-    ends = [sum(sizes[: i + 1]) for i in range(3)]
-    return {name: (end - size, end) for name, size, end in zip(SPLITS, sizes, ends, strict=True)}
