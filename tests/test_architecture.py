@@ -19,6 +19,7 @@ LEVELS = [
     {"models"},
     {"train", "decode", "diagnose", "draw"},
     {"kinds"},
+    {"report"},
     {"cli"},
 ]
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.

@@ -66,13 +66,13 @@ ROOMS = {
         "stream tree"
     ),
     "diagnose": (
-        "Agreement Comparison Diagnosis Finding Gate GradientThroughTime States TrainingFacts agree diagnose "
-        "gradient_through_time"
+        "Activity Agreement Comparison Connectivity Diagnosis Finding Gate GradientThroughTime States TrainingFacts "
+        "activities agree connectivity diagnose gradient_through_time"
     ),
     "draw": "Figure Panel draw_cell draw_forecasts draw_network",
     "train": (
-        "Backtest Event Label Labels Note Run Scores Started Stepped TrainConfig Validated backtest evaluate "
-        "label_metrics train"
+        "Backtest Confusion Event Label Labels Note Run Scores Started Stepped TrainConfig Validated backtest "
+        "confusion evaluate label_metrics train"
     ),
 }
 

@@ -1,8 +1,8 @@
-"""`everloop draw cell NAME`, `everloop draw network RUN`: figures of cells and of models."""
+"""`everloop draw cell NAME`, `everloop draw network RUN`: figures of cells and models; `draw_run` has those of runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,33 +10,16 @@ from typing import Annotated, Any
 import tyro
 
 from everloop.cells import named
-from everloop.cli.options import CheckpointOptions, find_kind, parse, write
+from everloop.cli.draw_run import OF_RUNS, Draw
+from everloop.cli.options import CheckpointOptions, find_kind, parse
+from everloop.cli.output import Output
 from everloop.cli.show import example
 from everloop.cli.train import read_options
 from everloop.data.settings import read_toml
-from everloop.draw import Figure, draw_cell, draw_network
-from everloop.draw.scene import Theme
+from everloop.draw import draw_cell, draw_network
 from everloop.errors import OptionError, unknown
 from everloop.models.kind import BUILT_IN
 from everloop.models.run import RunConfig
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where a figure goes."""
-
-    out: tuple[Path, ...] = ()
-    """Files to write instead of printing the figure in characters; each ending says how: .svg, .png (needs
-    matplotlib), .dot (Graphviz), .mmd (Mermaid), .txt."""
-    theme: Theme = "light"
-    """For light or dark paper."""
-
-    def take(self, figure: Figure) -> None:
-        """Print the figure, or write the files."""
-        for path in self.out:
-            figure.write(path, self.theme)
-        if not self.out:
-            write(str(figure))
 
 
 @dataclass(frozen=True)
@@ -107,8 +90,8 @@ def _model(options: NetworkOptions) -> Any:
     return kind.create_model(kind.dataset(settings.data, settings.model, None), settings.model)
 
 
-Draw = Callable[[Sequence[str]], None]
 SUBJECTS: dict[str, tuple[Draw, str]] = {
     "cell": (_cell, "the data flow of a cell: everloop draw cell lstm --out lstm.svg"),
     "network": (_network, "a model over time: everloop draw network RUN --steps 4 --out model.svg"),
+    **OF_RUNS,
 }

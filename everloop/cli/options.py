@@ -23,6 +23,7 @@ from everloop.data.settings import flag, from_table, old_names, same_setting, un
 from everloop.errors import OptionError, unknown
 from everloop.models.kind import Kind, find
 from everloop.models.run import RunConfig
+from everloop.report.opened import Opened
 
 T = TypeVar("T")
 # what tyro says of a value, and how it is said here
@@ -233,8 +234,13 @@ class CheckpointOptions:
             OptionError: there is no such device.
             RunError: the run is missing or damaged, or has code that is not trusted.
         """
-        device = select_device(self.threads, self.device)
-        return run.load(self.weights, trust_code=self.trust_code, kind=self.kind(run)).to(device)
+        return self.opened(run).model
+
+    def opened(self, run: RunConfig | Path) -> Opened:
+        """Return a run with its trained model; errors are those of `model`."""
+        run = run if isinstance(run, RunConfig) else RunConfig.read(run)
+        device, kind = select_device(self.threads, self.device), self.kind(run)
+        return Opened(run, kind, run.load(self.weights, trust_code=self.trust_code, kind=kind).to(device))
 
 
 def free_folder(path: Path) -> Path:

@@ -84,7 +84,7 @@ def gates_and_states(lanes: Sequence[Lane]) -> tuple[list[Gate], list[States]]:
     for track in (track for lane in lanes for track in lane.tracks):
         if not bool(track.valid.any()):
             continue
-        found, keeps = _seen(track)
+        found, keeps = seen(track)
         gates += [_gate(track.layer, name, values) for name, values in found.items()]
         for name, rows in track.stacked(track.after).items():
             states.append(_states(track.layer, name, rows[track.valid], keeps.get(name)))
@@ -109,7 +109,7 @@ def _states(layer: str, name: str, rows: Tensor, keep: Tensor | None) -> States:
     return States(layer, name, rows.shape[1], still, rank, lives)
 
 
-def _seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the gates by name and the factors by which states keep what they hold, [N, H] over all valid steps."""
     cell, values = track.cell, track.values
     while isinstance(cell, Wrapper):  # a regulariser does nothing to the gates in evaluation

@@ -81,12 +81,15 @@ def gradient_through_time(model: Model, batch: Any, state: Any = None) -> list[G
 
 def gradients_of(lanes: Sequence[Lane]) -> list[GradientThroughTime]:
     """Return the gradients through time of recorded lanes."""
-    found: list[GradientThroughTime] = []
+    return [curve for lane, grads in zip(lanes, arriving(lanes), strict=True) for curve in _of_lane(lane, grads)]
+
+
+def arriving(lanes: Sequence[Lane]) -> list[list[Tensor | None]]:
+    """Return the gradients that come to what each recorded lane put out, those by way of later lanes among them."""
     pending = [[None if g is None else g.clone() for g in (leaf.grad for leaf in lane.cut)] for lane in lanes]
     for lane, grads in zip(reversed(lanes), reversed(pending), strict=True):
-        found = [*_of_lane(lane, grads), *found]
         _hand_down(lane, grads, lanes, pending)
-    return found
+    return pending
 
 
 def record(model: Model, batch: Any, state: Any = None) -> list[Lane]:

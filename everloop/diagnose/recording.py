@@ -47,10 +47,12 @@ class Track:
 class Lane:
     """One call of recurrent layers: its tracks, what it put out, and the same cut off from its graph.
 
-    outputs: [T, B, n]; finals: the final states; cut: all of them as leaves, whose gradients come from outside.
+    inputs: x as it came [T, B, I], with its graph; outputs: [T, B, n]; finals: the final states; cut: outputs and
+    finals as leaves, whose gradients come from outside.
     """
 
     name: str
+    inputs: Tensor | None = None
     tracks: list[Track] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     finals: list[Tensor] = field(default_factory=list)
@@ -65,7 +67,15 @@ def recorded(model: nn.Module) -> Iterator[list[Lane]]:
     hooks = []
 
     def begin(name: str) -> Any:
-        return lambda module, args: lanes.append(Lane(name))
+        def note(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            lanes.append(Lane(name))
+            if not args or not isinstance(args[0], Tensor):
+                return None
+            x = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
+            lanes[-1].inputs = x
+            return x, *args[1:]
+
+        return note
 
     def end(module: nn.Module, args: Any, result: tuple[Any, Any]) -> tuple[Any, Any]:
         lane = lanes[-1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from everloop.data.files import write_atomically
 from everloop.draw.png import png
-from everloop.draw.scene import Scene, Theme, checked_theme
+from everloop.draw.scene import PAGE, Scene, Theme, checked_theme
 from everloop.draw.svg import svg
 from everloop.errors import OptionError
 
@@ -28,6 +28,10 @@ class Figure:
     def svg(self, theme: Theme = "light") -> str:
         """Return the figure as SVG, for light or dark paper."""
         return svg(self.scene, checked_theme(theme))
+
+    def inline(self) -> str:
+        """Return the figure as SVG for a page whose style sheet sets the colours (`everloop.draw.scene.variables`)."""
+        return svg(self.scene, PAGE)
 
     def png(self, theme: Theme = "light", scale: float = 2.0) -> bytes:
         """Return the figure as a PNG file, `scale` pixels for each unit of the SVG.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Any
 
 from everloop.draw.scene import BELOW, Area, Circle, Line, Rect, Scene, Shape, arrow_head, colour, text_width
 from everloop.errors import OptionError
+
+# with Chinese, Japanese and Korean letters, on Linux, Windows and macOS
+FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
 def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
@@ -60,11 +64,16 @@ def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
     else:
         look: dict[str, Any] = {
             "color": colour(shape.fill, theme),
-            "family": "DejaVu Sans",
+            "family": _families(),
             "parse_math": False,
             "zorder": order,
         }
         weight, line = "bold" if shape.bold else "normal", shape.y + 0.35 * shape.size
+        if shape.upward:
+            end_at_y = {"start": "bottom", "middle": "center", "end": "top"}[shape.anchor]
+            look |= {"rotation": 90, "ha": "center", "va": end_at_y}
+            axes.text(shape.x, shape.y, shape.text, fontsize=shape.size, weight=weight, **look)
+            return
         axes.text(shape.left, line, shape.text, fontsize=shape.size, weight=weight, **look)
         end = shape.left + text_width(shape.text, shape.size, shape.bold)
         if shape.below:
@@ -72,4 +81,14 @@ def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
 
 
 def _paint(shape: Rect | Circle, theme: str) -> dict[str, Any]:
-    return {"facecolor": colour(shape.fill, theme), "edgecolor": colour(shape.stroke, theme)}
+    edge = colour(shape.stroke, theme) if shape.stroke else "none"
+    return {"facecolor": colour(shape.fill, theme), "edgecolor": edge}
+
+
+@cache
+def _families() -> list[str]:
+    """Return the fonts of texts: letters that the first one lacks are taken from the next that is installed."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 from everloop.errors import OptionError, unknown
@@ -134,7 +136,7 @@ SERIES = {
 
 @dataclass(frozen=True)
 class Rect:
-    """A rectangle with rounded corners; `title` is shown where a pointer rests on it."""
+    """A rectangle with rounded corners, without an edge if it has no stroke; `title` is shown where a pointer rests."""
 
     x: float
     y: float
@@ -180,7 +182,10 @@ class Area:
 
 @dataclass(frozen=True)
 class Text:
-    """A text whose middle is at the height y; `below` is set smaller and lower, behind it."""
+    """A text whose middle is at the height y; `below` is set smaller and lower, behind it.
+
+    One that reads `upward` has its middle at x, and the anchor says which end of it is at y.
+    """
 
     x: float
     y: float
@@ -190,10 +195,11 @@ class Text:
     anchor: Anchor = "middle"
     fill: str = "ink"
     bold: bool = False
+    upward: bool = False
 
     @property
     def width(self) -> float:
-        """How wide it is at most."""
+        """How long it is at most."""
         return text_width(self.text, self.size, self.bold) + text_width(self.below, BELOW * self.size)
 
     @property
@@ -201,7 +207,17 @@ class Text:
         """Where it begins."""
         return self.x - {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor] * self.width
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Its left, upper, right and lower edge."""
+        if not self.upward:
+            return self.left, self.y - self.size / 2, self.left + self.width, self.y + self.size / 2
+        lower = self.y + {"start": 0.0, "middle": 0.5, "end": 1.0}[self.anchor] * self.width
+        return self.x - self.size / 2, lower - self.width, self.x + self.size / 2, lower
 
+
+HEATS = 20  # steps from paper to a full colour
+PAGE = "page"  # the theme of a picture inside a page, which has both
 Shape = Rect | Circle | Line | Area | Text
 BELOW = 0.72  # the size of what stands below, as a part of that of its text
 
@@ -218,15 +234,53 @@ class Scene:
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Return how wide a text is at most, in the fonts that pictures name."""
-    return size * sum(WIDTHS.get(c, 0.84) for c in text) * (1.16 if bold else 1)
+    return size * sum(map(_width, text)) * (1.16 if bold else 1)
+
+
+@cache
+def _width(letter: str) -> float:
+    wide = unicodedata.east_asian_width(letter) in "WF"
+    return 0.0 if unicodedata.combining(letter) else WIDTHS.get(letter, 1.02 if wide else 0.84)
+
+
+def heat(value: float) -> str:
+    """Return the role of a colour between -1 and 1: paper at 0, the first colour of a series at 1, the second at -1."""
+    return f"heat {round(HEATS * max(-1.0, min(1.0, value)))}"
+
+
+def ink_on(value: float) -> str:
+    """Return the role of a text that is read on that colour."""
+    return "paper" if abs(value) > 0.6 else "ink"
 
 
 def colour(role: str, theme: str) -> str:
-    """Return the colour of a role: a name of COLOURS, "series 3", or a colour as it is."""
-    if role.startswith("series "):
-        series = SERIES[theme]
-        return series[int(role.split()[1]) % len(series)]
+    """Return the colour of a role: a name of COLOURS, "series 3", "heat -7", or a colour as it is.
+
+    On a page each is a variable, which the style sheet of the page sets for light and for dark paper.
+    """
+    name, _, number = role.partition(" ")
+    if name == "series":
+        number = str(int(number) % len(SERIES["light"]))
+    if theme == PAGE:
+        known = number or role in COLOURS["light"]
+        return f"var(--{name}{f'-{number}' if number else ''})" if known else role
+    if name == "series":
+        return SERIES[theme][int(number)]
+    if name == "heat":
+        return _mixed(COLOURS[theme]["paper"], SERIES[theme][int(number) < 0], abs(int(number)) / HEATS)
     return COLOURS[theme].get(role, role)
+
+
+def variables(theme: Theme) -> dict[str, str]:
+    """Return the colours of a theme by the names that they have on a page."""
+    series = [f"series {n}" for n in range(len(SERIES[theme]))]
+    heats = [f"heat {n}" for n in range(-HEATS, HEATS + 1)]
+    return {colour(role, PAGE)[4:-1]: colour(role, theme) for role in (*COLOURS[theme], *series, *heats)}
+
+
+def _mixed(paper: str, full: str, part: float) -> str:
+    pairs = [(int(paper[k : k + 2], 16), int(full[k : k + 2], 16)) for k in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in pairs)
 
 
 def checked_theme(theme: str) -> str:
@@ -260,8 +314,9 @@ def bounds(shapes: Iterable[Shape]) -> tuple[float, float, float, float]:
             xs += [shape.x, shape.x + shape.width]
             ys += [shape.y, shape.y + shape.height]
         else:
-            xs += [shape.left, shape.left + shape.width]
-            ys += [shape.y - shape.size / 2, shape.y + shape.size / 2]
+            left, top, right, bottom = shape.box
+            xs += [left, right]
+            ys += [top, bottom]
     return min(xs), min(ys), max(xs), max(ys)
 
 

@@ -13,7 +13,7 @@ def svg(scene: Scene, theme: str = "light") -> str:
     width, height = f"{scene.width:g}", f"{scene.height:g}"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" font-family="{FONT}">'
+        f'role="img" aria-label="{escape(scene.title)}" font-family="{FONT}">'
     )
     title = f"<title>{escape(scene.title)}</title>"
     paper = f'<rect width="{width}" height="{height}" fill="{colour("paper", theme)}"/>'
@@ -44,6 +44,7 @@ def _shape(shape: Shape, theme: str) -> Iterator[str]:
         yield f'<polygon points="{_points(shape.points)}" fill="{fill}" fill-opacity="{shape.opacity:g}"/>'
     else:
         bold = ' font-weight="bold"' if shape.bold else ""
+        turned = f' transform="rotate(-90 {shape.x:.1f} {shape.y:.1f})"' if shape.upward else ""
         small = f"{BELOW * shape.size:.1f}"
         below = (
             f'<tspan font-size="{small}" dy="{0.25 * shape.size:.1f}">{escape(shape.below)}</tspan>'
@@ -52,12 +53,14 @@ def _shape(shape: Shape, theme: str) -> Iterator[str]:
         )
         yield (
             f'<text x="{shape.x:.1f}" y="{shape.y + 0.35 * shape.size:.1f}" font-size="{shape.size:g}" '
-            f'text-anchor="{shape.anchor}" fill="{colour(shape.fill, theme)}"{bold}>{escape(shape.text)}{below}</text>'
+            f'text-anchor="{shape.anchor}" fill="{colour(shape.fill, theme)}"{bold}{turned}>'
+            f"{escape(shape.text)}{below}</text>"
         )
 
 
 def _paint(fill: str, stroke: str, theme: str) -> str:
-    return f'fill="{colour(fill, theme)}" stroke="{colour(stroke, theme)}" stroke-width="1.2"'
+    edge = f' stroke="{colour(stroke, theme)}" stroke-width="1.2"' if stroke else ""
+    return f'fill="{colour(fill, theme)}"{edge}'
 
 
 def _titled(tag: str, title: str) -> str:

@@ -17,7 +17,7 @@ from everloop.data.datasets.examples import Examples, ExamplesBatch
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
-from everloop.errors import ShapeError
+from everloop.errors import OptionError, ShapeError
 from everloop.models.body import BodyConfig, body, check, configured, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -110,8 +110,19 @@ class Classifier(Model):
         strand = Strand(self.recurrent, reads, "label", before, (head,), pooling=self.config.pooling)
         return Outline(self.kind, "N → 1", (strand,))
 
+    def symbols_read(self, batch: ExamplesBatch, row: int = 0) -> dict[str, list[str]]:
+        if self.tokenizer is None:
+            return {}
+        numbers = batch.x[: int(batch.lengths[row]), row].tolist()
+        return {"recurrent": [self.tokenizer.symbols.symbols[i] for i in numbers]}
+
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the scores [B, K] of the labels. x: symbol numbers [T, B], or features [T, B, F]; lengths: [B]."""
+        y = self._layers(x, lengths)
+        return self.head(self.dropout(self.pooling(y, lengths)))  # type: ignore[no-any-return]
+
+    def _layers(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the layers put out [T, B, n]."""
         if self.tokenizer is None:
             if x.dim() != 3 or x.shape[2] != self.features:
                 raise ShapeError(f"Classifier: x is {list(x.shape)}; expected [T, B, {self.features}]")
@@ -120,8 +131,7 @@ class Classifier(Model):
             if self.training and self.config.word_dropout:
                 x = word_dropout(x, self.config.word_dropout, UNKNOWN)
             read = self.embedding(x)
-        y, _ = self.recurrent(self.inputs(read), lengths=lengths)
-        return self.head(self.dropout(self.pooling(y, lengths)))  # type: ignore[no-any-return]
+        return self.recurrent(self.inputs(read), lengths=lengths)[0]  # type: ignore[no-any-return]
 
     def loss(self, batch: ExamplesBatch, state: Any = None) -> Loss:
         """Return the negative log-likelihood of the labels, and the accuracy."""
@@ -135,17 +145,36 @@ class Classifier(Model):
         """Return (the numbers [B] of the true labels, those of the most likely ones)."""
         return batch.y, self(batch.x, batch.lengths).argmax(-1)
 
-    @torch.no_grad()
-    def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
-        """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
+    def read_in(self, sequences: Sequence[str | Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (x, lengths), as `forward` takes them, of texts or series [T, F]."""
         if self.tokenizer is not None:
             sequences = [torch.tensor(self.tokenizer.encode(text)) for text in sequences]  # type: ignore[arg-type]
         x, lengths = padded(sequences)
-        training, device = self.training, self.head.weight.device
+        return x.to(self.head.weight.device), lengths.to(self.head.weight.device)
+
+    @torch.no_grad()
+    def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
+        """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
+        training = self.training
         self.eval()
-        scores = self(x.to(device), lengths.to(device))
+        scores = self(*self.read_in(sequences))
         self.train(training)
         return scores.softmax(-1).cpu()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def weights(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return how much attention gives to each step of each sequence [T, B]; arguments as of `forward`.
+
+        Raises:
+            OptionError: the steps become one vector in another way.
+        """
+        if self.config.pooling != "attention":
+            raise OptionError(f"pooling is {self.config.pooling!r}; only with 'attention' do steps have weights")
+        training = self.training
+        self.eval()
+        weights = self.pooling.weights(self._layers(x, lengths), lengths)
+        self.train(training)
+        return weights
 
     def write(self, folder: Path) -> None:
         """Write the labels, and what it reads, into a run folder."""

@@ -139,6 +139,14 @@ class EncoderDecoder(Model):
             attention = Block("attention", self.decoder.output_size, self.encoder.output_size)
         return Outline(self.kind, "N → M", (encoder, decoder), self.config.context, attention)
 
+    def symbols_read(self, batch: ParallelBatch, row: int = 0) -> dict[str, list[str]]:
+        sizes = {"encoder": batch.source_lengths, "decoder": batch.lengths}
+        sides = {"encoder": (self.source, batch.source), "decoder": (self.written, batch.inputs)}
+        return {
+            name: [pieces.symbols[i] for i in numbers[: int(sizes[name][row]), row].tolist()]
+            for name, (pieces, numbers) in sides.items()
+        }
+
     @property
     def target(self) -> str:
         return "piece" if self.written.merges else "word"

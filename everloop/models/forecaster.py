@@ -254,7 +254,7 @@ class Forecaster(Model):
         guesses = {"": self.output.point(output)} | {
             f"_{name}": guess for name, guess in baselines(past, self.config.horizon, self.config.season).items()
         }
-        errors = {name: torch.where(is_known, guess - future, 0) for name, guess in guesses.items()}
+        errors = {name: torch.where(is_known, guess.detach() - future, 0) for name, guess in guesses.items()}
         sums = {f"mse{name}": (float(error.square().sum()), count) for name, error in errors.items()}
         sums |= {f"mae{name}": (float(error.abs().sum()), count) for name, error in errors.items()}
         return Loss(total, count, sums=sums)

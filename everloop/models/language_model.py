@@ -123,6 +123,9 @@ class LanguageModel(Model):
         strand = Strand(self.recurrent, self.target, self.target, (embedding,), (head,), feeds_back=True)
         return Outline(self.kind, "N → N", (strand,))
 
+    def symbols_read(self, batch: Window, row: int = 0) -> dict[str, list[str]]:
+        return {"recurrent": [self.vocabulary.symbols[i] for i in batch.x[:, row].tolist()]}
+
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""
         y, state = self._read(x, state)

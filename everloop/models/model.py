@@ -46,6 +46,13 @@ class Model(nn.Module):
         """Return the loss of a batch whose streams continue from `state`."""
         raise NotImplementedError
 
+    def symbols_read(self, batch: Any, row: int = 0) -> dict[str, list[str]]:
+        """Return what is read at each step of one sequence of a batch, in words, by the name of the recurrent layers.
+
+        Layers that read numbers are left out.
+        """
+        return {}
+
     def outline(self) -> Outline:
         """Return what the model is made of; a kind of your own that says nothing shows its first recurrent layers.
 

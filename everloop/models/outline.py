@@ -61,3 +61,7 @@ class Outline:
     strands: tuple[Strand, ...]
     context: Context = ""
     attention: Block | None = None
+
+    def has(self, layers: object) -> bool:
+        """Return whether these are layers of a strand, and no part of what comes before."""
+        return any(strand.recurrent is layers for strand in self.strands)

@@ -126,6 +126,12 @@ class Tagger(Model):
             after += (Block("CRF", len(self.labels), len(self.labels)),)
         return Outline(self.kind, "N → N", (Strand(self.recurrent, self.target, "label", before, after),))
 
+    def symbols_read(self, batch: TaggedBatch, row: int = 0) -> dict[str, list[str]]:
+        if self.tokenizer is None or not isinstance(batch.x, Words):
+            return {}
+        numbers = batch.x.numbers[: int(batch.lengths[row]), row].tolist()
+        return {"recurrent": [self.tokenizer.words.symbols[i] for i in numbers]}
+
     @property
     def target(self) -> str:
         return "word" if self.tokenizer else "step"

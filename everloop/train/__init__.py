@@ -5,12 +5,13 @@ from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
 from everloop.train.forecast_scores import Backtest, Scores
-from everloop.train.labels import Label, Labels, label_metrics
+from everloop.train.labels import Confusion, Label, Labels, confusion, label_metrics
 from everloop.train.loop import train
 from everloop.train.result import Run
 
 __all__ = [
     "Backtest",
+    "Confusion",
     "Event",
     "Label",
     "Labels",
@@ -22,6 +23,7 @@ __all__ = [
     "TrainConfig",
     "Validated",
     "backtest",
+    "confusion",
     "evaluate",
     "label_metrics",
     "train",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.errors import OptionError
 from everloop.train.evaluate import Data
 
 
@@ -73,17 +74,57 @@ class Labels:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """How often each label was taken for each. counts: [K, K], a row for each true label; names: of the labels."""
+
+    names: tuple[str, ...]
+    counts: Tensor
+
+    def most(self, count: int) -> Confusion:
+        """Return the most frequent labels, in their order; the others are one row and one column together."""
+        if len(self.names) <= count:
+            return self
+        frequent = (self.counts.sum(0) + self.counts.sum(1)).argsort(descending=True, stable=True)[: count - 1]
+        kept = sorted(frequent.tolist())
+        group = torch.full((len(self.names),), len(kept))
+        group[kept] = torch.arange(len(kept))
+        joined = torch.zeros(count, count, dtype=self.counts.dtype)
+        joined.index_put_((group[:, None], group[None]), self.counts, accumulate=True)
+        return Confusion((*(self.names[i] for i in kept), f"{len(self.names) - len(kept)} others"), joined)
+
+
 def label_metrics(model: Any, data: Data, split: str = "test", *, batch: int = 64) -> Labels:
     """Return precision, recall and F1 of each label that a classifier or a tagger gives to a split of the data."""
+    return Labels.of(model.labels.symbols, *_predicted(model, data, split, batch, None))
+
+
+def confusion(model: Any, data: Data, split: str = "test", *, batch: int = 64, batches: int | None = None) -> Confusion:
+    """Return which labels a classifier or a tagger takes for which in a split of the data, or its first `batches`.
+
+    Raises:
+        OptionError: any number of labels holds at a step, so that none is taken for another.
+    """
+    names = tuple(model.labels.symbols)
+    wanted, guessed = _predicted(model, data, split, batch, batches)
+    if wanted.dim() == 2:
+        raise OptionError("several labels hold at once here, so that none is taken for another")
+    counts = torch.bincount(wanted * len(names) + guessed, minlength=len(names) ** 2)
+    return Confusion(names, counts.view(len(names), len(names)))
+
+
+def _predicted(model: Any, data: Data, split: str, batch: int, most: int | None) -> tuple[Tensor, Tensor]:
+    """Return (true labels, given labels) of a split, or of its first batches."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     with torch.no_grad():
         batches = data.epoch(split, 0, batch=batch, seed=0)
-        pairs = [tuple(t.cpu() for t in model.predictions(one.to(device))) for one in batches]
+        some = range(len(batches) if most is None else min(most, len(batches)))
+        pairs = [tuple(t.cpu() for t in model.predictions(batches[i].to(device))) for i in some]
     model.train(training)
     wanted, guessed = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    return Labels.of(model.labels.symbols, wanted, guessed)
+    return wanted, guessed
 
 
 def _mean(name: str, rows: Sequence[Label], weights: Sequence[float]) -> Label:

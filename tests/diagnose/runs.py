@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,12 +12,12 @@ from typing import Any
 
 import torch
 
-from everloop.cli.diagnose import facts_of
 from everloop.data import Examples, ExamplesConfig, Parallel, Part, Text
 from everloop.diagnose import Diagnosis, diagnose
 from everloop.errors import TrainingError
 from everloop.models import Classifier, ClassifierConfig, EncoderDecoder, LanguageModel, Model
 from everloop.models.run import RunConfig
+from everloop.report.opened import facts_of
 from everloop.train import TrainConfig, train
 from everloop.train.evaluate import pass_sizes
 
@@ -219,6 +220,10 @@ HEALTHY: dict[str, Callable[[], Plan]] = {
 }
 
 
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
 def diagnosed(plan: Plan, folder: Path) -> Diagnosis:
     """Train a run and look into it, also where it ended because a number was not finite any more."""
     with suppress(TrainingError):
@@ -227,6 +232,6 @@ def diagnosed(plan: Plan, folder: Path) -> Diagnosis:
     settings = config.settings("train", TrainConfig)
     last = config.load("last")
     plan.model.load_state_dict(last.state_dict())
-    facts = facts_of(config, plan.model.eval(), plan.data, settings)
+    facts = facts_of(config, plan.model.eval(), plan.data, settings, _metrics(folder))
     sizes = pass_sizes(plan.model, 8, settings.length)
     return diagnose(plan.model, plan.data.epoch("train", 0, seed=0, **sizes)[0], facts=facts)

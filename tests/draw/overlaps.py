@@ -59,7 +59,9 @@ def _box(shape: Rect | Circle) -> Box:
 
 
 def _text_box(text: Text) -> Box:
-    return text.left, text.y - 0.45 * text.size, text.left + text.width, text.y + 0.45 * text.size
+    left, top, right, bottom = text.box
+    slack = 0.05 * text.size  # letters do not fill the height of their line
+    return (left + slack, top, right - slack, bottom) if text.upward else (left, top + slack, right, bottom - slack)
 
 
 def _meet(p: Box, q: Box, slack: float) -> bool:

@@ -1,0 +1,181 @@
+"""Figures of a run: from what training noted and diagnosis found to pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from everloop.data.datasets.series import SeriesBatch
+from everloop.data.tokenize.pieces import SPACE
+from everloop.diagnose import Activity, Connectivity, GradientThroughTime, TrainingFacts
+from everloop.draw.coloured import draw_coloured
+from everloop.draw.curves import Band, Curve, draw_curves
+from everloop.draw.figure import Figure
+from everloop.draw.matrix import draw_matrix
+from everloop.errors import OptionError
+from everloop.models import EncoderDecoder, Forecaster
+from everloop.train import Confusion
+
+UNITS, LABELS, STEPS = 24, 20, 60  # the most rows of a heat map, labels of a confusion matrix, steps of a sequence
+END_MARK = "■"
+SURE = 1.2816  # deviations on each side within which 80 % of a Gaussian lies
+
+
+def losses(runs: Mapping[str, TrainingFacts], measure: str) -> Figure:
+    """Return the losses of training and validation by step, of one run or of several by name."""
+    curves: dict[str, Curve] = {}
+    for name, facts in runs.items():
+        ahead = f"{name}, " if len(runs) > 1 else ""
+        for what, points in (("training", facts.losses), ("validation", facts.valid)):
+            if points:
+                curves[f"{ahead}{what}"] = Curve([s for s, _ in points], [v for _, v in points])
+    if not curves:
+        raise OptionError("no loss was noted: the run has no metrics")
+    return draw_curves(curves, title=f"Loss ({measure})", x_label="step", y_label=measure, from_zero=False)
+
+
+def norms(facts: TrainingFacts) -> Figure:
+    """Return the norm of the gradient by step, before clipping, with where it was cut."""
+    steps = [step for step, _ in facts.losses][-len(facts.norms) :]
+    if not steps or not facts.norms:
+        raise OptionError("no gradient was noted: the run has no metrics")
+    curves = {"norm": Curve(steps, facts.norms)}
+    if math.isfinite(facts.clip_norm):
+        curves["clipped at"] = Curve([steps[0], steps[-1]], [facts.clip_norm] * 2)
+    title = "Norm of the gradient, before it is clipped"
+    return draw_curves(curves, title=title, x_label="step", y_label="norm", log=True)
+
+
+def gradients(found: Sequence[GradientThroughTime]) -> Figure:
+    """Return how the gradient of the loss shrinks or grows on its way back in time, by layer and state."""
+    curves = {f"{g.layer}, {g.state}": Curve(range(len(g.norms)), g.norms.tolist()) for g in found}
+    title = "Gradient through time"
+    return draw_curves(curves, title=title, x_label="steps back", y_label="norm, beside that at lag 0", log=True)
+
+
+def heat(activity: Activity, symbols: Sequence[str], units: Sequence[int] = ()) -> Figure:
+    """Return what units of a gate or state do while a sequence is read; by default those that change most."""
+    chosen = list(units) or activity.liveliest(UNITS)
+    values = activity.values[:STEPS]
+    check_units(activity, chosen)
+    names, label = steps_of(symbols, len(values))
+    title = f"{'Gate' if activity.is_gate else 'State'} {activity.name} of {activity.layer}"
+    if len(chosen) < activity.values.shape[1] and not units:
+        title += f": the {len(chosen)} units that change most"
+    return draw_matrix(
+        values[:, chosen].T.tolist(),
+        [str(unit) for unit in chosen],
+        names,
+        title=title,
+        row_label="unit",
+        column_label=label,
+        scale=(0.0, scale_of(activity)),
+    )
+
+
+def unit(activity: Activity, symbols: Sequence[str], number: int) -> Figure:
+    """Return a sequence coloured by what one unit does at each step."""
+    check_units(activity, [number])
+    names, _ = steps_of(symbols, len(activity.values))
+    title = f"Unit {number} of {'gate' if activity.is_gate else 'state'} {activity.name}, {activity.layer}"
+    return draw_coloured(names, activity.values[:, number].tolist(), title=title, scale=(0.0, scale_of(activity)))
+
+
+def dependence(found: Connectivity, symbols: Sequence[str]) -> Figure:
+    """Return on which inputs each output depends, or the answer to the whole sequence."""
+    shares = found.shares[:STEPS, :STEPS]
+    if not found.by_step:
+        names, _ = steps_of(symbols, found.values.shape[1])
+        title = f"What the answer depends on ({found.lane}): gradient by input"
+        top = max(float(found.shares.max()), 1e-12)
+        return draw_coloured(names, found.shares[0].tolist(), title=title, scale=(0.0, top))
+    names, label = steps_of(symbols, shares.shape[1])
+    title = f"Which inputs each output depends on ({found.lane})"
+    return draw_matrix(
+        shares.tolist(), names, names, title=title, row_label="after", column_label=f"depends on {label}"
+    )
+
+
+def attention(weights: Tensor, read: Sequence[str], written: Sequence[str]) -> Figure:
+    """Return which word is looked at to write which; weights: [T, S]."""
+    title = "Attention: what is looked at to write each word"
+    return draw_matrix(weights.tolist(), written, read, title=title, row_label="written", column_label="read")
+
+
+def attention_of(model: EncoderDecoder, source: str, written: str) -> Figure:
+    """Return what a translator looks at while it writes a translation; the last of each side is the end.
+
+    Raises:
+        OptionError: it has no attention.
+    """
+    read = [model.source.symbols[i] for i in model.source.encode(source)]
+    words = [model.written.symbols[i] for i in model.written.encode(written)]
+    weights = model.weights(source, written)
+    return attention(weights, [_word(w) for w in (*read, END_MARK)], [_word(w) for w in (*words, END_MARK)])
+
+
+def _word(piece: str) -> str:
+    """Return a piece without the mark of a word that begins; the end of a sequence is a square."""
+    return piece.removeprefix(SPACE) or piece
+
+
+def attended(weights: Tensor, symbols: Sequence[str]) -> Figure:
+    """Return how much attention each symbol of a sequence gets; weights: [T]."""
+    names, _ = steps_of(symbols, len(weights))
+    title = "Attention: how much each step counts in the answer"
+    return draw_coloured(names, weights.tolist(), title=title, scale=(0.0, max(float(weights.max()), 1e-12)))
+
+
+def confused(found: Confusion, split: str) -> Figure:
+    """Return how often each label is taken for each; colours are shares of the true label."""
+    some = found.most(LABELS)
+    shares = (some.counts / some.counts.sum(1, keepdim=True).clamp_min(1)).tolist()
+    words = [[f"{n:,}" for n in row] for row in some.counts.tolist()]
+    title = f"Which label is taken for which ({int(found.counts.sum()):,} of the {split} split)"
+    return draw_matrix(shares, some.names, some.names, title=title, row_label="true", column_label="given", words=words)
+
+
+def forecast(model: Forecaster, window: SeriesBatch, series: int = 0) -> Figure:
+    """Return the first of some windows: what was known of a series, what is forecast, with its interval, what came."""
+    found, past, future = model.forecast(window), window.past[:, 0], window.future[:, 0]
+    known, ahead = range(1 - len(past), 1), range(1, len(future) + 1)
+    curves = {
+        "known": Curve(known, past[:, series].tolist()),
+        "forecast": Curve(ahead, found.point[:, 0, series].tolist()),
+        "what came": Curve(ahead, future[:, series].tolist()),
+    }
+    bands, said = {}, ""
+    if found.spread is not None:
+        reach = SURE * found.spread[:, 0, series]
+        edges = found.point[:, 0, series] - reach, found.point[:, 0, series] + reach
+        bands["forecast"], said = Band(ahead, *(edge.tolist() for edge in edges)), ", with its interval of 80 %"
+    elif found.quantiles is not None and found.quantiles.shape[-1] > 1:
+        low, high = min(model.config.quantiles), max(model.config.quantiles)
+        edges = found.quantiles[:, 0, series, 0], found.quantiles[:, 0, series, -1]
+        bands["forecast"] = Band(ahead, *(edge.tolist() for edge in edges))
+        said = f", with its quantiles {low:g} to {high:g}"
+    title = f"Forecast of {model.names[series]}{said}"
+    label = "steps from the last known one"
+    return draw_curves(curves, title=title, x_label=label, y_label="", from_zero=False, bands=bands)
+
+
+def steps_of(symbols: Sequence[str], count: int) -> tuple[list[str], str]:
+    """Return (a name for each of `count` steps, what they are): what is read, or numbers."""
+    if len(symbols) >= count:
+        return list(symbols[:count]), "what is read"
+    return [str(n) for n in range(1, count + 1)], "step"
+
+
+def scale_of(activity: Activity) -> float:
+    """Return the number that gets the full colour: 1, or the largest of a state that exceeds it."""
+    return 1.0 if activity.is_gate else max(1.0, float(activity.values.abs().max()))
+
+
+def check_units(activity: Activity, units: Sequence[int]) -> None:
+    """Check that there are such units. Raises OptionError if not."""
+    size = activity.values.shape[1]
+    for number in units:
+        if not 0 <= number < size:
+            raise OptionError(f"unit is {number}; {activity.layer} has the units 0 to {size - 1}")
