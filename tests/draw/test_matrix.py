@@ -66,8 +66,8 @@ def test_a_coloured_text_breaks_its_lines_and_keeps_every_symbol() -> None:
     bars, words = str(figure).splitlines()[2:4]
     assert words == "The␣quick⏎"
     assert bars == "█▇▆▆▅▄▃▂▂▁"
-    words = ["a", "wonderful", "很好"] * 9
-    assert on_paper(draw_coloured(words, [0.5] * 27, title="T")) == []
+    names = ["a", "wonderful", "很好"] * 9
+    assert on_paper(draw_coloured(names, [0.5] * 27, title="T")) == []
     with pytest.raises(OptionError, match="1 numbers for 2 symbols"):
         draw_coloured(["a", "b"], [1.0], title="")
 
