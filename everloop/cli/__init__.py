@@ -60,6 +60,8 @@ VERBS = {
         "everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN", also=("plot",)
     ),
     "diagnose": Verb("everloop.cli.diagnose", "what stands out in a trained model: everloop diagnose RUN"),
+    "report": Verb("everloop.cli.report", "all that is known of a run as one HTML page: everloop report RUN"),
+    "compare": Verb("everloop.cli.compare", "what tells runs apart, on one page: everloop compare RUN RUN …"),
     "experiment": Verb("everloop.cli.experiment", "gradients through time, and what cells remember, side by side"),
     "check": Verb("everloop.cli.check", "whether a cell is compiled, and right: everloop check my_cells.py:MyCell"),
     "recipes": Verb(

@@ -20,10 +20,10 @@ from everloop.compiler.plan import plan_forward
 from everloop.compiler.report import plan_text, step_text
 from everloop.compiler.simplify import LOCAL, simplify
 from everloop.compiler.target import LoopTarget, find, names
-from everloop.compiler.trace import named_outputs, trace
+from everloop.compiler.trace import trace
 from everloop.data.settings import setting
 from everloop.errors import OptionError, unknown
-from everloop.layers.explanation import example_call
+from everloop.layers.explanation import equations, example_call
 
 Form = Literal["text", "latex", "markdown"]
 AFTER = {
@@ -89,11 +89,11 @@ def example(kind: type[Cell], inputs: int = 3, hidden: int = 4) -> Cell:
 
 def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     """Return one cell at one stage; arguments as in `show`."""
+    if stage == "equations":
+        return equations(cell, form)
     _, given = example_call(cell)
     graph = trace(cell, given.fixed, given.rows, given.steps, torch.float32, names=True)
     write_graph = FORMS[form]
-    if stage == "equations":
-        return write_graph(named_outputs(graph, cell))
     if stage == "graph":
         sunk = run("simplified", step=graph)
         late = f"\n\n{AFTER[form]}\n{write_graph(sunk.epilogue)}" if sunk.epilogue.outputs else ""

@@ -67,7 +67,8 @@ def draw_matrix(
         shapes.append(Text(left - 6, y + high / 2, name, SIZE, anchor="end"))
         for k, part in enumerate(row):
             said = "" if words else f"{shown(rows[i])}, {shown(columns[k])}: {values[i][k]:.3g}"
-            shapes.append(Rect(left + k * wide, y, wide - 1, high - 1, heat(part), "", 0, said))
+            if words or heat(part) != heat(0):  # paper need not be drawn
+                shapes.append(Rect(left + k * wide, y, wide - 1, high - 1, heat(part), "", 0, said))
             if words:
                 place = left + k * wide + (wide - 1) / 2, y + (high - 1) / 2
                 shapes.append(Text(*place, words[i][k], SIZE - 1, fill=ink_on(part)))

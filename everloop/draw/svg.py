@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from unicodedata import category
 
 from everloop.draw.scene import BELOW, FONT, Area, Circle, Line, Point, Rect, Scene, Shape, arrow_head, colour
 
@@ -13,11 +14,16 @@ def svg(scene: Scene, theme: str = "light") -> str:
     width, height = f"{scene.width:g}", f"{scene.height:g}"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{escape(scene.title)}" font-family="{FONT}">'
+        f'role="img" aria-label="{safe(scene.title)}" font-family="{FONT}">'
     )
-    title = f"<title>{escape(scene.title)}</title>"
+    title = f"<title>{safe(scene.title)}</title>"
     paper = f'<rect width="{width}" height="{height}" fill="{colour("paper", theme)}"/>'
     return "\n".join([head, title, paper, *(line for s in scene.shapes for line in _shape(s, theme)), "</svg>"]) + "\n"
+
+
+def safe(text: str) -> str:
+    """Return a text as markup has it, without the control characters that XML cannot hold."""
+    return escape("".join(c if c in "\n\t" or category(c) not in ("Cc", "Cs") else "�" for c in text))
 
 
 def _shape(shape: Shape, theme: str) -> Iterator[str]:
@@ -47,14 +53,14 @@ def _shape(shape: Shape, theme: str) -> Iterator[str]:
         turned = f' transform="rotate(-90 {shape.x:.1f} {shape.y:.1f})"' if shape.upward else ""
         small = f"{BELOW * shape.size:.1f}"
         below = (
-            f'<tspan font-size="{small}" dy="{0.25 * shape.size:.1f}">{escape(shape.below)}</tspan>'
+            f'<tspan font-size="{small}" dy="{0.25 * shape.size:.1f}">{safe(shape.below)}</tspan>'
             if shape.below
             else ""
         )
         yield (
             f'<text x="{shape.x:.1f}" y="{shape.y + 0.35 * shape.size:.1f}" font-size="{shape.size:g}" '
             f'text-anchor="{shape.anchor}" fill="{colour(shape.fill, theme)}"{bold}{turned}>'
-            f"{escape(shape.text)}{below}</text>"
+            f"{safe(shape.text)}{below}</text>"
         )
 
 
@@ -64,7 +70,7 @@ def _paint(fill: str, stroke: str, theme: str) -> str:
 
 
 def _titled(tag: str, title: str) -> str:
-    return f"><title>{escape(title)}</title></{tag}>" if title else "/>"
+    return f"><title>{safe(title)}</title></{tag}>" if title else "/>"
 
 
 def _points(points: tuple[Point, ...]) -> str:

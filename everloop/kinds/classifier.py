@@ -13,6 +13,7 @@ from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
 from everloop.data.readers.ts import ts_series
 from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.examples import label_examples
 from everloop.kinds.source import PredictSource
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.kind import Kind
@@ -84,6 +85,7 @@ KIND = Kind(
     create_model=Classifier.of,
     evaluation_dataset=evaluation_dataset,
     label_metrics=True,
+    examples=label_examples,
     predict=predict,
     predict_options=("probabilities", "columns"),
     also=("classification", "sentiment", "text-classification"),

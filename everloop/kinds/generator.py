@@ -26,6 +26,7 @@ from everloop.decode.writer import Hypothesis, writer
 from everloop.draw.strokes import ink, png, sheet, svg
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import SYMBOLS, PredictOptions
+from everloop.kinds.examples import Example
 from everloop.kinds.source import PredictSource
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
@@ -78,6 +79,20 @@ def written(model: Generator, label: str, method: Sampling, length: int) -> Iter
     if label == "\n":
         raise OptionError("a generator needs a prompt: everloop sample RUN LABEL")
     yield generate(model, [label], method, length=length)[0][0].text
+
+
+def examples(model: Generator, data: Conditions | Strokes, split: str, count: int) -> Iterator[Example]:
+    """Yield labels or vectors, and what the model writes or draws for them."""
+    sources: Sequence[Any] = data.labels[:count]
+    if model.given_size is not None:
+        sources = [data[split][i][0] for i in range(min(count, len(data[split])))]
+    names = [f"vector {i + 1}" if model.given_size is not None else str(one) for i, one in enumerate(sources)]
+    found: Sequence[Sequence[Any]] = answers(model, sources, Sampling(temperature=0.5, num_samples=3, seed=1), 200)
+    for name, source, some in zip(names, sources, found, strict=True):
+        if model.vocabulary is None:
+            yield Example(name, picture=svg([one.lines for one in some], 3))
+        else:
+            yield Example(name, answer="\n".join(map(str, some)), source=source)
 
 
 def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[Line]:
@@ -193,6 +208,7 @@ KIND = Kind(
     evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=(*SYMBOLS, "array", "svg", "png"),
+    examples=examples,
     report=report,
     generate=answers,
     sample=written,

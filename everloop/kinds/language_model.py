@@ -15,11 +15,13 @@ from everloop.data.files import write_atomically
 from everloop.decode import Sampling, sample, stream
 from everloop.decode.writer import Prompts
 from everloop.errors import DataError, OptionError
+from everloop.kinds.examples import Example, spread
 from everloop.models import LanguageModel, LanguageModelConfig, Score
 from everloop.models.kind import Kind
 from everloop.train import Run
 
 TEMPERATURES = (0.5, 0.8, 1.0)
+EXAMPLE = (40, 80)  # symbols that are given, and that follow
 
 
 def dataset(config: TextConfig, shape: LanguageModelConfig, model: LanguageModel | None) -> Text:
@@ -63,6 +65,17 @@ def preview(model: LanguageModel, text: Text) -> str:
     return sample(model, prompt, length=length, temperature=0.7, seed=0)
 
 
+def examples(model: LanguageModel, text: Text, split: str, count: int) -> Iterator[Example]:
+    """Yield beginnings of the text, how it goes on there, and how the model does."""
+    windows = text.epoch(split, 0, batch=1, length=EXAMPLE[0] + EXAMPLE[1], seed=0)
+    for number, index in enumerate(spread(count, len(windows))):
+        numbers = windows[index].x[:, 0]
+        if len(numbers) > EXAMPLE[0]:
+            prompt = model.vocabulary.decode(numbers[: EXAMPLE[0]])
+            drawn = sample(model, prompt, length=EXAMPLE[1], temperature=0.7, seed=number)
+            yield Example(prompt, model.vocabulary.decode(numbers[EXAMPLE[0] :], prompt), drawn, source=prompt)
+
+
 def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None, length: int = 300) -> Iterator[Line]:
     """Yield samples at several temperatures, of words a fifth of that length, and keep them in the run folder."""
     length = length // 5 if model.vocabulary.units == "words" else length
@@ -97,6 +110,7 @@ KIND = Kind(
     sample=written,
     scorer=scorer,
     preview=preview,
+    examples=examples,
     report=report,
     without_predict="sample, tree or score",
     also=("lm", "char-rnn", "gpt", "language-modeling"),

@@ -17,6 +17,7 @@ from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
 from everloop.kinds.decoding import PredictOptions
+from everloop.kinds.examples import label_examples
 from everloop.kinds.source import PredictSource
 from everloop.models.kind import Kind
 from everloop.models.tagger import Tagger, TaggerConfig
@@ -118,6 +119,7 @@ KIND = Kind(
     create_model=Tagger.of,
     evaluation_dataset=evaluation_dataset,
     label_metrics=True,
+    examples=label_examples,
     predict=predict,
     predict_options=("probabilities",),
     also=("ner", "pos", "pos-tagger", "sequence-labeling", "tagging", "token-classification"),

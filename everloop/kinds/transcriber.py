@@ -22,6 +22,7 @@ from everloop.decode.generate import Beam, Greedy, Method
 from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError, RunError
 from everloop.kinds.decoding import FUSION, Decoder, PredictOptions
+from everloop.kinds.examples import Example, spread
 from everloop.kinds.source import PredictSource
 from everloop.models.kind import Kind
 from everloop.models.transcriber import Transcriber, TranscriberConfig, distance
@@ -65,6 +66,19 @@ def report(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> Ite
     split = next((name for name in ("test", "valid") if name in data.splits), None)
     if split is not None and not run.interrupted:
         yield Line(decoding_metrics(model, data, split, Decoder(SEARCH))[1])
+
+
+def examples(model: Transcriber, data: Recordings | DigitStrings, split: str, count: int) -> Iterator[Example]:
+    """Yield recordings, what is said in them, and what the model hears."""
+    some = [data[split][i] for i in spread(count, len(data[split]))]
+    answers = generate(model, [samples for samples, _ in some], SEARCH, 0)
+    for (samples, text), (best, *_) in zip(some, answers, strict=True):
+        yield Example(
+            f"{len(samples):,} {'samples' if samples.dim() == 1 else 'frames'}",
+            text,
+            best.text,
+            f"log-probability {best.logp:.2f}",
+        )
 
 
 def decoding_metrics(
@@ -128,6 +142,7 @@ KIND = Kind(
     method=SEARCH,
     generate=generate,
     decoding_metrics=decoding_metrics,
+    examples=examples,
     report=report,
     also=("asr", "ctc", "speech", "speech-recognition", "speech-to-text"),
 )

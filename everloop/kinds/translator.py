@@ -15,6 +15,7 @@ from everloop.decode.generate import Beam
 from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError
 from everloop.kinds.decoding import SYMBOLS, Decoder, PredictOptions
+from everloop.kinds.examples import Example, spread
 from everloop.kinds.source import PredictSource
 from everloop.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from everloop.models.kind import Kind
@@ -42,6 +43,15 @@ def report(model: EncoderDecoder, data: Parallel, run: Run) -> Iterator[Line]:
     for (source, reference), (best, *_) in zip(pairs[:5], answers, strict=True):
         yield Line.assemble((source, "dim"), "\n  ", (best.text, "bold"), "\n  ", reference)
     yield Line(decoding_metrics(model, data, "valid", Decoder(BEAM))[1])
+
+
+def examples(model: EncoderDecoder, data: Parallel, split: str, count: int) -> Iterator[Example]:
+    """Yield sentences, their translations in the data, and those of the model."""
+    pairs = data.sentences[split]
+    some = [pairs[i] for i in spread(count, len(pairs))]
+    answers = translate(model, [source for source, _ in some], Decoder(BEAM))
+    for (source, reference), (best, *_) in zip(some, answers, strict=True):
+        yield Example(source, reference, best.text, f"log-probability {best.logp:.2f}", source=source)
 
 
 def decoding_metrics(
@@ -106,6 +116,7 @@ KIND = Kind(
     predict_options=SYMBOLS,
     method=BEAM,
     decoding_metrics=decoding_metrics,
+    examples=examples,
     report=report,
     also=("encoder-decoder", "machine-translation", "nmt", "seq2seq", "summarization", "translation"),
 )

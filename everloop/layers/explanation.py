@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.equations import FORMS
+from everloop.compiler.trace import named_outputs, trace
 from everloop.layers.dispatch import explain, with_tensors
 from everloop.layers.dropout import values_of
 from everloop.layers.extras import example_extras
@@ -16,6 +18,17 @@ def example_call(cell: Cell) -> tuple[Tensor, Bindings]:
     """Return x of one step and sequence, and all else that the step of `cell` reads with it."""
     x = next(cell.parameters(), torch.empty(0)).new_zeros(1, 1, cell.input_size)
     return x, with_tensors(cell, values_of(cell, 1, 1, example_extras(cell, x)))
+
+
+def equations(cell: Cell, form: str = "text") -> str:
+    """Return the step of a cell as equations: text, latex or markdown.
+
+    Raises:
+        UnsupportedError: the compiler cannot read the step.
+    """
+    _, given = example_call(cell)
+    graph = trace(cell, given.fixed, given.rows, given.steps, torch.float32, names=True)
+    return FORMS[form](named_outputs(graph, cell))
 
 
 def explanation(module: nn.Module, name: str = "cell", target: str | None = None) -> str:

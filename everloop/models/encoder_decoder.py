@@ -14,7 +14,7 @@ from everloop.cell import Cell
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.parallel import ParallelBatch
 from everloop.data.settings import setting
-from everloop.data.tokenize.pieces import BEGIN, END, PAD, UNKNOWN, Pieces
+from everloop.data.tokenize.pieces import BEGIN, END, PAD, SPACE, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import LayersConfig, check, configured, layers_of
@@ -143,7 +143,7 @@ class EncoderDecoder(Model):
         sizes = {"encoder": batch.source_lengths, "decoder": batch.lengths}
         sides = {"encoder": (self.source, batch.source), "decoder": (self.written, batch.inputs)}
         return {
-            name: [pieces.symbols[i] for i in numbers[: int(sizes[name][row]), row].tolist()]
+            name: [pieces.symbols[i].lstrip(SPACE) or SPACE for i in numbers[: int(sizes[name][row]), row].tolist()]
             for name, (pieces, numbers) in sides.items()
         }
 

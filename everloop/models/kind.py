@@ -49,6 +49,8 @@ class Kind:
         label_metrics: whether `evaluate` tells precision, recall and F1 of each label; its model has `labels` and
             `predictions(batch)` then.
         preview: what an untrained model writes, shown at each validation, from the model and its dataset.
+        examples: `Example`s (`everloop/kinds/examples.py`) for `everloop report`, from the model, its dataset, a
+            split, and how many.
         report: lines to print after training, from the model, its dataset and the Run; by default the test score.
         without_predict: the verbs to use where there is no `predict`.
         also: what others call such a model or its task; the command line takes these names too.
@@ -71,6 +73,7 @@ class Kind:
     scorer: Callable[[Any, str], Callable[[str], Score]] | None = None
     label_metrics: bool = False
     preview: Callable[[Any, Any], str] | None = None
+    examples: Callable[[Any, Any, str, int], Iterable[Any]] | None = None
     report: Callable[[Any, Any, Any], Iterable[Any]] | None = None
     without_predict: str = "evaluate"
     also: tuple[str, ...] = ()

@@ -1,0 +1,76 @@
+"""The pages in a real browser: no error, no request, no sideways scroll; the tree opens by keys; both themes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.report.browser import Browser, browsing, installed
+from tests.report.runs import KINDS
+
+PHONE = 360
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    binary = installed()
+    if binary is None:
+        pytest.skip("no browser here: the package chromium of a system has one")
+    with browsing(binary, tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_quiet_and_fits_a_phone(pages: dict[str, Path], browser: Browser, kind: str) -> None:
+    for width, dark in ((1200, False), (PHONE, True)):
+        browser.open(pages[kind], width=width, dark=dark)
+        assert browser.errors == []
+        assert browser.requests == [pages[kind].as_uri()], "a page needs nothing but itself"
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("document.title") == str(pages[kind].with_suffix("")), "no script of the data has run"
+        assert browser.run("document.scripts.length") == 1
+        assert browser.run("document.querySelectorAll('main > section > h2').length") == 15
+
+
+def test_colours_follow_the_scheme(pages: dict[str, Path], browser: Browser) -> None:
+    colours = []
+    for dark in (False, True):
+        browser.open(pages["translator"], dark=dark)
+        look = "getComputedStyle({}).{}"
+        body = browser.run(look.format("document.body", "backgroundColor"))
+        line = browser.run(look.format("document.querySelector('#training svg polyline')", "stroke"))
+        heat = browser.run(look.format("document.querySelector('#attention svg rect:nth-of-type(9)')", "fill"))
+        colours.append((body, line, heat))
+    assert all(light != dark for light, dark in zip(*colours, strict=True)), colours
+    assert [body for body, *_ in colours] == ["rgb(255, 255, 255)", "rgb(18, 24, 31)"]
+
+
+def test_the_tree_opens_by_keys_and_by_its_buttons(pages: dict[str, Path], browser: Browser) -> None:
+    browser.open(pages["language-model"])
+    count = "document.querySelectorAll('.tree details[open]').length"
+    assert browser.run(count) == 0
+    browser.run("document.querySelector('.tree summary').focus()")
+    browser.press("Enter")
+    assert browser.run(count) == 1
+    browser.press("Tab")  # to the first branch inside
+    assert browser.run("document.activeElement.matches('.tree details details > summary')")
+    browser.press(" ")
+    assert browser.run(count) == 2
+    browser.run("document.querySelector('button[data-open=yes]').focus()")
+    browser.press("Enter")
+    assert browser.run(count) == browser.run("document.querySelectorAll('.tree details').length") > 2
+    browser.run("document.querySelector('button[data-open=no]').click()")
+    assert browser.run(count) == 0
+
+
+def test_all_that_moves_can_be_reached_by_the_keyboard(pages: dict[str, Path], browser: Browser) -> None:
+    browser.open(pages["classifier"], width=PHONE)
+    browser.press("Tab")
+    assert browser.run("document.activeElement.className") == "skip"
+    scrolled = "[...document.querySelectorAll('main *')].filter(e => e.scrollWidth > e.clientWidth + 1 && "
+    scrolled += "getComputedStyle(e).overflowX === 'auto')"
+    assert browser.run(f"{scrolled}.length") > 0
+    assert browser.run(f"{scrolled}.filter(e => e.tabIndex < 0 && e.tagName !== 'PRE').length") == 0
+    assert browser.run("[...document.querySelectorAll('[tabindex]')].every(e => e.getAttribute('aria-label'))")
