@@ -11,8 +11,9 @@ import tyro
 
 from everloop.cli.options import CheckpointOptions, parse
 from everloop.cli.output import Output
-from everloop.decode import generate
+from everloop.decode import generate, tree
 from everloop.diagnose import Activity, activities, connectivity, gradient_through_time
+from everloop.draw.tree import draw_tree
 from everloop.errors import OptionError, RunError, unknown
 from everloop.models import Classifier, EncoderDecoder, Forecaster
 from everloop.report import figures
@@ -94,6 +95,24 @@ class AttentionOptions:
     """What it reads."""
     written: Annotated[str | None, tyro.conf.Positional] = None
     """What a translator writes; by default its own translation."""
+    output: Output = field(default_factory=Output)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+
+
+@dataclass(frozen=True)
+class TreeOptions:
+    """The options of `everloop draw tree`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of a model that writes symbols."""
+    prompt: Annotated[str, tyro.conf.Positional] = "\n"
+    """What the model reads first: a prompt, a sentence to translate, a label."""
+    width: int = 4
+    """Branches of each branch."""
+    depth: int = 6
+    """Levels."""
+    min_probability: float = 0.01
+    """Branches whose cumulative probability is smaller are cut."""
     output: Output = field(default_factory=Output)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
@@ -188,6 +207,14 @@ def _attention(args: Sequence[str]) -> None:
         raise RunError(f"{options.run} holds a {model.kind}; expected a translator, or a classifier of texts")
 
 
+def _tree(args: Sequence[str]) -> None:
+    description = "Draw what may come next as a tree."
+    options = parse(TreeOptions, args, command="draw tree", description=description)
+    model = options.checkpoint.opened(options.run).model
+    found = tree(model, options.prompt, options.width, options.depth, options.min_probability)
+    options.output.take(draw_tree(found))
+
+
 def _confusion(args: Sequence[str]) -> None:
     description = "Draw which label is taken for which."
     options = parse(DataOptions, args, command="draw confusion", description=description)
@@ -218,6 +245,7 @@ OF_RUNS: dict[str, tuple[Draw, str]] = {
     "unit": (_unit, "a sequence coloured by one unit: everloop draw unit RUN --unit 3"),
     "connectivity": (_connectivity, "which inputs an output depends on: everloop draw connectivity RUN"),
     "attention": (_attention, 'what attention looks at: everloop draw attention RUN "a text"'),
+    "tree": (_tree, 'what may come next: everloop draw tree RUN "a prompt" --out tree.png'),
     "confusion": (_confusion, "which label is taken for which: everloop draw confusion RUN FILE"),
     "forecast": (_forecast, "a forecast with its interval: everloop draw forecast RUN"),
 }

@@ -15,7 +15,7 @@ from everloop.cli.options import CheckpointOptions, parse
 from everloop.data.files import write_atomically
 from everloop.data.settings import setting
 from everloop.decode.tree import tree
-from everloop.draw.tree import svg, terminal
+from everloop.draw.tree import draw_tree, terminal
 from everloop.models.run import RunConfig
 
 
@@ -48,5 +48,5 @@ def main(args: Sequence[str]) -> int:
     )
     Console().print(terminal(found))
     if options.svg:
-        write_atomically(options.svg, svg(found).encode())
+        write_atomically(options.svg, draw_tree(found).svg().encode())
     return 0

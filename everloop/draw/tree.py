@@ -1,15 +1,21 @@
-"""A prediction tree as coloured text and as an SVG picture."""
+"""A prediction tree as coloured text and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from io import StringIO
 from typing import Any, Protocol
 
+from rich.console import Console
 from rich.text import Text as Line
 from rich.tree import Tree as RichTree
 
-ROW, COLUMN, MARGIN = 26, 92, 16
+from everloop.draw.figure import Figure
+from everloop.draw.scene import Line as Stroke
+from everloop.draw.scene import Rect, Scene, Shape, Text, heat, text_width
+
+ROW, GAP, MARGIN, TOP, SIZE, SMALL = 26.0, 34.0, 16.0, 34.0, 12, 10
+BEND = 12  # pieces of a curved line
 VISIBLE = {"\n": "⏎", "\t": "⇥", " ": "␣", "": "■"}
 
 
@@ -62,48 +68,74 @@ def _grow(above: RichTree, branches: Sequence[DrawnBranch]) -> None:
         _grow(above.add(line), last.children)
 
 
-def svg(tree: DrawnTree) -> str:
-    """Return the tree as an SVG picture: time runs to the right, a line is as thick as its path is probable."""
-    shapes: list[str] = []
-    start = 9 * len(shown(tree.prompt)) + 2 * MARGIN
-    height, depth = _place(tree.children, start, MARGIN, shapes, _middle(tree.children), 0)
-    width = start + depth * COLUMN + MARGIN
-    top = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + MARGIN}"'
-    style = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14"'
-    prompt = f'<text x="{MARGIN}" y="{_middle(tree.children) + 5:.1f}" font-weight="bold">{_safe(tree.prompt)}</text>'
-    paper = '<rect width="100%" height="100%" fill="white"/>'
-    return "\n".join([f"{top} {style}>", paper, *shapes, prompt, "</svg>"]) + "\n"
+def draw_tree(tree: DrawnTree) -> Figure:
+    """Return the tree as a picture: time runs to the right, a line is as thick as its path is probable.
+
+    In an SVG a pointer on a symbol tells how probable it is from the prompt on.
+    """
+    title = f"What may come after {shown(tree.prompt)}"
+    prompt = shown(tree.prompt)
+    widths: list[float] = []
+    _widen(tree.children, widths)
+    start = MARGIN + text_width(prompt, SIZE, True) + 8
+    lefts = [start + GAP]
+    for width in widths:
+        lefts.append(lefts[-1] + width + GAP)
+    shapes: list[Shape] = []
+    root = TOP + ROW * max(1, sum(map(_leaves, tree.children))) / 2
+    bottom = _place(tree.children, lefts, 0, TOP, (start, root), shapes)
+    shapes.sort(key=lambda shape: not isinstance(shape, Stroke))  # boxes lie on the lines that lead to them
+    shapes.append(Text(MARGIN, root, prompt, SIZE, anchor="start", bold=True))
+    shapes.append(Text(MARGIN, 18, title, 13, anchor="start", bold=True))
+    width = max(lefts[-1] - GAP, text_width(title, 13, True) + MARGIN) + MARGIN
+    return Figure(Scene(width, max(bottom, TOP + ROW) + MARGIN, tuple(shapes), title), _text(tree))
+
+
+def _widen(branches: Sequence[DrawnBranch], widths: list[float], depth: int = 0) -> None:
+    """Note how wide the boxes of each level are."""
+    for branch in branches:
+        widths += [0.0] * (depth + 1 - len(widths))
+        widths[depth] = max(widths[depth], _box(branch))
+        _widen(branch.children, widths, depth + 1)
+
+
+def _box(branch: DrawnBranch) -> float:
+    return text_width(shown(branch.text), SIZE, True) + text_width(f"{branch.probability:.0%}", SMALL) + 20
 
 
 def _place(
-    branches: Sequence[DrawnBranch], x: float, top: float, shapes: list[str], from_y: float, depth: int
-) -> tuple[float, int]:
-    """Draw branches from `top` down; return where they end, and how many levels there are."""
-    deepest = depth
+    branches: Sequence[DrawnBranch],
+    lefts: Sequence[float],
+    depth: int,
+    top: float,
+    start: tuple[float, float],
+    shapes: list[Shape],
+) -> float:
+    """Draw branches from `top` down, each with a line from `start`; return where they end."""
     for branch in branches:
-        below = top + ROW * _leaves(branch)
-        y = top + ROW * _leaves(branch) / 2
-        hue = _hex(branch.probability)
-        bend = f"M{x - 8:.1f},{from_y:.1f} C{x + 10:.1f},{from_y:.1f} {x:.1f},{y:.1f} {x + 22:.1f},{y:.1f}"
-        thick = 0.8 + 7 * branch.cumulative
-        shapes.append(f'<path d="{bend}" fill="none" stroke="{hue}" stroke-opacity="0.6" stroke-width="{thick:.2f}"/>')
-        word = f'<tspan font-weight="bold" fill="{hue}">{_safe(branch.text)}</tspan>'
-        percent = f'<tspan dx="5" font-size="10" fill="#666">{branch.probability:.0%}</tspan>'
-        shapes.append(
-            f'<text x="{x + 26:.1f}" y="{y + 5:.1f}">'
-            f"<title>{branch.cumulative:.3%} from the prompt</title>{word}{percent}</text>"
-        )
-        _, levels = _place(branch.children, x + COLUMN, top, shapes, y, depth + 1)
-        deepest, top = max(deepest, levels), below
-    return top, deepest
+        y, left, width = top + ROW * _leaves(branch) / 2, lefts[depth], _box(branch)
+        (x0, y0), x1 = start, left
+        parts = [k / BEND for k in range(BEND + 1)]
+        bend = tuple((x0 + (x1 - x0) * part, y0 + (y - y0) * (3 - 2 * part) * part**2) for part in parts)
+        shapes.append(Stroke(bend, heat(0.3 + 0.7 * branch.probability), 0.8 + 7 * branch.cumulative))
+        shapes.append(Rect(left, y - 10, width, 20, "inside", "frame", 5, f"{branch.cumulative:.3%} from the prompt"))
+        shapes.append(Text(left + 6, y, shown(branch.text), SIZE, anchor="start", bold=True))
+        percent = f"{branch.probability:.0%}"
+        shapes.append(Text(left + width - 6, y, percent, SMALL, anchor="end", fill="muted"))
+        _place(branch.children, lefts, depth + 1, top, (left + width, y), shapes)
+        top += ROW * _leaves(branch)
+    return top
 
 
 def _leaves(branch: DrawnBranch) -> int:
     return max(1, sum(_leaves(child) for child in branch.children))
 
 
-def _middle(branches: Sequence[DrawnBranch]) -> float:
-    return MARGIN + ROW * max(1, sum(_leaves(branch) for branch in branches)) / 2
+def _text(tree: DrawnTree) -> str:
+    """Return the tree as a terminal shows it, without colours."""
+    file = StringIO()
+    Console(file=file, width=500, color_system=None, legacy_windows=False).print(terminal(tree))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def colour(probability: float) -> str:
@@ -111,15 +143,6 @@ def colour(probability: float) -> str:
     return "green" if probability >= 0.5 else "yellow" if probability >= 0.15 else "red"
 
 
-def _hex(probability: float) -> str:
-    low, high = (0xC0, 0x39, 0x2B), (0x1E, 0x84, 0x49)
-    return "#" + "".join(f"{round(a + (b - a) * probability):02x}" for a, b in zip(low, high, strict=True))
-
-
 def shown(text: str) -> str:
     """Return a text with its spaces visible; the end of a sequence is a square."""
     return VISIBLE.get(text, text.replace("\n", "⏎").replace("\t", "⇥"))
-
-
-def _safe(text: str) -> str:
-    return escape("".join(c if c.isprintable() else "�" for c in shown(text)))

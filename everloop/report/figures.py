@@ -20,7 +20,7 @@ from everloop.train import Confusion
 
 UNITS, LABELS, STEPS = 24, 20, 60  # the most rows of a heat map, labels of a confusion matrix, steps of a sequence
 END_MARK = "■"
-SURE = 1.2816  # deviations on each side within which 80 % of a Gaussian lies
+SURE = (0.1, 0.9)  # between these quantiles the band of a distribution lies
 
 
 def losses(runs: Mapping[str, TrainingFacts], measure: str) -> Figure:
@@ -147,15 +147,11 @@ def forecast(model: Forecaster, window: SeriesBatch, series: int = 0) -> Figure:
         "what came": Curve(ahead, future[:, series].tolist()),
     }
     bands, said = {}, ""
-    if found.spread is not None:
-        reach = SURE * found.spread[:, 0, series]
-        edges = found.point[:, 0, series] - reach, found.point[:, 0, series] + reach
-        bands["forecast"], said = Band(ahead, *(edge.tolist() for edge in edges)), ", with its interval of 80 %"
-    elif found.quantiles is not None and found.quantiles.shape[-1] > 1:
-        low, high = min(model.config.quantiles), max(model.config.quantiles)
-        edges = found.quantiles[:, 0, series, 0], found.quantiles[:, 0, series, -1]
-        bands["forecast"] = Band(ahead, *(edge.tolist() for edge in edges))
-        said = f", with its quantiles {low:g} to {high:g}"
+    if not found.is_point:
+        low, high = (found.levels[0], found.levels[-1]) if found.levels else SURE
+        edges = (found.quantile(level)[:, 0, series].tolist() for level in (low, high))
+        bands["forecast"] = Band(ahead, *edges)
+        said = f", with its quantiles {low:g} and {high:g}"
     title = f"Forecast of {model.names[series]}{said}"
     label = "steps from the last known one"
     return draw_curves(curves, title=title, x_label=label, y_label="", from_zero=False, bands=bands)

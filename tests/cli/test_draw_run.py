@@ -45,8 +45,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("unit lm --unit 3 --length 9", ["Unit 3 of state h, recurrent, layer 1", "cat"]),
         ("connectivity lm --length 9", ["Which inputs each output depends on (recurrent)"]),
         ("connectivity cls", ["What the answer depends on (recurrent)", "film"]),
+        ("tree lm --depth 2 --min-probability 0", ["\n├── ", "%"]),
         ("confusion cls t.tsv", ["Which label is taken for which (60 of the test split)", "no & not   0 30"]),
-        ("forecast fc --series b", ["Forecast of b, with its interval of 80 %", "what came"]),
+        ("forecast fc --series b", ["Forecast of b, with its quantiles 0.1 and 0.9", "what came"]),
         ("gates fc", ["Gate ", "\n  1 2 3 4 5 6 7 8\n"]),
     ],
 )

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from everloop.decode.tree import Branch, Tree
 from everloop.draw.strokes import ink, png, sheet, svg
-from everloop.draw.tree import colour, terminal
-from everloop.draw.tree import svg as tree_svg
+from everloop.draw.tree import colour, draw_tree, terminal
+from tests.draw.overlaps import overlaps
 
 CORNER = [torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])]
 BRANCHES = Tree(
@@ -93,17 +93,25 @@ def test_colours(probability: float, name: str) -> None:
 
 
 def test_the_picture_of_a_tree_is_xml_with_all_branches() -> None:
-    root = ET.fromstring(tree_svg(BRANCHES))
+    figure = draw_tree(BRANCHES)
+    root = ET.fromstring(figure.svg())
     texts = ["".join(e.itertext()) for e in root.iter() if e.tag.endswith("text")]
-    assert len(texts) == 7
-    assert "The <b" in texts
-    assert any("&" in text and "90%" in text and "54.000%" in text for text in texts)
-    lines = [e for e in root.iter() if e.tag.endswith("path")]
-    assert len(lines) == 6
+    assert texts == ["a", "60%", "&", "90%", "⏎", "10%", "␣", "20%", "x", "100%", "■", "30%", *texts[-2:]]
+    assert texts[-2:] == ["The <b", "What may come after The <b"]
+    titles = ["".join(e.itertext()) for e in root.iter() if e.tag.endswith("title")]
+    assert "54.000% from the prompt" in titles
+    lines = [e for e in root.iter() if e.tag.endswith("polyline")]
     widths = [float(e.get("stroke-width", "0")) for e in lines]
+    assert len(widths) == 6
     assert max(widths) == widths[0]
-    width, height = float(root.get("width", "0")), float(root.get("height", "0"))
-    for e in root.iter():
-        if e.tag.endswith("text"):
-            assert 0 <= float(e.get("x", "-1")) < width
-            assert 0 < float(e.get("y", "-1")) < height
+    assert str(figure).splitlines()[0] == "The <b"
+    assert "␣ 20%  x 100%  ■ 30%   6.00%" in str(figure)
+
+
+def test_long_words_of_a_tree_do_not_meet() -> None:
+    words = ("Straßenbahnhaltestelle", "a", "<antidisestablishmentarianism>")
+    inner = tuple(Branch(k, word, 0.3, 0.1) for k, word in enumerate(words))
+    tree = Tree("Once upon a time", tuple(Branch(k, word, 0.3, 0.3, inner) for k, word in enumerate(words)))
+    figure = draw_tree(tree)
+    assert [found for found in overlaps(figure.scene) if "line" not in found] == []
+    assert figure.png("dark", scale=0.5).startswith(b"\x89PNG")
