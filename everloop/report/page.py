@@ -68,6 +68,7 @@ figure summary { color: var(--muted); font-size: .85rem; }
 button { font: inherit; color: var(--ink); background: var(--inside); border: 1px solid var(--frame);
   border-radius: .4rem; padding: .35rem .8rem; margin-right: .4rem; cursor: pointer; }
 footer { color: var(--muted); font-size: .85rem; padding-top: 1rem; padding-bottom: 2rem; }
+@media print { :root { LIGHT } }
 @media print { nav, button, .skip { display: none; } .scroll, pre { overflow: visible; } figure { break-inside: avoid; }
   figure svg { max-width: 100%; } body { font-size: 11pt; } section { border-color: #999; } }
 """

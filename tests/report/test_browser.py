@@ -74,3 +74,12 @@ def test_all_that_moves_can_be_reached_by_the_keyboard(pages: dict[str, Path], b
     assert browser.run(f"{scrolled}.length") > 0
     assert browser.run(f"{scrolled}.filter(e => e.tabIndex < 0 && e.tagName !== 'PRE').length") == 0
     assert browser.run("[...document.querySelectorAll('[tabindex]')].every(e => e.getAttribute('aria-label'))")
+
+
+def test_paper_is_white(pages: dict[str, Path], browser: Browser) -> None:
+    browser.open(pages["tagger"], dark=True)
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    browser.call("Emulation.setEmulatedMedia", media="", features=[scheme])
