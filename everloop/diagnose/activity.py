@@ -69,7 +69,10 @@ class Connectivity:
             best = int(self.values[0].argmax())
             return f"{self.lane}: the answer depends most on input {best + 1} of {steps} ({self.shares[0, best]:.0%})"
         told = [f"{self.older(lag):.1%} on inputs more than {lag} steps before" for lag in REACHES if lag + 1 < rows]
-        return f"{self.lane}: outputs depend to {', to '.join(told) or 'all on their last inputs'}"
+        depend = (
+            f"outputs depend to {', to '.join(told)}" if told else f"{rows} outputs, which depend on {steps} inputs"
+        )
+        return f"{self.lane}: {depend}"
 
 
 def activities(model: Model, batch: Any, row: int = 0) -> list[Activity]:

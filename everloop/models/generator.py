@@ -173,6 +173,12 @@ class Generator(Model):
         density = mixture.log_density(steps[:, :2])[going].sum()
         return Loss(nats - density, len(steps), sums={"pen nats": (float(nats.detach()), len(steps))})
 
+    def symbols_read(self, batch: Any, row: int = 0) -> dict[str, list[str]]:
+        if self.vocabulary is None:
+            return {}
+        symbols = (*self.vocabulary.symbols, "")  # the last number begins a text, and ends it
+        return {"recurrent": [symbols[i] for i in batch.inputs[: int(batch.lengths[row]), row].tolist()]}
+
     def drawn(self, numbers: Tensor) -> tuple[Mixture, Tensor]:
         """Return (where the pen goes, logits [..., 3] of what it does on the way) for what the head says."""
         return Mixture.of(numbers[..., :-PENS]), numbers[..., -PENS:]

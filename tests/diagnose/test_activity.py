@@ -8,9 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from everloop.data import Examples, ExamplesConfig, Part, Text
+from everloop.data import Conditions, Examples, ExamplesConfig, Part, Text
+from everloop.data.datasets.tagged import TaggedBatch
 from everloop.diagnose import activities, connectivity
-from everloop.models import Classifier, ClassifierConfig, EncoderDecoder, LanguageModel, Tagger
+from everloop.models import (
+    Classifier,
+    ClassifierConfig,
+    EncoderDecoder,
+    Generator,
+    GeneratorConfig,
+    LanguageModel,
+    Tagger,
+)
 from tests.models.small_pairs import backwards
 
 TEXT = Text.from_string("The quick brown fox jumps over the lazy dog.\n" * 20)
@@ -92,12 +101,19 @@ def test_both_sides_of_a_translator() -> None:
     assert read["decoder"][0] == "<begin>"
 
 
+def test_a_generator_reads_its_own_symbols() -> None:
+    data = Conditions([("a", "xy"), ("b", "yyx")])
+    model = Generator.from_config(data.labels, data.vocabulary, GeneratorConfig(hidden=4))
+    batch = data.collate([data["train"][1]])
+    assert model.symbols_read(batch) == {"recurrent": ["", "y", "y", "x"]}
+    (found,) = connectivity(model, batch)
+    assert str(found) == "recurrent: 4 outputs, which depend on 4 inputs"
+
+
 def test_layers_in_both_directions_and_numbers() -> None:
     torch.manual_seed(0)
     model = Tagger(3, ["a", "b"], cell="gru", hidden=4, layers=2)
     lengths = torch.tensor([5, 3])
-    from everloop.data.datasets.tagged import TaggedBatch
-
     batch = TaggedBatch(torch.randn(5, 2, 3), lengths, torch.zeros(5, 2, dtype=torch.int64))
     found = activities(model, batch, row=1)
     assert {a.layer for a in found} >= {"recurrent, layer 1, ahead", "recurrent, layer 2, back"}
