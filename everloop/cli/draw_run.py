@@ -235,7 +235,7 @@ def _forecast(args: Sequence[str]) -> None:
     if options.series and options.series not in names:
         raise OptionError(unknown("series", options.series, names))
     number = names.index(options.series) if options.series else 0
-    options.data.output.take(figures.forecast(opened.model, batch, number))
+    options.data.output.take(figures.forecasts(opened.model, {f"sequence {options.data.sequence:,}": batch}, number))
 
 
 OF_RUNS: dict[str, tuple[Draw, str]] = {

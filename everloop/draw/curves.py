@@ -1,4 +1,4 @@
-"""Curves over a common axis, with bands around them: each has its name at its end; names that would meet move apart."""
+"""Curves over a common axis: each with its name at its end, where names would overlap they move apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from everloop.draw.figure import Figure
-from everloop.draw.scene import SERIES, Area, Line, Rect, Scene, Shape, Text, text_width
+from everloop.draw.scene import SERIES, Line, Rect, Scene, Shape, Text, text_width
 from everloop.errors import OptionError
 
 WIDTH, HEIGHT, LEFT, TOP, SIZE = 460.0, 240.0, 62.0, 46.0, 11
@@ -24,15 +24,6 @@ class Curve:
     ys: Sequence[float]
 
 
-@dataclass(frozen=True)
-class Band:
-    """What lies between two curves over the same points, the lower one first."""
-
-    xs: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-
-
 def draw_curves(
     curves: Mapping[str, Curve],
     *,
@@ -41,7 +32,6 @@ def draw_curves(
     y_label: str,
     log: bool = False,
     from_zero: bool = True,
-    bands: Mapping[str, Band] | None = None,
 ) -> Figure:
     """Return curves as one picture.
 
@@ -50,15 +40,12 @@ def draw_curves(
         title, x_label, y_label: what is written above, below and beside it.
         log: whether the upright axis is logarithmic.
         from_zero: whether an upright axis that is not begins at 0.
-        bands: around the curve of the same name, in its colour.
 
     Raises:
         OptionError: no curve has a point that can be drawn.
     """
     points = {name: _finite(curve, log) for name, curve in curves.items()}
     every = [point for found in points.values() for point in found]
-    edges = {name: [_finite(Curve(b.xs, ys), log) for ys in (b.low, b.high)] for name, b in (bands or {}).items()}
-    every += [point for pair in edges.values() for edge in pair for point in edge]
     if not every:
         raise OptionError("there is no curve to draw: no point has finite numbers")
     lowest = [0.0] if from_zero else []
@@ -78,10 +65,6 @@ def draw_curves(
         shapes.append(Line(((x, TOP + HEIGHT), (x, TOP + HEIGHT + 4)), "frame", 1))
         shapes.append(Text(x, TOP + HEIGHT + 13, f"{value:g}", SIZE - 1, fill="muted"))
     ends: list[tuple[str, int, float]] = []
-    for number, name in enumerate(points):
-        low, high = edges.get(name, ([], []))
-        if low and high:
-            shapes.append(Area(tuple(place(x, max(y, y0)) for x, y in [*low, *reversed(high)]), f"series {number}"))
     for number, (name, found) in enumerate(points.items()):
         line = [place(x, y) for x, y in found if y >= y0]
         if line:

@@ -11,8 +11,9 @@ from everloop.data.datasets.series import SeriesBatch
 from everloop.data.tokenize.pieces import SPACE
 from everloop.diagnose import Activity, Connectivity, GradientThroughTime, TrainingFacts
 from everloop.draw.coloured import draw_coloured
-from everloop.draw.curves import Band, Curve, draw_curves
+from everloop.draw.curves import Curve, draw_curves
 from everloop.draw.figure import Figure
+from everloop.draw.forecasts import Panel, draw_forecasts
 from everloop.draw.matrix import draw_matrix
 from everloop.errors import OptionError
 from everloop.models import EncoderDecoder, Forecaster
@@ -137,24 +138,19 @@ def confused(found: Confusion, split: str) -> Figure:
     return draw_matrix(shares, some.names, some.names, title=title, row_label="true", column_label="given", words=words)
 
 
-def forecast(model: Forecaster, window: SeriesBatch, series: int = 0) -> Figure:
-    """Return the first of some windows: what was known of a series, what is forecast, with its interval, what came."""
-    found, past, future = model.forecast(window), window.past[:, 0], window.future[:, 0]
-    known, ahead = range(1 - len(past), 1), range(1, len(future) + 1)
-    curves = {
-        "known": Curve(known, past[:, series].tolist()),
-        "forecast": Curve(ahead, found.point[:, 0, series].tolist()),
-        "what came": Curve(ahead, future[:, series].tolist()),
-    }
-    bands, said = {}, ""
-    if not found.is_point:
-        low, high = (found.levels[0], found.levels[-1]) if found.levels else SURE
-        edges = (found.quantile(level)[:, 0, series].tolist() for level in (low, high))
-        bands["forecast"] = Band(ahead, *edges)
-        said = f", with its quantiles {low:g} and {high:g}"
-    title = f"Forecast of {model.names[series]}{said}"
-    label = "steps from the last known one"
-    return draw_curves(curves, title=title, x_label=label, y_label="", from_zero=False, bands=bands)
+def forecasts(model: Forecaster, windows: Mapping[str, SeriesBatch], series: int = 0) -> Figure:
+    """Return forecasts of one series, a panel for the first of each of some windows: known, forecast, what came."""
+    panels, said = [], "interval"
+    for title, window in windows.items():
+        found = model.forecast(window)
+        edges: list[list[float]] = [[], []]
+        if not found.is_point:
+            low, high = (found.levels[0], found.levels[-1]) if found.levels else SURE
+            edges = [found.quantile(level)[:, 0, series].tolist() for level in (low, high)]
+            said = f"quantiles {low:g} to {high:g}"
+        past, came = window.past[:, 0, series].tolist(), window.future[:, 0, series].tolist()
+        panels.append(Panel(title, past, came, found.point[:, 0, series].tolist(), *edges))
+    return draw_forecasts(panels, title=f"Forecasts of {model.names[series]}", interval=said)
 
 
 def steps_of(symbols: Sequence[str], count: int) -> tuple[list[str], str]:

@@ -16,7 +16,7 @@ from everloop.report.html import Html, element, figure, folded, joined, listed, 
 from everloop.report.opened import Opened
 from everloop.train import Confusion, Labels, confusion
 
-EXAMPLES, WINDOWS, BATCHES = 6, 3, 50  # that are shown; of the last, which labels are counted on
+EXAMPLES, WINDOWS, SERIES, BATCHES = 6, 4, 3, 50  # that are shown; of the last, which labels are counted on
 
 
 def findings(found: Diagnosis) -> Iterator[Html]:
@@ -56,8 +56,9 @@ def examples(opened: Opened, found: Sequence[Example], split: str) -> Iterator[H
     """Yield examples of the data, with the answers of the model; of a forecaster as figures."""
     if isinstance(opened.model, Forecaster):
         data = opened.data
-        for index in spread(WINDOWS, len(data[split])):
-            yield figure(figures.forecast(opened.model, data[split][index]), f"Window {index:,} of the {split} split.")
+        windows = {f"window {index:,}": data[split][index] for index in spread(WINDOWS, len(data[split]))}
+        for series in range(min(SERIES, len(opened.model.names))):
+            yield figure(figures.forecasts(opened.model, windows, series), f"Of the {split} split.")
         return
     names = {"given": "given", "wanted": "in the data", "answer": "the model", "note": ""}
     kept = [name for name in names if any(getattr(one, name) for one in found)]
