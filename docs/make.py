@@ -229,8 +229,8 @@ def operations() -> str:
         ", ".join(f"`{n}`" for n in names) + ".",
         "",
         "Besides: the operators `+ - * / ** @ < <= > >= == != & | ~`, slices such as `a[..., 2:5]`, the queries",
-        "`shape`, `size`, `dim`, `dtype`, and any PyTorch function at all of parameters and constants alone, which",
-        "runs before the loop.",
+        "`shape`, `size`, `dim`, `dtype`, and any PyTorch function at all of parameters and constants alone, but not",
+        "of integers of any size; it runs before the loop.",
     ]
     return "\n".join(lines)
 

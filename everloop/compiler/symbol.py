@@ -174,6 +174,14 @@ class Symbol:
         return Symbol.call("transpose", self, -1, -2)
 
     @property
+    def H(self) -> Any:
+        return self.T  # of real numbers
+
+    @property
+    def mH(self) -> Any:
+        return self.mT
+
+    @property
     def data(self) -> Any:
         return Symbol.call("detach", self)
 

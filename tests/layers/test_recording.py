@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, tanh
 
 from everloop import cells
-from everloop.cell import Cell, H, I, context, param, state
+from everloop.cell import Cell, H, I, context, mask, noise, param, state
 from everloop.errors import OptionError
 from everloop.layers import Bidirectional, Recurrent, Stack, Zoneout
 from tests.zoo import Heads
@@ -131,3 +131,22 @@ def test_unknown_names_and_none() -> None:
     assert layer.record(x)[2] == {}
     with pytest.raises(OptionError, match="unknown name 'half'; known: x, h, leak, big"):
         Recurrent(Many(I_, H_)).record(x, "half", speaker=torch.randn(B, H_))
+
+
+class _Shaken(Cell):
+    h = state(H)
+    W = param(H, I)
+    jitter, kept = noise(H), mask(H, p=0.5)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        shake, share = 2 * self.jitter, self.kept
+        return torch.tanh(x @ self.W.T + h * share + shake)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_noise_that_is_not_drawn_is_recorded_as_what_stands_for_it(training: bool) -> None:
+    layer = Recurrent(_Shaken(3, 4)).train(training)
+    _, _, found = layer.record(torch.randn(5, 2, 3), "shake", "share")
+    assert found["shake"].shape == found["share"].shape == (5, 2, 4)
+    assert bool((found["shake"] == 0).all()) is not training
+    assert bool((found["share"] == 1).all()) is not training

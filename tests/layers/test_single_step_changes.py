@@ -179,3 +179,13 @@ def test_an_array_changed_in_place_is_noticed() -> None:
     same_as_eager(layer, x)
     numbers[0] = -1.0
     same_as_eager(layer, x)
+
+
+@pytest.mark.parametrize("kind", ["matrix_exp", "cayley"])
+def test_orthogonal_weights_are_compiled(kind: str) -> None:
+    layer, x = Recurrent(cells.Elman(3, 4, dtype=F64)), torch.randn(5, 2, 3, dtype=F64)
+    nn.utils.parametrizations.orthogonal(layer.cell, "R", kind)
+    assert "target llvm" in layer.explain()
+    with using("eager"):
+        expected = layer(x)
+    close(layer(x), expected, 3)
