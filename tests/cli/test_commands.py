@@ -323,6 +323,8 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--steps", "2", "--threads", "1"]) == 0
     assert capsys.readouterr().out.count("temperature") == 3
-    assert main(["demo", "--steps", "2", "--threads", "1", "--out", "mine"]) == 0
+    assert main(["demo", "--minutes", "0.01", "--threads", "1", "--out", "mine"]) == 0
+    assert "0.01 minutes are enough for 1 steps on 1 thread" in capsys.readouterr().err
+    assert main(["demo", "--minutes", "0"]) == 2
     assert train("--resume", "runs/demo", "--steps", "3") == 0
     assert main(["sample", "mine", "The ", "--length", "5"]) == 0
