@@ -17,6 +17,7 @@ from everloop.errors import DataError, OptionError, unknown
 T = TypeVar("T")
 MAX_DEPTH = 20
 ALIKE = {
+    "accumulate_grad_batches": "accumulate",
     "batch_size": "batch",
     "beam_size": "beam",
     "bptt": "length",
@@ -25,6 +26,7 @@ ALIKE = {
     "eval_every": "validate",
     "eval_steps": "validate",
     "grad_clip": "clip_norm",
+    "gradient_accumulation_steps": "accumulate",
     "group_by": "group",
     "group_ids": "group",
     "hidden_dim": "hidden",
@@ -44,6 +46,7 @@ ALIKE = {
     "min_count": "min_freq",
     "model_dir": "out",
     "n_layers": "layers",
+    "nonmono": "average_after",
     "num_beams": "beam",
     "num_epochs": "epochs",
     "num_layers": "layers",
@@ -51,6 +54,7 @@ ALIKE = {
     "num_steps": "steps",
     "num_threads": "threads",
     "num_train_epochs": "epochs",
+    "optimizer": "optimiser",
     "output_dir": "out",
     "patience": "early_stop",
     "pred_len": "horizon",

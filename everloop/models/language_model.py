@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, Option, check, configured, layers_of
-from everloop.models.loss import Loss, Score, symbols_loss
+from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
 
@@ -36,11 +37,21 @@ class LanguageModelConfig(LayersConfig):
     """Numbers that stand for a symbol; by default at most 128, or as many as the output of the layers if tied."""
     tied: bool = False
     """Whether embedding and head share their weights."""
+    label_smoothing: float = 0.0
+    """Label smoothing while training."""
+    activation_regularization: float = 0.0
+    """What the mean square of what the head reads costs while training (AR, Merity et al. 2017; usual: 2)."""
+    temporal_regularization: float = 0.0
+    """What the mean square of changes of the output from step to step costs while training (TAR; usual: 1)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embedding is not None:
             check(self, ("embedding",), at_least=1)
+        check(self, ("label_smoothing",), below=1)
+        for name in ("activation_regularization", "temporal_regularization"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
 
 class LanguageModel(Model):
@@ -133,8 +144,13 @@ class LanguageModel(Model):
 
     def _read(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (rows [T, B, n] for the head, state)."""
-        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state)
+        y, state = self._output(x, state)
         return self.dropout(y), state
+
+    def _output(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (what the layers say [T, B, n], state)."""
+        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state)
+        return y, state
 
     def step(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
@@ -148,8 +164,14 @@ class LanguageModel(Model):
 
     def loss(self, batch: Window, state: Any = None) -> Loss:
         """Return the cross entropy of a window whose streams continue from `state`."""
-        rows, state = self._read(batch.x, state)
-        return Loss(symbols_loss(self.head, rows, batch.y), batch.y.numel(), state)
+        config, penalty = self.config, None
+        y, state = self._output(batch.x, state)
+        rows = self.dropout(y)
+        costs = config.activation_regularization, config.temporal_regularization
+        if self.training and any(costs):
+            penalty = activation_penalty(rows, y, *costs)
+        total = symbols_loss(self.head, rows, batch.y, config.label_smoothing if self.training else 0.0)
+        return Loss(total, batch.y.numel(), state, penalty=penalty)
 
     @torch.no_grad()
     def score(self, text: str, context: str = "\n") -> Score:

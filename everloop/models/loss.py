@@ -20,6 +20,7 @@ class Loss:
         total: sum over the targets, in nats, a scalar that carries the graph.
         count: the number of targets.
         state: what the next batch of the same streams starts from, or None.
+        penalty: what training adds to the mean, which is not shown: a regularisation.
         sums: further figures by name, each a sum and the count to divide by (for instance accuracy).
     """
 
@@ -27,11 +28,13 @@ class Loss:
     count: int
     state: Any = None
     sums: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    penalty: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
-        """Nats per target; this is what training makes smaller."""
-        return self.total / self.count
+        """Nats per target, and the penalty; this is what training makes smaller."""
+        mean = self.total / self.count
+        return mean if self.penalty is None else mean + self.penalty
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ def symbols_loss(head: nn.Linear, rows: Tensor, targets: Tensor, smoothing: floa
     return linear_cross_entropy(
         rows, head.weight, targets, linear_bias=head.bias, reduction="sum", label_smoothing=smoothing
     )
+
+
+def activation_penalty(dropped: Tensor, y: Tensor, activation: float, temporal: float) -> Tensor:
+    """Return what large outputs [T, B, n] of layers cost, after dropout, and large changes of them, before it.
+
+    Merity, McCann and Socher, "Revisiting activation regularization for language RNNs", 2017: AR and TAR.
+    """
+    cost = activation * dropped.square().mean()
+    return cost + temporal * y.diff(dim=0).square().mean() if len(y) > 1 else cost
 
 
 def symbols_loss_and_right(head: nn.Linear, rows: Tensor, targets: Tensor) -> tuple[Tensor, int]:

@@ -21,7 +21,7 @@ from everloop.models.weights import read_tensors
 from everloop.train import TrainConfig
 from everloop.train.evaluate import pass_sizes
 from everloop.train.folder import METRICS
-from everloop.train.optimiser import adamw
+from everloop.train.optimiser import optimiser
 
 SEEN = 20  # batches of the training split that are looked at for what their targets are
 
@@ -133,7 +133,12 @@ def facts_of(
 
 
 def _moments(run: RunConfig, model: Model, train: TrainConfig) -> dict[str, dict[str, Tensor]]:
-    """Return the moments of AdamW by parameter, from the last checkpoint; those that were not trained have none."""
+    """Return the moments of AdamW by parameter, from the last checkpoint; those that were not trained have none.
+
+    Another optimiser has other memories, of which nothing is said.
+    """
+    if train.optimiser != "adamw":
+        return {}
     tensors, _ = read_tensors(run.folder / LAST)
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -141,7 +146,7 @@ def _moments(run: RunConfig, model: Model, train: TrainConfig) -> dict[str, dict
             _, number, key = name.split("/")
             states.setdefault(int(number), {})[key] = tensor
     names = {parameter: name for name, parameter in model.named_parameters()}
-    order = [p for group in adamw(model, train).param_groups for p in group["params"]]
+    order = [p for group in optimiser(model, train).param_groups for p in group["params"]]
     found: dict[str, dict[str, Tensor]] = {}
     place = 0
     for parameter in order:

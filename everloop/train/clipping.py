@@ -13,12 +13,15 @@ from everloop.train.config import TrainConfig
 SMALLEST = 1e-3  # the norm that the weights of a unit count as at least, so that those of 0 can move
 
 
-def clip(model: nn.Module, config: TrainConfig) -> tuple[float, float]:
-    """Clip the gradients by value, then per unit, then by norm; return their norm before and after.
+def clip(model: nn.Module, config: TrainConfig, count: int = 1) -> tuple[float, float]:
+    """Clip the gradients, sums over `count`, by value, then per unit, then by norm; return their norm before and after.
 
     The norm before is infinite or NaN exactly where a gradient is, or where their squares exceed all numbers.
     """
     learned = [p for p in model.parameters() if p.grad is not None]
+    if count > 1:
+        for p in learned:
+            p.grad = p.grad / count if p.grad is not None else None
     before = total = _norm(learned)
     if math.isfinite(config.clip_value):
         nn.utils.clip_grad_value_(learned, config.clip_value)

@@ -21,6 +21,8 @@ class TrainConfig:
     """Passes over the training split, in place of `steps`; a run keeps the steps that they are."""
     batch: int = 64
     """Streams, or sequences, in a batch."""
+    accumulate: int = 1
+    """Batches in an update: their gradient is that of one large batch; of streams, windows one after another."""
     length: int | None = None
     """Streams of text: time steps in a batch, and how far gradients reach back; by default 256."""
     lr: float = 2e-3
@@ -33,10 +35,15 @@ class TrainConfig:
     """The lowest learning rate, as a fraction of the highest."""
     plateau: int = 2
     """Validations without improvement after which the schedule "plateau" halves the learning rate."""
-    weight_decay: float = 0.01
-    """Decay of matrices (AdamW); biases, embeddings and vectors have none."""
+    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """How gradients move the weights, as PyTorch does it."""
+    weight_decay: float | None = None
+    """Decay of matrices; biases, embeddings and vectors have none. By default 0.01 with AdamW, which keeps it out of
+    gradients, and 0 with the others, which do not."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """Memory of AdamW for gradients and for their squares."""
+    """Memory of AdamW and Adam for gradients and for their squares; RMSProp has the latter alone."""
+    momentum: float = 0.0
+    """SGD and RMSProp: the fraction of the last step that is made again."""
     clip_norm: float = 1.0
     """Gradients with a larger norm are scaled down to it; inf: never."""
     clip_value: float = math.inf
@@ -48,6 +55,9 @@ class TrainConfig:
     """Steps that are skipped in a row, because loss or gradient are not finite, before training stops; 0: none."""
     ema_decay: float = setting(0.0, old="average")
     """Decay of an exponential moving average of the weights, which is validated, and kept (0: none)."""
+    average_after: int = 0
+    """Validations that may bring nothing better before the weights from then on are averaged, and the average validated
+    and kept (NT-ASGD, with SGD: Merity et al. 2018, where it is 5); 0: never."""
     validate: int = 250
     """Steps between validations; the last step is always followed by one."""
     monitor: str = setting("loss", old="watch")
@@ -62,7 +72,7 @@ class TrainConfig:
     """Where the random numbers of dropout and data order start."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "plateau", "validate", "log"):
+        for name in ("steps", "batch", "accumulate", "plateau", "validate", "log"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("epochs", self.epochs, self.epochs is None or 0 < self.epochs < math.inf, "a number above 0")
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
@@ -73,10 +83,22 @@ class TrainConfig:
         for name in ("lr", "clip_norm", "clip_value", "clip_adaptive"):
             _check(name, getattr(self, name), getattr(self, name) > 0, "a number above 0")
         _check("lr", self.lr, math.isfinite(self.lr), "a finite number")
-        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        _check("weight_decay", self.weight_decay, 0 <= self.decay < math.inf, "0 or more")
+        _check("momentum", self.momentum, 0 <= self.momentum < 1, "a fraction below 1")
+        _check("average_after", self.average_after, self.average_after >= 0, "0 or more")
+        if self.momentum and self.optimiser in ("adamw", "adam"):
+            raise OptionError(f"momentum is {self.momentum}, for sgd and rmsprop; {self.optimiser} has betas")
+        if self.average_after and self.ema_decay:
+            raise OptionError("average_after and ema_decay are two ways to average the weights; give one")
         _check("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "a fraction from 0 to 1")
         _check("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "a fraction below 1")
         _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "two fractions below 1")
+
+    @property
+    def decay(self) -> float:
+        """Decay of matrices."""
+        usual = 0.01 if self.optimiser == "adamw" else 0.0
+        return usual if self.weight_decay is None else self.weight_decay
 
     @property
     def warmup_steps(self) -> int:

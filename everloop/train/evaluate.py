@@ -89,3 +89,8 @@ def evaluate(
     model.train(training)
     means = {name: value / max(of, 1) for name, (value, of) in sums.items()}
     return Score(nats, count, means, model.measure, model.symbols)
+
+
+def merit(score: Score, monitor: str) -> float:
+    """Return the figure by which weights are chosen, the better the larger."""
+    return -score.loss if monitor == "loss" else score.means[monitor]

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from everloop.data.files import remove_parts
 from everloop.errors import DataError, OptionError, RunError, TrainingError
-from everloop.models.loss import Loss, Score
 from everloop.models.model import Model, detach, is_finite
 from everloop.models.weights import fill, own_tensors, read_tensors
 from everloop.train.allocator import keep_freed_memory
+from everloop.train.average import average_of
 from everloop.train.checkpoint import write_checkpoint
 from everloop.train.clipping import clip
 from everloop.train.config import TrainConfig
-from everloop.train.evaluate import Data, evaluate, pass_sizes, window_length
+from everloop.train.evaluate import Data, evaluate, merit, pass_sizes, window_length
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock
-from everloop.train.optimiser import Average, LearningRateSchedule, adamw
+from everloop.train.optimiser import LearningRateSchedule, optimiser
 from everloop.train.place import Place
 from everloop.train.result import Run
 
@@ -96,7 +96,7 @@ def _with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -
     if config.epochs is None:
         return config
     batches = len(data.epoch("train", 0, seed=config.seed, **pass_sizes(model, config.batch, config.length)))
-    steps = max(1, round(config.epochs * batches))
+    steps = max(1, round(config.epochs * batches / config.accumulate))
     report(Note(f"{config.epochs:g} passes of {batches:,} batches are {steps:,} steps"))
     return config.replace({"steps": steps, "epochs": None})
 
@@ -108,11 +108,12 @@ class Trainer:
         self.model, self.data, self.folder, self.report = model, data, folder, report
         self.config = config = _with_steps(config, model, data, report)
         self.device = next(model.parameters()).device
-        self.optimiser = adamw(model, config)
+        self.optimiser = optimiser(model, config)
         self.schedule = LearningRateSchedule(config)
-        self.average = Average(model, config.ema_decay) if config.ema_decay else None
+        self.average = average_of(model, config)
         self.place = Place()
         self.carried: Any = None  # the state after the last batch
+        self.merit = -math.inf  # of the last validation
         self.saved = -1  # the step of the newest checkpoint of this process
         self.best_weights: dict[str, Tensor] | None = None
         self.pass_: Sequence[Any] = self._pass(0)
@@ -145,42 +146,43 @@ class Trainer:
         return Run(path, place.step, place.best, place.best_step, interrupt.requested, place.skipped)
 
     def _update(self) -> None:
-        """Learn from one batch; where its loss or gradient is not finite, leave the weights alone."""
+        """Learn from a batch, or several; where a loss or the gradient is not finite, leave the weights alone."""
+        place, many = self.place, self.config.accumulate
+        nats, count = 0.0, 0
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule(place.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        for _ in range(many):
+            batch = self._next().to(self.device)
+            loss = self.model.loss(batch, None if batch.first else self.carried)
+            self.carried = detach(loss.state)
+            nats, count = nats + float(loss.total.detach()), count + loss.count
+            if not math.isfinite(nats):
+                self._skip("loss", nats)
+                return
+            torch.autograd.backward(loss.mean if many == 1 else loss.mean * loss.count)
+        norm, after = clip(self.model, self.config, 1 if many == 1 else count)
+        if not math.isfinite(norm):
+            self._skip("norm of the gradient", norm)
+            return
+        self.optimiser.step()
+        if self.average:
+            self.average.update(place.step)
+        place.norm, place.clipped_norm = norm, after
+        place.nats, place.count = place.nats + nats, place.count + count
+        place.updates, place.clipped, place.skipped_in_a_row = place.updates + 1, place.clipped + (after < norm), 0
+        place.step += 1
+
+    def _next(self) -> Any:
+        """Return the next batch, of the next pass after the last one."""
         place = self.place
         if place.index >= len(self.pass_):
             place.epoch, place.index = place.epoch + 1, 0
             self.pass_ = self._pass(place.epoch)
-        batch = self.pass_[place.index].to(self.device)
-        loss = self.model.loss(batch, None if batch.first else self.carried)
-        nats = float(loss.total.detach())
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule(place.step)
-        if not math.isfinite(nats):
-            self._skip("loss", nats, loss.state)
-        elif math.isfinite(norm := self._gradient(loss)):
-            self.optimiser.step()
-            if self.average:
-                self.average.update(place.step)
-            place.nats, place.count = place.nats + nats, place.count + loss.count
-            place.updates, place.skipped_in_a_row = place.updates + 1, 0
-            self.carried = detach(loss.state)
-        else:
-            self._skip("norm of the gradient", norm, loss.state)
         place.index += 1
-        place.step += 1
+        return self.pass_[place.index - 1]
 
-    def _gradient(self, loss: Loss) -> float:
-        """Make the gradient and clip it; return its norm before that."""
-        place = self.place
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.mean)
-        norm, after = clip(self.model, self.config)
-        if math.isfinite(norm):
-            place.norm, place.clipped_norm = norm, after
-            place.clipped += after < norm
-        return norm
-
-    def _skip(self, what: str, value: float, state: Any) -> None:
+    def _skip(self, what: str, value: float) -> None:
         """Count a step that has no effect; its streams go on from its state, or anew if that is not finite.
 
         Raises:
@@ -191,8 +193,10 @@ class Trainer:
             row = f" for step {most + 1} in a row" if most else ""
             self._check(what, value, place.step + 1, row)
         place.skipped, place.skipped_in_a_row = place.skipped + 1, place.skipped_in_a_row + 1
-        self.carried = detach(state) if is_finite(state) else None
-        self.report(Note(f"step {place.step + 1:,}: the {what} is {value}; the step is skipped, the weights stay"))
+        if not is_finite(self.carried):
+            self.carried = None
+        place.step += 1
+        self.report(Note(f"step {place.step:,}: the {what} is {value}; the step is skipped, the weights stay"))
 
     def _validation_due(self) -> bool:
         at_end = self.place.step == self.config.steps
@@ -206,7 +210,7 @@ class Trainer:
 
     def _keep_average(self) -> None:
         """Write the average as what the run is for, where no validation chooses the weights."""
-        if self.average and self.folder and self.place.best is None:
+        if self.average and self.average.begun and self.folder and self.place.best is None:
             with self.average:
                 self.folder.write_best(self.model, {"step": self.place.step})
 
@@ -218,6 +222,10 @@ class Trainer:
         else:
             self._judge(interrupt)
         if self.place.validated == self.place.step:
+            if self.average and self.average.validated(self.merit):
+                self.report(
+                    Note(f"step {self.place.step:,}: nothing better for long; from now on weights are averaged")
+                )
             self.save()
 
     def _judge(self, interrupt: Interrupt) -> None:
@@ -227,7 +235,8 @@ class Trainer:
         if interrupt.requested:
             return
         self._check("validation loss", score.loss, self.place.step)
-        better = self.place.best is None or _merit(score, config.monitor) > _merit(self.place.best, config.monitor)
+        self.merit = merit(score, config.monitor)
+        better = self.place.best is None or self.merit > merit(self.place.best, config.monitor)
         self.place.validated, self.place.stale = self.place.step, 0 if better else self.place.stale + 1
         self.schedule.validated(better)
         if better:
@@ -292,6 +301,7 @@ class Trainer:
             if not bool(torch.isfinite(weight).all()):
                 self._check(f"weight {name}", math.nan, self.place.step)
         facts = {**self.place.facts(), "data": self.data.fingerprint, "schedule": self.schedule.state()}
+        facts["average"] = self.average.state() if self.average else {}
         average = self.average.values if self.average else []
         write_checkpoint(
             self.folder.last, self.model, self.optimiser, carried=self.carried, average=average, facts=facts,
@@ -355,6 +365,8 @@ class Trainer:
         self.place = Place.of(facts, self.model)
         self.saved = self.place.step if folder.last_is_whole else -1
         self.schedule.resume(facts["schedule"])
+        if self.average:
+            self.average.resume(facts.get("average", {}))
         if self.place.best is not None and not folder.best.exists():
             raise RunError(f"{folder.best} is missing: the best weights, those of step {self.place.best_step:,}")
         self.pass_ = self._pass(self.place.epoch)
@@ -382,7 +394,3 @@ class Trainer:
             fill(self.model, self.best_weights, "the best weights")
         elif self.folder:
             fill(self.model, read_tensors(self.folder.best)[0], self.folder.best)
-
-
-def _merit(score: Score, monitor: str) -> float:
-    return -score.loss if monitor == "loss" else score.means[monitor]

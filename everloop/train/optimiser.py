@@ -1,4 +1,4 @@
-"""Updates of the weights: AdamW in two groups, the learning rate over time, the running average."""
+"""Updates of the weights: the optimiser with its two groups, and the learning rate over time."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from everloop import torch_private
 from everloop.train.config import TrainConfig
 
 
-def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW with decay on matrices alone: not on vectors, nor on embeddings.
+def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a configuration, with decay on matrices alone: not on vectors, nor on embeddings.
 
-    Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    AdamW is Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) for p in m.parameters()}
     learned = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in learned if p.ndim >= 2 and id(p) not in embedded]
     plain = [p for p in learned if p.ndim < 2 or id(p) in embedded]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    groups = [{"params": decayed, "weight_decay": config.decay}, {"params": plain, "weight_decay": 0.0}]
+    match config.optimiser:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+        case "adam":
+            return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=config.lr, alpha=config.betas[1], momentum=config.momentum)
 
 
 class LearningRateSchedule:
@@ -61,41 +68,3 @@ class LearningRateSchedule:
     def resume(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
         self.halvings, self.waited = state["halvings"], state["waited"]
-
-
-class Average:
-    """An exponential running average of the weights; it often validates better than the weights themselves.
-
-    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The weight of the old value
-    starts at 0.1 and grows to `decay`, so that the first weights are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.values = [p.detach().clone() for p in self.weights]
-        self.kept: list[Tensor] | None = None
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the weights after update number `step`, counted from 0."""
-        ratio = min(self.decay, (step + 1) / (step + 10))
-        torch_private.foreach_lerp_(self.values, [w.detach() for w in self.weights], 1 - ratio)
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Put the average in place of the weights, for good."""
-        torch_private.foreach_copy_([w.detach() for w in self.weights], self.values)
-
-    @torch.no_grad()
-    def __enter__(self) -> None:
-        """Put the average in place of the weights."""
-        self.kept = [w.detach().clone() for w in self.weights]
-        self.take()
-
-    @torch.no_grad()
-    def __exit__(self, *error: object) -> None:
-        """Put the weights back."""
-        assert self.kept is not None, "entered before"
-        torch_private.foreach_copy_([w.detach() for w in self.weights], self.kept)
-        self.kept = None

@@ -112,7 +112,10 @@ def _serve() -> None:
                     traceback.print_exc()
                 os._exit(status)
         if asked["after"] is not None:
-            time.sleep(asked["after"])
+            deadline = time.monotonic() + asked["after"]
+            ended = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            while time.monotonic() < deadline and os.waitid(os.P_PID, child, ended) is None:
+                time.sleep(0.002)
             os.kill(child, signal.SIGKILL)  # a child that has ended keeps its number until it is waited for
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -68,6 +68,11 @@ CHANGES: list[dict[str, Any]] = [
     {"clip_value": 1e-3},
     {"clip_adaptive": 0.01},
     {"ema_decay": 0.9},
+    {"optimiser": "adam"},
+    {"optimiser": "sgd"},
+    {"optimiser": "rmsprop"},
+    {"optimiser": "rmsprop", "momentum": 0.5},
+    {"accumulate": 2},
     {"seed": 1},
 ]
 
@@ -202,6 +207,11 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"betas": (0.9, 1.0)}, "two fractions below 1"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"clip_adaptive": -0.01}, "clip_adaptive is -0.01; expected a number above 0"),
+        ({"momentum": 0.9}, "momentum is 0.9, for sgd and rmsprop; adamw has betas"),
+        ({"momentum": 1.0, "optimiser": "sgd"}, "momentum is 1.0; expected a fraction below 1"),
+        ({"accumulate": 0}, "accumulate is 0; expected at least 1"),
+        ({"optimiser": "sdg"}, "did you mean 'sgd'"),
+        ({"average_after": 5, "ema_decay": 0.9}, "are two ways to average the weights; give one"),
         ({"max_skips": -1}, "max_skips is -1; expected 0 or more"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": 2**32}, "seed is 4294967296; expected an integer from 0"),

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from everloop.train.average import Average
 from everloop.train.config import TrainConfig
 from everloop.train.events import clock
-from everloop.train.optimiser import Average, LearningRateSchedule, adamw
+from everloop.train.optimiser import LearningRateSchedule, optimiser
 from tests.train.small import small_model
 
 
 def test_only_matrices_decay() -> None:
     model = small_model()
-    decayed, plain = (group["params"] for group in adamw(model, TrainConfig()).param_groups)
+    decayed, plain = (group["params"] for group in optimiser(model, TrainConfig()).param_groups)
     names = {id(p): name for name, p in model.named_parameters()}
     assert {names[id(p)] for p in plain} >= {"embedding.weight", "head.bias"}
     assert "head.weight" in {names[id(p)] for p in decayed}
@@ -27,17 +28,17 @@ def test_only_matrices_decay() -> None:
 def test_tied_weights_are_updated_once_and_not_decayed() -> None:
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
     model[1].weight = model[0].weight
-    decayed, plain = (group["params"] for group in adamw(model, TrainConfig()).param_groups)
+    decayed, plain = (group["params"] for group in optimiser(model, TrainConfig()).param_groups)
     assert (len(decayed), len(plain)) == (0, 1)
 
 
 def test_decay_is_that_of_the_formula() -> None:
     layer = nn.Linear(3, 2)
-    optimiser = adamw(layer, TrainConfig(lr=0.1, weight_decay=0.5))
+    update = optimiser(layer, TrainConfig(lr=0.1, weight_decay=0.5))
     before = layer.weight.detach().clone(), layer.bias.detach().clone()
     for p in layer.parameters():
         p.grad = torch.zeros_like(p)
-    optimiser.step()
+    update.step()
     torch.testing.assert_close(layer.weight.detach(), before[0] * (1 - 0.1 * 0.5))
     assert torch.equal(layer.bias.detach(), before[1])
 
