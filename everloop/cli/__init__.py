@@ -46,6 +46,9 @@ VERBS = {
         "how a forecaster would have done, beside simple forecasts: everloop backtest RUN",
         also=("historical-forecasts", "cross-validate"),
     ),
+    "runs": Verb(
+        "everloop.cli.runs", "list runs with their best figures: everloop runs --sort loss", also=("list", "ls")
+    ),
     "sample": Verb(
         "everloop.cli.sample", 'continue a prompt: everloop sample RUN "prompt"', also=("generate", "write", "complete")
     ),

@@ -16,9 +16,10 @@ from everloop.models.own_code import keep
 from everloop.models.run import BEST, CONFIG, LAST, PREVIOUS, RunConfig, model_table, write_weights
 from everloop.train.checkpoint import Checkpoint
 from everloop.train.config import TrainConfig
+from everloop.train.environment import environment
 from everloop.train.evaluate import Data
 
-METRICS = "metrics.jsonl"
+METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
 
 
 class Folder:
@@ -74,6 +75,7 @@ class Folder:
         tables = {"model": table, "data": read, "train": to_table(config)} | ({"code": code} if code else {})
         model.write(self.path)
         write_atomically(self.path / CONFIG, to_toml(tables).encode())
+        self._append(HISTORY, environment(next(model.parameters()).device))
 
     def kept(self) -> Path | None:
         """Return where the last checkpoint stays when the next one is written; None if it is damaged."""
@@ -105,7 +107,10 @@ class Folder:
 
     def metric(self, **values: Any) -> None:
         """Add a line of metrics."""
-        path = self.path / METRICS
+        self._append(METRICS, values)
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        path = self.path / name
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 

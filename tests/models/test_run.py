@@ -54,6 +54,7 @@ def test_nothing_is_pickled(run: Path) -> None:
         ".lock",
         "best.safetensors",
         "config.toml",
+        "history.jsonl",
         "last.safetensors",
         "metrics.jsonl",
         "previous.safetensors",
