@@ -28,7 +28,7 @@ class Full:
     def __init__(self, name: str, after: int = 0) -> None:
         self.name, self.after, self.make = name, after, tempfile.mkstemp
 
-    def __call__(self, *, dir: Path, prefix: str, suffix: str) -> tuple[int, str]:  # noqa: A002 - mkstemp's name
+    def __call__(self, *, dir: Path, prefix: str, suffix: str = "") -> tuple[int, str]:  # noqa: A002 - mkstemp's name
         if self.name in prefix:
             self.after -= 1
             if self.after < 0:
