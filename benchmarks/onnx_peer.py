@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ from everloop.layers import Recurrent
 _ORDER = {"lstm": (0, 3, 1, 2), "peephole-lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
-def onnx_session(name: str, cell: Cell, x: Tensor) -> Callable[[], object] | None:
-    """Return a call that runs the cell over x in ONNX Runtime, or None where it is not installed."""
+def onnx_session(name: str, cell: Cell, x: Tensor, *, is_quantized: bool = False) -> Callable[[], object] | None:
+    """Return a call that runs the cell over x in ONNX Runtime, or None where it is not installed.
+
+    is_quantized: an LSTM in 8 bits, by its own `quantize_dynamic` with a scale for each row.
+    """
     try:
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -52,7 +57,8 @@ def onnx_session(name: str, cell: Cell, x: Tensor) -> Callable[[], object] | Non
     model.ir_version = 10
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    text = _quantized(model) if is_quantized else model.SerializeToString()
+    session = onnxruntime.InferenceSession(text, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     output = np.empty(y_shape, np.float32)
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x.numpy()))
@@ -65,8 +71,22 @@ def onnx_session(name: str, cell: Cell, x: Tensor) -> Callable[[], object] | Non
     call()
     expected = _outputs(cell, x)
     got = binding.copy_outputs_to_cpu()[0][:, 0]
-    assert np.allclose(got, expected, atol=1e-4), "the ONNX model must compute the same"
+    assert is_quantized or np.allclose(got, expected, atol=1e-4), "the ONNX model must compute the same"
     return call
+
+
+def _quantized(model: Any) -> bytes:
+    """Return the model with DynamicQuantizeLSTM."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with TemporaryDirectory() as folder:
+        source, to = Path(folder, "float.onnx"), Path(folder, "small.onnx")
+        onnx.save(model, source)
+        quantize_dynamic(source, to, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["LSTM"])
+        small = onnx.load(to)
+    assert any(node.op_type == "DynamicQuantizeLSTM" for node in small.graph.node)
+    return bytes(small.SerializeToString())
 
 
 def _outputs(cell: Cell, x: Tensor) -> np.ndarray:

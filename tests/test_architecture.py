@@ -25,16 +25,16 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        batched bindings bounded compact expression fingerprints forks locations pytree view
+        batched bindings bounded compact expression fingerprints forks intervals locations pytree view
         dependencies disk_cache
         effects opaque operations randomness time_axis
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement reduced rules targets
-        features precision schedule simplify sums
-        gradient hoist shapes
+        corners features precision schedule simplify sums
+        gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
-        composed convolutions
+        composed convolutions quantize
         torch_function
         trace
         plan
@@ -58,8 +58,10 @@ INSIDE = {
         extras
         autograd_function check custom_operator dropout
         decomposition dispatch stack
-        explanation over_time recording single_step torch_nn
+        explanation over_time quantized_cell recording single_step torch_nn
         recurrent
+        as_torch
+        quantize
     """,
     "compiler/targets/llvm": """
         emit formats pages threads vector
@@ -73,6 +75,7 @@ INSIDE = {
         mapping
         barrier matrices worker
         direct driver gemm
+        whole
         single
         target
     """,

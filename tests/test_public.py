@@ -42,6 +42,7 @@ def test_public_names() -> None:
         "noise",
         "output",
         "param",
+        "quantize",
         "size",
         "state",
     }

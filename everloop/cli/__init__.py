@@ -58,6 +58,11 @@ VERBS = {
         "how probable a language model finds each line: everloop score RUN FILE",
         also=("perplexity",),
     ),
+    "quantize": Verb(
+        "everloop.cli.quantize",
+        "a trained model in 8 bits: everloop quantize RUN --out FOLDER",
+        also=("compress", "int8"),
+    ),
     "show": Verb("everloop.cli.show", "print a cell as equations and at each stage of the compiler"),
     "draw": Verb(
         "everloop.cli.draw", "draw cells and models: everloop draw cell lstm, everloop draw network RUN", also=("plot",)

@@ -107,7 +107,8 @@ class AbstractLoop:
         """Check that nothing meets another dtype without a cast, and that no dtype of storage is computed with."""
         if isinstance(stage, Product):
             source, matrix, out = stage.source, stage.matrix, stage.out
-            if source.dtype != matrix.dtype or out.dtype != arithmetic(source.dtype):
+            factors = {source.dtype} if matrix.dtype == torch.int8 else {source.dtype, matrix.dtype}
+            if len(factors) > 1 or out.dtype != arithmetic(source.dtype):
                 raise PlanError(
                     f"a product of {source.name} ({source.dtype}) and {matrix.name} ({matrix.dtype}) is written to "
                     f"{out.name} ({out.dtype})"

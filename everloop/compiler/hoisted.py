@@ -38,6 +38,7 @@ class HoistedGraph:
     def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
         self.dtype, self.target = dtype, target
         self.sources: list[tuple[str, Any]] = []
+        self.dtypes: list[torch.dtype] = []  # of the sources
         self.lines: list[Line] = []
         self.at: dict[Value, int] = {}
         self.readers = users(graph.outputs.values())
@@ -47,6 +48,7 @@ class HoistedGraph:
         for leaf in graph.inputs:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
+            self.dtypes.append(torch.int8 if leaf.type.dtype == torch.int8 else dtype)
             self.when.append(frequency(leaf, self.frequencies))
         forms = {value: self._form(value) for value in graph.values if value.op != "input"}
         needed, stack = set[Value](), list(self.roots)
@@ -78,6 +80,8 @@ class HoistedGraph:
             return lambda: tensor, ()
         if value.op == "call":
             return value.data[0], value.args
+        if value.kind == "product" and value.args[1].type.dtype == torch.int8:
+            return self._whole, value.args
         if value.op == "linear":
             return self.target.linear, value.args
         if value.op == "matmul":
@@ -87,6 +91,10 @@ class HoistedGraph:
         if value.op == "add" and not value.type.rows and any(a.kind == "layout" for a in value.args):
             return _add, value.args
         return _softmax(value) or (self._meaning(value), value.args)
+
+    def _whole(self, rows: Tensor, matrix: Tensor) -> Tensor:
+        """The product of whole numbers: floats hold it."""
+        return self.target.linear(rows, matrix.to(rows.dtype))
 
     def _meaning(self, value: Value) -> Callable[..., Any]:
         meaning, data = value.operation.meaning, value.data
@@ -103,10 +111,10 @@ class HoistedGraph:
         """Return the outputs by name."""
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
-        for group, name in self.sources:
+        for (group, name), dtype in zip(self.sources, self.dtypes, strict=True):
             tensor = x if group == "x" else name if group == "literal" else groups[group][name]
-            if tensor.dtype != self.dtype:
-                tensor = tensor.to(self.dtype)
+            if tensor.dtype != dtype:
+                tensor = tensor.to(dtype)
             if group == "rows" and tensor.dim() > 2:
                 tensor = tensor.flatten(1)
             results.append(tensor)

@@ -95,7 +95,8 @@ class Interpreter:
             if isinstance(stage, Product):
                 source = self._read(stage.source, s, time, rows, at, reverse)
                 matrix, dtype = self.buffers[stage.matrix.name], stage.out.dtype
-                assert source.dtype == matrix.dtype == stage.matrix.dtype
+                assert matrix.dtype == stage.matrix.dtype
+                assert matrix.dtype in (torch.int8, source.dtype)
                 assert source.shape[1] == matrix.shape[0 if stage.transposed else 1]
                 assert stage.out.kind in ("scratch", "state")
                 self.memory[stage.out.name][rows] = source.to(dtype) @ (matrix if stage.transposed else matrix.T).to(

@@ -20,7 +20,8 @@ Group = Literal["x", "state", "fixed", "rows", "steps", "literal"]
 class Type:
     """A row [B, n] has `rows` and shape (n,); a vector (n,), a matrix (m, k), a scalar ().
 
-    dtype: None of numbers, which take that of what they meet.
+    dtype: None of numbers, which take that of what they meet; int8 of matrices alone, which products with rows of whole
+    numbers of at most 127 read.
     """
 
     shape: tuple[int, ...]
@@ -113,7 +114,7 @@ class Graph:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the step."""
-        return next(v.type.dtype for v in self.values if v.type.dtype)
+        return next(v.type.dtype for v in self.values if v.type.dtype and v.type.dtype.is_floating_point)
 
     @property
     def inputs(self) -> list[Value]:
@@ -197,7 +198,8 @@ def infer(op: str, args: tuple[Value, ...], data: tuple[Any, ...], given: Type |
         expected, width = matrix.shape[::-1] if op == "linear" else matrix.shape
         if not row.rows or matrix.kind != "matrix" or row.width != expected:
             raise ValueError(f"the product of {row} and {matrix}{'.T' if op == 'linear' else ''} does not exist")
-        return Type((width,), rows=True, dtype=data[0] if data else common(types))
+        factors = types[:1] if matrix.dtype == torch.int8 else types
+        return Type((width,), rows=True, dtype=data[0] if data else common(factors))
     if op == "slice":
         start, stop = data
         assert 0 <= start <= stop <= types[0].width, f"slice {start}:{stop} of {types[0]}"

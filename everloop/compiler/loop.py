@@ -37,7 +37,11 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Product:
-    """out[b] = source[b] @ matrix.T, or source[b] @ matrix when `transposed`, summed in the dtype of `out`."""
+    """out[b] = source[b] @ matrix.T, or source[b] @ matrix when `transposed`, summed in the dtype of `out`.
+
+    With a matrix of int8, the source holds whole numbers from -127 to 127, in the dtype of `out`; of what is no number
+    every result is none.
+    """
 
     out: Buffer
     source: Buffer
@@ -115,8 +119,8 @@ class Loop:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The dtype of all buffers; None where they have several."""
-        found = {b.dtype for b in self.buffers}
+        """The dtype of all buffers but matrices of int8; None where they have several."""
+        found = {b.dtype for b in self.buffers if b.dtype != torch.int8}
         return found.pop() if len(found) == 1 else None
 
     def of(self, dtype: torch.dtype) -> Loop:

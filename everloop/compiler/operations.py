@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from everloop.compiler import intervals
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.view import View
 
@@ -46,6 +47,7 @@ class Operation:
     keeps_result: whether PyTorch's own gradient may read the result, whose memory is not free to be overwritten then.
     functions: the names of the functions, methods and operators of PyTorch that are this operation.
     integers:  how integers, which the loop holds as floats, come out of it.
+    interval: of a map or layout: where its result lies, given the intervals of its arguments; None: anywhere.
     accumulates: whether it hands the rounding error of an argument on undiminished, so that a state that goes round by
                way of it collects what every step rounds.
     """
@@ -66,6 +68,7 @@ class Operation:
     keeps_result: bool = True
     functions: tuple[str, ...] = ()
     integers: Integers = ""
+    interval: intervals.Rule | None = None
     accumulates: bool = False
 
     @property
@@ -181,133 +184,155 @@ _ROWS = [
     # what an element-wise operation of the loop can be: a target implements each of these
     Operation(
         "add", "map", 2, torch.add, "{0} + {1}", "{0} + {1}", 3, commutes=True,
-        gradient=lambda g, y, a, b: (g, g), is_light=True, keeps_result=False, accumulates=True,
+        gradient=lambda g, y, a, b: (g, g), is_light=True, keeps_result=False, accumulates=True, interval=intervals.add,
     ),
     Operation(
         "sub", "map", 2, torch.sub, "{0} - {1}", "{0} - {1}", 3,
         gradient=lambda g, y, a, b: (g, -g), is_light=True, keeps_result=False, accumulates=True,
+        interval=intervals.sub,
     ),
     Operation(
         "mul", "map", 2, torch.mul, "{0} * {1}", r"{0} \odot {1}", 4, commutes=True,
         gradient=lambda g, y, a, b: (g * b, g * a), is_light=True,
-        functions=("mul", "multiply", "rmul"), integers="product", accumulates=True,
+        functions=("mul", "multiply", "rmul"), integers="product", accumulates=True, interval=intervals.mul,
     ),
     Operation(
         "div", "map", 2, torch.div, "{0} / {1}", r"\frac{{{0}}}{{{1}}}", 4, latex_binding=9,
-        gradient=lambda g, y, a, b: (g / b, -(g * y / b)), accumulates=True,
+        gradient=lambda g, y, a, b: (g / b, -(g * y / b)), accumulates=True, interval=intervals.div,
     ),
     Operation(
         "neg", "map", 1, torch.neg, "-{0}", "-{0}", 5,
         gradient=lambda g, y, a: -g, is_light=True, keeps_result=False,
-        functions=("neg", "negative"), integers="negation", accumulates=True,
+        functions=("neg", "negative"), integers="negation", accumulates=True, interval=intervals.neg,
     ),
     Operation(
         "abs", "map", 1, torch.abs, "|{0}|", r"\left|{0}\right|",
         gradient=lambda g, y, a: g * sign(a), functions=("abs", "absolute"), integers="move", accumulates=True,
+        interval=intervals.absolute,
     ),
     Operation(
         "sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})",
-        gradient=_none, functions=("sign", "sgn"), integers="move",
+        gradient=_none, functions=("sign", "sgn"), integers="move", interval=intervals.rising(intervals.sign),
     ),
     Operation(
         "floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor",
-        gradient=_none, functions=("floor",), integers="move",
+        gradient=_none, functions=("floor",), integers="move", interval=intervals.rising(intervals.floor),
     ),
     Operation(
         "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",
-        gradient=lambda g, y, a: g * 0.5 / y, functions=("sqrt",),
+        gradient=lambda g, y, a: g * 0.5 / y, functions=("sqrt",), interval=intervals.rising(math.sqrt, 0.0),
     ),
     Operation(
         "rsqrt", "map", 1, torch.rsqrt, "rsqrt({0})", r"\frac{{1}}{{\sqrt{{{0}}}}}",
-        gradient=lambda g, y, a: (g * -0.5) * (y * (y * y)), functions=("rsqrt",),
+        gradient=lambda g, y, a: (g * -0.5) * (y * (y * y)), functions=("rsqrt",), interval=intervals.rsqrt,
     ),
     Operation(
         "exp", "map", 1, torch.exp, "exp({0})", r"\exp({0})",
-        gradient=lambda g, y, a: g * y, cost=TRANSCENDENTAL, functions=("exp",),
+        gradient=lambda g, y, a: g * y, cost=TRANSCENDENTAL, functions=("exp",), interval=intervals.rising(math.exp),
     ),
     Operation(
         "expm1", "map", 1, torch.expm1, "expm1({0})", r"(\exp({0}) - 1)",
         gradient=lambda g, y, a: g * (y + 1.0), cost=TRANSCENDENTAL, functions=("expm1",),
+        interval=intervals.rising(math.expm1),
     ),
     Operation(
         "log", "map", 1, torch.log, "log({0})", r"\ln({0})",
         gradient=lambda g, y, a: g / a, cost=TRANSCENDENTAL, functions=("log",),
+        interval=intervals.rising(math.log, 0.0),
     ),
     Operation(
         "log1p", "map", 1, torch.log1p, "log1p({0})", r"\ln(1 + {0})",
         gradient=lambda g, y, a: g / (a + 1.0), cost=TRANSCENDENTAL, functions=("log1p",),
+        interval=intervals.rising(math.log1p, -1.0),
     ),
     Operation(
         "sin", "map", 1, torch.sin, "sin({0})", r"\sin({0})",
-        gradient=lambda g, y, a: g * cos(a), cost=TRANSCENDENTAL, functions=("sin",),
+        gradient=lambda g, y, a: g * cos(a), cost=TRANSCENDENTAL, functions=("sin",), interval=intervals.sine,
     ),
     Operation(
         "cos", "map", 1, torch.cos, "cos({0})", r"\cos({0})",
-        gradient=lambda g, y, a: -(g * sin(a)), cost=TRANSCENDENTAL, functions=("cos",),
+        gradient=lambda g, y, a: -(g * sin(a)), cost=TRANSCENDENTAL, functions=("cos",), interval=intervals.sine,
     ),
     Operation(
         "tanh", "map", 1, torch.tanh, "tanh({0})", r"\tanh({0})",
         gradient=lambda g, y, a: g * (1.0 - y * y), cost=TRANSCENDENTAL, functions=("tanh",),
+        interval=intervals.rising(math.tanh),
     ),
     Operation(
         "sigmoid", "map", 1, torch.sigmoid, "sigmoid({0})", r"\sigma({0})",
         gradient=lambda g, y, a: g * (y * (1.0 - y)), cost=TRANSCENDENTAL,
-        functions=("sigmoid", "expit", "special_expit"),
+        functions=("sigmoid", "expit", "special_expit"), interval=intervals.rising(intervals.sigmoid),
     ),
     Operation(
         "erf", "map", 1, torch.erf, "erf({0})", r"\operatorname{{erf}}({0})",
         gradient=lambda g, y, a: g * (2 / math.sqrt(math.pi) * exp(-(a * a))), cost=TRANSCENDENTAL,
-        functions=("erf", "special_erf"),
+        functions=("erf", "special_erf"), interval=intervals.rising(math.erf),
     ),
     Operation(
         "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",
         gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), integers="choice", accumulates=True,
+        interval=intervals.minimum,
     ),
     Operation(
         "maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})",
         gradient=_extreme(less), functions=("maximum",), integers="choice", accumulates=True,
+        interval=intervals.maximum,
     ),
     Operation(
         "fmod", "map", 2, _tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
-        gradient=lambda g, y, a, b: (g, -(g * _quotient(a, b))), functions=("fmod",),
+        gradient=lambda g, y, a, b: (g, -(g * _quotient(a, b))), functions=("fmod",), interval=intervals.fmod,
     ),
-    Operation("less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none),
-    Operation("less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none),
-    Operation("equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none),
+    Operation(
+        "less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none,
+        interval=intervals.truth,
+    ),
+    Operation(
+        "less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none,
+        interval=intervals.truth,
+    ),
+    Operation(
+        "equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none,
+        interval=intervals.truth,
+    ),
     Operation(
         "cast", "map", 1, torch.Tensor.to, "{data}({0})", r"\operatorname{{{data}}}({0})",
-        gradient=_none, accumulates=True,
+        gradient=_none, accumulates=True, interval=intervals.same,
     ),
     Operation(
         "where", "map", 3, lambda mask, a, b: torch.where(mask != 0, a, b),
         "where({0}, {1}, {2})", r"\operatorname{{where}}({0}, {1}, {2})",
         gradient=lambda g, y, mask, a, b: (None, where(mask, g, 0.0), where(mask, 0.0, g)), accumulates=True,
+        interval=intervals.where,
     ),
     # element-wise operations with a gradient or a printed form of their own, made of others in the loop
     Operation(
         "relu", "map", 1, torch.relu, "relu({0})", r"\operatorname{{relu}}({0})",
         gradient=lambda g, y, a: where(less_equal(y, 0.0), 0.0, g), lowering=lambda a: maximum(a, 0.0),
-        accumulates=True,
+        accumulates=True, interval=intervals.rising(lambda x: max(x, 0.0)),
     ),
     Operation(  # the length of a row, which has no derivative where it is 0; PyTorch takes 0
         "root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}",
         gradient=lambda g, y, a: where(equal(y, 0.0), 0.0, g * 0.5 / y), lowering=sqrt,
+        interval=intervals.rising(math.sqrt, 0.0),
     ),
     Operation(
         "power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6,
-        gradient=_power_gradient, lowering=_power, cost=TRANSCENDENTAL,
+        gradient=_power_gradient, lowering=_power, cost=TRANSCENDENTAL, interval=intervals.power,
     ),
     Operation(
         "at_least", "map", 2, _tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
         gradient=lambda g, y, a, limit: (where(less_equal(limit, a), g, 0.0), None), lowering=maximum, accumulates=True,
+        interval=intervals.maximum,
     ),
     Operation(
         "at_most", "map", 2, _tensors(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})",
         gradient=lambda g, y, a, limit: (where(less_equal(a, limit), g, 0.0), None), lowering=minimum, accumulates=True,
+        interval=intervals.minimum,
     ),
     Operation(
         "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
         gradient=_none, lowering=lambda a: a, functions=("detach",), integers="move", accumulates=True,
+        interval=intervals.same,
     ),
     # over the features of a row; the result has one feature
     Operation(
@@ -316,7 +341,7 @@ _ROWS = [
     ),
     Operation(
         "max", "reduce", 1, _max, "max({0}{data})", r"\operatorname{{max}}({0}{data})",
-        gradient=_max_gradient,
+        gradient=_max_gradient, interval=intervals.same,
     ),
     # with a matrix
     Operation("linear", "product", 2, F.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4, keeps_result=False),
@@ -324,19 +349,25 @@ _ROWS = [
     # moves, computes nothing
     Operation(
         "slice", "layout", 1, lambda a, start, stop: a.narrow(-1, start, stop - start),
-        "{0}[{data}]", "{{{0}}}_{{{data}}}", 8, accumulates=True,
+        "{0}[{data}]", "{{{0}}}_{{{data}}}", 8, accumulates=True, interval=intervals.same,
     ),
     Operation(
         "view", "layout", 1, lambda a, *numbers: a[..., torch.from_numpy(View.of(numbers).index.copy())],
-        "{0}[{data}]", r"{{{0}}}_{{[{data}]}}", 8, accumulates=True,
+        "{0}[{data}]", r"{{{0}}}_{{[{data}]}}", 8, accumulates=True, interval=intervals.same,
     ),
-    Operation("cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False, accumulates=True),
+    Operation(
+        "cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False, accumulates=True,
+        interval=intervals.joined,
+    ),
     Operation(
         "block", "layout", 1, lambda a, start, stop: a.narrow(0, start, stop - start),
-        "{0}[{data}, :]", "{{{0}}}_{{{data}}}", 8,
+        "{0}[{data}, :]", "{{{0}}}_{{{data}}}", 8, interval=intervals.same,
     ),
-    Operation("stack", "layout", -1, lambda *a: torch.cat(a, 0), "stack({all})", r"\operatorname{{stack}}({all})"),
-    Operation("transpose", "layout", 1, lambda a: a.mT, "{0}.T", r"{0}^{{\top}}", 8),
+    Operation(
+        "stack", "layout", -1, lambda *a: torch.cat(a, 0), "stack({all})", r"\operatorname{{stack}}({all})",
+        interval=intervals.joined,
+    ),
+    Operation("transpose", "layout", 1, lambda a: a.mT, "{0}.T", r"{0}^{{\top}}", 8, interval=intervals.same),
     # the leaves, and anything PyTorch does with fixed values
     Operation("input", "input", 0, lambda: None, "{data}", "{data}"),
     Operation("constant", "constant", 0, lambda: None, "{data}", "{data}"),

@@ -57,6 +57,8 @@ def lowered(graph: Graph, wide: Collection[str], storage: torch.dtype) -> Graph:
             return b.make("input", data=value.data, type=value.type.of(computed))
         if value.kind == "product":
             row, matrix = args
+            if matrix.type.dtype == torch.int8:
+                return b.make(value.op, cast(b, row, computed), matrix)
             return b.make(value.op, cast(b, row, storage), matrix, data=(computed,) if computed != storage else ())
         if value.kind in ("map", "reduce") or len({a.type.dtype for a in args}) > 1:
             args = tuple(cast(b, a, computed) for a in args)

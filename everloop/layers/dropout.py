@@ -44,7 +44,13 @@ def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> B
 
 
 class Wrapper(Cell):
-    """A cell around a cell: the same states and sizes, a step that does a little more."""
+    """A cell around a cell: the same states and sizes, a step that does a little more.
+
+    inference_only: there are no gradients through it. `summary`: what `explain` says of it besides.
+    """
+
+    inference_only = False
+    summary = ""
 
     def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)

@@ -10,7 +10,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.equations import FORMS
 from everloop.compiler.trace import named_outputs, trace
 from everloop.layers.dispatch import explain, with_tensors
-from everloop.layers.dropout import values_of
+from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.extras import example_extras
 
 
@@ -37,4 +37,5 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
         inside = [(f"{name}.{key}", child) for key, child in module.named_children()]
         return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
     x, values = example_call(module)
-    return f"{name} ({type(module).__name__}): {explain(module, values, x, target)}"
+    summary = f"{module.summary}\n\n" if isinstance(module, Wrapper) and module.summary else ""
+    return f"{name} ({type(module).__name__}): {summary}{explain(module, values, x, target)}"

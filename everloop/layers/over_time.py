@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from everloop.cell import Cell
 from everloop.compiler.call import Call
 from everloop.compiler.time_axis import TimeAxis
-from everloop.errors import CellError
+from everloop.errors import CellError, OptionError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.dispatch import run
-from everloop.layers.dropout import values_of
+from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.extras import Extras
 from everloop.layers.nested import each
 from everloop.layers.stack import Stack
@@ -28,6 +29,8 @@ def over_time(
     if isinstance(module, Cell):
         restart = (None,) * len(state) if start is None else tuple(start)
         values = values_of(module, time.steps, time.batch, extras)
+        if isinstance(module, Wrapper) and module.inference_only:
+            _need_no_gradient(module, x, *state)
         y, final = run(module, Call(values, x, tuple(state), restart, time), target, check)
         return module.by_name(y), final
     if isinstance(module, Stack):
@@ -43,3 +46,12 @@ def over_time(
         y_back, behind = over_time(module.back, x, state[1], start and start[1], time.opposite(), extras, target, check)
         return module.join(y_ahead, y_back), (ahead, behind)
     raise CellError(f"cannot run {type(module).__name__} over time; expected a Cell, a Stack or a Bidirectional")
+
+
+def _need_no_gradient(module: nn.Module, *given: Any) -> None:
+    """Raise OptionError where a gradient is wanted of what has none."""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        raise OptionError(
+            f"{type(module).__name__} is for inference, and x or the state requires a gradient; call it in"
+            " torch.no_grad(), or train the layer that it was made from"
+        )

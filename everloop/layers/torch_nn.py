@@ -163,6 +163,19 @@ class _Layers(nn.RNNBase):
     def _cell(self, input_size: int) -> Cell:
         return _cell(self.mode, input_size, self.hidden_size, self.proj_size, self.bias)
 
+    def cells(self) -> list[list[Cell]]:
+        """Return cells with copies of the weights: for each layer one for each direction."""
+        found: list[list[Cell]] = []
+        for layer in range(self.num_layers):
+            size = self.input_size if not layer else sum(cell.output_size for cell in found[-1])
+            found.append([])
+            for end in ("", "_reverse")[: 1 + self.bidirectional]:
+                cell = _new_cell(self.mode, size, self.hidden_size, self.proj_size, self.bias)
+                for name, tensor in self._values(f"_l{layer}{end}").fixed.items():
+                    cell.register_parameter(name, nn.Parameter(tensor.detach().clone()))
+                found[-1].append(cell)
+        return found
+
     def _values(self, suffix: str) -> Bindings:
         weights = {"W": getattr(self, "weight_ih" + suffix), "R": getattr(self, "weight_hh" + suffix)}
         if self.proj_size:

@@ -12,6 +12,7 @@ from everloop.errors import DataError, EverloopError, OptionError, RunError
 from everloop.models.kind import BUILT_IN, Kind, find
 from everloop.models.model import Model
 from everloop.models.own_code import allow, located
+from everloop.models.quantized import FACT, quantized, widened
 from everloop.models.weights import fill, own_tensors, read_tensors, write_tensors
 
 CONFIG, BEST, LAST, PREVIOUS = "config.toml", "best.safetensors", "last.safetensors", "previous.safetensors"
@@ -113,7 +114,10 @@ class RunConfig:
         """Return the trained model; see the function `load`."""
         model, best = self.rebuild(trust_code=trust_code, kind=kind), self.folder / BEST
         if weights == "best" and best.exists():
-            fill(model, read_tensors(best)[0], best)
+            tensors, facts = read_tensors(best)
+            if facts.get(FACT):
+                model, tensors = quantized(model, is_empty=True), widened(tensors)
+            fill(model, tensors, best)
         else:
             last = self.folder / LAST
             tensors, _ = read_tensors(last)

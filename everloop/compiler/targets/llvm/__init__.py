@@ -57,18 +57,20 @@ def compile(loop: Loop, isa: str | None = None, is_narrow: bool = False) -> Nati
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
-            layout = Layout(normalise(loop), form, instructions)
+            layout = Layout(normalise(loop.of(form.dtype)), form, instructions)
             code = object_code(repr(loop), str(form.dtype), instructions, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
             shared = _common(layout.form, instructions)
             fast = _narrow(layout) if is_narrow else None
-            kernel = _kernels[key] = NativeKernel(layout, lambda: _text(layout), library, shared, fast)
+            whole = [b.name for b in loop.buffers if b.dtype == torch.int8]
+            kernel = _kernels[key] = NativeKernel(layout, lambda: _text(layout), library, shared, fast, whole)
         return kernel
 
 
 def ir(loop: Loop, isa: str) -> str:
     """Return the LLVM text of a loop for any instruction set, of this machine or not."""
-    return _text(Layout(normalise(loop), form_of(loop), named(isa)))
+    form = form_of(loop)
+    return _text(Layout(normalise(loop.of(form.dtype)), form, named(isa)))
 
 
 def shared_ir(dtype: torch.dtype, isa: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from everloop.compiler.loop import Map, Product
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
@@ -16,7 +18,7 @@ from everloop.compiler.targets.llvm.layout import shape
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.compiler.targets.llvm.worker import Worker
 
-_HEAD = (
+HEAD = (
     "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
     "ptr %matrix, i64 %step, i64 %k, i64 %n, i64 %first, i64 %last"
 )
@@ -52,16 +54,19 @@ class DirectWorker(Worker):
             rest = f"ptr {matrix}, i64 {step}, i64 {inner}, i64 {width}, i64 {first}, i64 {last}"
             return lambda: code.do(f"call void @{name}({head}, {rest})")
 
+        if stage.matrix.dtype == torch.int8:
+            run("whole", over)()
+            return
         adjacent = code.equal(along, layout.form.size)
         code.when(adjacent, run("dot", over))
         code.when(code(f"xor i1 {adjacent}, true"), run("spread", along))
 
 
-class _Writer:
+class Writer:
     """What both products share: types, masked reading of the last numbers, multiply and add."""
 
     def __init__(self, isa: Isa, form: FloatFormat, name: str) -> None:
-        self.code = Code(f"internal void @{name}({_HEAD})")
+        self.code = Code(f"internal void @{name}({HEAD})")
         self.bytes, self.scalar, self.size, self.suffix = isa.bytes, form.scalar, form.size, form.suffix
         self.lanes = isa.lanes(form.size)
         self.vector = f"<{self.lanes} x {self.scalar}>"
@@ -122,9 +127,9 @@ class _Writer:
 
 def dot(isa: Isa, form: FloatFormat) -> str:
     """Text of `dot`: result j is the row times the numbers at matrix + j * step; units of as many j as a vector has."""
-    w = _Writer(isa, form, "dot")
+    w = Writer(isa, form, "dot")
     code, lanes = w.code, w.lanes
-    order = _order(lanes, w.size)
+    places = order(lanes, w.size)
 
     def group(base: str, sources: list[str]) -> list[list[str]]:
         """Sums, still spread over their lanes, of the rows at base, base + step, ..., in the order of the tree.
@@ -138,7 +143,7 @@ def dot(isa: Isa, form: FloatFormat) -> str:
             rows = range(first, min(first + most, lanes))
             for totals, sums in zip(few(len(rows), start, sources), found, strict=True):
                 for r, total in zip(rows, totals, strict=True):
-                    sums[order.index(r)] = total
+                    sums[places.index(r)] = total
         return found
 
     def few(rows: int, base: str, sources: list[str]) -> list[list[str]]:
@@ -184,7 +189,7 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 
             def rows(sources: list[str], outs: list[str]) -> None:
                 for sums, out in zip(group(base, sources), outs, strict=True):
-                    code.store(w.vector, _tree(w, sums), code.at(out, at), w.size)
+                    code.store(w.vector, tree(w, sums), code.at(out, at), w.size)
 
             w.rows(rows)
             return []
@@ -224,7 +229,7 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 
 def spread(isa: Isa, form: FloatFormat) -> str:
     """Text of `spread`: the results are the sum over k of number k times the vector at matrix + k * step."""
-    w = _Writer(isa, form, "spread")
+    w = Writer(isa, form, "spread")
     code, tile = w.code, 4
 
     def vectors(width: int, v: str, mask: str = "") -> None:
@@ -291,7 +296,7 @@ def _halves(lanes: int, group: int, size: int) -> tuple[list[int], list[int]]:
     return low, [n + half for n in low]
 
 
-def _order(lanes: int, size: int) -> list[int]:
+def order(lanes: int, size: int) -> list[int]:
     """Which sum each leaf of the tree must be, so that the sums come out in order."""
     rows = [[leaf] * lanes for leaf in range(lanes)]
     group = lanes
@@ -302,7 +307,7 @@ def _order(lanes: int, size: int) -> list[int]:
     return [rows[0].index(leaf) for leaf in range(lanes)]
 
 
-def _tree(w: _Writer, vectors: list[str]) -> str:
+def tree(w: Writer, vectors: list[str]) -> str:
     """Add up the lanes of as many vectors as a vector has lanes: one vector of their sums."""
     group = w.lanes
     while len(vectors) > 1:

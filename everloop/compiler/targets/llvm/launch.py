@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,10 +28,16 @@ FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matri
 
 
 class NativeKernel:
-    """One native call runs the whole sequence."""
+    """One native call runs the whole sequence. whole: the names of the matrices that come as int8."""
 
     def __init__(
-        self, layout: Layout, ir: Callable[[], str], library: Library, shared: Library, narrow: Narrow | None = None
+        self,
+        layout: Layout,
+        ir: Callable[[], str],
+        library: Library,
+        shared: Library,
+        narrow: Narrow | None = None,
+        whole: Sequence[str] = (),
     ) -> None:
         self.loop: Loop = layout.loop
         self.dtype = layout.form.dtype
@@ -40,6 +46,7 @@ class NativeKernel:
         self._layout = layout
         self._keep = (library, shared)
         self._narrow = narrow
+        self._whole = whole
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
         self._product, self._packer = shared.address["everloop_product"], shared.address["everloop_pack"]
         self._block = ctypes.c_int64 * layout.total_slots
@@ -101,6 +108,8 @@ class NativeKernel:
     ) -> None:
         """Run all steps of all sequences, as the contract of kernels says."""
         block, T, B, compact, valid = self._block(), time.steps, time.batch, time.compact, None
+        if self._whole:  # floats hold what they hold
+            buffers = {**buffers, **{name: buffers[name].to(self.dtype) for name in self._whole}}
         self._fill(block, time, buffers, first or {}, final or {}, restart or {})
         if compact is not None:
             valid, start = len(compact), compact.table.data_ptr()

@@ -78,6 +78,15 @@ def narrow(isa: Isa) -> Isa:
     return replace(isa, features=",".join([isa.features, *(f"+{name}" for name in wanted)]))
 
 
+@lru_cache
+def dotted(isa: Isa) -> Isa:
+    """Return an instruction set with what this processor has beside it for whole numbers of 8 bits."""
+    needs = {"avx512": "avx512vnni", "avx2": "avxvnni"}.get(isa.name)
+    if needs is None or not runs(isa.name) or not binding.get_host_cpu_features().get(needs):
+        return isa
+    return replace(isa, features=f"{isa.features},+{needs}")
+
+
 def _may_use_tiles() -> bool:
     """Ask Linux once for the registers of AMX: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)."""
     if not sys.platform.startswith("linux"):

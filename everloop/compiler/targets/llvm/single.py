@@ -17,9 +17,11 @@ from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.direct import DirectWorker, dot, spread
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, form_of, normalise, shape
-from everloop.compiler.targets.llvm.machine import Library, host, module, object_code
+from everloop.compiler.targets.llvm.machine import Library, dotted, host, module, object_code
 from everloop.compiler.targets.llvm.mapping import mapping
 from everloop.compiler.targets.llvm.vector import named
+from everloop.compiler.targets.llvm.whole import whole
+from everloop.errors import UnsupportedError
 
 MIN_PARALLEL = 1e6  # operations in a step that pay for a second thread
 AWAKE = 5e-4  # seconds after a step in which PyTorch's threads still wait for more; later they must be woken, slowly
@@ -32,11 +34,13 @@ _lock = threading.RLock()
 def compile(loop: Loop, isa: str | None = None) -> SingleKernel:  # noqa: A001
     """Return the kernel of one step of `loop`; `isa` names an instruction set of this machine (None: the widest)."""
     form = form_of(loop)
+    if has_whole(loop) and form.dtype != torch.float32:
+        raise UnsupportedError(f"a single step with matrices of int8 computes in float32; got {form.dtype}")
     key = (loop, isa or host().name)
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
-            layout = Layout(normalise(loop), form, named(key[1]))
+            layout = Layout(normalise(loop), form, dotted(named(key[1])) if has_whole(loop) else named(key[1]))
             code = object_code("single " + repr(loop), str(form.dtype), layout.isa, lambda: text(layout))
             kernel = _kernels[key] = SingleKernel(layout, Library(code, ("everloop_run",)))
         return kernel
@@ -46,7 +50,13 @@ def text(layout: Layout) -> str:
     """Return the LLVM text of a single step."""
     maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(layout.loop.stages) if isinstance(stage, Map)]
     products = [dot(layout.isa, layout.form), spread(layout.isa, layout.form)]
+    products += [whole(layout.isa, layout.form)] if has_whole(layout.loop) else []
     return module(layout.isa, "\n".join([*products, *maps, driver(layout, DirectWorker)]))
+
+
+def has_whole(loop: Loop) -> bool:
+    """Whether products of a loop are of whole numbers of 8 bits."""
+    return any(isinstance(s, Product) and s.matrix.dtype == torch.int8 for s in loop.stages)
 
 
 class SingleKernel:
@@ -87,7 +97,7 @@ class Single:
                 tensor = fixed[buffer.name]
                 block[slots[buffer.name]] = tensor.data_ptr()
                 for n, stride in enumerate(tensor.stride() if buffer.kind == "matrix" else ()):
-                    block[slots[buffer.name] + 1 + n] = stride * size
+                    block[slots[buffer.name] + 1 + n] = stride * buffer.dtype.itemsize
         for state in layout.loop.states:
             starts, ends = slots[f"first {state.name}"], slots[f"final {state.name}"]
             block[starts], block[starts + 1] = kernel.zeros.data_ptr(), 0

@@ -1,0 +1,83 @@
+"""The range of sums of products: a polynomial that is linear in each variable is largest and smallest at corners.
+
+So z * h + (1 - z) * n, h + z * (n - h) and every other way to write the same mixture have the range of h and n, where
+interval arithmetic, which takes the two z for different numbers, would say twice as much.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from math import prod
+
+from everloop.compiler import intervals
+from everloop.compiler.intervals import ANY, Interval
+from everloop.compiler.ir import Value
+
+TERMS, VARIABLES = 16, 8  # of a polynomial; larger ones have no range but that of interval arithmetic
+Term = tuple[Value, ...]  # variables in the order of their names, one as often as its power says
+Polynomial = dict[Term, float]
+_OPS = ("add", "sub", "neg", "mul", "cast", "stop")
+
+
+class Corners:
+    """Polynomials of the values of a graph."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value, Polynomial] = {}
+        self._names: dict[Value, int] = {}
+
+    def range(self, value: Value, of: Callable[[Value], Interval]) -> Interval:
+        """Return the range of a value, given those of what it is made of."""
+        if value.op not in ("add", "sub", "mul"):
+            return ANY
+        terms = self._polynomial(value)
+        powers = {(v, n) for term in terms for v, n in Counter(term).items()}
+        if len(powers) > VARIABLES or not all(of(v).is_bounded for v, _ in powers):
+            return ANY
+        # A power is a variable of its own: its range is right, if wider than that of both together.
+        ranges = {(v, n): _raised(of(v), n) for v, n in powers}
+        factors = [(number, list(Counter(term).items())) for term, number in terms.items()]
+        found = []
+        for corner in product(*((r.low, r.high) for r in ranges.values())):
+            at = dict(zip(ranges, corner, strict=True))
+            found.append(sum(number * prod(at[power] for power in powers) for number, powers in factors))
+        return intervals.of(found)
+
+    def _polynomial(self, value: Value) -> Polynomial:
+        if value not in self._known:
+            self._known[value] = self._expanded(value)
+        return self._known[value]
+
+    def _expanded(self, value: Value) -> Polynomial:
+        if value.op == "constant":
+            return {(): value.number}
+        if value.op not in _OPS:
+            return self._variable(value)
+        parts = [self._polynomial(a) for a in value.args]
+        if value.op == "mul":
+            if len(parts[0]) * len(parts[1]) > TERMS:
+                return self._variable(value)
+            terms = [(self._sorted(s + t), a * b) for s, a in parts[0].items() for t, b in parts[1].items()]
+        else:
+            second = -1.0 if value.op == "sub" else 1.0
+            first = -1.0 if value.op == "neg" else 1.0
+            terms = [(t, first * a) for t, a in parts[0].items()]
+            terms += [(t, second * a) for part in parts[1:] for t, a in part.items()]
+        found: Polynomial = {}
+        for term, number in terms:
+            found[term] = found.get(term, 0.0) + number
+        found = {term: number for term, number in found.items() if number}
+        return found if len(found) <= TERMS else self._variable(value)
+
+    def _variable(self, value: Value) -> Polynomial:
+        self._names.setdefault(value, len(self._names))
+        return {(value,): 1.0}
+
+    def _sorted(self, term: Term) -> Term:
+        return tuple(sorted(term, key=self._names.__getitem__))
+
+
+def _raised(a: Interval, n: int) -> Interval:
+    return a if n == 1 else intervals.power(a, Interval(float(n), float(n)))

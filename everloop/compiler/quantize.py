@@ -1,0 +1,153 @@
+"""The products of a step with whole numbers of 8 bits in the place of floats: the matrix row by row, and what it meets.
+
+A matrix becomes whole numbers from -127 to 127 and one scale for each number of its result. What it multiplies becomes
+whole numbers too: with one scale for all rows where its range is proved or was measured, otherwise with the scale of
+its own largest number. Sums are exact; all else of the step stays as it was. That a product's factors are whole is seen
+from the dtype of the matrix, int8, so that a target with instructions for it need not look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.expression import Expression, of
+from everloop.compiler.intervals import SIGNED, Interval
+from everloop.compiler.ir import Builder, Graph, Type, Value, walk
+from everloop.compiler.ranges import Analysis, fixed
+from everloop.compiler.rewrite import rebuild, same
+from everloop.compiler.simplify import local_rules, push_slices, simplify, split_products
+
+LEVELS = 127.0  # the largest whole number
+LEAST = 1e-30  # of the numbers of a row, so that one of zeros has a scale
+SCALE, STEPS = "scale", "steps"  # behind the name of a matrix: one number a result, and how many steps are one
+Kind = Literal["proved", "measured", "own"]
+absolute, floor, maximum, minimum, largest = of("abs"), of("floor"), of("maximum"), of("minimum"), of("max")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a product multiplies.
+
+    name: that the numbers of the matrix are kept under; kind: whether the range of the row is proved for any weights,
+    has to be measured, or is that of each row itself; bound: the size of the row's numbers, as far as it is known;
+    because: the states without a bound, for which it has to be measured.
+    """
+
+    name: str
+    product: Value
+    kind: Kind
+    bound: float | None = None
+    because: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> Value:
+        return self.product.args[0]
+
+    @property
+    def matrix(self) -> Value:
+        return self.product.args[1]
+
+
+def prepared(step: Graph) -> Graph:
+    """Return a step in which what comes from x and what comes from the states have matrices of their own."""
+    return simplify(step, passes=[local_rules, split_products, push_slices])
+
+
+def factors(step: Graph, tensors: Mapping[str, Tensor]) -> tuple[list[Factors], dict[str, Interval]]:
+    """Return the factors of each product of a prepared step with parameters, and the ranges of the states.
+
+    tensors: the parameters by name. Ranges are proved for any weights where they can be, else for these.
+    """
+    proved, these = Analysis(step).run(), Analysis(step, tensors).run()
+    given = {v.name for v in step.inputs if v.group in ("x", "rows", "steps")}
+    of_bounded_inputs = Analysis(step, tensors, dict.fromkeys(given, SIGNED)).step(these.states)
+    found: list[Factors] = []
+    for value in step.values:
+        if value.kind != "product" or not any(v.op == "input" for v in walk([value.args[1]])):
+            continue
+        row, name = value.args[0], _name(value.args[1], [f.name for f in found])
+        if proved.values[row].is_bounded:
+            found.append(Factors(name, value, "proved", max(proved.values[row].size, LEAST)))
+        elif of_bounded_inputs[row].is_bounded:
+            found.append(Factors(name, value, "own"))
+        else:
+            read = {v.name for v in walk([row]) if v.op == "input" and v.group == "state"}
+            because = tuple(name for name in these.unbounded if name in read)
+            found.append(Factors(name, value, "measured", because=because))
+    return found, these.states
+
+
+def quantized(step: Graph, found: Sequence[Factors]) -> Graph:
+    """Return a prepared step whose products multiply whole numbers; `tensors` says what it reads."""
+    b, at = Builder(), {f.product: f for f in found}
+
+    def vector(name: str, width: int) -> Value:
+        return b.input("fixed", name, Type((width,), dtype=step.dtype))
+
+    def formula(value: Value) -> Expression:
+        return Expression(lambda op, *args: b.make(op, *map(b.lift, args)), value)
+
+    def rule(value: Value, args: tuple[Value, ...]) -> Value:
+        each = at.get(value)
+        if each is None:
+            return same(b, value, args)
+        row = formula(args[0])
+        matrix = b.input("fixed", each.name, Type((value.width, args[0].width), dtype=torch.int8))
+        scale = formula(vector(f"{each.name}_{SCALE}", value.width))
+        if each.kind == "own":
+            top = maximum(largest(absolute(row)), LEAST)
+            whole = floor(row * (LEVELS / top) + 0.5)
+            scale = scale * top
+        else:
+            whole = floor(row * formula(vector(f"{each.name}_{STEPS}", 1)) + 0.5)
+            whole = minimum(maximum(whole, -LEVELS), LEVELS)
+        product: Value = (formula(b.make("linear", whole.value, matrix)) * scale).value
+        return product
+
+    result = rebuild(step, b, rule)
+    result.verify()
+    return result
+
+
+def tensors(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `quantized` reads in the place of the parameters `given` by name."""
+    known, made = fixed(step, {name: t.detach() for name, t in given.items()}), dict[str, Tensor]()
+    for each in found:
+        matrix = known[each.matrix]
+        whole, scale = rounded(matrix if each.product.op == "linear" else matrix.mT)
+        bound = 1.0 if each.kind == "own" else each.bound
+        assert bound, f"{each.name} was not measured"
+        made[each.name] = whole
+        made[f"{each.name}_{SCALE}"] = (scale * (bound / LEVELS)).to(matrix.dtype)
+        if each.kind != "own":
+            made[f"{each.name}_{STEPS}"] = matrix.new_tensor([LEVELS / bound])
+    return made
+
+
+def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix as whole numbers of 8 bits, and the scale of each of its rows, in float64."""
+    matrix = matrix.double()
+    scale = matrix.abs().amax(1) / LEVELS
+    scale = torch.where(scale == 0, 1.0, scale)
+    return (matrix / scale[:, None]).round().to(torch.int8), scale
+
+
+def measured(found: Sequence[Factors], sizes: Mapping[str, float]) -> list[Factors]:
+    """Return factors with the bounds that were measured, by name."""
+    return [f if f.kind != "measured" else replace(f, bound=max(sizes[f.name], LEAST)) for f in found]
+
+
+def _name(matrix: Value, taken: Sequence[str]) -> str:
+    """Return a name for what a product reads: that of the first parameter in it, with a number if there are several."""
+    of_parameter = (v.name for v in walk([matrix]) if v.op == "input" and v.group == "fixed")
+    name = unique = next(of_parameter, "constant").removeprefix("cell.").replace(".", "_")
+    number = 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique

@@ -1,0 +1,114 @@
+"""Layers and models with matrices of 8 bits, for inference."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop.cell import Cell
+from everloop.compiler.quantize import measured
+from everloop.compiler.target import reference
+from everloop.errors import OptionError
+from everloop.layers.as_torch import AsTorch
+from everloop.layers.dispatch import using
+from everloop.layers.quantized_cell import Draft, Observed, QuantizedCell
+from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
+
+
+def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None) -> Any:
+    """Return a copy of a layer, for inference, whose cells multiply whole numbers of 8 bits.
+
+    Each matrix of a product becomes int8 with a scale for each of its rows; what it multiplies is rounded to 8 bits at
+    every step. That has one scale for all rows where its range is proved from the graph of the step, for any weights
+    and inputs, as those of the states of an RNN with tanh, an LSTM or a GRU are; what comes from inputs has, row by
+    row, the scale of its largest number. All else stays float. The copy is called, streamed and saved as the layer
+    is; to load it, quantize a layer of the same kind and load its state_dict. `explain` says what was proved.
+
+    Args:
+        layer: a cell, a Recurrent layer, an RNN, LSTM or GRU of this library or of torch.nn (which become an `AsTorch`,
+            called in the same way), or any module with such inside.
+        data: x, or a function that calls the layer it is given, on what is like what the layer will see: where a state
+            has no proved range, the largest numbers are measured on it.
+
+    Raises:
+        OptionError: there is no cell in it, or a state has no proved range and there is no data.
+        CellError: a cell reads a memory of as many rows as a call brings.
+        UnsupportedError: a step cannot be traced.
+    """
+    twin, drafts = _drafted(layer)
+    if data is None:
+        for draft in drafts:
+            _need_no_data(draft)
+        return _finished(twin, drafts, [{}] * len(drafts))
+    return _finished(twin, drafts, _measured(twin, drafts, data))
+
+
+def empty(layer: nn.Module) -> Any:
+    """Return what `quantize` makes of a layer, for numbers that are to be loaded: nothing is measured."""
+    twin, drafts = _drafted(layer)
+    return _finished(twin, drafts, [dict.fromkeys((f.name for f in draft.found), 1.0) for draft in drafts])
+
+
+def _drafted(layer: nn.Module) -> tuple[Any, list[Draft]]:
+    """Return a copy of a layer, inside of a module that holds it, and the drafts of its cells."""
+    twin: Any = nn.ModuleDict({"layer": accelerate(copy.deepcopy(layer))}).requires_grad_(False).eval()
+    for parent, name, found in list(_inside(twin, (RNN, LSTM, GRU))):
+        setattr(parent, name, AsTorch.of(found))
+    drafts = [Draft(cell) for _, _, cell in _inside(twin, (Cell,))]
+    if not drafts:
+        raise OptionError(f"quantize: {type(layer).__name__} has no cell inside; expected a layer of everloop")
+    return twin, drafts
+
+
+def _finished(twin: Any, drafts: list[Draft], sizes: list[dict[str, float]]) -> Any:
+    """Return the layer with quantized cells; sizes: of the rows of each, where they were measured."""
+    _put(twin, [QuantizedCell(d, measured(d.found, seen)) for d, seen in zip(drafts, sizes, strict=True)])
+    return twin["layer"]
+
+
+def _measured(twin: Any, drafts: list[Draft], data: Tensor | Callable[[Any], Any]) -> list[dict[str, float]]:
+    """Return the largest number of the rows of each product, by name; raise OptionError where there is none but 0."""
+    observed = [Observed(draft) for draft in drafts]
+    _put(twin, observed)
+    with torch.no_grad(), using(reference().name):
+        _ = data(twin["layer"]) if callable(data) else twin["layer"](data)
+    for draft, cell in zip(drafts, observed, strict=True):
+        for each in draft.found:
+            if each.kind == "measured" and not 0 < cell.seen[each.name] < math.inf:
+                raise OptionError(
+                    f"quantize: in {type(draft.cell).__name__} the product with {each.name} met nothing but"
+                    f" {cell.seen[each.name]:g} in the data; give data that is like what the layer will see"
+                )
+    return [cell.seen for cell in observed]
+
+
+def _put(twin: Any, cells: Sequence[Cell]) -> None:
+    """Put cells in the place of those that are there."""
+    for (parent, name, _), cell in zip(list(_inside(twin, (Cell,))), cells, strict=True):
+        setattr(parent, name, cell)
+
+
+def _inside(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the outermost modules of some kinds: what holds it, under which name, and it."""
+    for name, child in module.named_children():
+        if isinstance(child, kinds):
+            yield module, name, child
+        else:
+            yield from _inside(child, kinds)
+
+
+def _need_no_data(draft: Draft) -> None:
+    """Raise OptionError where a range has to be measured."""
+    for each in draft.found:
+        if each.kind == "measured":
+            states = " and ".join(each.because)
+            raise OptionError(
+                f"quantize: in {type(draft.cell).__name__} the product with {each.name} reads {states}, which may grow"
+                f" without bound: no range of {states} is proved. Give data=x, or data=lambda layer: layer(x, …), like"
+                " what the layer will see; the largest numbers are measured on it"
+            )

@@ -1,0 +1,182 @@
+"""A cell whose products with parameters multiply whole numbers of 8 bits: the same states, sizes and mathematics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop.cell import Cell
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.evaluate import evaluate
+from everloop.compiler.intervals import Interval
+from everloop.compiler.ir import Graph, Value
+from everloop.compiler.quantize import Factors, factors, prepared, quantized, tensors
+from everloop.compiler.rewrite import rebuild, same
+from everloop.compiler.symbol import Symbol, value_of
+from everloop.compiler.trace import trace
+from everloop.errors import CellError
+from everloop.layers.dropout import Wrapper
+from everloop.layers.extras import NOTHING, Extras, declared, example_extras
+
+
+class Draft:
+    """What is known of a cell before its numbers are rounded. It does not change, and copies of its owner share it.
+
+    cell: a copy in evaluation; step: in floats, prepared; found: the factors of its products; ranges: of its states, as
+    proved; known: its tensors by name.
+    """
+
+    __slots__ = ("cell", "found", "known", "ranges", "step")  # no guard looks into what has no __dict__
+
+    def __init__(self, cell: Cell) -> None:
+        if any(expected.is_memory for expected in declared(cell).values()):
+            raise CellError(
+                f"quantize: {type(cell).__name__} reads a memory of as many rows as a call brings, and such a step has"
+                " no plan in 8 bits; leave this cell as it is"
+            )
+        self.cell = copy.deepcopy(cell).requires_grad_(False).eval()
+        inside, like = Wrapper(self.cell), next(cell.parameters(), torch.empty(0))
+        values = inside.draw(1, 1, example_extras(cell, like.new_zeros(1, 1, cell.input_size)))
+        self.known = values.fixed | {f"cell.{name}": t for name, t in self.cell.named_buffers()}
+        self.step = prepared(trace(inside, self.known, values.rows, values.steps, like.dtype))
+        self.found, self.ranges = factors(self.step, self.known)
+
+
+class OfGraph(Wrapper):
+    """A cell that does what a graph says, made of the step of the cell inside."""
+
+    def _outputs(self, graph: Graph, x: Any, states: Sequence[Any]) -> dict[str, Any]:
+        known = dict(zip(self.state_sizes, states, strict=True))
+
+        def leaf(value: Value) -> Any:
+            if value.group in ("x", "literal"):
+                return x if value.group == "x" else value.data[1]
+            return known[value.name] if value.group == "state" else attrgetter(value.name)(self)
+
+        return (_on_symbols if isinstance(x, Symbol) else _on_tensors)(graph, leaf, x)
+
+    def _results(self, found: dict[str, Any]) -> tuple[Any, ...]:
+        """Return what a step returns: the states, then each output."""
+        states, sizes = [found[name] for name in self.state_sizes], self.output_sizes
+        return *states, *(torch.split(found[", ".join(sizes)], list(sizes.values()), -1) if sizes else ())
+
+
+class Observed(OfGraph):
+    """A cell in floats that notes how large the numbers are that its products multiply, in `seen`."""
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(draft.cell)
+        rows = {f"the row of {f.name}": f.row for f in draft.found}
+        self._graph, self.seen = [Graph(draft.step.outputs | rows)], dict.fromkeys((f.name for f in draft.found), 0.0)
+
+    def step(self, x: Tensor, *states: Tensor) -> Any:
+        found = self._outputs(self._graph[0], x, states)
+        for name in self.seen:
+            self.seen[name] = max(self.seen[name], float(found[f"the row of {name}"].abs().max()))
+        return self._results(found)
+
+
+class QuantizedCell(OfGraph):
+    """A cell in 8 bits, for inference: matrices as int8 with a scale for each row, factors rounded at every step.
+
+    `quantize` makes it. A parameter that only products read is no longer there. Each matrix is a buffer under its
+    name; NAME_scale has a number for each of its rows, and NAME_steps, where all rows that it meets have one scale, how
+    many of their steps are 1.
+    """
+
+    inference_only = True
+
+    def __init__(self, draft: Draft, found: Sequence[Factors]) -> None:
+        super().__init__(draft.cell)
+        self.of = type(draft.cell).__name__
+        self._computed = _Computed(quantized(draft.step, found), found, draft.ranges)
+        for name, tensor in tensors(draft.step, found, draft.known).items():
+            if tensor.dtype == torch.int8:
+                self.register_buffer(name, tensor)
+            else:
+                self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        read = {v.name for v in self._computed.graph.inputs if v.group == "fixed"}
+        for path, module in self.cell.named_modules(prefix="cell"):
+            for name in [n for n in module._parameters if f"{path}.{n}" not in read]:
+                del module._parameters[name]
+        self.train()
+
+    def train(self, mode: bool = True) -> QuantizedCell:
+        """Stay in evaluation."""
+        return super().train(False)
+
+    def draw(self, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
+        return replace(super().draw(steps, batch, extras), fixed=dict(self.named_parameters()))
+
+    def step(self, x: Tensor, *states: Tensor) -> Any:
+        return self._results(self._outputs(self._computed.graph, x, states))
+
+    def like(self, input_size: int) -> Cell:
+        raise CellError(f"a quantized {self.of} cannot be repeated; repeat the cell, and quantize that")
+
+    @property
+    def summary(self) -> str:  # type: ignore[override]
+        """The range of each state, what has which scale, and what stays float, a line each."""
+        lines = [f"{self.of} in 8 bits"]
+        lines += [f"state {name}: {_proved(interval)}" for name, interval in self._computed.ranges.items()]
+        for each in self._computed.found:
+            shape = " × ".join(map(str, getattr(self, each.name).shape))
+            lines.append(f"{each.name}: int8 [{shape}], {_described(each)}")
+        rest = [n for n, p in self.named_parameters() if n.startswith("cell.")]
+        return "\n".join([*lines, f"float: states, sums, element-wise mathematics{', ' * bool(rest)}{', '.join(rest)}"])
+
+    def extra_repr(self) -> str:
+        return f"int8: {', '.join(f.name for f in self._computed.found)}"
+
+
+class _Computed:
+    """What a quantized cell does and why; as a draft, it does not change."""
+
+    __slots__ = ("found", "graph", "ranges")
+
+    def __init__(self, graph: Graph, found: Sequence[Factors], ranges: dict[str, Interval]) -> None:
+        self.graph, self.found, self.ranges = graph, tuple(found), ranges
+
+    def __deepcopy__(self, memo: Any) -> _Computed:
+        return self
+
+
+def _proved(interval: Interval) -> str:
+    return f"in {interval}, proved" if interval.is_bounded else f"in {interval}, not bounded; it stays float"
+
+
+def _described(each: Factors) -> str:
+    if each.kind == "own":
+        return "rows with the scale of their own largest number"
+    how = "proved" if each.kind == "proved" else "measured"
+    return f"rows from {-each.bound:.4g} to {each.bound:.4g}, {how}"  # type: ignore[operator]
+
+
+def _on_tensors(graph: Graph, leaf: Callable[[Value], Tensor], x: Tensor) -> dict[str, Any]:
+    def row(value: Value) -> Tensor:
+        tensor = leaf(value)
+        return (tensor.flatten(1) if value.type.rows else tensor).to(x.dtype)
+
+    return evaluate(graph, row, x)
+
+
+def _on_symbols(graph: Graph, leaf: Callable[[Value], Any], x: Symbol) -> dict[str, Any]:
+    """Put a graph in the place of the step that is being traced."""
+    b, loop = x.builder, x.float_dtype
+
+    def rule(value: Value, args: tuple[Value, ...]) -> Value:
+        if value.op == "input":
+            found = value_of(leaf(value), x)
+            whole = value.type.of(torch.int8)
+            return b.make("input", data=found.data, type=whole) if value.type.dtype == torch.int8 else found
+        kind = value.type.of(loop if value.type.dtype else None)
+        return b.make(value.op, *args, data=value.data, type=kind) if value.op == "call" else same(b, value, args)
+
+    result = rebuild(graph, b, rule)
+    return {name: x.like(value) for name, value in result.outputs.items()}

@@ -1,0 +1,58 @@
+"""A trained model in 8 bits: its cells compute so, and the weights of embeddings and linear layers are kept so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everloop.compiler.quantize import rounded
+from everloop.layers.quantize import empty, quantize
+from everloop.layers.quantized_cell import QuantizedCell
+from everloop.models.model import Model
+from everloop.models.weights import own_tensors, write_tensors
+
+SCALE = " scale"  # behind the name of a tensor that is kept as int8: the scale of each of its rows
+FACT = "quantized"  # in the facts of a file
+
+
+def quantized(model: Model, data: Callable[[Any], Any] | None = None, *, is_empty: bool = False) -> Any:
+    """Return a copy of a model, for inference, in 8 bits; `data` and what is raised are as of `quantize`.
+
+    Weights of embeddings and linear layers outside of cells are rounded to what int8 holds, row by row, and stay float.
+    is_empty: its numbers come from a file.
+    """
+    small = empty(model) if is_empty else quantize(model, data)
+    with torch.no_grad():
+        for _, weight in _weights(small):
+            whole, scale = rounded(weight)
+            weight.copy_(whole * scale[:, None])
+    return small
+
+
+def write_quantized(path: Path, small: Any, facts: Mapping[str, Any]) -> None:
+    """Write a model that `quantized` made, each rounded weight as int8."""
+    tensors, inside = own_tensors(small), dict(_weights(small))
+    for name in [name for name in tensors if name in inside]:
+        whole, scale = rounded(tensors[name])
+        tensors |= {name: whole, name + SCALE: scale.to(inside[name].dtype)}
+    write_tensors(path, tensors, {**facts, FACT: True})
+
+
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a file holds as the tensors of a model."""
+    found = {name: t for name, t in tensors.items() if not name.endswith(SCALE)}
+    scales = {name.removesuffix(SCALE): t for name, t in tensors.items() if name.endswith(SCALE)}
+    return found | {name: found[name] * scale[:, None] for name, scale in scales.items() if name in found}
+
+
+def _weights(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of embeddings and linear layers by name, without those of cells."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.Embedding | nn.Linear):
+            yield f"{prefix}{name}.weight", child.weight
+        elif not isinstance(child, QuantizedCell):
+            yield from _weights(child, f"{prefix}{name}.")

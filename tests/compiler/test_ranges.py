@@ -1,0 +1,182 @@
+"""What is proved of a value holds for every number it ever has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, sigmoid, tanh
+
+from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.evaluate import evaluate
+from everloop.compiler.intervals import ANY, Interval
+from everloop.compiler.ir import Graph, Value
+from everloop.compiler.operations import OPERATIONS
+from everloop.compiler.ranges import Analysis, Ranges
+from everloop.compiler.trace import trace
+from tests import zoo
+from tests.compiler.random_cells import Case, cases
+
+D = torch.float64
+SLACK = 1e-9  # ranges are of exact arithmetic
+ELSEWHERE = {"input", "constant", "call", "sum", "linear", "matmul"}  # have no row: what `ranges` knows of them
+# Ranges that hold for any weights and any input.
+PROVED: dict[str, dict[str, tuple[float, float]]] = {
+    "elman": {"h": (-1, 1)},
+    "lstm": {"h": (-1, 1), "c": (-math.inf, math.inf)},
+    "coupled-lstm": {"h": (-math.tanh(1), math.tanh(1)), "c": (-1, 1)},
+    "projected-lstm": {"h": (-math.inf, math.inf), "c": (-math.inf, math.inf)},
+    "gru": {"h": (-1, 1)},
+    "reset-before-gru": {"h": (-1, 1)},
+    "minimal-gated-unit": {"h": (-1, 1)},
+    "recurrent-highway": {"h": (-1, 1)},
+    "elman-relu": {"h": (0, math.inf)},
+    "counter": {"h": (0, math.inf), "n": (0, math.inf)},
+    "readout": {"h": (-1, 1), "y": (0, 1)},
+    "zoneout": {"h": (-1, 1), "c": (-math.inf, math.inf)},
+    "tapped": {"c": (0, 1)},
+}
+
+
+def graph_of(cell: Cell) -> tuple[Graph, Any]:
+    values = zoo.values(cell, 1, 1)
+    return trace(cell, values.fixed, values.rows, values.steps, D), values.fixed
+
+
+def test_every_row_of_the_table_has_a_rule() -> None:
+    assert {name for name, row in OPERATIONS.items() if row.interval is None} == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_ranges_of_states(name: str) -> None:
+    graph, _ = graph_of(zoo.make(name, 3, 4, dtype=D).eval())
+    found = Analysis(graph).run().states
+    for state_name, (low, high) in PROVED[name].items():
+        assert (found[state_name].low, found[state_name].high) == pytest.approx((low, high), abs=1e-6), state_name
+
+
+def mixture(number: int) -> Cell:
+    """The same mixture, written in one of six ways."""
+
+    class Mixed(Cell):
+        h = state(H)
+        W, R = param(2 * H, I), param(2 * H, H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            z, n = (x @ self.W.T + h @ self.R.T).chunk(2, -1)
+            z, n = sigmoid(z), tanh(n)
+            ways = [
+                z * h + (1 - z) * n,
+                (1 - z) * n + z * h,
+                n + z * (h - n),
+                h - (1 - z) * (h - n),
+                torch.lerp(n, h, z),
+                -((z - 1) * n) + h * z,
+            ]
+            return ways[number]
+
+    return Mixed(2, 3, dtype=D)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_mixture_has_the_range_of_what_it_mixes(number: int) -> None:
+    found = Analysis(graph_of(mixture(number))[0]).run().states["h"]
+    assert (found.low, found.high) == (-1, 1)
+
+
+def test_a_state_that_began_outside_of_its_range() -> None:
+    graph, _ = graph_of(zoo.make("gru", 2, 3, dtype=D))
+    assert Analysis(graph).run({"h": Interval(0.0, 3.0)}).states["h"] == Interval(-1.0, 3.0)
+
+
+def test_a_matrix_whose_numbers_are_known_bounds_its_product() -> None:
+    cell = zoo.make("projected-lstm", 2, 4, dtype=D)
+    graph, fixed = graph_of(cell)
+    found = Analysis(graph, fixed).run().states["h"]
+    assert found.size == pytest.approx(float(fixed["V"].detach().abs().sum(1).max()))
+
+
+def states_stay(cell: Cell, graph: Graph, ranges: Ranges, steps: int = 8, batch: int = 5) -> None:
+    """Run a cell on large and small inputs and compare every value of every step."""
+    values = zoo.values(cell, steps, batch)
+    by_place = list(ranges.values.values())
+    states = {name: torch.zeros(batch, n, dtype=D) for name, n in cell.state_sizes.items()}
+    for t in range(steps):
+        x = torch.randn(batch, cell.input_size, dtype=D) * 4.0 ** (t % 4 - 1)
+
+        at_step = {name: rows[t] for name, rows in values.steps.items()}
+        known = values.fixed | values.rows | at_step | states | {"x": x}
+
+        def leaf(v: Value, known: dict[str, Tensor] = known) -> Any:
+            found: Tensor = v.data[1] if v.group == "literal" else known[v.name]
+            return found if v.group in ("fixed", "literal") else found.flatten(1).to(D)
+
+        everything = Graph(dict(zip(map(str, range(len(graph.values))), graph.values, strict=True)))
+        found = evaluate(everything, leaf, x)
+        for number, interval in zip(found.values(), by_place, strict=True):
+            if isinstance(number, Tensor) and number.is_floating_point() and number.isfinite().all():
+                slack = SLACK * max(1.0, interval.size if interval.is_bounded else 0.0)
+                assert interval.low - slack <= number.min(), interval
+                assert number.max() <= interval.high + slack, interval
+        states = {name: found[str(graph.values.index(graph.outputs[name]))].detach() for name in states}
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_no_value_of_a_cell_leaves_its_range(name: str) -> None:
+    torch.manual_seed(3)
+    cell = zoo.make(name, 3, 4, dtype=D).eval()
+    graph, fixed = graph_of(cell)
+    states_stay(cell, graph, Analysis(graph, fixed).run())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_no_value_of_a_random_cell_leaves_its_range(case: Case) -> None:
+    cell = case.cell()
+    fixed, rows, steps = case.values(cell)
+    graph = trace(cell, fixed, rows, steps, D)
+    ranges = Analysis(graph, fixed).run()
+    states = {name: torch.zeros(4, n, dtype=D) for name, n in cell.state_sizes.items()}
+    for _ in range(5):
+        known = {"row": torch.randn(4, case.row, dtype=D), "mask": torch.rand(4, case.mask, dtype=D)}
+        known |= fixed | states | {"x": torch.randn(4, case.inputs, dtype=D) * 3}
+
+        def leaf(v: Value, known: dict[str, Tensor] = known) -> Any:
+            return v.data[1] if v.group == "literal" else known[v.name]
+
+        found = evaluate(Graph({n: graph.outputs[n] for n in states}), leaf, known["x"])
+        states = {name: t.detach() for name, t in found.items()}
+        for name, t in states.items():
+            interval = ranges.states[name]
+            assert interval.low - SLACK <= t.min(), name
+            assert t.max() <= interval.high + SLACK, name
+
+
+numbers = st.floats(-20, 20, allow_subnormal=False)  # which a processor may take for 0
+ELEMENTWISE = sorted(n for n, row in OPERATIONS.items() if row.kind == "map" and n != "cast")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(ELEMENTWISE), st.lists(st.tuples(numbers, numbers), min_size=3, max_size=3), st.integers(0, 99))
+def test_results_of_an_operation_lie_in_its_interval(name: str, ends: list[tuple[float, float]], seed: int) -> None:
+    row = OPERATIONS[name]
+    intervals = [Interval(min(e), max(e)) for e in ends[: row.arity]]
+    assert row.interval is not None
+    found = row.interval(*intervals)
+    torch.manual_seed(seed)
+    mixed = torch.cat([torch.rand(40, 3, dtype=D), torch.randint(0, 2, (10, 3)).double()])  # corners among them
+    args = [(i.low + mixed[:, k] * (i.high - i.low)).clamp(i.low, i.high) for k, i in enumerate(intervals)]
+    results = row.meaning(*args)
+    if found != ANY:
+        assert not results.isnan().any()
+        slack = SLACK * results.abs().clamp(min=1.0, max=1e300)
+        assert ((found.low <= results) | (found.low - slack <= results)).all()
+        assert ((results <= found.high) | (results <= found.high + slack)).all()
+
+
+def test_how_an_interval_reads() -> None:
+    assert list(map(str, (Interval(-1, 1), ANY, Interval(0, math.inf)))) == ["[-1, 1]", "(-∞, ∞)", "[0, ∞)"]
