@@ -89,10 +89,14 @@ class Forecast:
 
 
 def gaussian_crps(mean: Tensor, deviation: Tensor, actual: Tensor) -> Tensor:
-    """Return the CRPS of normal distributions: σ (z (2 Φ(z) - 1) + 2 φ(z) - 1/√π), where z = (y - μ) / σ."""
+    """Return the CRPS of normal distributions: σ (z (2 Φ(z) - 1) + 2 φ(z) - 1/√π), where z = (y - μ) / σ.
+
+    Of a deviation of 0, as a series that never changes gives, it is the absolute error.
+    """
     z = (actual - mean) / deviation
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-    return deviation * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+    spread = deviation * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+    return torch.where(deviation == 0, (actual - mean).abs(), spread)
 
 
 def pinball(quantiles: Tensor, actual: Tensor, levels: Sequence[float]) -> Tensor:

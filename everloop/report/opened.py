@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.data.files import parse_json
+from everloop.data.files import parse_json, read_bytes
 from everloop.diagnose import TrainingFacts
 from everloop.diagnose import training as of_training
-from everloop.errors import DataError
+from everloop.errors import DataError, RunError
 from everloop.models.kind import Kind
 from everloop.models.model import Model
 from everloop.models.run import LAST, RunConfig
@@ -51,9 +51,17 @@ class Opened:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of its metrics; none where they are lost."""
+        """The lines of its metrics; none where they are lost. Raises RunError where a line but the last is no JSON."""
         path = self.run.folder / METRICS
-        return [parse_json(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+        lines = read_bytes(path).splitlines() if path.is_file() else []
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(parse_json(line))
+            except ValueError:
+                if number < len(lines):
+                    raise RunError(f"{path}, line {number} is no JSON: the file was changed") from None
+        return found  # without the half line that a run leaves which was killed while it wrote
 
     def read(self, file: Path | None, labels: Path | None = None) -> tuple[Any, str]:
         """Return (data, split) to look at: a file, or else what was held out of training, if anything was.

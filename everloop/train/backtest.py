@@ -47,7 +47,8 @@ def backtest(
         DataError: the split is empty.
         OptionError: an option makes no sense, or a baseline needs a package that is not installed.
     """
-    stride, season = stride or model.config.horizon, season or model.config.season
+    stride = model.config.horizon if stride is None else stride
+    season = model.config.season if season is None else season
     if stride < 1 or season < 1:
         raise OptionError(f"stride is {stride} and season is {season}; expected at least 1")
     names = _names(baselines)

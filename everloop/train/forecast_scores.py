@@ -29,9 +29,9 @@ class Scores:
 
     mae, rmse, crps: in the unit of the series (`Forecast.crps`); a number without a distribution has its absolute error
     as CRPS. mase: absolute errors over the mean absolute error of the seasonal naive forecast before the first origin
-    (Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006). smape: the mean of
-    200 |y - f| / (|y| + |f|), in percent, 0 where both are 0 (Makridakis, Spiliotis and Assimakopoulos, "The M4
-    competition", 2020). coverage: how many lie in the interval. None where it is not known.
+    (Hyndman and Koehler, "Another look at measures of forecast accuracy", 2006), of the series in which that is not 0.
+    smape: the mean of 200 |y - f| / (|y| + |f|), in percent, 0 where both are 0 (Makridakis, Spiliotis and
+    Assimakopoulos, "The M4 competition", 2020). coverage: how many lie in the interval. None where it is not known.
     """
 
     mae: float | None
@@ -97,12 +97,15 @@ class Backtest:
             raise OptionError(f"step is {step}; expected 1 to {self.horizon}, the horizon")
         s = slice(None) if series is None else slice(self.series.index(series), self.series.index(series) + 1)
         h = slice(None) if step is None else slice(step - 1, step)
-        count = int(self.counts[s, h].sum())
-        means = {n: _mean(t[self.methods.index(method), s, h], count) for n, t in self.sums.items()}
+        counts = self.counts[s, h]
+        measured = ~self.sums["scaled"][self.methods.index(MODEL), s, h].isnan()  # the others repeat themselves
+        of = {n: measured if n == "scaled" else slice(None) for n in self.sums}
+        own = {n: t[self.methods.index(method), s, h] for n, t in self.sums.items()}
+        means = {n: _mean(t[of[n]], int(counts[of[n]].sum())) for n, t in own.items()}
         square = means["square"]
         rmse = None if square is None else math.sqrt(square)
         mae, mase, smape = means["absolute"], means["scaled"], means["symmetric"]
-        return Scores(mae, rmse, mase, smape, means["crps"], means["inside"], count)
+        return Scores(mae, rmse, mase, smape, means["crps"], means["inside"], int(counts.sum()))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all scores as rows: in all, by series, by step, and by both; "" where all are meant."""
@@ -146,6 +149,8 @@ def _verdict(found: Backtest) -> Iterator[str]:
     compared = f"MAE {own:.4g} against {rivals[best]:.4g}"
     if own < rivals[best]:
         yield f"The model is {1 - own / rivals[best]:.1%} below {CALLED[best]}, the best of the baselines: {compared}."
+    elif own == rivals[best]:
+        yield f"{CALLED[best].capitalize()} is as good as the model ({compared}), and simpler. Take it instead."
     else:
         hint = ": what comes next may be a random walk, as in prices and exchange rates" if best == "last" else ""
         yield f"{CALLED[best].capitalize()} is better than the model ({compared}){hint}. Take it instead."

@@ -46,6 +46,12 @@ def test_crps_of_a_normal_distribution() -> None:
     torch.testing.assert_close(forecast.quantile(0.9)[:, 0, 0], normal.icdf(torch.tensor(0.9, dtype=torch.float64)))
 
 
+def test_crps_without_deviation_is_the_absolute_error() -> None:
+    still = torch.zeros(3, dtype=torch.float64)
+    assert gaussian_crps(MEAN, still, ACTUAL).tolist() == (ACTUAL - MEAN).abs().tolist()
+    assert gaussian_crps(MEAN, still, MEAN).tolist() == [0, 0, 0]
+
+
 def test_counts() -> None:
     mixture = distributions.Poisson(distributions.Gamma(1 / DISPERSION, 1 / (DISPERSION * COUNTS)).sample((20_000,)))
     drawn = mixture.sample()  # what a negative binomial distribution is made of

@@ -185,6 +185,36 @@ def test_where_the_last_value_wins_it_is_said() -> None:
     assert alone[0].startswith(("The model is", "The last value is better than the model (MAE"))
 
 
+def test_one_series_that_never_changes_hides_no_score() -> None:
+    values = waves()
+    values[:, 1] = 5
+    data = Series(values, config=SPLIT, **SIZES)
+    found = backtest(still(data, output="gaussian"), data, baselines=["last", "seasonal"])
+    for method in found.methods:
+        constant = found.scores(method, "b")
+        assert constant.mase is None
+        assert constant.crps == pytest.approx(0, abs=1e-3)
+        assert found.scores(method).mase == found.scores(method, "a").mase is not None
+        own = found.scores(method, "a").crps
+        assert own is not None
+        assert found.scores(method).crps == pytest.approx((own + (constant.crps or 0)) / 2)
+        assert found.scores(method, None, 2).mase == found.scores(method, "a", 2).mase is not None
+    assert sum("b has no MASE" in note for note in found.notes) == 1
+
+
+def test_a_tie_is_no_victory() -> None:
+    data = Series(torch.full((200, 1), 5.0), config=SeriesConfig(split=(0.5, 0.2, 0.3), series=("a",)), **SIZES)
+    said = backtest(still(data), data, baselines=["last"]).verdict()
+    assert said == ["The last value is as good as the model (MAE 0 against 0), and simpler. Take it instead."]
+
+
+@pytest.mark.parametrize("name", ["stride", "season"])
+def test_zero_is_not_taken_for_the_default(name: str) -> None:
+    data = groups()
+    with pytest.raises(OptionError, match=rf"{name} is 0.*expected at least 1"):
+        backtest(still(data), data, **{name: 0})  # type: ignore[arg-type]
+
+
 def test_wrong_options() -> None:
     data = groups()
     point, quantile = still(data), still(data, output="quantile", quantiles=(0.1, 0.5, 0.9))
