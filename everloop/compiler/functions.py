@@ -56,11 +56,11 @@ known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 def lerp(a: Any, b: Any, w: Any) -> Symbol:
     """From the nearer end, as PyTorch does: the other way rounds otherwise and is NaN elsewhere."""
     difference: Symbol = sub(b, a)
-    if isinstance(w, Number):
-        near, share = (a, w) if abs(w) < 0.5 else (b, w - 1)
-        return add(near, elementwise("mul", share, difference))
-    is_low = elementwise("less", elementwise("abs", w), 0.5)
-    return add(where(is_low, a, b), elementwise("mul", where(is_low, w, sub(w, 1.0)), difference))
+    low: Symbol = add(a, elementwise("mul", w, difference))
+    if isinstance(w, Number) and abs(w) < 0.5:
+        return low
+    high: Symbol = sub(b, elementwise("mul", difference, 1 - w if isinstance(w, Number) else sub(1.0, w)))
+    return high if isinstance(w, Number) else where(elementwise("less", elementwise("abs", w), 0.5), low, high)
 
 
 @known("div", "divide", "true_divide", "truediv")

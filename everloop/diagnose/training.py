@@ -63,10 +63,11 @@ class TrainingFacts:
 
 def read_metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return losses, valid and norms, as TrainingFacts has them, from the lines of metrics of a run."""
-    train = [line for line in lines if line.get("split") == "train"]
+    # where every step was skipped there is no loss, and no norm of a gradient that had an effect
+    train = [line for line in lines if line.get("split") == "train" and "loss" in line]
     valid = [line for line in lines if line.get("split") == "valid"]
     return {
-        "losses": [(line["step"], line["loss"]) for line in train if "loss" in line],
+        "losses": [(line["step"], line["loss"]) for line in train],
         "valid": [(line["step"], line["loss"]) for line in valid],
         "norms": [line["norm"] for line in train if "norm" in line],
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,9 +17,10 @@ from everloop.diagnose.gradients import record
 from everloop.errors import DataError, EverloopError
 from everloop.report import inside, sections
 from everloop.report.figures import STEPS
-from everloop.report.html import Html, element, folded, listed, paragraph, table
+from everloop.report.html import Html, folded, listed, paragraph, table
 from everloop.report.opened import Opened
 from everloop.report.page import page, section
+from everloop.train.environment import environment as environment_of
 from everloop.train.events import clock
 
 SEQUENCES = 8
@@ -44,7 +44,7 @@ def report(opened: Opened) -> str:
         ("cells", "The cell", lambda: inside.cells(opened.model)),
         ("configuration", "Configuration", lambda: configuration(opened)),
         ("data", "Data", lambda: data(opened)),
-        ("environment", "Environment", environment),
+        ("environment", "Environment", lambda: environment(opened)),
     ]
     outline = opened.model.outline()
     does = opened.kind.description.removeprefix("Train ")
@@ -149,9 +149,17 @@ def data(opened: Opened) -> Iterator[Html]:
     yield paragraph(f"Fingerprint of the data: {found.fingerprint}.")
 
 
-def environment() -> Iterator[Html]:
-    """Yield where this page was made."""
-    rows = [("Everloop", version("everloop")), ("PyTorch", torch.__version__), ("Python", platform.python_version())]
-    rows += [("system", platform.system()), ("machine", platform.machine()), ("threads", str(torch.get_num_threads()))]
-    yield table(["what", "version"], rows, "Where this page was made; a run folder does not keep where it was trained")
-    yield element("p", f"CUDA: {torch.version.cuda or 'not in this build of PyTorch'}.")
+def environment(opened: Opened) -> Iterator[Html]:
+    """Yield where the run was trained, and where this page was made."""
+    here = environment_of(torch.device("cpu"))
+    for title, found in (("Where it was trained last", opened.history[-1:]), ("Where this page was made", [here])):
+        for each in found:
+            rows = [(name, str(number)) for name, number in each.get("versions", {}).items() if number]
+            rows += [(name, _shown(each[name])) for name in each if name != "versions" and each[name] is not None]
+            yield table(["what", "which"], rows, title)
+    if not opened.history:
+        yield paragraph("The run folder does not say where it was trained.")
+
+
+def _shown(value: Any) -> str:
+    return shlex.join(value) if isinstance(value, list) else str(value)

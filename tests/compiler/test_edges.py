@@ -49,7 +49,6 @@ TWO: dict[str, Function] = {
     "quotient towards 0": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
     "lerp": lambda a, b: torch.lerp(a, b, 0.3),
     "lerp from the end": lambda a, b: torch.lerp(a, b, 0.7),
-    "lerp by a row": lambda a, b: torch.lerp(a, b, torch.sigmoid(a)),
     "addcmul": lambda a, b: torch.addcmul(a, a, b),
     "comparisons": lambda a, b: (a < b) * 1.0 + (a <= b) * 2.0 + (a == b) * 4.0 + (a != b) * 8.0,
     "clamp by a row": lambda a, b: a.clamp(min=b),

@@ -60,7 +60,7 @@ def test_ranges_of_states(name: str) -> None:
 
 
 def mixture(number: int) -> Cell:
-    """The same mixture, written in one of five ways."""
+    """The same mixture, written in one of six ways."""
 
     class Mixed(Cell):
         h = state(H)
@@ -74,6 +74,7 @@ def mixture(number: int) -> Cell:
                 (1 - z) * n + z * h,
                 n + z * (h - n),
                 h - (1 - z) * (h - n),
+                torch.lerp(n, h, z),
                 -((z - 1) * n) + h * z,
             ]
             return ways[number]
@@ -81,7 +82,7 @@ def mixture(number: int) -> Cell:
     return Mixed(2, 3, dtype=D)
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_a_mixture_has_the_range_of_what_it_mixes(number: int) -> None:
     found = Analysis(graph_of(mixture(number))[0]).run().states["h"]
     assert (found.low, found.high) == (-1, 1)

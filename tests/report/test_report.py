@@ -136,3 +136,16 @@ def test_what_is_a_string_is_escaped() -> None:
     assert str(found) == '<p data-x="&quot;&gt;&lt;" open class="c">&lt;b&gt;&quot;&amp;�<b>in</b></p>'
     assert '<th scope="row">&lt;</th><td>&gt;</td>' in str(table(["a", "b"], [["<", ">"]], "c"))
     assert str(missing("no data here.")) == '<p class="missing">No data here.</p>'
+
+
+def test_where_a_run_was_trained_is_on_its_page(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    run = train("classifier", tmp_path)
+    for name, expected in (
+        ("history.jsonl", "Where it was trained last"),
+        ("gone", "does not say where it was trained"),
+    ):
+        history = run / "history.jsonl"
+        assert main(["report", str(run), "--out", str(tmp_path / f"{name}.html")]) == 0
+        assert expected in (tmp_path / f"{name}.html").read_text("utf-8")
+        history.unlink(missing_ok=True)

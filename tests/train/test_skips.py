@@ -127,3 +127,4 @@ def test_the_count_is_resumed(tmp_path: Path) -> None:
 def test_diagnose_reads_metrics_of_skipped_steps() -> None:
     lines = [{"split": "train", "step": 4, "loss": 2.0, "norm": 1.0}, {"split": "train", "step": 8, "norm": 1.0}]
     assert read_metrics(lines)["losses"] == [(4, 2.0)]
+    assert len(read_metrics(lines)["norms"]) == 1
