@@ -119,12 +119,13 @@ def log_negative_binomial(mean: Tensor, dispersion: Tensor, count: Tensor) -> Te
 
 
 def _counts_crps(mean: Tensor, dispersion: Tensor, actual: Tensor) -> Tensor:
-    """Return Σ (F(k) - 1{k ≥ y})² over all counts k; NaN where y is."""
+    """Return ∫ (F(x) - 1{x ≥ y})² dx, where F is a step at each count; NaN where y is."""
     found = []
     for m, a, y in _chunks(mean, dispersion, actual):
         below = _cumulative(m, a, float(y.nan_to_num().max()))
-        reached = torch.arange(below.shape[1], device=y.device) >= y[:, None]
-        found.append(torch.where(y.isnan(), y, (below - reached.to(below.dtype)).square().sum(1)))
+        reached = (torch.arange(1, below.shape[1] + 1, device=y.device) - y[:, None]).clamp(0, 1)  # of [k, k + 1)
+        terms = (1 - reached) * below.square() + reached * (1 - below).square()
+        found.append(torch.where(y.isnan(), y, terms.sum(1) + (-y).clamp(min=0)))
     return torch.cat(found).to(mean.dtype).view_as(mean)
 
 

@@ -164,3 +164,17 @@ def test_what_is_no_count(wrong: float) -> None:
     data = Series(values, context=26, horizon=4)
     with pytest.raises(DataError, match=f"series 1 is {wrong:g} in step 8; output negative-binomial is for counts"):
         Forecaster.of(data, ForecasterConfig(output="negative-binomial", season=13))
+
+
+@pytest.mark.parametrize("shift", [-9000.0, -0.75, 0.5, 3000.25])
+def test_crps_of_counts_beside_what_is_no_count(shift: float) -> None:
+    forecast = Forecast(row(COUNTS), spread=row(DEVIATION), dispersion=row(DISPERSION))
+    came = COUNTS + shift
+    grid = torch.linspace(-10_000, 10_000, 800_001, dtype=torch.float64)[:, None]  # every 1/40
+    steps = (
+        log_negative_binomial(COUNTS, DISPERSION, torch.arange(10_001, dtype=torch.float64)[:, None]).exp().cumsum(0)
+    )
+    middle = (grid[1:] + grid[:-1]) / 2
+    below = torch.where(middle < 0, 0.0, steps[middle.floor().long().clamp_min(0).squeeze(-1)])
+    wanted = (below - (middle >= came).double()).square().sum(0) / 40
+    torch.testing.assert_close(forecast.crps(row(came))[:, 0, 0], wanted, rtol=1e-4, atol=0.03)
