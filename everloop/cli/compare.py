@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from everloop.cli.options import CheckpointOptions, parse, write
+from everloop.cli.options import CheckpointOptions, page_path, parse, write
 from everloop.data.files import write_atomically
 from everloop.report.compare import compare
 
@@ -21,7 +21,7 @@ class Options:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, at least two."""
     out: Path = Path("compare.html")
-    """The file to write."""
+    """The file to write, or to replace."""
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
@@ -29,6 +29,7 @@ def main(args: Sequence[str]) -> int:
     """Run `everloop compare`."""
     description = "Write what tells several runs apart as one HTML page: figures, losses, settings."
     options = parse(Options, args, command="compare", description=description)
-    write_atomically(options.out, compare([options.checkpoint.opened(run) for run in options.runs]).encode())
-    write(f"{options.out}\n")
+    path = page_path(options.out)
+    write_atomically(path, compare([options.checkpoint.opened(run) for run in options.runs]).encode())
+    write(f"{path}\n")
     return 0

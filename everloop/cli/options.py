@@ -243,6 +243,17 @@ class CheckpointOptions:
         return Opened(run, kind, run.load(self.weights, trust_code=self.trust_code, kind=kind).to(device))
 
 
+def page_path(path: Path) -> Path:
+    """Return a path that may hold a page.
+
+    Raises:
+        OptionError: it ends as another kind of file.
+    """
+    if path.suffix not in (".html", ".htm"):
+        raise OptionError(f"out is {path}; expected a name that ends in .html")
+    return path
+
+
 def free_folder(path: Path) -> Path:
     """Return `path`, or the first of path-2, path-3, … that does not exist yet."""
     number, found = 1, path

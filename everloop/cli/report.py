@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from everloop.cli.options import CheckpointOptions, parse, write
+from everloop.cli.options import CheckpointOptions, page_path, parse, write
 from everloop.data.files import write_atomically
 from everloop.report.report import report
 
@@ -21,7 +21,7 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     out: Path | None = None
-    """The file to write; by default report.html in the run folder."""
+    """The file to write, or to replace; by default report.html in the run folder."""
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
 
@@ -29,8 +29,8 @@ def main(args: Sequence[str]) -> int:
     """Run `everloop report`."""
     description = "Write all that is known of a run as one HTML page, which needs no other file and no network."
     options = parse(Options, args, command="report", description=description)
+    path = page_path(options.out or options.run / "report.html")
     opened = options.checkpoint.opened(options.run)
-    path = options.out or options.run / "report.html"
     write_atomically(path, report(opened).encode())
     write(f"{path}\n")
     return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from everloop.draw.figure import Figure
-from everloop.draw.scene import SERIES, Line, Rect, Scene, Shape, Text, text_width
+from everloop.draw.scene import SERIES, Circle, Line, Rect, Scene, Shape, Text, text_width
 from everloop.errors import OptionError
 
 WIDTH, HEIGHT, LEFT, TOP, SIZE = 460.0, 240.0, 62.0, 46.0, 11
@@ -69,8 +69,11 @@ def draw_curves(
         line = [place(x, y) for x, y in found if y >= y0]
         if line:
             again = number >= len(SERIES["light"])  # the colours have run out
-            drawn = tuple(line) if len(line) > 1 else (line[0], line[0])
-            shapes.append(Line(drawn, f"series {number}", 1.8, dashed=again))
+            if len(line) == 1:  # a point
+                ((x, y),) = line
+                shapes.append(Circle(x, y, 3, f"series {number}", ""))
+            else:
+                shapes.append(Line(tuple(line), f"series {number}", 1.8, dashed=again))
             ends.append((name, number, line[-1][1]))
     for (name, number, _), y in zip(ends, _apart([y for _, _, y in ends]), strict=True):
         shapes.append(Text(LEFT + WIDTH + 8, y, name, SIZE, anchor="start", fill=f"series {number}"))

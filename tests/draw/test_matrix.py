@@ -110,3 +110,9 @@ def test_a_text_that_reads_upward_has_a_box_that_does() -> None:
     left, top, right, bottom = Text(50, 40, "word", 10, anchor="start", upward=True).box
     assert (left, right, bottom) == (45, 55, 40)
     assert bottom - top == pytest.approx(text_width("word", 10))
+
+
+def test_a_curve_of_one_point_has_a_mark() -> None:
+    curves = {"training": Curve([1, 2, 3], [3.0, 2.0, 1.5]), "validation": Curve([3], [1.8])}
+    figure = draw_curves(curves, title="t", x_label="x", y_label="y")
+    assert figure.svg().count("<circle") == 1

@@ -149,3 +149,9 @@ def test_where_a_run_was_trained_is_on_its_page(tmp_path: Path) -> None:
         assert main(["report", str(run), "--out", str(tmp_path / f"{name}.html")]) == 0
         assert expected in (tmp_path / f"{name}.html").read_text("utf-8")
         history.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("verb", [("report",), ("compare", "another")])
+def test_a_page_ends_in_html(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb[0], "run", *verb[1:], "--out", "page.pdf"]) == 2
+    assert "out is page.pdf; expected a name that ends in .html" in capsys.readouterr().err
