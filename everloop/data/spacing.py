@@ -46,6 +46,8 @@ def spacing(times: Sequence[datetime]) -> Spacing | None:
     if len(times) < 2:
         return None
     found = _months(times) or _seconds(times)
+    if found is None:
+        return None
     places = [found.between(times[0], time) for time in times]
     even = all(abs(place - round(place)) < 1e-6 for place in places)
     return found if even and places[-1] + 1 <= (1 + MOST_MISSING) * len(times) + 2 else None
@@ -65,6 +67,7 @@ def _months(times: Sequence[datetime]) -> Spacing | None:
     return Spacing(months=step) if step > 0 else None
 
 
-def _seconds(times: Sequence[datetime]) -> Spacing:
+def _seconds(times: Sequence[datetime]) -> Spacing | None:
     counts = Counter((b - a).total_seconds() for a, b in pairwise(times))
-    return Spacing(seconds=counts.most_common(1)[0][0])
+    step = counts.most_common(1)[0][0]
+    return Spacing(seconds=step) if step > 0 else None  # where times repeat, there is none

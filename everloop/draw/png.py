@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from everloop.draw.scene import BELOW, Area, Circle, Line, Rect, Scene, Shape, arrow_head, colour, text_width
@@ -85,7 +85,7 @@ def _paint(shape: Rect | Circle, theme: str) -> dict[str, Any]:
     return {"facecolor": colour(shape.fill, theme), "edgecolor": edge}
 
 
-@cache
+@lru_cache(64)
 def _families() -> list[str]:
     """Return the fonts of texts: letters that the first one lacks are taken from the next that is installed."""
     from matplotlib.font_manager import fontManager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal, get_args
 
 from everloop.errors import OptionError, unknown
@@ -237,7 +237,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     return size * sum(map(_width, text)) * (1.16 if bold else 1)
 
 
-@cache
+@lru_cache(4096)
 def _width(letter: str) -> float:
     wide = unicodedata.east_asian_width(letter) in "WF"
     return 0.0 if unicodedata.combining(letter) else WIDTHS.get(letter, 1.02 if wide else 0.84)

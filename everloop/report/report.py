@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,9 +57,9 @@ class Look:
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
-        self.diagnosis = cache(self._diagnosis)
-        self.examples = cache(self._examples)
-        self.active = cache(self._active)
+        self.diagnosis = lru_cache(1)(self._diagnosis)
+        self.examples = lru_cache(1)(self._examples)
+        self.active = lru_cache(1)(self._active)
 
     def split(self) -> str:
         """Return the split that was held out, if any was."""

@@ -46,11 +46,18 @@ def test_sizes_of_nothing(name: str, value: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("value", ["0", "-1"])
-@pytest.mark.parametrize("name", ["context", "horizon", "season", "patch"])
+@pytest.mark.parametrize("name", ["hidden", "patch"])
 def test_sizes_of_a_forecaster(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.csv").write_text("a\n" + "1\n2\n" * 90)
     command = ["train", "forecaster", "--train", "t.csv", "--series", "a", f"--{name}", value]
     assert f"{name} is {value}; expected at least 1" in failure(capsys, *command)
+
+
+@pytest.mark.parametrize("name", ["context", "horizon", "season"])
+def test_windows_of_a_forecaster(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text("a\n" + "1\n2\n" * 90)
+    command = ["train", "forecaster", "--train", "t.csv", "--series", "a", f"--{name}", "-1"]
+    assert f"{name} is -1; expected at least 0" in failure(capsys, *command)  # 0: as fits the data
 
 
 def test_a_shift_below_nothing(capsys: pytest.CaptureFixture[str]) -> None:
