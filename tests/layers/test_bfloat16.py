@@ -41,9 +41,15 @@ def test_every_cell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert said in text
 
 
+def has_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("mode", ["layer", "autocast", "autocast, state given", "autocast, x of bfloat16"])
 def test_dtypes_are_those_of_torch(kind: str, mode: str) -> None:
+    if kind == "LSTM" and mode in ("autocast", "autocast, state given") and not has_bfloat16():
+        pytest.skip("PyTorch's own LSTM refuses bfloat16 under autocast on this processor")
     found = []
     for module in (nn, everloop):
         torch.manual_seed(1)
