@@ -16,7 +16,7 @@ from torch import Tensor
 
 from everloop.compiler.loop import Buffer, Loop
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import launch, threads
+from everloop.compiler.targets.llvm import launch, machine, threads
 from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets import loops, references
 from tests.compiler.targets.test_llvm_lstm import ISAS, check, close, poisoned
@@ -120,7 +120,8 @@ def test_a_call_uses_the_threads_that_pytorch_has(two_threads: None) -> None:
     assert kernel.team(100, 32) == (2, False)
     assert kernel.team(100, 1) == (2, True)
     assert kernel.team(1, 1) == (1, False)
-    assert kernel.team(100, 16, 800) == (2, True), "few rows are left in the end"
+    few = machine.host().rows * 2 * 100 - 1  # fewer than a tile a thread, in the mean of the steps
+    assert kernel.team(100, 16, few) == (2, True), "few rows are left in the end"
     assert kernel.team(100, 32, 1600) == (2, False)
     torch.set_num_threads(1)
     assert kernel.team(100, 32) == (1, False)
