@@ -91,8 +91,8 @@ def main(args: Sequence[str]) -> int:
 
 def figure(found: Backtest, name: str) -> Figure:
     """Return a picture of some forecasts of a backtest, of as many series as there is room for, evenly spaced."""
-    several = found.examples[: max(1, PANELS)]
-    each = max(1, PANELS // len(several))
+    several = found.examples[:PANELS]
+    each = PANELS // len(several)
     panels = []
     for example in several:
         count = len(example.starts)

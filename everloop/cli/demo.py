@@ -27,10 +27,8 @@ from everloop.train.pace import Pace, pace
 MODEL = LanguageModelConfig(cell="lstm", hidden=384, layers=1, embedding=64, dropout=0.2)
 TRAIN = TrainConfig(steps=2400, batch=32, length=96, lr=6e-3)
 SMALLER = replace(MODEL, hidden=160, embedding=32)
-VALIDATIONS, ENOUGH = (
-    8,
-    600,
-)  # steps that it takes to write words; where they do not fit, the smaller model learns faster
+VALIDATIONS = 8
+ENOUGH = 600  # steps that it takes to write words; where they do not fit, the smaller model learns faster
 PROMPT = "The "
 
 

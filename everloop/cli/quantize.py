@@ -18,6 +18,7 @@ from everloop.models.quantized import quantized, write_quantized
 from everloop.models.run import BEST, RunConfig
 from everloop.models.weights import own_tensors
 from everloop.train import evaluate
+from everloop.train.folder import METRICS
 
 BATCHES = 8  # on which numbers are measured
 
@@ -47,7 +48,7 @@ def main(args: Sequence[str]) -> int:
         small = quantized(model)
     except OptionError:
         small = quantized(model, _measured(run, kind, model))
-    shutil.copytree(options.run, options.out, ignore=shutil.ignore_patterns("*.safetensors", "metrics.jsonl", "*.lock"))
+    shutil.copytree(options.run, options.out, ignore=shutil.ignore_patterns("*.safetensors", METRICS, "*.lock"))
     write_quantized(options.out / BEST, small, {})
     before = sum(t.numel() * t.itemsize for t in own_tensors(model).values())
     after = (options.out / BEST).stat().st_size

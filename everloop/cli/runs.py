@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text as Line
 
 from everloop.cli.options import note, parse, write
-from everloop.data.files import no_such, parse_json
+from everloop.data.files import no_such
 from everloop.errors import OptionError, RunError, unknown
 from everloop.models.run import CONFIG, RunConfig
-from everloop.train.folder import METRICS
+from everloop.train.folder import METRICS, read_lines
 
 SHOWN = ("cell", "hidden", "layers", "lr", "batch")  # settings beside the figures
 
@@ -75,28 +75,22 @@ def rows_of(folder: Path) -> Iterator[Row]:
     for path in sorted(folder.rglob(CONFIG)):
         try:
             run = RunConfig.read(path.parent)
+            tables = [table for table in run.tables.values() if isinstance(table, dict)]
+            settings = {"kind": run.kind, **{name: value for table in tables for name, value in table.items()}}
+            step, best = figures(path.parent / METRICS, str(settings.get("monitor", "loss")))
         except RunError as error:
             note(str(error))
             continue
-        tables = [table for table in run.tables.values() if isinstance(table, dict)]
-        settings = {"kind": run.kind, **{name: value for table in tables for name, value in table.items()}}
-        step, best = figures(path.parent / METRICS, str(settings.get("monitor", "loss")))
         yield Row(str(path.parent), settings, step, best)
 
 
 def figures(path: Path, monitor: str) -> tuple[int, dict[str, float]]:
     """Return (the last step in a file of metrics, the figures of its best validation and their step)."""
-    step, best = 0, dict[str, float]()
-    for text in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
-        try:
-            line = parse_json(text)
-            step = max(step, int(line["step"]))
-            better = not best or _merit(line, monitor) > _merit(best, monitor)
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a crash cut off, or no such figure
-        if line.get("split") == "valid" and better:
-            best = {name: value for name, value in line.items() if name not in ("split", "seconds")}
-    return step, best
+    lines = read_lines(path)
+    valid = [line for line in lines if line["split"] == "valid" and monitor in line]
+    best = max(valid, key=lambda line: _merit(line, monitor), default={})
+    step = max((line["step"] for line in lines), default=0)
+    return step, {name: value for name, value in best.items() if name not in ("split", "seconds")}
 
 
 def ordered(rows: Sequence[Row], by: str) -> list[Row]:

@@ -85,7 +85,7 @@ def _paint(shape: Rect | Circle, theme: str) -> dict[str, Any]:
     return {"facecolor": colour(shape.fill, theme), "edgecolor": edge}
 
 
-@lru_cache(64)
+@lru_cache(1)
 def _families() -> list[str]:
     """Return the fonts of texts: letters that the first one lacks are taken from the next that is installed."""
     from matplotlib.font_manager import fontManager

@@ -10,17 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.data.files import parse_json, read_bytes
 from everloop.diagnose import TrainingFacts
 from everloop.diagnose import training as of_training
-from everloop.errors import DataError, RunError
+from everloop.errors import DataError
 from everloop.models.kind import Kind
 from everloop.models.model import Model
 from everloop.models.run import LAST, RunConfig
 from everloop.models.weights import read_tensors
 from everloop.train import TrainConfig
 from everloop.train.evaluate import pass_sizes
-from everloop.train.folder import HISTORY, METRICS
+from everloop.train.folder import HISTORY, METRICS, read_lines
 from everloop.train.optimiser import optimiser
 
 SEEN = 20  # batches of the training split that are looked at for what their targets are
@@ -52,12 +51,12 @@ class Opened:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of its metrics; none where they are lost. Raises RunError where a line but the last is no JSON."""
-        return _lines(self.run.folder / METRICS)
+        return read_lines(self.run.folder / METRICS)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """What each process that trained it wrote of itself, as `metrics`."""
-        return _lines(self.run.folder / HISTORY)
+        return read_lines(self.run.folder / HISTORY)
 
     def read(self, file: Path | None, labels: Path | None = None) -> tuple[Any, str]:
         """Return (data, split) to look at: a file, or else what was held out of training, if anything was.
@@ -160,16 +159,4 @@ def _moments(run: RunConfig, model: Model, train: TrainConfig) -> dict[str, dict
             found[names[parameter]] = states[place]
             place += 1
         # else it was no parameter of the optimiser: those behind it have moved up
-    return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file without the half one that a run leaves which was killed while it wrote."""
-    lines, found = read_bytes(path).splitlines() if path.is_file() else [], []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(parse_json(line))
-        except ValueError:
-            if number < len(lines):
-                raise RunError(f"{path}, line {number} is no JSON: the file was changed") from None
     return found

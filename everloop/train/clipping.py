@@ -21,7 +21,7 @@ def clip(model: nn.Module, config: TrainConfig, count: int = 1) -> tuple[float, 
     learned = [p for p in model.parameters() if p.grad is not None]
     if count > 1:
         for p in learned:
-            p.grad = p.grad / count if p.grad is not None else None
+            p.grad.div_(count)  # type: ignore[union-attr]
     before = total = _norm(learned)
     if math.isfinite(config.clip_value):
         nn.utils.clip_grad_value_(learned, config.clip_value)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from everloop.data.files import write_atomically, writing
+from everloop.data.files import parse_json, read_bytes, write_atomically, writing
 from everloop.data.settings import to_table, to_toml
 from everloop.errors import RunError
 from everloop.models.model import Model
@@ -123,6 +123,22 @@ class Folder:
         last = {"train": step, "valid": validated}
         kept = [line for line in lines if (at := _place(line)) and at[1] <= last.get(at[0], step)]
         write_atomically(file, "".join(line + "\n" for line in kept).encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return what a file of lines of JSON says, without the half line of a run that was killed while it wrote.
+
+    Raises:
+        RunError: another line is no JSON.
+    """
+    lines, found = read_bytes(path).splitlines() if path.is_file() else [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(parse_json(line))
+        except ValueError:
+            if number < len(lines):
+                raise RunError(f"{path}, line {number} is no JSON: the file was changed") from None
+    return found
 
 
 def _absolute(value: Any) -> Any:

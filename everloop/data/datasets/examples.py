@@ -202,7 +202,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             config: how they are read: `text` and `label` are the columns of a frame.
 
         Raises:
-            DataError, OptionError: a split is none of these, or lacks something.
+            DataError: a split is none of these, or lacks something.
         """
         config = config or ExamplesConfig()
         given = {"train": train, "valid": valid, "test": test}
