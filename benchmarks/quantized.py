@@ -18,6 +18,7 @@ from benchmarks.timing import alternate, machine, statistic_option, table
 from everloop import cells, quantize
 from everloop.layers import Recurrent
 
+SMALL = 0.02  # how far a peer in 8 bits may be from the same layer in float32
 CELLS = {"lstm": cells.LSTM, "gru": cells.GRU, "elman": cells.Elman}
 
 
@@ -35,8 +36,11 @@ def peers(name: str, hidden: int) -> dict[str, Callable[[], object]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that torch.ao will move
         dynamic: Any = torch.ao.quantization.quantize_dynamic
-        theirs = dynamic(nn.LSTM(hidden, hidden), {nn.LSTM}, dtype=torch.qint8)
-    pair = theirs(x[None])[1]
+        own = nn.LSTM(hidden, hidden)
+        theirs = dynamic(nn.Sequential(own), {nn.LSTM}, dtype=torch.qint8)[0]  # only what is inside is converted
+    assert isinstance(theirs, torch.ao.nn.quantized.dynamic.LSTM)
+    y, pair = theirs(x[None])
+    torch.testing.assert_close(y, own(x[None])[0], rtol=0, atol=SMALL)
     calls["torch.ao int8"] = lambda: theirs(x[None], pair)
     session = onnx_session(name, layer.cell, x[None], is_quantized=True)
     return calls if session is None else calls | {"onnxruntime int8": session}

@@ -46,7 +46,7 @@ INSIDE = {
         error_policy files spacing
         lazy settings
         ragged
-        batching frames in_memory
+        batching frames
         dataset readers tokenize
         in_memory
         datasets

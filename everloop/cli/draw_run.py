@@ -34,6 +34,20 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class SplitOptions:
+    """A run, and data that its model judges."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    file: Annotated[Path | None, tyro.conf.Positional] = None
+    """A file, in a format that `everloop evaluate` takes; by default what was held out of training, if anything was."""
+    labels: Path | None = None
+    """IDX file with the labels of images."""
+    output: Output = field(default_factory=Output)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """A run, and what its model looks at."""
 
@@ -217,7 +231,7 @@ def _tree(args: Sequence[str]) -> None:
 
 def _confusion(args: Sequence[str]) -> None:
     description = "Draw which label is taken for which."
-    options = parse(DataOptions, args, command="draw confusion", description=description)
+    options = parse(SplitOptions, args, command="draw confusion", description=description)
     opened = options.checkpoint.opened(options.run)
     if not opened.kind.label_metrics:
         raise RunError(f"{options.run} holds a {opened.kind.name}; expected a model that gives labels")

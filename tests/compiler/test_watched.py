@@ -140,6 +140,7 @@ def test_what_another_thread_draws_is_not_the_steps(draw: Callable[[], Any], mon
 
     monkeypatch.setattr(Randomness, "__exit__", once)
     assert "tanh" in str(trace(cell, dict(cell.named_parameters())))
+    assert drawn > 0
 
 
 def test_what_an_import_does_is_not_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ class Polars:
 def test_a_frame_of_polars(tmp_path: Path) -> None:
     model = trained(tmp_path / "run")
     try:
-        import polars  # type: ignore[import-not-found]
+        import polars  # type: ignore[import-not-found, unused-ignore]
 
         made: Any = polars.DataFrame
     except ImportError:

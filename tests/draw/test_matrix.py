@@ -35,7 +35,7 @@ def test_a_matrix_shows_each_name_and_each_number(with_words: bool) -> None:
     figure = draw_matrix(VALUES, NAMES[:4], NAMES, title="T & t", row_label="true", column_label="given", words=words)
     assert on_paper(figure) == []
     shown = texts(figure)
-    assert [word for word in shown if word == "<script>alert(1)</sc…"] == [], "cut at a round number of characters"
+    assert next(word for word in shown if word.startswith("<script>")) == f"{NAMES[2][: LONGEST - 1]}…"
     assert {"ein", "Straßenbahnhaltestell…", "很好", "␣", "⏎", "T & t"} <= set(shown)
     assert all(len(word) <= LONGEST for word in shown if word not in ("T & t",))
     cells = [s for s in figure.scene.shapes if isinstance(s, Rect) and s.fill.startswith("heat")][: 4 * len(NAMES)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from everloop.cli import main
 
-EVIL = "<script>document.title='taken'</script>"
+EVIL = """<script>document.title='taken'</script>"><u onclick="alert(1)">"""
 SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log", "1", "--steps", "6", "--validate", "3"]
 KINDS = ("language-model", "classifier", "tagger", "forecaster", "translator", "generator")
 

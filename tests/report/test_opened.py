@@ -34,3 +34,6 @@ def test_a_line_before_it_is_an_error_with_its_place(tmp_path: Path) -> None:
 
 def test_without_metrics_there_are_none(tmp_path: Path) -> None:
     assert opened(tmp_path, "").metrics == []
+    run = opened(tmp_path, WHOLE)
+    (tmp_path / "metrics.jsonl").unlink()
+    assert run.metrics == []

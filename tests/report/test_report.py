@@ -97,9 +97,8 @@ def test_no_data_becomes_markup(pages: dict[str, Path], kind: str) -> None:
     text = pages[kind].read_text("utf-8")
     reader = read(pages[kind])
     assert text.count("<script") == 1
-    assert "</script>document" not in text
     assert EVIL not in text
-    assert not {tag for tag, _ in reader.elements} & {"img", "iframe", "link", "object", "i>"}
+    assert not {tag for tag, _ in reader.elements} & {"img", "iframe", "link", "object", "u"}
     assert not any(name.startswith("on") for _, given in reader.elements for name in given)
     outside = re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?([^"\'\s)>]+)', text)
     assert all(link.startswith("#") for link in outside)

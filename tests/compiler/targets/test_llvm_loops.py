@@ -122,6 +122,7 @@ def test_a_call_uses_the_threads_that_pytorch_has(two_threads: None) -> None:
     assert kernel.team(1, 1) == (1, False)
     few = machine.host().rows * 2 * 100 - 1  # fewer than a tile a thread, in the mean of the steps
     assert kernel.team(100, 16, few) == (2, True), "few rows are left in the end"
+    assert kernel.team(100, 16, few + 1) == (2, False)
     assert kernel.team(100, 32, 1600) == (2, False)
     torch.set_num_threads(1)
     assert kernel.team(100, 32) == (1, False)
