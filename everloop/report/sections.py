@@ -123,8 +123,12 @@ def attention(opened: Opened, found: Sequence[Example], split: str) -> Iterator[
     """Yield what attention looks at, where the model has it."""
     model = opened.model
     if isinstance(model, EncoderDecoder) and model.attention is not None:
-        for one in [one for one in found if one.answer][:2]:
-            yield figure(figures.attention_of(model, one.given, one.answer), f"{one.given} → {one.answer}")
+        written = [(one, one.answer or one.wanted) for one in found if one.answer or one.wanted][:2]
+        if not written:
+            raise UnsupportedError("nothing is written in the examples")
+        for one, text in written:
+            whose = "" if one.answer else " (in the data; the model writes nothing)"
+            yield figure(figures.attention_of(model, one.given, text), f"{one.given} → {text}{whose}")
     elif isinstance(model, Classifier) and model.config.pooling == "attention":
         for index in spread(WINDOWS, len(opened.data[split])):
             batch = opened.data.collate([opened.data[split][index]]).to(model.head.weight.device)

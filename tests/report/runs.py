@@ -32,23 +32,11 @@ def write_data(folder: Path) -> None:
 
 def train(kind: str, folder: Path) -> Path:
     """Train a run of a kind in a folder with data; return its own folder."""
+    learned = ["--hidden", "16", "--steps", "200", "--lr", "0.03"]  # enough for a tree with branches inside branches
     sizes = ["--context", "8", "--horizon", "4", "--season", "4", "--output", "gaussian"]
     columns = ["--columns", "text", "label"]
     given = {
-        "language-model": [
-            "--text",
-            "v.txt",
-            "--length",
-            "16",
-            "--cell",
-            "lstm",
-            "--steps",
-            "60",
-            "--layers",
-            "2",
-            "--lr",
-            "0.05",
-        ],
+        "language-model": ["--text", "v.txt", "--length", "16", "--cell", "lstm", "--layers", "2", *learned],
         "classifier": ["--train", "t.tsv", *columns, "--pooling", "attention", "--hold-out", "0.2", "0.2"],
         "tagger": ["--train", "t.conllu"],
         "forecaster": ["--train", "t.csv", "--series", "<b>a</b>", "b", "--time", "time", *sizes],

@@ -10,6 +10,9 @@ import pytest
 
 from everloop.cli import main
 from everloop.cli.options import CheckpointOptions
+from everloop.errors import UnsupportedError
+from everloop.kinds.examples import Example
+from everloop.report import sections
 from everloop.report.html import element, table
 from everloop.report.page import missing
 from everloop.report.report import report
@@ -51,6 +54,7 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.missing: set[str | None] = set()
+        self.filled: set[str | None] = set()
         self.section: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -60,6 +64,8 @@ class Reader(HTMLParser):
             self.open.append(tag)
         if tag == "section":
             self.section = given["id"]
+        elif tag != "h2":
+            self.filled.add(self.section)
         if given.get("class") == "missing":
             self.missing.add(self.section)
 
@@ -85,6 +91,7 @@ def test_every_section_is_there_or_says_why_not(pages: dict[str, Path], kind: st
     assert [one for one in ids if one in SECTIONS] == SECTIONS
     assert len(ids) == len(set(ids))
     assert reader.missing == LACKS[kind]
+    assert reader.filled >= set(SECTIONS), "a title stands alone"
     links = {given["href"] for tag, given in reader.elements if tag == "a"}
     assert links == {f"#{name}" for name in [*SECTIONS, "content"]}
     pictures = [given for tag, given in reader.elements if tag == "svg"]
@@ -109,6 +116,16 @@ def test_the_same_run_gives_the_same_page(pages: dict[str, Path]) -> None:
     for kind in ("language-model", "translator"):
         run = pages[kind].with_suffix("")
         assert report(CheckpointOptions().opened(run)) == pages[kind].read_text("utf-8")
+
+
+def test_where_a_translator_writes_nothing_its_attention_is_over_the_data(pages: dict[str, Path]) -> None:
+    opened = CheckpointOptions().opened(pages["translator"].with_suffix(""))
+    silent = [Example("ein hund", wanted="a dog"), Example("zwei katzen", wanted="two cats", answer="a")]
+    first, second = map(str, sections.attention(opened, silent, "valid"))
+    assert "ein hund → a dog (in the data; the model writes nothing)" in first
+    assert "zwei katzen → a<" in second
+    with pytest.raises(UnsupportedError, match="nothing is written"):
+        list(sections.attention(opened, [Example("ein hund")], "valid"))
 
 
 def test_the_verb_writes_a_page_also_where_the_data_is_gone(
