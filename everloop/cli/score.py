@@ -27,8 +27,8 @@ class Options:
     """Run folder of a language model."""
     file: Annotated[Path, tyro.conf.Positional]
     """Text with a sentence a line; - reads standard input."""
-    context: str = "\n"
-    """What stands before each sentence; it is read, not scored."""
+    context: str | None = None
+    """What stands before each sentence; it is read, not scored. By default the end of a document, or of a line."""
     malformed: Malformed = "stop"
     """What to do with a line that is not UTF-8, or has a character for which an older model has no number; unknown
     symbols are scored as one and the same."""
@@ -47,7 +47,7 @@ def main(args: Sequence[str]) -> int:
         raise RunError(f"{options.run} holds a {kind.name}; expected a language model, or another that scores texts")
     model = options.checkpoint.model(run)
     scored = kind.scorer(model, options.context)
-    note_unknown(model, options.context)
+    note_unknown(model, options.context or "")
     errors = ErrorPolicy(options.malformed)
     source = PredictSource(options.file, "auto", (), 0, errors)
     read, missing = 0, 0

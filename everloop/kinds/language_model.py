@@ -52,9 +52,9 @@ def written(model: LanguageModel, prompt: str, how: Sampling, length: int) -> It
     return chain([prompt], drawn)
 
 
-def scorer(model: LanguageModel, context: str) -> Callable[[str], Score]:
+def scorer(model: LanguageModel, context: str | None) -> Callable[[str], Score]:
     """Return what scores texts after a context; raises DataError where the model has no number for a symbol of it."""
-    model.vocabulary.encode(context, "the context")
+    model.vocabulary.encode(context or "", "the context")
     return lambda text: model.score(text, context)
 
 
@@ -93,9 +93,9 @@ def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None
 
 
 def _beginning(model: LanguageModel) -> str:
-    """Return what a text of the model's own goes on from: a newline, or a symbol that it knows."""
+    """Return what a text of the model's own goes on from: the end of a document or a line, or what it knows."""
     known = model.vocabulary
-    return "\n" if "\n" in known else known.symbols[-1]
+    return known.separator or ("\n" if "\n" in known else known.symbols[-1])
 
 
 KIND = Kind(

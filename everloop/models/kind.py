@@ -45,7 +45,8 @@ class Kind:
             of an answer; by default what its Writer writes.
         sample: pieces of text as `everloop sample` writes them, from the model, a prompt, a Sampling, and a length; by
             default one answer of `generate`.
-        scorer: what gives the Score of a text for `everloop score`, from the model and the text that stands before.
+        scorer: what gives the Score of a text for `everloop score`, from the model and the text that stands before, or
+            None: what usually does.
         label_metrics: whether `evaluate` tells precision, recall and F1 of each label; its model has `labels` and
             `predictions(batch)` then.
         preview: what an untrained model writes, shown at each validation, from the model and its dataset.
@@ -70,7 +71,7 @@ class Kind:
     writer: Callable[[Any], Any] | None = None
     generate: Callable[[Any, Sequence[Any], Any, int], list[list[Any]]] | None = None
     sample: Callable[[Any, str, Any, int], Iterator[str]] | None = None
-    scorer: Callable[[Any, str], Callable[[str], Score]] | None = None
+    scorer: Callable[[Any, str | None], Callable[[str], Score]] | None = None
     label_metrics: bool = False
     preview: Callable[[Any, Any], str] | None = None
     examples: Callable[[Any, Any, str, int], Iterable[Any]] | None = None

@@ -135,7 +135,7 @@ class LanguageModel(Model):
         return Outline(self.kind, "N → N", (strand,))
 
     def symbols_read(self, batch: Window, row: int = 0) -> dict[str, list[str]]:
-        return {"recurrent": [self.vocabulary.symbols[i] for i in batch.x[:, row].tolist()]}
+        return {"recurrent": [self.vocabulary.written(i) for i in batch.x[:, row].tolist()]}
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [T, B, V] of the symbol after each, state). x: symbol numbers [T, B]."""
@@ -149,17 +149,26 @@ class LanguageModel(Model):
 
     def _output(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (what the layers say [T, B, n], state)."""
-        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state)
+        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state, reset=self.begins(x))
         return y, state
+
+    def begins(self, symbols: Tensor) -> Tensor | None:
+        """Return which symbols are read from the initial state, bool in their shape: those that end a document.
+
+        The end of one document is what the next one goes on from. None where a text is one document.
+        """
+        end = self.vocabulary.document_end
+        return None if end is None else symbols == end
 
     def step(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
-        y, state = self.recurrent.step(self.dropout(self.embedding(symbols)), state)
+        x = self.dropout(self.embedding(symbols))
+        y, state = self.recurrent.step(x, state, reset=self.begins(symbols))
         return self.head(self.dropout(y)), state
 
     def begin(self, prompt: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after a prompt [T, B]."""
-        y, state = self.recurrent(self.dropout(self.embedding(prompt)), state=state)
+        y, state = self._output(prompt, state)
         return self.head(self.dropout(y[-1])), state
 
     def loss(self, batch: Window, state: Any = None) -> Loss:
@@ -169,16 +178,17 @@ class LanguageModel(Model):
         rows = self.dropout(y)
         costs = config.activation_regularization, config.temporal_regularization
         if self.training and any(costs):
-            penalty = activation_penalty(rows, y, *costs)
+            penalty = activation_penalty(rows, y, *costs, begins=self.begins(batch.x))
         total = symbols_loss(self.head, rows, batch.y, config.label_smoothing if self.training else 0.0)
         return Loss(total, batch.y.numel(), state, penalty=penalty)
 
     @torch.no_grad()
-    def score(self, text: str, context: str = "\n") -> Score:
-        """Return how likely a text is, given what stands before it.
+    def score(self, text: str, context: str | None = None) -> Score:
+        """Return how likely a text is, given what stands before it: by default the end of a document, or of a line.
 
         The symbols of `context` are read, not scored. Of two sentences the one with fewer nats is more plausible.
         """
+        context = (self.vocabulary.separator or "\n") if context is None else context
         before = self.vocabulary.encode(context, "the context")
         scored = self.vocabulary.encode(text, "the text to score")
         if not len(before):

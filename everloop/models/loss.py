@@ -82,13 +82,19 @@ def symbols_loss(head: nn.Linear, rows: Tensor, targets: Tensor, smoothing: floa
     )
 
 
-def activation_penalty(dropped: Tensor, y: Tensor, activation: float, temporal: float) -> Tensor:
+def activation_penalty(
+    dropped: Tensor, y: Tensor, activation: float, temporal: float, *, begins: Tensor | None = None
+) -> Tensor:
     """Return what large outputs [T, B, n] of layers cost, after dropout, and large changes of them, before it.
+
+    begins: bool [T, B], the steps that begin anew; no change leads to them.
 
     Merity, McCann and Socher, "Revisiting activation regularization for language RNNs", 2017: AR and TAR.
     """
     cost = activation * dropped.square().mean()
-    return cost + temporal * y.diff(dim=0).square().mean() if len(y) > 1 else cost
+    changes = y.diff(dim=0)
+    changes = changes if begins is None else changes[~begins[1:]]
+    return cost + temporal * changes.square().mean() if changes.numel() else cost
 
 
 def symbols_loss_and_right(head: nn.Linear, rows: Tensor, targets: Tensor) -> tuple[Tensor, int]:

@@ -50,7 +50,7 @@ class Digits(Adapter):
 
 WRITING = replace(
     PARITY, model=Writing, create_model=lambda data, shape: Writing(shape), writer=Digits,
-    scorer=lambda model, context: lambda text: Score(float(len(context) + text.count("1")), len(text)),
+    scorer=lambda model, context: lambda text: Score(float(len(context or "-") + text.count("1")), len(text)),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from everloop.errors import DataError, OptionError
 PROSE = "The cat, who\nsaid: \"It's late\" (or so), sat.\n\nIs it 3.5, well-known—or 'tis th' end?\n"
 
 
-def vocabulary_of(text: str, **options: bool) -> WordVocabulary:
+def vocabulary_of(text: str, **options: Any) -> WordVocabulary:
     counts = Counter(symbol for line in lines_of(text) for symbol in line)
     return WordVocabulary.learn(counts, min_freq=1, **options)
 

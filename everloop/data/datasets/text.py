@@ -18,8 +18,10 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
+from everloop.data.readers.documents import marked
 from everloop.data.settings import setting
-from everloop.data.tokenize.vocabulary import MIN_FREQ, Units, Vocabulary, check_learned, check_units
+from everloop.data.tokenize.spelling import END
+from everloop.data.tokenize.vocabulary import DOCUMENT_END, MIN_FREQ, Units, Vocabulary, check_learned, check_units
 from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted
 from everloop.errors import DataError, OptionError
 
@@ -36,6 +38,9 @@ class TextConfig:
     """Files or folders for test; without them, `split` cuts it from the text."""
     pattern: str = "*.txt"
     """Which files of a folder are taken."""
+    documents: str | None = None
+    """What ends a document, at which the state begins anew: a text such as <|endoftext|>, in which \\n is the end of a
+    line, or "files": the end of each file. By default all is one document."""
     units: Units = "characters"
     """What one symbol is: a character, a word or sign, or a byte (any file, any language, 256 symbols)."""
     split: tuple[float, float, float] = (0.9, 0.05, 0.05)
@@ -59,6 +64,19 @@ class TextConfig:
             if value and self.units == "bytes":
                 raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
         check_learned(self.least, self.max_vocab)
+        if self.documents == "":
+            raise OptionError("documents is empty; expected what ends a document, or 'files'")
+        if self.documents is not None and self.units == "bytes":
+            raise OptionError(
+                f"documents is {self.documents!r}; that is for characters and words, and units is 'bytes'"
+            )
+
+    @property
+    def separator(self) -> str | None:
+        """What ends a document in the text; of files that are one each, a character that is put there."""
+        if self.documents is None:
+            return None
+        return DOCUMENT_END if self.documents == "files" else self.documents.replace("\\n", "\n").replace("\\t", "\t")
 
     @property
     def least(self) -> int:
@@ -89,6 +107,7 @@ class Text(Dataset[Tensor]):
         split: the fractions of the splits; they add up to 1, and 0 leaves a split out.
         vocabulary: numbers to use, for instance a trained model's; by default those of the training split.
         valid, test: files or folders of these splits, which are then not cut from the others.
+        documents: what ends a document, or "files", as in TextConfig; that of `vocabulary` goes first.
         lower, min_freq, max_vocab: which symbols are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
@@ -107,6 +126,7 @@ class Text(Dataset[Tensor]):
         vocabulary: Vocabulary | None = None,
         valid: Sequence[str | Path] = (),
         test: Sequence[str | Path] = (),
+        documents: str | None = None,
         lower: bool = False,
         min_freq: int | None = None,
         max_vocab: int | None = None,
@@ -115,12 +135,13 @@ class Text(Dataset[Tensor]):
         if not sources:
             raise DataError("no text given; name at least one file or folder")
         config = TextConfig(
-            _absolute(sources), _absolute(valid), _absolute(test), pattern, check_units(units), split, lower, min_freq,
-            max_vocab, malformed,
+            _absolute(sources), _absolute(valid), _absolute(test), pattern, documents, check_units(units), split, lower,
+            min_freq, max_vocab, malformed,
         )  # fmt: skip
         super().__init__(config, ErrorPolicy(malformed))
+        self.separator = vocabulary.separator if vocabulary else config.separator
         files = {name: find_files(some, pattern) for name, some in zip(SPLITS, (sources, valid, test), strict=True)}
-        self._fill(_chunks(files["train"], units, self.errors), vocabulary, _names(files["train"]))
+        self._fill(self._chunks(files["train"]), vocabulary, _names(files["train"]))
         for name in ("valid", "test"):
             if files[name]:
                 self.items[name] = self._own(files[name])
@@ -133,17 +154,20 @@ class Text(Dataset[Tensor]):
         units: Units = "characters",
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         vocabulary: Vocabulary | None = None,
+        documents: str | None = None,
         lower: bool = False,
         min_freq: int | None = None,
         max_vocab: int | None = None,
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        config = TextConfig(units=check_units(units), split=split, lower=lower, min_freq=min_freq, max_vocab=max_vocab)
+        learned = {"lower": lower, "min_freq": min_freq, "max_vocab": max_vocab}
+        config = TextConfig(units=check_units(units), split=split, documents=documents, **learned)  # type: ignore[arg-type]
         Dataset.__init__(self, config)
+        self.separator = vocabulary.separator if vocabulary else config.separator
         if not text:
             raise DataError("the string is empty; expected text")
-        self._fill([Chunk(text, "the string")], vocabulary, "the string")
+        self._fill(self._marked([Chunk(text, "the string")]), vocabulary, "the string")
         return self
 
     @classmethod
@@ -152,18 +176,42 @@ class Text(Dataset[Tensor]):
         settings = {name: value for name, value in vars(config).items() if name != "text"}
         return cls(*config.text, **settings, vocabulary=vocabulary)
 
+    def _chunks(self, files: Sequence[Path]) -> Iterator[Chunk]:
+        """Yield the files one after another, each of several ended by a newline, or by the end of a document."""
+        for file in files:
+            end = ""
+            whole = byte_chunks(file) if self.config.units == "bytes" else text_chunks(file, self.errors)
+            for chunk in self._marked(whole):
+                yield chunk
+                end = chunk.text[-1]
+            if self.separator == DOCUMENT_END:
+                yield Chunk(DOCUMENT_END, str(file))
+            elif len(files) > 1 and end not in ("\n", DOCUMENT_END):
+                yield Chunk("\n", str(file))
+
+    def _marked(self, chunks: Iterable[Chunk]) -> Iterable[Chunk]:
+        """Return chunks of a text with separators of documents as one character."""
+        return chunks if self.separator is None else marked(chunks, self.separator, DOCUMENT_END)
+
     def _fill(self, chunks: Iterable[Chunk], vocabulary: Vocabulary | None, place: str) -> None:
         self.place = place
         units = self.config.units
         if vocabulary and vocabulary.units != units:
             raise OptionError(f"units is {units!r}, and the vocabulary has {vocabulary.units}; expected the same")
+        if vocabulary and self.config.documents is not None and vocabulary.separator != self.config.separator:
+            came = f"documents is {self.config.documents!r}, and the vocabulary has {vocabulary.separator!r}"
+            raise OptionError(f"{came}; expected the same, or none")
         read = self._words if units == "words" else self._characters
         self.vocabulary, encoded = read(chunks, vocabulary)
         self.items = dict(zip(SPLITS, _cut(torch.from_numpy(encoded.all), self.config.cut, place), strict=True))
+        if not vocabulary and self.documents and not self.documents["train"]:
+            raise DataError(
+                f"no document ends in the training split of {place}: documents is {self.config.documents!r}"
+            )
 
     def _own(self, files: Sequence[Path]) -> Tensor:
         """Return the numbers of a split that has files of its own."""
-        found = torch.from_numpy(self._encoded(_chunks(files, self.config.units, self.errors), self.vocabulary).all)
+        found = torch.from_numpy(self._encoded(self._chunks(files), self.vocabulary).all)
         if len(found) < 2:
             raise DataError(f"{_names(files)} has {len(found)} symbols; expected at least 2")
         return found
@@ -181,7 +229,8 @@ class Text(Dataset[Tensor]):
             for text in aside:
                 counts.update(text[:left])
                 left -= min(left, len(text))
-            known = Vocabulary.learn(counts, min_freq=self.config.least, max_vocab=self.config.max_vocab)
+            learned = {"min_freq": self.config.least, "max_vocab": self.config.max_vocab}
+            known = Vocabulary.learn(counts, **learned, separator=self.separator)
             chunks = (Chunk(text, self.place) for text in aside)
         vocabulary = known or Vocabulary.of("", self.config.units)
         return vocabulary, self._encoded(chunks, vocabulary)
@@ -205,7 +254,7 @@ class Text(Dataset[Tensor]):
         lower = known.lower if isinstance(known, WordVocabulary) else config.lower
         places, read = dict[str, int](), RaggedArray()
         for chunk in chunks:
-            read.write(counted(chunk.text, lower, places))
+            read.write(counted(chunk.text, lower, places, END if self.separator is None else END + DOCUMENT_END))
         if not isinstance(known, WordVocabulary):
             numbers = torch.from_numpy(read.all)
             train = _cut(numbers, config.cut, self.place)[0] if config.cut[0] else numbers
@@ -213,7 +262,8 @@ class Text(Dataset[Tensor]):
             for piece in pieces(train.numpy()):
                 times += np.bincount(piece, minlength=len(places))
             counts = Counter(dict(zip(places, times.tolist(), strict=True)))
-            known = WordVocabulary.learn(counts, min_freq=config.least, max_vocab=config.max_vocab, lower=lower)
+            learned = {"min_freq": config.least, "max_vocab": config.max_vocab, "separator": self.separator}
+            known = WordVocabulary.learn(counts, lower=lower, **learned)
         final = known.take(places, np.arange(len(places))).numpy()
         encoded = RaggedArray(_dtype(known))
         for piece in pieces(read.all):
@@ -226,13 +276,24 @@ class Text(Dataset[Tensor]):
         number = self.vocabulary.unknown
         if number is None:
             return {}
-        counts = {
+        return {name: (count, len(self.items[name])) for name, count in self._counts(number).items()}
+
+    @cached_property
+    def documents(self) -> dict[str, int] | None:
+        """How many documents end in each split; None where a text is one document."""
+        number = self.vocabulary.document_end
+        return None if number is None else self._counts(number)
+
+    def _counts(self, number: int) -> dict[str, int]:
+        """Return how often a symbol occurs in each split."""
+        return {
             name: sum(int((piece == number).sum()) for piece in pieces(p.numpy())) for name, p in self.items.items()
         }
-        return {name: (count, len(self.items[name])) for name, count in counts.items()}
 
     def content(self) -> Iterator[bytes]:
-        yield repr((self.vocabulary.symbols, self.vocabulary.units)).encode("utf-8", "replace")
+        known = self.vocabulary
+        ends = () if known.separator is None else (known.separator,)
+        yield repr((known.symbols, known.units, *ends)).encode("utf-8", "replace")
         for numbers in self.items.values():
             yield len(numbers).to_bytes(8, "little")
             yield from (piece.tobytes() for piece in pieces(numbers.numpy()))
@@ -259,21 +320,13 @@ class Text(Dataset[Tensor]):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.items.items())
+        documents = "" if self.documents is None else f", {sum(self.documents.values()):,} ends of documents"
         missing = "".join(
             f", {few:,} unknown in {name} ({few / of:.2%})" for name, (few, of) in self.unknown.items() if of
         )
-        return f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{missing})"
-
-
-def _chunks(files: Sequence[Path], units: Units, errors: ErrorPolicy) -> Iterator[Chunk]:
-    """Yield the files one after another, each of several ended by a newline."""
-    for file in files:
-        end = ""
-        for chunk in byte_chunks(file) if units == "bytes" else text_chunks(file, errors):
-            yield chunk
-            end = chunk.text[-1]
-        if len(files) > 1 and end != "\n":
-            yield Chunk("\n", str(file))
+        return (
+            f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{documents}{missing})"
+        )
 
 
 def _lines(chunk: Chunk) -> Iterator[Chunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from everloop.data.tokenize.words import words_of
@@ -9,16 +10,16 @@ from everloop.data.tokenize.words import words_of
 END = "\n"
 
 
-def lines_of(text: str) -> Iterator[list[str]]:
-    """Yield the symbols of a text line by line; each line but the last ends with a newline.
+def lines_of(text: str, ends: str = END) -> Iterator[list[str]]:
+    """Yield the symbols of a text line by line; each line but the last ends with one of the characters `ends`.
 
     A sign is spelled with the spaces beside it, so that an opening quote (' "') is another symbol than a closing one
     ('" '). The beginning and the end of a line count as spaces. Runs of spaces are one, and those before 's, 're, 've,
     'll, 'd and 'm are none.
     """
-    *ended, last = text.split(END)
-    for line in ended:
-        yield [*_line(line), END]
+    *ended, last = re.split(f"([{ends}])", text)
+    for line, end in zip(ended[::2], ended[1::2], strict=True):
+        yield [*_line(line), end]
     yield _line(last)
 
 

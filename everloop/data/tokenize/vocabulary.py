@@ -17,6 +17,7 @@ from everloop.errors import DataError, OptionError, unknown
 
 Units = Literal["characters", "words", "bytes"]
 UNKNOWN = "\ufffd"  # the replacement character of Unicode
+DOCUMENT_END = "\x1c"  # the file separator of ASCII
 MIN_FREQ = 2  # so that rare symbols of the training text teach a model what an unknown one is like
 
 
@@ -27,12 +28,13 @@ class Vocabulary:
         symbols: different non-empty strings; with `units="characters"` each is one character, and where the first is
             U+FFFD it stands for every character that is not known.
         units: what one symbol of a text is, "characters" or "bytes"; for "words" there is WordVocabulary.
+        separator: what ends a document in a text, if the text has several; it is read as the one symbol U+001C.
     """
 
     unknown: int | None = None  # the number that stands for every symbol that is not known, if there is one
 
-    def __init__(self, symbols: Iterable[str], units: Units = "characters") -> None:
-        self._number(symbols, check_units(units))
+    def __init__(self, symbols: Iterable[str], units: Units = "characters", *, separator: str | None = None) -> None:
+        self._number(symbols, check_units(units), separator)
         if units == "words":
             raise OptionError("units is 'words', which a Vocabulary cannot be; expected a WordVocabulary")
         if any(len(symbol) != 1 for symbol in self.symbols):
@@ -46,14 +48,16 @@ class Vocabulary:
         self._order = np.argsort(codes)
         self._codes = codes[self._order]
 
-    def _number(self, symbols: Iterable[str], units: Units) -> None:
-        self.symbols, self.units = tuple(symbols), units
+    def _number(self, symbols: Iterable[str], units: Units, separator: str | None) -> None:
+        self.symbols, self.units, self.separator = tuple(symbols), units, separator
         self.numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
         if not self.symbols:
             raise DataError("a vocabulary has no symbols; expected at least one")
         if len(self.numbers) != len(self.symbols):
             twice = next(s for i, s in enumerate(self.symbols) if self.numbers[s] != i)
             raise DataError(f"symbol {twice!r} is twice in the vocabulary")
+        if separator is not None and DOCUMENT_END not in self.numbers:
+            raise DataError(f"separator is {separator!r}, and no symbol is {DOCUMENT_END!r}, as which it is read")
 
     @classmethod
     def of(cls, text: str, units: Units = "characters") -> Vocabulary:
@@ -61,16 +65,25 @@ class Vocabulary:
         return cls(BYTES, units) if check_units(units) == "bytes" else cls(sorted(set(text)), units)
 
     @classmethod
-    def learn(cls, counts: Counter[str], *, min_freq: int = MIN_FREQ, max_vocab: int | None = None) -> Vocabulary:
+    def learn(
+        cls,
+        counts: Counter[str],
+        *,
+        min_freq: int = MIN_FREQ,
+        max_vocab: int | None = None,
+        separator: str | None = None,
+    ) -> Vocabulary:
         """Return the characters that occur at least so often, the `max_vocab` most frequent of them, in code order.
 
-        The first symbol is that of every other character.
+        The first symbol is that of every other character; the end of a document is always known.
         """
         check_learned(min_freq, max_vocab)
-        kept = [s for s, n in counts.items() if n >= min_freq and s != UNKNOWN]
+        always = set() if separator is None else {DOCUMENT_END}
+        kept = [s for s, n in counts.items() if n >= min_freq and s not in (UNKNOWN, *always)]
         if not kept:
             raise DataError(f"no character occurs {min_freq} times; give more text, or take min_freq 1")
-        return cls((UNKNOWN, *sorted(sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab])))
+        most = sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab]
+        return cls((UNKNOWN, *sorted({*most, *always})), separator=separator)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -79,10 +92,24 @@ class Vocabulary:
         return symbol in self.numbers
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and (self.symbols, self.units) == (other.symbols, other.units)
+        return isinstance(other, Vocabulary) and self.identity == other.identity
 
     def __hash__(self) -> int:
-        return hash((self.symbols, self.units))
+        return hash(self.identity)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What makes two vocabularies the same."""
+        return (self.symbols, self.units, *(() if self.separator is None else (self.separator,)))
+
+    @property
+    def document_end(self) -> int | None:
+        """The number of the symbol that ends a document, if texts have several; a model begins anew as it reads it."""
+        return None if self.separator is None else self.numbers[DOCUMENT_END]
+
+    def marked(self, text: str) -> str:
+        """Return a text with each separator of documents as the one character that stands for it."""
+        return text if self.separator is None else text.replace(self.separator, DOCUMENT_END)
 
     def __repr__(self) -> str:
         shown = "256 bytes" if self.units == "bytes" else repr("".join(self.symbols[:60]))
@@ -109,6 +136,7 @@ class Vocabulary:
             except UnicodeEncodeError as error:
                 wrong = f"U+{ord(text[error.start]):04X} at position {error.start} of {place}"
                 raise DataError(f"{wrong} is half a surrogate pair and has no bytes") from None
+        text = self.marked(text)
         codes = _codes(text)
         spots = np.minimum(np.searchsorted(self._codes, codes), len(self) - 1)
         missing = np.flatnonzero(self._codes[spots] != codes)
@@ -134,7 +162,7 @@ class Vocabulary:
         """Return the symbols of a text that are read as the unknown one, if there is one; else `encode` raises."""
         if self.unknown is None:
             return []
-        return [symbol for symbol in text if self.numbers.get(symbol, self.unknown) == self.unknown]
+        return [symbol for symbol in self.marked(text) if self.numbers.get(symbol, self.unknown) == self.unknown]
 
     def decode(self, numbers: Iterable[int] | Tensor, after: str = "") -> str:
         """Return the text of these numbers. Bytes that are not UTF-8 become U+FFFD. `after` as in `stream`."""
@@ -147,15 +175,20 @@ class Vocabulary:
         """
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         for number in numbers:
-            piece = utf8.decode(bytes([number])) if self.units == "bytes" else self.symbols[number]
+            piece = utf8.decode(bytes([number])) if self.units == "bytes" else self.written(number)
             if piece:
                 yield piece
         if rest := utf8.decode(b"", final=True):
             yield rest
 
+    def written(self, number: int) -> str:
+        """Return how a symbol is written in a text."""
+        return self.separator if self.separator is not None and number == self.document_end else self.symbols[number]
+
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON."""
-        write_json(Path(path), FORMAT, {**self._settings(), "symbols": list(self.symbols)})
+        ends = {} if self.separator is None else {"separator": self.separator}
+        write_json(Path(path), FORMAT, {**self._settings(), **ends, "symbols": list(self.symbols)})
 
     def _settings(self) -> dict[str, Any]:
         return {"units": self.units}
@@ -170,7 +203,7 @@ class Vocabulary:
         content = read_content(Path(path))
         if content["units"] == "words":
             raise DataError(f"{path} is a vocabulary of words; expected one of characters or bytes")
-        return cls(content["symbols"], content["units"])
+        return cls(content["symbols"], content["units"], separator=content["separator"])
 
     def _unknown(self, text: str, at: int, place: str, position: int, line: int) -> str:
         symbol = text[at]
@@ -194,6 +227,9 @@ def read_content(path: Path) -> dict[str, Any]:
     units = content.setdefault("units", "characters")
     if units not in get_args(Units):
         raise DataError(f"{path}: {unknown('unit of text', str(units), get_args(Units))}")
+    separator = content.setdefault("separator", None)
+    if separator is not None and (not isinstance(separator, str) or not separator):
+        raise DataError(f"{path}: separator is {separator!r}; expected a text that ends a document")
     return content
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.tokenize.spelling import END, is_sign, lines_of, spaced, spellings
-from everloop.data.tokenize.vocabulary import MIN_FREQ, Vocabulary, check_learned, read_content
+from everloop.data.tokenize.vocabulary import DOCUMENT_END, MIN_FREQ, Vocabulary, check_learned, read_content
 from everloop.errors import DataError
 
 NEW = "<unknown>"
@@ -28,12 +28,13 @@ class WordVocabulary(Vocabulary):
     Args:
         symbols: different strings, the first "<unknown>", the second a newline; signs with the spaces beside them.
         lower: whether texts are read in lower case.
+        separator: what ends a document in a text, as of a Vocabulary; it also ends a line.
     """
 
     unknown = 0
 
-    def __init__(self, symbols: Iterable[str], *, lower: bool = False) -> None:
-        self._number(symbols, "words")
+    def __init__(self, symbols: Iterable[str], *, lower: bool = False, separator: str | None = None) -> None:
+        self._number(symbols, "words", separator)
         self.lower = lower
         if self.symbols[:2] != (NEW, END):
             raise DataError(f"a vocabulary of words begins with {self.symbols[:2]}; expected {(NEW, END)}")
@@ -43,18 +44,24 @@ class WordVocabulary(Vocabulary):
 
     @classmethod
     def learn(
-        cls, counts: Counter[str], *, min_freq: int = MIN_FREQ, max_vocab: int | None = None, lower: bool = False
+        cls,
+        counts: Counter[str],
+        *,
+        min_freq: int = MIN_FREQ,
+        max_vocab: int | None = None,
+        separator: str | None = None,
+        lower: bool = False,
     ) -> WordVocabulary:
         """Return the words that occur at least so often, the most frequent first, at most `max_vocab` of them."""
         check_learned(min_freq, max_vocab)
-        kept = [s for s, n in counts.items() if n >= min_freq and s not in (NEW, END)]
-        return cls((NEW, END, *sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab]), lower=lower)
+        always = (NEW, END) if separator is None else (NEW, END, DOCUMENT_END)
+        kept = [s for s, n in counts.items() if n >= min_freq and s not in always]
+        most = sorted(kept, key=lambda s: (-counts[s], s))[:max_vocab]
+        return cls((*always, *most), lower=lower, separator=separator)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, WordVocabulary) and (self.symbols, self.lower) == (other.symbols, other.lower)
-
-    def __hash__(self) -> int:
-        return hash((self.symbols, self.lower))
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return (*super().identity, self.lower)
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self.symbols[2:7])) + ("…" if len(self) > 7 else "")
@@ -63,13 +70,18 @@ class WordVocabulary(Vocabulary):
     def encode(self, text: str, place: str = "the text", position: int = 0, line: int = 1) -> Tensor:
         """Return the numbers of a text's words, signs and ends of lines, one axis; unknown ones are 0."""
         places: dict[str, int] = {}
-        numbers = counted(text, self.lower, places)
+        numbers = counted(self.marked(text), self.lower, places, self.ends)
         return self.take(places, numbers)
 
     def take(self, words: Iterable[str], numbers: Numbers) -> Tensor:
         """Return the numbers of a text whose different words, and the place of each among them, are known."""
         known = np.array([self._find(word) for word in words], dtype=np.int64)
         return torch.from_numpy(known[numbers]).to(self.dtype)
+
+    @property
+    def ends(self) -> str:
+        """The characters that end a line."""
+        return END if self.separator is None else END + DOCUMENT_END
 
     def _find(self, word: str) -> int:
         # a sign beside which spaces never stood so is read as if they stood otherwise
@@ -78,8 +90,9 @@ class WordVocabulary(Vocabulary):
 
     def unknown_symbols(self, text: str) -> list[str]:
         """Return the words of a text that are not known, in their order, as often as they occur."""
+        text = self.marked(text)
         text = text.lower() if self.lower else text
-        return [word.strip(" ") for line in lines_of(text) for word in line if not self._find(word)]
+        return [word.strip(" ") for line in lines_of(text, self.ends) for word in line if not self._find(word)]
 
     def one(self, word: str) -> int:
         """Return the number of a word that must be known.
@@ -96,12 +109,16 @@ class WordVocabulary(Vocabulary):
 
     def stream(self, numbers: Iterable[int], after: str = "") -> Iterator[str]:
         """Yield the text of numbers as they come: a word with the space before it, if it needs one."""
-        left = END
+        left, after = END, self.marked(after)
         if after and not after[-1].isspace():
-            *_, line = lines_of(after)
+            *_, line = lines_of(after, self.ends)
             left = self.symbols[found] if (found := self._find(line[-1])) else line[-1]
         for number in numbers:
             symbol = self.symbols[number]
+            if number == self.document_end:
+                yield self.written(number)
+                left = END
+                continue
             yield " " * spaced(left, symbol) + symbol.strip(" ")
             left = symbol
 
@@ -118,7 +135,7 @@ class WordVocabulary(Vocabulary):
         content = read_content(Path(path))
         if content["units"] != "words":
             raise DataError(f"{path} is a vocabulary of {content['units']}; expected one of words")
-        return cls(content["symbols"], lower=bool(content.get("lower")))
+        return cls(content["symbols"], lower=bool(content.get("lower")), separator=content["separator"])
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
@@ -131,9 +148,9 @@ def load_vocabulary(path: Path) -> Vocabulary:
     return kind.load(path)
 
 
-def counted(text: str, lower: bool, places: dict[str, int]) -> Numbers:
+def counted(text: str, lower: bool, places: dict[str, int], ends: str = END) -> Numbers:
     """Return the place of each word of a text among the different ones; `places` is filled with those that are new."""
     numbers = array("q")
-    for line in lines_of(text.lower() if lower else text):
+    for line in lines_of(text.lower() if lower else text, ends):
         numbers.extend([places.setdefault(word, len(places)) for word in line])
     return np.frombuffer(numbers, dtype=np.int64) if numbers else np.zeros(0, dtype=np.int64)
