@@ -73,9 +73,9 @@ INSIDE = {
         launch
         axes
         mapping
-        barrier matrices worker
+        barrier matrices pairs worker
         direct driver gemm
-        whole
+        narrow_gemm whole
         single
         target
     """,

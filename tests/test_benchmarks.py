@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import attention, head, parts, versions
+from benchmarks import attention, head, parts, precision, versions
 from benchmarks import cells as benchmarks_of_cells
 from benchmarks.options import spread
 from everloop import cells
@@ -91,3 +91,14 @@ def test_attention_as_one_cell_is_that_of_the_translator(is_stepped: bool) -> No
             if name in ("W", "C", "b", "R"):
                 ours.get_parameter(name)[4:8] *= -1  # one keeps by z what the other takes
         torch.testing.assert_close(one(x)[0], loop(x)[0])
+
+
+class _Exponential(torch.nn.Linear):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        y = super().forward(x).exp()
+        return y * y, None
+
+
+def test_saved_memory_is_counted_once() -> None:
+    layer, x = _Exponential(3, 4), torch.randn(5, 3)  # x is the caller's; exp keeps what the product keeps twice
+    assert precision.saved_bytes(layer, x) == 5 * 4 * 4

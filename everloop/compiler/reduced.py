@@ -39,13 +39,12 @@ class Reduced(LoopTarget):
         wide = arithmetic(self.storage)
         if self.narrow is None:
             return self.target.linear(x.to(wide), weight.to(wide), bias)
-        given = (t if t is None else t.to(self.narrow) for t in (x, weight, bias))
-        return torch.nn.functional.linear(*given).to(wide)  # type: ignore[arg-type]
+        return self.target.linear_narrow(x.to(wide), weight.to(wide), bias)
 
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         if self.narrow is None:
             return self.target.over_rows(left, right)
-        return super().over_rows(left.to(self.narrow), right.to(self.narrow)).to(left.dtype)
+        return self.target.over_rows_narrow(left, right)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         self.target.multiply(out, a, b, bias, add=add)

@@ -91,6 +91,15 @@ class LoopTarget(Target, Products):
         """Return a kernel of a loop of float32 whose products may round their factors to bfloat16."""
         return self.compile(loop)
 
+    def linear_narrow(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x @ weight.T + bias of float32, as `linear` does, with factors rounded to bfloat16."""
+        low = (None if t is None else t.bfloat16() for t in (x, weight, bias))
+        return torch.nn.functional.linear(*low).float()  # type: ignore[arg-type]
+
+    def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return left.T @ right of float32, as `over_rows` does, with factors rounded to bfloat16."""
+        return super().over_rows(left.bfloat16(), right.bfloat16()).float()
+
     @abstractmethod
     def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""

@@ -16,13 +16,13 @@ from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise
 from everloop.compiler.targets.llvm.machine import (
     Library,
+    doubles,
     host,
     is_available,
     module,
     narrow,
     need,
     object_code,
-    processor,
     runs,
 )
 from everloop.compiler.targets.llvm.mapping import mapping
@@ -96,7 +96,7 @@ def _narrow(layout: Layout) -> Narrow | None:
     if key not in _shared:
         code = object_code("shared", "bfloat16", isa, lambda: module(isa, functions(isa)))
         _shared[key] = Library(code, ("everloop_product", "everloop_pack"))
-    return Narrow(_shared[key], isa, "AuthenticAMD" in processor())
+    return Narrow(_shared[key], isa, doubles())
 
 
 def _common(form: FloatFormat, isa: Isa) -> Library:

@@ -69,7 +69,7 @@ def fits(loop: Loop, form: FloatFormat) -> bool:
 def functions(isa: Isa) -> str:
     """Text of `everloop_product` and `everloop_pack`, by the best instructions of `isa`."""
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
-    sums = _dot if "avx512bf16" in isa.features else _widened
+    sums = dot_of_two if "avx512bf16" in isa.features else _widened
     tiles = [tile(isa, _FORM, r, v, sums) for r, v in sizes]
     core = product(isa, _FORM, "internal void @core")
     if "amx-bf16" not in isa.features:
@@ -87,7 +87,8 @@ def _either() -> str:
     return code.end()
 
 
-def _dot(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
+def dot_of_two(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
+    """total + the products of both numbers in each word, by AVX512-BF16."""
     kind, pairs = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>"
     a, b = (code(f"bitcast {kind} {v} to {pairs}") for v in (number, columns))
     return code(f"call {kind} @llvm.x86.avx512bf16.dpbf16ps.{lanes * 32}({kind} {total}, {pairs} {a}, {pairs} {b})")

@@ -29,7 +29,7 @@ _KINDS = (Tensor, nn.Parameter)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias, as torch.nn.functional.linear, with gradients of every order."""
-    if not _takes(x, weight, bias):
+    if not takes(x, weight, bias):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
@@ -43,7 +43,7 @@ def matmul(x: Tensor, matrix: Tensor) -> Tensor:
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
     """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
-    left, right = _flat(left), _flat(right)
+    left, right = flat(left), flat(right)
     return linear(left.T, right.T)
 
 
@@ -52,17 +52,18 @@ def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, add: bool) 
 
     On Intel's processors it is: MKL is at 0.97 to 1.4 times our speed on a Xeon "Sapphire Rapids", most where `add`.
     """
-    if has_quick_mkl() or not _takes(a, b.T, bias) or out.dtype != a.dtype or out.stride(1) != 1:
+    if has_quick_mkl() or not takes(a, b.T, bias) or out.dtype != a.dtype or out.stride(1) != 1:
         return False
     _kernel(a.dtype)(out, a, b, None if bias is None else bias.contiguous(), add=add)
     return True
 
 
-def _flat(rows: Tensor) -> Tensor:
+def flat(rows: Tensor) -> Tensor:
+    """Return rows [..., n] as [N, n]."""
     return rows if rows.dim() == 2 else rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
 
 
-def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether the kernel is for x @ weight.T + bias; errors are left to PyTorch."""
     multiplications = x.numel() * weight.shape[0]
     return (
@@ -96,7 +97,7 @@ def _kernel(dtype: torch.dtype) -> Products:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    rows, columns = _flat(x), weight.shape[0]
+    rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), x.dtype)
     _kernel(x.dtype)(out, rows, weight.T, None if bias is None else bias.contiguous())
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
@@ -115,13 +116,13 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         by_x = matmul(grad, weight) if needs_x else None
         if needs_weight and needs_bias and not torch.is_grad_enabled():
-            return by_x, *_of_weight_and_bias(_flat(grad), _flat(x))
-        return by_x, over_rows(grad, x) if needs_weight else None, _flat(grad).sum(0) if needs_bias else None
+            return by_x, *_of_weight_and_bias(flat(grad), flat(x))
+        return by_x, over_rows(grad, x) if needs_weight else None, flat(grad).sum(0) if needs_bias else None
 
 
 def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return grad.T @ x and grad.sum(0), reading grad once."""
-    if grad.stride(1) != 1 or not _takes(grad.T, x.T):
+    if grad.stride(1) != 1 or not takes(grad.T, x.T):
         return over_rows(grad, x), grad.sum(0)
     product, sums = pages.fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
     _kernel(x.dtype)(product, grad.T, x, None, sums)

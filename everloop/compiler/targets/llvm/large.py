@@ -11,7 +11,7 @@ from collections.abc import Callable
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.packing import pack
-from everloop.compiler.targets.llvm.product import panel_width
+from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width
 from everloop.compiler.targets.llvm.vector import Isa
 
 AHEAD = 16  # steps of k that the panel is prefetched ahead
@@ -25,10 +25,10 @@ NAMES = (
 SLOT = {name: n for n, name in enumerate(NAMES)}
 
 
-def large(isa: Isa, form: FloatFormat) -> str:
-    """Text of `everloop_large(args)` and what it calls."""
+def large(isa: Isa, form: FloatFormat, multiply_add: MultiplyAdd | None = None) -> str:
+    """Text of `everloop_large(args)` and what it calls; multiply_add as of `product.tile`."""
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
-    tiles = [_tile(isa, form, r, v) for r, v in sizes]
+    tiles = [_tile(isa, form, r, v, multiply_add) for r, v in sizes]
     parts = [part(isa, form) for part in (_tiles, pack, _pack_columns, _sum_rows, _block)]
     return "\n".join([*tiles, *parts, _region(), _start()])
 
@@ -37,7 +37,7 @@ def _argument(code: Code, name: str, kind: str = "i64") -> str:
     return code.slot("%args", SLOT[name], kind)
 
 
-def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
+def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: MultiplyAdd | None) -> str:
     """Text of the function that makes a tile of C, or adds it to what `old` points at; `lanes` of the last vector."""
     count, scalar, size = isa.lanes(form.size), form.scalar, form.size
     vector, step = f"<{count} x {scalar}>", vectors * isa.bytes
@@ -67,6 +67,9 @@ def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int) -> str:
                     one = code(f"shufflevector {vector} {one}, {vector} poison, <{count} x i32> zeroinitializer")
                     for v in range(vectors):
                         n = ((u % sets) * rows + r) * vectors + v
+                        if multiply_add:
+                            sums[n] = multiply_add(code, count, one, columns[v], sums[n])
+                            continue
                         args = f"{vector} {one}, {vector} {columns[v]}, {vector} {sums[n]}"
                         sums[n] = code(f"call {vector} @llvm.fmuladd.v{count}{form.suffix}({args})")
                 at = code.add(at, "%a_k")

@@ -79,6 +79,13 @@ def narrow(isa: Isa) -> Isa:
 
 
 @lru_cache
+def doubles() -> bool:
+    """Whether a dot product of two in bfloat16 has a multiplication's throughput: so on AMD's Zen 5, not on Intel's."""
+    features = narrow(host()).features
+    return "avx512bf16" in features and "amx-bf16" not in features and "AuthenticAMD" in processor()
+
+
+@lru_cache
 def dotted(isa: Isa) -> Isa:
     """Return an instruction set with what this processor has beside it for whole numbers of 8 bits."""
     needs = {"avx512": "avx512vnni", "avx2": "avxvnni"}.get(isa.name)

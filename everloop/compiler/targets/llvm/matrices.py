@@ -14,7 +14,7 @@ from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.large import NAMES, SLOT, large
 from everloop.compiler.targets.llvm.layout import round_up
 from everloop.compiler.targets.llvm.machine import Library, host, module, need, object_code, runs
-from everloop.compiler.targets.llvm.product import panel_width
+from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width
 from everloop.compiler.targets.llvm.vector import Isa, named
 
 MIN_PARALLEL = 3e6  # operations that pay for waking a second thread
@@ -27,19 +27,22 @@ _lock = threading.Lock()
 
 
 class Products:
-    """The product of large matrices for one dtype and instruction set."""
+    """The product of large matrices for one dtype and instruction set.
 
-    def __init__(self, dtype: torch.dtype, isa: Isa) -> None:
-        self.dtype, self.isa, self.form = dtype, isa, FORMATS[dtype]
+    multiply_add: as of `product.tile`; of words of two numbers each, a dot product.
+    """
+
+    def __init__(self, dtype: torch.dtype, isa: Isa, multiply_add: MultiplyAdd | None = None) -> None:
+        self.dtype, self.isa, self.form, self._multiply_add = dtype, isa, FORMATS[dtype], multiply_add
         self._tile = isa.rows, panel_width(isa, self.form.size)
-        code = object_code("large", str(dtype), isa, self.ir)
+        code = object_code("large" + " words" * bool(multiply_add), str(dtype), isa, self.ir)
         self._library = Library(code, ("everloop_large",))
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.address["everloop_large"])
         self._block = ctypes.c_int64 * len(NAMES)
 
     def ir(self) -> str:
         """Return the LLVM text."""
-        return module(self.isa, large(self.isa, self.form))
+        return module(self.isa, large(self.isa, self.form, self._multiply_add))
 
     def __call__(
         self,

@@ -14,7 +14,7 @@ def each(number: int, lanes: int) -> str:
     return f"<{', '.join([f'i32 {number}'] * lanes)}>" if lanes else str(number)
 
 
-def _rounded(code: Code, value: str, lanes: int = 0) -> str:
+def rounded(code: Code, value: str, lanes: int = 0) -> str:
     """Return bits (i32) whose upper half is a number rounded to bfloat16, to even; NaN stays NaN."""
     kind, words = (f"<{lanes} x {one}>" if lanes else one for one in ("float", "i32"))
     bits = code(f"bitcast {kind} {value} to {words}")
@@ -23,6 +23,13 @@ def _rounded(code: Code, value: str, lanes: int = 0) -> str:
     quiet = code(f"or {words} {bits}, {each(0x400000, lanes)}")
     is_nan = code(f"fcmp uno {kind} {value}, {value}")
     return code(f"select {kind.replace('float', 'i1')} {is_nan}, {words} {quiet}, {words} {near}")
+
+
+def joined(code: Code, even: str, odd: str, lanes: int = 0) -> str:
+    """Return words of two numbers each, from the upper halves of such bits."""
+    kind = f"<{lanes} x i32>" if lanes else "i32"
+    low = code(f"lshr {kind} {even}, {each(16, lanes)}")
+    return code(f"or {kind} {low}, {code(f'and {kind} {odd}, {each(-65536, lanes)}')}")
 
 
 def words_of(code: Code, k: str) -> str:
@@ -35,14 +42,14 @@ def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) 
 
     def whole(j: str, _: list[str]) -> list[str]:
         value = code.load(kind, code.at(source, code.mul(j, 4)), 4)
-        high = code(f"lshr <{lanes} x i32> {_rounded(code, value, lanes)}, {each(16, lanes)}")
+        high = code(f"lshr <{lanes} x i32> {rounded(code, value, lanes)}, {each(16, lanes)}")
         short = code(f"trunc <{lanes} x i32> {high} to <{lanes} x i16>")
         code.store(f"<{lanes} x i16>", short, code.at(to, code.mul(j, 2)), 2)
         return []
 
     def one(j: str, _: list[str]) -> list[str]:
         value = code.load("float", code.at(source, code.mul(j, 4)), 4)
-        high = code(f"lshr i32 {_rounded(code, value)}, 16")
+        high = code(f"lshr i32 {rounded(code, value)}, 16")
         code.store("i16", code(f"trunc i32 {high} to i16"), code.at(to, code.mul(j, 2)), 2)
         return []
 
@@ -62,11 +69,6 @@ def pack_rounded(isa: Isa) -> str:
     blocks, pairs = code.divide("%k", 2 * lanes), code.divide("%k", 2)
     all_vectors = code.divide(code.add("%n", lanes - 1), lanes)
 
-    def joined(even: str, odd: str, lanes: int = 0) -> str:
-        kind = f"<{lanes} x i32>" if lanes else "i32"
-        low = code(f"lshr {kind} {even}, {each(16, lanes)}")
-        return code(f"or {kind} {low}, {code(f'and {kind} {odd}, {each(-65536, lanes)}')}")
-
     def column(v: str, _: list[str]) -> list[str]:
         j = code.mul(v, lanes)
         to, stride = place(code, isa, 4, v, all_vectors, words)
@@ -80,7 +82,7 @@ def pack_rounded(isa: Isa) -> str:
                 for c in range(lanes):
                     row = code.at(corner, code.mul("%by_j", c))
                     halves = [code.load(vector, code.at(row, part), 4) for part in (0, 4 * lanes)]
-                    bits = [_rounded(code, half, lanes) for half in halves]
+                    bits = [rounded(code, half, lanes) for half in halves]
                     even, odd = (
                         code(
                             f"shufflevector {many} {bits[0]}, {many} {bits[1]}, "
@@ -88,7 +90,7 @@ def pack_rounded(isa: Isa) -> str:
                         )
                         for one in (0, 1)
                     )
-                    rows.append(joined(even, odd, lanes))
+                    rows.append(joined(code, even, odd, lanes))
                 for r, row in enumerate(transpose(code, rows, many, lanes)):
                     code.store(many, row, code.at(to, code.mul(code.add(code.mul(b, lanes), r), stride)), 4)
                 return []
@@ -100,8 +102,8 @@ def pack_rounded(isa: Isa) -> str:
             def line(w: str, _: list[str]) -> list[str]:
                 start = code.at(source, code.mul(w, code.mul("%by_k", 2)))
                 rows = [code.load(vector, start, 4), code.load(vector, code.at(start, "%by_k"), 4)]
-                even, odd = (_rounded(code, row, lanes) for row in rows)
-                code.store(many, joined(even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
+                even, odd = (rounded(code, row, lanes) for row in rows)
+                code.store(many, joined(code, even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
                 return []
 
             code.loop(0, pairs, line)
@@ -122,12 +124,12 @@ def pack_rounded(isa: Isa) -> str:
                 def number(at: str) -> str:
                     def there() -> str:
                         value = code.load("float", code.at(start, code.mul(at, "%by_k")), 4)
-                        return _rounded(code, value)
+                        return rounded(code, value)
 
                     return code.either(code.less(at, "%k"), "i32", there, lambda: "0")
 
                 even = number(k)
-                code.store("i32", joined(even, number(code.add(k, 1))), code.at(place, code.mul(c, 4)), 4)
+                code.store("i32", joined(code, even, number(code.add(k, 1))), code.at(place, code.mul(c, 4)), 4)
                 return []
 
             code.loop(0, left, one)

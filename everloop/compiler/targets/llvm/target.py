@@ -10,7 +10,7 @@ from torch import Tensor
 from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import gemm, pages, single
+from everloop.compiler.targets.llvm import gemm, narrow_gemm, pages, single
 from everloop.compiler.targets.llvm.formats import FORMATS, NAMES
 from everloop.compiler.targets.llvm.launch import NativeKernel
 
@@ -39,6 +39,12 @@ class LLVM(LoopTarget):
 
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         return gemm.over_rows(left, right)
+
+    def linear_narrow(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return narrow_gemm.linear(x, weight, bias)
+
+    def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
+        return narrow_gemm.over_rows(left, right)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         if not gemm.multiply(out, a, b, bias, add):

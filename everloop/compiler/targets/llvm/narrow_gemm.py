@@ -1,0 +1,85 @@
+"""The large products outside the loop with factors rounded to bfloat16, sums and results in float32.
+
+By dot products of AVX512-BF16 where these are as quick as multiplications. PyTorch's products of bfloat16 (oneDNN's)
+are as quick, but round their result, which has to be widened again: a fifth of the time on one thread of a Zen 5. What
+the kernel does not take goes to PyTorch, as does all where a processor has tiles of AMX.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from everloop.compiler.targets.llvm import pages
+from everloop.compiler.targets.llvm.bfloat import dot_of_two
+from everloop.compiler.targets.llvm.gemm import flat, takes
+from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
+from everloop.compiler.targets.llvm.matrices import Products
+from everloop.compiler.targets.llvm.pairs import in_pairs
+
+LOW = torch.bfloat16
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight.T + bias in float32, as torch.nn.functional.linear, with gradients of every order."""
+    if not (_has_kernel() and takes(x, weight, bias)):
+        low = (None if t is None else t.to(LOW) for t in (x, weight, bias))
+        return F.linear(*low).float()  # type: ignore[arg-type]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
+    return _linear(x, weight, bias)
+
+
+def over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return left.T @ right in float32, summed over all leading axes, for left [..., m] and right [..., k]."""
+    return linear(flat(left).T, flat(right).T)
+
+
+def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> None:
+    """Write a @ b + bias to `out`: a [m, k], b [k, n], out [m, n] with adjacent columns."""
+    _kernel()(out, _words(a), _words(b.T).T, None if bias is None else bias.contiguous())
+
+
+def _words(rows: Tensor) -> Tensor:
+    """Return rows [m, k] as words of two neighbours along k, with a zero behind an odd k."""
+    if rows.stride(0) == 1 and rows.stride(1) != 1:
+        return in_pairs(rows.T).T
+    low = rows.to(LOW, memory_format=torch.contiguous_format)
+    low = F.pad(low, (0, 1)) if low.shape[1] % 2 else low.contiguous()
+    return low.view(torch.int32)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows, columns = flat(x), weight.shape[0]
+    out = pages.fresh((rows.shape[0], columns), torch.float32)
+    multiply(out, rows, weight.T, bias)
+    return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
+
+
+@lru_cache(maxsize=1)
+def _has_kernel() -> bool:
+    return is_available() and doubles()
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> Products:
+    return Products(torch.float32, narrow(host()), dot_of_two)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        by_x = linear(grad, weight.mT) if needs_x else None
+        return by_x, over_rows(grad, x) if needs_weight else None, flat(grad).sum(0) if needs_bias else None

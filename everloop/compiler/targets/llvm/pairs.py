@@ -1,0 +1,124 @@
+"""Rows rounded to bfloat16, each two neighbouring rows in one row of words: factors of dot products over the rows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.targets.llvm import pages, threads
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.machine import Library, host, module, object_code
+from everloop.compiler.targets.llvm.rounding import each, joined, rounded
+from everloop.compiler.targets.llvm.vector import Isa
+
+MIN_PARALLEL = 1 << 20  # numbers that pay for waking a second thread
+NAMES = ("source", "step", "rows", "columns", "out", "threads", "parallel", "number", "team")
+SLOT = {name: n for n, name in enumerate(NAMES)}
+_SIZES = {torch.float32: 4, torch.bfloat16: 2}
+
+
+def in_pairs(rows: Tensor) -> Tensor:
+    """Return words [N / 2, n] of neighbours in rows [N, n], rounded to bfloat16; behind an odd row is a zero.
+
+    rows: float32 or bfloat16, with adjacent features.
+    """
+    assert rows.stride(1) == 1 or rows.shape[1] == 1
+    size, (count, columns) = _SIZES[rows.dtype], rows.shape
+    out = pages.fresh((-(-count // 2), columns), torch.int32)
+    pool = threads.pool()
+    team = torch.get_num_threads() if rows.numel() >= MIN_PARALLEL and pool.parallel else 1
+    block = (ctypes.c_int64 * len(NAMES))(
+        rows.data_ptr(), rows.stride(0) * size, count, columns, out.data_ptr(), team, pool.parallel, pool.number,
+        pool.team,
+    )  # fmt: skip
+    _run(size)(ctypes.addressof(block))
+    return out
+
+
+@lru_cache
+def _run(size: int) -> ctypes._CFunctionType:
+    code = object_code("pairs", str(size), host(), lambda: module(host(), pairs(host(), size)))
+    library = Library(code, ("everloop_pairs",))
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_pairs"])
+    run.library = library  # type: ignore[attr-defined]  # the code lives as long as it
+    return run
+
+
+def pairs(isa: Isa, size: int) -> str:
+    """Text of `everloop_pairs(args)`, for numbers of `size` bytes."""
+    return "\n".join([_share(isa, size), _region(), _start()])
+
+
+def _argument(code: Code, name: str, kind: str = "i64") -> str:
+    return code.slot("%args", SLOT[name], kind)
+
+
+def _share(isa: Isa, size: int) -> str:
+    """The pairs of one thread of a team."""
+    code, lanes = Code("internal void @share(ptr %args, i64 %thread, i64 %of)"), isa.lanes(4)
+    source, out = (_argument(code, name, "ptr") for name in ("source", "out"))
+    step, rows, columns = (_argument(code, name) for name in ("step", "rows", "columns"))
+    count = code.divide(code.add(rows, 1), 2)
+    begin, end = (code.divide(code.mul(t, count), "%of") for t in ("%thread", code.add("%thread", 1)))
+    whole = code.mul(code.divide(columns, lanes), lanes)
+
+    def bits(place: str, lanes: int) -> str:
+        """A number in the upper half of a word."""
+        number, short, word = (f"<{lanes} x {kind}>" if lanes else kind for kind in ("float", "i16", "i32"))
+        if size == 4:
+            return rounded(code, code.load(number, place, 4), lanes)
+        wide = code(f"zext {short} {code.load(short, place, 2)} to {word}")
+        return code(f"shl {word} {wide}, {each(16, lanes)}")
+
+    def pair(p: str, _: list[str]) -> list[str]:
+        even = code.at(source, code.mul(code.mul(p, 2), step))
+        has_odd = code.less(code.add(code.mul(p, 2), 1), rows)
+        odd = code(f"select i1 {has_odd}, ptr {code.at(even, step)}, ptr {even}")
+        to = code.at(out, code.mul(code.mul(p, columns), 4))
+
+        def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
+            kind = f"<{lanes} x i32>" if lanes else "i32"
+
+            def words(j: str, _: list[str]) -> list[str]:
+                at = code.mul(j, size)
+                low, high = bits(code.at(even, at), lanes), bits(code.at(odd, at), lanes)
+                zero = "zeroinitializer" if lanes else "0"
+                high = code(f"select i1 {has_odd}, {kind} {high}, {kind} {zero}")
+                code.store(kind, joined(code, low, high, lanes), code.at(to, code.mul(j, 4)), 4)
+                return []
+
+            return words
+
+        code.loop(0, whole, some(lanes), step=lanes)
+        code.loop(whole, columns, some(0))
+        return []
+
+    code.loop(begin, end, pair)
+    return code.end()
+
+
+def _region() -> str:
+    """What each thread of a parallel region runs; the team may be smaller than asked for."""
+    code = Code("internal void @region(ptr %args)")
+    numbers = [code(f"call i32 {_argument(code, name, 'ptr')}()") for name in ("number", "team")]
+    number, team = (code(f"sext i32 {n} to i64") for n in numbers)
+    code.do(f"call void @share(ptr %args, i64 {number}, i64 {team})")
+    return code.end()
+
+
+def _start() -> str:
+    code = Code("void @everloop_pairs(ptr %args)")
+    count = _argument(code, "threads")
+    is_many = code(f"icmp sgt i64 {count}, 1")
+
+    def many() -> None:
+        start, asked = _argument(code, "parallel", "ptr"), code(f"trunc i64 {count} to i32")
+        code.do(f"call void {start}(ptr @region, ptr %args, i32 {asked}, i32 0)")
+
+    code.when(is_many, many)
+    code.when(code(f"xor i1 {is_many}, true"), lambda: code.do("call void @share(ptr %args, i64 0, i64 1)"))
+    return code.end()
