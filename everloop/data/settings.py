@@ -21,6 +21,7 @@ ALIKE = {
     "batch_size": "batch",
     "beam_size": "beam",
     "bptt": "length",
+    "bptt_jitter": "length_jitter",
     "embed_dim": "embedding",
     "embedding_dim": "embedding",
     "eval_every": "validate",
@@ -77,6 +78,7 @@ ALIKE = {
     "validation_file": "valid",
     "vocab_size": "max_vocab",
     "warmup_steps": "warmup",
+    "window_jitter": "length_jitter",
 }  # fmt: skip; what other libraries call settings of ours
 
 

@@ -44,6 +44,9 @@ class LayersConfig:
     """Whether the recurrent matrices start orthogonal (Saxe et al. 2014)."""
     forget_bias: float | None = None
     """First value of the bias of the forget gate; 1 is usual (Jozefowicz et al. 2015)."""
+    recompute: int | None = None
+    """Steps of a segment of which training keeps the first states alone, and computes the others once more: less memory
+    for more time, on long windows. 0: keeps all; by default only large matrices as states are treated so."""
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the cell by name, for instance proj_size."""
 
@@ -53,6 +56,8 @@ class LayersConfig:
     def __post_init__(self) -> None:
         check(self, ("hidden", "layers"), at_least=1)
         check(self, ("dropout", "recurrent_dropout", "variational_dropout", "weight_drop"), below=1)
+        if self.recompute is not None:
+            check(self, ("recompute",), at_least=0)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,9 @@ def layers_of(
     if config.zoneout:
         cell = Zoneout(cell, **config.zoneout)
     between = config.dropout if config.layers > 1 else 0.0
-    recurrent = Recurrent(cell, layers=config.layers, bidirectional=bidirectional, dropout=between)
+    recurrent = Recurrent(
+        cell, layers=config.layers, bidirectional=bidirectional, dropout=between, recompute=config.recompute
+    )
     if config.orthogonal or config.forget_bias is not None:
         for part in recurrent.modules():
             if isinstance(part, Cell) and not isinstance(part, Wrapper):

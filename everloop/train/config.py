@@ -25,6 +25,9 @@ class TrainConfig:
     """Batches in an update: their gradient is that of one large batch; of streams, windows one after another."""
     length: int | None = None
     """Streams of text: time steps in a batch, and how far gradients reach back; by default 256."""
+    length_jitter: int = 0
+    """Streams of text: the standard deviation of the steps in a batch; one batch in twenty has half of them. The
+    learning rate is scaled with the steps (variable BPTT: Merity et al. 2018, where it is 5); 0: all have `length`."""
     lr: float = 2e-3
     """Highest learning rate, reached after the warm-up."""
     warmup: int | None = None
@@ -76,6 +79,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("epochs", self.epochs, self.epochs is None or 0 < self.epochs < math.inf, "a number above 0")
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")
+        _check("length_jitter", self.length_jitter, self.length_jitter >= 0, "0 or more")
         _check("warmup", self.warmup, self.warmup is None or self.warmup >= 0, "0 or more")
         _check("early_stop", self.early_stop, self.early_stop >= 0, "0 or more")
         _check("max_skips", self.max_skips, self.max_skips >= 0, "0 or more")

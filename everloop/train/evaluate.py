@@ -16,7 +16,8 @@ class Data(Protocol):
     """What the training loop reads: splits by name, and the batches of one pass over a split.
 
     `epoch` depends on its arguments alone, and batch i can be had without those before it; that is what lets a run
-    resume in the middle of a pass. That of a stream takes `length` too, the number of time steps in a batch.
+    resume in the middle of a pass. That of a stream takes `length` too, the number of time steps in a batch, and where
+    it is to vary in training `jitter`; the batches say by their `scale` what the learning rate is multiplied by.
     """
 
     @property
@@ -44,10 +45,17 @@ def window_length(model: Model, length: int | None) -> int:
     return LENGTH if length is None else length
 
 
-def pass_sizes(model: Model, batch: int, length: int | None) -> dict[str, int]:
-    """Return the sizes that `Data.epoch` is given: sequences in a batch and, for a stream, the steps of a window."""
+def pass_sizes(model: Model, batch: int, length: int | None, jitter: int = 0) -> dict[str, int]:
+    """Return the sizes that `Data.epoch` is given: sequences in a batch and, for a stream, the steps of a window.
+
+    Raises:
+        OptionError: steps are given for a model that reads whole sequences.
+    """
     steps = window_length(model, length)
-    return {"batch": batch, "length": steps} if model.streams else {"batch": batch}
+    if jitter and not model.streams:
+        raise OptionError(f"length_jitter is {jitter}, which is for streams of text; leave it out for a {model.kind}")
+    varied = {"jitter": jitter} if jitter else {}
+    return {"batch": batch, "length": steps, **varied} if model.streams else {"batch": batch}
 
 
 def evaluate(

@@ -67,7 +67,7 @@ def train(
     folder = out if out is None or isinstance(out, Folder) else Folder(out, resume=resume)
     before = folder.resumed.settings("train", TrainConfig) if folder and folder.resumed else None
     chosen = _with_length((config or before or TrainConfig()).replace(settings), model, before)
-    fixed = ("batch", "length", "seed") if model.streams else ("batch", "seed")
+    fixed = ("batch", "length", "length_jitter", "seed") if model.streams else ("batch", "seed")
     if folder and before and (changed := chosen.differences(before, fixed)):
         raise OptionError(f"{folder.path} cannot be resumed with {', '.join(changed)}: it would be another run")
     device = next(model.parameters()).device
@@ -95,7 +95,8 @@ def _with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -
     """Return the settings with the steps that so many passes are."""
     if config.epochs is None:
         return config
-    batches = len(data.epoch("train", 0, seed=config.seed, **pass_sizes(model, config.batch, config.length)))
+    sizes = pass_sizes(model, config.batch, config.length, config.length_jitter)
+    batches = len(data.epoch("train", 0, seed=config.seed, **sizes))
     steps = max(1, round(config.epochs * batches / config.accumulate))
     report(Note(f"{config.epochs:g} passes of {batches:,} batches are {steps:,} steps"))
     return config.replace({"steps": steps, "epochs": None})
@@ -148,12 +149,11 @@ class Trainer:
     def _update(self) -> None:
         """Learn from a batch, or several; where a loss or the gradient is not finite, leave the weights alone."""
         place, many = self.place, self.config.accumulate
-        nats, count = 0.0, 0
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule(place.step)
+        nats, count, scale = 0.0, 0, 0.0
         self.optimiser.zero_grad(set_to_none=True)
         for _ in range(many):
             batch = self._next().to(self.device)
+            scale += batch.scale if self.config.length_jitter else 1.0
             loss = self.model.loss(batch, None if batch.first else self.carried)
             self.carried = detach(loss.state)
             nats, count = nats + float(loss.total.detach()), count + loss.count
@@ -165,6 +165,8 @@ class Trainer:
         if not math.isfinite(norm):
             self._skip("norm of the gradient", norm)
             return
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule(place.step) * (scale / many)
         self.optimiser.step()
         if self.average:
             self.average.update(place.step)
@@ -273,7 +275,7 @@ class Trainer:
 
     def _pass(self, epoch: int) -> Sequence[Any]:
         config = self.config
-        sizes = pass_sizes(self.model, config.batch, config.length)
+        sizes = pass_sizes(self.model, config.batch, config.length, config.length_jitter)
         batches = self.data.epoch("train", epoch, seed=config.seed, **sizes)
         if not len(batches):
             raise DataError("the training split has no batch; give more data or a smaller batch")

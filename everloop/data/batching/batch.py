@@ -21,9 +21,14 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Batch(Tensors):
-    """What a model is given at once. `first`: no state comes from the batch before."""
+    """What a model is given at once.
+
+    first: no state comes from the batch before. scale: what the learning rate of its update is multiplied by, where
+    batches are of different lengths.
+    """
 
     first: bool = field(default=True, kw_only=True)
+    scale: float = field(default=1.0, kw_only=True)
 
 
 def sequence_mask(lengths: Tensor, steps: int) -> Tensor:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from everloop.data.batching.batch import Batch
 from everloop.data.lazy import LazySequence
 from everloop.errors import DataError, OptionError
+
+USUAL = 0.95  # how often a window that varies is about as long as said
+SHORTEST = 5  # steps of a window that varies, at least
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Windows(LazySequence[Window]):
         numbers: one axis of symbol numbers.
         batch: B, how many streams the sequence is cut into.
         length: T, the symbols of a window.
+        lengths: those of each window, where they differ; the learning rate follows them.
         drop_last: drop the last window if it is shorter; False keeps it, and starts with fewer streams if need be.
         where: what the numbers are, for messages.
 
@@ -41,7 +47,16 @@ class Windows(LazySequence[Window]):
         DataError: there are too few symbols.
     """
 
-    def __init__(self, numbers: Tensor, batch: int, length: int, *, drop_last: bool, where: str = "the text") -> None:
+    def __init__(
+        self,
+        numbers: Tensor,
+        batch: int,
+        length: int,
+        *,
+        drop_last: bool,
+        where: str = "the text",
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         if batch < 1 or length < 1:
             raise OptionError(f"batch is {batch} and length is {length}; expected at least 1")
         usable = len(numbers) - 1
@@ -55,12 +70,32 @@ class Windows(LazySequence[Window]):
         self.x = numbers[: size * batch].view(batch, size)
         self.y = numbers[1 : size * batch + 1].view(batch, size)
         self.length = length
-        self.windows = size // length if drop_last else -(-size // length)
+        self.ends = None if lengths is None else np.cumsum(lengths)
+        windows = size // length if drop_last else -(-size // length)
+        self.windows = windows if self.ends is None else int(np.searchsorted(self.ends, size, "right"))
 
     def __len__(self) -> int:
         return self.windows
 
     def item(self, index: int) -> Window:
-        span = slice(index * self.length, (index + 1) * self.length)
-        x, y = (part[:, span].t().to(torch.int64).contiguous() for part in (self.x, self.y))
-        return Window(x, y, first=index == 0)
+        begin, end, scale = index * self.length, (index + 1) * self.length, 1.0
+        if self.ends is not None:
+            begin, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
+            scale = (end - begin) / self.length
+        x, y = (part[:, begin:end].t().to(torch.int64).contiguous() for part in (self.x, self.y))
+        return Window(x, y, first=index == 0, scale=scale)
+
+
+def varied_lengths(steps: int, length: int, jitter: int, generator: torch.Generator) -> list[int]:
+    """Return lengths of windows that have at least so many steps in all, drawn around a length or, rarely, half of it.
+
+    Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018: half the length in one of
+    twenty, and a standard deviation of `jitter`. No window is longer than the length and twice that.
+    """
+    least, most = min(SHORTEST, length), min(length + 2 * jitter, steps)
+    count = steps // least + 1
+    half = torch.rand(count, generator=generator) >= USUAL
+    base = torch.where(half, length / 2, float(length))
+    drawn = base + jitter * torch.randn(count, generator=generator)
+    found: list[int] = drawn.to(torch.int64).clamp(min(least, most), most).tolist()
+    return found

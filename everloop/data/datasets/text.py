@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.windows import Windows
+from everloop.data.batching.windows import Windows, varied_lengths
 from everloop.data.dataset import SPLITS, Dataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
@@ -298,10 +298,13 @@ class Text(Dataset[Tensor]):
             yield len(numbers).to_bytes(8, "little")
             yield from (piece.tobytes() for piece in pieces(numbers.numpy()))
 
-    def epoch(self, split: str, number: int, *, batch: int, length: int = 256, seed: int = 0) -> Windows:
+    def epoch(
+        self, split: str, number: int, *, batch: int, length: int = 256, seed: int = 0, jitter: int = 0
+    ) -> Windows:
         """Return the batches of one pass over a split: contiguous streams, a window of `length` symbols at a time.
 
-        Training passes differ by a random shift; the others keep every symbol, with longer and so fewer streams.
+        Training passes differ by a random shift and, with `jitter`, in the lengths of their windows; the others keep
+        every symbol, with longer and so fewer streams.
 
         Raises:
             DataError: the split is too short for one window.
@@ -313,7 +316,9 @@ class Text(Dataset[Tensor]):
         shift = torch.Generator().manual_seed(pass_seed(seed, number))
         spare = min(length - 1, len(numbers) - 1 - batch * length)
         start = int(torch.randint(spare + 1, (), generator=shift)) if spare > 0 else 0
-        return Windows(numbers[start:], batch, length, drop_last=True, where=where)
+        steps = (len(numbers) - 1 - start) // batch
+        lengths = varied_lengths(steps, length, jitter, shift) if jitter and steps > 0 else None
+        return Windows(numbers[start:], batch, length, drop_last=True, where=where, lengths=lengths)
 
     def describe(self, batch: int) -> list[str]:
         return [repr(self)]
