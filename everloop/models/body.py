@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from everloop import cells
 from everloop.cell import Cell
 from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
-from everloop.layers import Recurrent, VariationalDropout, WeightDrop, Zoneout
+from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dropout import Wrapper
 
 Option = int | float | bool | str
@@ -91,8 +92,13 @@ def layers_of(
     *,
     hidden: int | None = None,
     bidirectional: bool = False,
+    last: int | None = None,
+    locked: bool = False,
 ) -> Recurrent:
     """Return the layers that a configuration describes, of a cell or its name, if wished with another size.
+
+    last: the units of the last layer, where they are others. locked: whether dropout between the layers drops the same
+    numbers at all steps.
 
     Raises:
         OptionError: the cell has no such option, state or gate, several outputs, or nothing that a dropout could drop.
@@ -104,21 +110,37 @@ def layers_of(
         raise OptionError(f"cell {config.cell} has several outputs, {names}; a model reads one")
     if (config.recurrent_dropout or config.weight_drop) and not cell.recurrent_matrices():
         raise OptionError(f"cell {config.cell} has no recurrent matrix for recurrent_dropout or weight_drop")
-    if config.recurrent_dropout or config.variational_dropout:
-        cell = VariationalDropout(cell, inputs=config.variational_dropout, recurrence=config.recurrent_dropout)
-    if config.weight_drop:
-        cell = WeightDrop(cell, config.weight_drop)
-    if config.zoneout:
-        cell = Zoneout(cell, **config.zoneout)
     between = config.dropout if config.layers > 1 else 0.0
-    recurrent = Recurrent(
-        cell, layers=config.layers, bidirectional=bidirectional, dropout=between, recompute=config.recompute
-    )
+    if last is None and not (locked and between):
+        cell = _noisy(cell, config, config.variational_dropout)
+        recurrent = Recurrent(
+            cell, layers=config.layers, bidirectional=bidirectional, dropout=between, recompute=config.recompute
+        )
+    else:
+        assert not bidirectional, "of layers that all are alike alone"
+        levels, size = [], input_size
+        for level in range(config.layers):
+            units = last if last is not None and level == config.layers - 1 else hidden or config.hidden
+            both = 1 - (1 - config.variational_dropout) * (1 - between)  # what is dropped on the way into a layer
+            inputs = both if locked and level else config.variational_dropout
+            levels.append(_noisy(made(size, units, **config.options), config, inputs))
+            size = levels[-1].output_size
+        stack = Stack(levels, dropout=0.0 if locked else between)
+        recurrent = Recurrent(stack, recompute=config.recompute)
     if config.orthogonal or config.forget_bias is not None:
         for part in recurrent.modules():
             if isinstance(part, Cell) and not isinstance(part, Wrapper):
                 part.reset_parameters(orthogonal=config.orthogonal, forget_bias=config.forget_bias)
     return recurrent
+
+
+def _noisy(cell: Cell, config: LayersConfig, inputs: float) -> Cell:
+    """Return a cell with the noise of a configuration, of what it reads with another rate."""
+    if config.recurrent_dropout or inputs:
+        cell = VariationalDropout(cell, inputs=inputs, recurrence=config.recurrent_dropout)
+    if config.weight_drop:
+        cell = WeightDrop(cell, config.weight_drop)
+    return Zoneout(cell, **config.zoneout) if config.zoneout else cell
 
 
 def configured(kind: type[Config], cell: type[Cell] | str | None, settings: Mapping[str, Any]) -> Config:
@@ -149,6 +171,26 @@ def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None,
             raise OptionError(f"{name} is {value}; expected at least {at_least}")
         if below is not None and not 0 <= value < below:
             raise OptionError(f"{name} is {value}; expected a fraction below {below}")
+
+
+class Dropout(nn.Module):
+    """Dropout of rows [T, B, n] or [B, n], if `locked` of the same numbers at all steps.
+
+    Locked: Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
+    """
+
+    def __init__(self, rate: float, locked: bool = False) -> None:
+        super().__init__()
+        self.rate, self.locked = rate, locked
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the rows with noise in training, without it in evaluation."""
+        if not (self.training and self.rate and self.locked and rows.dim() == 3):
+            return functional.dropout(rows, self.rate, self.training)
+        return rows * functional.dropout(torch.ones_like(rows[:1]), self.rate)
+
+    def extra_repr(self) -> str:
+        return f"{self.rate}{', locked' if self.locked else ''}"
 
 
 def word_dropout(numbers: Tensor, rate: float, unknown: int) -> Tensor:

@@ -17,7 +17,7 @@ from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
-from everloop.models.body import LayersConfig, Option, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -37,6 +37,17 @@ class LanguageModelConfig(LayersConfig):
     """Numbers that stand for a symbol; by default at most 128, or as many as the output of the layers if tied."""
     tied: bool = False
     """Whether embedding and head share their weights."""
+    last_hidden: int | None = None
+    """Units of the last layer; by default as many as of the others. With tied weights the size of the embedding."""
+    input_dropout: float | None = None
+    """Probability of dropping a number of a symbol's vector; by default that of `dropout`."""
+    output_dropout: float | None = None
+    """Probability of dropping a number that the head reads; by default that of `dropout`."""
+    locked: bool = False
+    """Whether `dropout`, `input_dropout` and `output_dropout` drop the same numbers at all steps of a window (locked or
+    variational dropout: Gal and Ghahramani 2016, Merity et al. 2018)."""
+    embedding_dropout: float = 0.0
+    """Probability of dropping a symbol's vector, for a whole batch (Gal and Ghahramani 2016)."""
     label_smoothing: float = 0.0
     """Label smoothing while training."""
     activation_regularization: float = 0.0
@@ -48,7 +59,10 @@ class LanguageModelConfig(LayersConfig):
         super().__post_init__()
         if self.embedding is not None:
             check(self, ("embedding",), at_least=1)
-        check(self, ("label_smoothing",), below=1)
+        if self.last_hidden is not None:
+            check(self, ("last_hidden",), at_least=1)
+        check(self, ("label_smoothing", "embedding_dropout"), below=1)
+        check(self, tuple(n for n in ("input_dropout", "output_dropout") if getattr(self, n) is not None), below=1)
         for name in ("activation_regularization", "temporal_regularization"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 0 or more")
@@ -102,14 +116,15 @@ class LanguageModel(Model):
         made: Any = cells.named(cell) if isinstance(cell, str) else cell
         options = dict(options or {})
         if tied and embedding is None:
-            embedding = made(1, hidden, **options).output_size
+            embedding = made(1, settings.get("last_hidden") or hidden, **options).output_size
         size = min(hidden, 128) if embedding is None else embedding
         settings |= {"hidden": hidden, "layers": layers, "embedding": size, "dropout": dropout, "tied": tied}
-        self.config = configured(LanguageModelConfig, cell, {**settings, "options": options})
+        self.config = config = configured(LanguageModelConfig, cell, {**settings, "options": options})
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(len(vocabulary), size)
-        self.recurrent = layers_of(self.config, size, made)
-        self.dropout = nn.Dropout(dropout)
+        self.recurrent = layers_of(config, size, made, last=config.last_hidden, locked=config.locked)
+        rates = (dropout if rate is None else rate for rate in (config.input_dropout, config.output_dropout))
+        self.input_dropout, self.output_dropout = (Dropout(rate, config.locked) for rate in rates)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary))
         if tied:
             if size != self.recurrent.output_size:
@@ -145,11 +160,20 @@ class LanguageModel(Model):
     def _read(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (rows [T, B, n] for the head, state)."""
         y, state = self._output(x, state)
-        return self.dropout(y), state
+        return self.output_dropout(y), state
+
+    def _embedded(self, symbols: Tensor) -> Tensor:
+        """Return what the layers read [..., E] for symbols [...]."""
+        x, rate = self.embedding(symbols), self.config.embedding_dropout
+        if self.training and rate:
+            kept = x.new_empty(len(self.vocabulary), 1).bernoulli_(1 - rate) / (1 - rate)
+            x = x * kept[symbols]
+        dropped: Tensor = self.input_dropout(x)
+        return dropped
 
     def _output(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (what the layers say [T, B, n], state)."""
-        y, state = self.recurrent(self.dropout(self.embedding(x)), state=state, reset=self.begins(x))
+        y, state = self.recurrent(self._embedded(x), state=state, reset=self.begins(x))
         return y, state
 
     def begins(self, symbols: Tensor) -> Tensor | None:
@@ -162,20 +186,19 @@ class LanguageModel(Model):
 
     def step(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after one symbol [B] more."""
-        x = self.dropout(self.embedding(symbols))
-        y, state = self.recurrent.step(x, state, reset=self.begins(symbols))
-        return self.head(self.dropout(y)), state
+        y, state = self.recurrent.step(self._embedded(symbols), state, reset=self.begins(symbols))
+        return self.head(self.output_dropout(y)), state
 
     def begin(self, prompt: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return (logits [B, V] of the next symbol, state) after a prompt [T, B]."""
         y, state = self._output(prompt, state)
-        return self.head(self.dropout(y[-1])), state
+        return self.head(self.output_dropout(y[-1])), state
 
     def loss(self, batch: Window, state: Any = None) -> Loss:
         """Return the cross entropy of a window whose streams continue from `state`."""
         config, penalty = self.config, None
         y, state = self._output(batch.x, state)
-        rows = self.dropout(y)
+        rows = self.output_dropout(y)
         costs = config.activation_regularization, config.temporal_regularization
         if self.training and any(costs):
             penalty = activation_penalty(rows, y, *costs, begins=self.begins(batch.x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +38,8 @@ class Windows(LazySequence[Window]):
         numbers: one axis of symbol numbers.
         batch: B, how many streams the sequence is cut into.
         length: T, the symbols of a window.
-        lengths: those of each window, where they differ; the learning rate follows them.
+        varied: draws the length of each window, as `varied_lengths` does; the learning rate follows them.
+        jitter: how much lengths that are drawn vary.
         drop_last: drop the last window if it is shorter; False keeps it, and starts with fewer streams if need be.
         where: what the numbers are, for messages.
 
@@ -55,7 +55,8 @@ class Windows(LazySequence[Window]):
         *,
         drop_last: bool,
         where: str = "the text",
-        lengths: Sequence[int] | None = None,
+        varied: torch.Generator | None = None,
+        jitter: int = 0,
     ) -> None:
         if batch < 1 or length < 1:
             raise OptionError(f"batch is {batch} and length is {length}; expected at least 1")
@@ -70,7 +71,7 @@ class Windows(LazySequence[Window]):
         self.x = numbers[: size * batch].view(batch, size)
         self.y = numbers[1 : size * batch + 1].view(batch, size)
         self.length = length
-        self.ends = None if lengths is None else np.cumsum(lengths)
+        self.ends = None if varied is None else np.cumsum(varied_lengths(size, length, jitter, varied))
         windows = size // length if drop_last else -(-size // length)
         self.windows = windows if self.ends is None else int(np.searchsorted(self.ends, size, "right"))
 

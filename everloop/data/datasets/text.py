@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.data.batching.windows import Windows, varied_lengths
+from everloop.data.batching.windows import Windows
 from everloop.data.dataset import SPLITS, Dataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
@@ -316,9 +316,8 @@ class Text(Dataset[Tensor]):
         shift = torch.Generator().manual_seed(pass_seed(seed, number))
         spare = min(length - 1, len(numbers) - 1 - batch * length)
         start = int(torch.randint(spare + 1, (), generator=shift)) if spare > 0 else 0
-        steps = (len(numbers) - 1 - start) // batch
-        lengths = varied_lengths(steps, length, jitter, shift) if jitter and steps > 0 else None
-        return Windows(numbers[start:], batch, length, drop_last=True, where=where, lengths=lengths)
+        varied = shift if jitter else None
+        return Windows(numbers[start:], batch, length, drop_last=True, where=where, varied=varied, jitter=jitter)
 
     def describe(self, batch: int) -> list[str]:
         return [repr(self)]
