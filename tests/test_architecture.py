@@ -44,7 +44,7 @@ INSIDE = {
     """,
     "data": """
         error_policy files spacing
-        lazy settings
+        lazy pictures settings
         ragged
         batching frames
         dataset readers tokenize

@@ -41,7 +41,7 @@ def test_a_users_code_is_checked_against_the_types_in_the_wheel(
     home = subprocess.run(
         [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True
     )
-    recipes = {f"everloop/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.toml")}
+    recipes = {f"everloop/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.*")}
     assert recipes
     assert recipes <= {*zipfile.ZipFile(wheel).namelist()}
     zipfile.ZipFile(wheel).extractall(home.stdout.strip())

@@ -53,9 +53,9 @@ def test_public_names() -> None:
 ROOMS = {
     "data": (
         "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
-        "FrameConfig Parallel ParallelConfig Part Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes "
-        "StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary Window Windows "
-        "WordTokenizer WordVocabulary"
+        "FrameConfig Parallel ParallelConfig Part PictureSize Pieces Plans Recordings SequenceDataset Series "
+        "SeriesConfig Strokes StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary "
+        "Window Windows WordTokenizer WordVocabulary"
     ),
     "models": (
         "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "

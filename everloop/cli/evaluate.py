@@ -31,7 +31,7 @@ class Options:
     file: Annotated[Path | None, tyro.conf.Positional] = None
     """Labelled data, in the form that the model was trained on; without it, a split of the model's own data."""
     labels: Path | None = None
-    """IDX file with the labels of images, or the translations of the file's lines."""
+    """IDX file with the labels of images, the translations of the file's lines, or the vectors or pictures of texts."""
     format: str | None = None
     """What the file is, as `everloop train` names it; by default as its name ends, or as in training."""
     columns: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def main(args: Sequence[str]) -> int:
         decoding = replace(options.decoding, trust_code=options.checkpoint.trust_code)
         more, text = kind.decoding_metrics(model, data, split, decoding.decoder(kind.method))
         figures |= more
-        lines.append(text)
+        lines += [text] if text else []
     write((json.dumps(figures, ensure_ascii=False) if options.json else "\n".join(lines)) + "\n")
     return 0
 

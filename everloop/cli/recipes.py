@@ -1,4 +1,4 @@
-"""`everloop recipes`: settings for public data that come with the library."""
+"""`everloop recipes`: settings for public data that come with the library, and scripts that make such data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Options:
     """The options of `everloop recipes`."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Recipes to copy; without a name, all are listed."""
+    """Recipes and scripts to copy; without a name, all are listed."""
     out: Path = Path()
     """Folder that copies are written to."""
 
@@ -28,7 +28,7 @@ class Options:
 def main(args: Sequence[str]) -> int:
     """Run `everloop recipes`: list the recipes, or copy some for `everloop train KIND --config FILE`."""
     options = parse(Options, args, command="recipes", description="List the recipes, or copy some.")
-    found = {path.stem: path for path in sorted(folder().glob("*.toml"))}
+    found = {path.stem: path for ending in ("toml", "py") for path in sorted(folder().glob(f"*.{ending}"))}
     for name in options.names:
         if name not in found:
             raise OptionError(unknown("recipe", name, found))
@@ -37,7 +37,7 @@ def main(args: Sequence[str]) -> int:
         write("".join(f"{name:<{width}}  {about(path)}\n" for name, path in found.items()))
         note("copy one with: everloop recipes NAME")
     for name in options.names:
-        copy = options.out / f"{name}.toml"
+        copy = options.out / found[name].name
         if copy.exists():
             raise OptionError(f"{copy} is there already; choose another folder with --out")
         write_atomically(copy, read_bytes(found[name]))
@@ -53,8 +53,9 @@ def folder() -> Path:
 
 
 def about(path: Path) -> str:
-    """Return what a recipe is for: the first sentence of its comment, cut where it is long."""
+    """Return what a recipe or script is for: the first sentence of its comment, cut where it is long."""
     lines = read_bytes(path).decode("utf-8").splitlines()
-    comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    comment = lines[0].strip('"') if path.suffix == ".py" else ""
+    comment = comment or " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
     first = comment.partition(". ")[0]
     return first if len(first) <= 90 else f"{first[:89]}…"

@@ -15,6 +15,7 @@ from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.data.datasets.text import Text, TextConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
+from everloop.data.pictures import PictureSize
 from everloop.data.tokenize.pieces import Pieces
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.vocabulary import Vocabulary
@@ -35,6 +36,7 @@ __all__ = [
     "Parallel",
     "ParallelConfig",
     "Part",
+    "PictureSize",
     "Pieces",
     "Plans",
     "Recordings",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from everloop.draw import pictures
 
 Lines = Sequence[Tensor]
 
@@ -74,12 +73,12 @@ def fitted(lines: Lines, size: int, border: float, upward: bool) -> list[Tensor]
     return [((line - (low + high) / 2) * scale * flip + size / 2) for line in lines]
 
 
-def sheet(pictures: Sequence[Tensor], columns: int = 10) -> Tensor:
+def sheet(inks: Sequence[Tensor], columns: int = 10) -> Tensor:
     """Return pictures of the same size side by side as one picture."""
-    height, width = pictures[0].shape
-    rows = -(-len(pictures) // columns)
-    whole = torch.zeros(rows * height, min(columns, len(pictures)) * width)
-    for number, picture in enumerate(pictures):
+    height, width = inks[0].shape
+    rows = -(-len(inks) // columns)
+    whole = torch.zeros(rows * height, min(columns, len(inks)) * width)
+    for number, picture in enumerate(inks):
         row, column = divmod(number, columns)
         whole[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
     return whole
@@ -87,12 +86,4 @@ def sheet(pictures: Sequence[Tensor], columns: int = 10) -> Tensor:
 
 def png(picture: Tensor) -> bytes:
     """Return a picture [height, width] of ink (0 paper, 1 ink) as a PNG file: dark on white."""
-    grey = (255 * (1 - picture.clamp(0, 1))).round().to(torch.uint8).numpy()
-    height, width = grey.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), grey], 1).tobytes()  # each row begins with "no filter"
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
-    body = b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + body
+    return pictures.png((255 * (1 - picture.clamp(0, 1))).round()[..., None])

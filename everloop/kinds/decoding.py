@@ -30,7 +30,7 @@ class DecodingOptions:
 
     decode: Literal["greedy", "beam", "sample"] | None = None
     """The method; by default as the options below imply, or a beam for translators and transcribers, sampling for
-    generators."""
+    generators from labels, greedy from vectors and pictures."""
     beam: int | None = setting(None, old="width")
     """Beam: hypotheses kept at a time."""
     n_best: int | None = setting(None, old="best")
@@ -122,7 +122,7 @@ class PredictOptions(DecodingOptions):
     plans: Path | None = None
     """Forecasters with planned columns: a table with these columns (and the time, if the run has one) to come."""
     array: str | None = None
-    """Generators of vectors: name of the array in an .npz file; by default as in training."""
+    """Generators from vectors or pictures: name of the array in an .npz file; by default as in training."""
     svg: Path | None = None
     """Generators of strokes: also write all drawings as an SVG picture."""
     png: Path | None = None

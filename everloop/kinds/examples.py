@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
+from everloop.draw import pictures
+
 
 @dataclass(frozen=True)
 class Example:
     """One example in words.
 
-    given: what the model reads; wanted: what stands in the data; answer: what the model says; note: how sure it is, for
-    instance; picture: the answer as SVG, where it is a drawing; source: what `everloop.decode.tree` continues, if the
-    model writes symbols.
+    given: what the model reads; shown: the same as SVG, where it is a picture; wanted: what stands in the data; answer:
+    what the model says; note: how sure it is, for instance; picture: the answer as SVG, where it is a drawing; source:
+    what `everloop.decode.tree` continues, if the model writes symbols.
     """
 
     given: str
@@ -24,6 +26,7 @@ class Example:
     note: str = ""
     picture: str = ""
     source: Any = None
+    shown: str = ""
 
 
 def spread(count: int, total: int) -> list[int]:
@@ -47,10 +50,16 @@ def label_examples(model: Any, data: Any, split: str, count: int) -> Iterator[Ex
         wanted, guessed = ([*t.cpu()] for t in model.predictions(batch))
         read = model.symbols_read(batch).get("recurrent")
         units = getattr(model.tokenizer, "units", "words")
-        given = in_words(item[0], ()) if read is None else ("" if units == "characters" else " ").join(read)
+        film = isinstance(item[0], Tensor) and item[0].dim() == 4
+        if film:
+            given = f"{len(item[0])} frames"
+        else:
+            given = in_words(item[0], ()) if read is None else ("" if units == "characters" else " ").join(read)
         right = sum(bool((a == b).all()) for a, b in zip(wanted, guessed, strict=True))
         said, true = (" ".join(_label(one, names) for one in part) for part in (guessed, wanted))
-        yield Example(given, true, said, "right" if right == len(wanted) else f"{right} of {len(wanted)} right")
+        shown = pictures.svg([*item[0]]) if film else ""
+        note = "right" if right == len(wanted) else f"{right} of {len(wanted)} right"
+        yield Example(given, true, said, note, shown=shown)
 
 
 def _label(found: Tensor, names: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""Generators: from a label or a vector to a text, or to pen strokes."""
+"""Generators: from a label, a vector or a picture to a text, or to pen strokes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,35 @@ import torch
 from rich.text import Text as Line
 from torch import Tensor
 
-from everloop.data.datasets.conditions import Conditions, ConditionsConfig
+from everloop.data.datasets.conditions import Conditions, ConditionsConfig, read_pairs
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import write_atomically
+from everloop.data.pictures import PictureSize
 from everloop.data.readers.arrays import read_vectors
-from everloop.data.readers.labelled_texts import read_texts
+from everloop.data.readers.pictures import ARRAYS, ENDINGS, pictures_of
 from everloop.data.readers.strokes import read_strokes
 from everloop.data.settings import only_one
 from everloop.decode.generate import Greedy, Method, Sampling, generate, write
 from everloop.decode.sketch import Sketch, sketch
 from everloop.decode.writer import Hypothesis, writer
+from everloop.draw import pictures
 from everloop.draw.strokes import ink, png, sheet, svg
 from everloop.errors import DataError, OptionError
-from everloop.kinds.decoding import SYMBOLS, PredictOptions
-from everloop.kinds.examples import Example
+from everloop.kinds.decoding import SYMBOLS, Decoder, PredictOptions
+from everloop.kinds.examples import Example, spread
 from everloop.kinds.source import PredictSource
 from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
 from everloop.train import Run
 
 SAMPLER = Sampling(temperature=0.5)
+METHOD = Greedy()  # where one text is right
 
 
 @dataclass(frozen=True)
 class GeneratorDataConfig(StrokesConfig, ConditionsConfig):
-    """What is written and what from: texts with labels or vectors, or drawings with labels."""
+    """What is written and what from: texts with labels, vectors or pictures, or drawings with labels."""
 
 
 def dataset(config: GeneratorDataConfig, shape: GeneratorConfig, model: Generator | None) -> Conditions | Strokes:
@@ -58,7 +61,7 @@ def create_model(data: Conditions | Strokes, shape: GeneratorConfig) -> Generato
 def answers(
     model: Generator, sources: Sequence[Any], method: Method, length: int
 ) -> list[list[Hypothesis]] | list[list[Sketch]]:
-    """Return what a generator writes or draws for labels or vectors."""
+    """Return what a generator writes or draws for labels, vectors or pictures."""
     if model.vocabulary is not None:
         return write(writer(model), sources, method, length)
     match method:
@@ -74,7 +77,7 @@ def answers(
 def written(model: Generator, label: str, method: Sampling, length: int) -> Iterator[str]:
     """Yield the text that a generator of texts writes for a label."""
     if model.vocabulary is None or model.given_size is not None:
-        way = "draws" if model.vocabulary is None else "reads vectors"
+        way = "draws" if model.vocabulary is None else f"reads {_plural(model)}"
         raise OptionError(f"the run holds a generator that {way}; use everloop predict RUN FILE")
     if label == "\n":
         raise OptionError("a generator needs a prompt: everloop sample RUN LABEL")
@@ -82,17 +85,66 @@ def written(model: Generator, label: str, method: Sampling, length: int) -> Iter
 
 
 def examples(model: Generator, data: Conditions | Strokes, split: str, count: int) -> Iterator[Example]:
-    """Yield labels or vectors, and what the model writes or draws for them."""
-    sources: Sequence[Any] = data.labels[:count]
+    """Yield labels, vectors or pictures, and what the model writes or draws for them."""
     if model.given_size is not None:
-        sources = [data[split][i][0] for i in range(min(count, len(data[split])))]
-    names = [f"vector {i + 1}" if model.given_size is not None else str(one) for i, one in enumerate(sources)]
-    found: Sequence[Sequence[Any]] = answers(model, sources, Sampling(temperature=0.5, num_samples=3, seed=1), 200)
-    for name, source, some in zip(names, sources, found, strict=True):
+        yield from _told(model, data, split, count)
+        return
+    labels = data.labels[:count]
+    found: Sequence[Sequence[Any]] = answers(model, labels, Sampling(temperature=0.5, num_samples=3, seed=1), 200)
+    for label, some in zip(labels, found, strict=True):
         if model.vocabulary is None:
-            yield Example(name, picture=svg([one.lines for one in some], 3))
+            yield Example(label, picture=svg([one.lines for one in some], 3))
         else:
-            yield Example(name, answer="\n".join(map(str, some)), source=source)
+            yield Example(label, answer="\n".join(map(str, some)), source=label)
+
+
+def _told(model: Generator, data: Any, split: str, count: int) -> Iterator[Example]:
+    """Yield vectors or pictures, the text that the data has for them, and the one that the model writes."""
+    assert model.vocabulary is not None, "vectors and pictures are given to generators of texts"
+    chosen = spread(count, len(data[split]))
+    items = [data[split][i] for i in chosen]
+    found: Sequence[Sequence[Hypothesis]] = Decoder(METHOD)(model, [source for source, _ in items])
+    for i, (source, numbers), (best, *_) in zip(chosen, items, found, strict=True):
+        shown = pictures.svg([source]) if source.dim() == 3 else ""
+        name = f"{_plural(model)[:-1]} {i + 1}"
+        yield Example(
+            name,
+            model.vocabulary.decode(numbers),
+            best.text,
+            f"log-probability {best.logp:.2f}",
+            source=source,
+            shown=shown,
+        )
+
+
+def _plural(model: Generator) -> str:
+    """Return what is given, where it is no label."""
+    return "pictures" if isinstance(model.given_size, PictureSize) else "vectors"
+
+
+def decoding_metrics(
+    model: Generator, data: Conditions | Strokes, split: str, decoder: Decoder
+) -> tuple[dict[str, float | str], str]:
+    """Return how many texts are exactly those of the data, where each has a vector or a picture of its own.
+
+    Raises:
+        OptionError: a way to decode was chosen where many texts, or drawings, are right.
+    """
+    if model.given_size is None or not isinstance(data, Conditions):
+        if decoder.method != METHOD or decoder.max_length is not None:
+            raise OptionError("many answers are right to a label, so none is decoded here; leave out how to decode")
+        return {}, ""
+    items, right, lines = data[split], 0, list[str]()
+    for start in range(0, len(items), 64):
+        some = items[start : start + 64]
+        found = decoder(model, [given for given, _ in some])
+        for (_, numbers), (best, *_) in zip(some, found, strict=True):
+            wanted = data.vocabulary.decode(numbers)
+            right += best.text == wanted
+            if best.text != wanted and len(lines) < 5:
+                lines.append(f"{best.text}   (in the data: {wanted})")
+    text = f"exact match {right / len(items):.2%} ({right:,} of {len(items):,} {split} texts), {decoder}"
+    return {"exact_match": right / len(items), "decoding": str(decoder)}, "\n".join([*lines, text])
 
 
 def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[Line]:
@@ -104,12 +156,14 @@ def report(model: Generator, data: Conditions | Strokes, run: Run) -> Iterator[L
             _picture(lines, run.path / "drawings.svg", run.path / "drawings.png")
             yield Line(f"ten drawings of each label: {run.path / 'drawings.svg'} and .png")
         return
-    labels: Sequence[Any] = data.labels[:20]
+    split = "valid" if "valid" in data.splits else "train"
     if model.given_size is not None:
-        labels = [given for given, _ in data["valid" if "valid" in data.splits else "train"][:5]]
+        if not run.interrupted:
+            yield Line(decoding_metrics(model, data, split, Decoder(METHOD))[1])
+        return
+    labels: Sequence[Any] = data.labels[:20]
     written = generate(model, labels, Sampling(temperature=0.7, num_samples=5, seed=1), length=100)
-    for i, some in enumerate(written):
-        label = f"vector {i + 1}" if model.given_size is not None else labels[i]
+    for label, some in zip(labels, written, strict=True):
         yield Line.assemble((f"{label}: ", "bold"), ", ".join(one.text for one in some))
 
 
@@ -118,13 +172,15 @@ def predict(
 ) -> Iterator[str]:
     """Yield for each label a line, or one for each answer: the label, a tab, a text; or a JSON object with strokes.
 
-    Where vectors are given their number takes the place of the label. The line of an empty or malformed line is empty.
+    Where vectors are given their number takes the place of the label, and the name of its file that of a picture. The
+    line of an empty or malformed line is empty.
     """
-    decoder, drawn = options.decoder(SAMPLER), list[list[Tensor]]()
+    decoder = options.decoder(SAMPLER if model.given_size is None else METHOD)
+    drawn = list[list[Tensor]]()
     if (options.svg or options.png) and model.vocabulary is not None:
         raise OptionError("--svg and --png are for drawings; this generator writes texts")
     if options.array and model.given_size is None:
-        raise OptionError("--array is for vectors; this generator reads labels")
+        raise OptionError("--array is for vectors and pictures; this generator reads labels")
     for chunk in source.chunks(_given(model, config, source, options)):
         wanted = [one[1] for one in chunk if one]
         answers = iter(decoder(model, wanted) if wanted else ())
@@ -146,6 +202,10 @@ def _given(
     model: Generator, config: GeneratorDataConfig, source: PredictSource, options: PredictOptions
 ) -> Iterator[tuple[str, Any] | None]:
     """Yield (name, what is given): labels by themselves, vectors with their number; None where nothing is."""
+    if isinstance(model.given_size, PictureSize):
+        source.chosen_format(dict.fromkeys((*ENDINGS, *ARRAYS), "pictures"), "pictures")
+        yield from pictures_of(source.by_path(), model.given_size, options.array or config.array)
+        return
     size, forms = model.given_size, {".npy": "npy", ".npz": "npz"}
     if source.chosen_format(forms if size is not None else {}, "text") != "text":
         vectors = read_vectors(source.by_path(), options.array or config.array)
@@ -194,7 +254,17 @@ def evaluation_dataset(
             raise OptionError("--labels is for vectors of texts; a file of drawings holds its labels itself")
         found = read_strokes(path, config.fields, errors)
         return Strokes({"test": [one for part in found.values() for one in part]}, config, model.labels, errors)
-    pairs = read_texts(path, labels, config.array, errors)
+    size = model.given_size
+    if size is not None:
+        if labels is None:
+            raise OptionError(
+                f"texts need their {_plural(model)}: everloop evaluate RUN TEXTS --labels {_plural(model).upper()}"
+            )
+    elif labels is not None:
+        raise OptionError("--labels is for vectors or pictures of texts; this generator reads labels")
+    pictures = isinstance(size, PictureSize)
+    config = replace(config, vectors=None if pictures else labels, pictures=labels if pictures else None)
+    pairs = read_pairs(path, config, errors, size if isinstance(size, PictureSize) else None)
     return Conditions((), (), config, model.labels or None, model.vocabulary, pairs, errors)
 
 
@@ -202,12 +272,14 @@ KIND = Kind(
     model=Generator,
     model_config=GeneratorConfig,
     data_config=GeneratorDataConfig,
-    description="Train a generator: from a label or a vector to a text, or to pen strokes.",
+    description="Train a generator: from a label, a vector or a picture to a text, or to pen strokes.",
     dataset=dataset,
     create_model=create_model,
     evaluation_dataset=evaluation_dataset,
     predict=predict,
     predict_options=(*SYMBOLS, "array", "svg", "png"),
+    method=METHOD,
+    decoding_metrics=decoding_metrics,
     examples=examples,
     report=report,
     generate=answers,

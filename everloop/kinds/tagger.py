@@ -11,7 +11,7 @@ import torch
 
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.arrays import sequences
+from everloop.data.readers.arrays import films_or_sequences
 from everloop.data.readers.conllu import sentences
 from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
@@ -38,7 +38,7 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
     if options.probabilities:
         yield "\t".join([*(["word"] if model.tokenizer else []), "label", *model.labels.symbols]) + "\n"
     if model.tokenizer is None:
-        for vectors in source.chunks(sequences(source.by_path(), config.text, config.lengths)):
+        for vectors in source.chunks(films_or_sequences(source.by_path(), config.text, config.lengths)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
     chosen = source.chosen_format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")

@@ -1,4 +1,4 @@
-"""1 → N: from one thing, a label or a vector, a sequence: symbols until the stop, or strokes until the drawing ends."""
+"""1 → N: from one thing, a label, a vector or a picture, a sequence: symbols until the stop, or pen strokes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from everloop.data import Vocabulary
 from everloop.data.datasets.conditions import ConditionsBatch
 from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
+from everloop.data.pictures import PictureSize
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
+from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
 
 PENS = 3
 
 
 @dataclass(frozen=True)
-class GeneratorConfig(LayersConfig):
+class GeneratorConfig(PicturesConfig, LayersConfig):
     """The shape of a generator."""
 
     cell: str = "lstm"
@@ -47,7 +49,8 @@ class GeneratorConfig(LayersConfig):
     """Gaussians that say where the pen goes, for strokes."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LayersConfig.__post_init__(self)
+        PicturesConfig.__post_init__(self)
         check(self, ("embedding", "mixtures"), at_least=1)
         if self.given not in ("first", "every-step"):
             raise OptionError(unknown("way to give x", self.given, ("first", "every-step")))
@@ -60,7 +63,7 @@ class Generator(Model):
     at the first step. Strokes: Graves, "Generating sequences with recurrent neural networks", 2013.
 
     Args:
-        labels: the labels that can be given, or the size of the vectors that are.
+        labels: the labels that can be given, or the size of the vectors or pictures that are.
         vocabulary: the symbols it writes; None: it draws strokes.
         cell: a cell class, its name, or "file.py:Class".
         settings: those of GeneratorConfig, by name.
@@ -74,20 +77,25 @@ class Generator(Model):
 
     def __init__(
         self,
-        labels: Sequence[str] | int,
+        labels: Sequence[str] | int | PictureSize,
         vocabulary: Vocabulary | None = None,
         cell: type[Cell] | str = "lstm",
         **settings: Any,
     ) -> None:
         super().__init__()
         self.config = config = configured(GeneratorConfig, cell, settings)
-        self.labels = () if isinstance(labels, int) else tuple(labels)
-        self.given_size = labels if isinstance(labels, int) else None
+        self.labels = () if isinstance(labels, int | PictureSize) else tuple(labels)
+        self.given_size = labels if isinstance(labels, int | PictureSize) else None
         self.vocabulary = vocabulary
         size = config.embedding
-        self.condition: nn.Module = (
-            nn.Linear(labels, size) if isinstance(labels, int) else nn.Embedding(len(self.labels), size)
-        )
+        self.condition: nn.Module
+        match labels:
+            case int():
+                self.condition = nn.Linear(labels, size)
+            case PictureSize():
+                self.condition = PictureEncoder(labels, config.channels, size)
+            case _:
+                self.condition = nn.Embedding(len(self.labels), size)
         if vocabulary is None:
             self.embedding: nn.Embedding | None = None
             read, written = 2 + PENS, SIZE * config.mixtures + PENS
@@ -100,7 +108,12 @@ class Generator(Model):
 
     def outline(self) -> Outline:
         size, many = self.config.embedding, self.head.out_features
-        given = Block("condition", self.given_size or len(self.labels), size)
+        if isinstance(self.condition, PictureEncoder):
+            given, name = self.condition.block(), "picture"
+        else:
+            given, name = Block("condition", len(self.labels), size), "label"
+        if isinstance(self.condition, nn.Linear):
+            given, name = Block("condition", self.condition.in_features, size), "vector"
         before = () if self.embedding is None else (Block("embedding", self.embedding.num_embeddings, size),)
         strand = Strand(
             self.recurrent,
@@ -109,7 +122,7 @@ class Generator(Model):
             before,
             (Block("head", self.recurrent.output_size, many),),
             given=given,
-            given_name="vector" if self.given_size else "label",
+            given_name=name,
             given_at=self.config.given,
             feeds_back=True,
         )
@@ -129,21 +142,26 @@ class Generator(Model):
         return None if self.vocabulary is None else len(self.vocabulary)
 
     def forward(self, given: Tensor, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return (what the head says [T, B, …], state). given: labels [B] or vectors [B, n].
+        """Return (what the head says [T, B, …], state). given: labels [B], vectors [B, n] or pictures.
 
-        inputs: symbols [T, B], or steps of a pen [T, B, 3]; the first is the stop symbol, or a pen step of zeros that
-        END marks. A state means that the sequence has begun before.
+        Pictures are [B, height, width, channels] of 0 to 255. inputs: symbols [T, B], or steps of a pen [T, B, 3]; the
+        first is the stop symbol, or a pen step of zeros that END marks. A state means that the sequence has begun
+        before.
         """
-        y, state = self._read(given, inputs, state)
+        return self._written(self.condition(given), inputs, state)
+
+    def _written(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, state = self._read(known, inputs, state)
         return self.head(self.dropout(y)), state
 
-    def _read(self, given: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def _read(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return (outputs of the layers [T, B, H], state). known: what is given, as vectors [B, E]."""
         if self.embedding is None:
             pens = F.one_hot(inputs[..., 2].long(), PENS).to(inputs.dtype)
             x = torch.cat([inputs[..., :2], pens], -1)
         else:
             x = self.dropout(self.embedding(inputs))
-        known = self.condition(given).expand(len(x), -1, -1)
+        known = known.expand(len(x), -1, -1)
         if self.config.given == "first":
             shown = torch.zeros_like(known)
             if state is None:
@@ -156,14 +174,14 @@ class Generator(Model):
         return self._drawing_loss(batch) if isinstance(batch, StrokesBatch) else self._text_loss(batch)
 
     def _text_loss(self, batch: ConditionsBatch) -> Loss:
-        y, _ = self._read(batch.given, batch.inputs, None)
+        y, _ = self._read(self.condition(batch.given), batch.inputs, None)
         mask = batch.mask
         rows, targets = self.dropout(y[mask]), batch.targets[mask]
         return Loss(symbols_loss(self.head, rows, targets), len(targets))
 
     def _drawing_loss(self, batch: StrokesBatch) -> Loss:
         begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)
-        y, _ = self._read(batch.given, torch.cat([begin, batch.steps[:-1]]), None)
+        y, _ = self._read(self.condition(batch.given), torch.cat([begin, batch.steps[:-1]]), None)
         mask = batch.mask
         steps = batch.steps[mask]
         mixture, pens = self.drawn(self.head(self.dropout(y[mask])))
@@ -184,10 +202,10 @@ class Generator(Model):
         return Mixture.of(numbers[..., :-PENS]), numbers[..., -PENS:]
 
     def read_in(self, sources: Sequence[Any]) -> Tensor:
-        """Return labels [B] or vectors [B, n] for what is given.
+        """Return labels [B], vectors [B, n] or pictures [B, height, width, channels] for what is given.
 
         Raises:
-            DataError: a label is unknown, or a vector has another size.
+            DataError: a label is unknown, or a vector or picture has another size.
         """
         device = self.head.weight.device
         if self.given_size is None:
@@ -195,6 +213,12 @@ class Generator(Model):
                 if source not in self.labels:
                     raise DataError(unknown("label", str(source), self.labels))
             return torch.tensor([self.labels.index(source) for source in sources], device=device)
+        if isinstance(self.given_size, PictureSize):
+            for source in sources:
+                if not isinstance(source, Tensor) or source.dim() != 3 or PictureSize.of(source) != self.given_size:
+                    came = f"a tensor {list(source.shape)}" if isinstance(source, Tensor) else repr(source)
+                    raise DataError(f"this generator reads pictures of {self.given_size}; got {came}")
+            return torch.stack([*sources]).to(device)
         if any(isinstance(source, str) for source in sources):
             raise DataError(f"this generator reads vectors of {self.given_size} numbers; got a text")
         vectors = torch.stack([torch.as_tensor(source, dtype=self.head.weight.dtype) for source in sources])
@@ -206,13 +230,13 @@ class Generator(Model):
         """Return (logits [B, V + 1] of the first symbol, state) for what is given."""
         if self.stop is None:
             raise OptionError("this generator draws strokes; see everloop.decode.sketch")
-        given = self.read_in(sources)
-        numbers, state = self(given, torch.full((1, len(sources)), self.stop, device=given.device))
-        return numbers[0], (given, state)
+        known = self.condition(self.read_in(sources))
+        numbers, state = self._written(known, torch.full((1, len(sources)), self.stop, device=known.device), None)
+        return numbers[0], (known, state)
 
     def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (logits [B, V + 1] of the next symbol, state) after one symbol [B] more."""
-        numbers, after = self(state[0], symbols[None], state[1])
+        numbers, after = self._written(state[0], symbols[None], state[1])
         return numbers[0], (state[0], after)
 
     def text(self, symbols: Sequence[int]) -> str:
@@ -223,6 +247,8 @@ class Generator(Model):
     def write(self, folder: Path) -> None:
         """Write what can be given, and the vocabulary, into a run folder."""
         given: Any = list(self.labels) if self.given_size is None else self.given_size
+        if isinstance(given, PictureSize):
+            given = vars(given)
         write_atomically(folder / "given.json", (json.dumps(given, ensure_ascii=False) + "\n").encode())
         if self.vocabulary is not None:
             self.vocabulary.save(folder / "vocabulary.json")
@@ -235,14 +261,14 @@ class Generator(Model):
 
     @classmethod
     def from_config(
-        cls, labels: Sequence[str] | int, vocabulary: Vocabulary | None, config: GeneratorConfig
+        cls, labels: Sequence[str] | int | PictureSize, vocabulary: Vocabulary | None, config: GeneratorConfig
     ) -> Generator:
         """Return the model that a configuration describes."""
         return cls(labels, vocabulary, **vars(config))
 
 
-def read_given(folder: Path) -> list[str] | int:
-    """Return the labels that the generator of a run folder is given, or the size of the vectors.
+def read_given(folder: Path) -> list[str] | int | PictureSize:
+    """Return the labels that the generator of a run folder is given, or the size of the vectors or pictures.
 
     Raises:
         DataError: missing or damaged.
@@ -254,4 +280,6 @@ def read_given(folder: Path) -> list[str] | int:
         raise DataError(f"{path} is not JSON: {error}") from None
     if type(given) is int or (isinstance(given, list) and all(isinstance(label, str) for label in given)):
         return given
-    raise DataError(f"{path} holds neither labels nor the size of vectors")
+    if isinstance(given, dict):
+        return PictureSize.read(given, path)
+    raise DataError(f"{path} holds neither labels nor the size of vectors or pictures")

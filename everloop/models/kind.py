@@ -38,7 +38,7 @@ class Kind:
         predict_options: the names of those options of `predict` that it takes.
         method: how it is decoded by default, if it writes sequences: Greedy(), Beam(…) or Sampling(…).
         decoding_metrics: metrics by name, and a text that tells them, of what the model decodes, from the trained
-            model, its dataset, a split, and a Decoder.
+            model, its dataset, a split, and a Decoder; no metrics and no text where no answer is the right one.
         writer: what writes symbol by symbol for `generate`, `tree` and `sample`, from the model: a Writer
             (`everloop/decode/writer.py`); by default the model itself, if it is one.
         generate: the answers to sources, from the model, the sources, a Greedy, Beam or Sampling, and the most symbols

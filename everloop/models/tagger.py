@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from everloop.cell import Cell
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.tagged import Tagged, TaggedBatch
+from everloop.data.pictures import PictureSize
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
@@ -23,19 +24,20 @@ from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
+from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
 from everloop.models.pooling import Pooling
 
 Output = Literal["softmax", "crf", "several"]
 
 
 @dataclass(frozen=True)
-class TaggerConfig(BodyConfig):
+class TaggerConfig(PicturesConfig, BodyConfig):
     """The shape of a tagger."""
 
     output: Output = "softmax"
     """One label a step, each on its own (softmax) or all together (crf), or several labels a step."""
     embedding: int = 100
-    """Numbers that stand for a word."""
+    """Numbers that stand for a word, or for a picture."""
     char_embedding: int = setting(32, old="characters")
     """Numbers that stand for a character of a word; 0: words are not spelled."""
     char_hidden: int = setting(64, old="spelling")
@@ -46,7 +48,8 @@ class TaggerConfig(BodyConfig):
     """Label smoothing while training, with softmax."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        BodyConfig.__post_init__(self)
+        PicturesConfig.__post_init__(self)
         check(self, ("embedding", "char_hidden"), at_least=1)
         check(self, ("char_embedding",), at_least=0)
         check(self, ("word_dropout", "label_smoothing"), below=1)
@@ -55,13 +58,13 @@ class TaggerConfig(BodyConfig):
 
 
 class Tagger(Model):
-    """Gives every step of a sequence a label: words with what their characters say, or vectors; layers; a head.
+    """Gives every step of a sequence a label: words and what their characters say, vectors or pictures; layers; a head.
 
     Ling et al., "Finding function in form: compositional character models for open vocabulary word representation",
     EMNLP 2015; Huang, Xu and Yu, "Bidirectional LSTM-CRF models for sequence tagging", 2015.
 
     Args:
-        reads: the tokenizer of words, or how many numbers a step of a sequence of vectors has.
+        reads: the tokenizer of words, how many numbers a step of a sequence of vectors has, or how large pictures are.
         labels: the labels; with output "several" any number of them holds at a step.
         cell: a cell class, its name, or "file.py:Class".
         settings: those of TaggerConfig, by name.
@@ -76,19 +79,21 @@ class Tagger(Model):
 
     def __init__(
         self,
-        reads: WordTokenizer | int,
+        reads: WordTokenizer | int | PictureSize,
         labels: Symbols | Sequence[str],
         cell: type[Cell] | str = "lstm",
         **settings: Any,
     ) -> None:
         super().__init__()
-        self.tokenizer = None if isinstance(reads, int) else reads
+        self.tokenizer = reads if isinstance(reads, WordTokenizer) else None
         self.labels = labels if isinstance(labels, Symbols) else Symbols(labels)
         self.config = config = configured(TaggerConfig, cell, settings)
-        self.features = size = reads if isinstance(reads, int) else 0
+        self.features: int | PictureSize = 0 if isinstance(reads, WordTokenizer) else reads
+        size = reads if isinstance(reads, int) else config.embedding
+        if isinstance(reads, PictureSize):
+            self.pictures = PictureEncoder(reads, config.channels, size)
         if self.tokenizer is not None:
-            self.embedding = nn.Embedding(len(self.tokenizer.words), config.embedding, padding_idx=PAD)
-            size = config.embedding
+            self.embedding = nn.Embedding(len(self.tokenizer.words), size, padding_idx=PAD)
             if config.char_embedding:
                 self.character = nn.Embedding(len(self.tokenizer.characters), config.char_embedding, padding_idx=PAD)
                 first = {"orthogonal": config.orthogonal, "forget_bias": config.forget_bias}
@@ -121,6 +126,8 @@ class Tagger(Model):
         if self.tokenizer is not None:
             name = "embedding and spelling" if self.config.char_embedding else "embedding"
             before = (Block(name, len(self.tokenizer.words), self.recurrent.input_size),)
+        elif isinstance(self.features, PictureSize):
+            before = (self.pictures.block(),)
         after: tuple[Block, ...] = (Block("head", self.recurrent.output_size, len(self.labels)),)
         if self.crf is not None:
             after += (Block("CRF", len(self.labels), len(self.labels)),)
@@ -134,16 +141,21 @@ class Tagger(Model):
 
     @property
     def target(self) -> str:
+        if isinstance(self.features, PictureSize):
+            return "frame"
         return "word" if self.tokenizer else "step"
 
     def forward(self, x: Words | Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return (scores [T, B, K] of the labels, state). x: words, or features [T, B, F]; lengths: [B]."""
+        """Return (scores [T, B, K] of the labels, state). x: words, or features [T, B, F], or pictures; lengths: [B].
+
+        Pictures are [T, B, height, width, channels] of 0 to 255.
+        """
         y, state = self.recurrent(self.inputs(self._read(x)), state, lengths=lengths)
         return self.head(self.dropout(y)), state
 
     def _read(self, x: Words | Tensor) -> Tensor:
         if isinstance(x, Tensor):
-            return x.to(self.head.weight.dtype)
+            return self.pictures(x) if x.dim() == 5 else x.to(self.head.weight.dtype)
         numbers = x.numbers
         if self.training and self.config.word_dropout:
             numbers = word_dropout(numbers, self.config.word_dropout, UNKNOWN)
@@ -189,7 +201,7 @@ class Tagger(Model):
 
     @torch.no_grad()
     def tag(self, sequences: Sequence[Sequence[str] | Tensor]) -> list[list[str]]:
-        """Return the label of each step of sequences of words, or of features [T, F].
+        """Return the label of each step of sequences of words, of features [T, F], or of pictures.
 
         Raises:
             OptionError: the model gives several labels a step.
@@ -234,6 +246,6 @@ class Tagger(Model):
         return cls.from_config(reads, Symbols.load(folder / "labels.json"), config)
 
     @classmethod
-    def from_config(cls, reads: WordTokenizer | int, labels: Symbols, config: TaggerConfig) -> Tagger:
+    def from_config(cls, reads: WordTokenizer | int | PictureSize, labels: Symbols, config: TaggerConfig) -> Tagger:
         """Return the model that a configuration describes."""
         return cls(reads, labels, **vars(config))

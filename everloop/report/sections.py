@@ -63,14 +63,18 @@ def examples(opened: Opened, found: Sequence[Example], split: str) -> Iterator[H
     names = {"given": "given", "wanted": "in the data", "answer": "the model", "note": ""}
     kept = [name for name in names if any(getattr(one, name) for one in found)]
     kept += ["picture"] if any(one.picture for one in found) else []
+    kept[1:1] = ["shown"] if any(one.shown for one in found) else []
     rows = [[_cell(one, name) for name in kept] for one in found]
     caption = f"{len(found)} examples, of the {split} split"
+    names["shown"] = "what it sees"
     yield table([names.get(name, "the model") for name in kept], rows, caption, name="examples")
 
 
 def _cell(one: Example, name: str) -> Html | str:
     if name == "picture":
         return element("span", Html(one.picture), role="img", aria_label=f"drawn for {one.given}")
+    if name == "shown":
+        return element("span", Html(one.shown), role="img", aria_label=one.given)
     return str(getattr(one, name))
 
 

@@ -215,12 +215,15 @@ def test_fitting_units(texts: list[str], units: str) -> None:
 def test_recipes_are_listed_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, "recipes")
     names = [line.split()[0] for line in out.splitlines()]
-    assert names == sorted(path.stem for path in folder().glob("*.toml"))
+    assert names == [*sorted(path.stem for path in folder().glob("*.toml")), "digit_pictures"]
+    assert "digit_pictures       Pictures of MNIST digits with captions" in out
     assert "etth1" in names
     assert all(len(line) < 130 and line.split(None, 1)[1] for line in out.splitlines())
     out, _ = run(capsys, "recipes", "sst2", "names_first", "--out", "mine")
     assert out == f"{Path('mine/sst2.toml')}\n{Path('mine/names_first.toml')}\n"
     assert Path("mine/sst2.toml").read_bytes() == (folder() / "sst2.toml").read_bytes()
+    out, _ = run(capsys, "recipes", "digit_pictures", "--out", "mine")
+    assert Path("mine", "digit_pictures.py").read_bytes() == (folder() / "digit_pictures.py").read_bytes()
     _, told = run(capsys, "recipes", "sst2", "--out", "mine", status=2)
     assert "is there already" in told
     _, told = run(capsys, "recipes", "sts2", status=2)

@@ -1,9 +1,10 @@
-"""Texts, each with what it is written from: a label (a name with its language) or a vector (a caption's image)."""
+"""Texts, each with what it is written from: a label (a name with its language), a vector, or a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +15,13 @@ from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, hold_out, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped, Subset, Zip
+from everloop.data.pictures import PictureSize
 from everloop.data.ragged import IntLists, RaggedArray
-from everloop.data.readers.labelled_texts import read_texts
+from everloop.data.readers.arrays import read_vectors
+from everloop.data.readers.labelled_texts import beside, captions, read_texts
+from everloop.data.readers.pictures import picture_files, read_picture, read_pictures
 from everloop.data.tokenize.vocabulary import Vocabulary
-from everloop.errors import DataError, unknown
+from everloop.errors import DataError, OptionError, unknown
 
 Given = str | Tensor
 
@@ -30,8 +34,13 @@ class ConditionsConfig:
     """A folder of text files, the file's name is the label of each line; or a file of lines LABEL TAB TEXT."""
     vectors: Path | None = None
     """Instead of labels: a NumPy file (.npy, .npz) with vectors [N, n]; `texts` is then a file of N lines."""
+    pictures: Path | None = None
+    """Instead of labels: a NumPy file (.npy, .npz) with pictures [N, height, width] or [N, height, width, channels];
+    `texts` is then a file of N lines. Or a folder of PNG and JPEG files; `texts` is then lines PICTURE TAB TEXT."""
+    size: tuple[int, ...] = ()
+    """Height and width to which the pictures of a folder are scaled; by default they must all have the same."""
     array: str = ""
-    """Name of the array in an .npz file of vectors; not needed where there is one alone."""
+    """Name of the array in an .npz file of vectors or pictures; not needed where there is one alone."""
     hold_out: float = 0.1
     """Fraction of the texts, drawn at random, that is kept for validation."""
     malformed: Malformed = "stop"
@@ -40,7 +49,7 @@ class ConditionsConfig:
 
 @dataclass(frozen=True)
 class ConditionsBatch(Batch):
-    """A batch of texts. given: labels [B] or vectors [B, n]; inputs and targets: [T, B] of `lengths` [B].
+    """A batch of texts. given: labels [B], vectors [B, n] or pictures; inputs and targets: [T, B] of `lengths` [B].
 
     The number after the last symbol begins the inputs and ends the targets.
     """
@@ -57,10 +66,11 @@ class ConditionsBatch(Batch):
 
 
 class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
-    """Texts with a label or a vector each. An item is (label number or vector, symbol numbers of the text).
+    """Texts with a label, a vector or a picture each. An item is (label number or what else, symbols of the text).
 
     Args:
-        train, valid, test: (label or vector, text) pairs; all but one may be empty.
+        train, valid, test: (label, vector or picture, text) pairs; all but one may be empty. A picture is
+            [height, width, channels] of whole numbers from 0 to 255.
         config: how they are read.
         labels: the labels in order, for instance of a trained model; by default those of `train`.
         vocabulary: the characters; by default those of all texts.
@@ -83,7 +93,9 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         if not parts:
             raise DataError("there are no texts; expected at least one")
         first = next(iter(parts.values()))[0][0]
-        self.given_size = None if isinstance(first, str) else len(first)
+        self.given_size: int | PictureSize | None = None
+        if not isinstance(first, str):
+            self.given_size = PictureSize.of(first) if first.dim() == 3 else len(first)
         self.labels = tuple(labels or sorted({given for given, _ in train if isinstance(given, str)}))
         if vocabulary is None:
             vocabulary = Vocabulary(sorted({symbol for part in parts.values() for _, text in part for symbol in text}))
@@ -99,27 +111,44 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         """Return the texts that a configuration describes; which are held for validation is always the same."""
         if config.texts is None:
             raise DataError("no texts given; name a folder or a file with --texts")
+        if config.vectors and config.pictures:
+            raise OptionError("both --vectors and --pictures were given; expected one of them, or neither for labels")
+        if len(config.size) not in (0, 2):
+            raise OptionError(f"size is {list(config.size)}; expected height and width")
         errors = ErrorPolicy(config.malformed)
-        pairs = read_texts(config.texts, config.vectors, config.array, errors)
+        pairs = read_pairs(config.texts, config, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
         return cls(train, valid, config, labels, vocabulary, errors=errors)
 
     def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Zip[Tensor, list[int]]:
-        given, texts = RaggedArray("int64" if self.given_size is None else "float32"), IntLists()
+        size, texts = self.given_size, IntLists()
+        given = RaggedArray("int64" if size is None else "uint8" if isinstance(size, PictureSize) else "float32")
         for number, (what, text) in enumerate(pairs, 1):
             place = f"{name}, text {number}"
             if isinstance(what, str) and what not in self._number:
                 self.errors.refuse(f"{place}: {unknown('label', what, self.labels)}", "a label of training")
                 continue
-            given.append([self._number[what]] if isinstance(what, str) else what)
+            given.append([self._number[what]] if isinstance(what, str) else self._flat(what, place))
             texts.append(self.vocabulary.encode(text, place).tolist())
         self.lengths[name] = texts.rows.lengths + 1  # the last symbol ends the text
-        return Zip(Mapped(given, _scalar) if self.given_size is None else given, texts)
+        if isinstance(size, PictureSize):
+            return Zip(Mapped(given, partial(_picture, size)), texts)
+        return Zip(Mapped(given, _scalar) if size is None else given, texts)
+
+    def _flat(self, given: Tensor, place: str) -> Tensor:
+        """Return the numbers of a vector or of a picture, which has the size of the first."""
+        size = self.given_size
+        if isinstance(size, PictureSize) and tuple(given.shape) != (size.height, size.width, size.channels):
+            came = f"{place}: a picture is {'×'.join(map(str, given.shape))}, the first is {size}"
+            raise DataError(f"{came}; expected one size (--size scales those of a folder)")
+        return given.flatten()
 
     def content(self) -> Iterator[bytes]:
         yield repr((self.labels, self.vocabulary.symbols)).encode("utf-8", "replace")
         for name, items in self.items.items():
-            yield from (f"{name} {given.tolist()} {numbers}".encode() for given, numbers in items)
+            for given, numbers in items:
+                known = given.numpy().tobytes().hex() if given.dim() == 3 else given.tolist()
+                yield f"{name} {known} {numbers}".encode()
 
     def collate(self, items: Sequence[tuple[Tensor, list[int]]]) -> ConditionsBatch:
         end, (given, texts) = len(self.vocabulary), zip(*items, strict=True)
@@ -129,16 +158,48 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
 
     def first(self, split: str) -> str:
         given, numbers = self[split][0]
-        name = f"label {self.labels[int(given)]!r}" if self.labels else f"a vector of {self.given_size} numbers"
+        name = f"label {self.labels[int(given)]!r}" if self.labels else f"a {self._given}"
         return f"{name}, {shortened(self.vocabulary.decode(numbers))}"
 
     def sizes(self, split: str) -> Sequence[str]:
         return (f"{self.lengths[split].sum():,} symbols",)
 
     def summary(self) -> str:
-        kind = f"{len(self.labels)} labels" if self.labels else f"vectors of {self.given_size}"
+        kind = f"{len(self.labels)} labels" if self.labels else self._given
         return f"{kind}, {len(self.vocabulary)} characters"
+
+    @property
+    def _given(self) -> str:
+        size = self.given_size
+        return f"picture of {size}" if isinstance(size, PictureSize) else f"vector of {size} numbers"
+
+
+def read_pairs(
+    texts: Path, config: ConditionsConfig, errors: ErrorPolicy, size: PictureSize | None = None
+) -> Sequence[tuple[Given, str]]:
+    """Return texts, each with its label, or the vector or picture that a configuration names.
+
+    Args:
+        texts: what is written.
+        config: where vectors or pictures are, if there are any.
+        errors: takes malformed lines.
+        size: that of the pictures of a trained model, to which those of a folder are scaled.
+    """
+    if config.vectors:
+        return beside(texts, read_vectors(config.vectors, config.array), config.vectors, errors)
+    if config.pictures is None:
+        return read_texts(texts, errors)
+    if not config.pictures.is_dir():
+        return beside(texts, read_pictures(config.pictures, config.array), config.pictures, errors)
+    if size is None and config.size:
+        first = read_picture(picture_files(config.pictures)[0])
+        size = PictureSize(config.size[0], config.size[1], first.shape[2])
+    return captions(texts, config.pictures, size, errors)
 
 
 def _scalar(row: Tensor) -> Tensor:
     return row[0]
+
+
+def _picture(size: PictureSize, row: Tensor) -> Tensor:
+    return row.view(size.height, size.width, size.channels)

@@ -1,4 +1,4 @@
-"""Tagged sequences: a label, or several, for each step; of words, or of vectors."""
+"""Tagged sequences: a label, or several, for each step; of words, of vectors, or of pictures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Array, LazySequence, Mapped, Subset, Zip
+from everloop.data.pictures import PictureSize
 from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
@@ -43,7 +44,7 @@ class TaggedConfig:
     format: str = setting("auto", old="form")
     """What the files are: conllu, jsonl, npz, or chorales (one file for all splits); by default as their names end."""
     text: str = "form"
-    """The CoNLL-U column or JSON name of the words, or the array of the vectors."""
+    """The CoNLL-U column or JSON name of the words, or the array of the vectors or films."""
     label: str = "upos"
     """The CoNLL-U column, JSON name or array that holds the tags."""
     lengths: str = ""
@@ -64,7 +65,10 @@ class TaggedConfig:
 
 @dataclass(frozen=True)
 class TaggedBatch(Batch):
-    """Sequences and their tags. x: words, or features [T, B, F]; lengths: [B]; y: [T, B], or [T, B, K] of 0 and 1."""
+    """Sequences and their tags. x: words, or features [T, B, F], or pictures [T, B, height, width, channels].
+
+    lengths: [B]; y: [T, B], or [T, B, K] of 0 and 1.
+    """
 
     x: Words | Tensor
     lengths: Tensor
@@ -77,11 +81,12 @@ class TaggedBatch(Batch):
 
 
 class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
-    """Tagged sequences. An item is (words or features [T, F], tag numbers [T] or [T, K]).
+    """Tagged sequences. An item is (words, features [T, F] or a film, tag numbers [T] or [T, K]).
 
     Args:
         splits: by name, pairs (words, tags) of lists of strings, or (features [T, F], tags): numbers [T],
-            or 0 and 1 for several labels at once [T, K].
+            or 0 and 1 for several labels at once [T, K]. Instead of features a film [T, height, width, channels] of
+            whole numbers from 0 to 255.
         config: how words are read and batches are made.
         tokenizer, labels: those of a trained model; by default learned from the training split.
 
@@ -104,7 +109,9 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         if first is None or ("train" not in self.pairs and labels is None):
             raise DataError("there are no training sequences; expected at least one")
         x, y = first
-        self.features = x.shape[1] if isinstance(x, Tensor) else 0
+        self.features: int | PictureSize = 0
+        if isinstance(x, Tensor):
+            self.features = PictureSize(*x.shape[1:]) if x.dim() == 4 else x.shape[1]
         self.several = isinstance(y, Tensor) and y.dim() == 2
         if not self.features and tokenizer is None:
             words = (words for words, _ in self.pairs["train"])
@@ -200,7 +207,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         return TaggedBatch(x, lengths, y)
 
     def sizes(self, split: str) -> Sequence[str]:
-        return (f"{self.lengths[split].sum():,} steps",)
+        return (f"{self.lengths[split].sum():,} {'frames' if isinstance(self.features, PictureSize) else 'steps'}",)
 
     def unknown_counts(self, split: str) -> Sequence[str]:
         few = self.unknown[split]
@@ -209,7 +216,8 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
     def first(self, split: str) -> str:
         x, y = self.pairs[split][0]
         if isinstance(x, Tensor):
-            return f"{len(x)} steps of {self.features} numbers"
+            what = "frames" if isinstance(self.features, PictureSize) else "steps"
+            return f"{len(x)} {what} of {self.features}{' numbers' if what == 'steps' else ''}"
         return shortened(" ".join(f"{word}/{tag}" for word, tag in zip(x[:12], y, strict=False)))
 
     def summary(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from everloop.data.files import read_bytes
 from everloop.data.lazy import Array
+from everloop.data.pictures import brightness
 from everloop.data.readers.source import Fields, Record, Source, paired
 from everloop.errors import DataError, unknown
 
@@ -71,6 +72,36 @@ def sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
     return found
 
 
+def films_or_sequences(path: str | Path, values: str, lengths: str) -> list[Tensor]:
+    """Return the films of an archive, [T, height, width, channels] of 0 to 255, or its sequences [T, F].
+
+    Args:
+        path: the archive.
+        values: the name of an array: films [N, T, height, width] or [N, T, height, width, channels], or else what
+            `sequences` takes.
+        lengths: the name of an array [N] with the steps of each; "" if all have T.
+
+    Raises:
+        DataError: there is no such array, or the sizes do not fit.
+    """
+    arrays = read_npz(path)
+    x = named(arrays, values, path)
+    if x.ndim not in (4, 5):
+        return sequences(path, values, lengths)
+    frames = brightness(x, f"{path}: {values}")
+    films = list(frames if x.ndim == 5 else frames[..., None])
+    if not lengths:
+        return films
+    ends = named(arrays, lengths, path)
+    if (
+        ends.shape != (len(x),)
+        or ends.dtype.kind not in "iu"
+        or (len(ends) and not 0 <= ends.min() <= ends.max() <= x.shape[1])
+    ):
+        raise DataError(f"{path}: {lengths} does not fit {values} {list(x.shape)}; expected whole numbers [{len(x)}]")
+    return [film[: int(n)] for film, n in zip(films, ends, strict=True)]
+
+
 def labels(path: str | Path, name: str) -> list[str]:
     """Return the labels [N] of an archive: whole numbers or strings.
 
@@ -118,9 +149,9 @@ def examples(source: Source, fields: Fields) -> Iterable[Record]:
 
 
 def tagged(source: Source, fields: Fields) -> Iterable[Record]:
-    """Return the sequences of an archive with their tags."""
+    """Return the sequences of an archive, or its films, with their tags."""
     path = source.by_path()
-    found = sequences(path, fields.sequence, fields.lengths)
+    found = films_or_sequences(path, fields.sequence, fields.lengths)
     return map(Record, found, tags(path, fields.label, [len(x) for x in found]))
 
 
@@ -135,25 +166,35 @@ def named(arrays: dict[str, Array], name: str, path: str | Path) -> Array:
     return arrays[name]
 
 
+def read_array(path: Path, name: str = "") -> Array:
+    """Return an array of a NumPy file: of this name in an .npz file, or its only one.
+
+    Raises:
+        DataError: missing, damaged, or no such array.
+    """
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        if not name and len(arrays) != 1:
+            raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
+        return named(arrays, name or next(iter(arrays)), path)
+    try:
+        found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no NumPy file: {error}") from None
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path} holds an archive; expected an array, or a name that ends in .npz")
+    return found
+
+
 def read_vectors(path: Path, name: str = "") -> Tensor:
     """Return the vectors [N, n] of a NumPy file: of the array of this name in an .npz file, or of its only one.
 
     Raises:
         DataError: missing, damaged, no such array, or something else than vectors.
     """
-    if path.suffix == ".npz":
-        arrays = read_npz(path)
-        if not name and len(arrays) != 1:
-            raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
-        found = named(arrays, name or next(iter(arrays)), path)
-    else:
-        try:
-            found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{path} is no NumPy file: {error}") from None
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "biuf":
-        shape = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive"
-        raise DataError(f"{path} holds {shape}; expected numbers [N, n], a vector a row")
+    found = read_array(path, name)
+    if found.ndim != 2 or found.dtype.kind not in "biuf":
+        raise DataError(f"{path} holds {found.dtype} {list(found.shape)}; expected numbers [N, n], a vector a row")
     with np.errstate(over="ignore"):  # what is too large is told below
         vectors = torch.from_numpy(found.astype(np.float32))
     if not bool(torch.isfinite(vectors).all()):

@@ -1,10 +1,11 @@
-"""Texts with a label or a vector each: lines, a folder of files, lines beside vectors."""
+"""Texts with a label, a vector or a picture each: lines, a folder of files, lines beside something else."""
 
 from __future__ import annotations
 
 import sys
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,44 +13,48 @@ from torch import Tensor
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
-from everloop.data.lazy import Subset, Zip
+from everloop.data.lazy import Mapped, Subset, Zip
+from everloop.data.pictures import PictureSize
 from everloop.data.ragged import Strings
-from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.lines import decoded, numbered, opened, stem
+from everloop.data.readers.pictures import read_picture
 from everloop.errors import DataError
 
 
-def read_texts(path: Path, vectors: Path | None, name: str, errors: ErrorPolicy) -> Sequence[tuple[str | Tensor, str]]:
-    """Return texts, each with its label or, where a file of vectors is given, its vector.
+def read_texts(path: Path, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:
+    """Return texts, each with its label.
 
     Args:
-        path: a folder of text files, whose names are the labels of their lines, or a file of lines LABEL TAB TEXT;
-            with vectors a file of texts, one a line.
-        vectors: a NumPy file of vectors [N, n].
-        name: the name of the array in an .npz file.
+        path: a folder of text files, whose names are the labels of their lines, or a file of lines LABEL TAB TEXT.
         errors: takes malformed lines.
     """
-    return _with_vectors(path, vectors, name, errors) if vectors else _with_labels(path, errors)
-
-
-def _with_labels(texts_path: Path, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:
     labels, texts = list[str](), Strings()
-    one_each = texts_path.is_dir()
-    for path in find_files([texts_path]):
-        with opened(path) as file:
-            for number, line in numbered(file, str(path), errors):
-                label, tab, text = (stem(path), "\t", line) if one_each else line.partition("\t")
+    one_each = path.is_dir()
+    for file_path in find_files([path]):
+        with opened(file_path) as file:
+            for number, line in numbered(file, str(file_path), errors):
+                label, tab, text = (stem(file_path), "\t", line) if one_each else line.partition("\t")
                 if tab and label.strip() and text.strip():
                     labels.append(sys.intern(label.strip()))  # once in memory, however often it occurs
                     texts.append(text.strip())
                 elif line.strip():
-                    errors.report(path, number, repr(line), "LABEL TAB TEXT")
+                    errors.report(file_path, number, repr(line), "LABEL TAB TEXT")
     return Zip(labels, texts)
 
 
-def _with_vectors(path: Path, vectors: Path, name: str, errors: ErrorPolicy) -> Sequence[tuple[Tensor, str]]:
-    found, texts = read_vectors(vectors, name), Strings()
-    numbers, count = array("q"), 0
+def beside(path: Path, found: Tensor, place: Path, errors: ErrorPolicy) -> Sequence[tuple[Tensor, str]]:
+    """Return texts, one a line, each with what stands for it in another file.
+
+    Args:
+        path: the file of texts.
+        found: vectors [N, n] or pictures [N, height, width, channels], one for each line.
+        place: where they come from, for messages.
+        errors: takes malformed lines.
+
+    Raises:
+        DataError: there are not as many lines.
+    """
+    texts, numbers, count = Strings(), array("q"), 0
     with opened(path) as file:
         for count, raw in enumerate(file, 1):
             line = decoded(raw, str(path), count, errors)
@@ -57,7 +62,33 @@ def _with_vectors(path: Path, vectors: Path, name: str, errors: ErrorPolicy) -> 
                 texts.append(line)
                 numbers.append(count - 1)
     if len(found) != count:
+        what = "vectors" if found.dim() == 2 else "pictures"
         raise DataError(
-            f"{vectors} holds {len(found):,} vectors and {path} has {count:,} lines; expected one row of numbers a line"
+            f"{place} holds {len(found):,} {what} and {path} has {count:,} lines; expected one for each line"
         )
     return Zip(Subset(found, np.array(numbers)), texts)  # type: ignore[arg-type]
+
+
+def captions(path: Path, folder: Path, size: PictureSize | None, errors: ErrorPolicy) -> Sequence[tuple[Tensor, str]]:
+    """Return the pictures of a folder with their texts; a picture is read when it is asked for.
+
+    Args:
+        path: lines PICTURE TAB TEXT, where PICTURE is the name of a PNG or JPEG file in the folder.
+        folder: where the pictures are.
+        size: to which they are scaled; None: they stay as they are.
+        errors: takes malformed lines, and names of pictures that are not there.
+    """
+    files, texts = list[Path](), Strings()
+    with opened(path) as file:
+        for number, line in numbered(file, str(path), errors):
+            name, tab, text = line.partition("\t")
+            picture = folder / name.strip()
+            if not (tab and name.strip() and text.strip()):
+                if line.strip():
+                    errors.report(path, number, repr(line), "PICTURE TAB TEXT")
+            elif not picture.is_file():
+                errors.report(path, number, f"there is no picture {picture}", "a file of the folder")
+            else:
+                files.append(picture)
+                texts.append(text.strip())
+    return Zip(Mapped(files, partial(read_picture, size=size)), texts)

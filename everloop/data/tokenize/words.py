@@ -14,6 +14,7 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Tensors, sequence_mask
 from everloop.data.batching.padding import padded
+from everloop.data.pictures import PictureSize
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
@@ -23,7 +24,7 @@ TokenUnits = Literal["words", "characters"]
 UNSPACED = re.compile(
     r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-FEATURES = "everloop-features-1"
+FEATURES, PICTURES = "everloop-features-1", "everloop-pictures-1"
 CACHE_SIZE = 1_000_000  # different words whose numbers are cached
 MAX_WORD_LENGTH = 24  # characters of a word that are read: the first and the last half, where it is longer
 _ENDING = r"['’](?:s|re|ve|ll|d|m)\b"
@@ -97,24 +98,29 @@ class TextTokenizer:
         return f"TextTokenizer({len(self.symbols):,} {self.units}{', lower case' if self.lower else ''})"
 
 
-def save_tokenizer(folder: Path, reads: TextTokenizer | WordTokenizer | int) -> None:
-    """Write what a model reads into a run folder: a tokenizer, or how many numbers a step has."""
+def save_tokenizer(folder: Path, reads: TextTokenizer | WordTokenizer | PictureSize | int) -> None:
+    """Write what a model reads into a run folder: a tokenizer, how many numbers a step has, or how large a picture."""
     if isinstance(reads, int):
         write_json(folder / "reader.json", FEATURES, {"features": reads})
+    elif isinstance(reads, PictureSize):
+        write_json(folder / "reader.json", PICTURES, vars(reads))
     else:
         reads.save(folder / "reader.json")
 
 
 def load_tokenizer(
     folder: Path, kind: type[TextTokenizer] | type[WordTokenizer]
-) -> TextTokenizer | WordTokenizer | int:
+) -> TextTokenizer | WordTokenizer | PictureSize | int:
     """Return what a model reads, as `save_tokenizer` wrote it.
 
     Raises:
         DataError: it is missing, damaged or something else.
     """
     path = folder / "reader.json"
-    if read_json(path).get("format") != FEATURES:
+    form = read_json(path).get("format")
+    if form == PICTURES:
+        return PictureSize.read(read_json(path, PICTURES), path)
+    if form != FEATURES:
         return kind.load(path)
     found = read_json(path, FEATURES).get("features")
     if not isinstance(found, int) or found < 1:

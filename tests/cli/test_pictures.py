@@ -1,0 +1,124 @@
+"""Captions of pictures and labels of frames, as a user trains and uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from everloop.cli import main
+
+QUICK = ["--batch", "4", "--validate", "50", "--warmup", "1", "--hidden", "12", "--threads", "1", "--embedding", "8"]
+LEARN = ["--steps", "150", "--lr", "0.02", "--dropout", "0", "--channels", "8"]
+
+
+def halves(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return pictures [count, 6, 6]: bright above and bright on the left, by turns."""
+    pictures = np.zeros((count, 6, 6), np.uint8)
+    pictures[::2, :3] = 255
+    pictures[1::2, :, :3] = 255
+    return pictures
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    shown = capsys.readouterr()
+    return shown.out, " ".join(shown.err.split())
+
+
+def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, pictures, run = tmp_path / "c.txt", tmp_path / "p.npz", str(tmp_path / "run")
+    texts.write_text("up\nleft\n" * 12)
+    np.savez(pictures, pictures=halves(24))
+    captions = ["train", "generator", "--texts", str(texts), "--pictures", str(pictures)]
+    assert main([*captions, *QUICK, *LEARN, "--out", run]) == 0
+    assert "exact match 100.00% (2 of 2 valid texts), greedy" in told(capsys)[0]
+    assert main(["evaluate", run, str(texts), "--labels", str(pictures)]) == 0
+    assert told(capsys)[0].endswith("exact match 100.00% (24 of 24 test texts), greedy\n")
+    assert main(["evaluate", run, "--split", "valid", "--json", "--beam", "2"]) == 0
+    figures = json.loads(told(capsys)[0])
+    assert (figures["exact_match"], figures["decoding"]) == (1.0, "beam 2")
+    other = tmp_path / "other.txt"
+    other.write_text("up\nleft\n" * 11 + "up\nright\n")
+    assert main(["evaluate", run, str(other), "--labels", str(pictures)]) == 2
+    assert "'r'" in told(capsys)[1]  # a character that it cannot write
+    other.write_text("up\nleft\n" * 11 + "up\nup\n")
+    assert main(["evaluate", run, str(other), "--labels", str(pictures)]) == 0
+    assert "left   (in the data: up)\nexact match 95.83% (23 of 24 test texts)" in told(capsys)[0]
+    np.save(tmp_path / "new.npy", halves(2)[::-1])
+    assert main(["predict", run, str(tmp_path / "new.npy")]) == 0
+    assert told(capsys)[0] == "1\tleft\n2\tup\n"
+    for args, message in [
+        (["evaluate", run, str(texts)], "texts need their pictures: everloop evaluate RUN TEXTS --labels PICTURES"),
+        (["predict", run, str(texts)], "is no picture that can be read"),
+        (["predict", run], "cannot come from standard input"),
+        (["predict", run, str(tmp_path / "new.npy"), "--format", "csv"], "this model reads: pictures"),
+        (["sample", run, "x"], "holds a generator that reads pictures; use everloop predict"),
+        ([*captions, *QUICK, "--channels", "0"], "channels is [0]"),
+        ([*captions, "--vectors", str(pictures), *QUICK], "both --vectors and --pictures were given"),
+    ]:
+        assert main(args) == 2
+        assert message in told(capsys)[1]
+    assert main(["report", run]) == 0
+    page = Path(run, "report.html").read_text("utf-8")
+    assert 'role="img" aria-label="picture 1"' in page
+    assert "data:image/png;base64," in page
+    assert main(["draw", "network", run]) == 0
+    assert "convolutions 36 → 8" in told(capsys)[0]
+    assert main(["diagnose", run]) == 0
+    assert main(["quantize", run, "--out", str(tmp_path / "small")]) == 0
+    told(capsys)
+    assert main(["predict", str(tmp_path / "small"), str(tmp_path / "new.npy")]) == 0
+    assert told(capsys)[0] == "1\tleft\n2\tup\n"
+    assert main(["train", "generator", "--resume", run, "--steps", "152"]) == 0
+    assert "resuming after step 150" in told(capsys)[1]
+
+
+def test_captions_of_picture_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "shown").mkdir()
+    for i, pixels in enumerate(halves(12)):
+        image.fromarray(pixels).resize((12, 12)).save(tmp_path / "shown" / f"{i:02}.png")
+    table, run, shown = tmp_path / "c.tsv", str(tmp_path / "run"), str(tmp_path / "shown")
+    table.write_text("".join(f"{i:02}.png\t{('up', 'left')[i % 2]}\n" for i in range(12)))
+    captions = ["train", "generator", "--texts", str(table), "--pictures", shown, "--size", "6", "6"]
+    assert main([*captions, *QUICK, *LEARN, "--out", run]) == 0
+    told(capsys)
+    assert main(["predict", run, str(tmp_path / "shown" / "03.png")]) == 0
+    assert told(capsys)[0] == f"{tmp_path / 'shown' / '03.png'}\tleft\n"
+    assert main(["predict", run, shown]) == 0
+    assert [line.partition("\t")[2] for line in told(capsys)[0].splitlines()] == ["up", "left"] * 6
+    assert main(["evaluate", run, str(table), "--labels", shown]) == 0
+    assert "exact match 100.00% (12 of 12 test texts)" in told(capsys)[0]
+
+
+def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 2, (24, 5))
+    for name, x in (("f.npz", halves(2)[labels]), ("new.npz", halves(2)[labels[:2]])):
+        np.savez(tmp_path / name, frames=x, sides=labels[: len(x)])
+    run, names = str(tmp_path / "run"), ["--text", "frames", "--label", "sides"]
+    films = ["train", "tagger", "--train", str(tmp_path / "f.npz"), *names]
+    assert main([*films, *QUICK, *LEARN, "--out", run]) == 0
+    assert "5 frames of 6×6×1" in told(capsys)[1]
+    assert main(["evaluate", run, str(tmp_path / "f.npz")]) == 0
+    assert "per frame, 120 frames" in told(capsys)[0]
+    assert main(["predict", run, str(tmp_path / "new.npz")]) == 0
+    expected = "".join("".join(f"{label}\n" for label in row) + "\n" for row in labels[:2].tolist())
+    assert told(capsys)[0] == expected
+    assert main(["predict", run, str(tmp_path / "new.npz"), "--probabilities"]) == 0
+    assert told(capsys)[0].startswith("label\t0\t1\n")
+    assert main(["report", run]) == 0
+    assert 'role="img" aria-label="5 frames"' in Path(run, "report.html").read_text("utf-8")
+    assert main(["draw", "network", run]) == 0
+    assert "convolutions 36 → 8" in told(capsys)[0]
+    assert main(["diagnose", run]) == 0
+    assert main(["quantize", run, "--out", str(tmp_path / "small")]) == 0
+    told(capsys)
+    assert main(["predict", str(tmp_path / "small"), str(tmp_path / "new.npz")]) == 0
+    assert told(capsys)[0] == expected
+    assert main(["train", "tagger", "--resume", run, "--steps", "152"]) == 0
+    assert "resuming after step 150" in told(capsys)[1]
+    assert main(["train", "classifier", *films[2:], *QUICK]) == 2
+    assert "expected numbers [N, T, F]" in told(capsys)[1]

@@ -1,0 +1,192 @@
+"""Pictures of NumPy, PNG and JPEG files, alone, with captions, and as films with a label for each frame."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from everloop.data import Conditions, ConditionsConfig, Tagged, TaggedConfig
+from everloop.data.pictures import PictureSize, brightness
+from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures
+from everloop.draw.pictures import png
+from everloop.errors import DataError, OptionError, UnsupportedError
+
+CHANCE = np.random.default_rng(0)
+
+
+def pixels(*shape: int) -> Any:
+    return CHANCE.integers(0, 256, shape, dtype=np.uint8)
+
+
+def saved(path: Path, array: Any) -> Path:
+    """Write a picture as Pillow does, in the format of the file's name."""
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.fromarray(array).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([0, 128, 255], np.uint8), [0, 128, 255]),
+        (np.array([0, 255], np.int64), [0, 255]),
+        (np.array([0.0, 0.5, 1.0], np.float32), [0, 128, 255]),
+        (np.array([False, True]), [0, 1]),
+        (np.zeros(0, np.float64), []),
+    ],
+)
+def test_brightness_is_0_to_255(values: Any, expected: list[int]) -> None:
+    found = brightness(values, "p")
+    assert found.dtype == torch.uint8
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([0, 256]), "p has numbers from 0 to 256; expected 0 to 255"),
+        (np.array([-0.1, 1.0]), "p has numbers from -0.1 to 1; expected 0 to 1"),
+        (np.array([0.0, np.nan]), "p has numbers from nan to nan"),
+        (np.array(["a"]), "p holds <U1; expected pictures as numbers"),
+    ],
+)
+def test_other_numbers_are_no_brightness(values: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message.replace("<", r"\<")):
+        brightness(values, "p")
+
+
+def test_arrays_of_pictures(tmp_path: Path) -> None:
+    grey, coloured = pixels(2, 3, 5), pixels(2, 3, 5, 3)
+    np.save(tmp_path / "grey.npy", grey)
+    np.savez(tmp_path / "both.npz", grey=grey, coloured=coloured)
+    assert read_pictures(tmp_path / "grey.npy").tolist() == grey[..., None].tolist()
+    assert read_pictures(tmp_path / "both.npz", "coloured").tolist() == coloured.tolist()
+    with pytest.raises(DataError, match="holds the arrays grey, coloured; name one with --array"):
+        read_pictures(tmp_path / "both.npz")
+    np.save(tmp_path / "flat.npy", pixels(2, 3))
+    with pytest.raises(DataError, match=r"uint8 \[2, 3\]; expected pictures \[N, height, width\]"):
+        read_pictures(tmp_path / "flat.npy")
+    named = list(pictures_of(tmp_path / "grey.npy", PictureSize(3, 5)))
+    assert [name for name, _ in named] == ["1", "2"]
+    with pytest.raises(DataError, match="holds pictures of 3×5×1; expected 5×3×1"):
+        list(pictures_of(tmp_path / "grey.npy", PictureSize(5, 3)))
+
+
+def test_png_files_are_read_as_pillow_wrote_them(tmp_path: Path) -> None:
+    grey, coloured = pixels(3, 5), pixels(4, 2, 3)
+    assert read_picture(saved(tmp_path / "b" / "grey.png", grey)).tolist() == grey[..., None].tolist()
+    assert read_picture(saved(tmp_path / "coloured.PNG", coloured)).tolist() == coloured.tolist()
+    assert read_picture(saved(tmp_path / "clear.png", pixels(2, 2, 4))).shape == (2, 2, 3)
+    scaled = read_picture(tmp_path / "coloured.PNG", PictureSize(8, 6, 1))
+    assert scaled.shape == (8, 6, 1)
+    flat = np.full((6, 7, 3), 200, np.uint8)
+    close = read_picture(saved(tmp_path / "flat.jpg", flat), PictureSize(3, 3, 3))
+    assert int((close.int() - 200).abs().max()) <= 2
+    assert [path.name for path in picture_files(tmp_path)] == ["grey.png", "clear.png", "coloured.PNG", "flat.jpg"]
+    assert picture_files(tmp_path / "flat.jpg") == [tmp_path / "flat.jpg"]
+
+
+def test_what_png_writes_pillow_reads(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    for channels in (1, 3):
+        picture = torch.from_numpy(pixels(3, 4, channels))
+        (tmp_path / "p.png").write_bytes(png(picture))
+        assert read_picture(tmp_path / "p.png").equal(picture)
+
+
+def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("PIL")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"broken\.png is no picture that can be read"):
+        read_picture(tmp_path / "broken.png")
+    with pytest.raises(DataError, match=r"no such picture; did you mean .*broken\.png"):
+        read_picture(tmp_path / "brokn.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"has no picture; expected files that end in \.png"):
+        picture_files(tmp_path / "empty")
+    with pytest.raises(DataError, match="no such file or folder"):
+        picture_files(tmp_path / "nowhere")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(UnsupportedError, match=r"everloop\[pictures\]"):
+        read_picture(tmp_path / "broken.png")
+
+
+def test_captions_beside_an_array(tmp_path: Path) -> None:
+    pictures = pixels(10, 3, 4)
+    np.savez(tmp_path / "p.npz", pictures=pictures)
+    (tmp_path / "c.txt").write_text("".join(f"text {i}\n" for i in range(10)))
+    config = ConditionsConfig(texts=tmp_path / "c.txt", pictures=tmp_path / "p.npz", hold_out=0.2)
+    data = Conditions.from_config(config)
+    assert data.given_size == PictureSize(3, 4)
+    assert (len(data["train"]), len(data["valid"])) == (8, 2)
+    for given, numbers in [*data["train"], *data["valid"]]:
+        which = int(data.vocabulary.decode(numbers).removeprefix("text "))
+        assert given.tolist() == pictures[which, :, :, None].tolist()
+    batch = data.collate([data["train"][0], data["train"][1]])
+    assert (batch.given.dtype, batch.given.shape) == (torch.uint8, (2, 3, 4, 1))
+    assert data.first("train").startswith("a picture of 3×4×1, 'text ")
+    assert "picture of 3×4×1" in repr(data)
+    changed = pictures.copy()
+    changed[0, 0, 0] ^= 1
+    np.savez(tmp_path / "p.npz", pictures=changed)
+    assert Conditions.from_config(config).fingerprint != data.fingerprint
+    (tmp_path / "c.txt").write_text("one\n")
+    with pytest.raises(DataError, match=r"holds 10 pictures and .* has 1 lines; expected one for each line"):
+        Conditions.from_config(config)
+    with pytest.raises(OptionError, match="both --vectors and --pictures"):
+        Conditions.from_config(replace(config, vectors=tmp_path / "p.npz"))
+    with pytest.raises(OptionError, match=r"size is \[3\]; expected height and width"):
+        Conditions.from_config(replace(config, size=(3,)))
+
+
+def test_captions_of_the_files_of_a_folder(tmp_path: Path) -> None:
+    pictures = pixels(3, 6, 4)
+    for i in range(3):
+        saved(tmp_path / "shown" / f"{i}.png", pictures[i])
+    (tmp_path / "c.tsv").write_text("".join(f"{i}.png\ttext {i}\n" for i in (2, 0, 1)))
+    config = ConditionsConfig(texts=tmp_path / "c.tsv", pictures=tmp_path / "shown", hold_out=0)
+    data = Conditions.from_config(config)
+    found = {data.vocabulary.decode(numbers): given.tolist() for given, numbers in data["train"]}
+    assert found == {f"text {i}": pictures[i, :, :, None].tolist() for i in range(3)}
+    assert Conditions.from_config(replace(config, size=(3, 2))).given_size == PictureSize(3, 2)
+    saved(tmp_path / "shown" / "1.png", pixels(5, 4))
+    with pytest.raises(DataError, match=r"a picture is \d×4×1, the first is \d×4×1; expected one size \(--size scales"):
+        Conditions.from_config(config)
+    (tmp_path / "c.tsv").write_text("0.png\tgood\n3.png\tgone\n0.png\n\n")
+    with pytest.raises(DataError, match=r"line 2: there is no picture .*3\.png; expected a file of the folder"):
+        Conditions.from_config(config)
+    kept = Conditions.from_config(replace(config, malformed="skip"))
+    assert (len(kept["train"]), kept.errors.skipped) == (1, 2)
+
+
+def test_films_with_a_label_for_each_frame(tmp_path: Path) -> None:
+    frames, digits = pixels(4, 5, 3, 2), CHANCE.integers(0, 3, (4, 5))
+    digits[0, 0] = 2
+    path = tmp_path / "f.npz"
+    np.savez(path, frames=frames, digits=digits, steps=np.array([5, 1, 3, 0]))
+    config = TaggedConfig(train=path, text="frames", label="digits", hold_out=(0, 0))
+    data = Tagged.from_config(config)
+    assert data.features == PictureSize(3, 2)
+    assert data.first("train") == "5 frames of 3×2×1"
+    assert "20 frames" in data.describe(4)[0]
+    for (x, y), film, labels in zip(data["train"], frames, digits, strict=True):
+        assert x.tolist() == film[..., None].tolist()
+        assert y.tolist() == labels.tolist()
+    ragged = Tagged.from_config(replace(config, lengths="steps"))
+    assert ragged.lengths["train"].tolist() == [5, 1, 3]
+    batch = ragged.collate([ragged["train"][i] for i in range(3)])
+    assert batch.x.shape == (5, 3, 3, 2, 1)  # type: ignore[union-attr]
+    assert not batch.x[1:, 1].any()  # type: ignore[index]
+    np.savez(path, frames=frames, digits=digits, steps=np.array([5, 1, 6, 0]))
+    with pytest.raises(DataError, match=r"steps does not fit frames \[4, 5, 3, 2\]; expected whole numbers \[4\]"):
+        Tagged.from_config(replace(config, lengths="steps"))
+    np.savez(path, frames=frames.astype(np.float32), digits=digits)
+    with pytest.raises(DataError, match=r"frames has numbers from \d+ to 2\d\d; expected 0 to 1 in pictures"):
+        Tagged.from_config(config)
