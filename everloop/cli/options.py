@@ -240,6 +240,9 @@ class CheckpointOptions:
         """Return a run with its trained model; errors are those of `model`."""
         run = run if isinstance(run, RunConfig) else RunConfig.read(run)
         device, kind = select_device(self.threads, self.device), self.kind(run)
+        trained = run.tables.get("train")
+        if isinstance(trained, dict) and trained.get("precision") == "bf16":
+            note("trained with products in bf16; weights, and all that is computed here, are float32")
         return Opened(run, kind, run.load(self.weights, trust_code=self.trust_code, kind=kind).to(device))
 
 

@@ -48,6 +48,7 @@ ALIKE = {
     "model_dir": "out",
     "n_layers": "layers",
     "nonmono": "average_after",
+    "mixed_precision": "precision",
     "num_beams": "beam",
     "num_epochs": "epochs",
     "num_layers": "layers",

@@ -69,6 +69,9 @@ class TrainConfig:
     """Validations without improvement after which training stops; 0: never."""
     log: int = 10
     """Steps between lines of metrics."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: the forward pass under autocast, so that products round their factors to bfloat16. Weights, optimiser and
+    validation stay in float32."""
     keep_memory: bool = True
     """Whether the process keeps the memory that a step frees for the next one, where the C library is glibc."""
     seed: int = 0

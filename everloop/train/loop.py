@@ -154,7 +154,8 @@ class Trainer:
         for _ in range(many):
             batch = self._next().to(self.device)
             scale += batch.scale if self.config.length_jitter else 1.0
-            loss = self.model.loss(batch, None if batch.first else self.carried)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                loss = self.model.loss(batch, None if batch.first else self.carried)
             self.carried = detach(loss.state)
             nats, count = nats + float(loss.total.detach()), count + loss.count
             if not math.isfinite(nats):
@@ -322,6 +323,8 @@ class Trainer:
             self.folder.begin(self.model, self.data, self.config)
         parameters = sum(p.numel() for p in self.model.parameters())
         self.report(Started(self.place.step, self.config.steps, self.model.target, parameters))
+        if self.config.precision == "bf16":
+            self.report(Note("bf16: products round their factors to bfloat16; weights and validation are float32"))
         if self.config.keep_memory and keep_freed_memory():
             self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
 
@@ -375,12 +378,8 @@ class Trainer:
         folder.forget_after(self.place.step, self.place.validated)
 
     def _say_how_to_resume(self) -> None:
-        if self.folder:
-            self.report(
-                Note(f"interrupted after step {self.place.step:,}; saved. Resume with: {self._resume_command()}")
-            )
-        else:
-            self.report(Note(f"interrupted after step {self.place.step:,}"))
+        how = f"; saved. Resume with: {self._resume_command()}" if self.folder else ""
+        self.report(Note(f"interrupted after step {self.place.step:,}{how}"))
 
     def _resume_command(self) -> str:
         assert self.folder, "asked for runs that have one"
