@@ -106,6 +106,14 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
     return found
 
 
+def given(kind: type[Any], args: Sequence[str]) -> set[str]:
+    """Return the names of the settings that arguments give, whatever they are called there."""
+    names, olds = list(_names(kind)), dict(_old_names(kind))
+    said = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
+    ours = {olds.get(name) or same_setting(name, names, flag) or name for name in said}
+    return {name for name in names if flag(name) in ours}
+
+
 def note(text: str) -> None:
     """Print a line on standard error, apart from what a command answers."""
     Console(stderr=True).print(Line(text, "dim"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,22 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from everloop.cli.figures import print_notes, report
-from everloop.cli.options import early, find_kind, free_folder, from_tables, note_old_names, parse, select_device
+from everloop.cli.options import (
+    early,
+    find_kind,
+    free_folder,
+    from_tables,
+    given,
+    note,
+    note_old_names,
+    parse,
+    select_device,
+)
 from everloop.cli.progress import Progress
 from everloop.data.files import no_such
 from everloop.data.settings import read_toml
 from everloop.errors import OptionError, unknown
+from everloop.kinds.defaults import Fit, fitted
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
 from everloop.models.own_code import allow, located
@@ -26,6 +38,9 @@ from everloop.models.run import RunConfig, hashes
 from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
 from everloop.train.folder import Folder
 from everloop.train.lock import Lock
+from everloop.train.pace import duration
+
+MANY = 200  # steps from which on it is told how long they will take
 
 
 @dataclass(frozen=True)
@@ -69,12 +84,29 @@ def main(args: Sequence[str]) -> int:
     else:
         folder = Folder(options.out or free_folder(Path("runs") / kind.name.rpartition(":")[2]), resume=False)
         data = kind.dataset(options.data, options.model, None)
+        fit = Fit(options.model, options.train) if options.config else _fitted(kind, data, options, args[1:])
+        options = dataclasses.replace(options, model=fit.model, train=fit.train)
         model = kind.create_model(data, options.model)
+        if fit.chosen:
+            note(f"chosen for {data.time_steps('train'):,} time steps, unless you give others: {fit}")
     print_notes(data, options.train.batch)
-    run = follow(model.to(device), data, options.train, folder, kind.preview)
+    model = model.to(device)
+    if not resumed and (options.train.epochs or options.train.steps >= MANY):
+        note(_how_long(model, data, options.train))
+    run = follow(model, data, options.train, folder, kind.preview)
     for line in (kind.report or report)(model, data, run):
         Console().print(line, soft_wrap=True)
     return 130 if run.interrupted else 0
+
+
+def _fitted(kind: Kind, data: Any, options: Any, args: Sequence[str]) -> Fit:
+    return fitted(data, kind.model, options.model, options.train, given(type(options), args))
+
+
+def _how_long(model: Model, data: Any, config: TrainConfig) -> str:
+    minutes, threads = math.ceil(duration(model, data, config) / 60), torch.get_num_threads()
+    where = f"{threads} thread{'s' * (threads > 1)}"
+    return f"about {minutes:,} min on {where}, as busy as they are; less with fewer --steps or --epochs"
 
 
 def follow(
@@ -119,15 +151,15 @@ def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None
         tables = from_tables(found, types, str(file))
         note_old_names(found, types, str(file))
     base = options_of(kind)(**tables)
-    description = kind.description
-    given = parse(type(base), args, command=f"train {kind.name}", description=description, default=base)
-    if run and (given.model, given.data) != (base.model, base.data):
+    description = f"{kind.description} Sizes, steps and batch that are not given fit the data, without --config."
+    options = parse(type(base), args, command=f"train {kind.name}", description=description, default=base)
+    if run and (options.model, options.data) != (base.model, base.data):
         raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
-    if run and given.out:
+    if run and options.out:
         raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
     if file and early(args, "--cell") is None:
-        allow(str(vars(given.model).get("cell", "")), code, str(file), given.trust_code)
-    return given, run
+        allow(str(vars(options.model).get("cell", "")), code, str(file), options.trust_code)
+    return options, run
 
 
 def options_of(kind: Kind) -> type[Any]:

@@ -53,6 +53,10 @@ class Dataset(ABC, Generic[Split]):
             raise OptionError(unknown("split", split, self.items))
         return self.items[split]
 
+    def time_steps(self, split: str) -> int:
+        """Return how many time steps a split has."""
+        return len(self[split])
+
     @cached_property
     def fingerprint(self) -> str:
         """A short name of exactly this data; a run is resumed on data with the same fingerprint only."""
@@ -133,6 +137,9 @@ class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
     def steps(self, split: str) -> Array:
         """Return how many steps each item has in a batch, by which padding is counted."""
         return self.lengths[split]
+
+    def time_steps(self, split: str) -> int:
+        return int(self.steps(split).sum())
 
     def sizes(self, split: str) -> Sequence[str]:
         """Return further sizes of a split, in words."""

@@ -32,7 +32,7 @@ class Data(Protocol):
 LENGTH = 256
 
 
-def window_length(model: Model, length: int | None) -> int:
+def window_length(model: Model | type[Model], length: int | None) -> int:
     """Return the time steps in a batch of a stream.
 
     Raises:
@@ -45,7 +45,7 @@ def window_length(model: Model, length: int | None) -> int:
     return LENGTH if length is None else length
 
 
-def pass_sizes(model: Model, batch: int, length: int | None, jitter: int = 0) -> dict[str, int]:
+def pass_sizes(model: Model | type[Model], batch: int, length: int | None, jitter: int = 0) -> dict[str, int]:
     """Return the sizes that `Data.epoch` is given: sequences in a batch and, for a stream, the steps of a window.
 
     Raises:

@@ -91,7 +91,7 @@ def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) 
     return config.replace({"length": length if model.streams else None})
 
 
-def _with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -> TrainConfig:
+def with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -> TrainConfig:
     """Return the settings with the steps that so many passes are."""
     if config.epochs is None:
         return config
@@ -107,7 +107,7 @@ class Trainer:
 
     def __init__(self, model: Model, data: Data, config: TrainConfig, folder: Folder | None, report: Report) -> None:
         self.model, self.data, self.folder, self.report = model, data, folder, report
-        self.config = config = _with_steps(config, model, data, report)
+        self.config = config = with_steps(config, model, data, report)
         self.device = next(model.parameters()).device
         self.optimiser = optimiser(model, config)
         self.schedule = LearningRateSchedule(config)

@@ -1,8 +1,9 @@
-"""How fast a model trains on this machine as it is now, so that a run can be given minutes in place of steps."""
+"""How fast a model trains on this machine as it is now: how long a run will take, or how many steps fit in minutes."""
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 
@@ -10,9 +11,9 @@ from everloop.models.model import Model
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data
 from everloop.train.events import Event, Stepped, Validated
-from everloop.train.loop import train
+from everloop.train.loop import train, with_steps
 
-TRIED = 5  # steps that are timed, after as many that are not: the first ones compile
+TRIED = 5
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,30 @@ class Pace:
         """Return how many steps fit into some seconds, beside so many validations; at least one."""
         return max(1, int((seconds - validations * self.validation) / self.step))
 
+    def seconds(self, steps: int, validations: int) -> float:
+        """Return how long some steps and validations take."""
+        return steps * self.step + validations * self.validation
 
-def pace(model: Model, data: Data, config: TrainConfig) -> Pace:
-    """Train a copy of a model for a few steps, and return how long they took; a validation is 0 where there is none."""
+
+def pace(model: Model, data: Data, config: TrainConfig, tried: int = TRIED) -> Pace:
+    """Train a copy of a model for a few steps, and return how long they took; a validation is 0 where there is none.
+
+    `tried` steps are timed, after as many that are not: the first ones compile.
+    """
     times: list[tuple[Event, float]] = []
-    few = config.replace({"steps": 2 * TRIED, "log": TRIED, "validate": 2 * TRIED, "epochs": None, "early_stop": 0})
+    still = {
+        "lr": 1e-12,
+        "epochs": None,
+        "early_stop": 0,
+    }  # weights stay as they are, whatever training would do to them
+    few = config.replace({"steps": 2 * tried, "log": tried, "validate": 2 * tried, **still})
     train(copy.deepcopy(model), data, few, report=lambda event: times.append((event, time.perf_counter())))
     begun, ended = (at for event, at in times if isinstance(event, Stepped))
     validated = next((at for event, at in times if isinstance(event, Validated)), ended)
-    return Pace((ended - begun) / TRIED, validated - ended)
+    return Pace((ended - begun) / tried, validated - ended)
+
+
+def duration(model: Model, data: Data, config: TrainConfig) -> float:
+    """Return how many seconds training will take, by what a few steps of it take."""
+    steps = with_steps(config, model, data, lambda event: None).steps
+    return pace(model, data, config, tried=2).seconds(steps, math.ceil(steps / config.validate))

@@ -189,7 +189,13 @@ def test_a_package_that_lacks_something_says_what(place: Path) -> None:
 def test_a_built_in_kind_is_one_file() -> None:
     """Outside of its model and its data, what a kind needs is its file in everloop/kinds and its name in one tuple."""
     house = Path(__file__).parent.parent.parent / "everloop"
-    files = {path.stem for path in (house / "kinds").glob("*.py")} - {"__init__", "decoding", "examples", "source"}
+    files = {path.stem for path in (house / "kinds").glob("*.py")} - {
+        "__init__",
+        "decoding",
+        "defaults",
+        "examples",
+        "source",
+    }
     assert files == {name.replace("-", "_") for name in BUILT_IN}
     for name in BUILT_IN:
         kind = find(name)

@@ -189,7 +189,7 @@ def test_scripts_without_spaces_are_read_by_characters(capsys: pytest.CaptureFix
     rows = "".join(f"{text}\t{'good' if i < 3 else 'bad'}\n" for i, text in enumerate(REVIEWS))
     Path("zh.tsv").write_text("text\tlabel\n" + rows, encoding="utf-8")
     _, told = run(capsys, *CLASSIFIER, "--train", "zh.tsv")
-    assert "texts are read by characters: there are no spaces between words (--units changes it)" in told
+    assert "texts are read by characters: spaces do not part words (--units words changes it)" in told
     assert load("run").tokenizer.units == "characters"
     _, told = run(capsys, *CLASSIFIER[:-1], "words", "--train", "zh.tsv", "--units", "words")
     assert "by characters" not in told
@@ -205,6 +205,8 @@ def test_scripts_without_spaces_are_read_by_characters(capsys: pytest.CaptureFix
         (["สวัสดีครับ"], "characters"),
         (["これはペンです"], "characters"),
         (["123 !?"], "words"),
+        (["Khoury", "Nahas", "Le Roux", "Daher", "Gerges"], "characters"),
+        (["good", "bad film", "a fine film"], "words"),
         ([], "words"),
     ],
 )

@@ -248,7 +248,8 @@ def test_series_files(tmp_path: Path) -> None:
     assert batch.extra.shape == (4, 7, 3)
     assert batch.ahead.shape == (2, 7, 2)
     with pytest.raises(OptionError, match="--series"):
-        Series.from_config(replace(config, series=()), context=4, horizon=2)
+        Series.from_config(replace(config, series=(), covariates=()), context=4, horizon=2)
+    assert Series.from_config(replace(config, series=()), context=4, horizon=2).names == ("a",)
     with pytest.raises(DataError, match="unknown column 'c'"):
         Series.from_config(replace(config, series=("c",)), context=4, horizon=2)
     with pytest.raises(DataError, match="a window of 10 \\+ 5 needs more"):

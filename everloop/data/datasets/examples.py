@@ -164,7 +164,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             units = fitting_units(islice(texts, 1000)) if how.units == "auto" else how.units
             tokenizer = TextTokenizer.learn(texts, units, lower=how.lower, min_freq=how.min_freq)
             if units != how.units and units == "characters":
-                self.read_as = "texts are read by characters: there are no spaces between words (--units changes it)"
+                self.read_as = "texts are read by characters: spaces do not part words (--units words changes it)"
         self.tokenizer, self.features = tokenizer, 0 if first.text else first.get(0).shape[1]
         self.labels = labels or _learned(self.parts["train"].labels)
         self.parts = {name: part.known(name, self.labels, self.errors) for name, part in self.parts.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
 from typing import Any
@@ -102,11 +102,11 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         self.bounds = self._bounds()
         self.starts = {name: self._starts(name) for name in SPLITS}
         self.items = {name: Mapped(starts, self._item) for name, starts in self.starts.items()}
-        needed = next((name for name in SPLITS if self.size(name)), "train")
+        needed = next((name for name in SPLITS if self.time_steps(name)), "train")
         if not len(self.starts[needed]):
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
             needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
-            raise DataError(f"the {needed} split has {self.size(needed):,} steps{gaps}; {needs}")
+            raise DataError(f"the {needed} split has {self.time_steps(needed):,} steps{gaps}; {needs}")
 
     @classmethod
     def from_config(
@@ -128,9 +128,14 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         """
         if not config.train:
             raise DataError("no series given; name their file with --train FILE")
-        if not config.series:
-            raise OptionError(f"no series named; say what to forecast with --series COLUMN…{_numbers_of(config)}")
         errors, told = ErrorPolicy(config.malformed), list[str]()
+        if not config.series:
+            numbers = _numbers_of(config)
+            if len(numbers) != 1:
+                came = f"; columns of numbers: {', '.join(numbers)}" if numbers else ""
+                raise OptionError(f"no series named; say what to forecast with --series COLUMN…{came}")
+            config = replace(config, series=(numbers[0],))
+            told.append(f"the series is {numbers[0]}, the only column of numbers (--series names others)")
         sources = [(FileSource(path, errors), table_reader(path, config.format)) for path in config.train]
         tracks = config.table(columns_of(config)).tracks(sources, told.append)
         return cls.of(tracks, config, errors, WindowSizes(context, horizon, season), patch, categories, told)
@@ -197,8 +202,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         """Whether a number is missing."""
         return any(bool(part.isnan().any()) for part in (self.values, self.covariates, self.planned))
 
-    def size(self, split: str) -> int:
-        """Return how many steps a split has."""
+    def time_steps(self, split: str) -> int:
         return sum(end - begin for begin, end in self.bounds[split])
 
     def scale(self) -> tuple[Tensor, Tensor]:
@@ -269,7 +273,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
 
     def describe(self, batch: int) -> list[str]:
         of = f" of {len(self.groups):,} series" if len(self.groups) > 1 else ""
-        return [f"{s}: {self.size(s):,} steps{of}, {len(self[s]):,} windows" for s in self.splits]
+        return [f"{s}: {self.time_steps(s):,} steps{of}, {len(self[s]):,} windows" for s in self.splits]
 
     def notes(self, batch: int) -> list[str]:
         gaps = f"no window reaches across the gaps of {self.errors}" if self.breaks else str(self.errors)
@@ -345,8 +349,8 @@ def one_hot(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Te
     return torch.tensor([float(word == known) for several, word in pairs for known in several])
 
 
-def _numbers_of(config: SeriesConfig) -> str:
-    """Return in words which columns have numbers."""
+def _numbers_of(config: SeriesConfig) -> list[str]:
+    """Return the columns that have numbers and that nothing else names."""
     found = list[str]()
 
     def see(line: int, fields: Mapping[str, Any]) -> None:
@@ -356,7 +360,8 @@ def _numbers_of(config: SeriesConfig) -> str:
     source = FileSource(path, ErrorPolicy("skip"), header="yes")  # without columns to look for, none is recognised
     rows = table_reader(path, config.format)(source, {}, config.columns, see)
     next(iter(rows), None)
-    return f"; columns of numbers: {', '.join(found)}" if found else ""
+    named = {*config.covariates, *config.planned, *config.time, *config.group, *config.static}
+    return [name for name in found if name not in named]
 
 
 def _check_numbers(name: str, part: Tensor) -> None:

@@ -27,6 +27,7 @@ UNSPACED = re.compile(
 FEATURES, PICTURES = "everloop-features-1", "everloop-pictures-1"
 CACHE_SIZE = 1_000_000  # different words whose numbers are cached
 MAX_WORD_LENGTH = 24  # characters of a word that are read: the first and the last half, where it is longer
+SINGLE = 1.25  # words of a text, on average, below which texts count as single words
 _ENDING = r"['’](?:s|re|ve|ll|d|m)\b"
 _WORD = re.compile(rf"{_ENDING}|\w+(?:(?!{_ENDING})['’]\w+)*|[^\w\s]", re.IGNORECASE)
 
@@ -37,12 +38,16 @@ def words_of(text: str) -> list[str]:
 
 
 def fitting_units(texts: Iterable[str]) -> TokenUnits:
-    """Return what a step of some texts should be: a character where most letters are of a script without spaces."""
-    letters = unspaced = 0
+    """Return what a step of some texts should be: a character where words are not told apart by spaces.
+
+    That is, where most letters are of a script without spaces, or where texts are single words, such as names.
+    """
+    letters = unspaced = words = count = 0
     for text in texts:
         letters += sum(map(str.isalpha, text))
         unspaced += len(UNSPACED.findall(text))
-    return "characters" if 2 * unspaced > letters else "words"
+        words, count = words + len(text.split()), count + 1
+    return "characters" if 2 * unspaced > letters or words < SINGLE * count else "words"
 
 
 class TextTokenizer:

@@ -1,0 +1,85 @@
+"""Sizes of a model and of its training that fit the data, for what a user leaves open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from everloop.models import Model
+from everloop.train import TrainConfig
+from everloop.train.evaluate import pass_sizes
+
+PASSES = 25  # over the training split: by then small models stop improving on what was held out
+STEPS = (200, 3_000)
+BATCHES = 40  # in a pass, at least, where the batch can be made smaller for it
+BATCH = (8, 64)
+HIDDEN = (64, 512)
+WINDOWS = ((1_000_000, 256), (200_000, 128), (0, 64))  # steps of a window of a stream, from so many time steps on
+LARGE = 5_000_000  # time steps from which nothing that small data needs is done
+DROPOUT = 0.2
+VALIDATIONS, APART = 15, 10  # of a run, and steps between them at least
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Settings that fit the data. chosen: those that were left open, as options."""
+
+    model: Any
+    train: TrainConfig
+    chosen: dict[str, int | float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.chosen.items())
+
+
+def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: Collection[str]) -> Fit:
+    """Return settings that fit the size of the training split; what is given stays.
+
+    Units grow with the square root of the time steps, up to the usual size of the kind; a second layer and no dropout
+    are for large data. A batch leaves a pass enough updates, and training is some passes.
+
+    Args:
+        data: the Dataset that the model is trained on.
+        kind: the class of the model.
+        model: its settings.
+        train: those of training.
+        given: the names of settings that stay as they are.
+    """
+    count, usual = data.time_steps("train"), type(model)()
+    shape = _open({"hidden", "layers", "dropout"} & {each.name for each in fields(model)}, given)
+    found: dict[str, int | float] = {}
+    if "hidden" in shape:
+        largest = min(HIDDEN[1], usual.hidden)
+        found["hidden"] = _clamped(32 * round(math.sqrt(count) / 64), (min(HIDDEN[0], largest), largest))
+    if "layers" in shape and count < LARGE and usual.layers > 1:
+        found["layers"] = 1
+    if "dropout" in shape and count < LARGE and usual.dropout == 0:
+        found["dropout"] = DROPOUT
+    times = _open(("batch", "length", "steps", "validate"), {*given, *(["steps"] if train.epochs else [])})
+    length = train.length
+    if kind.streams and "length" in times:
+        length = found["length"] = next(size for least, size in WINDOWS if count >= least)
+    if "batch" in times:
+        items = max(1, count // (length or 1) if kind.streams else len(data["train"]))
+        found["batch"] = _clamped(2 ** int(math.log2(max(1, items // BATCHES))), (min(BATCH[0], items), BATCH[1]))
+    chosen = train.replace({name: value for name, value in found.items() if name in ("batch", "length")})
+    sizes = pass_sizes(kind, chosen.batch, chosen.length, chosen.length_jitter)
+    batches = len(data.epoch("train", 0, seed=train.seed, **sizes))
+    steps = round(train.epochs * batches / chosen.accumulate) if train.epochs else train.steps
+    if "steps" in times:
+        steps = found["steps"] = _clamped(PASSES * batches // chosen.accumulate, STEPS)
+    if "validate" in times:
+        found["validate"] = max(APART, steps // VALIDATIONS)
+    inside = {name: found[name] for name in shape if name in found}
+    outside = {name: value for name, value in found.items() if name not in inside}
+    return Fit(replace(model, **inside), train.replace(outside), found)
+
+
+def _open(names: Collection[str], given: Collection[str]) -> list[str]:
+    return [name for name in names if name not in given]
+
+
+def _clamped(value: int, bounds: tuple[int, int]) -> int:
+    return max(bounds[0], min(bounds[1], value))

@@ -1,0 +1,127 @@
+"""What a first run leaves open fits its data, is told as options, and with these options is the same run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from everloop.cli import main
+from everloop.cli.options import given
+from everloop.cli.train import options_of
+from everloop.data import Text
+from everloop.kinds.defaults import fitted
+from everloop.models import ClassifierConfig, LanguageModel, LanguageModelConfig, load
+from everloop.models.kind import find
+from everloop.train import TrainConfig
+
+ROWS = "".join(f"{'good' if i % 2 else 'bad'} film {i % 7}\t{i % 2}\n" for i in range(90))
+
+
+def of_length(count: int) -> Text:
+    return Text.from_string("ab" * (count // 2), split=(1.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("count", "hidden", "length", "batch", "steps"),
+    [
+        (300, 64, 64, 4, 200),
+        (20_000, 64, 64, 8, 950),  # 39 windows in a pass, or 38 where it begins later
+        (100_000, 160, 64, 32, 1200),
+        (1_000_000, 512, 256, 64, 1525),
+        (4_000_000, 512, 256, 64, 3000),
+    ],
+)
+def test_sizes_of_a_text(count: int, hidden: int, length: int, batch: int, steps: int) -> None:
+    fit = fitted(of_length(count), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    assert (fit.model.hidden, fit.model.layers, fit.model.dropout) == (hidden, 1, 0.2)
+    assert (fit.train.length, fit.train.batch) == (length, batch)
+    assert fit.train.steps == pytest.approx(steps, abs=25)
+    assert fit.train.validate == fit.train.steps // 15
+
+
+def test_large_data_has_the_usual_model() -> None:
+    fit = fitted(of_length(6_000_000), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    assert fit.model == LanguageModelConfig()
+
+
+def test_what_is_given_stays() -> None:
+    train = TrainConfig(epochs=2, batch=16)
+    fit = fitted(of_length(20_000), LanguageModel, LanguageModelConfig(), train, ("epochs", "batch", "hidden"))
+    assert fit.model.hidden == LanguageModelConfig().hidden
+    assert (fit.train.batch, fit.train.epochs) == (16, 2)
+    assert "steps" not in fit.chosen
+    assert fit.train.validate == 10
+    everything = ("hidden", "layers", "dropout", "length", "batch", "steps", "validate")
+    kept = fitted(of_length(20_000), LanguageModel, LanguageModelConfig(), TrainConfig(), everything)
+    assert (kept.model, kept.train, str(kept)) == (LanguageModelConfig(), TrainConfig(), "")
+
+
+def test_names_of_what_is_given() -> None:
+    options = options_of(find("classifier"))
+    args = ["--hidden=8", "--learning-rate", "0.1", "--average", "0.9", "--no-lower", "--epochs", "2"]
+    assert given(options, args) == {"hidden", "lr", "ema_decay", "no-lower", "epochs"}
+
+
+def weights(run: str) -> dict[str, Any]:
+    return dict(load(run).state_dict())
+
+
+def test_the_options_that_are_told_make_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("films.tsv").write_text(ROWS)
+    command = ["train", "classifier", "--train", "films.tsv", "--columns", "text", "label", "--threads", "1"]
+    assert main([*command, "--steps", "4", "--out", "a"]) == 0
+    told = re.search(r"chosen for 243 time steps, unless you give others: (.*)", capsys.readouterr().err)
+    assert told
+    assert told[1] == "--hidden 64 --dropout 0.2 --batch 8 --validate 10"
+    assert main([*command, "--steps", "4", *told[1].split(), "--out", "b"]) == 0
+    assert "chosen for" not in capsys.readouterr().err
+    one, other = weights("a"), weights("b")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_configuration_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("films.tsv").write_text(ROWS)
+    Path("c.toml").write_text('[data]\ncolumns = ["text", "label"]\n[model]\nkind = "classifier"\n[train]\nsteps = 2\n')
+    assert main(["train", "classifier", "--config", "c.toml", "--train", "films.tsv", "--out", "run"]) == 0
+    assert "chosen for" not in capsys.readouterr().err
+    assert load("run").config == ClassifierConfig()
+
+
+def test_long_runs_say_how_long_before_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("films.tsv").write_text(ROWS)
+    command = ["train", "classifier", "--train", "films.tsv", "--columns", "text", "label", "--hidden", "4"]
+    assert main([*command, "--epochs", "1", "--threads", "1", "--out", "run"]) == 0
+    told = capsys.readouterr().err
+    assert told.index("about 1 min on 1 thread, as busy") < told.index("training, 11 steps")
+    assert main([*command, "--steps", "3", "--out", "short"]) == 0
+    assert " min on " not in capsys.readouterr().err
+
+
+def test_the_only_column_of_numbers_is_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"19{50 + i // 12}-{i % 12 + 1:02},{100 + i % 12}\n" for i in range(96))
+    Path("t.csv").write_text(f"month,sales\n{rows}")
+    command = ["train", "forecaster", "--train", "t.csv", "--time", "month", "--context", "12", "--horizon", "6"]
+    assert main([*command, "--steps", "2", "--hidden", "4", "--out", "run"]) == 0
+    assert "the series is sales, the only column of numbers (--series names others)" in capsys.readouterr().err
+    assert main(["train", "forecaster", "--resume", "run", "--steps", "4"]) == 0
+    Path("two.csv").write_text("month,sales,price\n1950-01,1,2\n1950-02,1,2\n")
+    assert main(["train", "forecaster", "--train", "two.csv", "--out", "none"]) == 2
+    assert "no series named; say what to forecast with --series COLUMN…; columns of numbers: sales, price" in (
+        capsys.readouterr().err
+    )
