@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everloop.errors import DataError
+from everloop.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,16 @@ class PictureSize:
         return self.height * self.width * self.channels
 
 
+def check_size(size: Sequence[int]) -> None:
+    """Check a setting that says to what size pictures are scaled.
+
+    Raises:
+        OptionError: it is not empty, and no height and width.
+    """
+    if len(size) not in (0, 2) or any(side < 1 for side in size):
+        raise OptionError(f"size is {list(size)}; expected height and width")
+
+
 def brightness(values: np.ndarray[Any, Any], place: str) -> Tensor:
     """Return the numbers of pictures, of any shape, as they are kept: whole, 0 to 255.
 
@@ -70,4 +80,4 @@ def brightness(values: np.ndarray[Any, Any], place: str) -> Tensor:
         if not 0 <= low <= high <= most:
             raise DataError(f"{place} has numbers from {low:g} to {high:g}; expected 0 to {most} in pictures")
         values = (values * 255).round() if most == 1 else values
-    return torch.from_numpy(np.ascontiguousarray(values.astype(np.uint8)))
+    return torch.from_numpy(np.require(values, np.uint8, ["C", "W"]))

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
+from everloop.data.readers.pictures import ENDINGS, picture_files, read_picture, same_size, steps_of
 from everloop.data.readers.ts import ts_series
+from everloop.errors import DataError
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.examples import label_examples
 from everloop.kinds.source import PredictSource
@@ -50,6 +54,9 @@ def predict(model: Classifier, config: ExamplesConfig, source: PredictSource, op
 def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> Iterator[Any]:
     """Yield texts or series, and None where there is none."""
     if model.tokenizer is None:
+        if source.path.is_dir() or source.path.suffix.lower() in ENDINGS:
+            yield from _pictures(model, config, source.path)
+            return
         chosen = source.chosen_format({".ts": "ts", ".npz": "npz", "": "idx"}, "ts")
         if chosen == "ts":
             with source.open() as file:
@@ -67,6 +74,19 @@ def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> I
     else:
         texts = (line for _, line in source.lines())
     yield from (text if text and text.strip() else None for text in texts)
+
+
+def _pictures(model: Classifier, config: ExamplesConfig, path: Path) -> Iterator[Tensor]:
+    """Yield a PNG or JPEG file, or all of a folder, as sequences as in training: in grey, or else in colours."""
+    files = picture_files(path)
+    for file in files:
+        wide = config.patch**2 if config.patch else (config.size or read_picture(file).shape[:2])[1]
+        (_, picture), *_ = same_size([file], config.size, 1 if model.features == wide else 3)
+        steps = steps_of(picture, config.patch)
+        if steps.shape[1] != model.features:
+            came = f"{file} makes steps of {steps.shape[1]} numbers"
+            raise DataError(f"{came}; expected {model.features}, as the pictures of training have")
+        yield steps
 
 
 def evaluation_dataset(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:

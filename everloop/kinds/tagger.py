@@ -11,8 +11,10 @@ import torch
 
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.pictures import PictureSize
 from everloop.data.readers.arrays import films_or_sequences
 from everloop.data.readers.conllu import sentences
+from everloop.data.readers.films import films
 from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
@@ -38,7 +40,7 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
     if options.probabilities:
         yield "\t".join([*(["word"] if model.tokenizer else []), "label", *model.labels.symbols]) + "\n"
     if model.tokenizer is None:
-        for vectors in source.chunks(films_or_sequences(source.by_path(), config.text, config.lengths)):
+        for vectors in source.chunks(_numbers(model, config, source)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
     chosen = source.chosen_format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
@@ -58,6 +60,14 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
             return
         records = source.each(Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file))
         yield from _words(model, (record[2][config.text] if record else [] for record in records), source, options)
+
+
+def _numbers(model: Tagger, config: TaggedConfig, source: PredictSource) -> Iterable[torch.Tensor]:
+    """Return series or films of an archive, or films of a folder, whose frames are scaled to what the model reads."""
+    path, size = source.by_path(), model.features
+    if isinstance(size, PictureSize) and path.is_dir():
+        return films(path, (size.height, size.width), size.channels)
+    return films_or_sequences(path, config.text, config.lengths)
 
 
 def _words(model: Tagger, found: Iterable[list[str]], source: PredictSource, options: PredictOptions) -> Iterator[str]:

@@ -122,3 +122,32 @@ def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "resuming after step 150" in told(capsys)[1]
     assert main(["train", "classifier", *films[2:], *QUICK]) == 2
     assert "expected numbers [N, T, F]" in told(capsys)[1]
+
+
+def test_frames_and_pictures_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    sides = [("up", "left")[i % 2] for i in range(16)]
+    for i, pixels in enumerate(halves(16)):
+        for place in (tmp_path / "pictures" / sides[i], tmp_path / "films" / f"{i // 4}"):
+            place.mkdir(parents=True, exist_ok=True)
+            image.fromarray(pixels).save(place / f"{i}.png")
+    table = "".join(f"{film}\t{' '.join(sides[:4])}\n" for film in range(4))
+    (tmp_path / "films" / "labels.tsv").write_text(table)
+    few = ["--steps", "2", "--validate", "1", "--batch", "4", "--hidden", "4", "--threads", "1"]
+    for kind, folder, more in (
+        ("tagger", "films", ["--channels", "4", "--hold-out", "0.25", "0"]),
+        ("classifier", "pictures", ["--patch", "3"]),
+    ):
+        run, data = str(tmp_path / kind), str(tmp_path / folder)
+        assert main(["train", kind, "--train", data, *few, *more, "--out", run]) == 0
+        assert main(["evaluate", run, data]) == 0
+        assert "16" in told(capsys)[0]
+        assert main(["predict", run, data]) == 0
+        assert sum(bool(line) for line in told(capsys)[0].splitlines()) == 16
+    assert main(["predict", str(tmp_path / "tagger"), str(tmp_path / "films" / "2")]) == 0
+    assert len(told(capsys)[0].splitlines()) == 5
+    assert main(["predict", str(tmp_path / "classifier"), str(tmp_path / "pictures" / "up" / "0.png")]) == 0
+    assert len(told(capsys)[0].splitlines()) == 1
+    image.fromarray(halves(1)[0]).resize((5, 6)).save(tmp_path / "odd.png")
+    assert main(["predict", str(tmp_path / "classifier"), str(tmp_path / "odd.png")]) == 2
+    assert "patch is 3; expected what divides 6 and 5" in told(capsys)[1]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from everloop.data import Conditions, ConditionsConfig, Tagged, TaggedConfig
+from everloop.data import Conditions, ConditionsConfig, Examples, ExamplesConfig, Tagged, TaggedConfig
 from everloop.data.pictures import PictureSize, brightness
-from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures
+from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures, steps_of
 from everloop.draw.pictures import png
 from everloop.errors import DataError, OptionError, UnsupportedError
 
@@ -189,4 +189,67 @@ def test_films_with_a_label_for_each_frame(tmp_path: Path) -> None:
         Tagged.from_config(replace(config, lengths="steps"))
     np.savez(path, frames=frames.astype(np.float32), digits=digits)
     with pytest.raises(DataError, match=r"frames has numbers from \d+ to 2\d\d; expected 0 to 1 in pictures"):
+        Tagged.from_config(config)
+
+
+def test_a_picture_is_read_row_by_row_or_patch_by_patch() -> None:
+    picture = torch.arange(24, dtype=torch.uint8).view(4, 6, 1)
+    assert (steps_of(picture) * 255).round().tolist() == picture[..., 0].tolist()
+    patches = (steps_of(picture, 2) * 255).round().int().tolist()
+    assert patches[0] == [0, 1, 6, 7]
+    assert patches[2] == [4, 5, 10, 11]
+    assert patches[5] == [16, 17, 22, 23]
+    assert steps_of(picture.expand(4, 6, 3), 2).shape == (6, 12)
+    assert steps_of(picture[:1, :1], 1).tolist() == [[0]]
+    with pytest.raises(DataError, match="patch is 4; expected what divides 4 and 6"):
+        steps_of(picture, 4)
+
+
+def test_examples_of_a_folder_of_pictures(tmp_path: Path) -> None:
+    shown = {f"{label}/{i}.png": pixels(4, 6) for label in ("cat", "dog") for i in range(5)}
+    for name, array in shown.items():
+        saved(tmp_path / "animals" / name, array)
+    config = ExamplesConfig(train=tmp_path / "animals", hold_out=(0, 0))
+    data = Examples.from_config(config)
+    assert data.features == 6
+    assert data.labels.symbols == ("cat", "dog")
+    found = {(tuple((x * 255).round().flatten().tolist()), y) for x, y in data["train"]}
+    assert found == {(tuple(map(float, a.ravel())), int("dog" in name)) for name, a in shown.items()}
+    assert Examples.from_config(replace(config, patch=2)).features == 4
+    assert Examples.from_config(replace(config, size=(2, 3))).features == 3
+    saved(tmp_path / "animals" / "dog" / "9.png", pixels(4, 5))
+    with pytest.raises(DataError, match=r"9\.png is 4×5×1, .*cat.0\.png is 4×6×1; expected one size, or --size"):
+        Examples.from_config(config)
+    assert len(Examples.from_config(replace(config, size=(4, 4)))["train"]) == 11
+    with pytest.raises(OptionError, match="shift is for IDX images"):
+        Examples.from_config(replace(config, shift=1))
+    with pytest.raises(OptionError, match=r"size is \[0, 4\]"):
+        Examples.from_config(replace(config, size=(0, 4)))
+
+
+def test_films_of_folders_of_frames(tmp_path: Path) -> None:
+    frames = pixels(12, 3, 4)
+    for i in range(12):
+        saved(tmp_path / "films" / "long" / f"{i}.png", frames[i])
+    saved(tmp_path / "films" / "short" / "only.png", frames[0])
+    table = tmp_path / "films" / "labels.tsv"
+    table.write_text("long\t" + "on " * 6 + "off " * 6 + "\nshort\ton\n")
+    config = TaggedConfig(train=tmp_path / "films", hold_out=(0, 0))
+    data = Tagged.from_config(config)
+    assert data.labels.symbols == ("off", "on")
+    (long, labels), (short, _) = data["train"]
+    assert long.tolist() == frames[..., None].tolist()  # 2.png is before 10.png
+    assert labels.tolist() == [1] * 6 + [0] * 6
+    assert short.tolist() == frames[:1, ..., None].tolist()
+    assert Tagged.from_config(replace(config, size=(6, 6))).features == PictureSize(6, 6)
+    for text, message in [
+        ("long\ton\n", r"labels\.tsv: line 1: 12 frames and 1 labels; expected equally many"),
+        ("short\ton\nshirt\ton\n", "line 2: there is no folder .*shirt; expected a folder of frames"),
+        ("short on\n", r"line 1: 'short on'; expected FILM TAB LABEL LABEL …"),
+    ]:
+        table.write_text(text)
+        with pytest.raises(DataError, match=message):
+            Tagged.from_config(config)
+    table.unlink()
+    with pytest.raises(DataError, match=r"films has no labels\.tsv; expected lines FILM TAB LABEL"):
         Tagged.from_config(config)

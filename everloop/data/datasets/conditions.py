@@ -15,7 +15,7 @@ from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, hold_out, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped, Subset, Zip
-from everloop.data.pictures import PictureSize
+from everloop.data.pictures import PictureSize, check_size
 from everloop.data.ragged import IntLists, RaggedArray
 from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.labelled_texts import beside, captions, read_texts
@@ -113,8 +113,7 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
             raise DataError("no texts given; name a folder or a file with --texts")
         if config.vectors and config.pictures:
             raise OptionError("both --vectors and --pictures were given; expected one of them, or neither for labels")
-        if len(config.size) not in (0, 2):
-            raise OptionError(f"size is {list(config.size)}; expected height and width")
+        check_size(config.size)
         errors = ErrorPolicy(config.malformed)
         pairs = read_pairs(config.texts, config, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))

@@ -22,9 +22,11 @@ from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.in_memory import pairs
 from everloop.data.lazy import Array, Mapped, Subset, Zip
+from everloop.data.pictures import check_size
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.formats import read_examples
 from everloop.data.readers.idx import moved
+from everloop.data.readers.pictures import has_pictures
 from everloop.data.readers.source import Fields, FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -37,7 +39,8 @@ class ExamplesConfig:
     """Which labelled sequences are read, and how."""
 
     train: Path | None = None
-    """Training examples: TSV, CSV, JSON lines, .ts, .npz, IDX images, or a folder with a text file for each label."""
+    """Training examples: TSV, CSV, JSON lines, .ts, .npz, IDX images, or a folder with a text file for each label, or
+    with a folder of PNG and JPEG files for each."""
     valid: Path | None = None
     """Validation examples; without a file, `hold_out` says how many."""
     test: Path | None = None
@@ -49,7 +52,8 @@ class ExamplesConfig:
     test_labels: Path | None = None
     """IDX file with the labels of the test images."""
     format: str = setting("auto", old="form")
-    """What the files are: table, files (a folder of texts), idx, ts or npz; by default as their names end."""
+    """What the files are: table, files (a folder of texts), pictures (a folder), idx, ts or npz; by default as their
+    names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     header: Header = "auto"
@@ -71,8 +75,12 @@ class ExamplesConfig:
     """Symbols of a text that are read, at most."""
     hold_out: tuple[float, float] = (0.1, 0.0)
     """Fractions of the training examples taken for validation and test, where there is no file for them."""
+    size: tuple[int, ...] = ()
+    """Height and width to which the pictures of a folder are scaled; by default they must all have the same."""
+    patch: int = 0
+    """Side in pixels of the squares of a picture of a folder that are its steps; 0: its rows are."""
     shift: int = 0
-    """Pixels by which training images are moved, at most and at random, in each direction."""
+    """Pixels by which training images of IDX files are moved, at most and at random, in each direction."""
     padding: float = 0.1
     """Largest fraction of padding in a batch."""
     malformed: Malformed = "stop"
@@ -269,7 +277,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
 def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
     """Return the examples of one file or folder."""
     texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
-    fields = Fields(config.text, config.label, config.lengths, config.columns, labels)
+    check_size(config.size)
+    if config.shift and has_pictures(path):
+        raise OptionError("shift is for IDX images; leave it out for pictures of a folder")
+    fields = Fields(config.text, config.label, config.lengths, config.columns, labels, config.size, config.patch)
     raw, lines = None, array("q")
     for sequence, label, raw, line in read_examples(FileSource(path, errors, config.header), config.format, fields):
         lines.append(line)

@@ -17,7 +17,7 @@ from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Array, LazySequence, Mapped, Subset, Zip
-from everloop.data.pictures import PictureSize
+from everloop.data.pictures import PictureSize, check_size
 from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
@@ -36,19 +36,23 @@ class TaggedConfig:
     """Which tagged sequences are read, and how."""
 
     train: Path | None = None
-    """Training sequences: CoNLL-U, JSON lines (lists of words and tags), .npz, or a JSON file of chorales."""
+    """Training sequences: CoNLL-U, JSON lines (lists of words and tags), .npz, a JSON file of chorales, or a folder of
+    films: labels.tsv with lines FILM TAB LABEL LABEL …, beside a folder of PNG or JPEG frames for each."""
     valid: Path | None = None
     """Validation sequences; without a file, `hold_out` says how many."""
     test: Path | None = None
     """Test sequences."""
     format: str = setting("auto", old="form")
-    """What the files are: conllu, jsonl, npz, or chorales (one file for all splits); by default as their names end."""
+    """What the files are: conllu, jsonl, npz, films, or chorales (one file for all splits); by default as their names
+    end."""
     text: str = "form"
     """The CoNLL-U column or JSON name of the words, or the array of the vectors or films."""
     label: str = "upos"
     """The CoNLL-U column, JSON name or array that holds the tags."""
     lengths: str = ""
     """The array that holds the steps of each sequence."""
+    size: tuple[int, ...] = ()
+    """Height and width to which the frames of a folder are scaled; by default they must all have the same."""
     lower: bool = True
     """Whether words are numbered by their lower case; their characters are read as they are."""
     min_freq: int = setting(2, old="least")
@@ -227,7 +231,8 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
 def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
     """Return the pairs (sequence, tags) of one file."""
     words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
-    fields, lines = Fields(config.text, config.label, config.lengths), array("q")
+    check_size(config.size)
+    fields, lines = Fields(config.text, config.label, config.lengths, size=config.size), array("q")
     for sequence, labels, _, line in read_tagged(FileSource(path, errors), config.format, fields):
         lines.append(line)
         if isinstance(sequence, Tensor):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.data.readers import arrays, conllu, folders, idx, tables, ts, wav
+from everloop.data.readers import arrays, conllu, films, folders, idx, pictures, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
 from everloop.errors import DataError, OptionError, unknown
@@ -50,6 +50,8 @@ class Format:
 
 
 FORMATS = (
+    Format("pictures", named=pictures.has_pictures, examples=pictures.examples),
+    Format("films", named=Path.is_dir, tagged=films.tagged),
     Format("files", named=Path.is_dir, examples=folders.examples),
     Format("idx", named=idx.is_idx, examples=idx.examples, has_label_file=True),
     Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv")),

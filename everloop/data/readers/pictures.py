@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from everloop.data.files import no_such, read_bytes
 from everloop.data.pictures import PictureSize, brightness
 from everloop.data.readers.arrays import read_array
+from everloop.data.readers.source import Fields, Record, Source
 from everloop.errors import DataError, UnsupportedError
 
 ENDINGS = (".png", ".jpg", ".jpeg")
@@ -31,12 +33,13 @@ def read_pictures(path: Path, name: str = "") -> Tensor:
     return pictures if pictures.dim() == 4 else pictures[..., None]
 
 
-def read_picture(path: Path, size: PictureSize | None = None) -> Tensor:
+def read_picture(path: Path, size: PictureSize | None = None, *, scaled: bool = True) -> Tensor:
     """Return the picture [height, width, channels] of a PNG or JPEG file: grey if it is, else in colours.
 
     Args:
         path: the file.
         size: to which it is scaled, with its channels; None: it stays as it is.
+        scaled: whether height and width become those of `size`, or the channels alone.
 
     Raises:
         DataError: missing, or no picture.
@@ -54,7 +57,7 @@ def read_picture(path: Path, size: PictureSize | None = None) -> Tensor:
             found = image.convert("L" if grey else "RGB")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DataError(f"{path} is no picture that can be read: {error}") from None
-    if size and found.size != (size.width, size.height):
+    if size and scaled and found.size != (size.width, size.height):
         found = found.resize((size.width, size.height), Image.Resampling.BILINEAR)
     numbers = brightness(np.asarray(found), str(path))
     return numbers if numbers.dim() == 3 else numbers[..., None]
@@ -86,7 +89,73 @@ def picture_files(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise no_such(path)
-    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+    found = [path] if path.is_file() else sorted(_inside(path), key=_order)
     if not found:
         raise DataError(f"folder {path} has no picture; expected files that end in {', '.join(ENDINGS)}")
     return found
+
+
+def has_pictures(path: Path) -> bool:
+    """Return whether something is a folder with PNG or JPEG files below."""
+    return path.is_dir() and any(True for _ in _inside(path))
+
+
+def same_size(
+    files: Sequence[Path], size: tuple[int, ...] = (), channels: int | None = None
+) -> Iterator[tuple[Path, Tensor]]:
+    """Yield picture files with their pictures [height, width, channels].
+
+    Args:
+        files: at least one.
+        size: height and width to which they are scaled; none: they must all have the same.
+        channels: how many they get; None: as the first has.
+
+    Raises:
+        DataError: one has another size than the first.
+    """
+    first = read_picture(files[0])
+    height, width = size or first.shape[:2]
+    expected = PictureSize(height, width, channels or first.shape[2])
+    for file in files:
+        found = read_picture(file, None if not size and channels is None else expected, scaled=bool(size))
+        if PictureSize.of(found) != expected:
+            raise DataError(
+                f"{file} is {PictureSize.of(found)}, {files[0]} is {expected}; expected one size, or --size"
+            )
+        yield file, found
+
+
+def steps_of(picture: Tensor, patch: int = 0) -> Tensor:
+    """Return a picture [height, width, channels] as a sequence of numbers from 0 to 1, [T, F].
+
+    Args:
+        picture: of 0 to 255.
+        patch: side of the squares that are steps, row by row from the left; 0: each row of pixels is a step.
+
+    Raises:
+        DataError: the squares do not fill the picture.
+    """
+    height, width, channels = picture.shape
+    bright = picture.float() / 255
+    if not patch:
+        return bright.reshape(height, width * channels)
+    if height % patch or width % patch:
+        raise DataError(f"patch is {patch}; expected what divides {height} and {width}, the sides of the pictures")
+    squares = bright.reshape(height // patch, patch, width // patch, patch, channels).transpose(1, 2)
+    return squares.reshape(-1, patch * patch * channels)
+
+
+def examples(source: Source, fields: Fields) -> Iterator[Record]:
+    """Yield the PNG and JPEG files of a folder as sequences, each labelled with the folder that it is in."""
+    for file, picture in same_size(picture_files(source.by_path()), fields.size):
+        yield Record(steps_of(picture, fields.patch), file.parent.name)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS)
+
+
+def _order(path: Path) -> list[tuple[int, int, str]]:
+    """Return what sorts paths by name, where numbers count as numbers: 2.png is before 10.png."""
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -58,7 +58,9 @@ class FileSource:
 class Fields:
     """Which columns or arrays hold the sequence, its label or tags, and its length.
 
-    `columns` names the columns of a table without a header; `labels` is a file of its own for the labels.
+    `columns` names the columns of a table without a header; `labels` is a file of its own for the labels. `size` is
+    height and width to which pictures of files are scaled, none: they stay; `patch` the side of the squares that are
+    the steps of a picture, 0: its rows are.
     """
 
     sequence: str
@@ -66,6 +68,8 @@ class Fields:
     lengths: str = ""
     columns: tuple[str, ...] = ()
     labels: Path | None = None
+    size: tuple[int, ...] = ()
+    patch: int = 0
 
 
 class Record(NamedTuple):
