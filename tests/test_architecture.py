@@ -46,7 +46,7 @@ INSIDE = {
         error_policy files spacing
         lazy pictures settings
         ragged
-        batching frames
+        batching frames pen
         dataset readers tokenize
         in_memory
         datasets

@@ -53,9 +53,9 @@ def test_public_names() -> None:
 ROOMS = {
     "data": (
         "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
-        "FrameConfig Parallel ParallelConfig Part PictureSize Pieces Plans Recordings SequenceDataset Series "
-        "SeriesConfig Strokes StrokesConfig Symbols Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary "
-        "Window Windows WordTokenizer WordVocabulary"
+        "FrameConfig GlyphStrings GlyphsConfig Handwriting HandwritingConfig Parallel ParallelConfig Part PictureSize "
+        "Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes StrokesConfig Symbols Tagged TaggedConfig "
+        "Text TextConfig TextTokenizer Vocabulary Window Windows WordTokenizer WordVocabulary"
     ),
     "models": (
         "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
@@ -63,8 +63,8 @@ ROOMS = {
         "TaggerConfig Transcriber TranscriberConfig forecast_frame load"
     ),
     "decode": (
-        "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree bleu generate probabilities sample sketch "
-        "stream tree"
+        "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree align bleu compose generate probabilities "
+        "sample sketch stream tree"
     ),
     "diagnose": (
         "Activity Agreement Comparison Connectivity Diagnosis Finding Gate GradientThroughTime States TrainingFacts "

@@ -15,7 +15,7 @@ from everloop.decode import generate, tree
 from everloop.diagnose import Activity, activities, connectivity, gradient_through_time
 from everloop.draw.tree import draw_tree
 from everloop.errors import OptionError, RunError, unknown
-from everloop.models import Classifier, EncoderDecoder, Forecaster
+from everloop.models import Classifier, EncoderDecoder, Forecaster, Transcriber
 from everloop.report import figures
 from everloop.report.opened import Opened
 from everloop.train import confusion
@@ -252,6 +252,15 @@ def _forecast(args: Sequence[str]) -> None:
     options.data.output.take(figures.forecasts(opened.model, {f"sequence {options.data.sequence:,}": batch}, number))
 
 
+def _path(args: Sequence[str]) -> None:
+    description = "Draw the path of a pen, coloured by what a transcriber reads where."
+    options = parse(DataOptions, args, command="draw path", description=description)
+    opened, batch = options.read()
+    if not isinstance(opened.model, Transcriber):
+        raise RunError(f"{options.run} holds a {opened.kind.name}; expected a transcriber of pen strokes")
+    options.output.take(figures.path(opened.model, batch))
+
+
 OF_RUNS: dict[str, tuple[Draw, str]] = {
     "loss": (_loss, "the losses of a training run: everloop draw loss RUN"),
     "gradients": (_gradients, "how far gradients reach back in time: everloop draw gradients RUN"),
@@ -262,4 +271,5 @@ OF_RUNS: dict[str, tuple[Draw, str]] = {
     "tree": (_tree, 'what may come next: everloop draw tree RUN "a prompt" --out tree.png'),
     "confusion": (_confusion, "which label is taken for which: everloop draw confusion RUN FILE"),
     "forecast": (_forecast, "a forecast with its interval: everloop draw forecast RUN"),
+    "path": (_path, "the path of a pen and what is read where: everloop draw path RUN --sequence 3"),
 }

@@ -5,6 +5,7 @@ from everloop.data.dataset import Dataset, SequenceDataset
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handwriting, HandwritingConfig
 from everloop.data.datasets.parallel import Parallel, ParallelConfig
 from everloop.data.datasets.plans import Plans
 from everloop.data.datasets.recordings import AudioConfig, Recordings
@@ -33,6 +34,10 @@ __all__ = [
     "Examples",
     "ExamplesConfig",
     "FrameConfig",
+    "GlyphStrings",
+    "GlyphsConfig",
+    "Handwriting",
+    "HandwritingConfig",
     "Parallel",
     "ParallelConfig",
     "Part",

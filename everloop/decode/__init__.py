@@ -1,8 +1,9 @@
 """From a model's probabilities to answers."""
 
 from everloop.decode.bleu import bleu
-from everloop.decode.ctc import ShallowFusion
+from everloop.decode.ctc import ShallowFusion, align
 from everloop.decode.generate import Beam, Greedy, Sampling, generate
+from everloop.decode.music import compose
 from everloop.decode.sampling import probabilities, sample, stream
 from everloop.decode.sketch import Sketch, sketch
 from everloop.decode.tree import Branch, Tree, tree
@@ -17,7 +18,9 @@ __all__ = [
     "ShallowFusion",
     "Sketch",
     "Tree",
+    "align",
     "bleu",
+    "compose",
     "generate",
     "probabilities",
     "sample",

@@ -110,6 +110,43 @@ def prefix_beam(
     return sorted(found, key=lambda entry: -entry[2])
 
 
+def align(log_probs: Tensor, symbols: Sequence[int], blank: int) -> list[int]:
+    """Return what the most likely path that says `symbols` has at each step: a place in `symbols`, or -1 for a blank.
+
+    Args:
+        log_probs: log-probabilities [T, V + 1].
+        symbols: the numbers of the symbols.
+        blank: the number of the blank.
+
+    Raises:
+        DataError: there are fewer steps than the symbols need.
+    """
+    # the symbols with a blank before, between and after them: what a path goes through (Graves et al. 2006, section 4)
+    states = [blank, *(number for symbol in symbols for number in (symbol, blank))]
+    count, numbers = len(states), torch.tensor(states)
+    skips = torch.tensor([k > 1 and k % 2 == 1 and states[k] != states[k - 2] for k in range(count)])
+    scores = torch.full((count,), -math.inf, dtype=torch.float64)
+    scores[0] = 0.0  # before the first step, so that it stays or moves on by one
+    moves = []
+    for row in log_probs.detach().cpu().double():
+        by_one, by_two = scores.roll(1), scores.roll(2)
+        by_one[0], by_two[:2] = -math.inf, -math.inf
+        by_two[~skips] = -math.inf
+        best = torch.stack([scores, by_one, by_two]).max(0)
+        scores = best.values + row[numbers]
+        moves.append(best.indices.tolist())
+    place = count - 1 if count == 1 or scores[-1] > scores[-2] else count - 2
+    if scores[place] == -math.inf:
+        raise DataError(
+            f"{len(log_probs)} steps cannot say {len(symbols)} symbols, of which some may need a blank between"
+        )
+    path = []
+    for move in reversed(moves):
+        path.append((place - 1) // 2 if place % 2 else -1)
+        place -= move[place]
+    return path[::-1]
+
+
 class Scores:
     """What a character model says of texts. Each text is read once, after the one it continues; new ones as a batch."""
 

@@ -1,20 +1,23 @@
-"""Transcribers: recordings into characters."""
+"""Transcribers: recordings or handwriting into characters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text as Line
 
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
+from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handwriting
 from everloop.data.datasets.recordings import AudioConfig, Recordings
+from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
 from everloop.data.readers.formats import read_audio
 from everloop.data.readers.lines import numbered
+from everloop.data.readers.strokes import parse_drawing, read_drawings
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.settings import only_one
 from everloop.decode import ctc
@@ -32,23 +35,33 @@ SEARCH = Beam(8)
 
 
 @dataclass(frozen=True)
-class SoundConfig(DigitsConfig, AudioConfig):
-    """Which recordings are read: a folder with transcripts, or single digits to be joined to random strings."""
+class TranscriberDataConfig(GlyphsConfig, DigitsConfig, AudioConfig):
+    """What is read: recordings or handwriting with texts, or single characters to be joined to random strings."""
 
 
-def dataset(config: SoundConfig, shape: TranscriberConfig, model: Transcriber | None) -> Recordings | DigitStrings:
-    """Return the recordings that a configuration describes."""
-    if only_one({"audio": config.audio, "digits": config.digits}) == "audio":
-        return Recordings.from_config(config, shape.frames, model.vocabulary if model else None)
-    data = DigitStrings.from_config(config, shape.frames)
+def dataset(config: TranscriberDataConfig, shape: TranscriberConfig, model: Transcriber | None) -> Transcribed:
+    """Return the recordings or the handwriting that a configuration describes."""
+    vocabulary = model.vocabulary if model else None
+    data: Transcribed
+    match only_one({name: getattr(config, name) for name in ("audio", "digits", "strokes", "glyphs")}):
+        case "audio":
+            data = Recordings.from_config(config, shape.frames, vocabulary)
+        case "digits":
+            data = DigitStrings.from_config(config, shape.frames)
+        case "strokes":
+            data = Handwriting.from_config(config, shape.spacing, vocabulary)
+        case _:
+            data = GlyphStrings.from_config(config, shape.spacing)
     if model and model.vocabulary != data.vocabulary:
         raise RunError(f"the model was trained on other characters than {data.vocabulary!r}")
     return data
 
 
-def create_model(data: Recordings | DigitStrings, shape: TranscriberConfig) -> Transcriber:
+def create_model(data: Transcribed, shape: TranscriberConfig) -> Transcriber:
     """Return a model with fresh weights for the characters of some data."""
-    return Transcriber.from_config(data.vocabulary, shape)
+    if shape.reads not in (None, data.reads):
+        raise OptionError(f"reads is {shape.reads!r}; the data are for {data.reads!r}, which it is without this option")
+    return Transcriber.from_config(data.vocabulary, replace(shape, reads=data.reads))
 
 
 def generate(model: Transcriber, sources: Sequence[Any], method: Method, length: int) -> list[list[Hypothesis]]:
@@ -61,14 +74,14 @@ def generate(model: Transcriber, sources: Sequence[Any], method: Method, length:
     raise OptionError("a transcriber is decoded greedily or with a beam; it is not sampled")
 
 
-def report(model: Transcriber, data: Recordings | DigitStrings, run: Run) -> Iterator[Line]:
+def report(model: Transcriber, data: Transcribed, run: Run) -> Iterator[Line]:
     """Yield some transcripts and the character error rate, of the test split if there is one."""
     split = next((name for name in ("test", "valid") if name in data.splits), None)
     if split is not None and not run.interrupted:
         yield Line(decoding_metrics(model, data, split, Decoder(SEARCH))[1])
 
 
-def examples(model: Transcriber, data: Recordings | DigitStrings, split: str, count: int) -> Iterator[Example]:
+def examples(model: Transcriber, data: Transcribed, split: str, count: int) -> Iterator[Example]:
     """Yield recordings, what is said in them, and what the model hears."""
     some = [data[split][i] for i in spread(count, len(data[split]))]
     answers = generate(model, [samples for samples, _ in some], SEARCH, 0)
@@ -82,7 +95,7 @@ def examples(model: Transcriber, data: Recordings | DigitStrings, split: str, co
 
 
 def decoding_metrics(
-    model: Transcriber, data: Recordings | DigitStrings, split: str, decoder: Decoder
+    model: Transcriber, data: Transcribed, split: str, decoder: Decoder
 ) -> tuple[dict[str, float | str], str]:
     """Return the character error rate of a split, and some transcripts with it in words."""
     clips = data[split]
@@ -91,22 +104,47 @@ def decoding_metrics(
         sources = [samples for samples, _ in clips[start : start + 32]]
         texts += [answers[0].text for answers in decoder(model, sources)]
     references = [text for _, text in clips]
-    lines = [f"{text}   (said: {wanted})" for wanted, text in zip(references[:5], texts[:5], strict=True)]
+    lines = [f"{text}   (right: {wanted})" for wanted, text in zip(references[:5], texts[:5], strict=True)]
     errors = sum(distance(a, b) for a, b in zip(references, texts, strict=True))
     count = sum(map(len, references))
     rate = f"{errors / count:.2%} ({errors:,} of {count:,} characters)"
-    text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {split} recordings, {decoder}"])
+    text = "\n".join([*lines, f"character error rate {rate} on {len(clips):,} {split} {data.unit}, {decoder}"])
     return {"character_error_rate": errors / count, "decoding": str(decoder)}, text
 
 
-def predict(model: Transcriber, config: SoundConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
-    """Yield for each recording a line, or one for each answer: its name, a tab, what is said."""
+def predict(
+    model: Transcriber, config: TranscriberDataConfig, source: PredictSource, options: PredictOptions
+) -> Iterator[str]:
+    """Yield for each recording a line, or one for each answer: its name, a tab, what is said.
+
+    Of handwriting the number of its line takes the place of the name; the answer to an empty line is an empty one.
+    """
     decoder = options.decoder(SEARCH)
+    if model.pen:
+        yield from _written(model, config, source, decoder)
+        return
     source.chosen_format({".wav": "wav"}, "text")
     for chunk in source.chunks(_recordings(source)):
         sources = [read_audio(path, model.config.rate) for path in chunk]
         for path, answers in zip(chunk, decoder(model, sources), strict=True):
             yield decoder.lines(str(path), answers)
+
+
+def _written(
+    model: Transcriber, config: TranscriberDataConfig, source: PredictSource, decoder: Decoder
+) -> Iterator[str]:
+    """Yield what is written on each line of a file of strokes."""
+    source.chosen_format({".jsonl": "jsonl"}, "jsonl")
+
+    def drawings() -> Iterator[tuple[int, Any]]:
+        for number, line in source.lines():
+            found = parse_drawing(line, config.fields, (), (source.place, number), source.errors) if line else None
+            yield number, found and config.turned(found.strokes)
+
+    for chunk in source.chunks(drawings()):
+        filled = [strokes for _, strokes in chunk if strokes]
+        answers = iter(decoder(model, filled) if filled else ())
+        yield from (decoder.lines(str(number), next(answers)) if strokes else "\n" for number, strokes in chunk)
 
 
 def _recordings(source: PredictSource) -> Iterator[Path]:
@@ -120,11 +158,20 @@ def _recordings(source: PredictSource) -> Iterator[Path]:
             yield from (Path(line.strip()) for _, line in numbered(file, source.place, source.errors) if line.strip())
 
 
-def evaluation_dataset(model: Transcriber, config: SoundConfig, path: Path, labels: Path | None) -> Recordings:
-    """Return the recordings that a list of transcripts names, beside it, as the test split of the model's data."""
+def evaluation_dataset(
+    model: Transcriber, config: TranscriberDataConfig, path: Path, labels: Path | None
+) -> Transcribed:
+    """Return the recordings that a list of transcripts names, beside it, as the test split of the model's data.
+
+    Handwriting is read as whole texts, of whatever split.
+    """
     if labels is not None:
         raise OptionError("--labels is for IDX images; a transcriber's list holds the transcripts itself")
     errors = ErrorPolicy(config.malformed)
+    if model.pen:
+        drawings = read_drawings(path, config.fields, ("label",), errors)
+        tests = (drawing._replace(split="test") for drawing in drawings)
+        return Handwriting(tests, model.config.spacing, config, model.vocabulary, errors)
     clips = read_transcripts(path.parent, path, model.config.frames, errors)
     return Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
 
@@ -132,8 +179,8 @@ def evaluation_dataset(model: Transcriber, config: SoundConfig, path: Path, labe
 KIND = Kind(
     model=Transcriber,
     model_config=TranscriberConfig,
-    data_config=SoundConfig,
-    description="Train a transcriber: from recordings to characters.",
+    data_config=TranscriberDataConfig,
+    description="Train a transcriber: from recordings or handwriting to characters.",
     dataset=dataset,
     create_model=create_model,
     evaluation_dataset=evaluation_dataset,
@@ -144,5 +191,5 @@ KIND = Kind(
     decoding_metrics=decoding_metrics,
     examples=examples,
     report=report,
-    also=("asr", "ctc", "speech", "speech-recognition", "speech-to-text"),
+    also=("asr", "ctc", "handwriting", "speech", "speech-recognition", "speech-to-text"),
 )

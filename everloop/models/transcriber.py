@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,8 +16,9 @@ from everloop.cell import Cell
 from everloop.data import Vocabulary
 from everloop.data.batching.batch import sequence_mask
 from everloop.data.batching.padding import padded
-from everloop.data.datasets.recordings import RecordingsBatch
+from everloop.data.datasets.transcribed import TranscribedBatch
 from everloop.data.frames import FrameConfig, log_mel, normalised
+from everloop.data.pen import FEATURES, pen_frames
 from everloop.errors import DataError, OptionError
 from everloop.models.body import LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss
@@ -40,6 +42,8 @@ class TranscriberConfig(LayersConfig):
     """Probability of dropping a number before the layers, between them and before the head."""
     stacked: int = 3
     """Frames that the layers read as one step."""
+    reads: Literal["sound", "pen"] | None = None
+    """What it reads: sound, or the strokes of a pen; by default what the data are."""
     rate: int = 16_000
     """Samples a second."""
     window: float = 0.025
@@ -48,17 +52,28 @@ class TranscriberConfig(LayersConfig):
     """Seconds from one frame to the next."""
     mels: int = 40
     """Mel bands of a frame."""
+    spacing: float = 0.08
+    """Pen strokes: how long a frame is, where the height of a text is 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, ("stacked", "rate", "mels"), at_least=1)
         if not 0 < self.hop <= self.window:
             raise OptionError(f"hop is {self.hop} s and window {self.window} s; expected 0 < hop ≤ window")
+        if not 0 < self.spacing < math.inf:
+            raise OptionError(f"spacing is {self.spacing}; expected a number above 0")
+        if self.reads not in (None, "sound", "pen"):
+            raise OptionError(f"reads is {self.reads!r}; expected 'sound' or 'pen'")
 
     @property
     def frames(self) -> FrameConfig:
         """How samples become frames."""
         return FrameConfig(self.rate, self.window, self.hop, self.mels)
+
+    @property
+    def features(self) -> int:
+        """The numbers of a frame."""
+        return FEATURES if self.reads == "pen" else self.mels
 
 
 class Transcriber(Model):
@@ -82,7 +97,7 @@ class Transcriber(Model):
         config = configured(TranscriberConfig, cell, settings)
         self.config, self.vocabulary, self.blank = config, vocabulary, len(vocabulary)
         self.dropout = nn.Dropout(config.dropout)
-        self.recurrent = layers_of(config, config.mels * config.stacked, cell, bidirectional=config.bidirectional)
+        self.recurrent = layers_of(config, config.features * config.stacked, cell, bidirectional=config.bidirectional)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
 
     def outline(self) -> Outline:
@@ -97,7 +112,7 @@ class Transcriber(Model):
         return "character"
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (log-probabilities [S, B, V + 1], steps of each [B]) for frames [T, B, mels] of `lengths` [B]."""
+        """Return (log-probabilities [S, B, V + 1], steps of each [B]) for frames [T, B, F] of `lengths` [B]."""
         n = self.config.stacked
         steps = (lengths + n - 1) // n
         whole = F.pad(frames, (0, 0, 0, 0, 0, -len(frames) % n))
@@ -105,7 +120,7 @@ class Transcriber(Model):
         y, _ = self.recurrent(self.dropout(x), lengths=steps)
         return self.head(self.dropout(y)).log_softmax(-1), steps
 
-    def loss(self, batch: RecordingsBatch, state: Any = None) -> Loss:
+    def loss(self, batch: TranscribedBatch, state: Any = None) -> Loss:
         """Return the negative log-probability of the transcripts; outside of training also the accuracy.
 
         The accuracy is one minus the character errors (left out, put in, taken for another) per character.
@@ -121,7 +136,7 @@ class Transcriber(Model):
             b = int(short.nonzero()[0])
             raise DataError(
                 f"a transcript of {int(lengths[b])} characters needs {int(needed[b])} steps, its recording has "
-                f"{int(steps[b])}; take fewer stacked frames or a shorter hop"
+                f"{int(steps[b])}; take fewer stacked frames or a {'smaller spacing' if self.pen else 'shorter hop'}"
             )
         total = F.ctc_loss(log_probs, labels, steps, lengths, blank=self.blank, reduction="sum")
         count = int(lengths.sum())
@@ -140,12 +155,27 @@ class Transcriber(Model):
             for path, n in zip(paths, steps.tolist(), strict=True)
         ]
 
-    def read_in(self, sources: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (frames [T, B, mels], lengths [B]) of recordings: samples [n] at the model's rate, or [T, mels]."""
-        rows = [source if source.dim() == 2 else normalised(log_mel(source, self.config.frames)) for source in sources]
-        frames, lengths = padded(rows)
+    @property
+    def pen(self) -> bool:
+        """Whether it reads the strokes of a pen."""
+        return bool(self.config.reads == "pen")
+
+    def read_in(self, sources: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return (frames [T, B, F], lengths [B]) of what is read.
+
+        A source is a recording, samples [n] at the model's rate; for a pen strokes, each the points [n, 2] of a line,
+        with y growing upwards; or frames [T, F].
+        """
+        frames, lengths = padded([self._frames(source) for source in sources])
         weight = self.head.weight
         return frames.to(weight), lengths.to(weight.device)
+
+    def _frames(self, source: Any) -> Tensor:
+        if isinstance(source, Tensor) and source.dim() == 2:
+            return source
+        if self.pen:
+            return pen_frames(source, self.config.spacing)
+        return normalised(log_mel(source, self.config.frames))
 
     def text(self, symbols: Sequence[int]) -> str:
         """Return what these numbers say."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from everloop.data.datasets.series import SeriesBatch
+from everloop.data.datasets.transcribed import TranscribedBatch
+from everloop.data.pen import path_of
 from everloop.data.tokenize.pieces import SPACE
+from everloop.decode.ctc import align, prefix_beam
 from everloop.diagnose import Activity, Connectivity, GradientThroughTime, TrainingFacts
 from everloop.draw.coloured import draw_coloured
 from everloop.draw.curves import Curve, draw_curves
 from everloop.draw.figure import Figure
 from everloop.draw.forecasts import Panel, draw_forecasts
 from everloop.draw.matrix import draw_matrix
+from everloop.draw.path import draw_path
 from everloop.errors import OptionError
-from everloop.models import EncoderDecoder, Forecaster
+from everloop.models import EncoderDecoder, Forecaster, Transcriber
 from everloop.train import Confusion
 
+BEAM = 8  # texts that are kept while a path is read
 UNITS, LABELS, STEPS = 24, 20, 60  # the most rows of a heat map, labels of a confusion matrix, steps of a sequence
 END_MARK = "■"
 SURE = (0.1, 0.9)  # between these quantiles the band of a distribution lies
@@ -151,6 +157,27 @@ def forecasts(model: Forecaster, windows: Mapping[str, SeriesBatch], series: int
         past, came = window.past[:, 0, series].tolist(), window.future[:, 0, series].tolist()
         panels.append(Panel(title, past, came, found.point[:, 0, series].tolist(), *edges))
     return draw_forecasts(panels, title=f"Forecasts of {model.names[series]}", interval=said)
+
+
+def path(model: Transcriber, batch: TranscribedBatch) -> Figure:
+    """Return the path of the pen of the first text of a batch, coloured by what the model reads where.
+
+    Raises:
+        OptionError: the model reads sound.
+    """
+    if not model.pen:
+        raise OptionError("this transcriber reads sound; the path is that of a pen, of one that reads strokes")
+    device = model.head.weight.device
+    with torch.no_grad():
+        log_probs, steps = model(batch.frames[:, :1].to(device), batch.lengths[:1].to(device))
+    rows = log_probs[: int(steps[0]), 0]
+    symbols = prefix_beam(rows, BEAM, model.blank)[0][0]
+    frames = batch.frames[: int(batch.lengths[0]), 0]
+    aligned = [place for place in align(rows, symbols, model.blank) for _ in range(model.config.stacked)][: len(frames)]
+    wanted = model.text(batch.labels[0, : int(batch.label_lengths[0])].tolist())
+    title = f"Read as {model.text(symbols)}" + (f", in the data {wanted}" if wanted else "")
+    labels = [model.text([symbol]) for symbol in symbols]
+    return draw_path(path_of(frames), (frames[:, 3] > 0.5).tolist(), aligned, labels, title=title)
 
 
 def steps_of(symbols: Sequence[str], count: int) -> tuple[list[str], str]:

@@ -10,7 +10,7 @@ from everloop.diagnose import Diagnosis
 from everloop.draw.tree import shown
 from everloop.errors import DataError, UnsupportedError
 from everloop.kinds.examples import Example, spread
-from everloop.models import Classifier, EncoderDecoder, Forecaster
+from everloop.models import Classifier, EncoderDecoder, Forecaster, Transcriber
 from everloop.report import figures
 from everloop.report.html import Html, element, figure, folded, joined, listed, paragraph, table
 from everloop.report.opened import Opened
@@ -53,7 +53,7 @@ def number(value: Any) -> str:
 
 
 def examples(opened: Opened, found: Sequence[Example], split: str) -> Iterator[Html]:
-    """Yield examples of the data, with the answers of the model; of a forecaster as figures."""
+    """Yield examples of the data, with the answers of the model; of a forecaster and of a pen as figures."""
     if isinstance(opened.model, Forecaster):
         data = opened.data
         windows = {f"window {index:,}": data[split][index] for index in spread(WINDOWS, len(data[split]))}
@@ -68,6 +68,11 @@ def examples(opened: Opened, found: Sequence[Example], split: str) -> Iterator[H
     caption = f"{len(found)} examples, of the {split} split"
     names["shown"] = "what it sees"
     yield table([names.get(name, "the model") for name in kept], rows, caption, name="examples")
+    if isinstance(opened.model, Transcriber) and opened.model.pen:
+        for index in spread(WINDOWS, len(opened.data[split])):
+            batch = opened.data.collate([opened.data[split][index]])
+            said = f"Text {index:,} of the {split} split: which symbol is read where on the way of the pen."
+            yield figure(figures.path(opened.model, batch), said)
 
 
 def _cell(one: Example, name: str) -> Html | str:

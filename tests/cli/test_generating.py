@@ -153,7 +153,7 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     sizes = ["--rate", "8000", "--mels", "20", "--strings", "12", "--held", "6", "--split", "0.5", "0.25", "0.25"]
     digits = ["train", "transcriber", "--digits", str(tmp_path)]
     assert main([*digits, *sizes, *QUICK, "--out", str(tmp_path / "a")]) == 0
-    assert "on 6 test recordings, beam 8" in " ".join(capsys.readouterr().out.split())
+    assert "on 6 test strings, beam 8" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "said.tsv").write_text("\n".join(said))
     said_file = str(tmp_path / "said.tsv")
     audio = ["--audio", str(tmp_path), "--transcripts", said_file, "--valid-transcripts", said_file]
@@ -165,7 +165,7 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv"), "--labels", "x"]) == 2
     assert "a transcriber's list holds the transcripts itself" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "a"), "--split", "valid"]) == 0
-    assert "on 6 valid recordings" in " ".join(capsys.readouterr().out.split())
+    assert "on 6 valid strings" in " ".join(capsys.readouterr().out.split())
     assert main(["predict", str(tmp_path / "b"), str(tmp_path / "1_ann_2.wav")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / '1_ann_2.wav'}\t")
     assert main(["predict", str(tmp_path / "b"), str(tmp_path)]) == 0

@@ -19,6 +19,9 @@ from everloop.data import (
     Examples,
     ExamplesConfig,
     FrameConfig,
+    GlyphsConfig,
+    GlyphStrings,
+    Handwriting,
     Parallel,
     Part,
     Recordings,
@@ -30,6 +33,7 @@ from everloop.data import (
 )
 from everloop.data.dataset import Dataset, hold_out, with_held_out
 from everloop.data.lazy import Array
+from everloop.data.readers.strokes import Drawing
 from everloop.errors import OptionError
 from tests.data.test_bounded import tensors
 
@@ -95,12 +99,27 @@ def digits() -> DigitStrings:
     return DigitStrings(found, DigitsConfig(strings=9, held=5, split=(0.5, 0.25, 0.25)), FRAMES)
 
 
+def drawn(count: int) -> list[Drawing]:
+    parts = [("train", "ann"), ("valid", "bob")]
+    strokes = [[[[n, n * n % (i + 2)] for n in range(4 + i)]] for i in range(count)]
+    return [Drawing(one, "01"[i % 2], *part) for part in parts for i, one in enumerate(strokes)]
+
+
+def handwriting() -> Handwriting:
+    return Handwriting(drawn(9), 0.1)
+
+
+def glyphs() -> GlyphStrings:
+    return GlyphStrings(drawn(5), 0.1, GlyphsConfig(strings=9, held=5))
+
+
 def series() -> Series:
     return Series(torch.rand(90, 2), torch.rand(90, 1), context=5, horizon=3, planned=torch.rand(90, 2))
 
 
 SEQUENCES: list[Callable[[], Any]] = [
-    *(examples, images, tagged, chorales, parallel, conditions, vectors, strokes, recordings, digits, series)
+    *(examples, images, tagged, chorales, parallel, conditions, vectors, strokes, recordings, digits, series),
+    *(handwriting, glyphs),
 ]
 PLAIN = [make for make in SEQUENCES if make not in (images, chorales)]
 ALL = [text, *SEQUENCES]

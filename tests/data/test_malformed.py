@@ -19,6 +19,8 @@ from everloop.data import (
     Examples,
     ExamplesConfig,
     FrameConfig,
+    Handwriting,
+    HandwritingConfig,
     Parallel,
     ParallelConfig,
     Recordings,
@@ -105,6 +107,10 @@ def strokes(path: Path) -> StrokesConfig:
     return StrokesConfig(strokes=path)
 
 
+def handwriting(path: Path) -> HandwritingConfig:
+    return HandwritingConfig(strokes=path)
+
+
 def transcripts(path: Path) -> AudioConfig:
     return AudioConfig(audio=sounds(path.parent), transcripts=path)
 
@@ -117,6 +123,7 @@ READERS: dict[type, Callable[[Any], Any]] = {
     ConditionsConfig: Conditions.from_config,
     SeriesConfig: lambda config: Series.from_config(config, context=2, horizon=1),
     StrokesConfig: Strokes.from_config,
+    HandwritingConfig: lambda config: Handwriting.from_config(config, 0.1),
     AudioConfig: lambda config: Recordings.from_config(config, FRAMES),
 }
 
@@ -124,6 +131,7 @@ UTF8 = "byte 0xff at .* is not UTF-8; expected UTF-8 text"
 SENTENCES = word(1, b"a") + word(2, BAD) + word(3, b"c") + b"\n" + word(1, b"kept") + b"\n"
 LAST = word(1, b"a") + word(2, BAD) + b"\n" + word(1, b"kept") + b"\n"
 PLACES = "expected an object with strokes"
+NO_STROKES = "no field 'strokes'; expected an object with strokes, label"
 CASES: list[tuple[Callable[[Path], Any], str, bytes, int, str, int]] = [
     (text, "t.txt", b"one\n" + BAD + b"\nthree\n", 2, UTF8, 10),
     (text, "t.txt", b"one\ntwo\nth\0ree\n", 3, "a zero byte at offset 10.*; expected UTF-8 text", 8),
@@ -146,7 +154,23 @@ CASES: list[tuple[Callable[[Path], Any], str, bytes, int, str, int]] = [
     (series, "t.csv", numbers("someday,13\n"), 14, "day is 'someday'; expected a time such as 2016", 12),
     (strokes, "t.jsonl", drawing() + b"[1]\n", 2, f"a JSON list; {PLACES}", 1),
     (strokes, "t.jsonl", drawing() + b"{\n", 2, PLACES, 1),
-    (strokes, "t.jsonl", drawing() + b'{"label": "1"}\n', 2, "no field 'strokes'; expected an object with label", 1),
+    (handwriting, "t.jsonl", drawing() + b"{\n", 2, PLACES, 1),
+    (
+        handwriting,
+        "t.jsonl",
+        drawing() + b'{"label": "1"}\n',
+        2,
+        NO_STROKES,
+        1,
+    ),
+    (
+        strokes,
+        "t.jsonl",
+        drawing() + b'{"label": "1"}\n',
+        2,
+        "no field 'strokes'; expected an object with strokes, label",
+        1,
+    ),
     (strokes, "t.jsonl", drawing() + drawing(strokes=7), 2, f"strokes is 7; {PLACES}", 1),
     (strokes, "t.jsonl", drawing() + drawing(strokes=[[[0, 0], [1]]]), 2, PLACES, 1),
     (strokes, "t.jsonl", drawing() + drawing(strokes=[[[0, 0], [1, float("nan")]]]), 2, f"list of points.*{PLACES}", 1),

@@ -70,6 +70,33 @@ def test_the_loss_is_the_sum_over_all_alignments() -> None:
         assert math.exp(-float(loss)) == pytest.approx(known[text], rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("blank", [3, 0])
+def test_an_alignment_is_the_likeliest_of_all(seed: int, blank: int) -> None:
+    chances = random_chances(seed)
+    for text in [(), (1,), (2, 2), (1, 2, 1), (2, 2, 2), (1, 2, 2, 1)]:
+        paths = [path for path in product(range(4), repeat=6) if said(path, blank) == text]
+        best = max(paths, key=lambda path: float(chances[range(6), path].sum()))
+        found = ctc.align(chances, text, blank)
+        assert [blank if place < 0 else text[place] for place in found] == list(best)
+        places = [place for place, _ in groupby(place for place in found if place >= 0)]
+        assert places == list(range(len(text))), "each symbol once, in order"
+
+
+def test_an_alignment_needs_its_steps() -> None:
+    chances = random_chances(0, steps=2)
+    assert ctc.align(chances, (1, 2), 3) == [0, 1]
+    for text in ((1, 1), (1, 2, 1)):
+        with pytest.raises(DataError, match=f"2 steps cannot say {len(text)} symbols"):
+            ctc.align(chances, text, 3)
+    assert ctc.align(chances[:0], (), 3) == []
+    with pytest.raises(DataError, match="0 steps cannot say 1 symbols"):
+        ctc.align(chances[:0], (1,), 3)
+    sure = torch.full((5, 4), -torch.inf, dtype=torch.float64)
+    sure[range(5), [3, 1, 3, 1, 3]] = 0.0
+    assert ctc.align(sure, (1, 1), 3) == [-1, 0, -1, 1, -1]
+
+
 def test_a_narrow_beam_never_says_more_than_there_is() -> None:
     for seed in range(20):
         chances = random_chances(seed, steps=7, symbols=2)

@@ -15,9 +15,9 @@ from everloop.data import Vocabulary, Window
 from everloop.data.datasets.conditions import Conditions
 from everloop.data.datasets.examples import ExamplesBatch
 from everloop.data.datasets.parallel import Parallel
-from everloop.data.datasets.recordings import RecordingsBatch
 from everloop.data.datasets.series import Series
 from everloop.data.datasets.tagged import Tagged
+from everloop.data.datasets.transcribed import TranscribedBatch
 from everloop.errors import OptionError
 from everloop.models import Classifier, Forecaster, LanguageModel, Model, Tagger
 from everloop.models.body import BodyConfig, body
@@ -64,7 +64,7 @@ def generator(**settings: Any) -> tuple[Model, Any]:
 def transcriber(**settings: Any) -> tuple[Model, Any]:
     model = Transcriber(Vocabulary("abc"), mels=4, stacked=1, **SMALL | settings)
     labels, lengths = torch.tensor([[0, 1], [2, 1]]), torch.tensor([2, 2])
-    return model, RecordingsBatch(torch.randn(9, 2, 4), torch.tensor([9, 7]), labels, lengths)
+    return model, TranscribedBatch(torch.randn(9, 2, 4), torch.tensor([9, 7]), labels, lengths)
 
 
 MAKERS = [language_model, classifier, tagger, forecaster, translator, generator, transcriber]

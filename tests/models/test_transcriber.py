@@ -9,8 +9,9 @@ import torch
 
 from everloop.data import Vocabulary
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.recordings import RecordingsBatch
+from everloop.data.datasets.transcribed import TranscribedBatch
 from everloop.data.frames import FrameConfig
+from everloop.data.pen import pen_frames
 from everloop.decode.generate import Beam, generate
 from everloop.errors import DataError, OptionError
 from everloop.models import load
@@ -19,12 +20,12 @@ from everloop.train import train
 from tests.data.test_audio import digit_recordings
 
 
-def clips(count: int = 3, mels: int = 5) -> RecordingsBatch:
+def clips(count: int = 3, mels: int = 5) -> TranscribedBatch:
     lengths = torch.tensor([20, 13, 17][:count])
     labels, label_lengths = torch.tensor([[0, 1, 2], [2, 2, 0], [1, 0, 0]])[:count], torch.tensor([3, 2, 1])[:count]
     frames = torch.randn(20, count, mels).double()
     frames[torch.arange(20)[:, None] >= lengths] = 0
-    return RecordingsBatch(frames, lengths, labels, label_lengths)
+    return TranscribedBatch(frames, lengths, labels, label_lengths)
 
 
 def small(stacked: int = 2) -> Transcriber:
@@ -43,7 +44,7 @@ def test_padding_changes_nothing(stacked: int) -> None:
         assert int(steps) == -(-n // stacked) == len(alone)
         torch.testing.assert_close(alone[:, 0], together[0][: len(alone), b], rtol=1e-10, atol=1e-12)
         labels, label_lengths = batch.labels[b : b + 1], batch.label_lengths[b : b + 1]
-        one = RecordingsBatch(batch.frames[:n, b : b + 1], batch.lengths[b : b + 1], labels, label_lengths)
+        one = TranscribedBatch(batch.frames[:n, b : b + 1], batch.lengths[b : b + 1], labels, label_lengths)
         total += float(model.loss(one).total)
     assert float(model.loss(batch).total) == pytest.approx(total, rel=1e-10)
     assert model.loss(batch).count == 6
@@ -68,14 +69,14 @@ def test_distance(a: str, b: str, n: int) -> None:
 
 def test_a_recording_too_short_for_its_text_is_named() -> None:
     batch = clips(2)
-    short = RecordingsBatch(batch.frames[:4], torch.tensor([4, 4]), batch.labels, batch.label_lengths)
+    short = TranscribedBatch(batch.frames[:4], torch.tensor([4, 4]), batch.labels, batch.label_lengths)
     with pytest.raises(DataError, match=r"needs 3 steps, its recording has\s+2"):
         small().loss(short)
     model = small(1)
     model.loss(short)
     with pytest.raises(DataError, match="2 characters needs 3 steps"):
         model.loss(
-            RecordingsBatch(
+            TranscribedBatch(
                 batch.frames[:2], torch.tensor([2, 2]), torch.tensor([[2, 2], [0, 1]]), torch.tensor([2, 2])
             )
         )
@@ -104,3 +105,22 @@ def test_wrong_settings_are_named() -> None:
     ):
         with pytest.raises(OptionError, match=message):
             Transcriber(Vocabulary("ab"), **settings)
+
+
+@torch.no_grad()
+def test_a_pen_is_read_as_strokes_or_as_frames() -> None:
+    strokes = [[[0, 9], [5, 9], [2, 0]], [[1, 5], [4, 5]]]
+    model = Transcriber(Vocabulary("abc"), hidden=6, reads="pen", spacing=0.1, stacked=2).eval()
+    assert model.pen
+    frames = pen_frames(strokes, 0.1)
+    (one, other), lengths = model.read_in([strokes, frames])[0].unbind(1), model.read_in([strokes])[1]
+    assert one.equal(other)
+    assert one.equal(frames)
+    assert lengths.tolist() == [len(frames)]
+    assert [str(answers[0]) for answers in generate(model, [strokes], Beam(4))] == [
+        str(answers[0]) for answers in generate(model, [frames], Beam(4))
+    ]
+    assert not small().pen
+    for wrong in ({"reads": "ink"}, {"spacing": 0.0}, {"spacing": float("inf")}):
+        with pytest.raises(OptionError, match=f"{next(iter(wrong))} is"):
+            Transcriber(Vocabulary("abc"), **wrong)

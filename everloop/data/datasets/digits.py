@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +12,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from everloop.data.dataset import SPLITS, pass_seed
-from everloop.data.datasets.recordings import Clip, SpeechDataset
+from everloop.data.dataset import SPLITS
+from everloop.data.datasets.recordings import SpeechDataset
+from everloop.data.datasets.transcribed import Clip, JoinedConfig, JoinedStrings
 from everloop.data.frames import FrameConfig
-from everloop.data.lazy import Array, Mapped
+from everloop.data.lazy import Array
 from everloop.data.readers.formats import read_audio
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
-from everloop.errors import DataError, OptionError, unknown
+from everloop.errors import DataError, unknown
 
 _NAME = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
 
 
 @dataclass(frozen=True)
-class DigitsConfig:
+class DigitsConfig(JoinedConfig):
     """Which recordings of digits are read, and how they are joined."""
 
     digits: Path | None = None
     """Folder of recordings named DIGIT_SPEAKER_NUMBER.wav."""
     speakers: tuple[str, ...] = setting((), old="speaker")
     """Only the recordings of these speakers; none named: of all."""
-    min_length: int = setting(3, old="shortest")
-    """Digits in the shortest string."""
-    max_length: int = setting(7, old="longest")
-    """Digits in the longest string."""
     split: tuple[float, float, float] = (0.85, 0.05, 0.1)
     """Fractions of the recordings of each digit for training, validation and test."""
-    strings: int = 1024
-    """Strings in a pass over the training split; each pass has new ones."""
-    held: int = 256
-    """Strings in the validation split and in the test split, which are the same in every pass."""
     speed: float = 0.1
     """In training a digit is played by up to this fraction faster or slower."""
     gain: float = 0.5
     """In training a digit is played by up to this fraction louder or softer."""
 
 
-class DigitStrings(SpeechDataset):
+class DigitStrings(JoinedStrings, SpeechDataset):
     """Strings of digits as recordings with transcripts; the splits have no recording in common.
 
     Args:
@@ -61,13 +53,9 @@ class DigitStrings(SpeechDataset):
         DataError: a digit has too few recordings for its splits.
     """
 
-    unit = "strings"
+    config: DigitsConfig
 
     def __init__(self, recordings: dict[str, list[Tensor]], config: DigitsConfig, frames: FrameConfig) -> None:
-        if not 1 <= config.min_length <= config.max_length:
-            raise OptionError(
-                f"strings have {config.min_length} to {config.max_length} digits; expected at least 1, and more"
-            )
         super().__init__(config)
         self.frames, self.vocabulary = frames, Vocabulary(sorted(recordings))
         self.recordings: dict[str, dict[str, list[Tensor]]] = {name: {} for name in SPLITS}
@@ -111,24 +99,7 @@ class DigitStrings(SpeechDataset):
                 yield digit.encode()
                 yield from (samples.numpy().tobytes() for samples in found)
 
-    def batch_sampler(self, split: str, number: int = 0, *, batch: int, seed: int = 0) -> Sequence[list[int]]:
-        order = range(len(self[split]))
-        return [[*order[i : i + batch]] for i in order[::batch]]
-
-    def items_of_pass(self, split: str, number: int = 0, seed: int = 0) -> Sequence[Clip]:
-        """Return the strings of a pass: in training each pass has new ones."""
-        return Mapped(self._names(split, number, seed), partial(self.clip, split))
-
-    def _names(self, split: str, number: int = 0, seed: int = 0) -> range:
-        """Return the number of each string of a pass, which says what it is."""
-        if split == "train":
-            start = pass_seed(pass_seed(seed, number), 0)
-            return range(start, start + self.config.strings)
-        start = -1 - self.used.index(split) * 1_000_003
-        return range(start, start - self.config.held, -1)
-
     def clip(self, split: str, number: int) -> Clip:
-        """Return (samples, digits) of string `number`; its number alone says what it is."""
         text, pieces = self._plan(split, number)
         return torch.cat(
             [_faster(samples, speed) * gain if speed else samples for samples, speed, gain in pieces]
@@ -136,9 +107,8 @@ class DigitStrings(SpeechDataset):
 
     def _plan(self, split: str, number: int) -> tuple[str, list[tuple[Tensor, float, float]]]:
         """Return the digits of a string, and for each a recording, how much faster (0: as it is) and louder."""
-        generator = torch.Generator().manual_seed(number % 2**62)
-        count = int(torch.randint(self.config.min_length, self.config.max_length + 1, (), generator=generator))
-        digits = torch.randint(len(self.vocabulary), (count,), generator=generator).tolist()
+        generator = self.generator(number)
+        digits = torch.randint(len(self.vocabulary), (self.length(generator),), generator=generator).tolist()
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
         pieces = []
         for digit in text:
@@ -150,7 +120,7 @@ class DigitStrings(SpeechDataset):
         return text, pieces
 
     def steps(self, split: str) -> Array:
-        plans = [self._plan(split, number)[1] for number in self._names(split)]
+        plans = [self._plan(split, number)[1] for number in self.numbers(split)]
         samples = [sum(_size(samples, speed) for samples, speed, _ in pieces) for pieces in plans]
         return np.array([self.frames.count(n) for n in samples])
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from everloop.data.batching.batch import Batch
-from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset
+from everloop.data.datasets.transcribed import Clip, Transcribed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.lazy import Array
@@ -38,32 +36,14 @@ class AudioConfig:
     """What to do with a malformed line."""
 
 
-@dataclass(frozen=True)
-class RecordingsBatch(Batch):
-    """A batch of recordings. frames: [T, B, mels] of `lengths` [B]; labels: [B, L] of `label_lengths` [B]."""
-
-    frames: Tensor
-    lengths: Tensor
-    labels: Tensor
-    label_lengths: Tensor
-
-
-Clip = tuple[Tensor, str]
-
-
-class SpeechDataset(SequenceDataset[Clip, RecordingsBatch]):
+class SpeechDataset(Transcribed):
     """Recordings with transcripts. An item is (samples [n], text); a batch has their frames and characters."""
 
+    reads = "sound"
     frames: FrameConfig
-    vocabulary: Vocabulary
 
-    def collate(self, items: Sequence[Clip]) -> RecordingsBatch:
-        rows, lengths = padded([normalised(log_mel(samples, self.frames)) for samples, _ in items])
-        labels, label_lengths = padded([self.vocabulary.encode(text, "a transcript").long() for _, text in items])
-        return RecordingsBatch(rows, lengths, labels.T.contiguous(), label_lengths)
-
-    def summary(self) -> str:
-        return f"{len(self.vocabulary)} characters"
+    def frames_of(self, source: Tensor) -> Tensor:
+        return normalised(log_mel(source, self.frames))
 
 
 class Recordings(SpeechDataset):

@@ -25,18 +25,24 @@ from everloop.errors import DataError, OptionError, unknown
 DRAW, MOVE, END = range(3)  # what the pen does on the way to the next point; END: the drawing is done
 
 
-@dataclass(frozen=True)
-class StrokesConfig:
-    """Which strokes are read, and how."""
+@dataclass(frozen=True, kw_only=True)
+class DrawingFields:
+    """What the fields of drawings are called."""
 
-    strokes: Path | None = None
-    """JSON lines (.gz is unpacked), a drawing a line."""
     stroke_field: str = "strokes"
     """Field with the strokes: [[[x, y], …], …]."""
     label_field: str = "label"
     """Field that says what is drawn."""
     split_field: str = setting("split", old="part_field")
     """Field that says to which split a drawing belongs: train or valid."""
+
+
+@dataclass(frozen=True)
+class StrokesConfig(DrawingFields):
+    """Which strokes are read, and how."""
+
+    strokes: Path | None = None
+    """JSON lines (.gz is unpacked), a drawing a line."""
     tolerance: float = 0.02
     """How far a line may move when points are left out; the longer side of a drawing is 1."""
     max_length: int = setting(120, old="longest")

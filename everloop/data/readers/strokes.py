@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,21 @@ from everloop.data.readers.tables import MAX_FLOAT32
 
 
 class StrokeFields(NamedTuple):
-    """The fields of a drawing that hold its strokes, its label and its split."""
+    """The fields of a drawing that hold its strokes, its label, its split and who drew it."""
 
     strokes: str = "strokes"
     label: str = "label"
     split: str = "split"
+    writer: str = "writer"
+
+
+class Drawing(NamedTuple):
+    """A drawing: strokes [[[x, y], …], …], what is drawn, its split, and who drew it; "" where that is not said."""
+
+    strokes: Any
+    label: str = ""
+    split: str = ""
+    writer: str = ""
 
 
 def read_strokes(path: Path, fields: StrokeFields, errors: ErrorPolicy) -> dict[str, Sequence[tuple[str, Any]]]:
@@ -33,25 +43,42 @@ def read_strokes(path: Path, fields: StrokeFields, errors: ErrorPolicy) -> dict[
         DataError: a line is no JSON object with these fields; the message names the line.
     """
     parts: dict[str, tuple[list[str], Strings]] = {"train": ([], Strings()), "valid": ([], Strings())}
-    with opened(path) as file:
-        for number, line in numbered(file, str(path), errors):
-            if not line.strip():
-                continue
-            try:
-                label, part, strokes = _drawing(line, fields)
-            except KeyError as error:
-                errors.report(path, number, f"no field {error}", "an object with label, part and strokes")
-                continue
-            except (ValueError, TypeError) as error:
-                errors.report(path, number, str(error), "an object with strokes [[[x, y], …], …]")
-                continue
-            labels, texts = parts.setdefault(part, ([], Strings()))
-            labels.append(sys.intern(label))  # once in memory, however often it occurs
-            texts.append(json.dumps(strokes))
+    for drawing in read_drawings(path, fields, ("label", "split"), errors):
+        labels, texts = parts.setdefault(drawing.split, ([], Strings()))
+        labels.append(sys.intern(drawing.label))  # once in memory, however often it occurs
+        texts.append(json.dumps(drawing.strokes))
     return {name: Zip(labels, Mapped(texts, parse_json)) for name, (labels, texts) in parts.items() if labels}
 
 
-def _drawing(line: str, fields: StrokeFields) -> tuple[str, str, Any]:
+def read_drawings(path: Path, fields: StrokeFields, needed: Sequence[str], errors: ErrorPolicy) -> Iterator[Drawing]:
+    """Yield the drawings of a file, in its order.
+
+    Args:
+        path: JSON lines.
+        fields: what their fields are called.
+        needed: which of label, split and writer a line must have.
+        errors: takes lines that do not fit.
+    """
+    with opened(path) as file:
+        for number, line in numbered(file, str(path), errors):
+            if line.strip() and (found := parse_drawing(line, fields, needed, (str(path), number), errors)):
+                yield found
+
+
+def parse_drawing(
+    line: str, fields: StrokeFields, needed: Sequence[str], where: tuple[str, int], errors: ErrorPolicy
+) -> Drawing | None:
+    """Return the drawing of one line; None where the line does not fit and is left out. `where`: file and line."""
+    try:
+        return _drawing(line, fields, needed)
+    except KeyError as error:
+        errors.report(*where, f"no field {error}", f"an object with {', '.join(('strokes', *needed))}")
+    except (ValueError, TypeError) as error:
+        errors.report(*where, str(error), "an object with strokes [[[x, y], …], …]")
+    return None
+
+
+def _drawing(line: str, fields: StrokeFields, needed: Sequence[str]) -> Drawing:
     content = parse_json(line)
     if not isinstance(content, dict):
         raise ValueError(f"a JSON {type(content).__name__}")
@@ -64,4 +91,5 @@ def _drawing(line: str, fields: StrokeFields) -> tuple[str, str, Any]:
             raise ValueError("a stroke is not a list of points [x, y]")
     if sum(map(len, strokes)) < 2:
         raise ValueError("a drawing needs at least two points")
-    return str(content[fields.label]), str(content[fields.split]), strokes
+    names = {name: getattr(fields, name) for name in ("label", "split", "writer")}
+    return Drawing(strokes, *(str(content[n] if w in needed else content.get(n, "")) for w, n in names.items()))
