@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -171,7 +170,7 @@ class GlyphStrings(JoinedStrings, WrittenDataset):
         self.glyphs = {name: RaggedArray("float32", 3) for name in SPLITS}
         self.labels: dict[str, list[str]] = {name: [] for name in SPLITS}
         self.writers: dict[str, list[str]] = {name: [] for name in SPLITS}
-        self.of_writer: dict[str, dict[str, array[int]]] = {name: defaultdict(_numbers) for name in SPLITS}
+        self.of_writer: dict[str, dict[str, list[int]]] = {name: defaultdict(list) for name in SPLITS}
         for drawing in checked(drawings):
             if len(drawing.label) != 1:
                 raise DataError(
@@ -259,7 +258,3 @@ def checked(drawings: Iterable[Drawing]) -> Iterator[Drawing]:
                 "so that what is held out is by people whom the model has never seen"
             )
         yield drawing
-
-
-def _numbers() -> array[int]:
-    return array("q")
