@@ -194,3 +194,26 @@ def test_settings_that_do_nothing_or_make_no_sense(wrong: dict[str, object], mes
 def test_fingerprints_of_characters_are_as_before_there_were_words() -> None:
     text = Text.from_string("abab" * 10, split=(0.5, 0.5, 0), vocabulary=Vocabulary("ab"))
     assert text.fingerprint == "cee90d42b2e2e33c"
+
+
+TREEBANK = " mr. <unk> 's n't N - , co.\n a a <unk> N\n\n"
+
+
+def test_words_that_others_have_split(tmp_path: Path) -> None:
+    text = Text.from_string(TREEBANK * 2, units="words", pretokenized=True, min_freq=1, split=(0.5, 0.5, 0))
+    words = ["mr.", "<unk>", "'s", "n't", "N", "-", ",", "co."]
+    assert set(text.vocabulary.symbols) == {"<unknown>", "\n", "a", *words}
+    assert [text.vocabulary.symbols[n] for n in text["train"]] == [*words, "\n", "a", "a", "<unk>", "N", "\n", "\n"]
+    assert text.vocabulary.decode(text["train"]) == "mr. <unk> 's n't N - , co.\na a <unk> N\n\n"
+    assert text.vocabulary.decode(text.vocabulary.encode("a a"), "N") == " a a"
+    assert text.vocabulary.unknown_symbols("a b, ,") == ["b,"]
+    text.vocabulary.save(tmp_path / "v.json")
+    assert load_vocabulary(tmp_path / "v.json") == text.vocabulary
+    known = Text.from_string(TREEBANK, units="words", split=(1, 0, 0), vocabulary=load_vocabulary(tmp_path / "v.json"))
+    assert known["train"].tolist() == text["train"].tolist()
+    plain = Text.from_string(TREEBANK * 2, units="words", min_freq=1, split=(0.5, 0.5, 0))
+    assert plain.vocabulary != text.vocabulary
+    with pytest.raises(OptionError, match="pretokenized is True; that is for words, and units is 'characters'"):
+        Text.from_string(TREEBANK, pretokenized=True)
+    with pytest.raises(DataError, match=r"symbol ', ' has a space in it, and texts are split at spaces"):
+        WordVocabulary(("<unknown>", "\n", ", "), pretokenized=True)

@@ -20,9 +20,8 @@ from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
 from everloop.data.readers.documents import marked
 from everloop.data.settings import setting
-from everloop.data.tokenize.spelling import END
 from everloop.data.tokenize.vocabulary import DOCUMENT_END, MIN_FREQ, Units, Vocabulary, check_learned, check_units
-from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted
+from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted, splitting
 from everloop.errors import DataError, OptionError
 
 
@@ -48,6 +47,8 @@ class TextConfig:
     none, and leaves its fraction to training."""
     lower: bool = False
     """Words: whether the text is read in lower case."""
+    pretokenized: bool = False
+    """Words: whether they are what stands between spaces, as in files that others have split into words already."""
     min_freq: int | None = setting(None, old="least")
     """How often a character or word must occur in training to have a number of its own; by default 2. All others are
     one and the same, which stands for what is unknown."""
@@ -58,8 +59,9 @@ class TextConfig:
     """What to do with a line that is not UTF-8, or that a model from before there were unknown symbols cannot read."""
 
     def __post_init__(self) -> None:
-        if self.lower and self.units != "words":
-            raise OptionError(f"lower is {self.lower}; that is for words, and units is {self.units!r}")
+        for name in ("lower", "pretokenized"):
+            if getattr(self, name) and self.units != "words":
+                raise OptionError(f"{name} is True; that is for words, and units is {self.units!r}")
         for name, value in {"min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
             if value and self.units == "bytes":
                 raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
@@ -108,7 +110,7 @@ class Text(Dataset[Tensor]):
         vocabulary: numbers to use, for instance a trained model's; by default those of the training split.
         valid, test: files or folders of these splits, which are then not cut from the others.
         documents: what ends a document, or "files", as in TextConfig; that of `vocabulary` goes first.
-        lower, min_freq, max_vocab: which symbols are known, as in TextConfig.
+        lower, pretokenized, min_freq, max_vocab: which symbols are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
 
     Raises:
@@ -128,6 +130,7 @@ class Text(Dataset[Tensor]):
         test: Sequence[str | Path] = (),
         documents: str | None = None,
         lower: bool = False,
+        pretokenized: bool = False,
         min_freq: int | None = None,
         max_vocab: int | None = None,
         malformed: Malformed = "stop",
@@ -136,7 +139,7 @@ class Text(Dataset[Tensor]):
             raise DataError("no text given; name at least one file or folder")
         config = TextConfig(
             _absolute(sources), _absolute(valid), _absolute(test), pattern, documents, check_units(units), split, lower,
-            min_freq, max_vocab, malformed,
+            pretokenized, min_freq, max_vocab, malformed,
         )  # fmt: skip
         super().__init__(config, ErrorPolicy(malformed))
         self.separator = vocabulary.separator if vocabulary else config.separator
@@ -156,12 +159,13 @@ class Text(Dataset[Tensor]):
         vocabulary: Vocabulary | None = None,
         documents: str | None = None,
         lower: bool = False,
+        pretokenized: bool = False,
         min_freq: int | None = None,
         max_vocab: int | None = None,
     ) -> Text:
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
-        learned = {"lower": lower, "min_freq": min_freq, "max_vocab": max_vocab}
+        learned = {"lower": lower, "pretokenized": pretokenized, "min_freq": min_freq, "max_vocab": max_vocab}
         config = TextConfig(units=check_units(units), split=split, documents=documents, **learned)  # type: ignore[arg-type]
         Dataset.__init__(self, config)
         self.separator = vocabulary.separator if vocabulary else config.separator
@@ -251,10 +255,12 @@ class Text(Dataset[Tensor]):
     def _words(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
         config = self.config
-        lower = known.lower if isinstance(known, WordVocabulary) else config.lower
+        flags = {"lower": config.lower, "pretokenized": config.pretokenized}
+        own = splitting(**flags, separator=self.separator)
+        how = known.splitting if isinstance(known, WordVocabulary) else own
         places, read = dict[str, int](), RaggedArray()
         for chunk in chunks:
-            read.write(counted(chunk.text, lower, places, END if self.separator is None else END + DOCUMENT_END))
+            read.write(counted(chunk.text, how, places))
         if not isinstance(known, WordVocabulary):
             numbers = torch.from_numpy(read.all)
             train = _cut(numbers, config.cut, self.place)[0] if config.cut[0] else numbers
@@ -263,7 +269,7 @@ class Text(Dataset[Tensor]):
                 times += np.bincount(piece, minlength=len(places))
             counts = Counter(dict(zip(places, times.tolist(), strict=True)))
             learned = {"min_freq": config.least, "max_vocab": config.max_vocab, "separator": self.separator}
-            known = WordVocabulary.learn(counts, lower=lower, **learned)
+            known = WordVocabulary.learn(counts, **learned, **flags)
         final = known.take(places, np.arange(len(places))).numpy()
         encoded = RaggedArray(_dtype(known))
         for piece in pieces(read.all):

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from everloop.data.tokenize.words import words_of
 
 END = "\n"
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How a text is split into words: in lower case or as it is, by signs or by spaces alone; what ends a line."""
+
+    lower: bool = False
+    pretokenized: bool = False
+    ends: str = END
+
+    def lines(self, text: str) -> Iterator[list[str]]:
+        """Yield the symbols of a text line by line; each line but the last ends with one of the characters `ends`."""
+        text = text.lower() if self.lower else text
+        return _lines(text, self.ends, str.split) if self.pretokenized else lines_of(text, self.ends)
 
 
 def lines_of(text: str, ends: str = END) -> Iterator[list[str]]:
@@ -17,10 +32,7 @@ def lines_of(text: str, ends: str = END) -> Iterator[list[str]]:
     ('" '). The beginning and the end of a line count as spaces. Runs of spaces are one, and those before 's, 're, 've,
     'll, 'd and 'm are none.
     """
-    *ended, last = re.split(f"([{ends}])", text)
-    for line, end in zip(ended[::2], ended[1::2], strict=True):
-        yield [*_line(line), end]
-    yield _line(last)
+    return _lines(text, ends, _line)
 
 
 def is_sign(symbol: str) -> bool:
@@ -42,6 +54,13 @@ def spellings(sign: str) -> list[str]:
     opened, closed = sign[0] == " ", sign[-1] == " "
     ways = [(opened, closed), (opened, not closed), (not opened, closed), (not opened, not closed)]
     return [" " * before + sign.strip(" ") + " " * after for before, after in ways]
+
+
+def _lines(text: str, ends: str, split: Callable[[str], list[str]]) -> Iterator[list[str]]:
+    *ended, last = re.split(f"([{ends}])", text)
+    for line, end in zip(ended[::2], ended[1::2], strict=True):
+        yield [*split(line), end]
+    yield split(last)
 
 
 def _line(line: str) -> list[str]:
