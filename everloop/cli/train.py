@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -28,17 +30,19 @@ from everloop.cli.options import (
 )
 from everloop.cli.progress import Progress
 from everloop.data.files import no_such
-from everloop.data.settings import read_toml
+from everloop.data.settings import read_toml, to_table
 from everloop.errors import OptionError, unknown
 from everloop.kinds.defaults import Fit, fitted
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
 from everloop.models.own_code import allow, located
 from everloop.models.run import RunConfig, hashes
-from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, train
+from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, log_to, train
+from everloop.train.events import Report
 from everloop.train.folder import Folder
 from everloop.train.lock import Lock
 from everloop.train.pace import duration
+from everloop.train.trackers import tracker
 
 MANY = 200  # steps from which on it is told how long they will take
 
@@ -57,6 +61,8 @@ class RunOptions:
     """Processor threads; 0: as many as PyTorch takes."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
+    track: tuple[str, ...] = ()
+    """Tools that are told the figures: tensorboard, wandb, wandb:PROJECT, or another package with wandb's interface."""
     trust_code: bool = False
     """Whether the Python file of a cell that --resume or --config names may run; one given with --cell may anyway."""
 
@@ -74,6 +80,7 @@ def main(args: Sequence[str]) -> int:
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path) and not path.exists():
                 raise no_such(path)
+    begins = [tracker(name) for name in options.track]
     torch.manual_seed(options.train.seed)
     if resumed:
         folder = Folder(resumed.folder, resume=True, config=resumed)
@@ -93,7 +100,12 @@ def main(args: Sequence[str]) -> int:
     model = model.to(device)
     if not resumed and (options.train.epochs or options.train.steps >= MANY):
         note(_how_long(model, data, options.train))
-    run = follow(model, data, options.train, folder, kind.preview)
+    settings = {"kind": kind.name, **{name: _plain(getattr(options, name)) for name in ("data", "model", "train")}}
+    with ExitStack() as stack:
+        trackers = [begin(folder.path, settings) for begin in begins]
+        for each in trackers:
+            stack.callback(each.finish)
+        run = follow(model, data, options.train, folder, kind.preview, list(map(log_to, trackers)))
     for line in (kind.report or report)(model, data, run):
         Console().print(line, soft_wrap=True)
     return 130 if run.interrupted else 0
@@ -110,15 +122,25 @@ def _how_long(model: Model, data: Any, config: TrainConfig) -> str:
 
 
 def follow(
-    model: Model, data: Any, config: TrainConfig, folder: Folder, preview: Callable[[Any, Any], str] | None = None
+    model: Model,
+    data: Any,
+    config: TrainConfig,
+    folder: Folder,
+    preview: Callable[[Any, Any], str] | None = None,
+    others: Sequence[Report] = (),
 ) -> Run:
-    """Train a model and show it on standard error, with a preview of what it writes at each validation."""
+    """Train a model and show it on standard error, with a preview of what it writes at each validation.
+
+    others: what is told of each event besides.
+    """
     with Progress(f"{model.kind}  {model.config}") as progress:
 
         def show(event: Event) -> None:
             if isinstance(event, Started):
                 progress(Note(repr(data)))
             progress(event)
+            for each in others:
+                each(event)
             if isinstance(event, Validated) and preview:
                 progress.preview(preview(model, data))
 
@@ -170,6 +192,12 @@ def options_of(kind: Kind) -> type[Any]:
         ("train", TrainConfig, field(default_factory=TrainConfig)),
     ]
     return dataclasses.make_dataclass("Options", settings, bases=(RunOptions,), frozen=True)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Return settings as JSON has them."""
+    plain: dict[str, Any] = json.loads(json.dumps(to_table(settings), default=str))
+    return plain
 
 
 def _check_kind(kind: Kind, named: str, where: str, option: str) -> None:

@@ -8,6 +8,7 @@ from everloop.train.forecast_scores import Backtest, Scores
 from everloop.train.labels import Confusion, Label, Labels, confusion, label_metrics
 from everloop.train.loop import train
 from everloop.train.result import Run
+from everloop.train.trackers import TensorBoard, Tracker, log_to
 
 __all__ = [
     "Backtest",
@@ -20,11 +21,14 @@ __all__ = [
     "Scores",
     "Started",
     "Stepped",
+    "TensorBoard",
+    "Tracker",
     "TrainConfig",
     "Validated",
     "backtest",
     "confusion",
     "evaluate",
     "label_metrics",
+    "log_to",
     "train",
 ]

@@ -51,6 +51,14 @@ class Stepped:
         """Bits per target."""
         return self.loss / math.log(2)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by name, as metrics have them; no loss where every step was skipped."""
+        bits = {"bits": self.bits} if self.symbols else {}
+        known = {} if math.isnan(self.loss) else {"loss": self.loss, **bits}
+        norms = {"norm": self.norm, "clipped_norm": self.clipped_norm, "clipped": self.clipped}
+        return {**known, "lr": self.lr, **norms, "skipped": self.skipped, "rate": round(self.rate)}
+
     def __str__(self) -> str:
         bits = f"  {self.bits:.3f} bits/{self.target}" if self.symbols else ""
         skipped = f"  {self.skipped:,} skipped" if self.skipped else ""
@@ -68,6 +76,12 @@ class Validated:
     target: str
     score: Score
     best: bool
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by name, as metrics have them."""
+        bits = {"bits": self.score.bits} if self.score.symbols else {}
+        return {"loss": self.score.loss, **bits, **self.score.means}
 
     def __str__(self) -> str:
         return f"step {self.step:>6,}  valid {self.score} per {self.target}{'  (best so far)' if self.best else ''}"

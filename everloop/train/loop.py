@@ -248,11 +248,11 @@ class Trainer:
                 self.folder.write_best(self.model, {"step": self.place.step, "loss": score.loss, **score.means})
             else:
                 self.best_weights = {name: tensor.clone() for name, tensor in own_tensors(self.model).items()}
+        event = Validated(self.place.step, self.model.target, score, better)
         if self.folder:
-            bits = {"bits": score.bits} if score.symbols else {}
-            line = {"loss": score.loss, **bits, **score.means, "seconds": round(self.place.seconds, 1)}
-            self.folder.metric(step=self.place.step, split="valid", **line)
-        self.report(Validated(self.place.step, self.model.target, score, better))
+            seconds = round(self.place.seconds, 1)
+            self.folder.metric(step=event.step, split="valid", **event.figures, seconds=seconds)
+        self.report(event)
 
     def _stale(self) -> bool:
         return bool(self.config.early_stop) and self.place.stale >= self.config.early_stop
@@ -266,11 +266,7 @@ class Trainer:
         norms = (place.norm, place.clipped_norm, clipped, place.skipped)
         event = Stepped(place.step, self.config.steps, self.model.target, loss, lr, *norms, rate, left, symbols)
         if self.folder:
-            bits = {"bits": event.bits} if symbols else {}
-            known = {"loss": loss, **bits} if place.count else {}
-            norm = {"norm": place.norm, "clipped_norm": place.clipped_norm, "clipped": clipped}
-            line = {**known, "lr": lr, **norm, "skipped": place.skipped, "rate": round(rate)}
-            self.folder.metric(step=place.step, split="train", **line, seconds=round(place.seconds, 1))
+            self.folder.metric(step=place.step, split="train", **event.figures, seconds=round(place.seconds, 1))
         place.nats, place.count, place.updates, place.clipped = 0.0, 0, 0, 0
         self.report(event)
 
