@@ -89,6 +89,12 @@ def test_png_files_are_read_as_pillow_wrote_them(tmp_path: Path) -> None:
     flat = np.full((6, 7, 3), 200, np.uint8)
     close = read_picture(saved(tmp_path / "flat.jpg", flat), PictureSize(3, 3, 3))
     assert int((close.int() - 200).abs().max()) <= 2
+    image = pytest.importorskip("PIL.Image")
+    held = image.fromarray(grey)
+    held.getexif()[0x112] = 6  # a quarter turn
+    held.save(tmp_path / "held.png", exif=held.getexif())
+    assert read_picture(tmp_path / "held.png")[..., 0].tolist() == np.rot90(grey, -1).tolist()
+    (tmp_path / "held.png").unlink()
     assert [path.name for path in picture_files(tmp_path)] == ["grey.png", "clear.png", "coloured.PNG", "flat.jpg"]
     assert picture_files(tmp_path / "flat.jpg") == [tmp_path / "flat.jpg"]
 
@@ -106,6 +112,9 @@ def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(DataError, match=r"broken\.png is no picture that can be read"):
         read_picture(tmp_path / "broken.png")
+    saved(tmp_path / "deep.png", np.full((2, 2), 40_000, np.uint16))
+    with pytest.raises(DataError, match=r"deep\.png has pixels of more than 8 bits \(I;16\)"):
+        read_picture(tmp_path / "deep.png")
     with pytest.raises(DataError, match=r"no such picture; did you mean .*broken\.png"):
         read_picture(tmp_path / "brokn.png")
     (tmp_path / "empty").mkdir()

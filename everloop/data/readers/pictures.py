@@ -46,15 +46,19 @@ def read_picture(path: Path, size: PictureSize | None = None, *, scaled: bool = 
         UnsupportedError: Pillow is not installed.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError:
         raise UnsupportedError(f"{path}: to read pictures needs Pillow: pip install 'everloop[pictures]'") from None
     from io import BytesIO
 
     try:
         with Image.open(BytesIO(read_bytes(path, "picture"))) as image:
+            if image.mode[0] in "IF":
+                raise DataError(
+                    f"{path} has pixels of more than 8 bits ({image.mode}); expected grey or colours of 8 bits"
+                )
             grey = size.channels == 1 if size else image.mode in ("1", "L", "LA")
-            found = image.convert("L" if grey else "RGB")
+            found = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")  # a camera notes how it was held
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DataError(f"{path} is no picture that can be read: {error}") from None
     if size and scaled and found.size != (size.width, size.height):
