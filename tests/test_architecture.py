@@ -75,8 +75,9 @@ INSIDE = {
         mapping
         barrier matrices pairs worker
         direct driver gemm
-        narrow_gemm whole
+        narrow_direct narrow_gemm whole
         single
+        narrow_single
         target
     """,
 }

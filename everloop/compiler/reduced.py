@@ -17,6 +17,7 @@ from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.kernel import Kernel, StepKernel
 from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget, compiling
+from everloop.errors import UnsupportedError
 
 
 class Reduced(LoopTarget):
@@ -33,7 +34,9 @@ class Reduced(LoopTarget):
         return self.target.compile_narrow(loop) if self.storage == torch.bfloat16 else self.target.compile(loop)
 
     def compile_step(self, loop: Loop) -> StepKernel:
-        return self.target.compile_step(loop)
+        if self.storage != torch.bfloat16:
+            raise UnsupportedError(f"single steps of {self.storage} are not compiled")
+        return self.target.compile_step_narrow(loop)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         wide = arithmetic(self.storage)

@@ -12,6 +12,7 @@ from torch import Tensor
 from everloop.cell import Cell
 from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.loop import Loop
@@ -35,7 +36,8 @@ class Step:
     """The passes applied to a step that runs alone, for one dtype.
 
     No number is remembered between steps: the kernel reads parameters (and slices of them) in place, arithmetic on
-    vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel.
+    vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel. A
+    step of bfloat16 has all its tensors in bfloat16, and computes in float32.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
@@ -53,7 +55,7 @@ class Step:
     @classmethod
     def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Step:
         """Return the compiled step of a cell; raises UnsupportedError where it cannot be traced."""
-        return cls(passes.run("step", cell=cell, bindings=values, dtype=dtype), dtype, target)
+        return cls(passes.run("step", cell=cell, bindings=values, dtype=arithmetic(dtype)), dtype, target)
 
     def sources(self, values: Bindings) -> list[Tensor]:
         """Return the tensors that the step reads besides its input and its states."""

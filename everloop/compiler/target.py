@@ -19,7 +19,7 @@ from everloop.cell import Cell
 from everloop.compiler.call import Call, Results
 from everloop.compiler.kernel import Kernel, StepKernel
 from everloop.compiler.loop import Loop
-from everloop.errors import OptionError, unknown
+from everloop.errors import OptionError, UnsupportedError, unknown
 
 
 class Target(ABC):
@@ -103,6 +103,13 @@ class LoopTarget(Target, Products):
     @abstractmethod
     def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""
+
+    def compile_step_narrow(self, loop: Loop) -> StepKernel:
+        """Return the kernel of one step of a loop of float32 whose tensors are all of bfloat16, as of `compile_step`.
+
+        Products may round their factors to bfloat16.
+        """
+        raise UnsupportedError(f"the target {self.name} has no single steps of bfloat16")
 
     # Memory laid out as a small tensor; PyTorch's own, because in single steps every call counts.
     empty_like = staticmethod(torch.empty_like)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from everloop.cell import Cell, bind
 from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.dtypes import arithmetic
+from everloop.compiler.reduced import running
 from everloop.compiler.stepping import Step
-from everloop.compiler.target import CellTarget, compiling, find
+from everloop.compiler.target import CellTarget, find
 from everloop.errors import UnsupportedError
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
@@ -23,6 +25,7 @@ from everloop.layers.extras import declared, example_extras, paths
 from everloop.layers.flatten import Flat, last
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
+from everloop.layers.precision import converted_values
 from everloop.layers.stack import Stack
 
 ROWS = 256  # rows a step for which packing its matrices does not pay
@@ -53,19 +56,25 @@ class Stepper:
 
         reset: which rows begin anew; given: further inputs and contexts by name.
         """
-        if torch.is_autocast_enabled("cpu") or decomposition_reason():
+        if decomposition_reason():
             return None
         guarded, target = self._guarded, chosen(target)
         if guarded is None or guarded.target != target or not guarded.holds(core):
             guarded = self._guarded = _GuardedStep(core, target)
+        if torch.is_autocast_enabled("cpu"):
+            return guarded.step_under_autocast(x, state, start, reset, given)
         return guarded.step(x, state, start, reset, given)
 
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any], given: Given
     ) -> None:
-        """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError."""
+        """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError.
+
+        What autocast has rounded is not compared: the kernel is the one of a step without it.
+        """
         assert self._guarded is not None, "what has stepped is guarded"
-        self._guarded.verify(core, x, state, start, found, given)
+        if not torch.is_autocast_enabled("cpu"):
+            self._guarded.verify(core, x, state, start, found, given)
 
     def explain(self, core: Any, reason: str, target: str | None) -> str:
         """Return how single steps are taken; `reason`: why they go the way of a whole sequence, as far as is known."""
@@ -202,6 +211,24 @@ class _GuardedStep:
         y = self._by_name(new[0]) if self._by_name else new[0]
         return y, tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
 
+    def step_under_autocast(
+        self, x: Tensor, state: Any, start: Iterable[Tensor] | None, reset: Tensor | None, given: Given
+    ) -> tuple[Any, Any] | None:
+        """Return what `step` does, in the dtypes of a whole sequence under autocast.
+
+        The step itself is that of the parameters, which are read in place: to round them would take longer than it.
+        """
+        tensors = [x, *([] if state is None else leaves(state))]
+        if self._program is None or given or not all(type(t) is Tensor for t in tensors):
+            return None
+        dtype, low = self._dtype, torch.get_autocast_dtype("cpu")
+        with torch.autocast("cpu", enabled=False):
+            before = None if state is None else map_state(lambda s: s.to(dtype), state)
+            found = self.step(x.to(dtype), before, start, reset, given)
+        if found is None or dtype != torch.float32:
+            return found
+        return each(lambda y: y.to(low), found[0]), map_state(lambda s: s.to(low), found[1])
+
     def verify(
         self, core: Any, x: Tensor, state: Any, start: Iterable[Tensor] | None, found: tuple[Any, Any], given: Given
     ) -> None:
@@ -263,7 +290,7 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
         return "it has no parameters to take the dtype from"
     if not all(map(_is_plain, values.fixed.values())):
         return "its parameters are not all plain CPU tensors"
-    compiler = compiling(like.dtype, like.device, named)
+    compiler = running(like.dtype, like.device, named)
     if isinstance(compiler, str):
         return compiler
     drawing = next((m for m in core.modules() if not _is_fixed(m)), None)
@@ -274,8 +301,11 @@ def _program(core: Any, values: Bindings, target: str | None) -> Step | str:
     key = ("a single step", compiler, like.dtype, *((name, t.shape) for name, t in values.fixed.items()))
     found: Step | str | None = programs.get((*key, version(core)))
     if found is None:
+        dtype = arithmetic(like.dtype)
+        wide = values if dtype == like.dtype else converted_values(values, dtype)
         try:
-            found = Step.of(Flat(core), values, like.dtype, compiler)  # type: ignore[arg-type]
+            with torch.autocast("cpu", enabled=False):
+                found = Step.of(Flat(core), wide, like.dtype, compiler)  # type: ignore[arg-type]
         except UnsupportedError as error:
             found = str(error)
         programs.put((*key, version(core, is_traced=True)), found)

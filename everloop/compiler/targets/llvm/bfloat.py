@@ -17,7 +17,7 @@ from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FORMATS, FloatFormat
 from everloop.compiler.targets.llvm.layout import shape
 from everloop.compiler.targets.llvm.machine import Library
-from everloop.compiler.targets.llvm.product import panel_width, product, tile
+from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width, product, tile
 from everloop.compiler.targets.llvm.rounding import WORDS, each, pack_rounded, round_row, words_of
 from everloop.compiler.targets.llvm.vector import Isa
 
@@ -69,8 +69,7 @@ def fits(loop: Loop, form: FloatFormat) -> bool:
 def functions(isa: Isa) -> str:
     """Text of `everloop_product` and `everloop_pack`, by the best instructions of `isa`."""
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
-    sums = dot_of_two if "avx512bf16" in isa.features else _widened
-    tiles = [tile(isa, _FORM, r, v, sums) for r, v in sizes]
+    tiles = [tile(isa, _FORM, r, v, multiply_add(isa)) for r, v in sizes]
     core = product(isa, _FORM, "internal void @core")
     if "amx-bf16" not in isa.features:
         return "\n".join([*tiles, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
@@ -85,6 +84,11 @@ def _either() -> str:
     code.when(is_few, lambda: code.do(f"call void @by_vectors({args})"))
     code.when(code(f"xor i1 {is_few}, true"), lambda: code.do(f"call void @by_tiles({args})"))
     return code.end()
+
+
+def multiply_add(isa: Isa) -> MultiplyAdd:
+    """Return what adds to sums the products of both numbers in each word."""
+    return dot_of_two if "avx512bf16" in isa.features else _widened
 
 
 def dot_of_two(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
@@ -143,9 +147,11 @@ def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
     code.loop(0, code.divide(code.sub(code.add("%rows", most), 1), most), chunk)
 
 
-def _by_vectors(isa: Isa, name: str) -> str:
-    """The product by register tiles, which `core` has for words."""
-    code = Code(f"{name}({_HEAD})")
+def on_rounded_rows(code: Code, lanes: int, call: Callable[[str, Rounded], str]) -> None:
+    """Do `call` for some rows at a time, rounded to words.
+
+    call: of "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows" of these.
+    """
     table = code(f"alloca i8, i64 {16 * ROWS}, align 16")  # where a rounded row is, and where its result goes
 
     def body(rows: Rounded) -> None:
@@ -157,11 +163,19 @@ def _by_vectors(isa: Isa, name: str) -> str:
             return []
 
         code.loop(0, rows.count, row)
-        given = f"ptr {table}, i64 0, ptr {code.at(table, 8)}, i64 %to, i64 16, i64 {rows.count}"
-        args = f"{given}, ptr %packed, i64 {rows.words}"
-        code.do(f"call void @core({args}, i64 %n, i64 %first, i64 %last, i64 %back)")
+        code.do(call(f"ptr {table}, i64 0, ptr {code.at(table, 8)}, i64 %to, i64 16, i64 {rows.count}", rows))
 
-    _in_chunks(code, isa.lanes(4), body)
+    _in_chunks(code, lanes, body)
+
+
+def _by_vectors(isa: Isa, name: str) -> str:
+    """The product by register tiles, which `core` has for words."""
+    code = Code(f"{name}({_HEAD})")
+
+    def call(given: str, rows: Rounded) -> str:
+        return f"call void @core({given}, ptr %packed, i64 {rows.words}, i64 %n, i64 %first, i64 %last, i64 %back)"
+
+    on_rounded_rows(code, isa.lanes(4), call)
     return code.end()
 
 

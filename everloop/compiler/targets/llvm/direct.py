@@ -31,6 +31,13 @@ TILE = 4  # rows that share what is read of a matrix
 class DirectWorker(Worker):
     """A worker whose products read the caller's matrices."""
 
+    products = "dot", "spread"  # their names
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number of a matrix."""
+        return self.layout.form.size
+
     def pack(self) -> None:
         """Do nothing."""
 
@@ -57,15 +64,19 @@ class DirectWorker(Worker):
         if stage.matrix.dtype == torch.int8:
             run("whole", over)()
             return
-        adjacent = code.equal(along, layout.form.size)
-        code.when(adjacent, run("dot", over))
-        code.when(code(f"xor i1 {adjacent}, true"), run("spread", along))
+        adjacent, (by_sum, by_result) = code.equal(along, self.number), self.products
+        code.when(adjacent, run(by_sum, over))
+        code.when(code(f"xor i1 {adjacent}, true"), run(by_result, along))
 
 
 class Writer:
-    """What both products share: types, masked reading of the last numbers, multiply and add."""
+    """What both products share: types, masked reading of the last numbers, multiply and add.
+
+    number: bytes of a number of the matrix.
+    """
 
     def __init__(self, isa: Isa, form: FloatFormat, name: str) -> None:
+        self.number = form.size
         self.code = Code(f"internal void @{name}({HEAD})")
         self.bytes, self.scalar, self.size, self.suffix = isa.bytes, form.scalar, form.size, form.suffix
         self.lanes = isa.lanes(form.size)
@@ -111,6 +122,18 @@ class Writer:
             f"call {self.vector} {name}(ptr {place}, i32 {self.size}, {lanes}, {self.vector} zeroinitializer)"
         )
 
+    def read_matrix(self, place: str, mask: str = "") -> str:
+        """What a vector of the matrix holds, as `fused` takes it."""
+        return self.read(place, mask)
+
+    def read_row(self, place: str, mask: str = "") -> str:
+        """What a vector of a row holds where the matrix is read row by row."""
+        return self.read(place, mask)
+
+    def matrix_mask(self, count: str) -> str:
+        """The first `count` numbers of a vector of the matrix."""
+        return self.mask(count)
+
     def fused(self, a: str, b: str, total: str) -> str:
         name = f"@llvm.fmuladd.v{self.lanes}{self.suffix}"
         return self.code(f"call {self.vector} {name}({self.vector} {a}, {self.vector} {b}, {self.vector} {total})")
@@ -127,8 +150,13 @@ class Writer:
 
 def dot(isa: Isa, form: FloatFormat) -> str:
     """Text of `dot`: result j is the row times the numbers at matrix + j * step; units of as many j as a vector has."""
-    w = Writer(isa, form, "dot")
+    return dot_by(Writer(isa, form, "dot"), isa)
+
+
+def dot_by(w: Writer, isa: Isa) -> str:
+    """The text of `dot` as a writer writes it, whose vectors of a matrix hold `many` numbers."""
     code, lanes = w.code, w.lanes
+    many = w.bytes // w.number
     places = order(lanes, w.size)
 
     def group(base: str, sources: list[str]) -> list[list[str]]:
@@ -155,10 +183,10 @@ def dot(isa: Isa, form: FloatFormat) -> str:
             def body(k: str, values: list[str]) -> list[str]:
                 sums, xs, line = values[: -1 - count], values[-1 - count : -1], values[-1]
                 for u in range(unroll):
-                    numbers = [w.read(code.at(x, u * w.bytes), mask) for x in xs]
+                    numbers = [w.read_row(code.at(x, u * w.bytes), mask) for x in xs]
                     for r in range(rows):
                         at = code.at(code.at(line, code.mul("%step", r) if r else 0), u * w.bytes)
-                        factor = w.read(at, mask)
+                        factor = w.read_matrix(at, mask)
                         for c in range(count):
                             n = ((u % sets) * count + c) * rows + r
                             sums[n] = w.fused(factor, numbers[c], sums[n])
@@ -170,13 +198,13 @@ def dot(isa: Isa, form: FloatFormat) -> str:
         carried += [("ptr", place) for place in (*sources, base)]
         kinds = [kind for kind, _ in carried]
         unroll = max(2, sets)
-        whole, last = w.rounded("%k", unroll * lanes), w.rounded("%k", lanes)
-        values = code.loop(0, whole, multiply(unroll), carried, unroll * lanes)
-        values = code.loop(whole, last, multiply(1), list(zip(kinds, values, strict=True)), lanes)
+        whole, last = w.rounded("%k", unroll * many), w.rounded("%k", many)
+        values = code.loop(0, whole, multiply(unroll), carried, unroll * many)
+        values = code.loop(whole, last, multiply(1), list(zip(kinds, values, strict=True)), many)
         remain = code(f"zext i1 {code.less(last, '%k')} to i64")
 
         def rest(k: str, values: list[str]) -> list[str]:
-            return multiply(1, w.mask(code.sub("%k", last)))(k, values)
+            return multiply(1, w.matrix_mask(code.sub("%k", last)))(k, values)
 
         values = code.loop(0, remain, rest, list(zip(kinds, values, strict=True)))
         step = rows * count
@@ -206,12 +234,13 @@ def dot(isa: Isa, form: FloatFormat) -> str:
                 line = code.at("%matrix", code.mul(j, "%step"))
 
                 def part(k: str, sums: list[str]) -> list[str]:
-                    at = code.mul(k, w.size)
-                    mask = w.mask(code.least(code.sub("%k", k), lanes))
-                    return [w.fused(w.read(code.at(line, at), mask), w.read(code.at(source, at), mask), sums[0])]
+                    at = code.mul(k, w.number)
+                    mask = w.matrix_mask(code.least(code.sub("%k", k), many))
+                    factor, numbers = w.read_matrix(code.at(line, at), mask), w.read_row(code.at(source, at), mask)
+                    return [w.fused(factor, numbers, sums[0])]
 
-                end = code.add("%k", lanes - 1)
-                total = code.loop(0, end, part, [(w.vector, "zeroinitializer")], lanes)[0]
+                end = code.add("%k", many - 1)
+                total = code.loop(0, end, part, [(w.vector, "zeroinitializer")], many)[0]
                 name = f"@llvm.vector.reduce.fadd.v{lanes}{w.suffix}"
                 number = code(f"call reassoc {w.scalar} {name}({w.scalar} -0.0, {w.vector} {total})")
                 code.store(w.scalar, number, code.at(out, code.mul(j, w.size)), w.size)
@@ -229,12 +258,17 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 
 def spread(isa: Isa, form: FloatFormat) -> str:
     """Text of `spread`: the results are the sum over k of number k times the vector at matrix + k * step."""
-    w = Writer(isa, form, "spread")
+    return spread_by(Writer(isa, form, "spread"), isa)
+
+
+def spread_by(w: Writer, isa: Isa) -> str:
+    """The text of `spread` as a writer writes it, which reads as many numbers of a matrix at once as of a row."""
     code, tile = w.code, 4
+    step = w.lanes * w.number  # bytes of these
 
     def vectors(width: int, v: str, mask: str = "") -> None:
         at = code.mul(v, w.bytes)
-        base = code.at("%matrix", at)
+        base = code.at("%matrix", at if step == w.bytes else code.mul(v, step))
 
         def rows(sources: list[str], outs: list[str]) -> None:
             count = len(sources)
@@ -247,7 +281,7 @@ def spread(isa: Isa, form: FloatFormat) -> str:
                         places = [code.at(source, code.mul(code.add(k, u), w.size)) for source in sources]
                         numbers = [w.splat(w.scalar, code.load(w.scalar, place, w.size)) for place in places]
                         for c in range(width):
-                            factor = w.read(code.at(line, c * w.bytes), mask)
+                            factor = w.read_matrix(code.at(line, c * step), mask)
                             for r in range(count):
                                 n = ((u % sets) * width + c) * count + r
                                 sums[n] = w.fused(factor, numbers[r], sums[n])

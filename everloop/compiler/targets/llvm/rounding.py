@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.packing import place, transpose
 from everloop.compiler.targets.llvm.vector import Isa
@@ -38,7 +40,14 @@ def words_of(code: Code, k: str) -> str:
 
 
 def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) -> None:
-    kind, full = f"<{lanes} x float>", code.mul(code.divide(k, lanes), lanes)
+    """Round k numbers; zeros fill the last of the words."""
+    round_numbers(code, source, to, k, lanes)
+    code.clear(code.at(to, code.mul(k, 2)), code.sub(code.mul(words, 4), code.mul(k, 2)))
+
+
+def round_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
+    """Write numbers of float32 as bfloat16."""
+    kind, full = f"<{lanes} x float>", code.mul(code.divide(count, lanes), lanes)
 
     def whole(j: str, _: list[str]) -> list[str]:
         value = code.load(kind, code.at(source, code.mul(j, 4)), 4)
@@ -54,8 +63,32 @@ def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) 
         return []
 
     code.loop(0, full, whole, step=lanes)
-    code.loop(full, k, one)
-    code.clear(code.at(to, code.mul(k, 2)), code.sub(code.mul(words, 4), code.mul(k, 2)))
+    code.loop(full, count, one)
+
+
+def widened(code: Code, halves: str, lanes: int = 0) -> str:
+    """Return the float32 of bfloat16 numbers, given as i16."""
+    half, word, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "i32", "float"))
+    bits = code(f"shl {word} {code(f'zext {half} {halves} to {word}')}, {each(16, lanes)}")
+    return code(f"bitcast {word} {bits} to {number}")
+
+
+def widen_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
+    """Write numbers of bfloat16 as float32."""
+    full = code.mul(code.divide(count, lanes), lanes)
+
+    def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
+        half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "float"))
+
+        def body(j: str, _: list[str]) -> list[str]:
+            halves = code.load(half, code.at(source, code.mul(j, 2)), 2)
+            code.store(number, widened(code, halves, lanes), code.at(to, code.mul(j, 4)), 4)
+            return []
+
+        return body
+
+    code.loop(0, full, some(lanes), step=lanes)
+    code.loop(full, count, some(0))
 
 
 def pack_rounded(isa: Isa) -> str:

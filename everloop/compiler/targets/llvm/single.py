@@ -62,9 +62,11 @@ def has_whole(loop: Loop) -> bool:
 class SingleKernel:
     """A compiled step."""
 
+    entry = "everloop_run"
+
     def __init__(self, layout: Layout, library: Library) -> None:
         self.layout, self._keep = layout, library
-        self.run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
+        self.run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address[self.entry])
         self.block = ctypes.c_int64 * layout.total_slots
         self.zeros = torch.zeros(max(s.width for s in layout.loop.states), dtype=layout.form.dtype)
         self.operations = sum(
@@ -97,7 +99,7 @@ class Single:
                 tensor = fixed[buffer.name]
                 block[slots[buffer.name]] = tensor.data_ptr()
                 for n, stride in enumerate(tensor.stride() if buffer.kind == "matrix" else ()):
-                    block[slots[buffer.name] + 1 + n] = stride * buffer.dtype.itemsize
+                    block[slots[buffer.name] + 1 + n] = stride * tensor.itemsize
         for state in layout.loop.states:
             starts, ends = slots[f"first {state.name}"], slots[f"final {state.name}"]
             block[starts], block[starts + 1] = kernel.zeros.data_ptr(), 0
@@ -138,11 +140,14 @@ class Single:
             self._alone_until = end + CAUTION * (end - begin)
 
     def _another(self) -> tuple[memoryview, int, int, Tensor]:
-        block, layout, pool = self._kernel.block.from_buffer_copy(self._block), self._kernel.layout, threads.pool()
+        block, pool = self._kernel.block.from_buffer_copy(self._block), threads.pool()
         most = torch.get_num_threads() if self._is_long else 1
-        size = max(layout.work_bytes(self._batch, 1, False), layout.work_bytes(self._batch, most, True))
-        work = pages.block(size + 64)
+        work = pages.block(self._work_bytes(most) + 64)
         block[SLOT["work"]], block[SLOT["threads"]] = memory.aligned(work), 1
         block[SLOT["parallel"]], block[SLOT["number"]] = pool.parallel, pool.number
         block[SLOT["team"]], block[SLOT["syscall"]] = pool.team, pool.syscall
         return memoryview(block).cast("B").cast("q"), ctypes.addressof(block), most, work
+
+    def _work_bytes(self, most: int) -> int:
+        layout = self._kernel.layout
+        return max(layout.work_bytes(self._batch, 1, False), layout.work_bytes(self._batch, most, True))

@@ -10,7 +10,7 @@ from torch import Tensor
 from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import gemm, narrow_gemm, pages, single
+from everloop.compiler.targets.llvm import gemm, narrow_gemm, narrow_single, pages, single
 from everloop.compiler.targets.llvm.formats import FORMATS, NAMES
 from everloop.compiler.targets.llvm.launch import NativeKernel
 
@@ -33,6 +33,9 @@ class LLVM(LoopTarget):
 
     def compile_step(self, loop: Loop) -> single.SingleKernel:
         return single.compile(loop)
+
+    def compile_step_narrow(self, loop: Loop) -> narrow_single.NarrowStepKernel:
+        return narrow_single.compile(loop)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return gemm.linear(x, weight, bias)

@@ -1,0 +1,132 @@
+"""Single steps of bfloat16: matrices are read where they are, the few other numbers widened and rounded in the call."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from everloop.compiler.loop import Loop, Map, Product
+from everloop.compiler.targets.llvm import memory
+from everloop.compiler.targets.llvm.bfloat import MOST
+from everloop.compiler.targets.llvm.driver import driver
+from everloop.compiler.targets.llvm.emit import Code
+from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise, round_up, shape
+from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
+from everloop.compiler.targets.llvm.mapping import mapping
+from everloop.compiler.targets.llvm.narrow_direct import NarrowWorker, products
+from everloop.compiler.targets.llvm.rounding import round_numbers, widen_numbers
+from everloop.compiler.targets.llvm.single import Single, SingleKernel, has_whole
+from everloop.compiler.targets.llvm.vector import Isa, named
+from everloop.errors import UnsupportedError
+
+ENTRY = 3  # slots: where numbers are in bfloat16, where in float32, and how many
+
+_kernels: WeakValueDictionary[tuple[Loop, Isa], NarrowStepKernel] = WeakValueDictionary()
+_lock = threading.RLock()
+
+
+def compile(loop: Loop, isa: str | None = None) -> NarrowStepKernel:  # noqa: A001
+    """Return the kernel of one step of a loop of float32 whose tensors are all of bfloat16; `isa` as of `single`."""
+    form, key = form_of(loop), (loop, narrow(named(isa or host().name)))
+    widest = max((shape(s)[0] for s in loop.stages if isinstance(s, Product)), default=0)
+    if has_whole(loop) or form.dtype != torch.float32 or widest > MOST:
+        raise UnsupportedError(f"a single step of bfloat16 with a matrix of int8, or rows of more than {MOST} numbers")
+    with _lock:
+        kernel = _kernels.get(key)
+        if kernel is None:
+            layout = Layout(normalise(loop), form, key[1])
+            code = object_code("narrow single " + repr(loop), str(form.dtype), layout.isa, lambda: text(layout))
+            kernel = _kernels[key] = NarrowStepKernel(layout, Library(code, ("everloop_narrow",)))
+        return kernel
+
+
+def text(layout: Layout) -> str:
+    """Return the LLVM text of a single step."""
+    maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(layout.loop.stages) if isinstance(stage, Map)]
+    parts = [products(layout.isa, layout.form), *maps, driver(layout, NarrowWorker), _narrow(layout)]
+    return module(layout.isa, "\n".join(parts))
+
+
+def _narrow(layout: Layout) -> str:
+    """Text of `everloop_narrow(args)`: widens, runs the step, rounds. The tables of what stand behind the arguments."""
+    code, lanes = Code("void @everloop_narrow(ptr %args)"), layout.isa.lanes(4)
+    table = code.at("%args", 8 * layout.total_slots)
+    given, made = (code.slot(table, n) for n in range(2))
+    entries = code.at(table, 16)
+
+    def widen(n: str, _: list[str]) -> list[str]:
+        entry = code.at(entries, code.mul(n, 8 * ENTRY))
+        widen_numbers(code, code.slot(entry, 0, "ptr"), code.slot(entry, 1, "ptr"), code.slot(entry, 2), lanes)
+        return []
+
+    def narrow(n: str, _: list[str]) -> list[str]:
+        entry = code.at(entries, code.mul(n, 8 * ENTRY))
+        round_numbers(code, code.slot(entry, 1, "ptr"), code.slot(entry, 0, "ptr"), code.slot(entry, 2), lanes)
+        return []
+
+    code.loop(0, given, widen)
+    code.do("call void @everloop_run(ptr %args)")
+    code.loop(given, code.add(given, made), narrow)
+    return code.end()
+
+
+class NarrowStepKernel(SingleKernel):
+    """A compiled step of bfloat16."""
+
+    entry = "everloop_narrow"
+
+    def __init__(self, layout: Layout, library: Library) -> None:
+        super().__init__(layout, library)
+        most = len(layout.loop.buffers) + len(layout.loop.states)
+        self.block = ctypes.c_int64 * (layout.total_slots + 2 + ENTRY * most)
+
+    @property
+    def description(self) -> str:
+        how = "dot products of AVX512-BF16" if "avx512bf16" in self.layout.isa.features else "widened in registers"
+        return f"{self.layout.isa.name}, matrices of bfloat16 where they are ({how})"
+
+    def over(self, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> NarrowSingle:
+        return NarrowSingle(self, batch, fixed, vary)
+
+
+class NarrowSingle(Single):
+    """One step of some rows over vectors and matrices of bfloat16 that stay where they are."""
+
+    def __init__(self, kernel: NarrowStepKernel, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> None:
+        super().__init__(kernel, batch, fixed, vary)
+        layout = kernel.layout
+        count = {b.name: b.width for b in layout.loop.buffers if b.kind == "vector"}
+        count |= {b.name: b.width * batch for b in layout.loop.buffers if b.kind == "sequence"}
+        for state in layout.loop.states:
+            count |= dict.fromkeys((f"first {state.name}", f"final {state.name}"), state.width * batch)
+        vectors = [name for name in fixed if name in count and name not in vary]
+        given = vectors + [name for name in vary if name in count and not name.startswith("final ")]
+        made = [name for name in vary if name.startswith("final ")]
+        block, base = self._block, layout.total_slots
+        block[base], block[base + 1] = len(given), len(made)
+        self._staged: list[tuple[int, int, int]] = []  # slot of the argument, of the entry, numbers
+        places = {}
+        for n, name in enumerate([*given, *made]):
+            places[name] = entry = base + 2 + ENTRY * n
+            block[entry + 2] = count[name]
+            self._staged.append((layout.slots[name], entry, count[name]))
+        for name in vectors:
+            block[places[name]] = fixed[name].data_ptr()
+        self._slots = tuple(places.get(name, layout.slots[name]) for name in vary)
+        self._wide = sum(round_up(4 * number, 64) for _, _, number in self._staged) + 64
+
+    def _another(self) -> tuple[memoryview, int, int, Tensor]:
+        block, start, most, work = super()._another()
+        place = memory.aligned(work) + round_up(super()._work_bytes(most), 64)
+        for slot, entry, number in self._staged:
+            block[slot] = block[entry + 1] = place
+            place += round_up(4 * number, 64)
+        return block, start, most, work
+
+    def _work_bytes(self, most: int) -> int:
+        return super()._work_bytes(most) + self._wide
