@@ -72,8 +72,8 @@ ROOMS = {
     ),
     "draw": "Figure Panel draw_cell draw_forecasts draw_network",
     "train": (
-        "Backtest Confusion Event Label Labels Note Run Scores Started Stepped TensorBoard Tracker TrainConfig "
-        "Validated backtest confusion evaluate label_metrics log_to train"
+        "Backtest Confusion Event Label Labels Note RangeTest Run Scores Started Stepped TensorBoard Tracker "
+        "TrainConfig Validated backtest confusion evaluate find_lr label_metrics log_to train"
     ),
 }
 

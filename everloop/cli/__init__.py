@@ -31,6 +31,11 @@ VERBS = {
         "train a model on your files: everloop train language-model --text FILE…",
         also=("fit", "finetune", "fine-tune", "learn"),
     ),
+    "find-lr": Verb(
+        "everloop.cli.find_lr",
+        "which learning rate to take: everloop find-lr language-model --text FILE…",
+        also=("lr-find", "lr-finder", "range-test"),
+    ),
     "predict": Verb(
         "everloop.cli.predict",
         "what a trained model says about new data: everloop predict RUN FILE",

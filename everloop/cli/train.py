@@ -70,16 +70,11 @@ class RunOptions:
 def main(args: Sequence[str]) -> int:
     """Run `everloop train`; return 130 if it was interrupted."""
     if not args or args[0] in ("-h", "--help"):
-        print(f"usage: everloop train KIND …\n\nkinds: {', '.join(BUILT_IN)}; your own: package:KIND\n")
-        print("everloop train KIND --help tells the options of one.")
-        return 0 if args else 2
+        return usage("train", args)
     kind = find_kind(args[0])
     options, resumed = read_options(kind, args[1:])
     device = select_device(options.threads, options.device)
-    for value in vars(options.data).values():
-        for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and not path.exists():
-                raise no_such(path)
+    paths_exist(options.data)
     begins = [tracker(name) for name in options.track]
     torch.manual_seed(options.train.seed)
     if resumed:
@@ -90,12 +85,7 @@ def main(args: Sequence[str]) -> int:
         data = kind.dataset(options.data, options.model, model)
     else:
         folder = Folder(options.out or free_folder(Path("runs") / kind.name.rpartition(":")[2]), resume=False)
-        data = kind.dataset(options.data, options.model, None)
-        fit = Fit(options.model, options.train) if options.config else _fitted(kind, data, options, args[1:])
-        options = dataclasses.replace(options, model=fit.model, train=fit.train)
-        model = kind.create_model(data, options.model)
-        if fit.chosen:
-            note(f"chosen for {data.time_steps('train'):,} time steps, unless you give others: {fit}")
+        model, data, options = fresh(kind, options, args[1:])
     print_notes(data, options.train.batch)
     model = model.to(device)
     if not resumed and (options.train.epochs or options.train.steps >= MANY):
@@ -111,8 +101,36 @@ def main(args: Sequence[str]) -> int:
     return 130 if run.interrupted else 0
 
 
-def _fitted(kind: Kind, data: Any, options: Any, args: Sequence[str]) -> Fit:
-    return fitted(data, kind.model, options.model, options.train, given(type(options), args))
+def usage(verb: str, args: Sequence[str]) -> int:
+    """Tell how a command that takes a kind of model is used; return 0 where that was asked for, else 2."""
+    print(f"usage: everloop {verb} KIND …\n\nkinds: {', '.join(BUILT_IN)}; your own: package:KIND\n")
+    print(f"everloop {verb} KIND --help tells the options of one.")
+    return 0 if args else 2
+
+
+def paths_exist(config: Any) -> None:
+    """Check that the files and folders of the settings of data are there.
+
+    Raises:
+        DataError: one is not.
+    """
+    for value in vars(config).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and not path.exists():
+                raise no_such(path)
+
+
+def fresh(kind: Kind, options: Any, args: Sequence[str]) -> tuple[Model, Any, Any]:
+    """Return (a model with fresh weights, its data, the options, in which what was not given fits the data)."""
+    data = kind.dataset(options.data, options.model, None)
+    fit = Fit(options.model, options.train)
+    if not options.config:
+        fit = fitted(data, kind.model, options.model, options.train, given(type(options), args))
+    options = dataclasses.replace(options, model=fit.model, train=fit.train)
+    model = kind.create_model(data, options.model)
+    if fit.chosen:
+        note(f"chosen for {data.time_steps('train'):,} time steps, unless you give others: {fit}")
+    return model, data, options
 
 
 def _how_long(model: Model, data: Any, config: TrainConfig) -> str:
@@ -149,8 +167,12 @@ def follow(
     return run
 
 
-def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None]:
+def read_options(
+    kind: Kind, args: Sequence[str], verb: str = "train", own: type[Any] = RunOptions
+) -> tuple[Any, RunConfig | None]:
     """Return (the options, the run to resume): defaults, then the file or the resumed run, then the command line.
+
+    verb, own: the command, and the dataclass of its own options.
 
     Raises:
         OptionError: options contradict each other, or a setting in the file is unknown.
@@ -172,9 +194,9 @@ def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None
             found["model"] = located(found["model"], file.parent) if code else found["model"]
         tables = from_tables(found, types, str(file))
         note_old_names(found, types, str(file))
-    base = options_of(kind)(**tables)
+    base = options_of(kind, own)(**tables)
     description = f"{kind.description} Sizes, steps and batch that are not given fit the data, without --config."
-    options = parse(type(base), args, command=f"train {kind.name}", description=description, default=base)
+    options = parse(type(base), args, command=f"{verb} {kind.name}", description=description, default=base)
     if run and (options.model, options.data) != (base.model, base.data):
         raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
     if run and options.out:
@@ -184,14 +206,14 @@ def read_options(kind: Kind, args: Sequence[str]) -> tuple[Any, RunConfig | None
     return options, run
 
 
-def options_of(kind: Kind) -> type[Any]:
-    """Return the dataclass of the options of `everloop train KIND`."""
+def options_of(kind: Kind, own: type[Any] = RunOptions) -> type[Any]:
+    """Return the dataclass of the options of a command, its own ones and those of the data, the model and training."""
     settings = [
         ("data", kind.data_config, field(default_factory=kind.data_config)),
         ("model", kind.model_config, field(default_factory=kind.model_config)),
         ("train", TrainConfig, field(default_factory=TrainConfig)),
     ]
-    return dataclasses.make_dataclass("Options", settings, bases=(RunOptions,), frozen=True)
+    return dataclasses.make_dataclass("Options", settings, bases=(own,), frozen=True)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from everloop.train.backtest import backtest
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import evaluate
 from everloop.train.events import Event, Note, Started, Stepped, Validated
+from everloop.train.find_lr import RangeTest, find_lr
 from everloop.train.forecast_scores import Backtest, Scores
 from everloop.train.labels import Confusion, Label, Labels, confusion, label_metrics
 from everloop.train.loop import train
@@ -17,6 +18,7 @@ __all__ = [
     "Label",
     "Labels",
     "Note",
+    "RangeTest",
     "Run",
     "Scores",
     "Started",
@@ -28,6 +30,7 @@ __all__ = [
     "backtest",
     "confusion",
     "evaluate",
+    "find_lr",
     "label_metrics",
     "log_to",
     "train",

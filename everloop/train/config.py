@@ -32,8 +32,9 @@ class TrainConfig:
     """Highest learning rate, reached after the warm-up."""
     warmup: int | None = None
     """Steps over which the learning rate rises from 0; by default a tenth of all, at most 100."""
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    """After the warm-up: a cosine down to `min_lr_ratio`, halved whenever validation stops improving, or constant."""
+    schedule: Literal["cosine", "plateau", "constant", "rising"] = "cosine"
+    """After the warm-up: a cosine down to `min_lr_ratio`, halved whenever validation stops improving, constant, or
+    rising from there to `lr` by equal factors (a range test)."""
     min_lr_ratio: float = setting(0.05, old="floor")
     """The lowest learning rate, as a fraction of the highest."""
     plateau: int = 2

@@ -33,7 +33,7 @@ def optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 class LearningRateSchedule:
-    """The learning rate of each step: linear warm-up, then cosine, plateau or constant.
+    """The learning rate of each step: linear warm-up, then cosine, plateau, constant, or rising by equal factors.
 
     Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017 (one cosine, no restart).
     """
@@ -52,6 +52,9 @@ class LearningRateSchedule:
             return config.lr * max(0.5**self.halvings, config.min_lr_ratio)
         if config.schedule == "constant":
             return config.lr
+        if config.schedule == "rising":
+            left = config.steps - 1 - step
+            return config.lr * math.pow(config.min_lr_ratio, left / max(1, config.steps - 1 - config.warmup_steps))
         done = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
         return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
 
