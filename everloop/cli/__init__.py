@@ -36,6 +36,11 @@ VERBS = {
         "which learning rate to take: everloop find-lr language-model --text FILE…",
         also=("lr-find", "lr-finder", "range-test"),
     ),
+    "sweep": Verb(
+        "everloop.cli.sweep",
+        "train with different settings: everloop sweep lr=1e-3,3e-3 --out FOLDER -- language-model --text FILE…",
+        also=("search", "grid-search", "tune", "hyperparameters"),
+    ),
     "predict": Verb(
         "everloop.cli.predict",
         "what a trained model says about new data: everloop predict RUN FILE",

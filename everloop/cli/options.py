@@ -119,6 +119,11 @@ def note(text: str) -> None:
     Console(stderr=True).print(Line(text, "dim"), soft_wrap=True)
 
 
+def names_of(kind: type[Any]) -> list[str]:
+    """Return the names of the settings of a command, of truth values with a no- before it too."""
+    return list(_names(kind))
+
+
 def _names(kind: Any) -> Iterator[str]:
     for group in _groups(kind):
         hints = get_type_hints(group)

@@ -109,16 +109,16 @@ def ordered(rows: Sequence[Row], by: str) -> list[Row]:
     return sorted(rows, key=lambda row: (by not in row.best, -_merit(row.best, by) if by in row.best else 0.0))
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Return runs as a table: figures and settings that any of them has."""
+def table(rows: Sequence[Row], settings: Sequence[str] = SHOWN) -> Table:
+    """Return runs as a table: figures and those of the settings that any of them has."""
     names = dict.fromkeys(name for row in rows for name in row.best if name != "step")
-    shown = [name for name in SHOWN if any(name in row.settings for row in rows)]
+    shown = [name for name in settings if any(name in row.settings for row in rows)]
     made = Table("run", "kind", *shown, "steps", *names, "best at", box=None)
     for row in rows:
         best = [f"{row.best[name]:.4g}" if name in row.best else "" for name in names]
-        settings = [str(row.settings.get(name, "")) for name in shown]
+        values = [str(row.settings.get(name, "")) for name in shown]
         at = f"{row.best['step']:,}" if row.best else ""
-        made.add_row(*(Line(part) for part in (row.name, row.settings["kind"], *settings, row.progress, *best, at)))
+        made.add_row(*(Line(part) for part in (row.name, row.settings["kind"], *values, row.progress, *best, at)))
     return made
 
 

@@ -17,7 +17,6 @@ from everloop.train.loop import train
 
 MEMORY = 0.9  # of the running mean of the losses
 WORSE = 0.5  # of what training has gained: when the loss has risen by that from its lowest, the test ends
-BELOW = 10  # what the rate of the lowest loss is divided by
 HIGHEST = {"adamw": 1.0, "adam": 1.0, "rmsprop": 1.0, "sgd": 100.0}
 
 
@@ -41,15 +40,13 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """A tenth of the rate of the lowest loss, where it still falls; to one digit."""
-        rate = self.lowest / BELOW
-        power = 10.0 ** math.floor(math.log10(rate))
-        return float(f"{round(rate / power) * power:.0e}")
+        """The learning rate at which the loss fell fastest, to one digit."""
+        return float(f"{self.steepest:.0e}")
 
     def __str__(self) -> str:
         return (
-            f"the loss falls fastest at {self.steepest:.1e} and is lowest at {self.lowest:.1e}; "
-            f"a tenth of that is a good highest learning rate: --lr {self.suggestion:g}"
+            f"the loss falls fastest at a learning rate of {self.steepest:.1e}, a good highest one: "
+            f"--lr {self.suggestion:g} (it is lowest at {self.lowest:.1e}, where training is about to fail)"
         )
 
 

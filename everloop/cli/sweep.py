@@ -1,0 +1,199 @@
+"""`everloop sweep`: the same training with different settings, in processes of its own, and what came of each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from everloop.cli.options import find_kind, names_of, note, parse
+from everloop.cli.runs import Row, ordered, rows_of, table
+from everloop.cli.train import options_of, read_options
+from everloop.cli.trials import Axis, Trial, alone, trials_of
+from everloop.data.files import write_atomically, writing
+from everloop.data.settings import flag
+from everloop.errors import OptionError, RunError
+from everloop.models.run import CONFIG
+from everloop.train.folder import read_lines
+from everloop.train.interrupt import Interrupt
+from everloop.train.lock import Lock
+
+SWEEP, FINISHED = "sweep.json", "finished.jsonl"
+USAGE = "everloop sweep lr=1e-3,3e-3 hidden=64..512 --trials 8 --out sweeps/a -- language-model --text FILE"
+PAUSE = 0.1  # seconds between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `everloop sweep`; after -- stands what `everloop train` takes."""
+
+    settings: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Settings that vary: NAME=VALUE,VALUE… or NAME=LOW..HIGH, such as lr=1e-4..1e-2, drawn by orders of magnitude."""
+    out: Path
+    """Folder of the sweep, with a run folder for each trial; the same command goes on where it ended."""
+    trials: int | None = None
+    """How many trials are drawn at random; by default all combinations."""
+    jobs: int = 1
+    """Processes at the same time; they share the processor's threads."""
+    seed: int = 0
+    """The same seed draws the same trials; more of them go on from there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial that is being trained."""
+
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    begun: float
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `everloop sweep`; return 1 if a trial failed, 130 if it was interrupted."""
+    own, trained = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, None)
+    options = parse(Options, own, command="sweep", description=f"Train with different settings. {USAGE}")
+    if not trained:
+        raise OptionError(f"what is trained is missing; it stands after --, as in: {USAGE}")
+    if options.jobs < 1:
+        raise OptionError(f"jobs is {options.jobs}; expected at least 1")
+    axes = [Axis.of(text) for text in options.settings]
+    trials = trials_of(axes, options.trials, options.seed)
+    known = _checked(trained, axes)
+    with Lock(options.out), Interrupt() as interrupt:
+        _begin(options.out, trained)
+        done = {line["run"] for line in read_lines(options.out / FINISHED) if not line["status"]}
+        left = [trial for trial in trials if trial.name not in done]
+        note(f"{len(trials)} trials, {len(trials) - len(left)} of them finished before")
+        sweep = Sweep(options.out, trained, known, options.jobs)
+        failed = sweep.run(left, interrupt)
+    if interrupt.requested:
+        note("interrupted; the same command goes on")
+        return 130
+    _print(options.out, trials, [axis.name for axis in axes])
+    for name in failed:
+        note(f"failed: {name}: {_last_line(options.out / f'{name}.log')}")
+    return 1 if failed else 0
+
+
+class Sweep:
+    """A sweep in its folder: the trials that run, and what happened to those that ran.
+
+    Args:
+        out: its folder.
+        trained: what `everloop train` is given for all.
+        known: the names of its settings.
+        jobs: processes at the same time.
+    """
+
+    def __init__(self, out: Path, trained: Sequence[str], known: Sequence[str], jobs: int) -> None:
+        self.out, self.kind, self.args, self.known, self.jobs = out, trained[0], list(trained[1:]), known, jobs
+        self.failed: list[str] = []
+
+    def run(self, left: Sequence[Trial], interrupt: Interrupt) -> list[str]:
+        """Run trials, some at the same time, until all are done or someone interrupts; return who failed."""
+        waiting, running, count = list(left), list[Job](), len(left)
+        while (waiting and not interrupt.requested) or running:
+            while waiting and len(running) < self.jobs and not interrupt.requested:
+                running.append(self._start(waiting.pop(0)))
+            if interrupt.requested:
+                self._stop(running)
+                return self.failed
+            time.sleep(PAUSE)
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                self._ended(job, count - len(waiting) - len(running), count)
+        return self.failed
+
+    def _start(self, trial: Trial) -> Job:
+        folder = self.out / trial.name
+        threads = [] if "--threads" in self.args else ["--threads", str(max(1, torch.get_num_threads() // self.jobs))]
+        if (folder / CONFIG).exists():
+            trust = [arg for arg in self.args if arg == "--trust-code"]
+            args = ["--resume", str(folder), *threads, *trust]
+        else:
+            args = [*self.args, *trial.options(self.known), "--out", str(folder), *threads]
+        log = self.out / f"{trial.name}.log"
+        with writing(log), log.open("ab") as file:
+            command = [sys.executable, "-m", "everloop", "train", self.kind, *args]
+            # in a session of its own, Ctrl-C reaches it once: from here
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        return Job(trial, process, time.monotonic())
+
+    def _ended(self, job: Job, number: int, count: int) -> None:
+        status, name, seconds = job.process.returncode, job.trial.name, round(time.monotonic() - job.begun, 1)
+        line = json.dumps({"run": name, "status": status, "seconds": seconds})
+        with writing(self.out / FINISHED), (self.out / FINISHED).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if status:
+            self.failed.append(name)
+        note(f"[{number}/{count}] {name}: {'failed' if status else 'done'} after {seconds:.0f} s")
+
+    def _stop(self, running: Sequence[Job]) -> None:
+        for job in running:
+            job.process.send_signal(signal.SIGINT)
+        for job in running:
+            job.process.wait()
+
+
+def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
+    """Return the names of the settings of what is trained.
+
+    Raises:
+        OptionError: a setting is unknown or has a wrong value, or is given for all and swept.
+    """
+    kind = find_kind(trained[0])
+    known = names_of(options_of(kind))
+    given = {arg.partition("=")[0] for arg in trained[1:]}
+    for name in ("out", "resume", *(axis.name for axis in axes)):
+        if {flag(name), flag(f"no-{name}")} & given:
+            what = "is of the sweep, before --" if name in ("out", "resume") else "is swept, and given after -- too"
+            raise OptionError(f"{flag(name)} {what}; leave it out there")
+    for trial in alone(axes):
+        read_options(kind, [*trained[1:], *trial.options(known)])
+    return known
+
+
+def _begin(out: Path, trained: Sequence[str]) -> None:
+    """Write what is trained into the folder of a sweep, or check that it is the same.
+
+    Raises:
+        RunError: it was something else.
+    """
+    file = out / SWEEP
+    if file.exists():
+        before = read_lines(file)
+        if not before or before[0].get("train") != list(trained):
+            was = shlex.join(before[0].get("train", [])) if before else "something else"
+            raise RunError(f"{out} is a sweep of: everloop train {was}; give the same after --, or another --out")
+        return
+    write_atomically(file, (json.dumps({"train": list(trained)}) + "\n").encode())
+
+
+def _print(out: Path, trials: Sequence[Trial], names: Sequence[str]) -> None:
+    """Print a table of the trials that have a run folder, the best first."""
+    rows = [row for trial in trials if (out / trial.name / CONFIG).exists() for row in rows_of(out / trial.name)]
+    if rows:
+        Console().print(table(ordered(rows, _figure(rows)), [*names]))
+
+
+def _figure(rows: Sequence[Row]) -> str:
+    monitor = str(rows[0].settings.get("monitor", "loss"))
+    return monitor if any(monitor in row.best for row in rows) else "name"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")

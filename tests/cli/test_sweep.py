@@ -1,0 +1,156 @@
+"""`everloop sweep`: which trials there are, that they run, go on after a stop, and end in a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from everloop.cli import main
+from everloop.cli.trials import Axis, Trial, trials_of
+from everloop.errors import OptionError
+
+TRAIN = ["language-model", "--text", "t.txt", "--batch", "2", "--length", "8", "--steps", "4", "--layers", "1"]
+TRAIN += ["--threads", "1"]
+SIZES = ["--hidden", "4", "--embedding", "3"]
+
+
+def test_a_grid_is_every_combination() -> None:
+    trials = trials_of([Axis.of("lr=1e-3,3e-3"), Axis.of("--cell=gru,lstm"), Axis.of("weight-drop=0")], None, 0)
+    assert [trial.name for trial in trials] == [
+        f"lr={lr},cell={cell},weight_drop=0" for lr in ("1e-3", "3e-3") for cell in ("gru", "lstm")
+    ]
+
+
+def test_trials_that_are_drawn_are_the_same_again_and_more_go_on() -> None:
+    axes = [Axis.of("lr=1e-4..1e-1"), Axis.of("dropout=0..0.5"), Axis.of("hidden=8..12"), Axis.of("cell=gru,lstm")]
+    few, many = trials_of(axes, 5, 3), trials_of(axes, 200, 3)
+    assert many[:5] == few != trials_of(axes, 5, 4)
+    drawn = [dict(trial.settings) for trial in many]
+    rates = [float(each["lr"]) for each in drawn]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates)
+    assert sum(rate < 1e-3 for rate in rates) == pytest.approx(len(rates) / 3, rel=0.35)
+    assert {each["hidden"] for each in drawn} == {"8", "9", "10", "11", "12"}
+    assert max(float(each["dropout"]) for each in drawn) > 0.4
+    assert {each["cell"] for each in drawn} == {"gru", "lstm"}
+
+
+def test_values_that_are_drawn_twice_are_one_trial() -> None:
+    assert len(trials_of([Axis.of("hidden=4..5")], 50, 0)) == 2
+    assert Axis.of("hidden=1..2").draw(random.Random(0)) in ("1", "2")
+
+
+def test_options_of_a_trial() -> None:
+    trial = Trial((("lr", "1e-3"), ("tied", "true"), ("lower", "False"), ("zoneout", "h 0.1 c 0.5")))
+    known = ["lr", "tied", "no-tied", "lower", "no-lower", "zoneout"]
+    assert trial.options(known) == ["--lr", "1e-3", "--tied", "--no-lower", "--zoneout", "h", "0.1", "c", "0.5"]
+    assert trial.name == "lr=1e-3,tied=true,lower=False,zoneout=h_0.1_c_0.5"
+    long = [Trial((("cell", f"{'x' * 200}{n}"),)).name for n in range(2)]
+    assert max(map(len, long)) <= 120
+    assert long[0] != long[1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["lr"], "'lr' is no setting to sweep; expected NAME=VALUE,VALUE or NAME=LOW..HIGH"),
+        (["lr=1,,2"], "'lr=1,,2' has an empty value, or one twice"),
+        (["lr=1,1"], "has an empty value, or one twice"),
+        (["lr=2..1"], "'lr=2..1' is no range; expected two numbers, the lower first"),
+        (["lr=a..b"], "is no range"),
+        (["lr=1", "lr=2"], "settings to sweep are lr, lr; expected some, each once"),
+        (["lr=1..2"], "lr has a range, of which values are drawn: say how many with --trials"),
+    ],
+)
+def test_what_is_no_sweep(texts: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        trials_of([Axis.of(text) for text in texts], None, 0)
+
+
+@pytest.fixture(autouse=True)
+def _text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("t.txt").write_text("the cat sat on the mat. " * 60)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["lr=1"], "what is trained is missing; it stands after --"),
+        (["lrr=1", "--", *TRAIN], "unknown option '--lrr'; did you mean '--lr'?"),
+        (["lr=1,x", "--", *TRAIN], "--lr is 'x'; expected a number"),
+        (["lr=-1..1", "--trials", "2", "--", *TRAIN], "lr is -1.0; expected a number above 0"),
+        (["steps=1,2", "--", *TRAIN], "--steps is swept, and given after -- too; leave it out there"),
+        (["lr=1", "--", *TRAIN, "--out", "a"], "--out is of the sweep, before --; leave it out there"),
+        (["lr=1", "--jobs", "0", "--", *TRAIN], "jobs is 0; expected at least 1"),
+        (["lr=1..2", "--trials", "0", "--", *TRAIN], "trials is 0; expected at least 1"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_runs(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--out", "s", *args]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(Path().glob("s/*.log"))
+
+
+def test_a_sweep_runs_tells_what_failed_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    # tied weights of another size than the layers are found when a model is made
+    command = [
+        "sweep",
+        "tied=true,false",
+        "--out",
+        "s",
+        "--jobs",
+        "2",
+        "--",
+        *TRAIN,
+        "--embedding",
+        "3",
+        "--hidden",
+        "4",
+    ]
+    assert main(command) == 1
+    shown = capsys.readouterr()
+    head, row = shown.out.splitlines()
+    assert " ".join(head.split()) == "run kind tied steps loss bits best at"
+    assert row.split()[:4] == ["s/tied=false", "language-model", "False", "4"]
+    assert "failed: tied=true: error: embedding is 3; tied weights expect 4" in " ".join(shown.err.split())
+    before = Path("s/tied=false/metrics.jsonl").read_text()
+    assert main(command) == 1
+    assert "2 trials, 1 of them finished before" in capsys.readouterr().err
+    assert Path("s/tied=false/metrics.jsonl").read_text() == before
+    assert [json.loads(line)["status"] for line in Path("s/finished.jsonl").read_text().splitlines()].count(0) == 1
+    assert main([*command, "--seed", "1"]) == 2
+    assert "s is a sweep of: everloop train language-model --text t.txt" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [each if each != "4" else "100000" for each in TRAIN]
+    command = ["sweep", "lr=1e-3", "--out", "s", "--", *steps, "--hidden", "4", "--log", "1", "--validate", "100000"]
+    process = subprocess.Popen([sys.executable, "-m", "everloop", *command], stderr=subprocess.PIPE)
+    metrics = Path("s/lr=1e-3/metrics.jsonl")
+    end = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"interrupted; the same command goes on" in said
+    made = len(metrics.read_text().splitlines())
+    config = Path("s/lr=1e-3/config.toml")
+    config.write_text(re.sub(r"\nsteps = \d+", f"\nsteps = {made + 3}", config.read_text()))
+    assert main(command) == 0
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, made + 4))
+    assert "[1/1] lr=1e-3: done" in capsys.readouterr().err
