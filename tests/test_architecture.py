@@ -52,7 +52,7 @@ INSIDE = {
         datasets
     """,
     "layers": """
-        bidirectional compare flatten guards masked_matrix nested precision recompute weight_gradients
+        bidirectional compare flatten guards masked_matrix nested precision recompute rows weight_gradients
         backward double_backward empty_sequences epilogue input_form linear_cross_entropy reference serialization
         validation
         extras

@@ -160,5 +160,7 @@ def _fail(message: str) -> int:
     from rich.console import Console
     from rich.text import Text as Line
 
-    Console(stderr=True, soft_wrap=True).print(Line.assemble(("error: ", "bold red"), (message, "red")))
+    torchrun = sys.modules.get("everloop.cli.torchrun")  # only a verb that several processes may run loads it
+    if torchrun is None or torchrun.is_heard():
+        Console(stderr=True, soft_wrap=True).print(Line.assemble(("error: ", "bold red"), (message, "red")))
     return 2

@@ -29,6 +29,7 @@ from everloop.cli.options import (
     select_device,
 )
 from everloop.cli.progress import Progress
+from everloop.cli.torchrun import joined
 from everloop.data.files import no_such
 from everloop.data.settings import read_toml, to_table
 from everloop.errors import OptionError, unknown
@@ -42,6 +43,7 @@ from everloop.train.events import Report
 from everloop.train.folder import Folder
 from everloop.train.lock import Lock
 from everloop.train.pace import duration
+from everloop.train.ranks import Ranks
 from everloop.train.trackers import tracker
 
 MANY = 200  # steps from which on it is told how long they will take
@@ -68,27 +70,40 @@ class RunOptions:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run `everloop train`; return 130 if it was interrupted."""
+    """Run `everloop train`, alone or as one of the processes of torchrun; return 130 if it was interrupted."""
     if not args or args[0] in ("-h", "--help"):
         return usage("train", args)
     kind = find_kind(args[0])
     options, resumed = read_options(kind, args[1:])
-    device = select_device(options.threads, options.device)
+    with joined(select_device(options.threads, options.device)) as device:
+        run = _run(kind, options, args[1:], resumed, device, Ranks.joined())
+    return 130 if run.interrupted else 0
+
+
+def _run(
+    kind: Kind, options: Any, args: Sequence[str], resumed: RunConfig | None, device: torch.device, ranks: Ranks
+) -> Run:
+    """Begin a run, or go on with one; the first of several processes shows it."""
     paths_exist(options.data)
     begins = [tracker(name) for name in options.track]
     torch.manual_seed(options.train.seed)
     if resumed:
         folder = Folder(resumed.folder, resume=True, config=resumed)
-        with Lock(folder.path):  # refused before the data is read, not after
-            pass
+        if ranks.is_first:
+            with Lock(folder.path):  # refused before the data is read, not after
+                pass
         model = resumed.rebuild(trust_code=options.trust_code, kind=kind)
         data = kind.dataset(options.data, options.model, model)
     else:
-        folder = Folder(options.out or free_folder(Path("runs") / kind.name.rpartition(":")[2]), resume=False)
-        model, data, options = fresh(kind, options, args[1:])
-    print_notes(data, options.train.batch)
+        out = options.out or ranks.agree(free_folder(Path("runs") / kind.name.rpartition(":")[2]))
+        folder = Folder(out, resume=False)
+        model, data, options = fresh(kind, options, args)
+    ranks.check(options.train.batch)
     model = model.to(device)
-    if not resumed and (options.train.epochs or options.train.steps >= MANY):
+    if not ranks.is_first:
+        return train(model, data, options.train, out=folder, resume=resumed is not None)
+    print_notes(data, options.train.batch)
+    if ranks.is_alone and not resumed and (options.train.epochs or options.train.steps >= MANY):
         note(_how_long(model, data, options.train))
     settings = {"kind": kind.name, **{name: _plain(getattr(options, name)) for name in ("data", "model", "train")}}
     with ExitStack() as stack:
@@ -98,7 +113,7 @@ def main(args: Sequence[str]) -> int:
         run = follow(model, data, options.train, folder, kind.preview, list(map(log_to, trackers)))
     for line in (kind.report or report)(model, data, run):
         Console().print(line, soft_wrap=True)
-    return 130 if run.interrupted else 0
+    return run
 
 
 def usage(verb: str, args: Sequence[str]) -> int:
@@ -128,7 +143,7 @@ def fresh(kind: Kind, options: Any, args: Sequence[str]) -> tuple[Model, Any, An
         fit = fitted(data, kind.model, options.model, options.train, given(type(options), args))
     options = dataclasses.replace(options, model=fit.model, train=fit.train)
     model = kind.create_model(data, options.model)
-    if fit.chosen:
+    if fit.chosen and Ranks.joined().is_first:
         note(f"chosen for {data.time_steps('train'):,} time steps, unless you give others: {fit}")
     return model, data, options
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +21,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.errors import CellError, OptionError, unknown
 from everloop.layers.extras import NOTHING, Extras
 from everloop.layers.masked_matrix import MaskedMatrix
+from everloop.layers.rows import drawn, is_whole_batch
 
 
 def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> Bindings:
@@ -39,7 +41,8 @@ def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> B
     like = next(iter(own.values()), torch.empty(0))
     for name, spec in cell.drawn().items():
         group, shape = (at_steps, (steps, batch)) if spec.per == "step" else (rows, (batch,))
-        group[name] = spec.draw(*shape, spec.size(cell.sizes), like=like, generator=extras.generator)
+        draw = partial(spec.draw, like=like, generator=extras.generator)
+        group[name] = drawn(draw, (*shape, spec.size(cell.sizes)))
     return Bindings(own, rows, at_steps)
 
 
@@ -104,8 +107,12 @@ class Wrapper(Cell):
 
     def _keep(self, extras: Extras, rate: float, *shape: int) -> Tensor:
         like = next(self.parameters(), torch.empty(0))
-        kept = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        return kept.bernoulli_(1 - rate, generator=extras.generator)
+
+        def kept(*shape: int) -> Tensor:
+            fresh = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            return fresh.bernoulli_(1 - rate, generator=extras.generator)
+
+        return drawn(kept, shape)
 
     def extra_repr(self) -> str:
         return ""
@@ -185,7 +192,7 @@ class Zoneout(Wrapper):
             new, old = after[name], before[name]
             if self.training:
                 mask = getattr(self, f"new_{name}", None)
-                mask = torch.bernoulli(torch.full_like(new, 1 - rate)) if mask is None else mask
+                mask = _bernoulli(new, 1 - rate) if mask is None else mask
                 after[name] = torch.where(mask > 0.5, new, old)
             else:
                 after[name] = new + rate * (old - new)
@@ -225,11 +232,24 @@ class WeightDrop(Wrapper):
         return f"{self.rate}"
 
 
-def dropped(rows: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """Return dropout of rows, drawn by a generator where one is given."""
+def _bernoulli(rows: Tensor, probability: float) -> Tensor:
+    if is_whole_batch():
+        return torch.bernoulli(torch.full_like(rows, probability))
+    return drawn(lambda *shape: torch.bernoulli(rows.new_full(shape, probability)), tuple(rows.shape))
+
+
+def dropped(values: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return dropout of numbers, drawn by a generator where one is given."""
     if generator is None:
-        return dropout(rows, rate)
-    return rows * torch.zeros_like(rows).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+        return dropout(values, rate)
+    return values * torch.zeros_like(values).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
+def row_dropout(rows: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Return dropout of rows [..., B, n], the same for a sequence whichever process of several has it."""
+    if is_whole_batch():
+        return dropped(rows, rate, generator)
+    return rows * drawn(lambda *shape: dropped(rows.new_ones(shape), rate, generator), tuple(rows.shape))
 
 
 def checked_rate(name: str, rate: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from everloop.cell import Cell
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
-from everloop.layers.dropout import checked_rate, dropped
+from everloop.layers.dropout import checked_rate, row_dropout
 
 
 class Stack(nn.Module):
@@ -98,7 +98,7 @@ class Stack(nn.Module):
             first = first + x
         if i == len(self.members) - 1:
             return type(y)(first, *y[1:]) if isinstance(y, tuple) else first
-        return dropped(first, self.dropout, generator) if self.training and self.dropout else first
+        return row_dropout(first, self.dropout, generator) if self.training and self.dropout else first
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, residual={self.residual}"

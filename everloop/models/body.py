@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from everloop import cells
 from everloop.cell import Cell
 from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.dropout import Wrapper
+from everloop.layers.dropout import Wrapper, row_dropout
+from everloop.layers.rows import drawn
 
 Option = int | float | bool | str
 Config = TypeVar("Config", bound="LayersConfig")
@@ -174,7 +175,7 @@ def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None,
 
 
 class Dropout(nn.Module):
-    """Dropout of rows [T, B, n] or [B, n], if `locked` of the same numbers at all steps.
+    """Dropout of rows [T, B, n] or [B, n], as `row_dropout`; if `locked` of the same numbers at all steps.
 
     Locked: Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", 2016.
     """
@@ -186,8 +187,8 @@ class Dropout(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return the rows with noise in training, without it in evaluation."""
         if not (self.training and self.rate and self.locked and rows.dim() == 3):
-            return functional.dropout(rows, self.rate, self.training)
-        return rows * functional.dropout(torch.ones_like(rows[:1]), self.rate)
+            return row_dropout(rows, self.rate) if self.training else rows
+        return rows * row_dropout(torch.ones_like(rows[:1]), self.rate)
 
     def extra_repr(self) -> str:
         return f"{self.rate}{', locked' if self.locked else ''}"
@@ -199,5 +200,5 @@ def word_dropout(numbers: Tensor, rate: float, unknown: int) -> Tensor:
     Word dropout, as in Iyyer et al., "Deep unordered composition rivals syntactic methods for text classification",
     ACL 2015. It also teaches the model what to think of words it does not know.
     """
-    gone = (torch.rand(numbers.shape, device=numbers.device) < rate) & (numbers != 0)
+    gone = (drawn(partial(torch.rand, device=numbers.device), tuple(numbers.shape), 1) < rate) & (numbers != 0)
     return numbers.masked_fill(gone, unknown)

@@ -18,7 +18,7 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError, ShapeError
-from everloop.models.body import BodyConfig, body, check, configured, word_dropout
+from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -85,8 +85,8 @@ class Classifier(Model):
         self.recurrent = body(config, config.embedding if self.tokenizer else features, cell)
         size = self.recurrent.output_size
         self.pooling = Pooling(config.pooling, size, bidirectional=config.bidirectional)
-        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
-        self.dropout = nn.Dropout(config.dropout)
+        self.inputs = Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(size, len(self.labels))
 
     @classmethod

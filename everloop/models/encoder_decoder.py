@@ -17,7 +17,7 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, PAD, SPACE, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
 from everloop.models.attention import Attention, Memory, Scoring
-from everloop.models.body import LayersConfig, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
 from everloop.models.loss import Loss, symbols_loss, symbols_loss_and_right
 from everloop.models.model import Model
@@ -117,7 +117,7 @@ class EncoderDecoder(Model):
         hidden = self.decoder.output_size
         self.attention = Attention(hidden, known, config.scoring) if config.context == "attention" else None
         self.readout = nn.Linear(hidden + (0 if config.context == "initial" else known), size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(size, len(target))
         for embedding in (self.read_embedding, self.embedding):
             nn.init.normal_(embedding.weight, std=size**-0.5)

@@ -14,7 +14,7 @@ from everloop.cell import Cell
 from everloop.data.datasets.series import Series, SeriesBatch
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
-from everloop.models.body import BodyConfig, body, check, configured
+from everloop.models.body import BodyConfig, Dropout, body, check, configured
 from everloop.models.forecast import Forecast
 from everloop.models.loss import Loss
 from everloop.models.missing import Decay, Filled, filled
@@ -132,8 +132,8 @@ class Forecaster(Model):
         self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
         self.recurrent = body(config, config.hidden if config.patch > 1 else width, cell)
         self.last = Pooling("last", self.recurrent.output_size, bidirectional=config.bidirectional)
-        self.inputs = nn.Dropout(config.dropped_inputs(embedded=config.patch > 1))
-        self.dropout = nn.Dropout(config.dropout)
+        self.inputs = Dropout(config.dropped_inputs(embedded=config.patch > 1))
+        self.dropout = Dropout(config.dropout)
         planned, calendar = self.extras[1:]
         size = self.recurrent.output_size
         self.head = nn.Linear(size + config.horizon * calendar, config.horizon * read * self.outs)

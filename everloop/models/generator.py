@@ -19,7 +19,7 @@ from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.data.pictures import PictureSize
 from everloop.errors import DataError, OptionError, unknown
-from everloop.models.body import LayersConfig, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
 from everloop.models.model import Model
@@ -103,7 +103,7 @@ class Generator(Model):
             self.embedding = nn.Embedding(len(vocabulary) + 1, size)
             read, written = size, len(vocabulary) + 1
         self.recurrent = layers_of(config, read + size, cell)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, written)
 
     def outline(self) -> Outline:
@@ -176,7 +176,7 @@ class Generator(Model):
     def _text_loss(self, batch: ConditionsBatch) -> Loss:
         y, _ = self._read(self.condition(batch.given), batch.inputs, None)
         mask = batch.mask
-        rows, targets = self.dropout(y[mask]), batch.targets[mask]
+        rows, targets = self.dropout(y)[mask], batch.targets[mask]
         return Loss(symbols_loss(self.head, rows, targets), len(targets))
 
     def _drawing_loss(self, batch: StrokesBatch) -> Loss:
@@ -184,7 +184,7 @@ class Generator(Model):
         y, _ = self._read(self.condition(batch.given), torch.cat([begin, batch.steps[:-1]]), None)
         mask = batch.mask
         steps = batch.steps[mask]
-        mixture, pens = self.drawn(self.head(self.dropout(y[mask])))
+        mixture, pens = self.drawn(self.head(self.dropout(y)[mask]))
         going = steps[:, 2] != END
         nats = F.cross_entropy(pens, steps[:, 2].long(), reduction="sum")
         # the last step goes nowhere, so only its pen counts

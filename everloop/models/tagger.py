@@ -19,7 +19,8 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError
-from everloop.models.body import BodyConfig, body, check, configured, word_dropout
+from everloop.layers.rows import rows_of_batch
+from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -102,8 +103,8 @@ class Tagger(Model):
                 self.spelled = Pooling("last", self.speller.output_size, bidirectional=True)
                 size += self.speller.output_size
         self.recurrent = body(config, size, cell)
-        self.inputs = nn.Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
-        self.dropout = nn.Dropout(config.dropout)
+        self.inputs = Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, len(self.labels))
         self.crf = LinearChainCRF(len(self.labels)) if config.output == "crf" else None
 
@@ -163,7 +164,8 @@ class Tagger(Model):
         if not self.config.char_embedding:
             return words  # type: ignore[no-any-return]
         # each different word is spelled once, however often it occurs
-        y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
+        with rows_of_batch(None):
+            y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
         return torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
 
     def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:

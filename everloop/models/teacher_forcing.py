@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from everloop.layers.rows import drawn
 
 
 def teacher_forcing_ratio(update: int, final: float, steps: int) -> float:
@@ -24,5 +28,5 @@ def mix(inputs: Tensor, guesses: Tensor, ratio: float) -> Tensor:
 
     Duckworth, Neelakantan, Goodrich, Kaiser and Bengio, "Parallel scheduled sampling", 2019.
     """
-    keep = torch.rand(inputs[1:].shape, device=inputs.device) < ratio
+    keep = drawn(partial(torch.rand, device=inputs.device), tuple(inputs[1:].shape), 1) < ratio
     return torch.cat([inputs[:1], torch.where(keep, inputs[1:], guesses[:-1])])

@@ -20,7 +20,7 @@ from everloop.data.datasets.transcribed import TranscribedBatch
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.pen import FEATURES, pen_frames
 from everloop.errors import DataError, OptionError
-from everloop.models.body import LayersConfig, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -96,7 +96,7 @@ class Transcriber(Model):
         super().__init__()
         config = configured(TranscriberConfig, cell, settings)
         self.config, self.vocabulary, self.blank = config, vocabulary, len(vocabulary)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.recurrent = layers_of(config, config.features * config.stacked, cell, bidirectional=config.bidirectional)
         self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
 

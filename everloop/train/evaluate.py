@@ -10,6 +10,7 @@ import torch
 from everloop.errors import DataError, OptionError
 from everloop.models.loss import Score
 from everloop.models.model import Model, detach
+from everloop.train.ranks import ALONE, Ranks
 
 
 class Data(Protocol):
@@ -66,11 +67,12 @@ def evaluate(
     batch: int = 64,
     length: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> Score:
     """Return the score of a model on a split of the data, "valid" unless said otherwise.
 
     `length` is as in TrainConfig. `stop` is called before each batch; once it returns True the score is that of the
-    batches so far.
+    batches so far. `ranks` are processes that share each batch, and all call this.
 
     Raises:
         DataError: the data has no such split.
@@ -87,7 +89,7 @@ def evaluate(
         for part in data.epoch(split, 0, seed=0, **sizes):
             if stop():
                 break
-            loss = model.loss(part.to(device), None if part.first else state)
+            loss = ranks.loss(model, part, None if part.first else state, device)
             state = detach(loss.state)
             nats, count = nats + float(loss.total), count + loss.count
             for name, (value, of) in loss.sums.items():
@@ -95,8 +97,9 @@ def evaluate(
                 total[0] += float(value)
                 total[1] += of
     model.train(training)
-    means = {name: value / max(of, 1) for name, (value, of) in sums.items()}
-    return Score(nats, count, means, model.measure, model.symbols)
+    nats, targets, *added = ranks.sum(nats, count, *(number for total in sums.values() for number in total))
+    means = {name: value / max(of, 1) for name, value, of in zip(sums, added[::2], added[1::2], strict=True)}
+    return Score(nats, int(targets), means, model.measure, model.symbols)
 
 
 def merit(score: Score, monitor: str) -> float:

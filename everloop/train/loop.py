@@ -1,34 +1,24 @@
-"""The training loop: batches in, updated weights out, and nothing lost on the way."""
+"""Training a model: the settings, the one process that writes the run, and the loop between them."""
 
 from __future__ import annotations
 
-import math
 import os
-import shlex
-import time
-from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from everloop.data.files import remove_parts
-from everloop.errors import DataError, OptionError, RunError, TrainingError
-from everloop.models.model import Model, detach, is_finite
-from everloop.models.weights import fill, own_tensors, read_tensors
-from everloop.train.allocator import keep_freed_memory
-from everloop.train.average import average_of
-from everloop.train.checkpoint import write_checkpoint
-from everloop.train.clipping import clip
+from everloop.errors import OptionError
+from everloop.models.model import Model
 from everloop.train.config import TrainConfig
-from everloop.train.evaluate import Data, evaluate, merit, pass_sizes, window_length
-from everloop.train.events import Note, Report, Started, Stepped, Validated
+from everloop.train.evaluate import Data, window_length
+from everloop.train.events import Note, Report
 from everloop.train.folder import Folder
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock
-from everloop.train.optimiser import LearningRateSchedule, optimiser
-from everloop.train.place import Place
+from everloop.train.ranks import Ranks
 from everloop.train.result import Run
+from everloop.train.trainer import Trainer
 
 
 def train(
@@ -45,7 +35,8 @@ def train(
 
     If there was no validation it has its last weights, or with `ema_decay` the average of them.
 
-    The model is left in evaluation mode, and torch's random numbers are left as they were.
+    The model is left in evaluation mode, and torch's random numbers are left as they were. Where torch.distributed has
+    a group of processes, all of them call this, with the same arguments, and share each batch.
 
     Args:
         model: any of `everloop.models`, on the device where it is to be trained.
@@ -53,7 +44,7 @@ def train(
         config: the settings; by default those of TrainConfig, or of the resumed run.
         out: the run folder to write; None keeps nothing on disk.
         resume: go on with the run in `out`, to the bit as if it had not been interrupted.
-        report: called with each event, for instance `print`.
+        report: called with each event, for instance `print`; of several processes, in the first.
         settings: single settings of TrainConfig, such as steps=5_000.
 
     Raises:
@@ -70,17 +61,21 @@ def train(
     fixed = ("batch", "length", "length_jitter", "seed") if model.streams else ("batch", "seed")
     if folder and before and (changed := chosen.differences(before, fixed)):
         raise OptionError(f"{folder.path} cannot be resumed with {', '.join(changed)}: it would be another run")
+    ranks = Ranks.joined()
+    ranks.check(chosen.batch)
+    say = report if report and ranks.is_first else lambda event: None
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), Interrupt() as interrupt:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        interrupt = stack.enter_context(Interrupt())
         torch.manual_seed(chosen.seed)
-        trainer = Trainer(model, data, chosen, folder, report or (lambda event: None))
-        if folder is None:
-            return trainer.run(interrupt, resume)
-        with Lock(folder.path) as lock:
+        if folder and ranks.is_first:
+            lock = stack.enter_context(Lock(folder.path))
             folder.check()  # again: before the lock another process may have begun or moved a run
             if lock.note:
-                trainer.report(Note(lock.note))
-            return trainer.run(interrupt, resume)
+                say(Note(lock.note))
+        trainer = Trainer(model, data, chosen, folder, say, ranks)
+        return trainer.run(lambda: ranks.any(interrupt.requested), resume)
 
 
 def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) -> TrainConfig:
@@ -89,305 +84,3 @@ def _with_length(config: TrainConfig, model: Model, before: TrainConfig | None) 
         return config.replace({"length": None})  # older runs have one, which never did anything
     length = window_length(model, config.length)
     return config.replace({"length": length if model.streams else None})
-
-
-def with_steps(config: TrainConfig, model: Model, data: Data, report: Report) -> TrainConfig:
-    """Return the settings with the steps that so many passes are."""
-    if config.epochs is None:
-        return config
-    sizes = pass_sizes(model, config.batch, config.length, config.length_jitter)
-    batches = len(data.epoch("train", 0, seed=config.seed, **sizes))
-    steps = max(1, round(config.epochs * batches / config.accumulate))
-    report(Note(f"{config.epochs:g} passes of {batches:,} batches are {steps:,} steps"))
-    return config.replace({"steps": steps, "epochs": None})
-
-
-class Trainer:
-    """A model in training: the loop and all that it carries from one step to the next."""
-
-    def __init__(self, model: Model, data: Data, config: TrainConfig, folder: Folder | None, report: Report) -> None:
-        self.model, self.data, self.folder, self.report = model, data, folder, report
-        self.config = config = with_steps(config, model, data, report)
-        self.device = next(model.parameters()).device
-        self.optimiser = optimiser(model, config)
-        self.schedule = LearningRateSchedule(config)
-        self.average = average_of(model, config)
-        self.place = Place()
-        self.carried: Any = None  # the state after the last batch
-        self.merit = -math.inf  # of the last validation
-        self.saved = -1  # the step of the newest checkpoint of this process
-        self.best_weights: dict[str, Tensor] | None = None
-        self.pass_: Sequence[Any] = self._pass(0)
-
-    def run(self, interrupt: Interrupt, resume: bool) -> Run:
-        """Train until the steps are done, validation stops improving, or someone interrupts."""
-        self._begin(resume)
-        self.model.train()
-        clock, made = time.perf_counter(), self.place.step
-        while True:
-            if self._validation_due():
-                self._validate(interrupt) if "valid" in self.data.splits else self._keep()
-            if interrupt.requested or self.place.step >= self.config.steps or self._stale():
-                break
-            self._update()
-            if self.place.step % self.config.log == 0 or self.place.step == self.config.steps:
-                now = time.perf_counter()
-                self._log(now - clock, self.place.step - made)
-                clock, made = now, self.place.step
-        if self.saved != self.place.step:
-            self._keep_average()
-            self.save()
-        if interrupt.requested:
-            self._say_how_to_resume()
-        elif self.place.step < self.config.steps:
-            self.report(Note(f"stopped early: no better validation since step {self.place.best_step:,}"))
-        self._take_best()
-        path = self.folder.path if self.folder else None
-        place = self.place
-        return Run(path, place.step, place.best, place.best_step, interrupt.requested, place.skipped)
-
-    def _update(self) -> None:
-        """Learn from a batch, or several; where a loss or the gradient is not finite, leave the weights alone."""
-        place, many = self.place, self.config.accumulate
-        nats, count, scale = 0.0, 0, 0.0
-        self.optimiser.zero_grad(set_to_none=True)
-        for _ in range(many):
-            batch = self._next().to(self.device)
-            scale += batch.scale if self.config.length_jitter else 1.0
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                loss = self.model.loss(batch, None if batch.first else self.carried)
-            self.carried = detach(loss.state)
-            nats, count = nats + float(loss.total.detach()), count + loss.count
-            if not math.isfinite(nats):
-                self._skip("loss", nats)
-                return
-            torch.autograd.backward(loss.mean if many == 1 else loss.mean * loss.count)
-        norm, after = clip(self.model, self.config, 1 if many == 1 else count)
-        if not math.isfinite(norm):
-            self._skip("norm of the gradient", norm)
-            return
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule(place.step) * (scale / many)
-        self.optimiser.step()
-        if self.average:
-            self.average.update(place.step)
-        place.norm, place.clipped_norm = norm, after
-        place.nats, place.count = place.nats + nats, place.count + count
-        place.updates, place.clipped, place.skipped_in_a_row = place.updates + 1, place.clipped + (after < norm), 0
-        place.step += 1
-
-    def _next(self) -> Any:
-        """Return the next batch, of the next pass after the last one."""
-        place = self.place
-        if place.index >= len(self.pass_):
-            place.epoch, place.index = place.epoch + 1, 0
-            self.pass_ = self._pass(place.epoch)
-        place.index += 1
-        return self.pass_[place.index - 1]
-
-    def _skip(self, what: str, value: float) -> None:
-        """Count a step that has no effect; its streams go on from its state, or anew if that is not finite.
-
-        Raises:
-            TrainingError: there were too many in a row.
-        """
-        place, most = self.place, self.config.max_skips
-        if place.skipped_in_a_row >= most:
-            row = f" for step {most + 1} in a row" if most else ""
-            self._check(what, value, place.step + 1, row)
-        place.skipped, place.skipped_in_a_row = place.skipped + 1, place.skipped_in_a_row + 1
-        if not is_finite(self.carried):
-            self.carried = None
-        place.step += 1
-        self.report(Note(f"step {place.step:,}: the {what} is {value}; the step is skipped, the weights stay"))
-
-    def _validation_due(self) -> bool:
-        at_end = self.place.step == self.config.steps
-        return self.place.step > self.place.validated and (self.place.step % self.config.validate == 0 or at_end)
-
-    def _keep(self) -> None:
-        """Write a checkpoint where a validation would have, had the data a split for it."""
-        self.place.validated = self.place.step
-        self._keep_average()
-        self.save()
-
-    def _keep_average(self) -> None:
-        """Write the average as what the run is for, where no validation chooses the weights."""
-        if self.average and self.average.begun and self.folder and self.place.best is None:
-            with self.average:
-                self.folder.write_best(self.model, {"step": self.place.step})
-
-    def _validate(self, interrupt: Interrupt) -> None:
-        """Validate, unless interrupted: then the resumed run validates anew before its first step."""
-        if self.average:
-            with self.average:
-                self._judge(interrupt)
-        else:
-            self._judge(interrupt)
-        if self.place.validated == self.place.step:
-            if self.average and self.average.validated(self.merit):
-                self.report(
-                    Note(f"step {self.place.step:,}: nothing better for long; from now on weights are averaged")
-                )
-            self.save()
-
-    def _judge(self, interrupt: Interrupt) -> None:
-        config = self.config
-        sizes: dict[str, Any] = {"batch": config.batch, "length": config.length}
-        score = evaluate(self.model, self.data, "valid", **sizes, stop=lambda: interrupt.requested)
-        if interrupt.requested:
-            return
-        self._check("validation loss", score.loss, self.place.step)
-        self.merit = merit(score, config.monitor)
-        better = self.place.best is None or self.merit > merit(self.place.best, config.monitor)
-        self.place.validated, self.place.stale = self.place.step, 0 if better else self.place.stale + 1
-        self.schedule.validated(better)
-        if better:
-            self.place.best, self.place.best_step = score, self.place.step
-            if self.folder:
-                self.folder.write_best(self.model, {"step": self.place.step, "loss": score.loss, **score.means})
-            else:
-                self.best_weights = {name: tensor.clone() for name, tensor in own_tensors(self.model).items()}
-        event = Validated(self.place.step, self.model.target, score, better)
-        if self.folder:
-            seconds = round(self.place.seconds, 1)
-            self.folder.metric(step=event.step, split="valid", **event.figures, seconds=seconds)
-        self.report(event)
-
-    def _stale(self) -> bool:
-        return bool(self.config.early_stop) and self.place.stale >= self.config.early_stop
-
-    def _log(self, seconds: float, steps: int) -> None:
-        place, symbols = self.place, self.model.symbols
-        place.seconds += seconds
-        loss, rate = place.nats / place.count if place.count else math.nan, place.count / seconds
-        left = (self.config.steps - place.step) * seconds / steps
-        lr, clipped = self.optimiser.param_groups[0]["lr"], place.clipped / max(place.updates, 1)
-        norms = (place.norm, place.clipped_norm, clipped, place.skipped)
-        event = Stepped(place.step, self.config.steps, self.model.target, loss, lr, *norms, rate, left, symbols)
-        if self.folder:
-            self.folder.metric(step=place.step, split="train", **event.figures, seconds=round(place.seconds, 1))
-        place.nats, place.count, place.updates, place.clipped = 0.0, 0, 0, 0
-        self.report(event)
-
-    def _pass(self, epoch: int) -> Sequence[Any]:
-        config = self.config
-        sizes = pass_sizes(self.model, config.batch, config.length, config.length_jitter)
-        batches = self.data.epoch("train", epoch, seed=config.seed, **sizes)
-        if not len(batches):
-            raise DataError("the training split has no batch; give more data or a smaller batch")
-        return batches
-
-    def _check(self, what: str, value: float, step: int, row: str = "") -> None:
-        if math.isfinite(value):
-            return
-        lr, kept = self.schedule(self.place.step), ""
-        if self.folder:
-            command = f"{self._resume_command()} --lr {self.config.lr / 2:.2g}"
-            kept = (
-                f" The last good checkpoint is kept in {self.folder.last}; go on from there, for instance: {command}."
-            )
-        raise TrainingError(
-            f"step {step}: the {what} is {value}{row}, so training stops.{kept} "
-            f"Try a lower lr (now {lr:.2g}) or clip_norm (now {self.config.clip_norm:g}), or clip_adaptive 0.01"
-        )
-
-    def save(self) -> None:
-        """Write the last checkpoint, if there is a folder and all weights are finite."""
-        if not self.folder:
-            return
-        for name, weight in self.model.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                self._check(f"weight {name}", math.nan, self.place.step)
-        facts = {**self.place.facts(), "data": self.data.fingerprint, "schedule": self.schedule.state()}
-        facts["average"] = self.average.state() if self.average else {}
-        average = self.average.values if self.average else []
-        write_checkpoint(
-            self.folder.last, self.model, self.optimiser, carried=self.carried, average=average, facts=facts,
-            keep=self.folder.kept(),
-        )  # fmt: skip
-        self.saved = self.place.step
-
-    def _begin(self, resume: bool) -> None:
-        self._check_monitor()
-        if self.folder:
-            remove_parts(self.folder.path)
-            if resume:
-                self._resume(self.folder)
-            else:
-                self.save()
-            self.folder.begin(self.model, self.data, self.config)
-        parameters = sum(p.numel() for p in self.model.parameters())
-        self.report(Started(self.place.step, self.config.steps, self.model.target, parameters))
-        if self.config.precision == "bf16":
-            self.report(Note("bf16: products round their factors to bfloat16; weights and validation are float32"))
-        if self.config.keep_memory and keep_freed_memory():
-            self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
-
-    def _check_monitor(self) -> None:
-        """Check that validation will have the figure that chooses the weights, on its first batch.
-
-        Raises:
-            OptionError: it has none of this name, or there is no validation.
-        """
-        monitor = self.config.monitor
-        if monitor == "loss":
-            return
-        if "valid" not in self.data.splits:
-            raise OptionError(
-                f"monitor is {monitor!r}, and the data has no validation split; give one, or leave it out"
-            )
-        batches = 0
-
-        def one() -> bool:
-            nonlocal batches
-            batches += 1
-            return batches > 1
-
-        with torch.random.fork_rng(devices=[]):
-            score = evaluate(
-                self.model, self.data, "valid", batch=self.config.batch, length=self.config.length, stop=one
-            )
-        if monitor not in score.means:
-            raise OptionError(f"monitor is {monitor!r}; validation has: {', '.join(['loss', *score.means])}")
-
-    def _resume(self, folder: Folder) -> None:
-        average = self.average.values if self.average else []
-        if folder.best.exists():
-            read_tensors(folder.best)  # damaged, it would be missed only at the end of training
-        checkpoint = folder.checkpoint(lambda text: self.report(Note(text)))
-        facts = checkpoint.facts
-        self.carried = checkpoint.put(self.model, self.optimiser, average=average)
-        if facts["data"] != self.data.fingerprint:
-            raise RunError(
-                f"{folder.path} was trained on other data (fingerprint {facts['data']}, now {self.data.fingerprint}); "
-                "give the same files and split, or start a new run"
-            )
-        self.place = Place.of(facts, self.model)
-        self.saved = self.place.step if folder.last_is_whole else -1
-        self.schedule.resume(facts["schedule"])
-        if self.average:
-            self.average.resume(facts.get("average", {}))
-        if self.place.best is not None and not folder.best.exists():
-            raise RunError(f"{folder.best} is missing: the best weights, those of step {self.place.best_step:,}")
-        self.pass_ = self._pass(self.place.epoch)
-        folder.forget_after(self.place.step, self.place.validated)
-
-    def _say_how_to_resume(self) -> None:
-        how = f"; saved. Resume with: {self._resume_command()}" if self.folder else ""
-        self.report(Note(f"interrupted after step {self.place.step:,}{how}"))
-
-    def _resume_command(self) -> str:
-        assert self.folder, "asked for runs that have one"
-        return f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
-
-    def _take_best(self) -> None:
-        self.model.eval()
-        if self.place.best is None:
-            if self.average:
-                self.average.take()
-            return
-        if self.best_weights is not None:
-            fill(self.model, self.best_weights, "the best weights")
-        elif self.folder:
-            fill(self.model, read_tensors(self.folder.best)[0], self.folder.best)

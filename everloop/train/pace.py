@@ -11,7 +11,8 @@ from everloop.models.model import Model
 from everloop.train.config import TrainConfig
 from everloop.train.evaluate import Data
 from everloop.train.events import Event, Stepped, Validated
-from everloop.train.loop import train, with_steps
+from everloop.train.loop import train
+from everloop.train.trainer import with_steps
 
 TRIED = 5
 

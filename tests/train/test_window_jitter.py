@@ -15,7 +15,8 @@ from everloop.data.batching.windows import varied_lengths
 from everloop.errors import OptionError
 from everloop.models import LanguageModel
 from everloop.train import Event, Stepped, TrainConfig, train
-from everloop.train.loop import Trainer
+from everloop.train.ranks import ALONE
+from everloop.train.trainer import Trainer
 from tests.train.small import BASE, TEXT, small_model
 from tests.train.test_length import SMALL, classifier
 from tests.train.test_resume import assert_same_run
@@ -90,7 +91,7 @@ def test_the_learning_rate_follows_the_length(accumulate: int) -> None:
         if isinstance(event, Stepped):
             rates.append(event.lr)
 
-    trainer = Watched(small_model(), TEXT, config, None, report)
+    trainer = Watched(small_model(), TEXT, config, None, report, ALONE)
     train_all(trainer)
     of = [sum(trainer.steps[i : i + accumulate]) / accumulate for i in range(0, len(trainer.steps), accumulate)]
     assert rates == pytest.approx([0.02 * each / 11 for each in of])
@@ -98,10 +99,7 @@ def test_the_learning_rate_follows_the_length(accumulate: int) -> None:
 
 
 def train_all(trainer: Trainer) -> None:
-    from everloop.train.interrupt import Interrupt
-
-    with Interrupt() as interrupt:
-        trainer.run(interrupt, False)
+    trainer.run(lambda: False, False)
 
 
 def test_a_run_is_resumed_among_its_windows(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class ConditionsBatch(Batch):
     The number after the last symbol begins the inputs and ends the targets.
     """
 
+    batch_first = ("given",)
     given: Tensor
     inputs: Tensor
     targets: Tensor

@@ -38,6 +38,13 @@ class SeriesBatch(Batch):
     ahead: Tensor
     future: Tensor
     static: Tensor = field(default_factory=lambda: torch.zeros(1, 0))
+    batch_first = ("static",)
+
+    def rows(self, start: int, stop: int) -> SeriesBatch:
+        if len(self.static) == self.size:
+            return super().rows(start, stop)
+        each = self.static.expand(self.size, -1)  # one row for all
+        return replace(replace(self, static=each).rows(start, stop), static=self.static)
 
 
 class Series(SequenceDataset[SeriesBatch, SeriesBatch]):

@@ -26,6 +26,7 @@ Clip = tuple[Tensor, str]
 class TranscribedBatch(Batch):
     """A batch of frames with texts. frames: [T, B, F] of `lengths` [B]; labels: [B, L] of `label_lengths` [B]."""
 
+    batch_first = ("labels",)
     frames: Tensor
     lengths: Tensor
     labels: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -145,6 +145,10 @@ class Words(Tensors):
     spelled: Tensor
     spelled_lengths: Tensor
     which: Tensor
+
+    def rows(self, start: int, stop: int) -> Words:
+        """Return the sentences from `start` to before `stop`; the words that are spelled stay those of all."""
+        return replace(self, numbers=self.numbers[:, start:stop], which=self.which[:, start:stop])
 
 
 class WordTokenizer:
