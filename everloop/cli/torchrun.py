@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = device if device.index is not None else torch.device("cuda", dist.get_node_local_rank())
         torch.cuda.set_device(device)
+    # an optimiser imports what keeps a group alive that is there by then, and a group that outlives Python aborts it
+    torch.optim.SGD([torch.zeros(1)])
     store, rank, world = _meeting()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
@@ -51,7 +53,7 @@ def is_heard() -> bool:
         return True
 
 
-@cache
+@lru_cache(1)
 def _meeting() -> tuple[Any, int, int]:
     """Return where the processes meet, which of them this is, and how many there are."""
     found: tuple[Any, int, int] = next(rendezvous("env://", timeout=PATIENCE))

@@ -69,12 +69,12 @@ def train(
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         interrupt = stack.enter_context(Interrupt())
         torch.manual_seed(chosen.seed)
+        trainer = Trainer(model, data, chosen, folder, say, ranks)
         if folder and ranks.is_first:
             lock = stack.enter_context(Lock(folder.path))
             folder.check()  # again: before the lock another process may have begun or moved a run
             if lock.note:
                 say(Note(lock.note))
-        trainer = Trainer(model, data, chosen, folder, say, ranks)
         return trainer.run(lambda: ranks.any(interrupt.requested), resume)
 
 

@@ -1,0 +1,128 @@
+"""Several processes train what one would: the same losses, killed and resumed by another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.group import Group
+from tests.train.test_killed import write_data
+
+NOISE = {"dropout": 0.2, "weight_drop": 0.2, "recurrent_dropout": 0.1, "variational_dropout": 0.1, "zoneout": "h 0.1"}
+USUAL = {"steps": 24, "batch": 12, "hidden": 8, "lr": 0.01, "validate": 6, "log": 2, "threads": 1, "seed": 5}
+CONSTANT: dict[str, Any] = {"schedule": "constant", "warmup": 2}  # of more steps, the first ones are the same
+HELD_OUT = {"columns": "text label", "hold_out": "0.3 0"}
+KINDS: dict[str, dict[str, Any]] = {
+    "language-model": {"text": "verse.txt", "units": "words", "length": 9, "cell": "lstm", "ema_decay": 0.9},
+    "classifier": {"train": "films.tsv", **HELD_OUT, "word_dropout": 0.2, "label_smoothing": 0.1, "layers": 2},
+    "translator": {
+        "source": "a.txt", "target": "b.txt", "valid_source": "b.txt", "valid_target": "a.txt", "embedding": 6,
+        "teacher_forcing": 0.5, "teacher_forcing_steps": 10, "accumulate": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    with Group() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path)
+    return tmp_path
+
+
+def begin(kind: str, run: str = "run", **settings: Any) -> list[str]:
+    """Return the command that begins a run."""
+    options = {**USUAL, **NOISE, **KINDS[kind], "out": run, **settings}
+    return ["train", kind, *" ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items()).split()]
+
+
+def losses(run: Path) -> dict[str, float]:
+    """Return the figures of the metrics of a run by split and step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len({(line["split"], line["step"]) for line in lines}) == len(lines)
+    return {
+        f"{line['split']} {line['step']} {name}": line[name]
+        for line in lines
+        for name in ("loss", "norm")
+        if name in line
+    }
+
+
+def said(folder: Path) -> str:
+    return (folder / "said.txt").read_text()
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    expected = losses(whole)
+    assert losses(run) == pytest.approx(expected, rel=1e-6)
+    assert len(expected) > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_and_three_processes_train_what_one_does(kind: str, group: Group, folder: Path) -> None:
+    assert group.run(begin(kind, "whole"), folder, world=1) == [0], said(folder)
+    for world in (2, 3):
+        assert group.run(begin(kind, f"run{world}"), folder, world=world) == [0] * world, said(folder)
+        assert_same(folder / f"run{world}", folder / "whole")
+    assert said(folder).count("finished 24 steps") == 1
+
+
+def test_one_is_killed_and_the_others_end(group: Group, folder: Path) -> None:
+    assert group.run(begin("language-model", "whole", **CONSTANT), folder, world=1) == [0], said(folder)
+    began = time.monotonic()
+    statuses = group.run(begin("language-model", **CONSTANT), folder, world=4, end=(2, signal.SIGKILL), lines=11)
+    assert statuses == [2, 2, -signal.SIGKILL, 2], said(folder)
+    assert time.monotonic() - began < 40
+    assert said(folder).count("error: ") == 1
+    assert "another of the processes that train this run has ended" in said(folder)
+    go_on = ["train", "language-model", "--resume", "run", "--threads", "1"]
+    assert group.run([*go_on, "--steps", "18"], folder, world=2) == [0, 0], said(folder)
+    assert group.run([*go_on, "--steps", "24"], folder, world=1) == [0], said(folder)
+    assert_same(folder / "run", folder / "whole")
+
+
+def torchrun(world: int, args: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """Begin `torchrun -m everloop ARGS`; what it says is in `said.txt`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (folder / "said.txt").open("a") as file:
+        command = [*launcher, "-m", "everloop", *args]
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None:
+    settings: dict[str, Any] = {**CONSTANT, "steps": 200, "validate": 20, "log": 10, "lr": 0.003}
+    for world in (1, 2, 4):
+        process = torchrun(world, begin(kind, f"run{world}", **settings), folder)
+        assert process.wait(120) == 0, said(folder)
+    expected = losses(folder / "run1")
+    for world in (2, 4):
+        assert losses(folder / f"run{world}") == pytest.approx(expected, rel=1e-6)
+    process, metrics = torchrun(4, begin(kind, **settings), folder), folder / "run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 12):
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[3]), signal.SIGKILL)
+    began = time.monotonic()
+    assert process.wait(60) == 1
+    assert time.monotonic() - began < 10
+    assert said(folder).count("error: another of the processes that train this run has ended") == 1
+    go_on = ["train", kind, "--resume", "run", "--threads", "1"]
+    assert torchrun(2, [*go_on, "--steps", "150"], folder).wait(120) == 0, said(folder)
+    assert torchrun(1, [*go_on, "--steps", "200"], folder).wait(120) == 0, said(folder)
+    assert losses(folder / "run") == pytest.approx(expected, rel=1e-6)
