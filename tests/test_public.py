@@ -54,8 +54,8 @@ ROOMS = {
     "data": (
         "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
         "FrameConfig GlyphStrings GlyphsConfig Handwriting HandwritingConfig Parallel ParallelConfig Part PictureSize "
-        "Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes StrokesConfig Symbols Tagged TaggedConfig "
-        "Text TextConfig TextTokenizer Vocabulary Window Windows WordTokenizer WordVocabulary"
+        "Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes StrokesConfig SubwordVocabulary Symbols "
+        "Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary Window Windows WordTokenizer WordVocabulary"
     ),
     "models": (
         "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "

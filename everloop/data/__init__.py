@@ -18,6 +18,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
 from everloop.data.pictures import PictureSize
 from everloop.data.tokenize.pieces import Pieces
+from everloop.data.tokenize.subword_vocabulary import SubwordVocabulary
 from everloop.data.tokenize.symbols import Symbols
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.data.tokenize.word_vocabulary import WordVocabulary
@@ -50,6 +51,7 @@ __all__ = [
     "SeriesConfig",
     "Strokes",
     "StrokesConfig",
+    "SubwordVocabulary",
     "Symbols",
     "Tagged",
     "TaggedConfig",

@@ -61,7 +61,7 @@ def scorer(model: LanguageModel, context: str | None) -> Callable[[str], Score]:
 def preview(model: LanguageModel, text: Text) -> str:
     """Return some of what the model writes, after a newline or the first symbol of the text."""
     prompt = _beginning(model)
-    length = 15 if model.vocabulary.units == "words" else 70
+    length = 15 if model.vocabulary.units in ("words", "subwords") else 70
     return sample(model, prompt, length=length, temperature=0.7, seed=0)
 
 
@@ -78,7 +78,7 @@ def examples(model: LanguageModel, text: Text, split: str, count: int) -> Iterat
 
 def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None, length: int = 300) -> Iterator[Line]:
     """Yield samples at several temperatures, of words a fifth of that length, and keep them in the run folder."""
-    length = length // 5 if model.vocabulary.units == "words" else length
+    length = length // 5 if model.vocabulary.units in ("words", "subwords") else length
     start = prompt or _beginning(model)
     kept = []
     for temperature in TEMPERATURES:

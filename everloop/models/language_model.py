@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from everloop import cells
 from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
-from everloop.data.tokenize.word_vocabulary import load_vocabulary
+from everloop.data.tokenize.load import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.models.body import Dropout, LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss

@@ -9,8 +9,8 @@ import pytest
 from everloop.data import Text, Vocabulary, WordVocabulary
 from everloop.data.readers.chunks import Chunk
 from everloop.data.readers.documents import marked
+from everloop.data.tokenize.load import load_vocabulary
 from everloop.data.tokenize.vocabulary import DOCUMENT_END
-from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 
 POEMS = "one two\ntwo one\n\nthree one\n\n\ntwo\n\n"

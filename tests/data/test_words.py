@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from everloop.data import Text, TextConfig, Vocabulary, WordVocabulary
 from everloop.data.settings import from_table, to_table
+from everloop.data.tokenize.load import load_vocabulary
 from everloop.data.tokenize.spelling import lines_of
-from everloop.data.tokenize.word_vocabulary import load_vocabulary
 from everloop.errors import DataError, OptionError
 
 PROSE = "The cat, who\nsaid: \"It's late\" (or so), sat.\n\nIs it 3.5, well-known—or 'tis th' end?\n"
@@ -137,7 +137,7 @@ def test_damaged_vocabularies(tmp_path: Path, symbols: list[str], message: str) 
 
 
 def test_characters_are_no_words() -> None:
-    with pytest.raises(OptionError, match="expected a WordVocabulary"):
+    with pytest.raises(OptionError, match="have a vocabulary of their own"):
         Vocabulary(["a"], units="words")
 
 

@@ -17,9 +17,10 @@ from everloop.data.dataset import SPLITS, Dataset, pass_seed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.files import find_files
 from everloop.data.ragged import RaggedArray, Strings, pieces
-from everloop.data.readers.chunks import Chunk, byte_chunks, text_chunks
+from everloop.data.readers.chunks import Chunk, byte_chunks, first, lines, text_chunks
 from everloop.data.readers.documents import marked
 from everloop.data.settings import setting
+from everloop.data.tokenize.subword_vocabulary import SubwordVocabulary
 from everloop.data.tokenize.vocabulary import DOCUMENT_END, MIN_FREQ, Units, Vocabulary, check_learned, check_units
 from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted, splitting
 from everloop.errors import DataError, OptionError
@@ -41,7 +42,9 @@ class TextConfig:
     """What ends a document, at which the state begins anew: a text such as <|endoftext|>, in which \\n is the end of a
     line, or "files": the end of each file. By default all is one document."""
     units: Units = "characters"
-    """What one symbol is: a character, a word or sign, or a byte (any file, any language, 256 symbols)."""
+    """What one symbol is: a character, a word or sign, a subword, or a byte (any file, any language, 256 symbols)."""
+    tokenizer: Path | None = None
+    """Subwords: a tokenizer.json of Hugging Face's tokenizers; by default they are learned from the training text."""
     split: tuple[float, float, float] = (0.9, 0.05, 0.05)
     """The fractions of the text for training, validation and test, cut in this order; what has files of its own takes
     none, and leaves its fraction to training."""
@@ -53,8 +56,8 @@ class TextConfig:
     """How often a character or word must occur in training to have a number of its own; by default 2. All others are
     one and the same, which stands for what is unknown."""
     max_vocab: int | None = setting(None, old="limit")
-    """How many characters or words have a number of their own, the most frequent ones; by default all that occur often
-    enough."""
+    """How many characters, words or subwords have a number of their own, the most frequent ones; by default all that
+    occur often enough, and 8,000 subwords."""
     malformed: Malformed = "stop"
     """What to do with a line that is not UTF-8, or that a model from before there were unknown symbols cannot read."""
 
@@ -65,6 +68,8 @@ class TextConfig:
         for name, value in {"min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
             if value and self.units == "bytes":
                 raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
+        if self.tokenizer is not None and self.units != "subwords":
+            raise OptionError(f"tokenizer is {self.tokenizer}; that is for subwords, and units is {self.units!r}")
         check_learned(self.least, self.max_vocab)
         if self.documents == "":
             raise OptionError("documents is empty; expected what ends a document, or 'files'")
@@ -105,7 +110,8 @@ class Text(Dataset[Tensor]):
 
     Args:
         sources: files, or folders of which every file that fits `pattern` is taken.
-        units: "characters", "words" (and signs and ends of lines), or "bytes" (any file, 256 symbols).
+        units: "characters", "words" (and signs and ends of lines), "subwords", or "bytes" (any file, 256 symbols).
+        tokenizer: of subwords, as in TextConfig.
         split: the fractions of the splits; they add up to 1, and 0 leaves a split out.
         vocabulary: numbers to use, for instance a trained model's; by default those of the training split.
         valid, test: files or folders of these splits, which are then not cut from the others.
@@ -123,6 +129,7 @@ class Text(Dataset[Tensor]):
         self,
         *sources: str | Path,
         units: Units = "characters",
+        tokenizer: str | Path | None = None,
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         pattern: str = "*.txt",
         vocabulary: Vocabulary | None = None,
@@ -138,8 +145,9 @@ class Text(Dataset[Tensor]):
         if not sources:
             raise DataError("no text given; name at least one file or folder")
         config = TextConfig(
-            _absolute(sources), _absolute(valid), _absolute(test), pattern, documents, check_units(units), split, lower,
-            pretokenized, min_freq, max_vocab, malformed,
+            _absolute(sources), _absolute(valid), _absolute(test), pattern, documents, check_units(units),
+            None if tokenizer is None else Path(tokenizer).absolute(), split, lower, pretokenized, min_freq, max_vocab,
+            malformed,
         )  # fmt: skip
         super().__init__(config, ErrorPolicy(malformed))
         self.separator = vocabulary.separator if vocabulary else config.separator
@@ -222,28 +230,37 @@ class Text(Dataset[Tensor]):
 
     def _characters(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
-        if known is None and self.config.units == "characters":
-            # the text is put aside while its characters are learned: it may come from a pipe
+        if known is None and self.config.tokenizer:
+            known = SubwordVocabulary.of_file(self.config.tokenizer, separator=self.separator)
+        if known is None and self.config.units != "bytes":
+            # the text is put aside while its symbols are learned: it may come from a pipe
             aside, size = Strings(), 0
             for chunk in chunks:
                 size += len(chunk.text)
                 aside.append(chunk.text)
-            left = _ends(size, self.config.cut)[0] if self.config.cut[0] else size
-            counts = Counter[str]()
-            for text in aside:
-                counts.update(text[:left])
-                left -= min(left, len(text))
-            learned = {"min_freq": self.config.least, "max_vocab": self.config.max_vocab}
-            known = Vocabulary.learn(counts, **learned, separator=self.separator)
+            known = self._learned(aside, _ends(size, self.config.cut)[0] if self.config.cut[0] else size)
             chunks = (Chunk(text, self.place) for text in aside)
         vocabulary = known or Vocabulary.of("", self.config.units)
         return vocabulary, self._encoded(chunks, vocabulary)
+
+    def _learned(self, texts: Iterable[str], count: int) -> Vocabulary:
+        """Return the vocabulary of the first characters of texts, so many."""
+        some = first(texts, count)
+        learned = {"min_freq": self.config.least, "max_vocab": self.config.max_vocab}
+        if self.config.units == "subwords":
+            end = self.separator
+            spelled = some if end is None else (text.replace(DOCUMENT_END, end) for text in some)
+            return SubwordVocabulary.learn_from(spelled, **learned, separator=end)
+        counts = Counter[str]()
+        for text in some:
+            counts.update(text)
+        return Vocabulary.learn(counts, **learned, separator=self.separator)
 
     def _encoded(self, chunks: Iterable[Chunk], vocabulary: Vocabulary) -> RaggedArray:
         encoded = RaggedArray(_dtype(vocabulary))
         for chunk in chunks:
             lenient = self.errors.malformed == "skip" and vocabulary.unknown is None
-            for part in _lines(chunk) if lenient else (chunk,):
+            for part in lines(chunk) if lenient else (chunk,):
                 try:
                     encoded.write(vocabulary.encode(part.text, part.place, part.position, part.line))
                 except DataError as error:
@@ -337,14 +354,6 @@ class Text(Dataset[Tensor]):
         return (
             f"Text({self.place}: {sizes} {self.config.units}, {len(self.vocabulary):,} different{documents}{missing})"
         )
-
-
-def _lines(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield the lines of a chunk."""
-    position = chunk.position
-    for line, text in enumerate(chunk.text.splitlines(keepends=True), chunk.line):
-        yield Chunk(text, chunk.place, position, line)
-        position += len(text)
 
 
 def _absolute(sources: Iterable[str | Path]) -> tuple[Path, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,3 +114,19 @@ def _decoded(raw: bytes, place: str, line: int, offset: int, errors: ErrorPolicy
                 kept.append(text)
         offset += len(part)
     return "".join(kept)
+
+
+def lines(chunk: Chunk) -> Iterator[Chunk]:
+    """Yield the lines of a chunk."""
+    position = chunk.position
+    for line, text in enumerate(chunk.text.splitlines(keepends=True), chunk.line):
+        yield Chunk(text, chunk.place, position, line)
+        position += len(text)
+
+
+def first(texts: Iterable[str], count: int) -> Iterator[str]:
+    """Yield texts up to so many characters of all."""
+    for text in texts:
+        if count > 0:
+            yield text[:count]
+        count -= len(text)

@@ -15,7 +15,7 @@ from torch import Tensor
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
 
-Units = Literal["characters", "words", "bytes"]
+Units = Literal["characters", "words", "bytes", "subwords"]
 UNKNOWN = "\ufffd"  # the replacement character of Unicode
 DOCUMENT_END = "\x1c"  # the file separator of ASCII
 MIN_FREQ = 2  # so that rare symbols of the training text teach a model what an unknown one is like
@@ -27,7 +27,8 @@ class Vocabulary:
     Args:
         symbols: different non-empty strings; with `units="characters"` each is one character, and where the first is
             U+FFFD it stands for every character that is not known.
-        units: what one symbol of a text is, "characters" or "bytes"; for "words" there is WordVocabulary.
+        units: what one symbol of a text is, "characters" or "bytes"; for "words" and "subwords" there are
+            WordVocabulary and SubwordVocabulary.
         separator: what ends a document in a text, if the text has several; it is read as the one symbol U+001C.
     """
 
@@ -35,8 +36,8 @@ class Vocabulary:
 
     def __init__(self, symbols: Iterable[str], units: Units = "characters", *, separator: str | None = None) -> None:
         self._number(symbols, check_units(units), separator)
-        if units == "words":
-            raise OptionError("units is 'words', which a Vocabulary cannot be; expected a WordVocabulary")
+        if units in ("words", "subwords"):
+            raise OptionError(f"units is {units!r}, which have a vocabulary of their own; expected characters or bytes")
         if any(len(symbol) != 1 for symbol in self.symbols):
             wrong = next(symbol for symbol in self.symbols if len(symbol) != 1)
             raise DataError(f"symbol {wrong!r} is not one character; expected single {units}")
@@ -201,8 +202,8 @@ class Vocabulary:
             DataError: the file is missing, damaged or something else.
         """
         content = read_content(Path(path))
-        if content["units"] == "words":
-            raise DataError(f"{path} is a vocabulary of words; expected one of characters or bytes")
+        if content["units"] in ("words", "subwords"):
+            raise DataError(f"{path} is a vocabulary of {content['units']}; expected one of characters or bytes")
         return cls(content["symbols"], content["units"], separator=content["separator"])
 
     def _unknown(self, text: str, at: int, place: str, position: int, line: int) -> str:

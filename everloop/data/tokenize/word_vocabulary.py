@@ -146,16 +146,6 @@ class WordVocabulary(Vocabulary):
         return cls(content["symbols"], **flags, separator=content["separator"])
 
 
-def load_vocabulary(path: Path) -> Vocabulary:
-    """Read a vocabulary of characters, bytes or words.
-
-    Raises:
-        DataError: the file is missing, damaged or something else.
-    """
-    kind = WordVocabulary if read_content(path)["units"] == "words" else Vocabulary
-    return kind.load(path)
-
-
 def splitting(lower: bool, pretokenized: bool, separator: str | None) -> Splitting:
     """Return how texts are split whose documents end with a separator, if they have several."""
     return Splitting(lower, pretokenized, END if separator is None else END + DOCUMENT_END)
