@@ -75,6 +75,9 @@ class TrainConfig:
     validation stay in float32."""
     keep_memory: bool = True
     """Whether the process keeps the memory that a step frees for the next one, where the C library is glibc."""
+    deterministic: bool = False
+    """Whether operations that give other numbers each time are refused by name, and what else numbers depend on is
+    told. The models here have none on the CPU: there it changes no number."""
     seed: int = 0
     """Where the random numbers of dropout and data order start."""
 

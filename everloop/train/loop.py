@@ -11,6 +11,7 @@ import torch
 from everloop.errors import OptionError
 from everloop.models.model import Model
 from everloop.train.config import TrainConfig
+from everloop.train.deterministic import deterministic
 from everloop.train.evaluate import Data, window_length
 from everloop.train.events import Note, Report
 from everloop.train.folder import Folder
@@ -51,7 +52,7 @@ def train(
         OptionError: a setting is unknown or makes no sense.
         DataError: the data is too short for one batch.
         RunError: the folder holds another run already, or nothing that can be resumed, or another process trains there.
-        TrainingError: the loss or the gradient is not finite any more.
+        TrainingError: the loss or the gradient is not finite any more, or an operation is not `deterministic`.
     """
     if resume and out is None:
         raise OptionError("resume=True needs out=…, the folder of the run to go on with")
@@ -67,6 +68,7 @@ def train(
     device = next(model.parameters()).device
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(deterministic(chosen.deterministic))
         interrupt = stack.enter_context(Interrupt())
         torch.manual_seed(chosen.seed)
         trainer = Trainer(model, data, chosen, folder, say, ranks)

@@ -21,6 +21,7 @@ from everloop.train.average import average_of
 from everloop.train.checkpoint import write_checkpoint
 from everloop.train.clipping import clip
 from everloop.train.config import TrainConfig
+from everloop.train.deterministic import same_numbers
 from everloop.train.evaluate import Data, evaluate, merit, pass_sizes
 from everloop.train.events import Note, Report, Started, Stepped, Validated
 from everloop.train.folder import Folder
@@ -276,6 +277,8 @@ class Trainer:
                 self.written.begin(self.model, self.data, self.config)
         parameters = sum(p.numel() for p in self.model.parameters())
         self.report(Started(self.place.step, self.config.steps, self.model.target, parameters))
+        if self.config.deterministic:
+            self.report(Note(same_numbers(self.device)))
         if self.config.precision == "bf16":
             self.report(Note("bf16: products round their factors to bfloat16; weights and validation are float32"))
         if self.config.keep_memory and keep_freed_memory():
