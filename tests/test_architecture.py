@@ -43,11 +43,11 @@ INSIDE = {
         program report stepping
     """,
     "data": """
-        error_policy files spacing
+        error_policy files noise resampling spacing spec_augment vtlp
         lazy pictures settings
         ragged
         batching frames pen
-        dataset readers tokenize
+        augmentation dataset readers tokenize
         in_memory
         datasets
     """,

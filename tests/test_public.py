@@ -52,10 +52,11 @@ def test_public_names() -> None:
 
 ROOMS = {
     "data": (
-        "AudioConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples ExamplesConfig "
-        "FrameConfig GlyphStrings GlyphsConfig Handwriting HandwritingConfig Parallel ParallelConfig Part PictureSize "
-        "Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes StrokesConfig SubwordVocabulary Symbols "
-        "Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary Window Windows WordTokenizer WordVocabulary"
+        "AudioConfig AugmentConfig Conditions ConditionsConfig Dataset DigitStrings DigitsConfig ErrorPolicy Examples "
+        "ExamplesConfig FrameConfig GlyphStrings GlyphsConfig Handwriting HandwritingConfig Parallel ParallelConfig "
+        "Part PictureSize Pieces Plans Recordings SequenceDataset Series SeriesConfig Strokes StrokesConfig "
+        "SubwordVocabulary Symbols Tagged TaggedConfig Text TextConfig TextTokenizer Vocabulary Window Windows "
+        "WordTokenizer WordVocabulary"
     ),
     "models": (
         "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "

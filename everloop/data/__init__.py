@@ -1,5 +1,6 @@
 """Data for training: texts, tables, sentences, series, sound and strokes, from files to batches."""
 
+from everloop.data.augmentation import AugmentConfig
 from everloop.data.batching.windows import Window, Windows
 from everloop.data.dataset import Dataset, SequenceDataset
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig
@@ -26,6 +27,7 @@ from everloop.data.tokenize.words import TextTokenizer, WordTokenizer
 
 __all__ = [
     "AudioConfig",
+    "AugmentConfig",
     "Conditions",
     "ConditionsConfig",
     "Dataset",

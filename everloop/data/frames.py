@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from everloop.data.vtlp import warped
 from everloop.errors import DataError, OptionError
 
 
@@ -36,12 +37,18 @@ class FrameConfig:
         return max(0, samples - width + hop) // hop
 
 
-def log_mel(samples: Tensor, config: FrameConfig) -> Tensor:
+def log_mel(samples: Tensor, config: FrameConfig, *, tempo: float = 1.0, warp: float = 1.0) -> Tensor:
     """Return frames [T, mels] of samples [n] in -1 … 1: the logarithm of the power in each mel band.
 
     A frame is a Hann window of the samples; the last frame is the last that fits. Bands are triangles that are 1 at
     their centre: Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition",
     1980, on the scale 2595 log10(1 + f / 700).
+
+    Args:
+        samples: the recording.
+        config: how its samples become frames.
+        tempo: how many times further a frame is from the next, so that the recording seems so much faster.
+        warp: how many times higher its frequencies seem, as from a shorter vocal tract.
 
     Raises:
         DataError: the recording is shorter than one window.
@@ -49,9 +56,10 @@ def log_mel(samples: Tensor, config: FrameConfig) -> Tensor:
     width, hop = config.samples
     if len(samples) < width:
         raise DataError(f"a recording has {len(samples)} samples; expected at least {width}, the window of a frame")
-    size = 1 << (width - 1).bit_length()
-    power = torch.fft.rfft(samples.unfold(0, width, hop) * _hann(width, samples.dtype), size).abs().square()
-    return torch.log(power @ _filters(config, size, samples.dtype) + 1e-6)
+    size, step = 1 << (width - 1).bit_length(), max(1, round(hop * tempo))
+    power = torch.fft.rfft(samples.unfold(0, width, step) * _hann(width, samples.dtype), size).abs().square()
+    filters = _filters(config, size, samples.dtype) if warp == 1 else mel_filters(config, size, warp).to(samples.dtype)
+    return torch.log(power @ filters + 1e-6)
 
 
 def normalised(frames: Tensor) -> Tensor:
@@ -59,11 +67,15 @@ def normalised(frames: Tensor) -> Tensor:
     return (frames - frames.mean(0)) / (frames.std(0, correction=0) + 1e-3)
 
 
-def mel_filters(config: FrameConfig, size: int) -> Tensor:
-    """Return the weights [size / 2 + 1, mels] of the frequencies of a transform of `size` samples in each mel band."""
+def mel_filters(config: FrameConfig, size: int, warp: float = 1.0) -> Tensor:
+    """Return the weights [size / 2 + 1, mels] of the frequencies of a transform of `size` samples in each mel band.
+
+    The frequencies are warped by `warp` before.
+    """
     top = 2595 * math.log10(1 + config.rate / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, config.mels + 2, dtype=torch.float64) / 2595) - 1)
-    frequencies = torch.arange(size // 2 + 1, dtype=torch.float64)[:, None] * config.rate / size
+    heard = torch.arange(size // 2 + 1, dtype=torch.float64)[:, None] * config.rate / size
+    frequencies = warped(heard, warp, config.rate / 2)
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
     filters = torch.minimum(rising, falling).clamp(min=0)

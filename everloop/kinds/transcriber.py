@@ -14,9 +14,8 @@ from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handw
 from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.files import find_files
-from everloop.data.readers.formats import read_audio
-from everloop.data.readers.lines import numbered
+from everloop.data.readers.formats import audio_endings, find_audio, read_audio
+from everloop.data.readers.lines import numbered, suffix
 from everloop.data.readers.strokes import parse_drawing, read_drawings
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.settings import only_one
@@ -123,7 +122,7 @@ def predict(
     if model.pen:
         yield from _written(model, config, source, decoder)
         return
-    source.chosen_format({".wav": "wav"}, "text")
+    source.chosen_format(audio_endings(), "text")
     for chunk in source.chunks(_recordings(source)):
         sources = [read_audio(path, model.config.rate) for path in chunk]
         for path, answers in zip(chunk, decoder(model, sources), strict=True):
@@ -150,8 +149,8 @@ def _written(
 def _recordings(source: PredictSource) -> Iterator[Path]:
     """Yield the recordings that are meant: the file itself, all of a folder, or those a list names, one a line."""
     if source.path.is_dir():
-        yield from find_files([source.path], "*.wav")
-    elif source.path.suffix.lower() == ".wav":
+        yield from find_audio(source.path)
+    elif suffix(source.path) in audio_endings():
         yield source.path
     else:
         with source.open() as file:

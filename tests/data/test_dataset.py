@@ -96,7 +96,7 @@ def recordings() -> Recordings:
 
 def digits() -> DigitStrings:
     found = {digit: [sound(n + int(digit)) for n in range(8)] for digit in "012"}
-    return DigitStrings(found, DigitsConfig(strings=9, held=5, split=(0.5, 0.25, 0.25)), FRAMES)
+    return DigitStrings({"ann": found}, DigitsConfig(strings=9, held=5, split=(0.5, 0.25, 0.25)), FRAMES)
 
 
 def drawn(count: int) -> list[Drawing]:

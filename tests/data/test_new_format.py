@@ -47,9 +47,9 @@ def read_digits(source: Source, fields: Fields) -> Iterator[Record]:
             yield Record(torch.tensor(digits), str(len(digits)))
 
 
-def read_silence(path: Path, rate: int | None) -> Tensor:
+def read_silence(path: Path) -> tuple[Tensor, int]:
     """Return as many samples of silence as the file says."""
-    return torch.zeros(int(path.read_text()))
+    return torch.zeros(int(path.read_text())), 8000
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_a_recording_too_short_for_its_text_is_named() -> None:
 def test_it_learns_tones_and_comes_back(tmp_path: Path) -> None:
     torch.manual_seed(3)
     frames = FrameConfig(rate=8000, mels=20)
-    data = DigitStrings(digit_recordings(), DigitsConfig(split=(0.6, 0.2, 0.2), strings=64, held=32), frames)
+    data = DigitStrings({"ann": digit_recordings()}, DigitsConfig(split=(0.6, 0.2, 0.2), strings=64, held=32), frames)
     model = Transcriber(data.vocabulary, hidden=24, layers=1, dropout=0.0, rate=8000, mels=20, stacked=2)
     run = train(model, data, steps=350, batch=8, lr=1e-2, warmup=10, validate=50, out=tmp_path / "run")
     assert run.best is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +12,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from everloop.data.augmentation import AugmentConfig
 from everloop.data.dataset import SPLITS
 from everloop.data.datasets.recordings import SpeechDataset
 from everloop.data.datasets.transcribed import Clip, JoinedConfig, JoinedStrings
 from everloop.data.frames import FrameConfig
 from everloop.data.lazy import Array
-from everloop.data.readers.formats import read_audio
+from everloop.data.readers.formats import find_audio, read_audio
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, unknown
 
-_NAME = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
+_NAME = re.compile(r"(\d)_(\w+)_(\d+)\.\w+")
 
 
 @dataclass(frozen=True)
-class DigitsConfig(JoinedConfig):
+class DigitsConfig(AugmentConfig, JoinedConfig):
     """Which recordings of digits are read, and how they are joined."""
 
     digits: Path | None = None
-    """Folder of recordings named DIGIT_SPEAKER_NUMBER.wav."""
+    """Folder of recordings named DIGIT_SPEAKER_NUMBER.wav; FLAC, OGG and MP3 are read too."""
     speakers: tuple[str, ...] = setting((), old="speaker")
     """Only the recordings of these speakers; none named: of all."""
+    test_speakers: tuple[str, ...] = ()
+    """All recordings of these speakers are the test split, and nothing else is; the others' share of it is for
+    training."""
     split: tuple[float, float, float] = (0.85, 0.05, 0.1)
-    """Fractions of the recordings of each digit for training, validation and test."""
+    """Fractions of each speaker's recordings of each digit for training, validation and test."""
     speed: float = 0.1
     """In training a digit is played by up to this fraction faster or slower."""
     gain: float = 0.5
@@ -42,50 +46,70 @@ class DigitsConfig(JoinedConfig):
 
 
 class DigitStrings(JoinedStrings, SpeechDataset):
-    """Strings of digits as recordings with transcripts; the splits have no recording in common.
+    """Strings of digits of one speaker each, as recordings with transcripts; no recording is in two splits.
 
     Args:
-        recordings: by digit, the samples of its recordings.
+        recordings: by speaker, and then by digit, the samples of recordings.
         config: how they are divided and joined.
         frames: how samples become frames.
 
     Raises:
-        DataError: a digit has too few recordings for its splits.
+        DataError: a digit has too few recordings for its splits, or a speaker none of it.
     """
 
     config: DigitsConfig
 
-    def __init__(self, recordings: dict[str, list[Tensor]], config: DigitsConfig, frames: FrameConfig) -> None:
+    def __init__(
+        self, recordings: Mapping[str, Mapping[str, Sequence[Tensor]]], config: DigitsConfig, frames: FrameConfig
+    ) -> None:
         super().__init__(config)
-        self.frames, self.vocabulary = frames, Vocabulary(sorted(recordings))
-        self.recordings: dict[str, dict[str, list[Tensor]]] = {name: {} for name in SPLITS}
+        for name in config.test_speakers:
+            if name not in recordings:
+                raise DataError(unknown("speaker", name, sorted(recordings)))
+        if not recordings.keys() - {*config.test_speakers}:
+            raise DataError("all speakers are test_speakers; expected at least one to train on")
+        self.frames = frames
+        self.vocabulary = Vocabulary(sorted({digit for digits in recordings.values() for digit in digits}))
+        self.recordings: dict[str, dict[str, dict[str, list[Tensor]]]] = {name: {} for name in SPLITS}
         generator = torch.Generator().manual_seed(0)
-        for digit, found in sorted(recordings.items()):
-            order = torch.randperm(len(found), generator=generator).tolist()
-            ends = [round(len(found) * sum(config.split[: i + 1])) for i in range(3)]
-            for name, start, end, fraction in zip(SPLITS, [0, *ends], ends, config.split, strict=False):
-                if fraction and start == end:
-                    raise DataError(f"digit {digit} has {len(found)} recordings, none is left for its {name} split")
-                self.recordings[name][digit] = [found[i] for i in order[start:end]]
-        self.used = [name for name, fraction in zip(SPLITS, config.split, strict=True) if fraction]
+        for speaker, digits in sorted(recordings.items()):
+            if missing := [digit for digit in self.vocabulary.symbols if not digits.get(digit)]:
+                raise DataError(f"speaker {speaker} has no recording of {', '.join(missing)}")
+            fractions = self._fractions(speaker)
+            for digit, found in sorted(digits.items()):
+                order = torch.randperm(len(found), generator=generator).tolist()
+                ends = [round(len(found) * sum(fractions[: i + 1])) for i in range(3)]
+                for name, start, end, fraction in zip(SPLITS, [0, *ends], ends, fractions, strict=False):
+                    if fraction and start == end:
+                        came = f"digit {digit} of {speaker} has {len(found)} recordings"
+                        raise DataError(f"{came}, none is left for its {name} split")
+                    if fraction:
+                        some = [found[i] for i in order[start:end]]
+                        self.recordings[name].setdefault(speaker, {})[digit] = some
+        self.used = [name for name in SPLITS if self.recordings[name]]
         self.items = {name: self.items_of_pass(name) for name in self.used}
+
+    def _fractions(self, speaker: str) -> tuple[float, float, float]:
+        """Return how much of a speaker's recordings each split has."""
+        train, valid, test = self.config.split
+        if not self.config.test_speakers:
+            return train, valid, test
+        return (0.0, 0.0, 1.0) if speaker in self.config.test_speakers else (train + test, valid, 0.0)
 
     @classmethod
     def from_config(cls, config: DigitsConfig, frames: FrameConfig) -> DigitStrings:
         """Return the strings that a configuration describes."""
         if config.digits is None:
             raise DataError("no recordings given; name a folder with --digits FOLDER")
-        found: dict[str, list[Tensor]] = {}
+        found: dict[str, dict[str, list[Tensor]]] = {}
         speakers = set()
-        for path in sorted(config.digits.glob("*.wav")):
+        for path in find_audio(config.digits):
             match = _NAME.fullmatch(path.name)
             if match is None:
                 raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
             speakers.add(match[2])
             if not config.speakers or match[2] in config.speakers:
-                found.setdefault(match[1], []).append(read_audio(path, frames.rate))
-        if not speakers:
-            raise DataError(f"folder {config.digits} has no WAV file")
+                found.setdefault(match[2], {}).setdefault(match[1], []).append(read_audio(path, frames.rate))
         for name in config.speakers:
             if name not in speakers:
                 raise DataError(f"{config.digits}: {unknown('speaker', name, sorted(speakers))}")
@@ -94,10 +118,11 @@ class DigitStrings(JoinedStrings, SpeechDataset):
     def content(self) -> Iterator[bytes]:
         c = self.config
         yield repr((c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, self.frames)).encode()
-        for recordings in self.recordings.values():
-            for digit, found in recordings.items():
-                yield digit.encode()
-                yield from (samples.numpy().tobytes() for samples in found)
+        for speakers in self.recordings.values():
+            for digits in speakers.values():
+                for digit, found in digits.items():
+                    yield digit.encode()
+                    yield from (samples.numpy().tobytes() for samples in found)
 
     def clip(self, split: str, number: int) -> Clip:
         text, pieces = self._plan(split, number)
@@ -110,9 +135,12 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         generator = self.generator(number)
         digits = torch.randint(len(self.vocabulary), (self.length(generator),), generator=generator).tolist()
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
+        speakers = [*self.recordings[split].values()]
+        # one speaker takes no random number, so that his strings are what they were before there were several
+        speaker = speakers[int(torch.randint(len(speakers), (), generator=generator)) if len(speakers) > 1 else 0]
         pieces = []
         for digit in text:
-            found = self.recordings[split][digit]
+            found = speaker[digit]
             samples = found[int(torch.randint(len(found), (), generator=generator))]
             speed, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
@@ -125,7 +153,9 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         return np.array([self.frames.count(n) for n in samples])
 
     def sizes(self, split: str) -> Sequence[str]:
-        return (f"joined from {sum(map(len, self.recordings[split].values())):,} recordings",)
+        speakers = self.recordings[split]
+        count = sum(len(found) for digits in speakers.values() for found in digits.values())
+        return f"joined from {count:,} recordings", f"spoken by {', '.join(speakers)}"
 
 
 def _size(samples: Tensor, speed: float) -> int:

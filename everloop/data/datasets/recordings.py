@@ -1,4 +1,4 @@
-"""Recordings: WAV files as samples, samples as log-mel frames, recordings with their transcripts as batches."""
+"""Recordings: sound files as samples, samples as log-mel frames, recordings with their transcripts as batches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from everloop.data.augmentation import AugmentConfig, augmented
+from everloop.data.dataset import pass_seed
 from everloop.data.datasets.transcribed import Clip, Transcribed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
@@ -21,13 +24,13 @@ from everloop.errors import DataError
 
 
 @dataclass(frozen=True)
-class AudioConfig:
+class AudioConfig(AugmentConfig):
     """Which recordings are read."""
 
     audio: Path | None = None
-    """Folder of WAV files."""
+    """Folder of WAV, FLAC, OGG or MP3 files."""
     transcripts: Path | None = setting(None, old="said")
-    """Training transcripts, one a line: the name of a WAV file, a tab, what is said."""
+    """Training transcripts, one a line: the name of a sound file, a tab, what is said."""
     valid_transcripts: Path | None = setting(None, old="valid_said")
     """Validation transcripts."""
     seconds: float = math.inf
@@ -40,10 +43,21 @@ class SpeechDataset(Transcribed):
     """Recordings with transcripts. An item is (samples [n], text); a batch has their frames and characters."""
 
     reads = "sound"
+    config: AugmentConfig
     frames: FrameConfig
 
     def frames_of(self, source: Tensor) -> Tensor:
-        return normalised(log_mel(source, self.frames))
+        return source if source.dim() == 2 else normalised(log_mel(source, self.frames))
+
+    def augment(self, items: list[Clip], seed: int) -> list[Clip]:
+        """Return recordings with the random changes of the configuration: frames [T, mels] in place of samples."""
+        if not self.config.augments:
+            return items
+        generators = [torch.Generator().manual_seed(pass_seed(seed, i) % 2**62) for i in range(len(items))]
+        return [
+            (augmented(samples, self.frames, self.config, generator), text)
+            for (samples, text), generator in zip(items, generators, strict=True)
+        ]
 
 
 class Recordings(SpeechDataset):
@@ -54,6 +68,8 @@ class Recordings(SpeechDataset):
         frames: how samples become frames.
         vocabulary: the characters of transcripts; by default those of all splits.
         seconds: training clips that last longer are left out.
+        errors: the malformed lines of the list they were read from.
+        augment: the random changes they get in training.
     """
 
     unit = "recordings"
@@ -65,8 +81,9 @@ class Recordings(SpeechDataset):
         vocabulary: Vocabulary | None = None,
         seconds: float = math.inf,
         errors: ErrorPolicy | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
-        super().__init__(AudioConfig(seconds=seconds), errors)
+        super().__init__(AudioConfig(seconds=seconds, **vars(augment or AugmentConfig())), errors)
         if not parts.get("train") and vocabulary is None:
             raise DataError("there is no recording to train on; expected at least one")
         kept: dict[str, Sequence[Clip]] = {name: list(clips) for name, clips in parts.items() if clips}

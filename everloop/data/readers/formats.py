@@ -14,9 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from everloop.data.readers import arrays, conllu, films, folders, idx, pictures, tables, ts, wav
+from everloop.data.files import find_files
+from everloop.data.readers import arrays, conllu, films, folders, idx, pictures, sound, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
+from everloop.data.resampling import resample
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -31,7 +33,7 @@ class Format:
         rows: reads it as a table.
         examples: reads sequences with one label each.
         tagged: reads sequences with a label for each step.
-        audio: reads the samples of a recording, at a sampling rate that is checked if it is given.
+        audio: reads the samples of a recording, and how many there are in a second.
         has_label_file: whether the labels of its examples are in a file of their own.
     """
 
@@ -41,7 +43,7 @@ class Format:
     rows: RowReader | None = None
     examples: Reader | None = None
     tagged: Reader | None = None
-    audio: Callable[[Path, int | None], Tensor] | None = None
+    audio: Callable[[Path], tuple[Tensor, int]] | None = None
     has_label_file: bool = False
 
     def fits(self, path: Path) -> bool:
@@ -61,6 +63,7 @@ FORMATS = (
     Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
     Format("conllu", (".conllu", ".conll"), tagged=conllu.tagged),
     Format("wav", (".wav",), audio=wav.read_wav),
+    Format("sound", sound.ENDINGS, audio=sound.read_sound),
 )
 
 
@@ -127,15 +130,35 @@ def table_reader(path: Path, form: str = "auto") -> RowReader:
     return found
 
 
-def read_audio(path: Path, rate: int | None = None) -> Tensor:
-    """Return the samples of a sound file in -1 … 1; channels are averaged.
+def audio_endings() -> dict[str, str]:
+    """Return the name of the format for each ending of a sound file's name."""
+    return {ending: one.name for one in FORMATS if one.audio for ending in one.endings}
+
+
+def find_audio(folder: Path) -> list[Path]:
+    """Return the sound files below a folder, by name.
 
     Raises:
-        DataError: missing, damaged, or sampled at another rate than `rate`.
+        DataError: there is none.
+    """
+    endings = audio_endings()
+    found = [path for path in find_files([folder], "*") if suffix(path) in endings]
+    if not found:
+        raise DataError(f"folder {folder} has no sound file; expected files that end in {', '.join(endings)}")
+    return found
+
+
+def read_audio(path: Path, rate: int | None = None) -> Tensor:
+    """Return the samples of a sound file in -1 … 1, with channels averaged, at `rate` samples a second if it is given.
+
+    Raises:
+        DataError: missing or damaged.
+        UnsupportedError: soundfile is needed to read it, and not installed.
     """
     found = format_of(path, "auto", lambda f: f.audio).audio
     assert found, "format_of returns a format that has one"
-    return found(path, rate)
+    samples, own = found(path)
+    return samples if rate is None else resample(samples, own, rate)
 
 
 def told(path: Path) -> bool:
