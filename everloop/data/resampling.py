@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ZEROS = 16  # zero crossings of the sinc on each side
-CHUNK = 65_536  # new samples that are made at once
 
 
 def resample(samples: Tensor, old: int, new: int) -> Tensor:
@@ -24,14 +23,15 @@ def resample(samples: Tensor, old: int, new: int) -> Tensor:
     old, new = old // common, new // common
     if old == new:
         return samples
-    positions = torch.arange(-(-len(samples) * new // old)) * old  # in parts of 1 / new of an old sample
+    count = -(-len(samples) * new // old)
     weights = _weights(old, new).to(samples)
     width = weights.shape[1]
-    around = torch.arange(width) + width - (width // 2 - 1)
-    whole = F.pad(samples, (width, width))
-    return torch.cat(
-        [(whole[(at // new)[:, None] + around] * weights[at % new]).sum(1) for at in torch.split(positions, CHUNK)]
-    )
+    whole = F.pad(samples, (width // 2 - 1, width + old))
+    found = samples.new_empty(-(-count // new), new)
+    for phase in range(new):  # the new samples phase, phase + new, … lie equally far after an old one
+        rows = whole[phase * old // new :].unfold(0, width, old)[: len(found)]
+        found[:, phase] = rows @ weights[phase * old % new]
+    return found.flatten()[:count]
 
 
 def _weights(old: int, new: int) -> Tensor:

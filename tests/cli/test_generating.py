@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 
 from everloop.cli import main
 from everloop.data import Text, Vocabulary
@@ -157,7 +159,7 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     (tmp_path / "said.tsv").write_text("\n".join(said))
     said_file = str(tmp_path / "said.tsv")
     audio = ["--audio", str(tmp_path), "--transcripts", said_file, "--valid-transcripts", said_file]
-    frames = ["--rate", "8000", "--mels", "20", "--stacked", "1"]
+    frames = ["--rate", "8000", "--mels", "20", "--stacked", "1", "--vtlp", "0.1", "--noise", "10", "30"]
     assert main(["train", "transcriber", *audio, *frames, *QUICK, "--out", str(tmp_path / "b")]) == 0
     assert "on 16 valid recordings" in " ".join(capsys.readouterr().out.split())
     assert main(["evaluate", str(tmp_path / "b"), str(tmp_path / "said.tsv")]) == 0
@@ -168,8 +170,11 @@ def test_a_transcriber_of_digits_and_one_of_transcripts(tmp_path: Path, capsys: 
     assert "on 6 valid strings" in " ".join(capsys.readouterr().out.split())
     assert main(["predict", str(tmp_path / "b"), str(tmp_path / "1_ann_2.wav")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / '1_ann_2.wav'}\t")
+    soundfile.write(tmp_path / "new.flac", torch.zeros(16_000).numpy(), 44_100)
+    assert main(["predict", str(tmp_path / "b"), str(tmp_path / "new.flac")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'new.flac'}\t")
     assert main(["predict", str(tmp_path / "b"), str(tmp_path)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 16
+    assert len(capsys.readouterr().out.splitlines()) == 17
     assert main(["train", "transcriber", "--resume", str(tmp_path / "b"), "--steps", "5"]) == 0
 
 
