@@ -52,8 +52,8 @@ def _legend() -> list[Shape]:
     shapes: list[Shape] = []
     x = 14.0
     for name, symbol, ink in (("ink", -1, True), ("in the air", -1, False), ("a symbol is read", 0, True)):
-        shapes += [_piece([(x, 38), (x + 20, 38)], ink, symbol), Text(x + 26, 38, name, 11, anchor="start")]
-        x += 44 + text_width(name, 11)
+        shapes += [_piece([(x, 38), (x + 20, 38)], ink, symbol), Text(x + 29, 38, name, 11, anchor="start")]
+        x += 47 + text_width(name, 11)
     return shapes
 
 
