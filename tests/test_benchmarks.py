@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import attention, head, parts, precision, versions
+from benchmarks import attention, chorales, head, parts, precision, versions
 from benchmarks import cells as benchmarks_of_cells
 from benchmarks.options import spread
 from everloop import cells
@@ -102,3 +102,12 @@ class _Exponential(torch.nn.Linear):
 def test_saved_memory_is_counted_once() -> None:
     layer, x = _Exponential(3, 4), torch.randn(5, 3)  # x is the caller's; exp keeps what the product keeps twice
     assert precision.saved_bytes(layer, x) == 5 * 4 * 4
+
+
+def test_counts_of_pieces() -> None:
+    piece, other = torch.zeros(3, 88), torch.zeros(1, 88)
+    for step, keys in enumerate([(40, 41, 50, 60), (40, 50), (41, 50, 52)]):
+        piece[step, list(keys)] = 1
+    counts = chorales.Counts.of([piece, other])
+    assert counts == chorales.Counts(keys=9 / 4, four=1 / 4, clash=1 / 4, on=3 / 5)
+    assert str(counts) == "2.25 keys, four in 25%, neighbours in 25.0%, 60% go on"
