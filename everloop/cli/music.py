@@ -32,7 +32,8 @@ class MusicOptions:
     given: int = 32
     """Steps of the piece that the model reads before it goes on; 0: all."""
     voices: int | None = None
-    """Keys that sound at each step; by default each is drawn by its own probability."""
+    """Keys that sound at each step; by default as many as in most steps of the piece. 0: each key is drawn by its own
+    probability."""
     tempo: float = 100.0
     """Of a MIDI file: steps a minute, which are quarter notes."""
     repeat: bool = False
@@ -56,7 +57,9 @@ def continue_piece(
         raise OptionError(f"given is {music.given}; expected 0 (all) or more")
     piece, name = _piece(opened, prompt)
     given = piece[: music.given] if music.given else piece
-    steps = compose(model, given, length=length, temperature=method.temperature, voices=music.voices, seed=method.seed)
+    steps = compose(
+        model, given, length=length, temperature=method.temperature, voices=_voices(music, given), seed=method.seed
+    )
     if not music.out:
         for step in (*given, *steps):
             write(" ".join(key for key, sounds in zip(PITCHES, step.tolist(), strict=True) if sounds) + "\n")
@@ -69,6 +72,12 @@ def continue_piece(
         else:
             draw_piano_roll(roll, len(given), title=title, repeat=music.repeat).write(path, music.theme)
         note(f"{title}: {path}")
+
+
+def _voices(music: MusicOptions, given: Tensor) -> int | None:
+    """Return how many keys sound at each step; None: that is left to their probabilities."""
+    voices = int((given > 0.5).sum(1).mode().values) if music.voices is None else music.voices
+    return voices or None
 
 
 def _piece(opened: Opened, prompt: str) -> tuple[Tensor, str]:

@@ -42,7 +42,11 @@ def test_a_piece_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert told[3][0] == "C#4 E4 G4", "the first of what was held out"
     assert [len(line.split()) for line in told[0][3:]] == [4] * 5 + [0]
     assert main(["sample", "run"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 12 + 64
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12 + 64
+    assert {len(line.split()) for line in lines[12:]} == {3}, "as most steps of the piece"
+    assert main(["sample", "run", "--voices", "0", "--temperature", "1.5"]) == 0
+    assert len({len(line.split()) for line in capsys.readouterr().out.splitlines()[12:]}) > 2
 
 
 def test_files(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +72,7 @@ def test_files(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("run C4", "the prompt is 'C4'; expected a MIDI file (.mid) or the number of a piece, from 0"),
         ("run --top-k 3", "--top-k and --top-p are for symbols; music takes --temperature and --voices"),
         ("run --given -1", "given is -1; expected 0 (all) or more"),
-        ("run --voices 0", "voices is 0; expected 1 to 88"),
+        ("run --voices -1", "voices is -1; expected 1 to 88"),
         ("run --out a.wav", "the ending is '.wav'; expected one of .svg, .png, .txt"),
         ("both", "expected a tagger of piano rolls that reads forward only"),
         ("lm --voices 3", "--voices is for music; the run holds a language-model"),
