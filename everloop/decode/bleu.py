@@ -49,6 +49,23 @@ def bleu(written: Sequence[str], wanted: Sequence[str]) -> float:
     return math.exp(total / ORDER + short)
 
 
+def sacrebleu_scores(written: Sequence[str], wanted: Sequence[str], *, lower: bool) -> dict[str, float | str]:
+    """Return chrF2 and the signature of BLEU from the package sacrebleu; nothing where it is not installed.
+
+    Popović, "chrF: character n-gram F-score for automatic MT evaluation", WMT 2015. `lower` says that both sides are
+    in lower case, which the signature tells.
+    """
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+    except ImportError:
+        return {}
+    measure = BLEU(lowercase=lower, force=True)
+    measure.corpus_score(list(written), [list(wanted)])
+    chrf = CHRF().corpus_score(list(written), [list(wanted)])
+    return {"chrf2": float(chrf.score), "signature": str(measure.get_signature())}
+
+
 def tokens(sentence: str) -> list[str]:
     """Return the tokens "13a" of a sentence."""
     line = sentence.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")

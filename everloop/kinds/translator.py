@@ -10,7 +10,7 @@ from rich.text import Text as Line
 from everloop.data.datasets.parallel import Parallel, ParallelConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.parallel import read_pairs
-from everloop.decode.bleu import bleu
+from everloop.decode.bleu import bleu, sacrebleu_scores
 from everloop.decode.generate import Beam
 from everloop.decode.writer import Hypothesis
 from everloop.errors import OptionError
@@ -57,14 +57,17 @@ def examples(model: EncoderDecoder, data: Parallel, split: str, count: int) -> I
 def decoding_metrics(
     model: EncoderDecoder, data: Parallel, split: str, decoder: Decoder
 ) -> tuple[dict[str, float | str], str]:
-    """Return BLEU over the sentences of a split, as a number and in words."""
+    """Return BLEU over the sentences of a split, and with sacrebleu chrF, as numbers and in words."""
     pairs = data.sentences[split]
     answers = [best.text for best, *_ in translate(model, [source for source, _ in pairs], decoder)]
     references = [target.lower() if data.config.lower else target for _, target in pairs]
     case = ", lower case" if data.config.lower else ""
     score = bleu(answers, references)
     text = f"BLEU {score:.2f} on {len(pairs):,} {split} sentences ({decoder}{case})"
-    return {"bleu": score, "decoding": str(decoder)}, text
+    others = sacrebleu_scores(answers, references, lower=bool(data.config.lower))
+    if others:
+        text += f", chrF2 {others['chrf2']:.2f}\nsacrebleu {others['signature']}"
+    return {"bleu": score, **others, "decoding": str(decoder)}, text
 
 
 def predict(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import sys
+from typing import Any
+
 import pytest
 
-from everloop.decode.bleu import bleu, tokens
+from everloop.decode.bleu import bleu, sacrebleu_scores, tokens
 from everloop.errors import DataError
 
 
@@ -22,6 +26,31 @@ def test_figures_of_sacrebleu() -> None:
 def test_short_translations_are_punished() -> None:
     whole = "the quick brown fox jumps over the lazy dog"
     assert bleu(["the quick brown fox jumps"], [whole]) == pytest.approx(100 * 2.718281828459045 ** (1 - 9 / 5))
+
+
+WORDS = ["cat", "Cat", "it's", "3.5", "1,000", "a-b", "&amp;", "(no)", '"x"', "猫", "end.", "U.S.", "n't", "50%"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_corpora_as_sacrebleu_has_them(seed: int) -> None:
+    metrics = pytest.importorskip("sacrebleu.metrics")
+    draw = random.Random(seed)
+    wanted = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(draw.randint(1, 20))]
+    written = [
+        " ".join(w for w in text.split() if draw.random() > 0.2) + draw.choice(["", "!", " x"]) for text in wanted
+    ]
+    theirs = metrics.BLEU(force=True).corpus_score(written, [wanted]).score
+    assert bleu(written, wanted) == pytest.approx(theirs, abs=1e-9)
+    found = sacrebleu_scores(written, wanted, lower=False)
+    assert found["chrf2"] == metrics.CHRF().corpus_score(written, [wanted]).score
+    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" in str(found["signature"])
+    assert "case:lc" in str(sacrebleu_scores(written, wanted, lower=True)["signature"])
+
+
+def test_without_sacrebleu_there_is_bleu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent: Any = None
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", absent)
+    assert sacrebleu_scores(["a"], ["a"], lower=False) == {}
 
 
 def test_tokens() -> None:
