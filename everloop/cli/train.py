@@ -212,6 +212,9 @@ def read_options(
     base = options_of(kind, own)(**tables)
     description = f"{kind.description} Sizes, steps and batch that are not given fit the data, without --config."
     options = parse(type(base), args, command=f"{verb} {kind.name}", description=description, default=base)
+    said = given(type(base), args)
+    if "steps" in said and "epochs" not in said:  # those of the file are given up for what was asked for
+        options = dataclasses.replace(options, train=options.train.replace({"epochs": None}))
     if run and (options.model, options.data) != (base.model, base.data):
         raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
     if run and options.out:

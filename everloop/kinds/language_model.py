@@ -45,7 +45,11 @@ def evaluation_dataset(model: LanguageModel, config: TextConfig, path: Path, lab
 
 
 def written(model: LanguageModel, prompt: str, how: Sampling, length: int) -> Iterator[str]:
-    """Return an iterator over a prompt and its continuation, symbol by symbol, as the model draws it."""
+    """Return an iterator over a prompt and its continuation, symbol by symbol, as the model draws it.
+
+    A newline alone stands for the beginning of a text, or of a document.
+    """
+    prompt = _beginning(model) if prompt == "\n" else prompt
     drawn = stream(
         model, prompt, length=length, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=how.seed
     )

@@ -29,6 +29,16 @@ def test_recipe_can_be_read(path: Path) -> None:
         assert model.loss(text.epoch("train", 0, **sizes)[0]).count == options.train.batch * options.train.length
 
 
+def test_steps_that_are_asked_for_go_before_passes_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[train]\nepochs = 3.0\n")
+    for args, expected in (([], (5_000, 3.0)), (["--steps", "7"], (7, None)), (["--epochs", "2"], (5_000, 2.0))):
+        train = read_options(find("tagger"), ["--config", str(file), *args])[0].train
+        assert (train.steps, train.epochs) == expected
+    both = read_options(find("tagger"), ["--config", str(file), "--steps", "7", "--epochs", "2"])[0].train
+    assert both.epochs == 2.0
+
+
 def test_shakespeare_recipe_is_kept() -> None:
     assert "tiny_shakespeare" in [path.stem for path in RECIPES]
 

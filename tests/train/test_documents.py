@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.data import Text, Window
-from everloop.decode import Greedy, generate, sample, tree
+from everloop.decode import Greedy, Sampling, generate, sample, tree
+from everloop.kinds.language_model import KIND
 from everloop.models import LanguageModel
 from everloop.models.model import detach
 from everloop.train import evaluate
@@ -131,6 +132,13 @@ def test_a_drawn_separator_begins_a_document() -> None:
     drawn = [model.score(written).nats, sum(model.score(f"{part}##").nats for part in written.split("##")[:-1])]
     rest = model.score(last).nats if last else 0.0
     assert drawn[0] == pytest.approx(drawn[1] + rest)
+
+
+def test_a_newline_alone_begins_a_document() -> None:
+    model = model_of("gru").eval()
+    assert KIND.sample is not None
+    written = "".join(KIND.sample(model, "\n", Sampling(seed=3), 20))
+    assert written == "##" + sample(model, "##", length=20, seed=3)
 
 
 def test_a_text_of_one_document_is_read_as_ever() -> None:
