@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import wave
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.frames import FrameConfig, log_mel, mel_filters, normalised
 from everloop.data.readers.wav import read_wav
 from everloop.errors import DataError, OptionError
+from everloop.kinds.transcriber import TranscriberDataConfig
 
 FRAMES = FrameConfig(rate=8000, mels=20)
 
@@ -179,6 +181,35 @@ def test_speed_and_gain_change_training_alone() -> None:
     assert len(plain.clip("valid", 5)[0]) == len(played.clip("valid", 5)[0])
     assert plain.fingerprint != played.fingerprint
     assert plain.splits == ("train", "valid")
+
+
+def test_pauses_are_silence_around_digits_of_training() -> None:
+    found = {"ann": {digit: [torch.ones(800)] * 4 for digit in "01"}}
+    config = DigitsConfig(split=(0.5, 0.5, 0.0), strings=40, held=9, speed=0, gain=0, pause=0.1)
+    data = DigitStrings(found, config, FRAMES)
+    runs = [[(value, len([*same])) for value, same in groupby(samples.tolist())] for samples, _ in data["train"]]
+    silences = [size for run in runs for value, size in run if value == 0]
+    assert 0 < min(silences) < 50
+    assert 400 < max(silences) <= 800
+    for run, (_, text) in zip(runs, data["train"], strict=True):
+        assert sum(size for value, size in run if value) == 800 * len(text)
+    assert all(samples.all() for samples, _ in data["valid"])
+    assert data.steps("train").tolist() == [FRAMES.count(len(samples)) for samples, _ in data["train"]]
+    with pytest.raises(OptionError, match=r"pause is -0\.1 seconds; expected 0 or more"):
+        DigitsConfig(pause=-0.1)
+
+
+def test_settings_of_all_bases_are_checked() -> None:
+    with pytest.raises(OptionError, match="vtlp is 2"):
+        DigitsConfig(vtlp=2)
+    with pytest.raises(OptionError, match="strings have 5 to 4"):
+        DigitsConfig(min_length=5, max_length=4)
+    with pytest.raises(OptionError, match="pitch_shift is 13"):
+        TranscriberDataConfig(pitch_shift=13)
+    with pytest.raises(OptionError, match="gap is 2 to 1"):
+        TranscriberDataConfig(gap=(2, 1))
+    with pytest.raises(OptionError, match="pause is nan"):
+        TranscriberDataConfig(pause=math.nan)
 
 
 def test_a_string_is_of_one_speaker_and_those_held_out_are_the_test_split() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from everloop.data.lazy import Array
 from everloop.data.readers.formats import find_audio, read_audio
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
-from everloop.errors import DataError, unknown
+from everloop.errors import DataError, OptionError, unknown
 
 _NAME = re.compile(r"(\d)_(\w+)_(\d+)\.\w+")
 
@@ -43,6 +44,14 @@ class DigitsConfig(AugmentConfig, JoinedConfig):
     """In training a digit is played by up to this fraction faster or slower."""
     gain: float = 0.5
     """In training a digit is played by up to this fraction louder or softer."""
+    pause: float = 0.0
+    """In training up to so many seconds of silence are before each digit and after the last: more in some strings."""
+
+    def __post_init__(self) -> None:
+        AugmentConfig.__post_init__(self)
+        JoinedConfig.__post_init__(self)
+        if not 0 <= self.pause < math.inf:
+            raise OptionError(f"pause is {self.pause} seconds; expected 0 or more")
 
 
 class DigitStrings(JoinedStrings, SpeechDataset):
@@ -139,13 +148,21 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         # one speaker takes no random number, so that his strings are what they were before there were several
         speaker = speakers[int(torch.randint(len(speakers), (), generator=generator)) if len(speakers) > 1 else 0]
         pieces = []
+        longest = 0.0
+        if split == "train" and self.config.pause:
+            longest = self.config.pause * self.frames.rate * float(torch.rand((), generator=generator))
         for digit in text:
+            pieces += self._silence(longest, generator)
             found = speaker[digit]
             samples = found[int(torch.randint(len(found), (), generator=generator))]
             speed, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
             pieces.append((samples, *change))
-        return text, pieces
+        return text, [*pieces, *self._silence(longest, generator)]
+
+    def _silence(self, longest: float, generator: torch.Generator) -> list[tuple[Tensor, float, float]]:
+        """Return a pause of up to `longest` samples as a piece; of none, nothing."""
+        return [(torch.zeros(int(longest * float(torch.rand((), generator=generator)))), 0.0, 1.0)] if longest else []
 
     def steps(self, split: str) -> Array:
         plans = [self._plan(split, number)[1] for number in self.numbers(split)]
