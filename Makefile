@@ -31,7 +31,7 @@ test-oldest: .venv/oldest/complete
 
 test-integrations: .venv/developer
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[integrations]'
-	$(BIN)/python -m pytest tests/test_examples.py tests/data/test_in_memory.py tests/data/test_frames.py
+	$(BIN)/python -m pytest tests/test_examples.py tests/data/test_in_memory.py tests/data/test_frames.py tests/test_notebook.py
 
 # Every cell over time against plain PyTorch, every target against its contract; some ten minutes.
 test-arm64: .venv/developer

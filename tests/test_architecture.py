@@ -20,7 +20,7 @@ LEVELS = [
     {"train", "decode", "diagnose", "draw"},
     {"kinds"},
     {"report"},
-    {"cli"},
+    {"cli", "notebook"},
 ]
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {

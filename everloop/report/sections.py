@@ -111,10 +111,11 @@ def prediction_tree(opened: Opened, found: Sequence[Example]) -> Iterator[Html]:
         element("button", "open all", type="button", data_open="yes"),
         element("button", "close all", type="button", data_open="no"),
     )
-    yield element("div", _branches(grown), class_="tree")
+    yield element("div", branches(grown), class_="tree")
 
 
-def _branches(above: Any) -> Html:
+def branches(above: Any) -> Html:
+    """Return what may follow in a Tree or below a branch of it, as lists that open by a click or a key."""
     items = []
     for branch in above.children:
         said = joined((
@@ -123,7 +124,7 @@ def _branches(above: Any) -> Html:
             f"{branch.probability:.1%} ",
             element("small", f"({branch.cumulative:.2%} from the beginning)"),
         ))  # fmt: skip
-        inside = folded(said, _branches(branch)) if branch.children else said
+        inside = folded(said, branches(branch)) if branch.children else said
         items.append(element("li", inside, class_=None if branch.children else "leaf"))
     return element("ul", *items)
 
