@@ -20,7 +20,10 @@ from everloop.decode import compose
 from everloop.models import load
 
 GIVEN, LENGTH = 16, 32
-WAYS: tuple[tuple[float, int | None], ...] = ((1.0, None), (0.7, None), (1.0, 4), (0.7, 4), (0.4, 4))
+# temperature, voices, semitones between keys at the least
+WAYS: tuple[tuple[float, int | None, int], ...] = (
+    *((1.0, None, 1), (0.7, None, 1), (1.0, 4, 1), (0.7, 4, 1), (1.0, 4, 2), (0.7, 4, 2), (0.5, 4, 2)),
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,11 @@ def main(run: str, chorales: str) -> None:
     pieces = [piece for piece in read_chorales(chorales)["test"] if len(piece) >= GIVEN]
     print(f"the {len(pieces)} pieces, from step {GIVEN + 1} on: {Counts.of(piece[GIVEN:] for piece in pieces)}")
     model = load(run)
-    for temperature, voices in WAYS:
-        how: dict[str, Any] = {"length": LENGTH, "temperature": temperature, "voices": voices}
+    for temperature, voices, apart in WAYS:
+        how: dict[str, Any] = {"length": LENGTH, "temperature": temperature, "voices": voices, "apart": apart}
         steps = [compose(model, piece[:GIVEN], seed=number, **how) for number, piece in enumerate(pieces)]
         said = f"temperature {temperature}" + (f", {voices} voices" if voices else "")
+        said += f", at least {apart} semitones apart" if apart > 1 else ""
         print(f"composed at {said}: {Counts.of(torch.stack(list(one)) for one in steps)}", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class MusicOptions:
     voices: int | None = None
     """Keys that sound at each step; by default as many as in most steps of the piece. 0: each key is drawn by its own
     probability."""
+    apart: int = 2
+    """Semitones between keys that sound at once, at the least; 1: any."""
     tempo: float = 100.0
     """Of a MIDI file: steps a minute, which are quarter notes."""
     repeat: bool = False
@@ -57,9 +60,8 @@ def continue_piece(
         raise OptionError(f"given is {music.given}; expected 0 (all) or more")
     piece, name = _piece(opened, prompt)
     given = piece[: music.given] if music.given else piece
-    steps = compose(
-        model, given, length=length, temperature=method.temperature, voices=_voices(music, given), seed=method.seed
-    )
+    how: dict[str, Any] = {"temperature": method.temperature, "voices": _voices(music, given), "apart": music.apart}
+    steps = compose(model, given, length=length, seed=method.seed, **how)
     if not music.out:
         for step in (*given, *steps):
             write(" ".join(key for key, sounds in zip(PITCHES, step.tolist(), strict=True) if sounds) + "\n")

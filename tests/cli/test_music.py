@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from everloop.cli import main
+from everloop.data.readers.chorales import PITCHES
 from everloop.data.readers.midi import read_midi
 
 PIECES = [[[60 + k, 64, 67], [60 + k, 64], [], [59, 62, 67]] * 3 for k in range(3)]
@@ -45,6 +47,8 @@ def test_a_piece_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12 + 64
     assert {len(line.split()) for line in lines[12:]} == {3}, "as most steps of the piece"
+    keys = [[PITCHES.index(name) for name in line.split()] for line in lines[12:]]
+    assert all(b - a > 1 for step in keys for a, b in pairwise(step)), "no neighbours"
     assert main(["sample", "run", "--voices", "0", "--temperature", "1.5"]) == 0
     assert len({len(line.split()) for line in capsys.readouterr().out.splitlines()[12:]}) > 2
 
@@ -72,7 +76,7 @@ def test_files(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("run C4", "the prompt is 'C4'; expected a MIDI file (.mid) or the number of a piece, from 0"),
         ("run --top-k 3", "--top-k and --top-p are for symbols; music takes --temperature and --voices"),
         ("run --given -1", "given is -1; expected 0 (all) or more"),
-        ("run --voices -1", "voices is -1; expected 1 to 88"),
+        ("run --voices 45", "voices is 45; expected 1 to 44, of keys at least 2 apart"),
         ("run --out a.wav", "the ending is '.wav'; expected one of .svg, .png, .txt"),
         ("both", "expected a tagger of piano rolls that reads forward only"),
         ("lm --voices 3", "--voices is for music; the run holds a language-model"),
