@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import Tensor
 from everloop.data import files
 from everloop.data.files import remove_parts, write_atomically
 from everloop.errors import RunError
-from everloop.models import load
 from everloop.models.weights import read_tensors, write_tensors
 from everloop.train import Event, Note, Stepped, train
 from everloop.train.checkpoint import Checkpoint
@@ -21,6 +21,13 @@ from tests.train.small import CONFIG, TEXT, small_model
 from tests.train.test_killed import differing, outcome
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([3, 1]), "c": torch.ones(2, dtype=torch.bfloat16)}
+# a file of "everloop-1", written by the code of that time: a and b, and FACTS
+OLD = """
++AAAAAAAAAB7Il9fbWV0YWRhdGFfXyI6eyJjaGVja3N1bSI6ImE4NTU2NzI1IiwiZmFjdHMiOiJ7XCJzdGVwXCI6IDI1MCwgXCJi
+ZXN0XCI6IFsxLjUsIDMsIHtcImFjY3VyYWN5XCI6IDAuMjV9XX0iLCJmb3JtYXQiOiJldmVybG9vcC0xIn0sImIiOnsiZHR5cGUi
+OiJJNjQiLCJzaGFwZSI6WzJdLCJkYXRhX29mZnNldHMiOlswLDE2XX0sImEiOnsiZHR5cGUiOiJGMzIiLCJzaGFwZSI6WzIsM10s
+ImRhdGFfb2Zmc2V0cyI6WzE2LDQwXX19ICAgICAgIAMAAAAAAAAAAQAAAAAAAAAAAAAAAACAPwAAAEAAAEBAAACAQAAAoEA=
+"""
 FACTS = {"step": 250, "best": [1.5, 3, {"accuracy": 0.25}]}
 
 
@@ -145,16 +152,18 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(run: Path) -> No
     remove_parts(run / "none")
 
 
-def test_runs_of_the_format_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from everloop.models import weights
-
-    tensors, facts = read_tensors(run / "last.safetensors")
-    monkeypatch.setattr(weights, "FORMAT", weights.BEFORE)
-    monkeypatch.setattr(weights, "_outside", lambda *_: "")
-    write_tensors(run / "last.safetensors", tensors, facts)
-    monkeypatch.undo()
-    assert read_tensors(run / "last.safetensors")[1] == facts
-    assert load(run, "last")
+def test_files_of_the_format_before(tmp_path: Path) -> None:
+    old = tmp_path / "old.safetensors"
+    old.write_bytes(base64.b64decode(OLD))
+    tensors, facts = read_tensors(old)
+    assert facts == FACTS
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [[0, 1, 2], [3, 4, 5]], "b": [3, 1]}
+    for at in range(len(old.read_bytes()) - 40, len(old.read_bytes())):  # its numbers are under its checksum
+        damaged = bytearray(base64.b64decode(OLD))
+        damaged[at] ^= 1
+        old.write_bytes(damaged)
+        with pytest.raises(RunError, match="is damaged"):
+            read_tensors(old)
 
 
 def test_a_fallback_is_a_note(run: Path) -> None:
