@@ -137,13 +137,13 @@ class Digits:
         return frames, labels
 
 
-def parts(folder: Path, seed: int) -> Iterator[tuple[str, Digits]]:
-    """Yield the digits of train, valid and test."""
+def parts(folder: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the name, the images and the labels of train, valid and test."""
     images, labels = (read_idx(folder / f"train-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
-    yield "train", Digits(images[:-HELD], labels[:-HELD], seed)
-    yield "valid", Digits(images[-HELD:], labels[-HELD:], seed + 1)
+    yield "train", images[:-HELD], labels[:-HELD]
+    yield "valid", images[-HELD:], labels[-HELD:]
     images, labels = (read_idx(folder / f"t10k-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
-    yield "test", Digits(images, labels, seed + 2)
+    yield "test", images, labels
 
 
 def main() -> None:
@@ -151,24 +151,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mnist", type=Path, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("digits"), help="folder that is written")
-    parser.add_argument("--pictures", type=int, nargs=3, default=(40_000, 1000, 2000), help="of train, valid and test")
+    parser.add_argument("--pictures", type=int, nargs=3, default=(60_000, 1000, 2000), help="of train, valid and test")
     parser.add_argument("--films", type=int, nargs=3, default=(8000, 200, 500), help="of train, valid and test")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    for (name, digits), count, films in zip(
-        parts(options.mnist, options.seed), options.pictures, options.films, strict=True
+    for number, ((name, images, labels), count, films) in enumerate(
+        zip(parts(options.mnist), options.pictures, options.films, strict=True)
     ):
+        # each with chance of its own, so that the number of pictures changes no film
+        digits, moving = (Digits(images, labels, 10 * options.seed + 2 * number + k) for k in range(2))
         shown = [digits.rows() for _ in range(count)]
         pictures = torch.stack([digits.picture(rows) for rows in shown]).round().to(torch.uint8)
         np.savez_compressed(options.out / f"{name}_pictures.npz", pictures=pictures.numpy())
         lines = "".join(f"{caption(rows)}\n" for rows in shown)
         (options.out / f"{name}_captions.txt").write_text(lines, encoding="utf-8")
-        frames, labels = zip(*(digits.film() for _ in range(films)), strict=True)
+        frames, shown_digits = zip(*(moving.film() for _ in range(films)), strict=True)
         np.savez_compressed(
             options.out / f"{name}_frames.npz",
             frames=torch.stack(frames).round().to(torch.uint8).numpy(),
-            digits=np.array(labels, np.uint8),
+            digits=np.array(shown_digits, np.uint8),
         )
         print(f"{name}: {count:,} pictures, {films:,} films of {FRAMES} frames")
 

@@ -27,7 +27,8 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of any model but a language model."""
     file: Annotated[Path, tyro.conf.Positional] = Path("-")
-    """What to read; - is standard input. For a transcriber a WAV file, a folder of them, or a list of their names."""
+    """What to read; - is standard input. For a transcriber a WAV file, a folder of them, or a list of their names; for
+    a model that reads pictures a PNG or JPEG file, a folder of them, or a NumPy file."""
     format: str = setting("auto", old="form")
     """What the file is: text, tsv, csv, jsonl, conllu, ts, npz or idx; by default as its name ends, or text."""
     batch: int = 0

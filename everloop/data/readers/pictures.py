@@ -117,11 +117,11 @@ def same_size(
     Raises:
         DataError: one has another size than the first.
     """
-    first = read_picture(files[0])
-    height, width = size or first.shape[:2]
-    expected = PictureSize(height, width, channels or first.shape[2])
+    first = PictureSize.of(read_picture(files[0]))
+    height, width = size or (first.height, first.width)
+    expected = PictureSize(height, width, channels or first.channels)
     for file in files:
-        found = read_picture(file, None if not size and channels is None else expected, scaled=bool(size))
+        found = read_picture(file, expected, scaled=bool(size))
         if PictureSize.of(found) != expected:
             raise DataError(
                 f"{file} is {PictureSize.of(found)}, {files[0]} is {expected}; expected one size, or --size"
