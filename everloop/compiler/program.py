@@ -12,10 +12,12 @@ import torch
 from everloop.cell import Cell
 from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.gradient import sequence_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.kernel import Kernel
+from everloop.compiler.loop import Loop
 from everloop.compiler.plan import ForwardPlan, TrainingPlan
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.target import LoopTarget
@@ -25,20 +27,25 @@ LARGE = 8  # states that are as many times as wide as what a step gives, such as
 
 @dataclass(frozen=True)
 class InferenceKernel:
-    """A forward loop and its kernel."""
+    """A forward loop and its kernel. halves: the emits that it writes in bfloat16."""
 
     plan: ForwardPlan
     kernel: Kernel
+    halves: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class TrainingKernels:
-    """A forward loop that saves, the gradient loop, and their kernels. kept: the forward memory the gradient reads."""
+    """A forward loop that saves, the gradient loop, and their kernels.
+
+    kept: the forward memory the gradient reads; halves: the emits of it that are held in bfloat16.
+    """
 
     plan: TrainingPlan
     forward: Kernel
     gradient: Kernel
     kept: tuple[str, ...]
+    halves: frozenset[str] = frozenset()
 
 
 class Program:
@@ -88,7 +95,9 @@ class Program:
         if self._inference is None:
             with self._lock:
                 plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
-                self._inference = InferenceKernel(plan, self.target.compile(plan.loop))
+                output = () if self.epilogue_output else (sequence_of(self.output),)
+                halves = self.target.halves(plan.loop, plan.emits.keys() & output)
+                self._inference = InferenceKernel(plan, self._compiled(plan.loop, halves), halves)
         return self._inference
 
     def training(self, wanted: frozenset[str]) -> TrainingKernels:
@@ -97,7 +106,19 @@ class Program:
         if found is None:
             with self._lock:
                 plan = self._plans.training(wanted, lambda: passes.run("training", split=self.split, wanted=wanted))
-                forward, gradient = (self.target.compile(loop) for loop in (plan.forward.loop, plan.gradient))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
-                found = self._trained[wanted] = TrainingKernels(plan, forward, gradient, kept)
+                halves = self._halves(plan)
+                back = frozenset(name for name, place in plan.reads.items() if place in halves)
+                kernels = self._compiled(plan.forward.loop, halves), self._compiled(plan.gradient, back)
+                found = self._trained[wanted] = TrainingKernels(plan, *kernels, kept, halves)
         return found
+
+    def _compiled(self, loop: Loop, halves: frozenset[str]) -> Kernel:
+        return self.target.compile_narrow(loop, halves) if halves else self.target.compile(loop)
+
+    def _halves(self, plan: TrainingPlan) -> frozenset[str]:
+        """Return the emits for the gradient that both loops can hold in bfloat16, under each name that they have."""
+        written = self.target.halves(plan.forward.loop, plan.forward.emits.keys() & plan.reads.values())
+        reads = {name: place for name, place in plan.reads.items() if place in written}
+        used = {b.name for b in plan.gradient.buffers} & reads.keys()
+        return written - {reads[name] for name in used - self.target.halves(plan.gradient, used)}

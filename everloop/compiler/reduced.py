@@ -6,7 +6,7 @@ and element-wise mathematics are float32. float16 is only stored: its products a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import torch
@@ -31,7 +31,13 @@ class Reduced(LoopTarget):
         return self.target.refusal(arithmetic(dtype), device)
 
     def compile(self, loop: Loop) -> Kernel:
-        return self.target.compile_narrow(loop) if self.storage == torch.bfloat16 else self.target.compile(loop)
+        return self.compile_narrow(loop)
+
+    def compile_narrow(self, loop: Loop, halves: frozenset[str] = frozenset()) -> Kernel:
+        return self.target.compile_narrow(loop, halves) if self.storage == torch.bfloat16 else self.target.compile(loop)
+
+    def halves(self, loop: Loop, names: Collection[str]) -> frozenset[str]:
+        return self.target.may_halve(loop, names) if self.storage == torch.bfloat16 else frozenset()
 
     def compile_step(self, loop: Loop) -> StepKernel:
         if self.storage != torch.bfloat16:
@@ -46,7 +52,8 @@ class Reduced(LoopTarget):
 
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         if self.narrow is None:
-            return self.target.over_rows(left, right)
+            wide = arithmetic(self.storage)
+            return self.target.over_rows(left.to(wide), right.to(wide))
         return self.target.over_rows_narrow(left, right)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:

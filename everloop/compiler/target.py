@@ -9,7 +9,7 @@ tests/compiler/targets/test_contract.py is what a target must pass; it takes eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 
 import torch
@@ -87,9 +87,20 @@ class LoopTarget(Target, Products):
             UnsupportedError: the target cannot run this loop; the message says why.
         """
 
-    def compile_narrow(self, loop: Loop) -> Kernel:
-        """Return a kernel of a loop of float32 whose products may round their factors to bfloat16."""
+    def compile_narrow(self, loop: Loop, halves: frozenset[str] = frozenset()) -> Kernel:
+        """Return a kernel of a loop of float32 whose products may round their factors to bfloat16.
+
+        halves: the sequences that it is given in bfloat16, of those that `may_halve` has returned.
+        """
         return self.compile(loop)
+
+    def may_halve(self, loop: Loop, names: Collection[str]) -> frozenset[str]:
+        """Return which of these sequences of a loop of float32 a narrow kernel can hold in bfloat16."""
+        return frozenset()
+
+    def halves(self, loop: Loop, names: Collection[str]) -> frozenset[str]:
+        """Return which of these sequences of a loop are to be held in bfloat16, for a narrow kernel."""
+        return frozenset()
 
     def linear_narrow(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x @ weight.T + bias of float32, as `linear` does, with factors rounded to bfloat16."""

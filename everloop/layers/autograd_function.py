@@ -54,7 +54,7 @@ def compute(program: Program, call: Call) -> Results:
         final = {name: next(found) for name in program.states}
     else:
         inference = program.inference()
-        buffers, final = _memory(program, time, inference.plan, loop_inputs, state)
+        buffers, final = _memory(program, time, inference.plan, inference.halves, loop_inputs, state)
         inference.kernel(time, buffers, first=state, final=final, restart=restart)
         sequences = {name: buffers[sequence_of(name)] for name in program.split.exposed}
     if program.epilogue_output is None and program.epilogue_states is None:
@@ -71,7 +71,12 @@ def _filled(call: Call) -> Call:
 
 
 def _memory(
-    program: Program, time: TimeAxis, plan: ForwardPlan, loop_inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    program: Program,
+    time: TimeAxis,
+    plan: ForwardPlan,
+    halves: frozenset[str],
+    loop_inputs: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the buffers of a forward kernel, and the rows for the final states."""
     buffers, owned, empty = dict(loop_inputs), program.prologue.owned, program.target.empty
@@ -79,7 +84,10 @@ def _memory(
     for name, width in plan.emits.items():
         source = plan.in_place.get(name)
         make = time.padded if name == output else time.compacted
-        buffers[name] = loop_inputs[source] if source in owned else make(width, like, empty)
+        if name in halves:
+            buffers[name] = make(width, like.new_empty(0, dtype=torch.bfloat16), empty)
+        else:
+            buffers[name] = loop_inputs[source] if source in owned else make(width, like, empty)
     return buffers, {name: empty(rows.shape, rows) for name, rows in state.items()}
 
 
@@ -92,7 +100,7 @@ class _Loop(torch.autograd.Function):
         loop_inputs, state, restart = ({name: next(given) for name in names}
                                 for names in (program.loop_inputs, program.states, program.states))  # fmt: skip
         trained = program.training(wanted)
-        buffers, final = _memory(program, time, trained.plan.forward, loop_inputs, state)
+        buffers, final = _memory(program, time, trained.plan.forward, trained.halves, loop_inputs, state)
         trained.forward(time, buffers, first=state, final=final, restart=restart)
         ctx.program, ctx.time, ctx.trained = program, time, trained
         ctx.is_unseen = torch_private.saved_tensors_hooks(False) is None
@@ -114,7 +122,7 @@ class _Loop(torch.autograd.Function):
             x = next(saved)
             values = Bindings(*({name: next(saved) for name in names} for names in ctx.names))
             given = Call(values, x.to(program.dtype), state, restart, ctx.time)
-            found = differentiable(program, given, grads)
+            found = differentiable(program, given, [None if g is None else g.to(program.dtype) for g in grads])
         else:
             # Whoever asked to see what is saved may hold it, and what is kept for another pass must not change.
             is_last = ctx.is_unseen and not torch_private.keeps_graph()

@@ -56,7 +56,7 @@ class Backward:
             final[gradient_of(name)] = program.target.empty(start.shape, start)
             ends[gradient_of(name)] = None if restart is None else restart.new_zeros(restart.shape)
         self.trained.gradient(time, buffers, first=first, final=final, restart=ends)
-        starts, restarts = (dict(zip(states, part, strict=True)) for part in (self.state, self.restart))
+        starts, restarts = (self._as_saved(part) for part in (self.state, self.restart))
         weights = WeightGradients(program.target, time, buffers, starts, restarts, plan.emits)  # type: ignore[arg-type]
         loop_inputs = [
             weights.gradient(plan.pairs[name]) if plan.pairs.get(name) else buffers.get(gradient_of(name))
@@ -67,12 +67,20 @@ class Backward:
     def _of_sequence(self, grad: Tensor | None, width: int) -> Tensor:
         if grad is None:
             return self.state[0].new_zeros(width).expand(self.time.steps, self.time.batch, width)
-        return adjacent(grad)
+        return adjacent(grad.to(self.program.dtype))
+
+    def _as_saved(self, rows: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
+        """Return rows by state, in the dtype in which the sequence of the state is held."""
+        found = dict(zip(self.program.states, rows, strict=True))
+        for name, row in found.items():
+            if row is not None and sequence_of(name) in self.trained.halves:
+                found[name] = row.to(self.memory[sequence_of(name)].dtype)
+        return found
 
     def _reused(self, name: str) -> Tensor | None:
         """Return the forward loop's memory of this name if nothing reads it behind the gradient loop."""
         is_shared = name in self.program.loop_inputs and name not in self.program.prologue.owned
-        return self.memory.get(name) if self.is_last and not is_shared else None
+        return self.memory.get(name) if self.is_last and not is_shared and name not in self.trained.halves else None
 
     def _fresh(self, name: str, width: int) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""

@@ -122,8 +122,9 @@ _without_dynamo: Any = torch_private.without_dynamo(run)
 
 def _computed(program: Program, _: Cell, call: Call) -> Results:
     if isinstance(program.target, Reduced):
-        wide = precision.converted(call, program.dtype, states_only=True)
-        return precision.results_in(compute(program, wide), call.x.dtype)
+        results = compute(program, precision.converted(call, program.dtype, states_only=True))
+        # Under autocast x has the dtype of the loop, and who asked for another one converts what is not in it.
+        return results if call.x.dtype == program.dtype else precision.results_in(results, call.x.dtype)
     return compute(program, call)
 
 

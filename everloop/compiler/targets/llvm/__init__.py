@@ -34,15 +34,17 @@ from everloop.errors import UnsupportedError
 
 __all__ = ["NativeKernel", "compile", "ir", "is_available", "operations", "shared_ir"]
 
-_kernels: WeakValueDictionary[tuple[Loop, Isa, bool], NativeKernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, Isa, bool, frozenset[str]], NativeKernel] = WeakValueDictionary()
 _shared: dict[tuple[torch.dtype, str], Library] = {}
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, isa: str | None = None, is_narrow: bool = False) -> NativeKernel:  # noqa: A001
+def compile(  # noqa: A001
+    loop: Loop, isa: str | None = None, is_narrow: bool = False, halves: frozenset[str] = frozenset()
+) -> NativeKernel:
     """Return the kernel of `loop`; `isa` names an instruction set of this machine (None: the widest).
 
-    is_narrow: whether its products round their factors to bfloat16, where that is quicker.
+    is_narrow: whether its products round their factors to bfloat16, where that is quicker; halves: as of Layout.
 
     Raises UnsupportedError where llvmlite is not installed or the numbers are not all of one format of the table.
     """
@@ -50,15 +52,17 @@ def compile(loop: Loop, isa: str | None = None, is_narrow: bool = False) -> Nati
     instructions = named(isa or host().name)
     if not runs(instructions.name):
         raise UnsupportedError(f"this processor has no {instructions.name}; it runs {host().name}")
-    form, key = form_of(loop), (loop, narrow(instructions) if is_narrow else instructions, is_narrow)
+    form, key = form_of(loop), (loop, narrow(instructions) if is_narrow else instructions, is_narrow, halves)
     kernel = _kernels.get(key)
     if kernel is not None:
         return kernel
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
-            layout = Layout(normalise(loop.of(form.dtype)), form, instructions)
-            code = object_code(repr(loop), str(form.dtype), instructions, lambda: _text(layout))
+            own = narrow(instructions) if halves else instructions
+            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves)
+            code = object_code(repr((loop, *sorted(halves))) if halves else repr(loop), str(form.dtype), own,
+                               lambda: _text(layout))  # fmt: skip
             library = Library(code, ("everloop_run",))
             shared = _common(layout.form, instructions)
             fast = _narrow(layout) if is_narrow else None
@@ -89,7 +93,7 @@ def _text(layout: Layout) -> str:
 
 def _narrow(layout: Layout) -> Narrow | None:
     """Return the product in bfloat16 for a loop; None where its products are not of a size for it."""
-    isa = narrow(layout.isa)
+    isa = narrow(named(layout.isa.name))
     if not bfloat.fits(layout.loop, layout.form):
         return None
     key = (torch.bfloat16, isa.features)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from everloop.compiler.loop import Instruction, Map
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.layout import RECORD, Layout
+from everloop.compiler.targets.llvm.layout import HALF, RECORD, Layout
 from everloop.compiler.targets.llvm.mathematics import Lanes, Register, apply
 from everloop.compiler.targets.llvm.phases import Lines, Phase
+from everloop.compiler.targets.llvm.rounding import rounded_halves, widened
 
 REDUCTIONS = {"sum": ("fadd", -0.0), "max": ("fmaximum", -math.inf)}
 BLOCK = 8  # vectors of each row that go through all phases before the next
@@ -187,7 +188,8 @@ class MapWriter:
                 values[n] = Register(self.load(n, i, offset, count))
             elif i.op == "store":
                 assert i.buffer is not None
-                self.write(self.lanes.floats(values[i.args[0]]), self.place(n, i, offset), count)
+                write = self.write_halves if i.buffer.name in self.layout.halves else self.write
+                write(self.lanes.floats(values[i.args[0]]), self.place(n, i, offset), count)
             elif i.op == "accumulate":
                 at = self.place(n, i, offset)
                 self.write(self.lanes.add(self.read(at, count), self.lanes.floats(values[i.args[0]])), at, count)
@@ -205,10 +207,33 @@ class MapWriter:
     def place(self, n: int, i: Instruction, offset: str) -> str:
         """Where line `n` finds the feature at byte `offset` of its row."""
         assert i.buffer is not None
-        return self.code.at(self.code.at(self.base[i.buffer.name], i.offset * self.form.size), offset)
+        if i.buffer.name in self.layout.halves:
+            offset = self.code(f"lshr i64 {offset}, 1")
+        return self.code.at(self.code.at(self.base[i.buffer.name], i.offset * self.layout.number(i.buffer)), offset)
 
     def load(self, n: int, i: Instruction, offset: str, count: int) -> str:
-        return self.read(self.place(n, i, offset), count)
+        assert i.buffer is not None
+        read = self.read_halves if i.buffer.name in self.layout.halves else self.read
+        return read(self.place(n, i, offset), count)
+
+    def read_halves(self, place: str, count: int) -> str:
+        """Numbers of bfloat16, widened."""
+        full, code = self.lanes.count, self.code
+        part = code.load(f"<{count} x i16>", place, HALF)
+        if count < full:
+            pattern = ", ".join(f"i32 {min(i, count)}" for i in range(full))
+            kind = f"<{count} x i16>"
+            part = code(f"shufflevector {kind} {part}, {kind} zeroinitializer, <{full} x i32> <{pattern}>")
+        return widened(code, part, full)
+
+    def write_halves(self, value: str, place: str, count: int) -> None:
+        """Round numbers to bfloat16."""
+        full, code = self.lanes.count, self.code
+        halves = rounded_halves(code, value, full, self.layout.isa)
+        if count < full:
+            pattern, kind = ", ".join(f"i32 {i}" for i in range(count)), f"<{full} x i16>"
+            halves = code(f"shufflevector {kind} {halves}, {kind} poison, <{count} x i32> <{pattern}>")
+        code.store(f"<{count} x i16>", halves, place, HALF)
 
     def reduction(self, n: int, i: Instruction, sums: list[str], value: str, offset: str, count: int) -> list[str]:
         """Add `value` to the first of `sums`."""

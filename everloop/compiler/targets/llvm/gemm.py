@@ -9,6 +9,7 @@ where that operand was a slice of wider rows. What the kernel does not take goes
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from everloop.compiler.targets.llvm.matrices import Products, products
 
 MIN_MULTIPLICATIONS = 1 << 18  # from which the kernel is quicker than PyTorch, its call of 5 µs included
 ROWS = 4  # a matrix that meets fewer rows is packed in vain
-_KINDS = (Tensor, nn.Parameter)
+KINDS = (Tensor, nn.Parameter)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -63,14 +64,17 @@ def flat(rows: Tensor) -> Tensor:
     return rows if rows.dim() == 2 else rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
 
 
-def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether the kernel is for x @ weight.T + bias; errors are left to PyTorch."""
+def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None, dtypes: Collection[torch.dtype] = ()) -> bool:
+    """Whether the kernel is for x @ weight.T + bias, all of one of the dtypes; errors are left to PyTorch.
+
+    dtypes: what each may have; by default all have one format of the table.
+    """
     multiplications = x.numel() * weight.shape[0]
     return (
         multiplications >= max(MIN_MULTIPLICATIONS, 1)
         and multiplications >= ROWS * weight.numel()
-        and x.dtype in FORMATS
-        and all(t is None or (type(t) in _KINDS and t.dtype == x.dtype and t.device.type == "cpu")
+        and (bool(dtypes) or x.dtype in FORMATS)
+        and all(t is None or (type(t) in KINDS and t.dtype in (dtypes or (x.dtype,)) and t.device.type == "cpu")
                 for t in (x, weight, bias))
         and weight.shape[1:] == x.shape[-1:]
         and (bias is None or bias.shape == weight.shape[:1])

@@ -57,11 +57,12 @@ class NativeKernel:
             2 * shape(s)[0] * shape(s)[1] if isinstance(s, Product) else 4 * s.width * len(s.body)
             for s in self.loop.stages
         )
-        slots, self._size = layout.slots, layout.form.size
+        slots, self._size, self._halves = layout.slots, layout.form.size, layout.halves
         given = [b for b in self.loop.buffers if b.kind not in ("state", "scratch")]
-        # (name, slot, form of its shape, width, height)
+        # (name, slot, form of its shape, width, height, bytes of a number)
         self._given = [(b.name, slots[b.name], FORMS.get(b.kind) or (ROW if is_row_total(b) else VECTOR), b.width,
-                        b.height) for b in given]  # fmt: skip
+                        b.height, layout.number(b)) for b in given]  # fmt: skip
+        self._of_halves = {b.of for b in self.loop.buffers if b.of and b.name in layout.halves}
         widths = {b.of: b.width for b in self.loop.buffers if b.of} | {s.name: s.width for s in self.loop.states}
         self._first, self._final, self._restart = (
             [(n, slots[f"{role} {n}"], width) for n, width in widths.items() if f"{role} {n}" in slots]
@@ -110,7 +111,8 @@ class NativeKernel:
         block, T, B, compact, valid = self._block(), time.steps, time.batch, time.compact, None
         if self._whole:  # floats hold what they hold
             buffers = {**buffers, **{name: buffers[name].to(self.dtype) for name in self._whole}}
-        self._fill(block, time, buffers, first or {}, final or {}, restart or {})
+        first, restart = (self._in_halves(rows) for rows in (first or {}, restart or {}))
+        self._fill(block, time, buffers, first, final or {}, restart)
         if compact is not None:
             valid, start = len(compact), compact.table.data_ptr()
             block[_ORDER], block[_ENDS], block[_STARTS] = start, start + 8 * B, start + 16 * B
@@ -150,8 +152,7 @@ class NativeKernel:
         T, B, compact, reset = time.steps, time.batch, time.compact, time.reset
         block[0], block[1] = T, B
         block[_PRODUCT], block[_PACKER] = self._product, self._packer
-        size, dtype = self._size, self.dtype
-        for name, slot, form, width, height in self._given:
+        for name, slot, form, width, height, size in self._given:
             tensor = buffers[name]
             shape, strides = tensor.shape, tensor.stride()
             block[slot] = tensor.data_ptr()
@@ -170,22 +171,22 @@ class NativeKernel:
             else:
                 fits = shape == (height, width)
                 block[slot + 1], block[slot + 2] = strides[0] * size, strides[1] * size
-            fits = fits and tensor.dtype is dtype
+            fits = fits and tensor.dtype is self._dtype_of(name)
             assert fits, f"{name}: {tuple(shape)}, {tensor.dtype}"
             adjacent = strides[-1] == 1 or form == MATRIX or width == 1 or tensor.numel() == 0
             assert adjacent, f"{name}: features are adjacent"
         zeros = self._zeros.data_ptr()
         for name, slot, width in self._first:
-            rows = first.get(name)
-            block[slot], block[slot + 1] = (zeros, 0) if rows is None else self._rows(rows, B, width)
+            rows, kind = first.get(name), self._dtype_of(name)
+            block[slot], block[slot + 1] = (zeros, 0) if rows is None else self._rows(rows, B, width, kind)
         for name, slot, width in self._final:
             rows = final.get(name)
             if rows is not None:
-                block[slot], block[slot + 1] = self._rows(rows, B, width)
+                block[slot], block[slot + 1] = self._rows(rows, B, width, self.dtype)
         for name, slot, width in self._restart:
-            vector = restart.get(name)
+            vector, kind = restart.get(name), self._dtype_of(name)
             if vector is not None:
-                assert (vector.shape, vector.dtype) == ((width,), dtype), f"{name}: {tuple(vector.shape)}"
+                assert (vector.shape, vector.dtype) == ((width,), kind), f"{name}: {tuple(vector.shape)}"
                 assert vector.is_contiguous(), name
             block[slot] = vector.data_ptr() if vector is not None else (0 if name in self._totals else zeros)
         if reset is not None:
@@ -193,9 +194,18 @@ class NativeKernel:
             block[SLOT["reset"]] = reset.data_ptr()
             block[SLOT["reset_t"]], block[SLOT["reset_b"]] = reset.stride()
 
-    def _rows(self, tensor: Tensor, B: int, width: int) -> tuple[int, int]:
+    def _in_halves(self, rows: Rows) -> Rows:
+        """Return rows by state, those in bfloat16 that continue a sequence which is."""
+        low = {name: rows[name] for name in self._of_halves if rows.get(name) is not None}
+        return {**rows, **{name: tensor.to(torch.bfloat16) for name, tensor in low.items() if tensor is not None}}
+
+    def _dtype_of(self, name: str) -> torch.dtype:
+        """Return the dtype of a buffer, or of rows before the first step of a state."""
+        return torch.bfloat16 if name in self._halves or name in self._of_halves else self.dtype
+
+    def _rows(self, tensor: Tensor, B: int, width: int, dtype: torch.dtype) -> tuple[int, int]:
         shape, strides = tensor.shape, tensor.stride()
-        fits = shape == (B, width) and tensor.dtype is self.dtype
-        assert fits, f"{tuple(shape)} {tensor.dtype}, not {(B, width)} {self.dtype}"
+        fits = shape == (B, width) and tensor.dtype is dtype
+        assert fits, f"{tuple(shape)} {tensor.dtype}, not {(B, width)} {dtype}"
         assert strides[1] == 1 or width == 1 or B == 0, "features are adjacent"
-        return tensor.data_ptr(), strides[0] * self._size
+        return tensor.data_ptr(), strides[0] * tensor.itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
@@ -38,6 +39,7 @@ HEAD = (
     "came",
 )
 SLOT = {name: n for n, name in enumerate(HEAD)}
+HALF = 2  # bytes of a number of bfloat16
 # The head of a local row's table; pointers into the caller's buffers follow.
 RECORD, ROW, LENGTH, RANK, POINTERS = 0, 1, 2, 3, 4
 
@@ -48,11 +50,15 @@ def round_up(number: int, unit: int) -> int:
 
 @dataclass
 class Layout:
-    """The places of one loop's buffers, for one format and instruction set."""
+    """The places of one loop's buffers, for one format and instruction set.
+
+    halves: the sequences that are held in bfloat16, and widened and rounded where they are read and written.
+    """
 
     loop: Loop
     form: FloatFormat
     isa: Isa
+    halves: frozenset[str] = frozenset()
     slots: dict[str, int] = field(default_factory=dict)  # buffer name or role -> first slot
     total_slots: int = len(HEAD)
     offsets: dict[str, int] = field(default_factory=dict)  # state and scratch: bytes inside the record of a row
@@ -100,6 +106,10 @@ class Layout:
     def sum(self, name: str, width: int) -> None:
         self.sums[name] = self.parts
         self.parts += round_up(width * self.form.size, 64)
+
+    def number(self, buffer: Buffer) -> int:
+        """Bytes of a number of a buffer."""
+        return HALF if buffer.name in self.halves else self.form.size
 
     @property
     def own(self) -> int:
@@ -151,3 +161,22 @@ def normalise(loop: Loop) -> Loop:
         else:
             stages.append(stage)
     return replace(loop, stages=tuple(stages))
+
+
+def may_halve(loop: Loop, names: Collection[str]) -> frozenset[str]:
+    """Return which of these sequences can be held in bfloat16.
+
+    Those that only Maps without views read and write, and of what the loop writes that which it does not read.
+    """
+    buffers = [
+        b for b in loop.buffers if b.name in names and b.kind in ("sequence", "previous", "emit") and b.width > 1
+    ]
+    found = {b.name for b in buffers if not (b.of and any(state.name == b.of for state in loop.states))}
+    for stage in loop.stages:
+        if isinstance(stage, Product):
+            found -= {stage.out.name, stage.source.name}
+        elif any(i.view for i in stage.body):
+            found -= {i.buffer.name for i in stage.body if i.buffer}
+        else:
+            found -= {i.buffer.name for i in stage.body if i.buffer and i.op == "load" and i.buffer.kind == "emit"}
+    return frozenset(found)

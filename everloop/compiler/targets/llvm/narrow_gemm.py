@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.bfloat import dot_of_two
-from everloop.compiler.targets.llvm.gemm import flat, takes
+from everloop.compiler.targets.llvm.gemm import KINDS, flat, takes
 from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
 from everloop.compiler.targets.llvm.matrices import Products
 from everloop.compiler.targets.llvm.pairs import in_pairs
@@ -26,9 +27,8 @@ LOW = torch.bfloat16
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias in float32, as torch.nn.functional.linear, with gradients of every order."""
-    if not (_has_kernel() and takes(x, weight, bias)):
-        low = (None if t is None else t.to(LOW) for t in (x, weight, bias))
-        return F.linear(*low).float()  # type: ignore[arg-type]
+    if any(type(t) not in KINDS for t in (x, weight)) or is_batched(x, weight):
+        return _by_torch(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
     return _linear(x, weight, bias)
@@ -53,7 +53,14 @@ def _words(rows: Tensor) -> Tensor:
     return low.view(torch.int32)
 
 
+def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    low = (None if t is None else t.to(LOW) for t in (x, weight, bias))
+    return F.linear(*low).float()  # type: ignore[arg-type]
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (_has_kernel() and takes(x, weight, bias, (torch.float32, LOW))):
+        return _by_torch(x, weight, bias)
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), torch.float32)
     multiply(out, rows, weight.T, bias)
@@ -71,6 +78,8 @@ def _kernel() -> Products:
 
 
 class _Linear(torch.autograd.Function):
+    """Keeps x and weight as they are, which others hold too, and rounds them again."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)

@@ -163,9 +163,9 @@ class Partition:
                 padding = code(f"select i1 {code.equal(by_row, 0)}, i64 {length}, i64 {self.steps}")
 
                 def ended(
-                    t: str, _: list[str], place: str = place, by_t: str = by_t, width: int = buffer.width
+                    t: str, _: list[str], place: str = place, by_t: str = by_t, buffer: Buffer = buffer
                 ) -> list[str]:
-                    code.clear(code.at(place, code.mul(t, by_t)), width * size)
+                    code.clear(code.at(place, code.mul(t, by_t)), buffer.width * layout.number(buffer))
                     return []
 
                 code.loop(padding, self.steps, ended)
@@ -252,7 +252,7 @@ class Partition:
                 if buffer.kind == "sequence":
                     _, by_t, _, by_row = strides[buffer.name]
                     away = code.add(code.mul(forth, by_t), code.mul(code.sub(after, now), by_row))
-                    soon.append((code.at(place, away), buffer.width * layout.form.size))
+                    soon.append((code.at(place, away), buffer.width * layout.number(buffer)))
             code.when(is_many, lambda: self.fetch(soon))
             if not earlier:
                 return []

@@ -66,6 +66,16 @@ def round_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> N
     code.loop(full, count, one)
 
 
+def rounded_halves(code: Code, value: str, lanes: int, isa: Isa) -> str:
+    """Return a vector of float32 as bfloat16, in i16."""
+    number, half = f"<{lanes} x float>", f"<{lanes} x i16>"
+    if "avx512bf16" in isa.features:
+        low = code(f"call <{lanes} x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}({number} {value})")
+        return code(f"bitcast <{lanes} x bfloat> {low} to {half}")
+    high = code(f"lshr <{lanes} x i32> {rounded(code, value, lanes)}, {each(16, lanes)}")
+    return code(f"trunc <{lanes} x i32> {high} to {half}")
+
+
 def widened(code: Code, halves: str, lanes: int = 0) -> str:
     """Return the float32 of bfloat16 numbers, given as i16."""
     half, word, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "i32", "float"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import gemm, narrow_gemm, narrow_single, pages, single
 from everloop.compiler.targets.llvm.formats import FORMATS, NAMES
 from everloop.compiler.targets.llvm.launch import NativeKernel
+from everloop.compiler.targets.llvm.layout import may_halve
 
 
 class LLVM(LoopTarget):
@@ -28,8 +29,11 @@ class LLVM(LoopTarget):
     def compile(self, loop: Loop) -> NativeKernel:
         return llvm.compile(loop)
 
-    def compile_narrow(self, loop: Loop) -> NativeKernel:
-        return llvm.compile(loop, is_narrow=True)
+    def compile_narrow(self, loop: Loop, halves: frozenset[str] = frozenset()) -> NativeKernel:
+        return llvm.compile(loop, is_narrow=True, halves=halves)
+
+    def may_halve(self, loop: Loop, names: Collection[str]) -> frozenset[str]:
+        return may_halve(loop, names)
 
     def compile_step(self, loop: Loop) -> single.SingleKernel:
         return single.compile(loop)
