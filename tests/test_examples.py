@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import everloop
+from everloop.data.batching.windows import Windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NEEDS = {  # the packages of others that an example goes into
@@ -66,3 +67,18 @@ def test_the_agent_in_cleanrls_form_resets_as_its_loop_does() -> None:
     _, value, after = agent(x, first, done)
     torch.testing.assert_close(value, torch.stack(rows))
     torch.testing.assert_close(after, state)
+
+
+def test_windows_of_many_files_are_those_of_one(tmp_path: Path) -> None:
+    example = runpy.run_path(str(EXAMPLES / "many_files.py"))
+    paths = [tmp_path / str(i) for i in range(5)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes(range(7 * i, 7 * i + [13, 0, 1, 40, 9][i])))
+    numbers = torch.frombuffer(bytearray(b"".join(path.read_bytes() for path in paths)), dtype=torch.uint8)
+    windows = example["TextOfFiles"]({"train": paths}).epoch("train", 0, batch=3, length=4)
+    expected = Windows(numbers, 3, 4, drop_last=True)
+    assert len(windows) == len(expected) == 5
+    for mine, theirs in zip(windows, expected, strict=True):
+        assert torch.equal(mine.to("cpu").x, theirs.x)
+        assert torch.equal(mine.rows(1, 3).y, theirs.rows(1, 3).y)
+        assert (mine.first, mine.size) == (theirs.first, theirs.size)

@@ -114,6 +114,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(args: list[str]) -> int:
+    args = args[1:] if args[:1] == ["--"] else args  # which torchrun, of which it ends the options, may leave there
     if not args or args[0] in ("-h", "--help", "help"):
         _help()
         return 0 if args else 2

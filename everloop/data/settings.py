@@ -44,6 +44,7 @@ ALIKE = {
     "max_len": "max_length",
     "max_seq_length": "max_length",
     "max_steps": "steps",
+    "metric_for_best_model": "monitor",
     "min_count": "min_freq",
     "model_dir": "out",
     "n_layers": "layers",
