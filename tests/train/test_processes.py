@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -94,13 +95,22 @@ def test_one_is_killed_and_the_others_end(group: Group, folder: Path) -> None:
     assert_same(folder / "run", folder / "whole")
 
 
-def torchrun(world: int, args: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    """Begin `torchrun -m everloop ARGS`; what it says is in `said.txt`."""
+def torchrun(world: int, args: Sequence[str], folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Begin `torchrun -m everloop ARGS`, or with options of torchrun `torchrun OPTIONS ARGS`; see `said.txt`."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with (folder / "said.txt").open("a") as file:
-        command = [*launcher, "-m", "everloop", *args]
+        command = [*launcher, *(options or ("-m", "everloop", "--")), *args]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file, text=True)
+
+
+def kill_one(process: subprocess.Popen[str], rank: int, folder: Path) -> None:
+    """Kill a process of a torchrun once its run has more than 12 lines of metrics."""
+    metrics = folder / "run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 12):
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[rank]), signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -113,11 +123,8 @@ def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None
     expected = losses(folder / "run1")
     for world in (2, 4):
         assert losses(folder / f"run{world}") == pytest.approx(expected, rel=1e-6)
-    process, metrics = torchrun(4, begin(kind, **settings), folder), folder / "run" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") > 12):
-        time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[3]), signal.SIGKILL)
+    process = torchrun(4, begin(kind, **settings), folder)
+    kill_one(process, 3, folder)
     began = time.monotonic()
     assert process.wait(60) == 1
     assert time.monotonic() - began < 10
@@ -126,3 +133,17 @@ def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None
     assert torchrun(2, [*go_on, "--steps", "150"], folder).wait(120) == 0, said(folder)
     assert torchrun(1, [*go_on, "--steps", "200"], folder).wait(120) == 0, said(folder)
     assert losses(folder / "run") == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_again(folder: Path) -> None:
+    settings = {**CONSTANT, "steps": 200, "validate": 20, "log": 10, "lr": 0.003}
+    assert torchrun(1, begin("language-model", "whole", **settings), folder).wait(120) == 0, said(folder)
+    go_on = "python -m everloop train language-model --resume run --threads 1"
+    anew = shlex.join(["python", "-m", "everloop", *begin("language-model", **settings)])
+    (folder / "train.sh").write_text(f"if [ -e run/config.toml ]; then exec {go_on}; else exec {anew}; fi\n")
+    process = torchrun(2, ["bash", "train.sh"], folder, "--max-restarts", "3", "--no-python")
+    kill_one(process, 1, folder)
+    assert process.wait(120) == 0, said(folder)
+    assert "resuming after step" in said(folder)
+    assert losses(folder / "run") == pytest.approx(losses(folder / "whole"), rel=1e-6)
