@@ -5,7 +5,6 @@ from __future__ import annotations
 import cmath
 import math
 import wave
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -183,17 +182,25 @@ def test_speed_and_gain_change_training_alone() -> None:
     assert plain.splits == ("train", "valid")
 
 
-def test_pauses_are_silence_around_digits_of_training() -> None:
-    found = {"ann": {digit: [torch.ones(800)] * 4 for digit in "01"}}
+def test_pauses_are_faint_noise_around_digits_of_training() -> None:
+    found = {"ann": {digit: [torch.full((800,), 2.0)] * 4 for digit in "01"}}
     config = DigitsConfig(split=(0.5, 0.5, 0.0), strings=40, held=9, speed=0, gain=0, pause=0.1)
     data = DigitStrings(found, config, FRAMES)
-    runs = [[(value, len([*same])) for value, same in groupby(samples.tolist())] for samples, _ in data["train"]]
-    silences = [size for run in runs for value, size in run if value == 0]
-    assert 0 < min(silences) < 50
-    assert 400 < max(silences) <= 800
-    for run, (_, text) in zip(runs, data["train"], strict=True):
-        assert sum(size for value, size in run if value) == 800 * len(text)
-    assert all(samples.all() for samples, _ in data["valid"])
+    sizes, levels = [], []
+    for samples, text in data["train"]:
+        noise = samples != 2
+        assert int((~noise).sum()) == 800 * len(text)
+        begins = (noise.int().diff(prepend=torch.zeros(1).int()) == 1).nonzero()[:, 0].tolist()
+        ends = [*(noise.int().diff() == -1).nonzero()[:, 0].add(1).tolist(), len(samples)][: len(begins)]
+        assert len(begins) <= len(text) + 1
+        sizes += [end - begin for begin, end in zip(begins, ends, strict=True)]
+        parts = [samples[begin:end] for begin, end in zip(begins, ends, strict=True) if end - begin > 100]
+        levels += [float(20 * torch.log10(part.square().mean().sqrt() / 2)) for part in parts]
+    assert 0 < min(sizes) < 50
+    assert 400 < max(sizes) <= 800
+    assert -62 < min(levels) < -50
+    assert -25 < max(levels) < -13
+    assert all(bool((samples == 2).all()) for samples, _ in data["valid"])
     assert data.steps("train").tolist() == [FRAMES.count(len(samples)) for samples, _ in data["train"]]
     with pytest.raises(OptionError, match=r"pause is -0\.1 seconds; expected 0 or more"):
         DigitsConfig(pause=-0.1)

@@ -45,7 +45,8 @@ class DigitsConfig(AugmentConfig, JoinedConfig):
     gain: float = 0.5
     """In training a digit is played by up to this fraction louder or softer."""
     pause: float = 0.0
-    """In training up to so many seconds of silence are before each digit and after the last: more in some strings."""
+    """In training up to so many seconds of faint noise are before each digit and after the last: more in some strings,
+    louder in some places, so that neither a pause nor a breath means anything."""
 
     def __post_init__(self) -> None:
         AugmentConfig.__post_init__(self)
@@ -152,17 +153,21 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         if split == "train" and self.config.pause:
             longest = self.config.pause * self.frames.rate * float(torch.rand((), generator=generator))
         for digit in text:
-            pieces += self._silence(longest, generator)
             found = speaker[digit]
             samples = found[int(torch.randint(len(found), (), generator=generator))]
             speed, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
             pieces.append((samples, *change))
-        return text, [*pieces, *self._silence(longest, generator)]
+        if longest:
+            pauses = [self._pause(longest, samples, generator) for samples, *_ in (*pieces, pieces[-1])]
+            pieces = [piece for pair in zip(pauses, pieces, strict=False) for piece in pair] + pauses[-1:]
+        return text, pieces
 
-    def _silence(self, longest: float, generator: torch.Generator) -> list[tuple[Tensor, float, float]]:
-        """Return a pause of up to `longest` samples as a piece; of none, nothing."""
-        return [(torch.zeros(int(longest * float(torch.rand((), generator=generator)))), 0.0, 1.0)] if longest else []
+    def _pause(self, longest: float, samples: Tensor, generator: torch.Generator) -> tuple[Tensor, float, float]:
+        """Return a pause of up to `longest` samples, whose noise is 15 to 60 dB below other samples."""
+        size, level = torch.rand(2, generator=generator).tolist()
+        noise = torch.randn(int(longest * size), generator=generator)
+        return noise * samples.square().mean().sqrt() * 10 ** -(0.75 + 2.25 * level), 0.0, 1.0
 
     def steps(self, split: str) -> Array:
         plans = [self._plan(split, number)[1] for number in self.numbers(split)]
