@@ -19,6 +19,9 @@ HIDDEN = (64, 512)
 WINDOWS = ((1_000_000, 256), (200_000, 128), (0, 64))  # steps of a window of a stream, from so many time steps on
 LARGE = 5_000_000  # time steps from which nothing that small data needs is done
 DROPOUT = 0.2
+FEW = 50_000  # texts of words with one label each, below which a model learns their rare words by heart
+FEW_DROPOUT, FEW_WORD_DROPOUT = 0.5, 0.3
+PATIENCE = 5  # validations without improvement
 VALIDATIONS, APART = 15, 10  # of a run, and steps between them at least
 
 
@@ -38,7 +41,8 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
     """Return settings that fit the size of the training split; what is given stays.
 
     Units grow with the square root of the time steps, up to the usual size of the kind; a second layer and no dropout
-    are for large data. A batch leaves a pass enough updates, and training is some passes.
+    are for large data; much dropout is for few texts of words. A batch leaves a pass enough updates, and training is
+    some passes, fewer where validation stops improving.
 
     Args:
         data: the Dataset that the model is trained on.
@@ -48,7 +52,10 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
         given: the names of settings that stay as they are.
     """
     count, usual = data.time_steps("train"), type(model)()
-    shape = _open({"hidden", "layers", "dropout"} & {each.name for each in fields(model)}, given)
+    names = {each.name for each in fields(model)}
+    shape = _open({"hidden", "layers", "dropout", "word_dropout"} & names, given)
+    by_words = "pooling" in names and getattr(data.tokenizer, "units", None) == "words"
+    is_few = by_words and len(data["train"]) < FEW
     found: dict[str, int | float] = {}
     if "hidden" in shape:
         largest = min(HIDDEN[1], usual.hidden)
@@ -56,8 +63,12 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
     if "layers" in shape and count < LARGE and usual.layers > 1:
         found["layers"] = 1
     if "dropout" in shape and count < LARGE and usual.dropout == 0:
-        found["dropout"] = DROPOUT
-    times = _open(("batch", "length", "steps", "validate"), {*given, *(["steps"] if train.epochs else [])})
+        found["dropout"] = FEW_DROPOUT if is_few else DROPOUT
+    if "word_dropout" in shape and is_few:
+        found["word_dropout"] = FEW_WORD_DROPOUT
+    times = _open(
+        ("batch", "length", "steps", "validate", "early_stop"), {*given, *(["steps"] if train.epochs else [])}
+    )
     length = train.length
     if kind.streams and "length" in times:
         length = found["length"] = next(size for least, size in WINDOWS if count >= least)
@@ -72,6 +83,8 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
         steps = found["steps"] = _clamped(PASSES * batches // chosen.accumulate, STEPS)
     if "validate" in times:
         found["validate"] = max(APART, steps // VALIDATIONS)
+    if "early_stop" in times and "valid" in data.splits:
+        found["early_stop"] = PATIENCE
     inside = {name: found[name] for name in shape if name in found}
     outside = {name: value for name, value in found.items() if name not in inside}
     return Fit(replace(model, **inside), train.replace(outside), found)

@@ -12,9 +12,9 @@ import torch
 from everloop.cli import main
 from everloop.cli.options import given
 from everloop.cli.train import options_of
-from everloop.data import Text
+from everloop.data import Examples, ExamplesConfig, Text
 from everloop.kinds.defaults import fitted
-from everloop.models import ClassifierConfig, LanguageModel, LanguageModelConfig, load
+from everloop.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig, load
 from everloop.models.kind import find
 from everloop.train import TrainConfig
 
@@ -43,6 +43,16 @@ def test_sizes_of_a_text(count: int, hidden: int, length: int, batch: int, steps
     assert fit.train.validate == fit.train.steps // 15
 
 
+def test_texts_of_few_words_have_more_dropout_than_their_characters() -> None:
+    texts, config = [text.partition("\t")[0] for text in ROWS.splitlines()], ClassifierConfig()
+    for units, dropout, words in (("words", 0.5, 0.3), ("characters", 0.2, 0.0)):
+        data = Examples.of((texts, [text[0] for text in texts]), config=ExamplesConfig(units=units))  # type: ignore[arg-type]
+        fit = fitted(data, Classifier, config, TrainConfig(), ())
+        assert (fit.model.dropout, fit.model.word_dropout, fit.train.early_stop) == (dropout, words, 5)
+    without = fitted(of_length(900), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    assert without.train.early_stop == 0, "nothing is held out"
+
+
 def test_large_data_has_the_usual_model() -> None:
     fit = fitted(of_length(6_000_000), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
     assert fit.model == LanguageModelConfig()
@@ -55,7 +65,7 @@ def test_what_is_given_stays() -> None:
     assert (fit.train.batch, fit.train.epochs) == (16, 2)
     assert "steps" not in fit.chosen
     assert fit.train.validate == 10
-    everything = ("hidden", "layers", "dropout", "length", "batch", "steps", "validate")
+    everything = ("hidden", "layers", "dropout", "length", "batch", "steps", "validate", "early_stop")
     kept = fitted(of_length(20_000), LanguageModel, LanguageModelConfig(), TrainConfig(), everything)
     assert (kept.model, kept.train, str(kept)) == (LanguageModelConfig(), TrainConfig(), "")
 
@@ -79,7 +89,7 @@ def test_the_options_that_are_told_make_the_same_run(
     assert main([*command, "--steps", "4", "--out", "a"]) == 0
     told = re.search(r"chosen for 243 time steps, unless you give others: (.*)", capsys.readouterr().err)
     assert told
-    assert told[1] == "--hidden 64 --dropout 0.2 --batch 8 --validate 10"
+    assert told[1] == "--hidden 64 --dropout 0.5 --word-dropout 0.3 --batch 8 --validate 10 --early-stop 5"
     assert main([*command, "--steps", "4", *told[1].split(), "--out", "b"]) == 0
     assert "chosen for" not in capsys.readouterr().err
     one, other = weights("a"), weights("b")
