@@ -31,6 +31,10 @@ SAID = (
     (r"Error parsing (--\S+): invalid literal for int\(\) with base \d+: (.*)", r"\1 is \2; expected a whole number"),
     (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple type .*\[(.*)\]", r"\1 is \2; expected \3"),
+    (
+        r"Error parsing (--\S+): no type matching \{None\}\|\{(.*?)\} could be instantiated from \[(.*?)\]\..*",
+        r"\1 is \3; expected \2",
+    ),
     (r"[Ii]nvalid choice (.*) for argument '(--\S+)'\. Expected one of \((.*?),?\)", r"\2 is \1; expected one of \3"),
     (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"\1 has no value; expected one"),
     (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),

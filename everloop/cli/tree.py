@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from everloop.cli.figures import note_unknown
-from everloop.cli.options import CheckpointOptions, parse
+from everloop.cli.options import CheckpointOptions, note, parse
 from everloop.data.files import write_atomically
 from everloop.data.settings import setting
 from everloop.decode.tree import tree
@@ -47,6 +47,8 @@ def main(args: Sequence[str]) -> int:
         model, options.prompt, width=options.width, depth=options.depth, min_probability=options.min_probability
     )
     Console().print(terminal(found))
+    if not found.children:
+        note(f"nothing that may come next is as likely as --min-probability {options.min_probability:g}")
     if options.svg:
         write_atomically(options.svg, draw_tree(found).svg().encode())
     return 0

@@ -42,7 +42,7 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
 
     Units grow with the square root of the time steps, up to the usual size of the kind; a second layer and no dropout
     are for large data; much dropout is for few texts of words. A batch leaves a pass enough updates, and training is
-    some passes, fewer where validation stops improving.
+    some passes, fewer where validation stops improving; where its length is given it has that length.
 
     Args:
         data: the Dataset that the model is trained on.
@@ -83,7 +83,7 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
         steps = found["steps"] = _clamped(PASSES * batches // chosen.accumulate, STEPS)
     if "validate" in times:
         found["validate"] = max(APART, steps // VALIDATIONS)
-    if "early_stop" in times and "valid" in data.splits:
+    if {"early_stop", "steps"} <= {*times} and "valid" in data.splits and not train.average_after:
         found["early_stop"] = PATIENCE
     inside = {name: found[name] for name in shape if name in found}
     outside = {name: value for name, value in found.items() if name not in inside}

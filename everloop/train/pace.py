@@ -45,7 +45,9 @@ def pace(model: Model, data: Data, config: TrainConfig, tried: int = TRIED) -> P
         "early_stop": 0,
     }  # weights stay as they are, whatever training would do to them
     few = config.replace({"steps": 2 * tried, "log": tried, "validate": 2 * tried, **still})
-    train(copy.deepcopy(model), data, few, report=lambda event: times.append((event, time.perf_counter())))
+    run = train(copy.deepcopy(model), data, few, report=lambda event: times.append((event, time.perf_counter())))
+    if run.interrupted:
+        raise KeyboardInterrupt
     begun, ended = (at for event, at in times if isinstance(event, Stepped))
     validated = next((at for event, at in times if isinstance(event, Validated)), ended)
     return Pace((ended - begun) / tried, validated - ended)

@@ -51,6 +51,10 @@ def test_texts_of_few_words_have_more_dropout_than_their_characters() -> None:
         assert (fit.model.dropout, fit.model.word_dropout, fit.train.early_stop) == (dropout, words, 5)
     without = fitted(of_length(900), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
     assert without.train.early_stop == 0, "nothing is held out"
+    given_length = fitted(data, Classifier, config, TrainConfig(steps=90), ("steps",))
+    assert given_length.train.early_stop == 0
+    averaged = TrainConfig(optimiser="sgd", average_after=5)
+    assert fitted(data, Classifier, config, averaged, ("optimiser", "average_after")).train.early_stop == 0
 
 
 def test_large_data_has_the_usual_model() -> None:
@@ -89,7 +93,7 @@ def test_the_options_that_are_told_make_the_same_run(
     assert main([*command, "--steps", "4", "--out", "a"]) == 0
     told = re.search(r"chosen for 243 time steps, unless you give others: (.*)", capsys.readouterr().err)
     assert told
-    assert told[1] == "--hidden 64 --dropout 0.5 --word-dropout 0.3 --batch 8 --validate 10 --early-stop 5"
+    assert told[1] == "--hidden 64 --dropout 0.5 --word-dropout 0.3 --batch 8 --validate 10"
     assert main([*command, "--steps", "4", *told[1].split(), "--out", "b"]) == 0
     assert "chosen for" not in capsys.readouterr().err
     one, other = weights("a"), weights("b")

@@ -108,6 +108,11 @@ def test_they_are_learned_from_the_training_split() -> None:
     assert not any("zyz" in symbol for symbol in data.vocabulary.symbols)
 
 
+def test_of_a_string(learned: SubwordVocabulary, tmp_path: Path) -> None:
+    learned.save(tmp_path / "vocabulary.json")
+    assert Text.from_string(TEXT, units="subwords", tokenizer=tmp_path / "tokenizer.json").vocabulary == learned
+
+
 @pytest.mark.parametrize("ending", ["files", "<|end|>"])
 def test_documents(tmp_path: Path, ending: str) -> None:
     texts = ["the cat sat\n" * 9, "the mat sat\n" * 9, "the hat sat\n" * 9]
@@ -116,6 +121,7 @@ def test_documents(tmp_path: Path, ending: str) -> None:
         (tmp_path / f"{i}.txt").write_text(text + mark)
     data = Text(tmp_path, units="subwords", documents=ending, max_vocab=280, split=(1.0, 0.0, 0.0))
     assert data.documents == {"train": 3, "valid": 0, "test": 0}
+    assert not [symbol for symbol in data.vocabulary.symbols if "end" in symbol and symbol != ending], "no pieces of it"
     model = LanguageModel(data.vocabulary, hidden=4, layers=1)
     model.write(tmp_path)
     assert load_vocabulary(tmp_path / "vocabulary.json") == data.vocabulary
@@ -135,6 +141,8 @@ def test_on_the_command_line(
     capsys.readouterr()
     assert main(["sample", "run", "the cat", "--length", "4"]) == 0
     assert capsys.readouterr().out.startswith("the cat")
+    assert main(["tree", "run", "the cat", "--min-probability", "0.99"]) == 0
+    assert "nothing that may come next is as likely as --min-probability 0.99" in capsys.readouterr().err
     assert main(["evaluate", "run", "t.txt"]) == 0
     assert "per subword" in capsys.readouterr().out
     assert main([*command, "--tokenizer", "run/tokenizer.json", "--out", "other"]) == 0
@@ -146,6 +154,10 @@ def test_on_the_command_line(
 def test_settings_that_make_no_sense(learned: SubwordVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="that is for subwords, and units is 'words'"):
         TextConfig(units="words", tokenizer=Path("tokenizer.json"))
+    with pytest.raises(OptionError, match="max_vocab is 60; that is for subwords that are learned"):
+        TextConfig(units="subwords", tokenizer=Path("tokenizer.json"), max_vocab=60)
+    with pytest.raises(OptionError, match="max_vocab is 256; expected at least 257"):
+        Text.from_string(TEXT, units="subwords", max_vocab=256)
     with pytest.raises(OptionError, match="lower is True"):
         TextConfig(units="subwords", lower=True)
     with pytest.raises(OptionError, match="units is 'subwords', which have a vocabulary of their own"):

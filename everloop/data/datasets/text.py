@@ -70,6 +70,9 @@ class TextConfig:
                 raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
         if self.tokenizer is not None and self.units != "subwords":
             raise OptionError(f"tokenizer is {self.tokenizer}; that is for subwords, and units is {self.units!r}")
+        for name in ("min_freq", "max_vocab"):
+            if self.tokenizer is not None and (value := getattr(self, name)) is not None:
+                raise OptionError(f"{name} is {value}; that is for subwords that are learned, and there is a tokenizer")
         check_learned(self.least, self.max_vocab)
         if self.documents == "":
             raise OptionError("documents is empty; expected what ends a document, or 'files'")
@@ -163,6 +166,7 @@ class Text(Dataset[Tensor]):
         text: str,
         *,
         units: Units = "characters",
+        tokenizer: str | Path | None = None,
         split: tuple[float, float, float] = (0.9, 0.05, 0.05),
         vocabulary: Vocabulary | None = None,
         documents: str | None = None,
@@ -174,7 +178,10 @@ class Text(Dataset[Tensor]):
         """Return the Text of a string that is already in memory."""
         self = object.__new__(cls)
         learned = {"lower": lower, "pretokenized": pretokenized, "min_freq": min_freq, "max_vocab": max_vocab}
-        config = TextConfig(units=check_units(units), split=split, documents=documents, **learned)  # type: ignore[arg-type]
+        own = None if tokenizer is None else Path(tokenizer).absolute()
+        config = TextConfig(
+            units=check_units(units), tokenizer=own, split=split, documents=documents, **learned  # type: ignore[arg-type]
+        )  # fmt: skip
         Dataset.__init__(self, config)
         self.separator = vocabulary.separator if vocabulary else config.separator
         if not text:
@@ -248,9 +255,8 @@ class Text(Dataset[Tensor]):
         some = first(texts, count)
         learned = {"min_freq": self.config.least, "max_vocab": self.config.max_vocab}
         if self.config.units == "subwords":
-            end = self.separator
-            spelled = some if end is None else (text.replace(DOCUMENT_END, end) for text in some)
-            return SubwordVocabulary.learn_from(spelled, **learned, separator=end)
+            documents = (document for text in some for document in text.split(DOCUMENT_END))
+            return SubwordVocabulary.learn_from(documents, **learned, separator=self.separator)
         counts = Counter[str]()
         for text in some:
             counts.update(text)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from everloop.data.files import read_bytes, write_atomically
 from everloop.data.tokenize.vocabulary import DOCUMENT_END, Vocabulary, read_content
-from everloop.errors import DataError, UnsupportedError
+from everloop.errors import DataError, OptionError, UnsupportedError
 
 FILE = "tokenizer.json"
+LEAST = 257  # the bytes, and what ends a document
 SIZE = 8_000  # subwords that are learned, where nothing else is said
 
 
@@ -47,13 +48,20 @@ class SubwordVocabulary(Vocabulary):
 
         Sennrich, Haddow and Birch, "Neural machine translation of rare words with subword units", ACL 2016; of bytes:
         Radford et al., "Language models are unsupervised multitask learners", 2019.
+
+        Raises:
+            OptionError: max_vocab is too small for the bytes.
         """
+        if max_vocab is not None and max_vocab < LEAST:
+            raise OptionError(
+                f"max_vocab is {max_vocab}; expected at least {LEAST}: the bytes, and what ends documents"
+            )
         library = _library()
         made = library.Tokenizer(library.models.BPE())
         made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=max(SIZE if max_vocab is None else max_vocab, 257),
+            vocab_size=SIZE if max_vocab is None else max_vocab,
             min_frequency=min_freq,
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             special_tokens=[] if separator is None else [separator],
