@@ -117,5 +117,5 @@ def test_vectors_of_images(tmp_path: Path) -> None:
     assert (data.labels, data.given_size) == ((), 3)
     assert sum(len(b.given) for b in data.epoch("train", 0, batch=2)) == 3
     (tmp_path / "c.txt").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match="one row of numbers a line"):
+    with pytest.raises(DataError, match=r"4 vectors and .* has 2 lines; expected one for each line"):
         Conditions.from_config(ConditionsConfig(tmp_path / "c.txt", tmp_path / "v.npy"))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from everloop.train import Event, Note, loop, train
+from everloop.train import Event, Note, train, trainer
 from tests.train.small import BASE, TEXT, small_model
 
 FAULTS = """
@@ -44,7 +44,7 @@ def test_a_run_says_so_and_can_be_told_not_to(keep: bool, monkeypatch: pytest.Mo
         calls.append(True)
         return True
 
-    monkeypatch.setattr(loop, "keep_freed_memory", kept)
+    monkeypatch.setattr(trainer, "keep_freed_memory", kept)
     events: list[Event] = []
     train(small_model(), TEXT, BASE, steps=1, keep_memory=keep, report=events.append)
     notes = [event for event in events if isinstance(event, Note) and "keeps the memory" in str(event)]

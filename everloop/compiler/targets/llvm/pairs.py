@@ -40,7 +40,7 @@ def in_pairs(rows: Tensor) -> Tensor:
 
 
 @lru_cache
-def _run(size: int) -> ctypes._CFunctionType:
+def _run(size: int) -> Callable[[int], None]:
     code = object_code("pairs", str(size), host(), lambda: module(host(), pairs(host(), size)))
     library = Library(code, ("everloop_pairs",))
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_pairs"])
