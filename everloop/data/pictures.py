@@ -52,32 +52,34 @@ class PictureSize:
         return self.height * self.width * self.channels
 
 
-def check_size(size: Sequence[int]) -> None:
-    """Check a setting that says to what size pictures are scaled.
+def check_size(size: Sequence[int], patch: int = 0) -> None:
+    """Check settings that say to what size pictures are scaled, and how wide the squares are that are their steps.
 
     Raises:
-        OptionError: it is not empty, and no height and width.
+        OptionError: a size is not empty, and no height and width; or a patch is below 0.
     """
     if len(size) not in (0, 2) or any(side < 1 for side in size):
         raise OptionError(f"size is {list(size)}; expected height and width")
+    if patch < 0:
+        raise OptionError(f"patch is {patch}; expected 0 (rows of pixels) or more")
 
 
 def brightness(values: np.ndarray[Any, Any], place: str) -> Tensor:
     """Return the numbers of pictures, of any shape, as they are kept: whole, 0 to 255.
 
     Args:
-        values: whole numbers from 0 to 255, or other numbers from 0 to 1.
+        values: whole numbers from 0 to 255; other numbers from 0 to 1, or whether a pixel is bright.
         place: what messages call it.
 
     Raises:
         DataError: they are something else.
     """
-    most = 1 if values.dtype.kind == "f" else 255
+    most = 1 if values.dtype.kind in "bf" else 255
     if values.dtype.kind not in "buif":
         raise DataError(f"{place} holds {values.dtype}; expected pictures as numbers")
     if values.dtype != np.uint8 and values.size:
         low, high = float(values.min()), float(values.max())
         if not 0 <= low <= high <= most:
             raise DataError(f"{place} has numbers from {low:g} to {high:g}; expected 0 to {most} in pictures")
-        values = (values * 255).round() if most == 1 else values
+        values = np.round(values * 255.0) if most == 1 else values
     return torch.from_numpy(np.require(values, np.uint8, ["C", "W"]))

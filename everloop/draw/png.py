@@ -23,8 +23,8 @@ def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        message = f"a PNG picture needs {error.name}: pip install 'everloop[plot]', or write SVG"
+    except ImportError as error:
+        message = f"a PNG picture needs {error.name or 'matplotlib'}: pip install 'everloop[plot]', or write SVG"
         raise OptionError(message) from None
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=72 * scale, facecolor=colour("paper", theme))
     FigureCanvasAgg(figure)

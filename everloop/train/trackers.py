@@ -102,5 +102,5 @@ def tracker(name: str) -> Callable[[Path, Mapping[str, Any]], Tracker]:
 def _summary_writer() -> Any:
     try:
         return import_module("torch.utils.tensorboard").SummaryWriter
-    except ModuleNotFoundError:
+    except ImportError:
         raise OptionError("tensorboard is missing; install it with: pip install 'everloop[tensorboard]'") from None

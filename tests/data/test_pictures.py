@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import torch
 
 from everloop.data import Conditions, ConditionsConfig, Examples, ExamplesConfig, Tagged, TaggedConfig
 from everloop.data.pictures import PictureSize, brightness
-from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures, steps_of
+from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures, same_size, steps_of
 from everloop.draw.pictures import png
 from everloop.errors import DataError, OptionError, UnsupportedError
+from tests.stubs import cannot_be_imported
 
 CHANCE = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def saved(path: Path, array: Any) -> Path:
         (np.array([0, 128, 255], np.uint8), [0, 128, 255]),
         (np.array([0, 255], np.int64), [0, 255]),
         (np.array([0.0, 0.5, 1.0], np.float32), [0, 128, 255]),
-        (np.array([False, True]), [0, 1]),
+        (np.array([[False, True]]), [[0, 255]]),
         (np.zeros(0, np.float64), []),
     ],
 )
@@ -84,10 +84,10 @@ def test_png_files_are_read_as_pillow_wrote_them(tmp_path: Path) -> None:
     assert read_picture(saved(tmp_path / "b" / "grey.png", grey)).tolist() == grey[..., None].tolist()
     assert read_picture(saved(tmp_path / "coloured.PNG", coloured)).tolist() == coloured.tolist()
     assert read_picture(saved(tmp_path / "clear.png", pixels(2, 2, 4))).shape == (2, 2, 3)
-    scaled = read_picture(tmp_path / "coloured.PNG", PictureSize(8, 6, 1))
+    scaled = read_picture(tmp_path / "coloured.PNG", (8, 6), 1)
     assert scaled.shape == (8, 6, 1)
     flat = np.full((6, 7, 3), 200, np.uint8)
-    close = read_picture(saved(tmp_path / "flat.jpg", flat), PictureSize(3, 3, 3))
+    close = read_picture(saved(tmp_path / "flat.jpg", flat), (3, 3), 3)
     assert int((close.int() - 200).abs().max()) <= 2
     image = pytest.importorskip("PIL.Image")
     held = image.fromarray(grey)
@@ -110,8 +110,16 @@ def test_what_png_writes_pillow_reads(tmp_path: Path) -> None:
 def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("PIL")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(DataError, match=r"broken\.png is no picture that can be read"):
+    with pytest.raises(DataError, match=r"broken\.png is no picture that can be read: its beginning is that"):
         read_picture(tmp_path / "broken.png")
+    large = saved(tmp_path / "large.png", pixels(40, 40))
+    (tmp_path / "half.png").write_bytes(large.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"half\.png is no picture that can be read: .*truncated"):
+        read_picture(tmp_path / "half.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 799)
+    with pytest.raises(DataError, match=r"large\.png is too large a picture: Image size \(1600 pixels\) exceeds limit"):
+        read_picture(large)
+    monkeypatch.undo()
     saved(tmp_path / "deep.png", np.full((2, 2), 40_000, np.uint16))
     with pytest.raises(DataError, match=r"deep\.png has pixels of more than 8 bits \(I;16\)"):
         read_picture(tmp_path / "deep.png")
@@ -122,9 +130,50 @@ def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         picture_files(tmp_path / "empty")
     with pytest.raises(DataError, match="no such file or folder"):
         picture_files(tmp_path / "nowhere")
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    cannot_be_imported("PIL", ImportError, tmp_path, monkeypatch)
     with pytest.raises(UnsupportedError, match=r"everloop\[pictures\]"):
         read_picture(tmp_path / "broken.png")
+
+
+def test_one_picture_in_colours_makes_all_have_colours(tmp_path: Path) -> None:
+    grey, coloured = pixels(4, 6), pixels(4, 6, 3)
+    for place in ("all/films", "all/films/b", "all/animals/cat"):
+        saved(tmp_path / place / "0.png", grey)
+    saved(tmp_path / "all" / "films" / "0.png", grey)
+    saved(tmp_path / "all" / "films" / "a" / "0.png", coloured)
+    saved(tmp_path / "all" / "animals" / "dog" / "1.png", coloured)
+    for size in ((), (4, 6), (8, 8)):
+        for folder, channels in (("films", 3), ("animals", 3), ("films/b", 1)):
+            found = [picture for _, picture in same_size(picture_files(tmp_path / "all" / folder), size)]
+            assert {picture.shape for picture in found} == {(*(size or (4, 6)), channels)}
+        assert read_picture(tmp_path / "all/films/b/0.png", size).shape == (*(size or (4, 6)), 1)
+        (tmp_path / "all" / "films" / "labels.tsv").write_text("b\ton\na\toff\n")
+        films = Tagged.from_config(TaggedConfig(train=tmp_path / "all" / "films", hold_out=(0, 0), size=size))
+        assert films.features == PictureSize(*(size or (4, 6)), 3)
+        (tmp_path / "c.tsv").write_text("cat/0.png\tgrey\ndog/1.png\tcoloured\n")
+        config = ConditionsConfig(tmp_path / "c.tsv", pictures=tmp_path / "all" / "animals", size=size, hold_out=0)
+        data = Conditions.from_config(config)
+        assert data.given_size == PictureSize(*(size or (4, 6)), 3)
+        if size != (8, 8):
+            shown = {data.vocabulary.decode(numbers): given.tolist() for given, numbers in data["train"]}
+            assert shown == {"grey": np.stack([grey] * 3, -1).tolist(), "coloured": coloured.tolist()}
+
+
+def test_settings_of_pictures_of_folders_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", pixels(11, 4, 4))
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + "good\tyes\nbad\tno\n" * 5)
+    (tmp_path / "t.conll").write_text("a\tb\n\n" * 10)
+    for made in (
+        lambda: Examples.from_config(ExamplesConfig(train=tmp_path / "t.tsv", size=(4, 4))),
+        lambda: Examples.from_config(ExamplesConfig(train=tmp_path / "t.tsv", patch=2)),
+        lambda: Tagged.from_config(TaggedConfig(train=tmp_path / "t.conll", size=(4, 4))),
+        lambda: Conditions.from_config(ConditionsConfig(tmp_path / "t.tsv", pictures=tmp_path / "p.npy", size=(4, 4))),
+        lambda: Conditions.from_config(ConditionsConfig(tmp_path / "t.tsv", size=(4, 4))),
+    ):
+        with pytest.raises(OptionError, match=r"(size|patch) is for pictures of a folder; leave it out"):
+            made()
+    with pytest.raises(DataError, match="no such file"):
+        Examples.from_config(ExamplesConfig(train=tmp_path / "t.csv", patch=2))
 
 
 def test_captions_beside_an_array(tmp_path: Path) -> None:
@@ -234,6 +283,8 @@ def test_examples_of_a_folder_of_pictures(tmp_path: Path) -> None:
         Examples.from_config(replace(config, shift=1))
     with pytest.raises(OptionError, match=r"size is \[0, 4\]"):
         Examples.from_config(replace(config, size=(0, 4)))
+    with pytest.raises(OptionError, match="patch is -2; expected 0"):
+        Examples.from_config(replace(config, patch=-2))
 
 
 def test_films_of_folders_of_frames(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.formats import FORMATS, find_audio, read_audio
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.errors import DataError, OptionError, UnsupportedError
+from tests.stubs import cannot_be_imported
 
 TONE = 0.5 * np.sin(np.arange(4000) * 2 * math.pi * 440 / 8000)
 
@@ -87,6 +87,9 @@ def test_files_that_are_no_sound_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(b"fLaC and nothing")
     with pytest.raises(DataError, match=r"a\.flac is no sound file that can be read: "):
         read_audio(tmp_path / "a.flac")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(DataError, match=r"a\.wav is no WAV file that can be read: it ends too early"):
+        read_audio(tmp_path / "a.wav")
     with pytest.raises(DataError, match=r"b\.ogg: no such file"):
         read_audio(tmp_path / "b.ogg")
     (tmp_path / "a.m4a").write_bytes(b"")
@@ -102,10 +105,13 @@ def test_files_that_are_no_sound_are_named(tmp_path: Path) -> None:
         read_transcripts(tmp_path, said, FrameConfig(), ErrorPolicy())
 
 
-def test_without_soundfile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ModuleNotFoundError, ImportError, OSError])
+def test_without_soundfile_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     for name, subtype in (("a.flac", None), ("b.wav", "PCM_24"), ("c.wav", "FLOAT"), ("d.wav", "PCM_16")):
         write(tmp_path / name, subtype)
-    monkeypatch.setitem(sys.modules, "soundfile", None)
+    cannot_be_imported("soundfile", error, tmp_path, monkeypatch)
     for name in ("a.flac", "b.wav", "c.wav"):
         with pytest.raises(UnsupportedError, match=rf"{name}: .* needs soundfile: pip install 'everloop\[audio\]'"):
             read_audio(tmp_path / name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tests.draw.overlaps import overlaps, upon_each_other
 from tests.random_cells.build import class_of
 from tests.random_cells.campaign import drawn
 from tests.random_cells.source import LETTERS
+from tests.stubs import cannot_be_imported
 
 
 class LongNames(Cell):
@@ -223,7 +223,10 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "everloop draw cell" in capsys.readouterr().out
 
 
-def test_without_matplotlib_a_png_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("error", [ModuleNotFoundError, ImportError])
+def test_without_matplotlib_a_png_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    cannot_be_imported("matplotlib", error, tmp_path, monkeypatch)
     with pytest.raises(OptionError, match=r"pip install 'everloop\[plot\]', or write SVG"):
         draw_cell(cells.Elman(1, 1)).png()

@@ -15,6 +15,7 @@ from everloop.cli import main
 from everloop.errors import OptionError
 from everloop.train import Event, Stepped, TensorBoard, log_to, train
 from everloop.train.trackers import tracker
+from tests.stubs import cannot_be_imported
 from tests.train.small import BASE, TEXT, small_model
 
 PACKAGE = """
@@ -151,8 +152,10 @@ def test_a_missing_package_is_told_before_data_is_read(package: str, capsys: pyt
     assert not Path("runs/own").exists()
 
 
-def test_tensorboard_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+def test_tensorboard_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for loaded in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    cannot_be_imported("tensorboard", ImportError, tmp_path, monkeypatch)
     with pytest.raises(OptionError, match=r"tensorboard is missing; install it with: pip install 'everloop\[tensorb"):
         tracker("tensorboard")
 

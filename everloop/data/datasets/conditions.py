@@ -19,7 +19,7 @@ from everloop.data.pictures import PictureSize, check_size
 from everloop.data.ragged import IntLists, RaggedArray
 from everloop.data.readers.arrays import read_vectors
 from everloop.data.readers.labelled_texts import beside, captions, read_texts
-from everloop.data.readers.pictures import picture_files, read_picture, read_pictures
+from everloop.data.readers.pictures import only_for_folders, read_pictures
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
 
@@ -115,6 +115,7 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         if config.vectors and config.pictures:
             raise OptionError("both --vectors and --pictures were given; expected one of them, or neither for labels")
         check_size(config.size)
+        only_for_folders(config.pictures, size=config.size)
         errors = ErrorPolicy(config.malformed)
         pairs = read_pairs(config.texts, config, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
@@ -191,10 +192,8 @@ def read_pairs(
         return read_texts(texts, errors)
     if not config.pictures.is_dir():
         return beside(texts, read_pictures(config.pictures, config.array), config.pictures, errors)
-    if size is None and config.size:
-        first = read_picture(picture_files(config.pictures)[0])
-        size = PictureSize(config.size[0], config.size[1], first.shape[2])
-    return captions(texts, config.pictures, size, errors)
+    sides, channels = ((size.height, size.width), size.channels) if size else (config.size, None)
+    return captions(texts, config.pictures, sides, channels, errors)
 
 
 def _scalar(row: Tensor) -> Tensor:

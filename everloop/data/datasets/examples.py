@@ -26,7 +26,7 @@ from everloop.data.pictures import check_size
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.formats import read_examples
 from everloop.data.readers.idx import moved
-from everloop.data.readers.pictures import has_pictures
+from everloop.data.readers.pictures import has_pictures, only_for_folders
 from everloop.data.readers.source import Fields, FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -192,6 +192,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
             raise DataError("no training examples given; name them with --train FILE")
         if config.shift < 0:
             raise OptionError(f"shift is {config.shift}; expected 0 or more")
+        only_for_folders(config.train, size=config.size, patch=config.patch)
         errors = ErrorPolicy(config.malformed)
         parts = {"train": read_part(config.train, config.train_labels, config, errors)}
         for name in ("valid", "test"):
@@ -277,7 +278,7 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
 def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
     """Return the examples of one file or folder."""
     texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
-    check_size(config.size)
+    check_size(config.size, config.patch)
     if config.shift and has_pictures(path):
         raise OptionError("shift is for IDX images; leave it out for pictures of a folder")
     fields = Fields(config.text, config.label, config.lengths, config.columns, labels, config.size, config.patch)

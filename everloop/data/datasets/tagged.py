@@ -22,6 +22,7 @@ from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
 from everloop.data.readers.formats import read_tagged
+from everloop.data.readers.pictures import only_for_folders
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -136,6 +137,7 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
             raise DataError("no training sequences given; name them with --train FILE")
         if config.transpose < 0:
             raise OptionError(f"transpose is {config.transpose}; expected 0 or more")
+        only_for_folders(config.train, size=config.size)
         errors = ErrorPolicy(config.malformed)
         if config.format == "chorales":
             return cls(

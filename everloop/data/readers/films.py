@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.readers.lines import numbered, opened
-from everloop.data.readers.pictures import picture_files, same_size
+from everloop.data.readers.pictures import most_channels, picture_files, same_size
 from everloop.data.readers.source import Fields, Record, Source
 from everloop.errors import DataError
 
@@ -26,6 +26,7 @@ def tagged(source: Source, fields: Fields) -> Iterator[Record]:
         raise DataError(
             f"{source.place} has no {TABLE}; expected lines FILM TAB LABEL LABEL … for its folders of frames"
         )
+    channels = most_channels(picture_files(table.parent))
     with opened(table) as file:
         for number, line in numbered(file, str(table), source.errors):
             name, tab, labels = line.partition("\t")
@@ -36,7 +37,7 @@ def tagged(source: Source, fields: Fields) -> Iterator[Record]:
             elif not folder.is_dir():
                 source.errors.report(table, number, f"there is no folder {folder}", "a folder of frames")
             else:
-                frames = film(folder, fields.size)
+                frames = film(folder, fields.size, channels)
                 if len(frames) != len(labels.split()):
                     came = f"{len(frames)} frames and {len(labels.split())} labels"
                     source.errors.report(table, number, came, "equally many")
@@ -50,7 +51,7 @@ def film(folder: Path, size: tuple[int, ...] = (), channels: int | None = None) 
     Args:
         folder: where the frames are.
         size: height and width to which they are scaled; none: they must all have the same.
-        channels: how many they get; None: as the first has.
+        channels: how many they get; None: all 3 if one of them has colours, else 1.
     """
     return torch.stack([picture for _, picture in same_size(picture_files(folder), size, channels)])
 

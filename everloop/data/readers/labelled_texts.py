@@ -14,10 +14,9 @@ from torch import Tensor
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
 from everloop.data.lazy import Mapped, Subset, Zip
-from everloop.data.pictures import PictureSize
 from everloop.data.ragged import Strings
 from everloop.data.readers.lines import decoded, numbered, opened, stem
-from everloop.data.readers.pictures import read_picture
+from everloop.data.readers.pictures import most_channels, read_picture
 from everloop.errors import DataError
 
 
@@ -69,13 +68,16 @@ def beside(path: Path, found: Tensor, place: Path, errors: ErrorPolicy) -> Seque
     return Zip(Subset(found, np.array(numbers)), texts)  # type: ignore[arg-type]
 
 
-def captions(path: Path, folder: Path, size: PictureSize | None, errors: ErrorPolicy) -> Sequence[tuple[Tensor, str]]:
+def captions(
+    path: Path, folder: Path, size: tuple[int, ...], channels: int | None, errors: ErrorPolicy
+) -> Sequence[tuple[Tensor, str]]:
     """Return the pictures of a folder with their texts; a picture is read when it is asked for.
 
     Args:
         path: lines PICTURE TAB TEXT, where PICTURE is the name of a PNG or JPEG file in the folder.
         folder: where the pictures are.
-        size: to which they are scaled; None: they stay as they are.
+        size: height and width to which they are scaled; none: they stay as they are.
+        channels: how many they get; None: all 3 if one of them has colours, else 1.
         errors: takes malformed lines, and names of pictures that are not there.
     """
     files, texts = list[Path](), Strings()
@@ -91,4 +93,5 @@ def captions(path: Path, folder: Path, size: PictureSize | None, errors: ErrorPo
             else:
                 files.append(picture)
                 texts.append(text.strip())
-    return Zip(Mapped(files, partial(read_picture, size=size)), texts)
+    channels = channels or most_channels(files)
+    return Zip(Mapped(files, partial(read_picture, size=size, channels=channels)), texts)

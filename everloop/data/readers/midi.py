@@ -95,7 +95,7 @@ def read_midi(path: Path) -> Tensor:
         file = mido.MidiFile(file=io.BytesIO(content))
         merged: Sequence[Any] = mido.merge_tracks(file.tracks)
     except (OSError, EOFError, ValueError, LookupError, TypeError, mido.KeySignatureError) as error:
-        raise DataError(f"{path} is no MIDI file: {error or 'it ends too early'}") from None
+        raise DataError(f"{path} is no MIDI file: {str(error) or 'it ends too early'}") from None
     if file.type == 2 or file.ticks_per_beat <= 0:
         raise DataError(f"{path} has tracks one after another, or times in seconds; expected quarter notes")
     return _roll(path, merged, file.ticks_per_beat)
@@ -139,6 +139,6 @@ def _step(time: int, ticks: int) -> int:
 def _mido() -> Any:
     try:
         import mido
-    except ModuleNotFoundError:
+    except ImportError:
         raise OptionError("MIDI files need mido: pip install 'everloop[midi]'") from None
     return mido

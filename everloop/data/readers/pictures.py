@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from everloop.data.files import no_such, read_bytes
+from everloop.data.files import no_such, open_file
 from everloop.data.pictures import PictureSize, brightness
 from everloop.data.readers.arrays import read_array
 from everloop.data.readers.source import Fields, Record, Source
-from everloop.errors import DataError, UnsupportedError
+from everloop.errors import DataError, OptionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npy", ".npz")
@@ -33,38 +38,36 @@ def read_pictures(path: Path, name: str = "") -> Tensor:
     return pictures if pictures.dim() == 4 else pictures[..., None]
 
 
-def read_picture(path: Path, size: PictureSize | None = None, *, scaled: bool = True) -> Tensor:
-    """Return the picture [height, width, channels] of a PNG or JPEG file: grey if it is, else in colours.
+def read_picture(path: Path, size: tuple[int, ...] = (), channels: int | None = None) -> Tensor:
+    """Return the picture [height, width, channels] of a PNG or JPEG file.
 
     Args:
         path: the file.
-        size: to which it is scaled, with its channels; None: it stays as it is.
-        scaled: whether height and width become those of `size`, or the channels alone.
+        size: height and width to which it is scaled; none: they stay as they are.
+        channels: how many it gets; None: 1 if it is grey, else 3.
 
     Raises:
         DataError: missing, or no picture.
         UnsupportedError: Pillow is not installed.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ModuleNotFoundError:
-        raise UnsupportedError(f"{path}: to read pictures needs Pillow: pip install 'everloop[pictures]'") from None
-    from io import BytesIO
+    with _opened(path) as image:
+        from PIL import Image, ImageOps
 
-    try:
-        with Image.open(BytesIO(read_bytes(path, "picture"))) as image:
-            if image.mode[0] in "IF":
-                raise DataError(
-                    f"{path} has pixels of more than 8 bits ({image.mode}); expected grey or colours of 8 bits"
-                )
-            grey = size.channels == 1 if size else image.mode in ("1", "L", "LA")
-            found = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")  # a camera notes how it was held
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{path} is no picture that can be read: {error}") from None
-    if size and scaled and found.size != (size.width, size.height):
-        found = found.resize((size.width, size.height), Image.Resampling.BILINEAR)
+        mode = "L" if (channels or _channels(image)) == 1 else "RGB"
+        found = ImageOps.exif_transpose(image).convert(mode)  # a camera notes how it was held
+        if size and found.size != (size[1], size[0]):
+            found = found.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     numbers = brightness(np.asarray(found), str(path))
     return numbers if numbers.dim() == 3 else numbers[..., None]
+
+
+def most_channels(files: Iterable[Path]) -> int:
+    """Return the channels that pictures have together: 3 if one has colours. Only the beginning of a file is read."""
+    for file in files:
+        with _opened(file) as image:
+            if _channels(image) == 3:
+                return 3
+    return 1
 
 
 def pictures_of(path: Path, size: PictureSize, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -82,7 +85,7 @@ def pictures_of(path: Path, size: PictureSize, name: str = "") -> Iterator[tuple
             yield str(number), picture
         return
     for file in picture_files(path):
-        yield str(file), read_picture(file, size)
+        yield str(file), read_picture(file, (size.height, size.width), size.channels)
 
 
 def picture_files(path: Path) -> list[Path]:
@@ -112,21 +115,29 @@ def same_size(
     Args:
         files: at least one.
         size: height and width to which they are scaled; none: they must all have the same.
-        channels: how many they get; None: as the first has.
+        channels: how many they get; None: all 3 if one of them has colours, else 1.
 
     Raises:
         DataError: one has another size than the first.
     """
-    first = PictureSize.of(read_picture(files[0]))
-    height, width = size or (first.height, first.width)
-    expected = PictureSize(height, width, channels or first.channels)
+    channels, first = channels or most_channels(files), None
     for file in files:
-        found = read_picture(file, expected, scaled=bool(size))
-        if PictureSize.of(found) != expected:
-            raise DataError(
-                f"{file} is {PictureSize.of(found)}, {files[0]} is {expected}; expected one size, or --size"
-            )
+        found = read_picture(file, size, channels)
+        first = first or PictureSize.of(found)
+        if PictureSize.of(found) != first:
+            raise DataError(f"{file} is {PictureSize.of(found)}, {files[0]} is {first}; expected one size, or --size")
         yield file, found
+
+
+def only_for_folders(path: Path | None, **given: object) -> None:
+    """Check that no setting was given that is for the pictures of a folder, where something else is read.
+
+    Raises:
+        OptionError: one was.
+    """
+    name = next((name for name, value in given.items() if value), None)
+    if name and (path is None or (path.exists() and not has_pictures(path))):
+        raise OptionError(f"{name} is for pictures of a folder; leave it out{f' for {path}' if path else ''}")
 
 
 def steps_of(picture: Tensor, patch: int = 0) -> Tensor:
@@ -153,6 +164,32 @@ def examples(source: Source, fields: Fields) -> Iterator[Record]:
     """Yield the PNG and JPEG files of a folder as sequences, each labelled with the folder that it is in."""
     for file, picture in same_size(picture_files(source.by_path()), fields.size):
         yield Record(steps_of(picture, fields.patch), file.parent.name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open a picture; what goes wrong with it, until it is closed, is told with its name."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise UnsupportedError(f"{path}: to read pictures needs Pillow: pip install 'everloop[pictures]'") from None
+    try:
+        with open_file(path, "picture") as file, Image.open(file) as image:
+            if image.mode[0] in "IF":
+                raise DataError(
+                    f"{path} has pixels of more than 8 bits ({image.mode}); expected grey or colours of 8 bits"
+                )
+            yield image
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no picture that can be read: its beginning is that of no known format") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large a picture: {error}") from None
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path} is no picture that can be read: {str(error) or 'it ends too early'}") from None
+
+
+def _channels(image: Image) -> int:
+    return 1 if image.mode in ("1", "L", "LA") else 3
 
 
 def _inside(folder: Path) -> Iterator[Path]:

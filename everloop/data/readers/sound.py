@@ -23,7 +23,7 @@ def read_sound(path: Path) -> tuple[Tensor, int]:
     """
     try:
         import soundfile
-    except ModuleNotFoundError:
+    except (ImportError, OSError):  # OSError: without libsndfile, which it loads
         raise UnsupportedError(f"{path}: to read this needs soundfile: pip install 'everloop[audio]'") from None
     try:
         samples, rate = soundfile.read(io.BytesIO(unpacked(path)), dtype="float32", always_2d=True)

@@ -32,7 +32,7 @@ def read_wav(path: Path) -> tuple[Tensor, int]:
     except (wave.Error, EOFError) as error:
         if str(error).startswith("unknown format"):
             return read_sound(path)
-        raise DataError(f"{path} is no WAV file that can be read: {error or 'it ends too early'}") from None
+        raise DataError(f"{path} is no WAV file that can be read: {str(error) or 'it ends too early'}") from None
     if width not in DTYPES:
         return read_sound(path)
     samples = np.frombuffer(raw, dtype=np.dtype(DTYPES[width])).astype(np.float64)
