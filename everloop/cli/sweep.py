@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.console import Console
 
-from everloop.cli.options import find_kind, names_of, note, parse
+from everloop.cli.options import find_kind, given, names_of, note, parse
 from everloop.cli.runs import Row, ordered, rows_of, table
 from everloop.cli.train import options_of, read_options
 from everloop.cli.trials import Axis, Trial, alone, trials_of
@@ -117,12 +117,13 @@ class Sweep:
 
     def _start(self, trial: Trial) -> Job:
         folder = self.out / trial.name
-        threads = [] if "--threads" in self.args else ["--threads", str(max(1, torch.get_num_threads() // self.jobs))]
+        args = [*self.args, *trial.options(self.known)]
+        shared = max(1, torch.get_num_threads() // self.jobs)
+        threads = None if "threads" in given(options_of(find_kind(self.kind)), args) else shared
         if (folder / CONFIG).exists():
-            trust = [arg for arg in self.args if arg == "--trust-code"]
-            args = ["--resume", str(folder), *threads, *trust]
+            args = _to_resume(folder, read_options(find_kind(self.kind), args)[0], threads)
         else:
-            args = [*self.args, *trial.options(self.known), "--out", str(folder), *threads]
+            args += ["--out", str(folder), *([] if threads is None else ["--threads", str(threads)])]
         log = self.out / f"{trial.name}.log"
         with writing(log), log.open("ab") as file:
             command = [sys.executable, "-m", "everloop", "train", self.kind, *args]
@@ -148,6 +149,16 @@ class Sweep:
             job.process.wait()
 
 
+def _to_resume(folder: Path, options: Any, threads: int | None) -> list[str]:
+    """Return what `everloop train` is given to go on with a trial: what the run folder does not keep.
+
+    threads: how many, unless the options of the trial say so.
+    """
+    args = ["--resume", str(folder), "--threads", str(options.threads if threads is None else threads)]
+    args += ["--device", options.device, *(["--trust-code"] if options.trust_code else [])]
+    return [*args, "--track", *options.track] if options.track else args
+
+
 def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
     """Return the names of the settings of what is trained.
 
@@ -156,9 +167,9 @@ def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
     """
     kind = find_kind(trained[0])
     known = names_of(options_of(kind))
-    given = {arg.partition("=")[0] for arg in trained[1:]}
+    said = {arg.partition("=")[0] for arg in trained[1:]}
     for name in ("out", "resume", *(axis.name for axis in axes)):
-        if {flag(name), flag(f"no-{name}")} & given:
+        if {flag(name), flag(f"no-{name}")} & said:
             what = "is of the sweep, before --" if name in ("out", "resume") else "is swept, and given after -- too"
             raise OptionError(f"{flag(name)} {what}; leave it out there")
     for trial in alone(axes):

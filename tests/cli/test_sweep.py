@@ -134,6 +134,42 @@ def test_a_sweep_runs_tells_what_failed_and_goes_on(capsys: pytest.CaptureFixtur
     assert "s is a sweep of: everloop train language-model --text t.txt" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (["--threads=3", "--trust_code"], ["--threads", "3", "--device", "cpu", "--trust-code"]),
+        (["--num-threads", "3", "--track", "a", "b"], ["--threads", "3", "--device", "cpu", "--track", "a", "b"]),
+        ([], ["--threads", "7", "--device", "cpu"]),
+    ],
+)
+def test_threads_and_what_a_run_does_not_keep(
+    said: list[str], kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command: list[str], **settings: object) -> None:
+            started.append(command[command.index("train") + 2 :])
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr("everloop.cli.sweep.subprocess.Popen", Process)
+    monkeypatch.setattr("everloop.cli.sweep.torch.get_num_threads", lambda: 7)
+    command = ["sweep", "lr=1e-3", "--out", "s", "--", "language-model", "--text", "t.txt", *said]
+    assert main(command) == 0
+    shared = [] if said else ["--threads", "7"]
+    assert started.pop() == ["--text", "t.txt", *said, "--lr", "1e-3", "--out", "s/lr=1e-3", *shared]
+    Path("s/finished.jsonl").unlink()
+    Path("s/lr=1e-3").mkdir()
+    Path("s/lr=1e-3/config.toml").touch()
+    monkeypatch.setattr("everloop.cli.sweep._print", lambda *_: None)
+    assert main(command) == 0
+    assert started.pop() == ["--resume", "s/lr=1e-3", *kept]
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [each if each != "4" else "100000" for each in TRAIN]
