@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,12 +135,15 @@ def paths_exist(config: Any) -> None:
                 raise no_such(path)
 
 
-def fresh(kind: Kind, options: Any, args: Sequence[str]) -> tuple[Model, Any, Any]:
-    """Return (a model with fresh weights, its data, the options, in which what was not given fits the data)."""
+def fresh(kind: Kind, options: Any, args: Sequence[str], stay: Collection[str] = ()) -> tuple[Model, Any, Any]:
+    """Return (a model with fresh weights, its data, the options, in which what was not given fits the data).
+
+    stay: the names of settings that stay as they are, given or not.
+    """
     data = kind.dataset(options.data, options.model, None)
     fit = Fit(options.model, options.train)
     if not options.config:
-        fit = fitted(data, kind.model, options.model, options.train, given(type(options), args))
+        fit = fitted(data, kind.model, options.model, options.train, {*given(type(options), args), *stay})
     options = dataclasses.replace(options, model=fit.model, train=fit.train)
     model = kind.create_model(data, options.model)
     if fit.chosen and Ranks.joined().is_first:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
+from statistics import linear_regression, median
 
 from everloop.errors import OptionError, TrainingError
 from everloop.models.model import Model
@@ -16,37 +17,75 @@ from everloop.train.events import Event, Stepped
 from everloop.train.loop import train
 
 MEMORY = 0.9  # of the running mean of the losses
-WORSE = 0.5  # of what training has gained: when the loss has risen by that from its lowest, the test ends
+WARM = 10  # tries until that mean is one of several batches; what it did before is noise
+LEAST = 30  # tries, of which the first are left out
+PARTS, POINTS = 10, 5  # the slope of the loss is taken over a tenth of the tries, and over so many points at least
+TIMES = 3  # the test ends when the loss is so many times its lowest above it, or so many times all it had gained
+CLEAR = 8  # standard deviations of the mean that the loss must fall; noise alone reached 7 in one test of 1,000
+# the standard deviation of a running mean of equal noise, for a median of 1 of its absolute second differences
+SPREAD = 1 / (0.6745 * math.sqrt(2) * math.sqrt((1 - MEMORY) * (1 + MEMORY)))
 HIGHEST = {"adamw": 1.0, "adam": 1.0, "rmsprop": 1.0, "sgd": 100.0}
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Learning rates that were tried, one a step, and the running mean of the loss after each."""
+    """Learning rates that were tried, one a step, and the running mean of the loss after each.
+
+    diverged: whether the test ended before its highest rate, as the loss had risen too far or was not finite any more.
+    """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
+    diverged: bool = False
 
     @property
     def lowest(self) -> float:
-        """The learning rate at which the loss was lowest."""
-        return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)]
+        """The learning rate at which the loss was lowest, the first ten aside."""
+        return self.rates[self._lowest]
 
     @property
-    def steepest(self) -> float:
-        """The learning rate at which the loss fell fastest, per factor of the rate."""
-        falls = [after - before for before, after in zip(self.losses, self.losses[1:], strict=False)]
-        return self.rates[min(range(len(falls)), key=falls.__getitem__) + 1]
+    def rises(self) -> bool:
+        """Whether the loss rises clearly after its lowest, that is whether the range of rates was wide enough."""
+        return self.diverged or max(self.losses[self._lowest :]) - self.losses[self._lowest] > CLEAR * self._noise
 
     @property
-    def suggestion(self) -> float:
-        """The learning rate at which the loss fell fastest, to one digit."""
-        return float(f"{self.steepest:.0e}")
+    def steepest(self) -> float | None:
+        """Where the tenth of the rates begins over which the loss falls fastest; None if it falls nowhere clearly."""
+        lows = list(accumulate(self.losses[WARM:], min))  # what was lost and gained again is no fall
+        wide = max(POINTS, len(self.losses) // PARTS)
+        if len(lows) < wide or lows[0] - lows[-1] <= CLEAR * self._noise:
+            return None
+        logs = [math.log(rate) for rate in self.rates[WARM:]]
+        slopes = [linear_regression(logs[i : i + wide], lows[i : i + wide]).slope for i in range(len(lows) - wide + 1)]
+        return self.rates[WARM + min(range(len(slopes)), key=slopes.__getitem__)]
+
+    @property
+    def suggestion(self) -> float | None:
+        """`steepest` to one digit."""
+        return None if self.steepest is None else float(f"{self.steepest:.0e}")
+
+    @property
+    def _lowest(self) -> int:
+        return min(range(min(WARM, len(self.losses) - 1), len(self.losses)), key=self.losses.__getitem__)
+
+    @property
+    def _noise(self) -> float:
+        """The standard deviation of the mean; second differences tell it, as a trend hardly changes them."""
+        late = self.losses[WARM:]
+        bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
+        return SPREAD * median(bends) if bends else math.inf
 
     def __str__(self) -> str:
+        if self.suggestion is None:
+            return (
+                f"the loss does not fall clearly from {self.rates[0]:.1e} to {self.rates[-1]:.1e}, so that no learning "
+                "rate is suggested; try more steps (--tries), larger batches (--batch), which have less noise, or "
+                f"other rates (--lowest, --highest{', a lower one' if self.diverged else ''})"
+            )
+        after = "and rises again after that" if self.rises else "and the range ends before it rises"
         return (
-            f"the loss falls fastest at a learning rate of {self.steepest:.1e}, a good highest one: "
-            f"--lr {self.suggestion:g} (it is lowest at {self.lowest:.1e}, where training is about to fail)"
+            f"the loss falls fastest from a learning rate of {self.steepest:.1e} on, a good highest one: "
+            f"--lr {self.suggestion:g} (it is lowest at {self.lowest:.1e}, {after})"
         )
 
 
@@ -79,17 +118,17 @@ def find_lr(
     Args:
         model, data, config: as of `train`; the model stays as it is.
         lowest, highest: between which learning rates; the highest is 1 by default, with SGD 100.
-        tries: steps, at most: the test ends once the loss has risen again by half of what it had gained.
+        tries: steps, at most: the test ends once the loss has risen to several times its lowest, or is not finite.
 
     Raises:
-        OptionError: the rates or tries make no sense, or the loss is not finite at the lowest rate already.
+        OptionError: the rates or tries make no sense, or the loss is not finite within ten steps.
     """
     config = config or TrainConfig()
     highest = HIGHEST[config.optimiser] if highest is None else highest
     if not 0 < lowest < highest < math.inf:
         raise OptionError(f"lowest is {lowest} and highest {highest}; expected numbers above 0, the lowest first")
-    if tries < 10:
-        raise OptionError(f"tries is {tries}; expected at least 10")
+    if tries < LEAST:
+        raise OptionError(f"tries is {tries}; expected at least {LEAST}")
     ratio = lowest / highest
     rising = {"steps": tries, "epochs": None, "lr": highest, "min_lr_ratio": ratio, "schedule": "rising", "warmup": 0}
     alone = {"log": 1, "validate": tries, "monitor": "loss", "early_stop": 0, "average_after": 0, "ema_decay": 0.0}
@@ -110,13 +149,21 @@ def find_lr(
             raise _EnoughError
 
     tested = config.replace({**rising, **alone, "length_jitter": 0})
-    with suppress(_EnoughError, TrainingError):
+    diverged = False
+    try:
         train(copy.deepcopy(model), _Trained(data), tested, report=take)
-    if len(rates) < 2:
-        raise OptionError(f"lowest is {lowest:g}, and the loss is not finite there already; give a lower one")
-    return RangeTest(tuple(rates), tuple(losses))
+    except (_EnoughError, TrainingError):
+        diverged = True
+    if len(rates) <= WARM:
+        raise OptionError(
+            f"lowest is {lowest:g}, and within {WARM} steps from there the loss is not finite; give a lower one"
+        )
+    return RangeTest(tuple(rates), tuple(losses), diverged)
 
 
 def _is_over(losses: Sequence[float]) -> bool:
-    """Return whether the last loss has risen from the lowest by a part of what was gained since the first."""
-    return len(losses) > 10 and losses[-1] > min(losses) + max(WORSE * (losses[0] - min(losses)), 0.05 * abs(losses[0]))
+    """Return whether the last loss is several times the lowest, or has lost several times what was gained."""
+    if len(losses) <= WARM:
+        return False
+    best = min(losses[WARM:])
+    return losses[-1] > best + TIMES * max(abs(best), losses[WARM] - best)
