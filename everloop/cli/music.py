@@ -11,9 +11,10 @@ from torch import Tensor
 
 from everloop.cli.options import note, write
 from everloop.data.readers.chorales import PITCHES
-from everloop.data.readers.midi import read_midi, write_midi
+from everloop.data.readers.midi import check_tempo, read_midi, write_midi
 from everloop.decode.generate import Sampling
 from everloop.decode.music import compose
+from everloop.draw.figure import check_ending
 from everloop.draw.piano_roll import draw_piano_roll
 from everloop.draw.scene import Theme
 from everloop.errors import DataError, OptionError
@@ -58,8 +59,12 @@ def continue_piece(
         raise OptionError("--top-k and --top-p are for symbols; music takes --temperature and --voices")
     if music.given < 0:
         raise OptionError(f"given is {music.given}; expected 0 (all) or more")
+    check_tempo(music.tempo)
     piece, name = _piece(opened, prompt)
     given = piece[: music.given] if music.given else piece
+    for path in music.out:
+        if path.suffix.lower() not in MIDI:
+            check_ending(path, (*MIDI, *draw_piano_roll(given, len(given), title=name).endings))
     how: dict[str, Any] = {"temperature": method.temperature, "voices": _voices(music, given), "apart": music.apart}
     steps = compose(model, given, length=length, seed=method.seed, **how)
     if not music.out:

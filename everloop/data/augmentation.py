@@ -50,6 +50,9 @@ class AugmentConfig:
         for name in ("time_masks", "time_mask_width", "frequency_masks", "frequency_mask_width"):
             if (value := getattr(self, name)) < 0:
                 raise OptionError(f"{name} is {value}; expected 0 or more")
+        for masks, width in (("time_masks", "time_mask_width"), ("frequency_masks", "frequency_mask_width")):
+            if not getattr(self, masks) and getattr(self, width) != getattr(AugmentConfig, width):
+                raise OptionError(f"{width} is {getattr(self, width)}, and {masks} is 0; expected 1 or more with it")
         if self.noise and not self.noise[0] <= self.noise[1]:
             raise OptionError(f"noise is {self.noise[0]} to {self.noise[1]} dB; expected the loudest first: 10 30")
 

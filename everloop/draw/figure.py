@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,15 @@ class Figure:
         """
         return png(self.scene, checked_theme(theme), scale)
 
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the name of a file may end that the figure is written into."""
+        return (".svg", ".png", *(ending for ending, text in self._texts.items() if text))
+
+    @property
+    def _texts(self) -> dict[str, str]:
+        return {".txt": self.text, ".dot": self.dot, ".mmd": self.mermaid}
+
     def write(self, path: str | os.PathLike[str], theme: Theme = "light") -> None:
         """Write the figure into a file; its ending says how: .svg, .png, .txt, and for graphs .dot, .mmd (Mermaid).
 
@@ -48,11 +58,18 @@ class Figure:
             OptionError: the ending is another one, or this is no graph.
         """
         file = Path(path)
-        texts = {".txt": self.text, ".dot": self.dot, ".mmd": self.mermaid}
-        forms = [".svg", ".png", *(ending for ending, text in texts.items() if text)]
-        if file.suffix not in forms:
-            raise OptionError(f"{file}: the ending is {file.suffix or 'missing'!r}; expected one of {', '.join(forms)}")
+        check_ending(file, self.endings)
         if file.suffix == ".png":
             write_atomically(file, self.png(theme))
         else:
-            write_atomically(file, (self.svg(theme) if file.suffix == ".svg" else texts[file.suffix]).encode())
+            write_atomically(file, (self.svg(theme) if file.suffix == ".svg" else self._texts[file.suffix]).encode())
+
+
+def check_ending(file: Path, endings: Sequence[str]) -> None:
+    """Check that the name of a file ends in one of several ways.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if file.suffix not in endings:
+        raise OptionError(f"{file}: the ending is {file.suffix or 'missing'!r}; expected one of {', '.join(endings)}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text as Line
 
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
-from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handwriting
+from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handwriting, HandwritingConfig
 from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
@@ -18,7 +18,7 @@ from everloop.data.readers.formats import audio_endings, find_audio, read_audio
 from everloop.data.readers.lines import numbered, suffix
 from everloop.data.readers.strokes import parse_drawing, read_drawings
 from everloop.data.readers.transcripts import read_transcripts
-from everloop.data.settings import only_one
+from everloop.data.settings import flag, only_one
 from everloop.decode import ctc
 from everloop.decode.generate import Beam, Greedy, Method
 from everloop.decode.writer import Hypothesis
@@ -38,11 +38,32 @@ class TranscriberDataConfig(GlyphsConfig, DigitsConfig, AudioConfig):
     """What is read: recordings or handwriting with texts, or single characters to be joined to random strings."""
 
 
+# each source with its settings; a source takes no other ones
+SOURCES = {"audio": AudioConfig, "digits": DigitsConfig, "strokes": HandwritingConfig, "glyphs": GlyphsConfig}
+
+
+def check_settings(config: TranscriberDataConfig, source: str) -> None:
+    """Check that all settings that were given are those of a source.
+
+    Raises:
+        OptionError: one is of other sources.
+    """
+    own = {name: {field.name for field in fields(settings)} for name, settings in SOURCES.items()}
+    for field in fields(config):
+        name = field.name
+        if name not in own[source] | own.keys() and getattr(config, name) != field.default:
+            of = " or ".join(flag(other) for other, names in own.items() if name in names)
+            raise OptionError(f"{flag(name)} is for {of}; leave it out with {flag(source)}")
+
+
 def dataset(config: TranscriberDataConfig, shape: TranscriberConfig, model: Transcriber | None) -> Transcribed:
     """Return the recordings or the handwriting that a configuration describes."""
     vocabulary = model.vocabulary if model else None
     data: Transcribed
-    match only_one({name: getattr(config, name) for name in ("audio", "digits", "strokes", "glyphs")}):
+    source = only_one({name: getattr(config, name) for name in SOURCES})
+    if model is None:
+        check_settings(config, source)
+    match source:
         case "audio":
             data = Recordings.from_config(config, shape.frames, vocabulary)
         case "digits":

@@ -13,7 +13,8 @@ import pytest
 from everloop.cli import main
 
 STROKES = {"1": [[[0, 0], [0, 9]]], "7": [[[0, 9], [5, 9], [2, 0]], [[1, 5], [4, 5]]], "<": [[[4, 4], [0, 2], [4, 0]]]}
-SIZES = ["--strings", "12", "--held", "6", "--hidden", "6", "--steps", "3", "--batch", "4", "--threads", "1"]
+JOINED = ["--strings", "12", "--held", "6"]
+SIZES = ["--hidden", "6", "--steps", "3", "--batch", "4", "--threads", "1"]
 
 
 def line(text: str, split: str, **more: Any) -> str:
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "t.jsonl").write_text("".join(line(text, part) for part, _ in parts for text in ("17", "7<1", "11")))
     quiet = contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO())
     with contextlib.chdir(folder), quiet[0], quiet[1]:
-        assert main(["train", "transcriber", "--glyphs", "g.jsonl", *SIZES, "--out", "joined"]) == 0
+        assert main(["train", "transcriber", "--glyphs", "g.jsonl", *JOINED, *SIZES, "--out", "joined"]) == 0
         assert main(["train", "handwriting", "--strokes", "t.jsonl", *SIZES, "--spacing", "0.1", "--out", "whole"]) == 0
     return folder
 
@@ -87,6 +88,24 @@ def test_the_path_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("train transcriber --strokes t.jsonl --spacing 0", "spacing is 0.0; expected a number above 0"),
         ("train transcriber --strokes t.jsonl --stacked 99 --steps 1", "stacked frames or a smaller spacing"),
+        (
+            "train transcriber --strokes t.jsonl --test-speakers bob",
+            "--test-speakers is for --digits; leave it",
+        ),
+        ("train transcriber --strokes t.jsonl --pause 3", "--pause is for --digits; leave it out with --strokes"),
+        ("train transcriber --strokes t.jsonl --strings 7", "--strings is for --digits or --glyphs; leave it out with"),
+        ("train transcriber --strokes t.jsonl --time-masks 2", "--time-masks is for --audio or --digits; leave it out"),
+        ("train transcriber --glyphs g.jsonl --vtlp 0.1", "--vtlp is for --audio or --digits; leave it out with --g"),
+        ("train transcriber --glyphs g.jsonl --strings 0", "strings is 0; expected at least one string"),
+        ("train transcriber --glyphs g.jsonl --held 0", "held is 0; expected at least one string"),
+        (
+            "train transcriber --audio . --transcripts t.jsonl --slant 0.4",
+            "--slant is for --glyphs; leave it out with --audio",
+        ),
+        (
+            "train transcriber --audio . --transcripts t.jsonl --frequency-mask-width 3",
+            "frequency_mask_width is 3, and frequency_masks is 0; expected 1 or more with it",
+        ),
         ("train transcriber --strokes none.jsonl", "none.jsonl: no such file"),
         ("evaluate whole t.jsonl --labels x", "holds the transcripts itself"),
         ("predict whole t.jsonl --format wav", "format is 'wav'; this model reads: jsonl"),

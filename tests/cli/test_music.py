@@ -77,7 +77,8 @@ def test_files(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("run --top-k 3", "--top-k and --top-p are for symbols; music takes --temperature and --voices"),
         ("run --given -1", "given is -1; expected 0 (all) or more"),
         ("run --voices 45", "voices is 45; expected 1 to 44, of keys at least 2 apart"),
-        ("run --out a.wav", "the ending is '.wav'; expected one of .svg, .png, .txt"),
+        ("run --out n.mid n.wav", "n.wav: the ending is '.wav'; expected one of .mid, .midi, .svg, .png, .txt"),
+        ("run --tempo 999999", "tempo is 999999 steps a minute; expected 4 to 1,000"),
         ("both", "expected a tagger of piano rolls that reads forward only"),
         ("lm --voices 3", "--voices is for music; the run holds a language-model"),
         ("lm --out a.mid", "--out is for music; the run holds a language-model"),
@@ -88,6 +89,7 @@ def test_what_is_refused(
 ) -> None:
     monkeypatch.chdir(folder)
     assert main(["sample", *command.split(), "--length", "2"]) == 2
+    assert not Path("n.mid").exists()
     assert message in " ".join(capsys.readouterr().err.split())
 
 

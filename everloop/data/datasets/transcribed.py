@@ -70,6 +70,9 @@ class JoinedConfig:
             raise OptionError(
                 f"strings have {self.min_length} to {self.max_length} characters; expected at least 1, and more"
             )
+        for name in ("strings", "held"):
+            if (value := getattr(self, name)) < 1:
+                raise OptionError(f"{name} is {value}; expected at least one string")
 
 
 class JoinedStrings(Transcribed):

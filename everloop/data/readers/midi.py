@@ -48,6 +48,16 @@ def notes_of(roll: Tensor, *, repeat: bool = False) -> list[Note]:
     return sorted(notes, key=lambda note: (note.start, note.pitch))
 
 
+def check_tempo(tempo: float) -> None:
+    """Check steps a minute of a MIDI file.
+
+    Raises:
+        OptionError: there are too few or too many.
+    """
+    if not 4 <= tempo <= 1000:
+        raise OptionError(f"tempo is {tempo:g} steps a minute; expected 4 to 1,000")
+
+
 def write_midi(path: Path, roll: Tensor, *, tempo: float = 100.0, repeat: bool = False) -> None:
     """Write a piano roll [T, 88] as a MIDI file of one track.
 
@@ -61,8 +71,7 @@ def write_midi(path: Path, roll: Tensor, *, tempo: float = 100.0, repeat: bool =
         OptionError: mido is not installed, or there is no such tempo.
     """
     mido = _mido()
-    if not 4 <= tempo <= 1000:
-        raise OptionError(f"tempo is {tempo:g} steps a minute; expected 4 to 1,000")
+    check_tempo(tempo)
     events = []
     for note in notes_of(roll, repeat=repeat):
         # a note ends before another one of the same pitch begins
