@@ -113,6 +113,9 @@ def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match=r"broken\.png is no picture that can be read: its beginning is that"):
         read_picture(tmp_path / "broken.png")
     large = saved(tmp_path / "large.png", pixels(40, 40))
+    (tmp_path / "head.png").write_bytes(large.read_bytes()[:11] + b"\x05" + large.read_bytes()[12:])
+    with pytest.raises(DataError, match=r"head\.png is no picture that can be read: Truncated IHDR chunk"):
+        read_picture(tmp_path / "head.png")
     (tmp_path / "half.png").write_bytes(large.read_bytes()[:900])
     with pytest.raises(DataError, match=r"half\.png is no picture that can be read: .*truncated"):
         read_picture(tmp_path / "half.png")

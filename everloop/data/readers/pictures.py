@@ -184,7 +184,9 @@ def _opened(path: Path) -> Iterator[Image]:
         raise DataError(f"{path} is no picture that can be read: its beginning is that of no known format") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large a picture: {error}") from None
-    except (OSError, SyntaxError) as error:
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow has all of these for damaged files
         raise DataError(f"{path} is no picture that can be read: {str(error) or 'it ends too early'}") from None
 
 
