@@ -54,8 +54,8 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
     count, usual = data.time_steps("train"), type(model)()
     names = {each.name for each in fields(model)}
     shape = _open({"hidden", "layers", "dropout", "word_dropout"} & names, given)
-    by_words = "pooling" in names and getattr(data.tokenizer, "units", None) == "words"
-    is_few = by_words and len(data["train"]) < FEW
+    units = getattr(getattr(data, "tokenizer", None), "units", None)  # not every kind of data has one
+    is_few = "pooling" in names and units == "words" and len(data["train"]) < FEW
     found: dict[str, int | float] = {}
     if "hidden" in shape:
         largest = min(HIDDEN[1], usual.hidden)

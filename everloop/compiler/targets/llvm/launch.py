@@ -196,6 +196,8 @@ class NativeKernel:
 
     def _in_halves(self, rows: Rows) -> Rows:
         """Return rows by state, those in bfloat16 that continue a sequence which is."""
+        if not self._of_halves:
+            return rows
         low = {name: rows[name] for name in self._of_halves if rows.get(name) is not None}
         return {**rows, **{name: tensor.to(torch.bfloat16) for name, tensor in low.items() if tensor is not None}}
 

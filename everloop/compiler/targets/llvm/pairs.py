@@ -44,7 +44,7 @@ def _run(size: int) -> Callable[[int], None]:
     code = object_code("pairs", str(size), host(), lambda: module(host(), pairs(host(), size)))
     library = Library(code, ("everloop_pairs",))
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_pairs"])
-    run.library = library  # type: ignore[attr-defined]  # the code lives as long as it
+    run.code = library  # type: ignore[attr-defined]  # which lives as long as what runs it
     return run
 
 
