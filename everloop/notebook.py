@@ -14,12 +14,12 @@ from everloop.errors import EverloopError
 from everloop.layers import Recurrent
 from everloop.layers.explanation import equations
 from everloop.models import Forecast, Model
+from everloop.report.figures import SURE
 from everloop.report.html import Html, element, folded, joined
 from everloop.report.sections import branches
 from everloop.train import Run
 from everloop.train.folder import METRICS, read_lines
 
-SURE = (0.1, 0.9)  # between these quantiles the band of a forecast lies
 TREE = """
 .everloop-tree ul { list-style: none; }
 .everloop-tree .leaf { padding-left: 1em; }

@@ -60,7 +60,10 @@ class Axis:
             drawn = math.exp(source.uniform(math.log(low), math.log(high)))
         else:
             drawn = source.uniform(low, high)
-        return str(min(max(round(drawn), int(low)), int(high))) if whole else f"{drawn:.3g}"
+        if whole:
+            return str(min(max(round(drawn), int(low)), int(high)))
+        short = f"{drawn:.3g}"
+        return short if low <= float(short) <= high else repr(drawn)
 
 
 @dataclass(frozen=True)

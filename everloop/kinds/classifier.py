@@ -13,7 +13,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
-from everloop.data.readers.pictures import ENDINGS, picture_files, read_picture, same_size, steps_of
+from everloop.data.readers.pictures import ENDINGS, picture_files, read_picture, steps_of
 from everloop.data.readers.ts import ts_series
 from everloop.errors import DataError
 from everloop.kinds.decoding import PredictOptions
@@ -81,8 +81,7 @@ def _pictures(model: Classifier, config: ExamplesConfig, path: Path) -> Iterator
     files = picture_files(path)
     for file in files:
         wide = config.patch**2 if config.patch else (config.size or read_picture(file).shape[:2])[1]
-        (_, picture), *_ = same_size([file], config.size, 1 if model.features == wide else 3)
-        steps = steps_of(picture, config.patch)
+        steps = steps_of(read_picture(file, config.size, 1 if model.features == wide else 3), config.patch)
         if steps.shape[1] != model.features:
             came = f"{file} makes steps of {steps.shape[1]} numbers"
             raise DataError(f"{came}; expected {model.features}, as the pictures of training have")

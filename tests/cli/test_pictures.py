@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_captions_of_picture_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = pytest.importorskip("PIL.Image")
+    image = import_module("PIL.Image")
     (tmp_path / "shown").mkdir()
     for i, pixels in enumerate(halves(12)):
         image.fromarray(pixels).resize((12, 12)).save(tmp_path / "shown" / f"{i:02}.png")
@@ -144,7 +145,7 @@ def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_frames_and_pictures_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = pytest.importorskip("PIL.Image")
+    image = import_module("PIL.Image")
     sides = [("up", "left")[i % 2] for i in range(16)]
     for i, pixels in enumerate(halves(16)):
         for place in (tmp_path / "pictures" / sides[i], tmp_path / "films" / f"{i // 4}"):

@@ -190,3 +190,9 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixt
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, made + 4))
     assert "[1/1] lr=1e-3: done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ends", [("0.12345", "0.12349"), ("0.99", "0.9999"), ("9.994e-4", "9.9949e-4")])
+def test_a_number_that_is_drawn_is_in_its_range(ends: tuple[str, str]) -> None:
+    drawn = [float(Axis("x", ends, True).draw(random.Random(seed))) for seed in range(50)]
+    assert all(float(ends[0]) <= value <= float(ends[1]) for value in drawn)

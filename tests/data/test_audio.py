@@ -209,7 +209,7 @@ def test_pauses_are_faint_noise_around_digits_of_training() -> None:
 def test_settings_of_all_bases_are_checked() -> None:
     with pytest.raises(OptionError, match="vtlp is 2"):
         DigitsConfig(vtlp=2)
-    with pytest.raises(OptionError, match="strings have 5 to 4"):
+    with pytest.raises(OptionError, match="min_length is 5, max_length 4; expected at least 1"):
         DigitsConfig(min_length=5, max_length=4)
     with pytest.raises(OptionError, match="pitch_shift is 13"):
         TranscriberDataConfig(pitch_shift=13)

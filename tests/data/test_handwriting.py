@@ -13,8 +13,9 @@ import torch
 
 from everloop.data import GlyphsConfig, GlyphStrings, Handwriting, HandwritingConfig
 from everloop.data.datasets.handwriting import scaled
+from everloop.data.error_policy import ErrorPolicy
 from everloop.data.pen import path_of, pen_frames
-from everloop.data.readers.strokes import Drawing
+from everloop.data.readers.strokes import Drawing, StrokeFields, parse_drawing
 from everloop.errors import DataError, OptionError
 
 SEVEN = [[[0, 100], [60, 100], [20, 0]], [[10, 50], [50, 50]]]
@@ -150,3 +151,10 @@ def test_scaled() -> None:
     points = scaled([[[5, 7], [5, 9]], [], [[9, 7]]])
     assert points.tolist() == [[0, 0, 1], [0, 0.5, 0], [1, 0, 1]]
     assert scaled([[[2, 3]]]).tolist() == [[0, 0, 1]]
+
+
+def test_nobody_is_named_null() -> None:
+    line = {"label": "1", "split": "train", "writer": None, "strokes": [[[0, 0], [1, 1]]]}
+    drawn = parse_drawing(json.dumps(line), StrokeFields(), ("label",), ("f", 1), ErrorPolicy())
+    assert drawn is not None
+    assert (drawn.writer, drawn.label) == ("", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def pixels(*shape: int) -> Any:
 
 def saved(path: Path, array: Any) -> Path:
     """Write a picture as Pillow does, in the format of the file's name."""
-    image = pytest.importorskip("PIL.Image")
+    image = import_module("PIL.Image")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.fromarray(array).save(path)
     return path
@@ -89,7 +90,7 @@ def test_png_files_are_read_as_pillow_wrote_them(tmp_path: Path) -> None:
     flat = np.full((6, 7, 3), 200, np.uint8)
     close = read_picture(saved(tmp_path / "flat.jpg", flat), (3, 3), 3)
     assert int((close.int() - 200).abs().max()) <= 2
-    image = pytest.importorskip("PIL.Image")
+    image = import_module("PIL.Image")
     held = image.fromarray(grey)
     held.getexif()[0x112] = 6  # a quarter turn
     held.save(tmp_path / "held.png", exif=held.getexif())
@@ -100,7 +101,6 @@ def test_png_files_are_read_as_pillow_wrote_them(tmp_path: Path) -> None:
 
 
 def test_what_png_writes_pillow_reads(tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
     for channels in (1, 3):
         picture = torch.from_numpy(pixels(3, 4, channels))
         (tmp_path / "p.png").write_bytes(png(picture))
@@ -108,7 +108,6 @@ def test_what_png_writes_pillow_reads(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("PIL")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(DataError, match=r"broken\.png is no picture that can be read: its beginning is that"):
         read_picture(tmp_path / "broken.png")

@@ -117,3 +117,8 @@ def test_without_soundfile_the_extra_is_named(
             read_audio(tmp_path / name)
     assert len(read_audio(tmp_path / "d.wav")) == 4000
     assert [one.name for one in FORMATS if one.audio] == ["wav", "sound"]
+
+
+def test_recordings_take_the_changes_of_any_configuration() -> None:
+    data = Recordings({"train": [(torch.zeros(4000), "a")]}, FrameConfig(), augment=AudioConfig(noise=(10, 30)))
+    assert data.config.noise == (10, 30)

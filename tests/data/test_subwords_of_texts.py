@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from everloop.data.tokenize.load import load_vocabulary
 from everloop.errors import DataError, OptionError, UnsupportedError
 from everloop.models import LanguageModel
 
-tokenizers = pytest.importorskip("tokenizers")
+tokenizers = import_module("tokenizers")
 TEXT = "the cat sat on the mat, the hat on the cat.\nthat is that: naïve 猫 🐈\n" * 30
 
 
@@ -168,3 +169,11 @@ def test_settings_that_make_no_sense(learned: SubwordVocabulary, monkeypatch: py
     monkeypatch.setitem(sys.modules, "tokenizers", absent)
     with pytest.raises(UnsupportedError, match=r"pip install 'everloop\[tokenizers\]'"):
         SubwordVocabulary.learn_from([TEXT], min_freq=2)
+
+
+def test_numbers_may_have_gaps() -> None:
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 5}))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    known = SubwordVocabulary(made)
+    assert known.encode("a b").tolist() == [0, 5]
+    assert len(known) == 6

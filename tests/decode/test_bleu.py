@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ WORDS = ["cat", "Cat", "it's", "3.5", "1,000", "a-b", "&amp;", "(no)", '"x"', "ç
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_corpora_as_sacrebleu_has_them(seed: int) -> None:
-    metrics = pytest.importorskip("sacrebleu.metrics")
+    metrics = import_module("sacrebleu.metrics")
     draw = random.Random(seed)
     wanted = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(draw.randint(1, 20))]
     written = [

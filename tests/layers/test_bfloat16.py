@@ -91,8 +91,14 @@ def test_dtypes_are_those_of_torch(kind: str, mode: str) -> None:
     torch.testing.assert_close(y, exact, rtol=0, atol=2 * UNIT)
 
 
-@pytest.mark.parametrize(("kind", "mode"), [case for case in AS_TORCH if case[0] != "LSTM" or case[1] == "layer"])
-def test_the_table_is_true_of_torch_where_it_runs_on_all_processors(kind: str, mode: str) -> None:
+def has_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@pytest.mark.parametrize(("kind", "mode"), AS_TORCH)
+def test_the_table_is_true_of_torch(kind: str, mode: str) -> None:
+    if kind == "LSTM" and mode in ("autocast", "autocast, state given") and not has_bfloat16():
+        pytest.skip("PyTorch's own LSTM refuses bfloat16 under autocast on this processor")
     y, found = called(nn, kind, mode)
     assert found == AS_TORCH[kind, mode]
     torch.testing.assert_close(y, called(everloop, kind, mode)[0], rtol=0, atol=2 * UNIT)

@@ -39,7 +39,8 @@ def test_every_cell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (y[0] if isinstance(y, tuple) else y).dtype == LOW
     assert {s.dtype for s in leaves(state)} == {LOW}
     text = layer.explain().rpartition("step: ")[2]
-    assert "matrices of bfloat16 where they are" in text or "because" in text
+    refused = name == "attention-gru"  # a step that reads a memory
+    assert ("because" if refused else "matrices of bfloat16 where they are") in text
 
 
 def by_hand(layer: Recurrent, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

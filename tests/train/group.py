@@ -92,7 +92,7 @@ def _run(asked: dict[str, Any]) -> list[int]:
                 statuses[child] = os.waitstatus_to_exitcode(found[1])
         if end and metrics.exists() and metrics.read_text().count("\n") >= asked["lines"]:
             os.kill(children[end[0]], end[1])
-            end, deadline = None, time.monotonic() + 10
+            end, deadline = None, time.monotonic() + LIMIT
         if time.monotonic() > deadline:
             for child in set(children) - set(statuses):
                 os.kill(child, signal.SIGKILL)

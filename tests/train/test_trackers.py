@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_a_tracker_is_told_what_metrics_say(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_the_figures_and_a_resumed_run_once(tmp_path: Path) -> None:
-    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    reading = import_module("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "run"
 
     def stopping(event: Event) -> None:
@@ -108,7 +109,6 @@ SMALL += ["--log", "2", "--validate", "4", "--out", "runs/own"]
 
 
 def test_on_the_command_line(package: str, capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorboard")
     tools = ["--track", f"{package}:cats", "tensorboard"]
     assert main(["train", "language-model", *SMALL, *tools]) == 0, capfd.readouterr().err
     begun, *told, finished = map(json.loads, Path("told.jsonl").read_text().splitlines())

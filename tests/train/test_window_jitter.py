@@ -109,7 +109,8 @@ def test_a_run_is_resumed_among_its_windows(tmp_path: Path) -> None:
         if isinstance(event, Stepped) and event.step == 24:
             os.kill(os.getpid(), signal.SIGINT)
 
-    train(small_model(), TEXT, VARIED, out=tmp_path / "part", report=stopping)
+    part = train(small_model(), TEXT, VARIED, out=tmp_path / "part", report=stopping)
+    assert part.interrupted
     assert_same_run(whole, train(small_model(), TEXT, out=tmp_path / "part", resume=True))
     with pytest.raises(OptionError, match="length_jitter 3 instead of 2"):
         train(small_model(), TEXT, out=tmp_path / "part", resume=True, length_jitter=3)

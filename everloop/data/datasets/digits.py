@@ -127,9 +127,11 @@ class DigitStrings(JoinedStrings, SpeechDataset):
 
     def content(self) -> Iterator[bytes]:
         c = self.config
-        yield repr((c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, self.frames)).encode()
+        joined = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, c.pause, self.frames)
+        yield repr(joined).encode()
         for speakers in self.recordings.values():
-            for digits in speakers.values():
+            for speaker, digits in speakers.items():
+                yield speaker.encode()
                 for digit, found in digits.items():
                     yield digit.encode()
                     yield from (samples.numpy().tobytes() for samples in found)

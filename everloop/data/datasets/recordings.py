@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,8 @@ class Recordings(SpeechDataset):
         errors: ErrorPolicy | None = None,
         augment: AugmentConfig | None = None,
     ) -> None:
-        super().__init__(AudioConfig(seconds=seconds, **vars(augment or AugmentConfig())), errors)
+        changes = {each.name: getattr(augment or AugmentConfig(), each.name) for each in fields(AugmentConfig)}
+        super().__init__(AudioConfig(seconds=seconds, **changes), errors)
         if not parts.get("train") and vocabulary is None:
             raise DataError("there is no recording to train on; expected at least one")
         kept: dict[str, Sequence[Clip]] = {name: list(clips) for name, clips in parts.items() if clips}

@@ -67,9 +67,8 @@ class JoinedConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_length <= self.max_length:
-            raise OptionError(
-                f"strings have {self.min_length} to {self.max_length} characters; expected at least 1, and more"
-            )
+            came = f"min_length is {self.min_length}, max_length {self.max_length}"
+            raise OptionError(f"{came}; expected at least 1 character, and the smaller number first")
         for name in ("strings", "held"):
             if (value := getattr(self, name)) < 1:
                 raise OptionError(f"{name} is {value}; expected at least one string")

@@ -110,6 +110,11 @@ def read_midi(path: Path) -> Tensor:
     return _roll(path, merged, file.ticks_per_beat)
 
 
+def _check_length(path: Path, steps: int) -> None:
+    if steps > MOST:
+        raise DataError(f"{path} lasts {steps:,} quarters; expected at most {MOST:,}")
+
+
 def _roll(path: Path, messages: Iterable[Any], ticks: int) -> Tensor:
     now, heard = 0, set[tuple[int, int]]()
     began: dict[tuple[int, int], int] = {}  # by channel and pitch, what sounds now
@@ -120,6 +125,7 @@ def _roll(path: Path, messages: Iterable[Any], ticks: int) -> Tensor:
 
     for message in messages:
         now += message.time
+        _check_length(path, now // ticks)
         if message.type in ("note_on", "note_off") and message.channel != DRUMS:
             key = message.channel, message.note
             ends(key)
@@ -130,8 +136,7 @@ def _roll(path: Path, messages: Iterable[Any], ticks: int) -> Tensor:
     if not heard:
         raise DataError(f"{path} has no note that sounds at a quarter; expected at least one")
     steps = max(-(-now // ticks), 1 + max(step for step, _ in heard))
-    if steps > MOST:
-        raise DataError(f"{path} lasts {steps:,} quarters; expected at most {MOST:,}")
+    _check_length(path, steps)
     roll = torch.zeros(steps, KEYS)
     for step, pitch in heard:
         if not LOWEST <= pitch < LOWEST + KEYS:

@@ -92,4 +92,5 @@ def _drawing(line: str, fields: StrokeFields, needed: Sequence[str]) -> Drawing:
     if sum(map(len, strokes)) < 2:
         raise ValueError("a drawing needs at least two points")
     names = {name: getattr(fields, name) for name in ("label", "split", "writer")}
-    return Drawing(strokes, *(str(content[n] if w in needed else content.get(n, "")) for w, n in names.items()))
+    said = (content[n] if w in needed else content.get(n) for w, n in names.items())
+    return Drawing(strokes, *("" if value is None else str(value) for value in said))

@@ -162,7 +162,8 @@ def _library() -> Any:
 
 def _shown(tokenizer: Any) -> list[str]:
     """Return each symbol as text; as the tokenizer names it where two would be the same, or it is half a character."""
-    names = [tokenizer.id_to_token(i) or f"<{i}>" for i in range(tokenizer.get_vocab_size())]
+    count = 1 + max(tokenizer.get_vocab().values(), default=-1)  # numbers may have gaps
+    names = [tokenizer.id_to_token(i) or f"<{i}>" for i in range(count)]
     texts = [tokenizer.decode([i], skip_special_tokens=False) for i in range(len(names))]
     taken, found = set(names), list[str]()
     for name, text in zip(names, texts, strict=True):
