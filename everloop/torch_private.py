@@ -15,6 +15,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._higher_order_ops.scan import scan_op as scan_op
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch.autograd import forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef as StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 # `register_decomposition` tells exporters what our operator is made of. Gone: pass a table to `run_decompositions`.
 # `scan_op` is a loop that exporters can hold. Gone: `torch.scan`, once it is public; ONNX needs it, nothing else.
 # `TorchDispatchMode` sees what a thread draws at random. Gone: compare states of generators, as of Python's.
+# `StorageWeakRef` tells whether the memory of a tensor is gone. Gone: keep nothing that is made of weights.
 # `FakeTensor` has a shape and no numbers to check. Gone: ask `torch.compiler.is_compiling`, and test exports again.
 
 # What looks at each call while Dynamo is at work, None while it is not: about a tenth of the cost of asking Dynamo.
@@ -100,6 +102,7 @@ ATTRIBUTES = {
     "_forward_hooks": "hooks that only a call of the module runs; gone: never take the short way past `forward`",
     "_forward_pre_hooks": "as `_forward_hooks`",
     "_flat_weights": "the weights of torch.nn.LSTM and its like; gone: `parameters()`",
+    "_cdata": "which memory a tensor lies in, for as long as that lives; gone: keep nothing that is made of weights",
     "_version": "counts the writes to a tensor; gone: compare the numbers, at the cost of reading them",
     "_apply": "runs for `.to` and its like, overridden to forget what was packed; gone: compare storages at each call",
 }

@@ -64,9 +64,9 @@ INSIDE = {
         quantize
     """,
     "compiler/targets/llvm": """
-        emit formats pages threads vector
+        emit formats kept pages threads vector
         machine mathematics memory
-        phases product
+        phases product quick
         layout packing
         rounding
         bfloat features large partition

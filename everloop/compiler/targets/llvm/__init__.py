@@ -60,9 +60,10 @@ def compile(  # noqa: A001
         kernel = _kernels.get(key)
         if kernel is None:
             own = narrow(instructions) if halves else instructions
-            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves)
-            code = object_code(repr((loop, *sorted(halves))) if halves else repr(loop), str(form.dtype), own,
-                               lambda: _text(layout))  # fmt: skip
+            is_quick = is_narrow and form.dtype == torch.float32 and own.name == "avx512"
+            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves, is_quick)
+            what = repr((loop, *sorted(halves), is_quick)) if halves or is_quick else repr(loop)
+            code = object_code(what, str(form.dtype), own, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
             shared = _common(layout.form, instructions)
             fast = _narrow(layout) if is_narrow else None

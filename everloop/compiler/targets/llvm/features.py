@@ -13,6 +13,7 @@ from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import HALF, RECORD, Layout
 from everloop.compiler.targets.llvm.mathematics import Lanes, Register, apply
 from everloop.compiler.targets.llvm.phases import Lines, Phase
+from everloop.compiler.targets.llvm.quick import QuickLanes
 from everloop.compiler.targets.llvm.rounding import rounded_halves, widened
 
 REDUCTIONS = {"sum": ("fadd", -0.0), "max": ("fmaximum", -math.inf)}
@@ -26,7 +27,7 @@ class MapWriter:
     def __init__(self, layout: Layout, stage: Map, code: Code) -> None:
         self.layout, self.stage, self.code = layout, stage, code
         self.form = layout.form
-        self.lanes = Lanes(code, layout.form, layout.isa)
+        self.lanes = (QuickLanes if layout.is_quick else Lanes)(code, layout.form, layout.isa)
         self.full, self.rest = divmod(stage.width, self.lanes.count)
         self.base: dict[str, str] = {}  # buffer name -> address of the row
         self.spread: dict[int, Register] = {}  # lines that are the same for every feature -> their vector

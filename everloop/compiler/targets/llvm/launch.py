@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from everloop.compiler.kernel import Rows
 from everloop.compiler.loop import Loop, Product
-from everloop.compiler.targets.llvm import memory, threads
+from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.bfloat import Narrow
+from everloop.compiler.targets.llvm.kept import kept
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
 from everloop.compiler.time_axis import TimeAxis
@@ -24,6 +27,8 @@ _REVERSE, _PACK, _ORDER, _ENDS, _STARTS, _WORK, _PACKED, _PRODUCT, _PACKER = (
     SLOT[name] for name in ("reverse", "pack", "order", "ends", "starts", "work", "packed", "product", "packer")
 )
 STEPS, ROW, MATRIX, VECTOR = 1, 2, 3, 4  # forms: [T, B, n] or compact, [B, n], [m, n], [n]
+_PACK_ARGUMENTS = (ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p, *[ctypes.c_int64] * 2)
+_numbers = itertools.count()  # of kernels
 FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matrix": MATRIX}
 
 
@@ -47,6 +52,7 @@ class NativeKernel:
         self._keep = (library, shared)
         self._narrow = narrow
         self._whole = whole
+        self._number = next(_numbers)
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
         self._product, self._packer = shared.address["everloop_product"], shared.address["everloop_pack"]
         self._block = ctypes.c_int64 * layout.total_slots
@@ -79,7 +85,8 @@ class NativeKernel:
     def description(self) -> str:
         """Its instruction set and dtype, and which threads a call uses, or why only one."""
         products = f"; products in the loop: {self._narrow.description}" if self._narrow else ""
-        return f"{self.isa}, {self.dtype}{products}; threads: {threads.pool().note}"
+        quick = "; exp, sigmoid and tanh to 15 bits" if self._layout.is_quick else ""
+        return f"{self.isa}, {self.dtype}{products}{quick}; threads: {threads.pool().note}"
 
     def team(self, T: int, B: int, valid: int | None = None) -> tuple[int, bool]:
         """Return (threads a call asks for, whether they split columns instead of rows).
@@ -125,13 +132,35 @@ class NativeKernel:
         if self._narrow and self._narrow.is_quicker(B if columns else -(-B // count), self._layout.packed_size):
             own = self._narrow.compiled.address
             block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
-        packed = self._packed_bytes
+        known = self._kept(block[_PACKER], buffers) if self._narrow and block[_PACK] else None
+        packed = self._packed_bytes if known is None else 0
         work = memory.take(packed + self._layout.work_bytes(B, count, columns))
         block[_PACKED] = start = memory.aligned(work)
         block[_WORK] = start + packed
+        if known is not None:
+            block[_PACKED], block[_PACK] = memory.aligned(known), 0
         self._use_threads(block, count, columns)
         self._run(ctypes.addressof(block))
         memory.give_back(work)
+
+    def _kept(self, packer: int, buffers: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the matrices as the product takes them, where they are kept between calls."""
+        names = dict.fromkeys(name for name, _ in self._layout.packed)
+        matrices = [buffers[name] for name in names]
+        return kept.get((self._number, packer), matrices, partial(self._pack, packer, buffers))
+
+    def _pack(self, packer: int, buffers: Mapping[str, Tensor]) -> Tensor:
+        made, size = pages.block(self._packed_bytes + 64), self._layout.form.size
+        pack = ctypes.CFUNCTYPE(None, *_PACK_ARGUMENTS)(packer)
+        for stage in self.loop.stages:
+            if isinstance(stage, Product):
+                offset = self._layout.packed[stage.matrix.name, stage.transposed]
+                matrix, (inner, width) = buffers[stage.matrix.name], shape(stage)
+                down, across = (stride * size for stride in matrix.stride())
+                by_k, by_j = (down, across) if stage.transposed else (across, down)
+                vectors = -(-width // self._layout.isa.lanes(size))
+                pack(matrix.data_ptr(), by_k, by_j, inner, width, memory.aligned(made) + offset, 0, vectors)
+        return made
 
     def _use_threads(self, block: ctypes.Array[ctypes.c_int64], count: int, columns: bool) -> None:
         block[SLOT["threads"]], block[SLOT["columns"]] = count, int(columns)

@@ -52,13 +52,15 @@ def round_up(number: int, unit: int) -> int:
 class Layout:
     """The places of one loop's buffers, for one format and instruction set.
 
-    halves: the sequences that are held in bfloat16, and widened and rounded where they are read and written.
+    halves: the sequences that are held in bfloat16, and widened and rounded where they are read and written; is_quick:
+    whether exponential functions need be no more exact than that asks for.
     """
 
     loop: Loop
     form: FloatFormat
     isa: Isa
     halves: frozenset[str] = frozenset()
+    is_quick: bool = False
     slots: dict[str, int] = field(default_factory=dict)  # buffer name or role -> first slot
     total_slots: int = len(HEAD)
     offsets: dict[str, int] = field(default_factory=dict)  # state and scratch: bytes inside the record of a row

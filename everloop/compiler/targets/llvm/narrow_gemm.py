@@ -18,6 +18,7 @@ from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.bfloat import dot_of_two
 from everloop.compiler.targets.llvm.gemm import KINDS, flat, takes
+from everloop.compiler.targets.llvm.kept import kept
 from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
 from everloop.compiler.targets.llvm.matrices import Products
 from everloop.compiler.targets.llvm.pairs import in_pairs
@@ -31,7 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _by_torch(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
-    return _linear(x, weight, bias)
+    return _linear(x, weight, bias, may_keep=True)
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -41,7 +42,11 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> None:
     """Write a @ b + bias to `out`: a [m, k], b [k, n], out [m, n] with adjacent columns."""
-    _kernel()(out, _words(a), _words(b.T).T, None if bias is None else bias.contiguous())
+    _multiply(out, a, _words(b.T).T, bias)
+
+
+def _multiply(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None) -> None:
+    _kernel()(out, _words(a), words, None if bias is None else bias.contiguous())
 
 
 def _words(rows: Tensor) -> Tensor:
@@ -58,12 +63,13 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(*low).float()  # type: ignore[arg-type]
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, may_keep: bool = False) -> Tensor:
     if not (_has_kernel() and takes(x, weight, bias, (torch.float32, LOW))):
         return _by_torch(x, weight, bias)
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), torch.float32)
-    multiply(out, rows, weight.T, bias)
+    words = kept.get("words", (weight,), lambda: _words(weight).T.contiguous()) if may_keep else None
+    _multiply(out, rows, _words(weight).T if words is None else words, bias)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
 
 

@@ -1,0 +1,118 @@
+"""What is made of weights for a call, kept for the next calls while the weights stay what they were.
+
+Weights are known by their memory, their place in it, and PyTorch's count of the changes to it; some of their numbers
+are compared too. So whatever changes weights by PyTorch is seen (optimisers, `load_state_dict`, `copy_`), as are new
+tensors behind `.data`, and writes past the count (`p.data.mul_(2)`, NumPy) unless they leave alone all numbers that
+are compared. The table holds no weights: those of a layer that is gone are forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from everloop import torch_private
+
+BYTES = 256 << 20  # that are kept in all; what was not used for longest goes first
+COUNT = 1024
+LEAST = 1 << 15  # numbers of the weights below which making is as quick as looking
+SAMPLES = 64  # numbers of each tensor that are compared
+
+
+@dataclass
+class _Entry:
+    """made: None while the weights have been seen only once, as those in training are."""
+
+    storages: list[torch_private.StorageWeakRef]
+    versions: list[int]
+    made: Tensor | None = None
+    samples: Sequence[Tensor] = ()
+
+    @property
+    def size(self) -> int:
+        return 0 if self.made is None else self.made.nbytes
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody has the weights any more."""
+        return any(storage.expired() for storage in self.storages)  # type: ignore[no-untyped-call]
+
+
+class Kept:
+    """A table of at most `count` entries and so many bytes."""
+
+    def __init__(self, size: int = BYTES, count: int = COUNT) -> None:
+        self.size, self.count, self.bytes = size, count, 0
+        self._entries: dict[Hashable, _Entry] = {}  # the least recently used first
+        self._lock = threading.Lock()
+        self._new = 0  # entries since the last look at which weights are gone
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, what: Hashable, weights: Sequence[Tensor], make: Callable[[], Tensor]) -> Tensor | None:
+        """Return what `make` makes of weights, from an earlier call or kept from now on; None where it will not be.
+
+        what: what is made.
+        """
+        if sum(w.numel() for w in weights) < LEAST or not all(map(_is_known, weights)):
+            return None
+        storages, versions = [w.untyped_storage() for w in weights], [w._version for w in weights]
+        key = what, *((s._cdata, w.storage_offset(), w.shape, w.stride(), w.dtype)
+                      for s, w in zip(storages, weights, strict=True))  # fmt: skip
+        with self._lock:
+            found = self._entries.pop(key, None)
+            if found is not None and found.versions == versions:
+                self._entries[key] = found
+            else:
+                self.bytes -= found.size if found else 0
+                weak = [torch_private.StorageWeakRef(s) for s in storages]  # type: ignore[no-untyped-call]
+                self._entries[key] = _Entry(weak, versions)
+                self._tidy()
+                return None
+        if found.made is not None and all(map(torch.equal, found.samples, map(_some, weights))):
+            return found.made
+        samples, made = [_some(w).clone() for w in weights], make()
+        with self._lock:
+            if made.nbytes > self.size or self._entries.get(key) is not found:
+                return None
+            self.bytes += made.nbytes - found.size
+            found.samples, found.made = samples, made
+            self._tidy()
+        return made
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.bytes = 0
+
+    def _tidy(self) -> None:
+        """Forget weights that are gone, from time to time, and what is too much."""
+        self._new += 1
+        if self._new >= len(self._entries):
+            self._new = 0
+            for key in [k for k, entry in self._entries.items() if entry.is_gone]:
+                self.bytes -= self._entries.pop(key).size
+        while self._entries and (self.bytes > self.size or len(self._entries) > self.count):
+            self.bytes -= self._entries.pop(next(iter(self._entries))).size
+
+
+def _is_known(weight: Tensor) -> bool:
+    """Whether changes are counted, and made by this process alone."""
+    return not (weight.is_inference() or weight.is_shared())  # type: ignore[no-untyped-call]
+
+
+def _some(weight: Tensor) -> Tensor:
+    """Return some of the numbers in the memory of a tensor, evenly spread."""
+    span = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+    step = max(1, span // SAMPLES) | 1  # odd, so that it meets all columns
+    return weight.as_strided((math.ceil(span / step),), (step,), weight.storage_offset())
+
+
+kept = Kept()

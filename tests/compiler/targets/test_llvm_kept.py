@@ -1,0 +1,184 @@
+"""Weights as products want them are kept while they are unchanged, whoever changes them and however."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from everloop import cells
+from everloop.compiler.targets.llvm import kept as module
+from everloop.compiler.targets.llvm.kept import Kept, kept
+from everloop.layers import Recurrent
+
+H = 112  # matrices that are large enough
+LOW = torch.bfloat16
+
+
+@pytest.fixture(autouse=True)
+def _empty() -> Iterator[None]:
+    kept.clear()
+    yield
+    kept.clear()
+
+
+def run(layer: Recurrent, x: Tensor) -> Tensor:
+    with torch.no_grad(), torch.autocast("cpu", LOW):
+        return layer(x)[0]
+
+
+def by_optimiser(layer: Recurrent) -> None:
+    optimiser = torch.optim.SGD(layer.parameters(), lr=1.0)
+    for p in layer.parameters():
+        p.grad = torch.ones_like(p)
+    optimiser.step()
+
+
+def by_load(layer: Recurrent) -> None:
+    layer.load_state_dict({name: t * 2 for name, t in layer.state_dict().items()})
+
+
+def by_data(layer: Recurrent) -> None:
+    for p in layer.parameters():
+        p.data = p.data * 2
+
+
+def past_the_count(layer: Recurrent) -> None:
+    for p in layer.parameters():
+        p.data.mul_(2)
+
+
+def by_numpy(layer: Recurrent) -> None:
+    for p in layer.parameters():
+        p.detach().numpy()[...] *= 2
+
+
+def in_inference_mode(layer: Recurrent) -> None:
+    with torch.inference_mode():
+        for p in layer.parameters():
+            p.mul_(2)
+
+
+def one_number(layer: Recurrent) -> None:
+    with torch.no_grad():
+        layer.cell.R[3, 5] += 8
+
+
+CHANGES = [by_optimiser, by_load, by_data, past_the_count, by_numpy, in_inference_mode, one_number]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_changed_weights_are_seen(name: str, change: Callable[[Recurrent], None]) -> None:
+    torch.manual_seed(1)
+    layer, x = Recurrent(cells.named(name)(H, H)), torch.randn(40, 2, H)
+    first, second, third = (run(layer, x) for _ in range(3))
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    assert kept.bytes > 0
+    change(layer)
+    found = run(layer, x)
+    fresh = copy.deepcopy(layer)
+    kept.clear()
+    assert torch.equal(found, run(fresh, x))
+    assert not torch.equal(found, first)
+
+
+def test_matrices_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    get = Kept.get
+
+    def counted(table: Kept, what: object, weights: list[Tensor], make: Callable[[], Tensor]) -> Tensor | None:
+        def making() -> Tensor:
+            made.append(what)
+            return make()
+
+        return get(table, what, weights, making)
+
+    monkeypatch.setattr(Kept, "get", counted)
+    layer, x = Recurrent(cells.LSTM(H, H)), torch.randn(40, 2, H)
+    for _ in range(5):
+        run(layer, x)
+    assert len(made) == 2  # of the input, and of the state
+    size = kept.bytes
+    for _ in range(3):  # weights that change between calls are not kept
+        by_optimiser(layer)
+        run(layer, x)
+    assert len(made) == 2
+    assert kept.bytes < size
+
+
+def test_training_keeps_nothing_between_updates() -> None:
+    layer, x = Recurrent(cells.GRU(H, H)), torch.randn(40, 2, H)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for _ in range(3):
+        with torch.autocast("cpu", LOW):
+            layer(x)[0].float().square().mean().backward()
+        optimiser.step()
+        assert kept.bytes == 0
+
+
+def test_the_table_is_bounded() -> None:
+    size = 8 * module.LEAST  # bytes of what is made
+    table = Kept(size=3 * size, count=5)
+    weights = [torch.randn(module.LEAST) for _ in range(8)]
+    for _ in range(2):
+        for weight in weights[:3]:
+            table.get("double", [weight], weight.double)
+    assert (len(table), table.bytes) == (3, 3 * size)
+    assert table.get("double", [weights[0]], lambda: pytest.fail("it is kept")) is not None
+    for weight in weights[3:]:
+        table.get("double", [weight], weight.double)
+    assert len(table) <= 5
+    assert table.bytes <= 3 * size
+    big = torch.randn(4 * module.LEAST)
+    for _ in range(3):
+        assert table.get("double", [big], big.double) is None
+    assert table.bytes <= 3 * size
+
+
+def test_weights_that_are_gone_are_forgotten_and_never_taken_for_others() -> None:
+    table = Kept()
+    for n in range(50):
+        weight = torch.full((module.LEAST,), float(n))  # in memory that was another's
+        for _ in range(3):
+            found = table.get("copy", [weight], weight.clone)
+        assert found is not None
+        assert found[0] == n
+        del weight, found
+    gc.collect()
+    other = torch.zeros(module.LEAST)
+    table.get("copy", [other], other.clone)
+    assert len(table) <= 4
+
+
+def test_what_is_not_kept() -> None:
+    table = Kept()
+    small, shared = torch.zeros(module.LEAST - 1), torch.zeros(module.LEAST).share_memory_()  # type: ignore[no-untyped-call]
+    with torch.inference_mode():
+        uncounted = torch.zeros(module.LEAST)
+    for weight in (small, shared, uncounted):
+        for _ in range(3):
+            assert table.get("copy", [weight], weight.clone) is None
+    assert (len(table), table.bytes) == (0, 0)
+    odd = torch.full((module.LEAST,), torch.nan)  # not equal to itself: made anew, and right
+    for _ in range(3):
+        found = table.get("copy", [odd], odd.clone)
+    assert found is not None
+    assert found.isnan().all()
+
+
+def test_views_of_one_memory_are_told_apart() -> None:
+    table, both = Kept(), torch.randn(2, 256, 128)
+    a, b, across = both[0], both[1], both[0].T
+    for _ in range(3):
+        found = [table.get("copy", [w], w.clone) for w in (a, b, across)]
+    for made, weight in zip(found, (a, b, across), strict=True):
+        assert made is not None
+        assert torch.equal(made, weight)
+    both[1, 255, 127] += 1  # changes are counted for all of it
+    assert all(table.get("copy", [w], w.clone) is None for w in (a, b))
