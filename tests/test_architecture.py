@@ -53,8 +53,8 @@ INSIDE = {
     """,
     "layers": """
         bidirectional compare flatten guards masked_matrix nested precision recompute rows weight_gradients
-        backward double_backward empty_sequences epilogue input_form linear_cross_entropy reference serialization
-        validation
+        backward double_backward empty_sequences epilogue input_form linear reference serialization
+        linear_cross_entropy validation
         extras
         autograd_function check custom_operator dropout
         decomposition dispatch stack

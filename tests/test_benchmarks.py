@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import attention, chorales, head, parts, precision, versions
+from benchmarks import attention, chorales, head, linear, parts, precision, versions
 from benchmarks import cells as benchmarks_of_cells
 from benchmarks.options import spread
 from everloop import cells
@@ -75,6 +75,11 @@ def test_the_heads_that_are_compared_compute_the_same() -> None:
     found = head.measure((6, 4, 5), "training", 100.0, 1, "minimum")
     assert found["arithmetic"] == pytest.approx(2e-6 * 3 * 6 * 4 * 5 / 100)
     assert all(value > 0 for value in found.values())
+
+
+@pytest.mark.parametrize("mode", linear.MODES)
+def test_linear_layers_are_measured(mode: str) -> None:
+    assert {*linear.measure(3, 4, 5, mode, 1, "minimum")} == {"everloop", "PyTorch"}
 
 
 @pytest.mark.parametrize("is_stepped", [False, True])

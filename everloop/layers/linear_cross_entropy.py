@@ -6,18 +6,18 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from everloop import torch_private
 from everloop.compiler.batched import is_batched
 from everloop.compiler.target import products
 from everloop.errors import OptionError, ShapeError, unknown
+from everloop.layers.linear import linear, needs_torch
 from everloop.layers.precision import autocast_dtype
 
 NUMBERS = 1 << 22  # logits at a time: enough rows for products at full speed
 FEW = 1 << 21  # logits that are no burden: PyTorch's two operations are as quick or quicker
-_KINDS = (Tensor, nn.Parameter)
 
 
 def linear_cross_entropy(
@@ -78,7 +78,7 @@ def linear_cross_entropy(
             if reduction == "sum":
                 return total
             return total / (len(symbols) if weight is None else weight[symbols].sum())
-    logits = F.linear(x, linear_weight, linear_bias)
+    logits = linear(x, linear_weight, linear_bias)
     loss = F.cross_entropy(logits, symbols, reduction=reduction, ignore_index=ignore_index, **options)
     return loss.reshape(input.shape[:-1]) if reduction == "none" else loss
 
@@ -87,7 +87,7 @@ def with_likeliest(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | Non
     """Return (the cross entropy of rows x [N, I] in all, the likeliest symbols [N]); logits are kept for gradients."""
     is_small = len(x) * len(weight) <= FEW or autocast_dtype(x) is not None
     if is_small or torch.is_grad_enabled() or _is_special(x, weight, bias, None):
-        logits = F.linear(x, weight, bias)
+        logits = linear(x, weight, bias)
         return F.cross_entropy(logits, target, reduction="sum"), logits.argmax(-1)
     best = torch.zeros_like(target)
     total, _ = _chunks(_Task(x, weight, bias, target), (False, False, False), best)
@@ -100,11 +100,8 @@ def _is_special(x: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, we
     dtypes = {t.dtype for t in tensors}
     is_cast = autocast_dtype(x) is not None
     return (
-        torch.compiler.is_compiling()
-        or torch_private.is_forward_mode()
-        or torch_private.tracing_state() is not None
-        or is_batched(*tensors)
-        or any(type(t) not in _KINDS or t.is_meta or t.device != x.device for t in tensors)
+        needs_torch(*tensors)
+        or any(t.device != x.device for t in tensors)
         or not all(dtype.is_floating_point for dtype in dtypes)
         or (torch.float64 in dtypes if is_cast else len(dtypes) > 1)
         or not linear_weight.numel()

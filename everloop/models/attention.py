@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
+from everloop.layers.linear import Linear
 
 Scoring = Literal["multiplicative", "additive"]
 
@@ -52,11 +53,11 @@ class Attention(nn.Module):
             raise OptionError(unknown("attention", scoring, get_args(Scoring)))
         self.scoring = scoring
         if scoring == "multiplicative":
-            self.key = nn.Linear(memory_size, query_size, bias=False)
+            self.key = Linear(memory_size, query_size, bias=False)
         else:
             size = size or query_size
-            self.key = nn.Linear(memory_size, size)
-            self.query = nn.Linear(query_size, size, bias=False)
+            self.key = Linear(memory_size, size)
+            self.query = Linear(query_size, size, bias=False)
             self.v = nn.Parameter(torch.empty(size).uniform_(-(size**-0.5), size**-0.5))
 
     def remember(self, values: Tensor, lengths: Tensor) -> Memory:

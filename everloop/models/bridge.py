@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.layers import Bidirectional, Recurrent, Stack
+from everloop.layers.linear import Linear
 
 
 class Bridge(nn.Module):
@@ -26,7 +27,7 @@ class Bridge(nn.Module):
             parts = [below.ahead, below.back] if isinstance(below, Bidirectional) else [below]
             sources = [sum(sizes) for sizes in zip(*(part.state_sizes.values() for part in parts), strict=True)]
             sinks = above.state_sizes.values()
-            maps.append(nn.ModuleList(nn.Linear(a, b) for a, b in zip(sources, sinks, strict=True)))
+            maps.append(nn.ModuleList(Linear(a, b) for a, b in zip(sources, sinks, strict=True)))
         self.maps = nn.ModuleList(maps)
         self.stacked = isinstance(decoder.cell, Stack)
         self.paired = isinstance(_cells(encoder.cell)[0], Bidirectional)

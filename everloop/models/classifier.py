@@ -18,6 +18,7 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError, ShapeError
+from everloop.layers.linear import Linear
 from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -87,7 +88,7 @@ class Classifier(Model):
         self.pooling = Pooling(config.pooling, size, bidirectional=config.bidirectional)
         self.inputs = Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
         self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(size, len(self.labels))
+        self.head = Linear(size, len(self.labels))
 
     @classmethod
     def of(cls, data: Examples, config: ClassifierConfig | None = None) -> Classifier:

@@ -16,6 +16,7 @@ from everloop.data.datasets.parallel import ParallelBatch
 from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, PAD, SPACE, UNKNOWN, Pieces
 from everloop.errors import OptionError, unknown
+from everloop.layers.linear import Linear
 from everloop.models.attention import Attention, Memory, Scoring
 from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.bridge import Bridge
@@ -116,9 +117,9 @@ class EncoderDecoder(Model):
         self.bridge = Bridge(self.encoder, self.decoder)
         hidden = self.decoder.output_size
         self.attention = Attention(hidden, known, config.scoring) if config.context == "attention" else None
-        self.readout = nn.Linear(hidden + (0 if config.context == "initial" else known), size)
+        self.readout = Linear(hidden + (0 if config.context == "initial" else known), size)
         self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(size, len(target))
+        self.head = Linear(size, len(target))
         for embedding in (self.read_embedding, self.embedding):
             nn.init.normal_(embedding.weight, std=size**-0.5)
         if config.tied:

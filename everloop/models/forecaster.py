@@ -14,6 +14,7 @@ from everloop.cell import Cell
 from everloop.data.datasets.series import Series, SeriesBatch
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
 from everloop.errors import DataError, OptionError, unknown
+from everloop.layers.linear import Linear
 from everloop.models.body import BodyConfig, Dropout, body, check, configured
 from everloop.models.forecast import Forecast
 from everloop.models.loss import Loss
@@ -129,16 +130,16 @@ class Forecaster(Model):
         self.static = {name: tuple(words) for name, words in (static or {}).items()}
         width = (read + sum(self.extras) + sum(map(len, self.static.values())) + marks) * config.patch
         # patches are embedded, so that the layers do not read many raw numbers at once
-        self.read_in = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
+        self.read_in = nn.Sequential(Linear(width, config.hidden), nn.ReLU()) if config.patch > 1 else nn.Identity()
         self.recurrent = body(config, config.hidden if config.patch > 1 else width, cell)
         self.last = Pooling("last", self.recurrent.output_size, bidirectional=config.bidirectional)
         self.inputs = Dropout(config.dropped_inputs(embedded=config.patch > 1))
         self.dropout = Dropout(config.dropout)
         planned, calendar = self.extras[1:]
         size = self.recurrent.output_size
-        self.head = nn.Linear(size + config.horizon * calendar, config.horizon * read * self.outs)
+        self.head = Linear(size + config.horizon * calendar, config.horizon * read * self.outs)
         # each step to come with what is planned for it, by the same weights at every step
-        layers = [nn.Linear(size + planned, config.hidden), nn.ReLU(), nn.Linear(config.hidden, read * self.outs)]
+        layers = [Linear(size + planned, config.hidden), nn.ReLU(), Linear(config.hidden, read * self.outs)]
         self.plans = nn.Sequential(*layers) if planned else None
 
     @classmethod

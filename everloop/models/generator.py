@@ -19,6 +19,7 @@ from everloop.data.datasets.strokes import END, StrokesBatch
 from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.data.pictures import PictureSize
 from everloop.errors import DataError, OptionError, unknown
+from everloop.layers.linear import Linear
 from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
@@ -91,7 +92,7 @@ class Generator(Model):
         self.condition: nn.Module
         match labels:
             case int():
-                self.condition = nn.Linear(labels, size)
+                self.condition = Linear(labels, size)
             case PictureSize():
                 self.condition = PictureEncoder(labels, config.channels, size)
             case _:
@@ -104,7 +105,7 @@ class Generator(Model):
             read, written = size, len(vocabulary) + 1
         self.recurrent = layers_of(config, read + size, cell)
         self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(self.recurrent.output_size, written)
+        self.head = Linear(self.recurrent.output_size, written)
 
     def outline(self) -> Outline:
         size, many = self.config.embedding, self.head.out_features

@@ -17,6 +17,7 @@ from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.load import load_vocabulary
 from everloop.errors import DataError, OptionError
+from everloop.layers.linear import Linear
 from everloop.models.body import Dropout, LayersConfig, Option, check, configured, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
 from everloop.models.model import Model
@@ -125,7 +126,7 @@ class LanguageModel(Model):
         self.recurrent = layers_of(config, size, made, last=config.last_hidden, locked=config.locked)
         rates = (dropout if rate is None else rate for rate in (config.input_dropout, config.output_dropout))
         self.input_dropout, self.output_dropout = (Dropout(rate, config.locked) for rate in rates)
-        self.head = nn.Linear(self.recurrent.output_size, len(vocabulary))
+        self.head = Linear(self.recurrent.output_size, len(vocabulary))
         if tied:
             if size != self.recurrent.output_size:
                 raise OptionError(

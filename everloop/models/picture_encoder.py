@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from everloop.data.pictures import PictureSize
 from everloop.errors import OptionError
+from everloop.layers.linear import Linear
 from everloop.models.outline import Block
 
 GROUP = 8  # channels that are normalised together
@@ -49,7 +50,7 @@ class PictureEncoder(nn.Module):
             layers += [nn.Conv2d(before, count, 3, stride=2, padding=1), nn.GroupNorm(groups, count), nn.ReLU()]
             height, width, before = -(-height // 2), -(-width // 2), count
         self.convolutions = nn.Sequential(*layers)
-        self.linear = nn.Linear(height * width * before, size)
+        self.linear = Linear(height * width * before, size)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return vectors [..., size] of pictures [..., height, width, channels] of 0 to 255."""

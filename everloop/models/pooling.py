@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
+from everloop.layers.linear import Linear
 
 PoolingMethod = Literal["last", "mean", "max", "attention"]
 
@@ -31,8 +32,8 @@ class Pooling(nn.Module):
             raise OptionError(unknown("pooling", method, get_args(PoolingMethod)))
         self.method, self.ahead = method, size // 2 if bidirectional else size
         if method == "attention":
-            self.hidden = nn.Linear(size, size)
-            self.score = nn.Linear(size, 1, bias=False)
+            self.hidden = Linear(size, size)
+            self.score = Linear(size, 1, bias=False)
 
     def forward(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Return [B, n] for y [T, B, n] and lengths [B]."""

@@ -19,6 +19,7 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError
+from everloop.layers.linear import Linear
 from everloop.layers.rows import rows_of_batch
 from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
 from everloop.models.crf import LinearChainCRF
@@ -105,7 +106,7 @@ class Tagger(Model):
         self.recurrent = body(config, size, cell)
         self.inputs = Dropout(config.dropped_inputs(embedded=self.tokenizer is not None))
         self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(self.recurrent.output_size, len(self.labels))
+        self.head = Linear(self.recurrent.output_size, len(self.labels))
         self.crf = LinearChainCRF(len(self.labels)) if config.output == "crf" else None
 
     @classmethod

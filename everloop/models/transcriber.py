@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.cell import Cell
@@ -20,6 +20,7 @@ from everloop.data.datasets.transcribed import TranscribedBatch
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.pen import FEATURES, pen_frames
 from everloop.errors import DataError, OptionError
+from everloop.layers.linear import Linear
 from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -98,7 +99,7 @@ class Transcriber(Model):
         self.config, self.vocabulary, self.blank = config, vocabulary, len(vocabulary)
         self.dropout = Dropout(config.dropout)
         self.recurrent = layers_of(config, config.features * config.stacked, cell, bidirectional=config.bidirectional)
-        self.head = nn.Linear(self.recurrent.output_size, len(vocabulary) + 1)
+        self.head = Linear(self.recurrent.output_size, len(vocabulary) + 1)
 
     def outline(self) -> Outline:
         many, stacked = len(self.vocabulary) + 1, self.config.stacked

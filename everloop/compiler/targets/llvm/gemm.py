@@ -1,9 +1,10 @@
 """The large products outside the loop, with gradients of every order.
 
-They run in the library's own kernel (targets/llvm/large.py). Measured on one processor only, an AMD Zen 5 with AVX-512:
-PyTorch's products call MKL, which reaches half of what the kernel does there (float32 and float64, one thread); oneDNN
-(float32 only) is 0 to 25 % behind on one thread, most where time is summed over, and took a thousand times longer
-where that operand was a slice of wider rows. What the kernel does not take goes to PyTorch.
+They run in the library's own kernel (targets/llvm/large.py). On an AMD Zen 5 with AVX-512 PyTorch's products call MKL,
+which reaches half to nine tenths of what the kernel does (float32 and float64); oneDNN (float32 only) is 0 to 25 %
+behind on one thread, most where time is summed over, and took a thousand times longer where that operand was a slice
+of wider rows. What the kernel does not take goes to PyTorch; on Intel's processors all do, because on a Xeon "Sapphire
+Rapids" MKL is at 0.97 to 1.4 times the kernel's speed. Sizes and the processor decide, never a measurement.
 """
 
 from __future__ import annotations
@@ -49,10 +50,7 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, add: bool) -> bool:
-    """Write a @ b + bias to `out`, or add a @ b to it; return False, with nothing done, where PyTorch is quicker.
-
-    On Intel's processors it is: MKL is at 0.97 to 1.4 times our speed on a Xeon "Sapphire Rapids", most where `add`.
-    """
+    """Write a @ b + bias to `out`, or add a @ b to it; return False, with nothing done, where PyTorch is quicker."""
     if has_quick_mkl() or not takes(a, b.T, bias) or out.dtype != a.dtype or out.stride(1) != 1:
         return False
     _kernel(a.dtype)(out, a, b, None if bias is None else bias.contiguous(), add=add)
@@ -103,7 +101,12 @@ def _kernel(dtype: torch.dtype) -> Products:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), x.dtype)
-    _kernel(x.dtype)(out, rows, weight.T, None if bias is None else bias.contiguous())
+    if not has_quick_mkl():
+        _kernel(x.dtype)(out, rows, weight.T, None if bias is None else bias.contiguous())
+    elif bias is None:
+        torch.mm(rows, weight.T, out=out)
+    else:
+        torch.addmm(bias, rows, weight.T, out=out)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
 
 
@@ -126,7 +129,7 @@ class _Linear(torch.autograd.Function):
 
 def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return grad.T @ x and grad.sum(0), reading grad once."""
-    if grad.stride(1) != 1 or not takes(grad.T, x.T):
+    if has_quick_mkl() or grad.stride(1) != 1 or not takes(grad.T, x.T):
         return over_rows(grad, x), grad.sum(0)
     product, sums = pages.fresh((grad.shape[1], x.shape[1]), x.dtype), x.new_zeros(grad.shape[1])
     _kernel(x.dtype)(product, grad.T, x, None, sums)

@@ -93,9 +93,9 @@ def _division(high: int, width: int, rows: int, columns: int, k: int, team: int,
     """
     tiles, panels = -(-rows // high), -(-columns // width)
 
-    def cost(down: int) -> int:
+    def cost(down: int) -> float:
         """Tiles of the largest block, and what packing its panels costs in tiles."""
-        wide = -(-panels // (team // down))
+        wide = min(-(-panels // (team // down)), columns / width)  # what is behind the last column is not computed
         return -(-tiles // down) * wide + wide
 
     down = min(range(1, team + 1), key=cost)
