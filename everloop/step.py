@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everloop.binding import bind, keep
 from everloop.errors import CellError, OptionError, unknown
 
 
@@ -25,12 +26,20 @@ def advance(cell: Any, x: Tensor, states: Sequence[Any]) -> tuple[Any, tuple[Any
 def step_results(cell: Any, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
     """Return what the step of `cell` returns as a tuple, checked against the declaration: states, then outputs.
 
-    States are rows [B, n] here, whatever axes the step sees.
+    States are rows [B, n] here, whatever axes the step sees. Noise that is not drawn now is zeros, masks are ones.
     """
     if cell.is_shaped:
         shapes = cell.state_shapes.values()
         states = [s.reshape(s.shape[0], *shape) for s, shape in zip(states, shapes, strict=True)]
-    result = cell.step(x, *(getattr(cell, name) for name in cell.input_sizes), *states)
+    further = [getattr(cell, name) for name in cell.input_sizes]
+    absent = {name: spec for name, spec in type(cell).noises.items() if name not in cell.__dict__}
+    if absent:
+        told = {name: x.new_full((x.shape[0], n.size(cell.sizes)), n.absent) for name, n in absent.items()}
+        twin = bind(cell, told)
+        result = twin.step(x, *further, *states)
+        keep(cell, twin, told)
+    else:
+        result = cell.step(x, *further, *states)
     names = [*cell.state_sizes, *cell.output_sizes]
     if result is None:
         raise CellError(f"{type(cell).__name__}.step returned None; expected {_described(cell)}")

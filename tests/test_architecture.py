@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "everloop"
 LEVELS = [
-    {"errors", "torch_private"},
-    {"binding", "declaration", "step"},
+    {"binding", "errors", "torch_private"},
+    {"declaration", "step"},
     {"cell"},
     {"cells", "compiler"},
     {"data"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class _LoopCell(nn.Module):
     """
 
     is_shaped: ClassVar[bool] = False
+    noises: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, graph: Graph, loop_inputs: Sequence[str], exposed: Sequence[str]) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ class Flat(nn.Module):
     input_sizes: ClassVar[dict[str, int]] = {}
     output_sizes: ClassVar[dict[str, int]] = {}
     is_shaped: ClassVar[bool] = False
+    noises: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, core: Any) -> None:
         super().__init__()

@@ -57,9 +57,6 @@ class Recording(Wrapper):
         outputs = results[count:] or results[:1]
         rows = []
         for name, has_batch, width in zip(self.names, self.has_batch, self.widths, strict=True):
-            if isinstance(found[name], int | float):  # made of noise that is not drawn now
-                rows.append(x.new_full((x.shape[0], width), found[name]))
-                continue
             value = found[name].to(x.dtype)
             rows.append(
                 value.reshape(x.shape[0], width) if has_batch else value.reshape(width).expand(x.shape[0], width)
@@ -137,8 +134,7 @@ def _tried(cell: Cell, batch: int, extras: Extras) -> dict[str, Tensor]:
     values = values_of(cell, 1, batch, Extras(inputs, contexts))
     at_step = {name: t[0] for name, t in values.steps.items()}
     states = [x.new_zeros(batch, n) for n in cell.state_sizes.values()]
-    noises = {name: x.new_zeros(batch, spec.size(cell.sizes)) for name, spec in type(cell).noises.items()}
-    _, found = watched(bind(cell, noises | values.fixed | values.rows | at_step), x[0], states)
+    _, found = watched(bind(cell, values.fixed | values.rows | at_step), x[0], states)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 

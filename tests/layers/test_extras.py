@@ -273,6 +273,96 @@ def test_noise_is_what_it_says() -> None:
     assert set(s.unique().tolist()) == {0.0, 2.0}
 
 
+class Handled(Cell):
+    """Noise and a mask in operations that want tensors, and whose shape and dtype matter."""
+
+    h = state(H)
+    small, drop, one = noise(H), mask(2 * H, p=0.4), noise(1, per="sequence")
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        is_right = (self.small.shape, self.drop.shape[-1], self.one.ndim) == (h.shape, 2 * h.shape[-1], 2)
+        if not (is_right and self.small.dtype == self.drop.dtype == x.dtype):
+            raise TypeError("noise of another shape or dtype")
+        left, right = self.drop.chunk(2, -1)
+        u = tanh(self.small) @ self.R.T + torch.cat([self.one, self.small[:, 1:]], -1)
+        return tanh(x @ self.W.T + (h * left) @ self.R.T + u + self.small.sum(-1, keepdim=True)) * right
+
+
+class Unhandled(Cell):
+    """What is left of it without noise."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return tanh(x @ self.W.T + h @ self.R.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_noise_that_is_not_drawn_is_zeros_and_masks_ones(dtype: torch.dtype) -> None:
+    layer = Recurrent(Handled(I_, H_, dtype=dtype)).eval()
+    plain = Recurrent(Unhandled(I_, H_, dtype=dtype))
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(T, B, I_, dtype=dtype)
+    expected, _ = plain(x)
+    for target in ("eager", "llvm"):
+        layer.target = target
+        y, _ = layer(x, lengths=[T, 2, 0, T])
+        torch.testing.assert_close(y[:, [0, 3]], expected[:, [0, 3]])
+        torch.testing.assert_close(layer.step(x[0])[0], expected[0])
+        torch.testing.assert_close(layer.record(x, "u")[2]["u"], torch.zeros(T, B, H_, dtype=dtype))
+        assert agree(layer.train(), x, reference="loop")
+        layer.eval()
+    torch.testing.assert_close(layer.cell(x[0])[0], expected[0])
+    assert "small" not in vars(layer.cell)
+    with torch.no_grad():
+        assert is_single(layer, x[0])
+    x.requires_grad_()
+    (g,) = torch.autograd.grad(layer(x)[0].square().sum(), x, create_graph=True)
+    assert torch.autograd.grad(g.square().sum(), x)[0].isfinite().all()
+    stacked = Recurrent(Stack([Zoneout(Handled(I_, H_, dtype=dtype), h=0.1), Handled(H_, 3, dtype=dtype)])).eval()
+    assert agree(stacked, x)
+
+
+class Shaken(Cell):
+    """Noise that is added, and masks that multiply."""
+
+    h = state(H)
+    small, drop = noise(H), mask(H, p=0.4)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return tanh(x @ self.W.T + (h * self.drop) @ self.R.T + 0.1 * tanh(self.small)) * self.drop
+
+
+class Counting(Shaken):
+    """One that sets something in its step."""
+
+    count = 0
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        self.count = self.count + 1
+        return super().step(x, h)
+
+
+def test_noise_that_is_not_drawn_costs_a_compiled_step_nothing() -> None:
+    layers = [Recurrent(cell(I_, H_)).eval() for cell in (Shaken, Unhandled)]
+    first, second = (layer.explain().replace(type(layer.cell).__name__, "").splitlines() for layer in layers)
+    assert first[0] == second[0]
+    assert "target llvm" in first[0]
+    assert first == second
+
+
+def test_a_step_without_its_noise_keeps_what_it_sets() -> None:
+    layer = Recurrent(Counting(I_, H_), target="eager").eval()
+    layer(torch.randn(T, B, I_))
+    assert layer.cell.count == T
+    layer.cell(torch.randn(B, I_))
+    assert layer.cell.count == T + 1
+    assert "small" not in vars(layer.cell)
+
+
 @pytest.mark.parametrize(
     "core", [Noisy, lambda *n, dtype: Zoneout(Noisy(*n, dtype=dtype), h=0.2)], ids=["cell", "zoneout"]
 )
