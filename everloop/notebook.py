@@ -7,14 +7,15 @@ from typing import Any
 
 from everloop.cell import Cell
 from everloop.decode.tree import Tree
-from everloop.diagnose import Diagnosis
+from everloop.diagnose import Diagnosis, TrainingFacts
+from everloop.diagnose.training import read_metrics
 from everloop.draw import Figure, draw_cell, draw_network
 from everloop.draw.curves import Curve, draw_curves
 from everloop.errors import EverloopError
 from everloop.layers import Recurrent
 from everloop.layers.explanation import equations
 from everloop.models import Forecast, Model
-from everloop.report.figures import SURE
+from everloop.report.figures import SURE, losses
 from everloop.report.html import Html, element, folded, joined
 from everloop.report.sections import branches
 from everloop.train import Run
@@ -84,13 +85,10 @@ def _model(model: Model) -> Iterator[Html]:
 def _run(run: Run) -> Iterator[Html]:
     yield _text(str(run))
     lines = read_lines(run.path / METRICS) if run.path else []
-    curves = {}
-    for name, split in (("training", "train"), ("validation", "valid")):
-        points = [(line["step"], line["loss"]) for line in lines if line.get("split") == split]
-        if points:
-            curves[name] = Curve([step for step, _ in points], [loss for _, loss in points])
-    if curves:
-        yield from _figure(draw_curves(curves, title="Loss", x_label="step", y_label="loss", from_zero=False))
+    noted = read_metrics(lines)
+    facts = TrainingFacts(noted["losses"], noted["valid"])
+    if facts.losses or facts.valid:
+        yield from _figure(losses({"": facts}, run.best.measure if run.best else "loss"))
 
 
 def _tree(tree: Tree) -> Iterator[Html]:

@@ -15,9 +15,13 @@ from torch import Tensor
 from everloop import Cell, H, Recurrent, cells, state
 from everloop.data import Text
 from everloop.decode import tree
+from everloop.diagnose import TrainingFacts
+from everloop.diagnose.training import read_metrics
 from everloop.models import Forecast, LanguageModel
 from everloop.notebook import SHOWN, load_ipython_extension, unload_ipython_extension
+from everloop.report.figures import losses
 from everloop.train import train
+from everloop.train.folder import METRICS, read_lines
 
 TEXT = Text.from_string("the cat & the <b>mat</b>\n" * 60)
 
@@ -72,7 +76,11 @@ def test_models_runs_and_trees(formatter: Formatter, tmp_path: Path) -> None:
     model = LanguageModel(TEXT.vocabulary, hidden=4, layers=1)
     assert "language-model" in check(formatter(model), figures=1)
     run = train(model, TEXT, steps=4, batch=2, length=8, validate=2, log=1, out=tmp_path / "run")
-    assert "finished 4 steps" in check(formatter(run), figures=1)
+    shown = check(formatter(run), figures=1)
+    assert "finished 4 steps" in shown
+    noted = read_metrics(read_lines(tmp_path / "run" / METRICS))
+    facts = TrainingFacts(noted["losses"], noted["valid"])
+    assert losses({"": facts}, model.measure).svg() in formatter(run), "the curves of the report"
     kept = train(model, TEXT, steps=1, batch=2, length=8)
     assert "finished 1 step" in check(formatter(kept), figures=0)
     html = formatter(tree(model, "the <b>", depth=2))

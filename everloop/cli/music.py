@@ -22,6 +22,7 @@ from everloop.models import Tagger
 from everloop.report.opened import Opened
 
 MIDI = (".mid", ".midi")
+DRAWN = (".svg", ".png", ".txt")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def continue_piece(
     given = piece[: music.given] if music.given else piece
     for path in music.out:
         if path.suffix.lower() not in MIDI:
-            check_ending(path, (*MIDI, *draw_piano_roll(given, len(given), title=name).endings))
+            check_ending(path, (*MIDI, *DRAWN))
     how: dict[str, Any] = {"temperature": method.temperature, "voices": _voices(music, given), "apart": music.apart}
     steps = compose(model, given, length=length, seed=method.seed, **how)
     if not music.out:

@@ -87,7 +87,7 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
     Raises:
         OptionError: an option is unknown, or given under both names.
     """
-    names, olds = list(_names(kind)), dict(_old_names(kind))
+    names, olds = list(setting_names(kind)), dict(_old_names(kind))
     found, options = list(args), {flag(name) for name in names} | {"--help"}
     given = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
     for i, arg in enumerate(args):
@@ -112,7 +112,7 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
 
 def given(kind: type[Any], args: Sequence[str]) -> set[str]:
     """Return the names of the settings that arguments give, whatever they are called there."""
-    names, olds = list(_names(kind)), dict(_old_names(kind))
+    names, olds = list(setting_names(kind)), dict(_old_names(kind))
     said = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
     ours = {olds.get(name) or same_setting(name, names, flag) or name for name in said}
     return {name for name in names if flag(name) in ours}
@@ -123,12 +123,8 @@ def note(text: str) -> None:
     Console(stderr=True).print(Line(text, "dim"), soft_wrap=True)
 
 
-def names_of(kind: type[Any]) -> list[str]:
-    """Return the names of the settings of a command, of truth values with a no- before it too."""
-    return list(_names(kind))
-
-
-def _names(kind: Any) -> Iterator[str]:
+def setting_names(kind: Any) -> Iterator[str]:
+    """Yield the names of the settings of a command, of truth values with a no- before it too."""
     for group in _groups(kind):
         hints = get_type_hints(group)
         for field in dataclasses.fields(group):

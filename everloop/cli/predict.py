@@ -27,8 +27,9 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of any model but a language model."""
     file: Annotated[Path, tyro.conf.Positional] = Path("-")
-    """What to read; - is standard input. For a transcriber a WAV file, a folder of them, or a list of their names; for
-    a model that reads pictures a PNG or JPEG file, a folder of them, or a NumPy file."""
+    """What to read; - is standard input. For a transcriber a sound file (.wav, .flac, .ogg, .oga, .opus,
+    .mp3, .aif, .aiff), a folder of them, or a list of their names; for a model that reads pictures a picture (.png,
+    .jpg, .jpeg), a folder of them, or a NumPy file (.npy, .npz)."""
     format: str = setting("auto", old="form")
     """What the file is: text, tsv, csv, jsonl, conllu, ts, npz or idx; by default as its name ends, or text."""
     batch: int = 0

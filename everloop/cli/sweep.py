@@ -17,7 +17,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from everloop.cli.options import find_kind, given, names_of, note, parse
+from everloop.cli.options import find_kind, given, note, parse, setting_names
 from everloop.cli.runs import Row, ordered, rows_of, table
 from everloop.cli.train import options_of, read_options
 from everloop.cli.trials import Axis, Trial, alone, trials_of
@@ -166,7 +166,7 @@ def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
         OptionError: a setting is unknown or has a wrong value, or is given for all and swept.
     """
     kind = find_kind(trained[0])
-    known = names_of(options_of(kind))
+    known = list(setting_names(options_of(kind)))
     said = {arg.partition("=")[0] for arg in trained[1:]}
     for name in ("out", "resume", *(axis.name for axis in axes)):
         if {flag(name), flag(f"no-{name}")} & said:

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 ZEROS = 16  # zero crossings of the sinc on each side
+
+
+@dataclass
+class Upsampled:
+    """Counts recordings of a lower rate than is asked for: their upper frequencies stay empty."""
+
+    count: int = 0
+    first: str = ""
+
+    def saw(self, path: Path, rate: int, wanted: int) -> None:
+        """Count a recording, if it is one of these."""
+        if rate < wanted:
+            self.count += 1
+            self.first = self.first or f"{path} has {rate:,} samples a second, {wanted:,} are asked for"
+
+    def notes(self) -> list[str]:
+        """Return what a user should know: nothing, or one line."""
+        many = f"{self.count:,} recordings of lower rates are upsampled, the first:"
+        return [f"{many if self.count > 1 else 'upsampled:'} {self.first}"] if self.count else []
 
 
 def resample(samples: Tensor, old: int, new: int) -> Tensor:

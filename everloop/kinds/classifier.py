@@ -13,7 +13,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
 from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
-from everloop.data.readers.pictures import ENDINGS, picture_files, read_picture, steps_of
+from everloop.data.readers.pictures import ENDINGS, has_pictures, picture_files, read_picture, steps_of
 from everloop.data.readers.ts import ts_series
 from everloop.errors import DataError
 from everloop.kinds.decoding import PredictOptions
@@ -80,18 +80,24 @@ def _pictures(model: Classifier, config: ExamplesConfig, path: Path) -> Iterator
     """Yield a PNG or JPEG file, or all of a folder, as sequences as in training: in grey, or else in colours."""
     files = picture_files(path)
     for file in files:
-        wide = config.patch**2 if config.patch else (config.size or read_picture(file).shape[:2])[1]
-        steps = steps_of(read_picture(file, config.size, 1 if model.features == wide else 3), config.patch)
+        steps = steps_of(read_picture(file, config.size, _channels(model, config, file)), config.patch)
         if steps.shape[1] != model.features:
             came = f"{file} makes steps of {steps.shape[1]} numbers"
             raise DataError(f"{came}; expected {model.features}, as the pictures of training have")
         yield steps
 
 
+def _channels(model: Classifier, config: ExamplesConfig, file: Path) -> int:
+    """Return how many channels the pictures of training have, told by the numbers of a step, if `file` is as large."""
+    wide = config.patch**2 if config.patch else (config.size or read_picture(file).shape[:2])[1]
+    return 1 if model.features == wide else 3
+
+
 def evaluation_dataset(model: Classifier, config: ExamplesConfig, path: Path, labels: Path | None) -> Examples:
     """Return the labelled sequences of a file as the test split of the model's data."""
     errors = ErrorPolicy(config.malformed)
-    parts = {"test": read_part(path, labels, config, errors)}
+    channels = _channels(model, config, picture_files(path)[0]) if has_pictures(path) else None
+    parts = {"test": read_part(path, labels, config, errors, channels)}
     return Examples(parts, config, model.tokenizer, model.labels, errors)
 
 

@@ -262,8 +262,8 @@ def evaluation_dataset(
             )
     elif labels is not None:
         raise OptionError("--labels is for vectors or pictures of texts; this generator reads labels")
-    pictures = isinstance(size, PictureSize)
-    config = replace(config, vectors=None if pictures else labels, pictures=labels if pictures else None)
+    shown = labels if isinstance(size, PictureSize) else None
+    config = replace(config, vectors=None if shown else labels, pictures=shown)
     pairs = read_pairs(path, config, errors, size if isinstance(size, PictureSize) else None)
     return Conditions((), (), config, model.labels or None, model.vocabulary, pairs, errors)
 

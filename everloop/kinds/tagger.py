@@ -116,7 +116,8 @@ def evaluation_dataset(model: Tagger, config: TaggedConfig, path: Path, labels: 
     if config.format == "chorales":
         return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
     errors = ErrorPolicy(config.malformed)
-    parts = {"test": read_part(path, config, errors)}
+    channels = model.features.channels if isinstance(model.features, PictureSize) else None
+    parts = {"test": read_part(path, config, errors, channels)}
     return Tagged(parts, config, model.tokenizer, model.labels, errors)
 
 

@@ -14,10 +14,12 @@ from everloop.data.datasets.handwriting import GlyphsConfig, GlyphStrings, Handw
 from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.frames import FrameConfig
 from everloop.data.readers.formats import audio_endings, find_audio, read_audio
 from everloop.data.readers.lines import numbered, suffix
 from everloop.data.readers.strokes import parse_drawing, read_drawings
 from everloop.data.readers.transcripts import read_transcripts
+from everloop.data.resampling import Upsampled
 from everloop.data.settings import flag, only_one
 from everloop.decode import ctc
 from everloop.decode.generate import Beam, Greedy, Method
@@ -42,7 +44,12 @@ class TranscriberDataConfig(GlyphsConfig, DigitsConfig, AudioConfig):
 SOURCES = {"audio": AudioConfig, "digits": DigitsConfig, "strokes": HandwritingConfig, "glyphs": GlyphsConfig}
 
 
-def check_settings(config: TranscriberDataConfig, source: str) -> None:
+# what frames are made of, and the settings of the model that say how
+SOUND = "sound", tuple(field.name for field in fields(FrameConfig))
+PEN = "the strokes of a pen", ("spacing",)
+
+
+def check_settings(config: TranscriberDataConfig, shape: TranscriberConfig, source: str) -> None:
     """Check that all settings that were given are those of a source.
 
     Raises:
@@ -54,6 +61,10 @@ def check_settings(config: TranscriberDataConfig, source: str) -> None:
         if name not in own[source] | own.keys() and getattr(config, name) != field.default:
             of = " or ".join(flag(other) for other, names in own.items() if name in names)
             raise OptionError(f"{flag(name)} is for {of}; leave it out with {flag(source)}")
+    of, others = PEN if source in ("audio", "digits") else SOUND
+    for name in others:
+        if getattr(shape, name) != getattr(TranscriberConfig, name):
+            raise OptionError(f"{flag(name)} is for {of}; leave it out with {flag(source)}")
 
 
 def dataset(config: TranscriberDataConfig, shape: TranscriberConfig, model: Transcriber | None) -> Transcribed:
@@ -62,7 +73,7 @@ def dataset(config: TranscriberDataConfig, shape: TranscriberConfig, model: Tran
     data: Transcribed
     source = only_one({name: getattr(config, name) for name in SOURCES})
     if model is None:
-        check_settings(config, source)
+        check_settings(config, shape, source)
     match source:
         case "audio":
             data = Recordings.from_config(config, shape.frames, vocabulary)
@@ -144,10 +155,12 @@ def predict(
         yield from _written(model, config, source, decoder)
         return
     source.chosen_format(audio_endings(), "text")
+    upsampled = Upsampled()
     for chunk in source.chunks(_recordings(source)):
-        sources = [read_audio(path, model.config.rate) for path in chunk]
+        sources = [read_audio(path, model.config.rate, upsampled) for path in chunk]
         for path, answers in zip(chunk, decoder(model, sources), strict=True):
             yield decoder.lines(str(path), answers)
+    source.notes.extend(upsampled.notes())
 
 
 def _written(
@@ -192,8 +205,11 @@ def evaluation_dataset(
         drawings = read_drawings(path, config.fields, ("label",), errors)
         tests = (drawing._replace(split="test") for drawing in drawings)
         return Handwriting(tests, model.config.spacing, config, model.vocabulary, errors)
-    clips = read_transcripts(path.parent, path, model.config.frames, errors)
-    return Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
+    upsampled = Upsampled()
+    clips = read_transcripts(path.parent, path, model.config.frames, errors, upsampled)
+    data = Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
+    data.upsampled = {"test": upsampled}
+    return data
 
 
 KIND = Kind(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -160,3 +161,12 @@ def _moments(run: RunConfig, model: Model, train: TrainConfig) -> dict[str, dict
             place += 1
         # else it was no parameter of the optimiser: those behind it have moved up
     return found
+
+
+def open_run(
+    run: str | os.PathLike[str], weights: Literal["best", "last"] = "best", *, trust_code: bool = False
+) -> Opened:
+    """Return a run folder opened; arguments and errors are those of `everloop.models.load`."""
+    config = RunConfig.read(run)
+    kind = config.find(trust_code=trust_code)
+    return Opened(config, kind, config.load(weights, trust_code=trust_code, kind=kind))

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from everloop.errors import OptionError
 from everloop.train.events import Event, Report, Started, Stepped, Validated
 
+EXTRAS = ("wandb",)  # packages that are an extra of this library
+
 
 class Tracker(Protocol):
     """What takes the figures of a run: a run of wandb or trackio, a TensorBoard, or else what has these methods."""
@@ -89,10 +91,11 @@ def tracker(name: str) -> Callable[[Path, Mapping[str, Any]], Tracker]:
         raise OptionError(f"track is {name!r}; expected tensorboard, or a package as wandb or wandb:PROJECT")
     try:
         module = import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise OptionError(f"track is {name!r}, and there is no such package; try: pip install {package}") from None
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        why = "there is no such package" if missing else f"its import fails: {error}"
+        wanted = f"'everloop[{package}]'" if package in EXTRAS else package
+        raise OptionError(f"track is {name!r}, and {why}; try: pip install {wanted}") from None
     begin = getattr(module, "init", None)
     if not callable(begin):
         raise OptionError(f"track is {name!r}, and {package} has no init(project=, name=, config=) as wandb has")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from everloop.cli import main
+from everloop.data.readers import pictures
+from everloop.data.readers.formats import audio_endings
 from everloop.models import load
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
@@ -313,6 +316,14 @@ def test_a_file_in_the_way(verse: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 0
     assert "language-model" in capsys.readouterr().out
+
+
+def test_the_help_of_predict_names_all_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    shown = capsys.readouterr().out
+    for ending in (*audio_endings(), *pictures.ENDINGS, *pictures.ARRAYS):
+        assert re.search(rf"{re.escape(ending)}\b", shown), ending
 
 
 @pytest.mark.parametrize("args", [[*LM, "--help"], ["sample", "--help"], ["demo", "--help"]])

@@ -87,6 +87,20 @@ def test_the_path_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
             "reads is 'sound'; the data are for 'pen', which it is without",
         ),
         ("train transcriber --strokes t.jsonl --spacing 0", "spacing is 0.0; expected a number above 0"),
+        *[
+            (
+                f"train transcriber {given} {option}",
+                f"{option.split()[0]} is for {of}; leave it out with {given.split()[0]}",
+            )
+            for option, of, given in [
+                ("--rate 8000", "sound", "--strokes t.jsonl"),
+                ("--mels 20", "sound", "--glyphs g.jsonl"),
+                ("--window 0.03", "sound", "--strokes t.jsonl"),
+                ("--hop 0.02", "sound", "--glyphs g.jsonl"),
+                ("--spacing 0.1", "the strokes of a pen", "--audio . --transcripts t.jsonl"),
+                ("--spacing 0.1", "the strokes of a pen", "--digits ."),
+            ]
+        ],
         ("train transcriber --strokes t.jsonl --stacked 99 --steps 1", "stacked frames or a smaller spacing"),
         (
             "train transcriber --strokes t.jsonl --test-speakers bob",

@@ -9,10 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from everloop.cli import main
 from everloop.data.readers.chorales import PITCHES
-from everloop.data.readers.midi import read_midi
+from everloop.data.readers.midi import read_midi, write_midi
 
 PIECES = [[[60 + k, 64, 67], [60 + k, 64], [], [59, 62, 67]] * 3 for k in range(3)]
 
@@ -66,6 +67,15 @@ def test_files(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "4 steps of piece 0" in Path("a.txt").read_text()
     assert main(["sample", "run", "a.mid", "--given", "0", *how, "--out", "b.mid", "--repeat", "--tempo", "60"]) == 0
     assert read_midi(Path("b.mid"))[:10].equal(first), "MIDI that was written is continued"
+
+
+def test_a_silent_beginning_is_drawn_with_what_follows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "s.mid").write_bytes(b"")
+    write_midi(folder / "s.mid", torch.cat([torch.zeros(3, 88), torch.ones(1, 88)]))
+    how = ["--given", "2", "--length", "4", "--voices", "3", "--out", "silent.svg"]
+    assert main(["sample", "run", "s.mid", *how]) == 0
+    assert "composed" in Path("silent.svg").read_text()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_options_of_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(load("run").vocabulary) == 11
     assert load("run").vocabulary.unknown_symbols("THE CAT") == []
     assert main(["train", "language-model", "--text", "verse.txt", "--units", "bytes", "--limit", "9", *SMALL]) == 2
-    assert "max_vocab is 9; that is for characters and words" in " ".join(capsys.readouterr().err.split())
+    assert "max_vocab is 9; that is for characters, words and subwords" in " ".join(capsys.readouterr().err.split())
 
 
 def test_resumed_and_evaluated(capsys: pytest.CaptureFixture[str]) -> None:

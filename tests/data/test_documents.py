@@ -98,7 +98,7 @@ def test_an_end_is_known_though_it_is_rare() -> None:
 def test_what_makes_no_sense(tmp_path: Path) -> None:
     for documents, units, message in (
         ("", "characters", "documents is empty; expected what ends a document, or 'files'"),
-        ("##", "bytes", "documents is '##'; that is for characters and words, and units is 'bytes'"),
+        ("##", "bytes", "documents is '##'; that is for characters, words and subwords, not for bytes"),
     ):
         with pytest.raises(OptionError, match=message):
             Text.from_string(POEMS, units=units, documents=documents)  # type: ignore[arg-type]

@@ -33,6 +33,8 @@ from everloop.data import (
     Text,
     TextConfig,
 )
+from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.strokes import StrokeFields, read_strokes
 from everloop.errors import DataError
 
 BAD = b"\xff\xfe\xfd"
@@ -201,6 +203,17 @@ def test_a_malformed_line_stops_or_is_counted(
     assert data.errors.skipped == 1
     assert count(data) == kept
     assert f"1 malformed line left out; the first: {tmp_path}" in data.notes(2)[-1]
+
+
+def test_fields_of_drawings_are_called_as_in_the_file(tmp_path: Path) -> None:
+    fields = StrokeFields("ink", "word", "part")
+    for line, message in (
+        ('{"ink": 7, "word": "a", "part": "train"}', r"ink is 7; expected an object with ink \[\["),
+        ('{"ink": []}', "no field 'word'; .* ink, word, part"),
+    ):
+        (tmp_path / "one.jsonl").write_text(f"{line}\n")
+        with pytest.raises(DataError, match=message):
+            read_strokes(tmp_path / "one.jsonl", fields, ErrorPolicy())
 
 
 @pytest.mark.parametrize("units", ["characters", "words"])

@@ -16,6 +16,9 @@ from everloop.data.pictures import PictureSize, brightness
 from everloop.data.readers.pictures import picture_files, pictures_of, read_picture, read_pictures, same_size, steps_of
 from everloop.draw.pictures import png
 from everloop.errors import DataError, OptionError, UnsupportedError
+from everloop.kinds import classifier as classifier_kind
+from everloop.kinds import tagger as tagger_kind
+from everloop.models import Classifier, ClassifierConfig, Tagger, TaggerConfig
 from tests.stubs import cannot_be_imported
 
 CHANCE = np.random.default_rng(0)
@@ -161,6 +164,29 @@ def test_one_picture_in_colours_makes_all_have_colours(tmp_path: Path) -> None:
             assert shown == {"grey": np.stack([grey] * 3, -1).tolist(), "coloured": coloured.tolist()}
 
 
+@pytest.mark.parametrize("coloured", ["train", "valid"])
+def test_all_splits_have_the_channels_of_training(tmp_path: Path, coloured: str) -> None:
+    for split in ("train", "valid"):
+        shown = pixels(4, 6, 3) if split == coloured else pixels(4, 6)
+        for label in ("cat", "dog"):
+            saved(tmp_path / split / label / "0.png", shown)
+        (tmp_path / split / "labels.tsv").write_text("cat\ton\ndog\toff\n")
+    channels = 3 if coloured == "train" else 1
+    splits = {name: tmp_path / name for name in ("train", "valid")}
+    how = ExamplesConfig(train=splits["train"], valid=splits["valid"])
+    examples = Examples.from_config(how)
+    assert {x.shape for split in splits for x, _ in examples[split]} == {(4, 6 * channels)}
+    tagged = TaggedConfig(train=splits["train"], valid=splits["valid"])
+    films = Tagged.from_config(tagged)
+    assert {x.shape for split in splits for x, _ in films[split]} == {(1, 4, 6, channels)}
+    classifier, tagger = Classifier.of(examples, ClassifierConfig(hidden=2)), Tagger.of(films, TaggerConfig(hidden=2))
+    for path in splits.values():
+        again = classifier_kind.evaluation_dataset(classifier, how, path, None)
+        assert {x.shape for x, _ in again["test"]} == {(4, 6 * channels)}
+        seen = tagger_kind.evaluation_dataset(tagger, tagged, path, None)
+        assert {x.shape for x, _ in seen["test"]} == {(1, 4, 6, channels)}
+
+
 def test_settings_of_pictures_of_folders_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", pixels(11, 4, 4))
     (tmp_path / "t.tsv").write_text("text\tlabel\n" + "good\tyes\nbad\tno\n" * 5)
@@ -283,6 +309,13 @@ def test_examples_of_a_folder_of_pictures(tmp_path: Path) -> None:
     assert len(Examples.from_config(replace(config, size=(4, 4)))["train"]) == 11
     with pytest.raises(OptionError, match="shift is for IDX images"):
         Examples.from_config(replace(config, shift=1))
+    (tmp_path / "t.tsv").write_text("text\tlabel\n" + "good\tyes\nbad\tno\n" * 5)
+    with pytest.raises(OptionError, match=r"shift is for IDX images; leave it out for .*t\.tsv"):
+        Examples.from_config(ExamplesConfig(train=tmp_path / "t.tsv", shift=1))
+    with pytest.raises(OptionError, match="shift is for images, and these are texts"):
+        Examples.of((["a", "b"] * 5, ["x", "y"] * 5), config=ExamplesConfig(shift=1))
+    with pytest.raises(OptionError, match="shift is -1; expected 0 or more"):
+        Examples.of((["a", "b"] * 5, ["x", "y"] * 5), config=ExamplesConfig(shift=-1))
     with pytest.raises(OptionError, match=r"size is \[0, 4\]"):
         Examples.from_config(replace(config, size=(0, 4)))
     with pytest.raises(OptionError, match="patch is -2; expected 0"):

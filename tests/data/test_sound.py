@@ -81,6 +81,19 @@ def test_recordings_and_digits_of_any_format(tmp_path: Path) -> None:
     said.write_text("0_ann_0.flac\tzero\n1_ann_0.wav\tone\n")
     recordings = Recordings.from_config(AudioConfig(tmp_path, said), frames)
     assert [len(samples) for samples, _ in recordings["train"]] == [8000, 8000]
+    slower = "has 8,000 samples a second, 16,000 are asked for"
+    assert recordings.notes(2)[-1] == (
+        f"train: 2 recordings of lower rates are upsampled, the first: {tmp_path / '0_ann_0.flac'} {slower}"
+    )
+    assert digits.notes(2)[-1].startswith("recordings: 4 recordings of lower rates are upsampled, the first:")
+    write(tmp_path / "0_ann_0.flac", rate=16_000)
+    again = Recordings.from_config(AudioConfig(tmp_path, said), frames)
+    assert again.notes(2)[-1] == f"train: upsampled: {tmp_path / '1_ann_0.wav'} {slower}"
+    assert not [
+        note
+        for note in Recordings.from_config(AudioConfig(tmp_path, said), FrameConfig(rate=8000, mels=20)).notes(2)
+        if "upsampled" in note
+    ]
 
 
 def test_files_that_are_no_sound_are_named(tmp_path: Path) -> None:

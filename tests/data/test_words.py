@@ -179,8 +179,11 @@ def test_settings_of_words_reach_the_vocabulary(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({"lower": True}, "lower is True; that is for words, and units is 'characters'"),
-        ({"min_freq": 3, "units": "bytes"}, "min_freq is 3; that is for characters and words"),
-        ({"max_vocab": 3, "units": "bytes"}, "max_vocab is 3; that is for characters and words, and units is 'bytes'"),
+        ({"min_freq": 3, "units": "bytes"}, "min_freq is 3; that is for characters, words and subwords"),
+        (
+            {"max_vocab": 3, "units": "bytes"},
+            "max_vocab is 3; that is for characters, words and subwords, not for bytes",
+        ),
         ({"min_freq": 0, "units": "words"}, "min_freq is 0; expected at least 1"),
         ({"max_vocab": 0, "units": "words"}, "max_vocab is 0; expected at least 1"),
         ({"units": "word"}, "did you mean 'words'"),

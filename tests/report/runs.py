@@ -7,7 +7,11 @@ import io
 import math
 from pathlib import Path
 
+import torch
+
 from everloop.cli import main
+from everloop.models import load
+from everloop.models.run import BEST, write_weights
 
 EVIL = """<script>document.title='taken'</script>"><u onclick="alert(1)">"""
 SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log", "1", "--steps", "6", "--validate", "3"]
@@ -32,11 +36,10 @@ def write_data(folder: Path) -> None:
 
 def train(kind: str, folder: Path) -> Path:
     """Train a run of a kind in a folder with data; return its own folder."""
-    learned = ["--hidden", "16", "--steps", "200", "--lr", "0.03"]  # enough for a tree with branches inside branches
     sizes = ["--context", "8", "--horizon", "4", "--season", "4", "--output", "gaussian"]
     columns = ["--columns", "text", "label"]
     given = {
-        "language-model": ["--text", "v.txt", "--length", "16", "--cell", "lstm", "--layers", "2", *learned],
+        "language-model": ["--text", "v.txt", "--length", "16", "--cell", "lstm", "--layers", "2"],
         "classifier": ["--train", "t.tsv", *columns, "--pooling", "attention", "--hold-out", "0.2", "0.2"],
         "tagger": ["--train", "t.conllu"],
         "forecaster": ["--train", "t.csv", "--series", "<b>a</b>", "b", "--time", "time", *sizes],
@@ -46,4 +49,16 @@ def train(kind: str, folder: Path) -> Path:
     quiet = contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO())
     with contextlib.chdir(folder), quiet[0], quiet[1]:
         assert main(["train", kind, *SMALL, *given[kind], "--out", kind]) == 0
+    if kind == "language-model":
+        spread(folder / kind)
     return folder / kind
+
+
+@torch.no_grad()
+def spread(run: Path) -> None:
+    """Have a character model say the, after whatever came: its tree has branches inside branches."""
+    model = load(run)
+    model.head.weight.mul_(0.01)
+    model.head.bias.fill_(-9)
+    model.head.bias[model.vocabulary.encode("the").long()] = 0
+    write_weights(run / BEST, model, {})

@@ -14,6 +14,7 @@ from everloop.errors import UnsupportedError
 from everloop.kinds.examples import Example
 from everloop.report import sections
 from everloop.report.html import element, table
+from everloop.report.opened import open_run
 from everloop.report.page import missing
 from everloop.report.report import report
 from tests.report.runs import EVIL, KINDS, train, write_data
@@ -115,7 +116,7 @@ def test_no_data_becomes_markup(pages: dict[str, Path], kind: str) -> None:
 def test_the_same_run_gives_the_same_page(pages: dict[str, Path]) -> None:
     for kind in ("language-model", "translator"):
         run = pages[kind].with_suffix("")
-        assert report(CheckpointOptions().opened(run)) == pages[kind].read_text("utf-8")
+        assert report(open_run(run)) == pages[kind].read_text("utf-8")
 
 
 def test_where_a_translator_writes_nothing_its_attention_is_over_the_data(pages: dict[str, Path]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from everloop.data import files
 from everloop.data.files import remove_parts, write_atomically
 from everloop.errors import RunError
+from everloop.models import load
 from everloop.models.weights import read_tensors, write_tensors
 from everloop.train import Event, Note, Stepped, train
 from everloop.train.checkpoint import Checkpoint
@@ -164,6 +168,21 @@ def test_files_of_the_format_before(tmp_path: Path) -> None:
         old.write_bytes(damaged)
         with pytest.raises(RunError, match="is damaged"):
             read_tensors(old)
+
+
+def test_a_run_of_the_format_before_is_loaded_and_continued(run: Path) -> None:
+    expected = load(run, "last").state_dict()
+    for name in ("best", "last"):
+        tensors, facts = read_tensors(run / f"{name}.safetensors")
+        crc = 0  # of names and numbers in the order of names, as that format has it
+        for each in sorted(tensors):
+            crc = zlib.crc32(tensors[each].contiguous().numpy().tobytes(), zlib.crc32(each.encode(), crc))
+        notes = {"format": "everloop-1", "checksum": f"{crc:08x}", "facts": json.dumps(facts)}
+        save_file({each: tensor.contiguous() for each, tensor in tensors.items()}, run / f"{name}.safetensors", notes)
+    found = load(run, "last").state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert train(small_model(), TEXT, CONFIG, steps=31, out=run, resume=True).step == 31
 
 
 def test_a_fallback_is_a_note(run: Path) -> None:

@@ -145,6 +145,14 @@ def test_what_is_no_tracker(name: str, message: str) -> None:
         tracker(name)
 
 
+@pytest.mark.parametrize(("name", "advice"), [("wandb", r"'everloop\[wandb\]'"), ("some_tracker", "some_tracker")])
+def test_a_package_whose_import_fails(name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cannot_be_imported(name, ImportError, tmp_path, monkeypatch)
+    message = f"track is '{name}:cats', and its import fails: a library is missing; try: pip install {advice}$"
+    with pytest.raises(OptionError, match=message):
+        tracker(f"{name}:cats")
+
+
 def test_a_missing_package_is_told_before_data_is_read(package: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.txt").write_bytes(b"\xff")  # an error too, and a later one
     assert main(["train", "language-model", *SMALL, "--track", "no_such_tracker"]) == 2

@@ -20,6 +20,7 @@ from everloop.data.datasets.transcribed import Clip, JoinedConfig, JoinedStrings
 from everloop.data.frames import FrameConfig
 from everloop.data.lazy import Array
 from everloop.data.readers.formats import find_audio, read_audio
+from everloop.data.resampling import Upsampled
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError, OptionError, unknown
@@ -112,18 +113,20 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         if config.digits is None:
             raise DataError("no recordings given; name a folder with --digits FOLDER")
         found: dict[str, dict[str, list[Tensor]]] = {}
-        speakers = set()
+        speakers, upsampled = set(), Upsampled()
         for path in find_audio(config.digits):
             match = _NAME.fullmatch(path.name)
             if match is None:
                 raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
             speakers.add(match[2])
             if not config.speakers or match[2] in config.speakers:
-                found.setdefault(match[2], {}).setdefault(match[1], []).append(read_audio(path, frames.rate))
+                found.setdefault(match[2], {}).setdefault(match[1], []).append(read_audio(path, frames.rate, upsampled))
         for name in config.speakers:
             if name not in speakers:
                 raise DataError(f"{config.digits}: {unknown('speaker', name, sorted(speakers))}")
-        return cls(found, config, frames)
+        data = cls(found, config, frames)
+        data.upsampled = {"recordings": upsampled}
+        return data
 
     def content(self) -> Iterator[bytes]:
         c = self.config

@@ -25,8 +25,8 @@ from everloop.data.lazy import Array, Mapped, Subset, Zip
 from everloop.data.pictures import check_size
 from everloop.data.ragged import RaggedArray, Strings
 from everloop.data.readers.formats import read_examples
-from everloop.data.readers.idx import moved
-from everloop.data.readers.pictures import has_pictures, only_for_folders
+from everloop.data.readers.idx import is_idx, moved
+from everloop.data.readers.pictures import channels_of, only_for_folders
 from everloop.data.readers.source import Fields, FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -165,6 +165,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         self.padding = self.config.padding
         self.parts = {name: part for name, part in parts.items() if len(part)}
         first = next(iter(self.parts.values()), None)
+        if self.config.shift < 0:
+            raise OptionError(f"shift is {self.config.shift}; expected 0 or more")
+        if self.config.shift and first is not None and first.text:
+            raise OptionError("shift is for images, and these are texts; leave it out")
         if first is None or ("train" not in self.parts and labels is None):
             raise DataError("there are no training examples; expected at least one")
         if first.text and tokenizer is None:
@@ -190,14 +194,13 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         """Return the examples that a configuration describes."""
         if config.train is None:
             raise DataError("no training examples given; name them with --train FILE")
-        if config.shift < 0:
-            raise OptionError(f"shift is {config.shift}; expected 0 or more")
         only_for_folders(config.train, size=config.size, patch=config.patch)
         errors = ErrorPolicy(config.malformed)
-        parts = {"train": read_part(config.train, config.train_labels, config, errors)}
+        channels = channels_of(config.train)
+        parts = {"train": read_part(config.train, config.train_labels, config, errors, channels)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
-                parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors)
+                parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors, channels)
         return cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
 
     @classmethod
@@ -275,13 +278,17 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         return f"{len(self.labels)} labels"
 
 
-def read_part(path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy) -> Part:
-    """Return the examples of one file or folder."""
+def read_part(
+    path: Path, labels: Path | None, config: ExamplesConfig, errors: ErrorPolicy, channels: int | None = None
+) -> Part:
+    """Return the examples of one file or folder; `channels` are those of training's pictures."""
     texts, series, found, digest = Strings(), list[Tensor](), list[str](), hashlib.sha256()
     check_size(config.size, config.patch)
-    if config.shift and has_pictures(path):
-        raise OptionError("shift is for IDX images; leave it out for pictures of a folder")
-    fields = Fields(config.text, config.label, config.lengths, config.columns, labels, config.size, config.patch)
+    if config.shift and config.format != "idx" and not (config.format == "auto" and is_idx(path)):
+        raise OptionError(f"shift is for IDX images; leave it out for {path}")
+    fields = Fields(
+        config.text, config.label, config.lengths, config.columns, labels, config.size, config.patch, channels
+    )
     raw, lines = None, array("q")
     for sequence, label, raw, line in read_examples(FileSource(path, errors, config.header), config.format, fields):
         lines.append(line)

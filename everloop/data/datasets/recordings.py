@@ -18,6 +18,7 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.lazy import Array
 from everloop.data.readers.transcripts import read_transcripts
+from everloop.data.resampling import Upsampled
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
 from everloop.errors import DataError
@@ -45,6 +46,11 @@ class SpeechDataset(Transcribed):
     reads = "sound"
     config: AugmentConfig
     frames: FrameConfig
+    upsampled: Mapping[str, Upsampled] = {}  # recordings of lower rates, by the name of what is read
+
+    def notes(self, batch: int) -> list[str]:
+        told = [f"{name}: {note}" for name, found in self.upsampled.items() for note in found.notes()]
+        return [*super().notes(batch), *told]
 
     def frames_of(self, source: Tensor) -> Tensor:
         return source if source.dim() == 2 else normalised(log_mel(source, self.frames))
@@ -101,9 +107,10 @@ class Recordings(SpeechDataset):
             raise DataError("no recordings given; name them with --audio FOLDER --transcripts FILE")
         errors = ErrorPolicy(config.malformed)
         lists = {"train": config.transcripts, "valid": config.valid_transcripts}
-        parts = {k: read_transcripts(config.audio, v, frames, errors) for k, v in lists.items() if v}
+        upsampled = {name: Upsampled() for name in lists}
+        parts = {k: read_transcripts(config.audio, v, frames, errors, upsampled[k]) for k, v in lists.items() if v}
         data = cls(parts, frames, vocabulary, config.seconds, errors)
-        data.config = config
+        data.config, data.upsampled = config, upsampled
         return data
 
     def content(self) -> Iterator[bytes]:

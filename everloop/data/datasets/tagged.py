@@ -22,7 +22,7 @@ from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
 from everloop.data.readers.formats import read_tagged
-from everloop.data.readers.pictures import only_for_folders
+from everloop.data.readers.pictures import channels_of, only_for_folders
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
@@ -143,10 +143,11 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
             return cls(
                 {**chorales.splits(config.train)}, config, tokenizer, labels or Symbols(chorales.PITCHES), errors
             )
-        splits = {"train": read_part(config.train, config, errors)}
+        channels = channels_of(config.train)
+        splits = {"train": read_part(config.train, config, errors, channels)}
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
-                splits[name] = read_part(path, config, errors)
+                splits[name] = read_part(path, config, errors, channels)
         return cls(with_held_out(splits, config.hold_out, _take), config, tokenizer, labels, errors)
 
     def _labels(self, y: Any) -> Symbols:
@@ -230,11 +231,12 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         return f"{len(self.labels)} labels"
 
 
-def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy) -> Pairs:
-    """Return the pairs (sequence, tags) of one file."""
+def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy, channels: int | None = None) -> Pairs:
+    """Return the pairs (sequence, tags) of one file; `channels` are those of training's pictures."""
     words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
     check_size(config.size)
-    fields, lines = Fields(config.text, config.label, config.lengths, size=config.size), array("q")
+    fields = Fields(config.text, config.label, config.lengths, size=config.size, channels=channels)
+    lines = array("q")
     for sequence, labels, _, line in read_tagged(FileSource(path, errors), config.format, fields):
         lines.append(line)
         if isinstance(sequence, Tensor):

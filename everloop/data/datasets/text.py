@@ -67,7 +67,7 @@ class TextConfig:
                 raise OptionError(f"{name} is True; that is for words, and units is {self.units!r}")
         for name, value in {"min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
             if value and self.units == "bytes":
-                raise OptionError(f"{name} is {value}; that is for characters and words, and units is {self.units!r}")
+                raise OptionError(f"{name} is {value}; that is for characters, words and subwords, not for bytes")
         if self.tokenizer is not None and self.units != "subwords":
             raise OptionError(f"tokenizer is {self.tokenizer}; that is for subwords, and units is {self.units!r}")
         for name in ("min_freq", "max_vocab"):
@@ -78,7 +78,7 @@ class TextConfig:
             raise OptionError("documents is empty; expected what ends a document, or 'files'")
         if self.documents is not None and self.units == "bytes":
             raise OptionError(
-                f"documents is {self.documents!r}; that is for characters and words, and units is 'bytes'"
+                f"documents is {self.documents!r}; that is for characters, words and subwords, not for bytes"
             )
 
     @property

@@ -26,7 +26,7 @@ def tagged(source: Source, fields: Fields) -> Iterator[Record]:
         raise DataError(
             f"{source.place} has no {TABLE}; expected lines FILM TAB LABEL LABEL … for its folders of frames"
         )
-    channels = most_channels(picture_files(table.parent))
+    channels = fields.channels or most_channels(picture_files(table.parent))
     with opened(table) as file:
         for number, line in numbered(file, str(table), source.errors):
             name, tab, labels = line.partition("\t")

@@ -18,7 +18,7 @@ from everloop.data.files import find_files
 from everloop.data.readers import arrays, conllu, films, folders, idx, pictures, sound, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
-from everloop.data.resampling import resample
+from everloop.data.resampling import Upsampled, resample
 from everloop.errors import DataError, OptionError, unknown
 
 
@@ -148,8 +148,10 @@ def find_audio(folder: Path) -> list[Path]:
     return found
 
 
-def read_audio(path: Path, rate: int | None = None) -> Tensor:
+def read_audio(path: Path, rate: int | None = None, upsampled: Upsampled | None = None) -> Tensor:
     """Return the samples of a sound file in -1 … 1, with channels averaged, at `rate` samples a second if it is given.
+
+    `upsampled` counts those that have fewer.
 
     Raises:
         DataError: missing or damaged.
@@ -158,7 +160,11 @@ def read_audio(path: Path, rate: int | None = None) -> Tensor:
     found = format_of(path, "auto", lambda f: f.audio).audio
     assert found, "format_of returns a format that has one"
     samples, own = found(path)
-    return samples if rate is None else resample(samples, own, rate)
+    if rate is None:
+        return samples
+    if upsampled is not None:
+        upsampled.saw(path, own, rate)
+    return resample(samples, own, rate)
 
 
 def told(path: Path) -> bool:

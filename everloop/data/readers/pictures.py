@@ -102,6 +102,11 @@ def picture_files(path: Path) -> list[Path]:
     return found
 
 
+def channels_of(path: Path) -> int | None:
+    """Return the channels that the pictures below a folder have together; None: there is none."""
+    return most_channels(picture_files(path)) if has_pictures(path) else None
+
+
 def has_pictures(path: Path) -> bool:
     """Return whether something is a folder with PNG or JPEG files below."""
     return path.is_dir() and any(True for _ in _inside(path))
@@ -162,7 +167,7 @@ def steps_of(picture: Tensor, patch: int = 0) -> Tensor:
 
 def examples(source: Source, fields: Fields) -> Iterator[Record]:
     """Yield the PNG and JPEG files of a folder as sequences, each labelled with the folder that it is in."""
-    for file, picture in same_size(picture_files(source.by_path()), fields.size):
+    for file, picture in same_size(picture_files(source.by_path()), fields.size, fields.channels):
         yield Record(steps_of(picture, fields.patch), file.parent.name)
 
 

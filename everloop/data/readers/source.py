@@ -60,7 +60,7 @@ class Fields:
 
     `columns` names the columns of a table without a header; `labels` is a file of its own for the labels. `size` is
     height and width to which pictures of files are scaled, none: they stay; `patch` the side of the squares that are
-    the steps of a picture, 0: its rows are.
+    the steps of a picture, 0: its rows are; `channels` those of training's pictures, None: as fits these.
     """
 
     sequence: str
@@ -70,6 +70,7 @@ class Fields:
     labels: Path | None = None
     size: tuple[int, ...] = ()
     patch: int = 0
+    channels: int | None = None
 
 
 class Record(NamedTuple):

@@ -72,10 +72,14 @@ def parse_drawing(
     try:
         return _drawing(line, fields, needed)
     except KeyError as error:
-        errors.report(*where, f"no field {error}", f"an object with {', '.join(('strokes', *needed))}")
+        errors.report(*where, f"no field {error}", f"an object with {_fields(fields, needed)}")
     except (ValueError, TypeError) as error:
-        errors.report(*where, str(error), "an object with strokes [[[x, y], …], …]")
+        errors.report(*where, str(error), f"an object with {fields.strokes} [[[x, y], …], …]")
     return None
+
+
+def _fields(fields: StrokeFields, needed: Sequence[str]) -> str:
+    return ", ".join(getattr(fields, name) for name in ("strokes", *needed))
 
 
 def _drawing(line: str, fields: StrokeFields, needed: Sequence[str]) -> Drawing:

@@ -10,10 +10,13 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
 from everloop.data.readers.formats import read_audio
 from everloop.data.readers.lines import numbered, opened
+from everloop.data.resampling import Upsampled
 from everloop.errors import DataError
 
 
-def read_transcripts(folder: Path, path: Path, frames: FrameConfig, errors: ErrorPolicy) -> list[tuple[Tensor, str]]:
+def read_transcripts(
+    folder: Path, path: Path, frames: FrameConfig, errors: ErrorPolicy, upsampled: Upsampled | None = None
+) -> list[tuple[Tensor, str]]:
     """Return the recordings that a list names: one a line, the name of a file in `folder`, a tab, what is said.
 
     Args:
@@ -21,6 +24,7 @@ def read_transcripts(folder: Path, path: Path, frames: FrameConfig, errors: Erro
         path: the list, UTF-8.
         frames: tells their sampling rate, and how long they are at least.
         errors: takes malformed lines, and those whose recording cannot be read.
+        upsampled: counts recordings of a lower rate.
     """
     clips = []
     with opened(path) as file:
@@ -35,7 +39,7 @@ def read_transcripts(folder: Path, path: Path, frames: FrameConfig, errors: Erro
                 errors.report(path, number, f"there is no {folder / name}", "the name of a recording")
                 continue
             try:
-                samples = read_audio(folder / name, frames.rate)
+                samples = read_audio(folder / name, frames.rate, upsampled)
             except DataError as error:
                 errors.report(path, number, str(error), "a recording that can be read")
                 continue
