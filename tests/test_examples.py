@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import everloop
+from everloop.data import Series, SeriesConfig
 from everloop.data.batching.windows import Windows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -17,6 +19,7 @@ NEEDS = {  # the packages of others that an example goes into
     "lightning_module": "lightning",
     "recurrent_ppo_sb3": "sb3_contrib",
     "scikit_learn": "sklearn",
+    "sktime_forecaster": "sktime",
     "torchrl_module": "torchrl",
 }
 _OF_OTHERS = [  # what these packages warn of themselves
@@ -40,6 +43,28 @@ def test_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         pytest.importorskip(NEEDS[path.stem])
     runpy.run_path(str(path))["main"](steps=4, hidden=8)
     assert "finished 4 steps" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_forecaster_for_sktime_forecasts_what_the_model_does() -> None:
+    pytest.importorskip("sktime")
+    pandas = pytest.importorskip("pandas")
+    forecaster = runpy.run_path(str(EXAMPLES / "sktime_forecaster.py"))["EverloopForecaster"]
+    rows = torch.randn(60, 2).cumsum(0).double().numpy()
+    y = pandas.DataFrame(rows, pandas.period_range("2004-01", periods=60, freq="M"), ["a", "b"])
+    fitted = forecaster(context=6, hidden=4, steps=2).fit(y, fh=[1, 3])
+    assert fitted.predict().index.astype(str).tolist() == ["2009-01", "2009-03"]
+    data = Series(torch.from_numpy(rows), config=SeriesConfig(split=(1, 0, 0)), context=6, horizon=3)
+    last = data.window(torch.tensor([57]))
+    past = torch.from_numpy(rows[-6:]).float()[:, None]
+    ahead = fitted.model_.forecast(replace(last, past=past))
+    expected = ahead.point[[0, 2], 0]
+    torch.testing.assert_close(torch.tensor(fitted.predict().to_numpy()), expected.double(), rtol=1e-4, atol=1e-4)
+    quantiles = torch.tensor(fitted.predict_quantiles(alpha=[0.1, 0.9]).to_numpy()).view(2, 2, 2)
+    wanted = torch.stack([ahead.quantile(level)[[0, 2], 0] for level in (0.1, 0.9)], -1)
+    torch.testing.assert_close(quantiles, wanted.double(), rtol=1e-4, atol=1e-4)
+    fitted.update(y.iloc[-1:].set_axis(pandas.period_range("2009-01", periods=1, freq="M")), update_params=False)
+    assert fitted.predict().index.astype(str).tolist() == ["2009-02", "2009-04"]
 
 
 def test_the_policy_for_sb3_is_its_own_without_the_loop() -> None:

@@ -26,8 +26,16 @@ from everloop.models.run import RunConfig
 from everloop.report.opened import Opened
 
 T = TypeVar("T")
+FILES = ("train", "source", "texts", "audio", "text")  # options that take the file to learn from
+
+
+def _missing(said: re.Match[str]) -> str:
+    option, what = said.groups()
+    return f"{f'--{option}' if option else 'an argument'} is missing: {what[:1].lower()}{what[1:]}"
+
+
 # what tyro says of a value, and how it is said here
-SAID = (
+SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Error parsing (--\S+): invalid literal for int\(\) with base \d+: (.*)", r"\1 is \2; expected a whole number"),
     (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple type .*\[(.*)\]", r"\1 is \2; expected \3"),
@@ -39,6 +47,7 @@ SAID = (
     (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"\1 has no value; expected one"),
     (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),
     (r"Unrecognized options: (.*)", r"\1: no option takes this"),
+    (r"Missing from everloop [\w-]+: (?:--(\S+) )?(?:PATH|STR) (.*?)\.? \(required\).*", _missing),
     (r"^Error parsing \w+: ", ""),  # a group of settings has checked itself, and its message says all
 )
 
@@ -65,7 +74,8 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise OptionError(f"{_in_a_line(box.getvalue())}; everloop {command} --help lists all") from None
+        said = _named(_in_a_line(box.getvalue()), list(setting_names(kind)))
+        raise OptionError(f"{said}; everloop {command} --help lists all") from None
     return options
 
 
@@ -79,6 +89,13 @@ def _in_a_line(box: str) -> str:
     for pattern, words in SAID:
         said = re.sub(pattern, words, said)
     return said.rstrip(".")
+
+
+def _named(said: str, names: Sequence[str]) -> str:
+    """Return what was said of a word that no option takes; of a file, with the option that takes it."""
+    word, colon, _ = said.partition(": no option takes this")
+    option = next((name for name in FILES if name in names), None)
+    return f"{said}; say {flag(option)} {word}" if colon and option and Path(word).exists() else said
 
 
 def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> list[str]:

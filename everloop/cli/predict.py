@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +32,8 @@ class Options:
     .mp3, .aif, .aiff), a folder of them, or a list of their names; for a model that reads pictures a picture (.png,
     .jpg, .jpeg), a folder of them, or a NumPy file (.npy, .npz)."""
     format: str = setting("auto", old="form")
-    """What the file is: text, tsv, csv, jsonl, conllu, ts, npz or idx; by default as its name ends, or text."""
+    """What the file is: text, tsv, csv, semicolons, jsonl, parquet, conllu, ts, npz or idx; by default as its name
+    ends, or text."""
     batch: int = 0
     """Sequences that are read before something is written; 0: one from standard input, 64 from a file."""
     malformed: Malformed = "stop"
@@ -58,6 +60,8 @@ def main(args: Sequence[str]) -> int:
     model = options.checkpoint.model(run)
     errors = ErrorPolicy(options.malformed)
     source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
+    if source.piped and sys.stdin.isatty():
+        note("reading what you type, a line at a time (Ctrl-D ends it)")
     with torch.inference_mode():
         for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)

@@ -19,6 +19,7 @@ from everloop.errors import OptionError, RunError, unknown
 from everloop.models.run import CONFIG, RunConfig
 from everloop.train.folder import METRICS, read_lines
 
+WIDEST = 10_000  # characters of a table
 SHOWN = ("cell", "hidden", "layers", "lr", "batch")  # settings beside the figures
 
 
@@ -62,10 +63,23 @@ def main(args: Sequence[str]) -> int:
     if options.json:
         write("".join(json.dumps(vars(row)) + "\n" for row in rows))
     elif rows:
-        Console().print(table(rows))
+        _print(table(rows))
     else:
         note("no run found" + (f" with {' '.join(options.where)}" if wanted else ""))
     return 0
+
+
+def _print(found: Table) -> None:
+    """Print a table; in a terminal, or a file, that is too narrow for it a run takes lines of its own."""
+    console = Console()
+    if Console(width=WIDEST).measure(found).maximum <= console.width:
+        console.print(found)
+        return
+    cells = [[str(cell) for cell in column.cells] for column in found.columns]
+    for name, *values in zip(*cells, strict=True):
+        pairs = zip(found.columns[1:], values, strict=True)
+        console.print(Line(name, "bold"), soft_wrap=True)
+        console.print(Line("  " + "  ".join(f"{c.header} {v}" for c, v in pairs if v)), soft_wrap=True)
 
 
 def rows_of(folder: Path) -> Iterator[Row]:

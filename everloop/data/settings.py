@@ -68,6 +68,7 @@ ALIKE = {
     "sequence_length": "length",
     "seasonality": "season",
     "target_column": "label",
+    "temp": "temperature",
     "test_file": "test",
     "text_column": "text",
     "time_column": "time",

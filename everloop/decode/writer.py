@@ -140,7 +140,8 @@ def writer(model: Any) -> Writer:
         return kind.writer(model)  # type: ignore[no-any-return]
     if isinstance(model, Writer):
         return model
-    raise OptionError(f"a {getattr(model, 'kind', type(model).__name__)} writes no symbols one after another")
+    name = getattr(model, "kind", type(model).__name__)
+    raise OptionError(f"a {name} writes no symbols one after another (everloop predict asks it)")
 
 
 def unknown_symbols(model: Any, source: Any) -> list[str]:

@@ -43,6 +43,8 @@ class RunConfig:
             RunError: this is no run folder.
         """
         folder = Path(run)
+        if folder.is_file():
+            raise RunError(f"{folder} is a file; expected a run folder")
         if not folder.is_dir():
             raise RunError(f"{folder}: there is no such run folder")
         if not (folder / CONFIG).is_file():

@@ -38,7 +38,8 @@ def with_steps(config: TrainConfig, model: Model, data: Data, report: Report) ->
     sizes = pass_sizes(model, config.batch, config.length, config.length_jitter)
     batches = len(data.epoch("train", 0, seed=config.seed, **sizes))
     steps = max(1, round(config.epochs * batches / config.accumulate))
-    report(Note(f"{config.epochs:g} passes of {batches:,} batches are {steps:,} steps"))
+    passes = "1 pass" if config.epochs == 1 else f"{config.epochs:g} passes"
+    report(Note(f"{passes} of {batches:,} batches {'is' if config.epochs == 1 else 'are'} {steps:,} steps"))
     return config.replace({"steps": steps, "epochs": None})
 
 

@@ -21,7 +21,8 @@ def test_passes_are_so_many_steps(epochs: float, passes: float, tmp_path: Path) 
     run = train(small_model(), TEXT, BASE, epochs=epochs, out=tmp_path / "run", report=told.append)
     assert run.step == max(1, round(passes * batches))
     assert next(event for event in told if isinstance(event, Started)).steps == run.step
-    assert f"{epochs:g} passes of {batches:,} batches are {run.step:,} steps" in map(str, told)
+    said = f"1 pass of {batches:,} batches is" if epochs == 1 else f"{epochs:g} passes of {batches:,} batches are"
+    assert f"{said} {run.step:,} steps" in map(str, told)
     kept = RunConfig.read(tmp_path / "run").settings("train", TrainConfig)
     assert (kept.steps, kept.epochs) == (run.step, None)
 

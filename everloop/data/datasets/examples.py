@@ -52,8 +52,8 @@ class ExamplesConfig:
     test_labels: Path | None = None
     """IDX file with the labels of the test images."""
     format: str = setting("auto", old="form")
-    """What the files are: table, files (a folder of texts), pictures (a folder), idx, ts or npz; by default as their
-    names end."""
+    """What the files are: tsv, csv, semicolons, jsonl, parquet, files (a folder of texts), pictures (a folder), idx, ts
+    or npz; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     header: Header = "auto"
@@ -327,9 +327,12 @@ def _learned(labels: Sequence[str]) -> Symbols:
     """Return the labels of training.
 
     Raises:
-        DataError: nearly every example has one of its own, as if texts had been taken for labels.
+        DataError: all have the same, or nearly every example has one of its own, as if texts had been taken for labels.
     """
     found = Symbols(sorted(set(labels)))
+    if len(found) == 1:
+        came = f"all training examples have the label {labels[0]!r}"
+        raise DataError(f"{came}; expected at least two labels (of a folder, each has a folder or a file of its own)")
     if len(labels) > 4 and len(found) > 0.9 * len(labels):
         raise DataError(
             f"{len(labels):,} training examples have {len(found):,} different labels, one is "

@@ -361,12 +361,16 @@ def _numbers_of(config: SeriesConfig) -> list[str]:
     found = list[str]()
 
     def see(line: int, fields: Mapping[str, Any]) -> None:
+        if not config.columns and all(value_of(name, "number") is not None for name in fields):
+            came = f"{path}: the first line has numbers alone ({', '.join(fields)}), not the names of columns"
+            raise DataError(f"{came}; name them with --columns, or one that is the series with --series")
         found.extend(name for name, cell in fields.items() if value_of(cell, "number") is not None)
 
     path = config.train[0]
     source = FileSource(path, ErrorPolicy("skip"), header="yes")  # without columns to look for, none is recognised
     rows = table_reader(path, config.format)(source, {}, config.columns, see)
-    next(iter(rows), None)
+    if next(iter(rows), None) is None:
+        raise DataError(f"{path} has no row; expected a line with the names of the columns, and one for each step")
     named = {*config.covariates, *config.planned, *config.time, *config.group, *config.static}
     return [name for name in found if name not in named]
 

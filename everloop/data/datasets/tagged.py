@@ -44,8 +44,8 @@ class TaggedConfig:
     test: Path | None = None
     """Test sequences."""
     format: str = setting("auto", old="form")
-    """What the files are: conllu, jsonl, npz, films, or chorales (one file for all splits); by default as their names
-    end."""
+    """What the files are: conllu, jsonl, parquet, npz, films, or chorales (one file for all splits); by default as
+    their names end."""
     text: str = "form"
     """The CoNLL-U column or JSON name of the words, or the array of the vectors or films."""
     label: str = "upos"

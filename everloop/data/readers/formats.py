@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from everloop.data.files import find_files
-from everloop.data.readers import arrays, conllu, films, folders, idx, pictures, sound, tables, ts, wav
+from everloop.data.readers import arrays, conllu, films, folders, idx, parquet, pictures, sound, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
 from everloop.data.resampling import Upsampled, resample
@@ -58,7 +58,9 @@ FORMATS = (
     Format("idx", named=idx.is_idx, examples=idx.examples, has_label_file=True),
     Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv")),
     Format("csv", (".csv",), rows=partial(tables.read_rows, "csv")),
+    Format("semicolons", rows=partial(tables.read_rows, "semicolons")),
     Format("jsonl", (".jsonl", ".ndjson"), rows=partial(tables.read_rows, "jsonl")),
+    Format("parquet", (".parquet",), rows=parquet.read_rows),
     Format("ts", (".ts",), examples=ts.examples),
     Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
     Format("conllu", (".conllu", ".conll"), tagged=conllu.tagged),
@@ -188,6 +190,8 @@ def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
         if one.fits(path):
             return one
     endings = ", ".join(ending for one in known for ending in one.endings)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected a file whose name ends in {endings}")
     raise OptionError(
         f"{path}: the name tells no format; expected one that ends in {endings}, or --format with its format"
     )

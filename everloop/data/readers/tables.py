@@ -1,4 +1,4 @@
-"""Tables with a record a line: TSV, CSV and JSON lines. The user names the columns; nothing is guessed."""
+"""Tables with a record a line: TSV, CSV, also with semicolons, JSON lines. The user names the columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from everloop.data.readers.lines import decoded
 from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
-Form = Literal["tsv", "csv", "jsonl"]
+Form = Literal["tsv", "csv", "semicolons", "jsonl"]
+DELIMITERS = {"csv": ",", "semicolons": ";"}  # where fields may be quoted
 MAX_FLOAT32 = 3.4e38  # of float32
 MISSING = frozenset(
     {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-"}
@@ -35,7 +36,7 @@ class Records:
     Args:
         wanted: the columns to read, and what each holds: "text", "words" (separated by spaces; in JSON a list of
             strings), "number", "value" (a number, NaN where it is missing), or "time" (ISO 8601).
-        form: "tsv", "csv" (a quoted field may hold line breaks) or "jsonl".
+        form: "tsv", "csv" or "semicolons" (a quoted field may hold line breaks), or "jsonl".
         columns: the names of the columns of a TSV or CSV file without a header; none: the first line names them.
         place: the file's name, for messages.
         errors: takes malformed lines.
@@ -88,7 +89,7 @@ class Records:
             start = start if kept else number
             kept += raw
             # inside quotes there is an odd number of quotation marks so far
-            if self.form == "csv" and kept.count(b'"') % 2 and len(kept) < 1 << 20:
+            if self.form in DELIMITERS and kept.count(b'"') % 2 and len(kept) < 1 << 20:
                 continue
             yield start, kept
             kept = b""
@@ -107,9 +108,11 @@ class Records:
                 return None
             return value
         try:
-            cells = next(csv.reader([text], strict=True)) if self.form == "csv" else text.split("\t")
+            sign = DELIMITERS.get(self.form)
+            cells = next(csv.reader([text], delimiter=sign, strict=True)) if sign else text.split("\t")
         except csv.Error as error:
-            self.errors.report(self.place, number, f"no CSV ({error})", "fields separated by commas")
+            expected = f"fields separated by {'commas' if self.form == 'csv' else self.form}"
+            self.errors.report(self.place, number, f"no CSV ({error})", expected)
             return None
         if self.columns is None:
             self._take_columns(cells, f"the header of {self.place}")
@@ -142,9 +145,17 @@ class Records:
     def _take_columns(self, names: list[str], where: str) -> None:
         for name in self.wanted:
             if name not in names:
-                hint = "if its first line is data, name the columns with --columns"
-                raise DataError(f"{where}: {unknown('column', name, names)}; {hint}")
+                raise DataError(f"{where}: {unknown('column', name, names)}; {self._advice(names)}")
         self.columns = names
+
+    def _advice(self, names: list[str]) -> str:
+        """Return what to do where a column is not there."""
+        other = {"csv": {";": "semicolons", "\t": "tsv"}, "tsv": {";": "semicolons", ",": "csv"}}.get(self.form, {})
+        for sign, form in other.items():
+            if len(names) == 1 and sign in names[0]:
+                return f"its fields look as if {sign!r} were between them: say --format {form}"
+        said = "if its first line is data, name the columns with --columns"
+        return f"{said}; if not, say which one it is (--text, --label, --series, …)"
 
     def _values(self, number: int, fields: Mapping[str, Any]) -> Row | None:
         row: Row = {}
@@ -180,15 +191,15 @@ def value_of(value: Any, kind: ColumnType) -> Any:
         return words if right else None
     if kind == "time":
         return time_of(value) if isinstance(value, str) else None
-    if kind == "value" and (value is None or str(value).strip().casefold() in MISSING):
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
+    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
+        return math.nan if kind == "value" and str(value).strip().casefold() in MISSING else None
     try:
         number = float(value)
     except ValueError:
-        return None
-    return number if abs(number) <= MAX_FLOAT32 else None
+        number = math.nan
+    if abs(number) <= MAX_FLOAT32:
+        return number
+    return math.nan if kind == "value" and str(value).strip().casefold() in MISSING else None
 
 
 def time_of(text: str) -> datetime | None:
