@@ -209,7 +209,7 @@ def test_fields_of_drawings_are_called_as_in_the_file(tmp_path: Path) -> None:
     fields = StrokeFields("ink", "word", "part")
     for line, message in (
         ('{"ink": 7, "word": "a", "part": "train"}', r"ink is 7; expected an object with ink \[\["),
-        ('{"ink": []}', "no field 'word'; .* ink, word, part"),
+        ('{"ink": [[[0, 0], [1, 1]]]}', "no field 'word'; .* ink, word, part"),
     ):
         (tmp_path / "one.jsonl").write_text(f"{line}\n")
         with pytest.raises(DataError, match=message):

@@ -315,7 +315,7 @@ def test_examples_of_a_folder_of_pictures(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="shift is for images, and these are texts"):
         Examples.of((["a", "b"] * 5, ["x", "y"] * 5), config=ExamplesConfig(shift=1))
     with pytest.raises(OptionError, match="shift is -1; expected 0 or more"):
-        Examples.of((["a", "b"] * 5, ["x", "y"] * 5), config=ExamplesConfig(shift=-1))
+        ExamplesConfig(shift=-1)
     with pytest.raises(OptionError, match=r"size is \[0, 4\]"):
         Examples.from_config(replace(config, size=(0, 4)))
     with pytest.raises(OptionError, match="patch is -2; expected 0"):

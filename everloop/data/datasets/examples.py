@@ -86,6 +86,10 @@ class ExamplesConfig:
     malformed: Malformed = "stop"
     """What to do with a malformed line."""
 
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise OptionError(f"shift is {self.shift}; expected 0 or more")
+
 
 @dataclass(frozen=True)
 class ExamplesBatch(Batch):
@@ -165,8 +169,6 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         self.padding = self.config.padding
         self.parts = {name: part for name, part in parts.items() if len(part)}
         first = next(iter(self.parts.values()), None)
-        if self.config.shift < 0:
-            raise OptionError(f"shift is {self.config.shift}; expected 0 or more")
         if self.config.shift and first is not None and first.text:
             raise OptionError("shift is for images, and these are texts; leave it out")
         if first is None or ("train" not in self.parts and labels is None):
