@@ -332,7 +332,7 @@ def _learned(labels: Sequence[str]) -> Symbols:
         DataError: all have the same, or nearly every example has one of its own, as if texts had been taken for labels.
     """
     found = Symbols(sorted(set(labels)))
-    if len(found) == 1:
+    if len(found) == 1 and len(labels) > 4:
         came = f"all training examples have the label {labels[0]!r}"
         raise DataError(f"{came}; expected at least two labels (of a folder, each has a folder or a file of its own)")
     if len(labels) > 4 and len(found) > 0.9 * len(labels):
