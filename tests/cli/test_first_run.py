@@ -45,7 +45,6 @@ def failure(capsys: pytest.CaptureFixture[str], *command: str) -> str:
         ("classifier --train tabs.csv", r"look as if '\t' were between them: say --format tsv"),
         ("classifier --train reviews.csv", "known: review, stars; if its first line is data, name the columns with"),
         ("classifier --train reviews.csv", "if not, say which one it is (--text, --label, --series, …)"),
-        ("classifier --train folder", "all training examples have the label 'a'; expected at least two labels"),
         ("forecaster --train bare.csv", "bare.csv: the first line has numbers alone (0.000), not the names of columns"),
         ("forecaster --train empty.csv", "empty.csv has no row; expected a line with the names of the columns"),
         ("forecaster --train heading.csv", "heading.csv has no row; expected a line with the names of the columns"),
@@ -73,6 +72,14 @@ def test_training(capsys: pytest.CaptureFixture[str], command: str, message: str
 )
 def test_other_commands(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:
     assert message in failure(capsys, *command.split())
+
+
+def test_one_label_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "classifier", "--train", "folder", *QUICK, "--out", "r"]) == 0
+    assert "all examples have the label 'a': there is nothing to tell apart" in capsys.readouterr().err
+    again = ["--train", "semicolons.csv", "--format", "semicolons", "--out", "s"]
+    assert main(["train", "classifier", *again, *QUICK]) == 0
+    assert "nothing to tell apart" not in capsys.readouterr().err
 
 
 def test_fields_between_semicolons() -> None:

@@ -268,7 +268,10 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         return (f"{few:,} of {of:,} {self.tokenizer.units} unknown ({few / max(of, 1):.2%})",)
 
     def notes(self, batch: int) -> list[str]:
-        return [*([self.read_as] if self.read_as else []), *super().notes(batch)]
+        told = [self.read_as] if self.read_as else []
+        if len(self.labels) == 1:
+            told.append(f"all examples have the label {self.labels.symbols[0]!r}: there is nothing to tell apart")
+        return [*told, *super().notes(batch)]
 
     def first(self, split: str) -> str:
         part = self.parts[split]
@@ -329,12 +332,9 @@ def _learned(labels: Sequence[str]) -> Symbols:
     """Return the labels of training.
 
     Raises:
-        DataError: all have the same, or nearly every example has one of its own, as if texts had been taken for labels.
+        DataError: nearly every example has one of its own, as if texts had been taken for labels.
     """
     found = Symbols(sorted(set(labels)))
-    if len(found) == 1 and len(labels) > 4:
-        came = f"all training examples have the label {labels[0]!r}"
-        raise DataError(f"{came}; expected at least two labels (of a folder, each has a folder or a file of its own)")
     if len(labels) > 4 and len(found) > 0.9 * len(labels):
         raise DataError(
             f"{len(labels):,} training examples have {len(found):,} different labels, one is "
