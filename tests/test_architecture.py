@@ -28,6 +28,7 @@ INSIDE = {
         batched bindings bounded compact expression fingerprints forks intervals locations pytree view
         dependencies disk_cache
         effects opaque operations randomness time_axis
+        embedded
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement reduced rules targets

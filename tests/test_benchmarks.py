@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import attention, chorales, head, linear, parts, precision, versions
+from benchmarks import attention, chorales, faults, head, linear, parts, precision, train_language_model, versions
 from benchmarks import cells as benchmarks_of_cells
 from benchmarks.options import spread
 from everloop import cells
@@ -77,6 +77,21 @@ def test_the_heads_that_are_compared_compute_the_same() -> None:
     assert all(value > 0 for value in found.values())
 
 
+@pytest.mark.parametrize("low", [None, torch.bfloat16])
+def test_models_of_both_sides_are_the_same(low: torch.dtype | None) -> None:
+    x, y = torch.randint(5, (2, 7, 3))
+    ours, theirs = (train_language_model.Symbols(is_ours, "LSTM", 6, 5) for is_ours in (True, False))
+    theirs.load_state_dict(ours.state_dict(), strict=False)  # embedding and head
+    for a, b in zip("WRbd", ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), strict=True):
+        getattr(theirs.recurrent, b).data.copy_(getattr(ours.recurrent.cell, a, torch.zeros(())))
+    torch.testing.assert_close(ours(x, y), theirs(x, y))
+    spent: dict[str, list[float]] = {}
+    before = ours.head.weight.detach().clone()
+    train_language_model.training_step(ours, x, y, low, spent)()
+    assert list(spent) == list(train_language_model.PARTS)
+    assert not torch.equal(ours.head.weight, before)
+
+
 @pytest.mark.parametrize("mode", linear.MODES)
 def test_linear_layers_are_measured(mode: str) -> None:
     assert {*linear.measure(3, 4, 5, mode, 1, "minimum")} == {"everloop", "PyTorch"}
@@ -102,6 +117,13 @@ class _Exponential(torch.nn.Linear):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         y = super().forward(x).exp()
         return y * y, None
+
+
+def test_faults_of_a_translators_step() -> None:
+    pages, milliseconds, system = faults.spent(faults.training_step(words=20, pairs=3, length=4, hidden=6, size=5), 1)
+    assert pages >= 0
+    assert milliseconds > 0
+    assert system >= 0
 
 
 def test_saved_memory_is_counted_once() -> None:

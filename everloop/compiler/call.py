@@ -9,6 +9,7 @@ from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.embedded import Embedded
 from everloop.compiler.time_axis import TimeAxis
 
 Results = tuple[Tensor, tuple[Tensor, ...]]  # the output [T, B, n] and the final states [B, n]
@@ -21,6 +22,7 @@ class Call:
     values: what a step reads besides its input and its states; x: [T, B, I], with any strides.
     state: the rows [B, n] of each state before the first step; restart: the vector [n] that each returns to at a reset
     (None: zeros); time: how time runs.
+    read: x as the layer read it, and the rows of a table that it is.
     """
 
     values: Bindings
@@ -28,6 +30,12 @@ class Call:
     state: tuple[Tensor, ...]
     restart: tuple[Tensor | None, ...]
     time: TimeAxis
+    read: tuple[Tensor, Embedded] | None = None
+
+    @property
+    def embedded(self) -> Embedded | None:
+        """The rows of a table that x is; None where it is none, or has been replaced since."""
+        return self.read[1] if self.read is not None and self.read[0] is self.x else None
 
     @classmethod
     def of(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.compact import Compact
+from everloop.compiler.embedded import Embedded, LookedUp
 from everloop.compiler.hoist import frequency
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.rewrite import users
@@ -40,6 +41,7 @@ class HoistedGraph:
         self.sources: list[tuple[str, Any]] = []
         self.dtypes: list[torch.dtype] = []  # of the sources
         self.lines: list[Line] = []
+        self.of_symbol: set[int] = set()  # what depends on x alone, x itself and products among it
         self.at: dict[Value, int] = {}
         self.readers = users(graph.outputs.values())
         self.roots = set(graph.outputs.values())
@@ -49,6 +51,8 @@ class HoistedGraph:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
             self.dtypes.append(torch.int8 if leaf.type.dtype == torch.int8 else dtype)
+            if leaf.group == "x":
+                self.of_symbol.add(self.at[leaf])
             self.when.append(frequency(leaf, self.frequencies))
         forms = {value: self._form(value) for value in graph.values if value.op != "input"}
         needed, stack = set[Value](), list(self.roots)
@@ -57,10 +61,18 @@ class HoistedGraph:
             if value not in needed:
                 needed.add(value)
                 stack += forms[value][1] if value in forms else ()
+        multiplies = False
         for value, (function, args) in forms.items():
             if value in needed:
                 self._add(value, function, args)
+                multiplies = multiplies or (self.at[value] in self.of_symbol and _multiplies(value))
+        if not multiplies:
+            self.of_symbol.clear()  # nothing worth looking up
         self.outputs = [(name, self.at[v], frequency(v, self.frequencies), v.type) for name, v in graph.outputs.items()]
+        # What is needed for every step, even where it has been computed once a symbol.
+        self.read_by_step = {at for _, at, _, _ in self.outputs}
+        for at, line in enumerate(self.lines, len(self.sources)):
+            self.read_by_step |= set() if at in self.of_symbol else {*line.args}
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if not self.readers[v] and not _is_kept(v)}
 
@@ -103,12 +115,21 @@ class HoistedGraph:
     def _add(self, value: Value, function: Callable[..., Any], args: tuple[Value, ...]) -> None:
         self.when.append(frequency(value, self.frequencies))
         self.lines.append(Line(function, tuple(self.at[a] for a in args), self.when[-1] == "sequence"))
-        self.at[value] = len(self.sources) + len(self.lines) - 1
+        self.at[value] = at = len(self.sources) + len(self.lines) - 1
+        given = [self.at[a] for a in args]
+        if self.when[at] == "sequence" and all(a in self.of_symbol or self.when[a] == "fixed" for a in given):
+            self.of_symbol.add(at)
 
     def __call__(
-        self, values: Bindings, x: Tensor, *, batch_major: bool, compact: Compact | None = None
+        self,
+        values: Bindings,
+        x: Tensor,
+        *,
+        batch_major: bool,
+        compact: Compact | None = None,
+        embedded: Embedded | None = None,
     ) -> dict[str, Tensor]:
-        """Return the outputs by name."""
+        """Return the outputs by name. embedded: the rows of a table that x is."""
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
         for (group, name), dtype in zip(self.sources, self.dtypes, strict=True):
@@ -119,6 +140,10 @@ class HoistedGraph:
                 tensor = tensor.flatten(1)
             results.append(tensor)
         formed: dict[int, Tensor] = {}
+        looked_up = None if embedded is None or not self.of_symbol else _looked_up(embedded, batch_major, compact)
+        of_symbols: dict[int, Tensor] = {}  # what has been computed once a symbol
+        if looked_up is not None:
+            of_symbols = {at: looked_up.table.to(self.dtype) for at in self.of_symbol if at < len(self.sources)}
 
         def form(at: int) -> Tensor:
             """Return a source, or a row for each sequence, as it meets rows of every step."""
@@ -127,7 +152,13 @@ class HoistedGraph:
             return formed[at]
 
         count = len(self.sources)
-        for line in self.lines:
+        for at, line in enumerate(self.lines, count):
+            if looked_up is not None and at in self.of_symbol:
+                found_once = line.function(*(of_symbols[a] if a in of_symbols else results[a] for a in line.args))
+                of_symbols[at] = found_once
+                is_read = at in self.read_by_step
+                results.append(looked_up._replace(table=found_once).rows(self.target.empty) if is_read else found_once)
+                continue
             if line.every_step:
                 is_formed = [a >= count and self.when[a] == "sequence" for a in line.args]
                 args = [results[a] if done else form(a) for a, done in zip(line.args, is_formed, strict=True)]
@@ -146,6 +177,19 @@ class HoistedGraph:
                 tensor = tensor.reshape(-1).contiguous()
             found[name] = tensor
         return found
+
+
+def _looked_up(embedded: Embedded, batch_major: bool, compact: Compact | None) -> LookedUp | None:
+    """Return the row of each symbol, and which belongs where in the form in which sequences are computed."""
+    numbers = embedded.numbers
+    if compact is not None:
+        return embedded.once(compact.gather(numbers[..., None])[:, 0])
+    return embedded.once(numbers.transpose(0, 1) if batch_major else numbers)
+
+
+def _multiplies(value: Value) -> bool:
+    """Whether a value is a product, or one with a bias."""
+    return value.kind == "product" or (value.op == "add" and value.args[0].kind == "product")
 
 
 def _formed(tensor: Tensor, when: str, batch_major: bool, compact: Compact | None) -> Tensor:

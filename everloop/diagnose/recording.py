@@ -15,7 +15,7 @@ from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.errors import UnsupportedError
-from everloop.layers import Bidirectional, Recurrent, Stack
+from everloop.layers import Bidirectional, Embedded, Recurrent, Stack
 from everloop.layers.dispatch import replaced
 from everloop.layers.nested import leaves, map_state
 from everloop.step import advance
@@ -69,9 +69,10 @@ def recorded(model: nn.Module) -> Iterator[list[Lane]]:
     def begin(name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             lanes.append(Lane(name))
-            if not args or not isinstance(args[0], Tensor):
+            x = args[0].rows() if args and isinstance(args[0], Embedded) else args[0] if args else None
+            if not isinstance(x, Tensor):
                 return None
-            x = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
+            x = x if x.requires_grad else x.detach().requires_grad_()
             lanes[-1].inputs = x
             return x, *args[1:]
 

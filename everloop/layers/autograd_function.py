@@ -39,7 +39,9 @@ def compute(program: Program, call: Call) -> Results:
     if is_training and time.is_ragged and time.compact is None:
         call = _filled(call)
         time, x = call.time, call.x
-    loop_inputs = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
+    loop_inputs = program.prologue(
+        call.values, x, batch_major=time.batch_major, compact=time.compact, embedded=call.embedded
+    )
     state: dict[str, Tensor] = {}
     restart: dict[str, Tensor | None] = {}
     for name, (at, width) in zip(program.states, program.begins, strict=True):
@@ -67,7 +69,11 @@ def _filled(call: Call) -> Call:
     time, values = call.time, call.values
     if values.steps:
         values = replace(values, steps={name: time.filled(rows) for name, rows in values.steps.items()})
-    return replace(call, values=values, x=time.filled(call.x), time=time.without_late_resets())
+    x, symbols = time.filled(call.x), call.embedded
+    if symbols is not None:
+        symbols = symbols._replace(numbers=time.filled(symbols.numbers[..., None])[..., 0])
+    read = None if symbols is None else (x, symbols)
+    return replace(call, values=values, x=x, time=time.without_late_resets(), read=read)
 
 
 def _memory(

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell, check_names
 from everloop.compiler.dependencies import searched
+from everloop.compiler.embedded import Embedded
 from everloop.errors import CellError, ShapeError
 from everloop.layers.input_form import InputForm, unpack
 from everloop.layers.validation import checked_lengths
@@ -20,11 +21,15 @@ from everloop.layers.validation import checked_lengths
 
 @dataclass(frozen=True)
 class Extras:
-    """Further inputs [T, B, n] and contexts [B, …] by name, and the generator that draws (None: PyTorch's own)."""
+    """Further inputs [T, B, n] and contexts [B, …] by name, and the generator that draws (None: PyTorch's own).
+
+    read: x as the layer read it, and the rows of a table that it is.
+    """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     contexts: Mapping[str, Tensor] = field(default_factory=dict)
     generator: torch.Generator | None = None
+    read: tuple[Tensor, Embedded] | None = None
 
 
 NOTHING = Extras()

@@ -31,7 +31,7 @@ def over_time(
         values = values_of(module, time.steps, time.batch, extras)
         if isinstance(module, Wrapper) and module.inference_only:
             _need_no_gradient(module, x, *state)
-        y, final = run(module, Call(values, x, tuple(state), restart, time), target, check)
+        y, final = run(module, Call(values, x, tuple(state), restart, time, extras.read), target, check)
         return module.by_name(y), final
     if isinstance(module, Stack):
         after: list[Any] = []

@@ -58,7 +58,7 @@ def _parts(call: Call, steps: int) -> list[Call]:
         lengths = None if time.lengths is None else (time.lengths - start).clamp(0, stop - start)
         own = replace(time, steps=stop - start, lengths=lengths, reset=reset, boundaries=reset, compact=None, segment=0)
         given = Bindings(values.fixed, values.rows, {name: each[n] for name, each in rows.items()})
-        found.append(replace(call, values=given, x=x, time=own))
+        found.append(replace(call, values=given, x=x, time=own, read=None))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from everloop.cell import Cell
 from everloop.compiler import forks
+from everloop.compiler.embedded import Embedded
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import CellError, OptionError, ShapeError
 from everloop.layers.bidirectional import Bidirectional
@@ -103,7 +105,7 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        x: Tensor | PackedSequence,
+        x: Tensor | PackedSequence | Embedded,
         state: Any = None,
         *,
         lengths: Tensor | Sequence[int] | None = None,
@@ -114,7 +116,8 @@ class Recurrent(nn.Module):
         """Return (output, state) of the whole sequence.
 
         Args:
-            x: [T, B, I] ([B, T, I] if `batch_first`), [T, I] for one sequence, or a PackedSequence.
+            x: [T, B, I] ([B, T, I] if `batch_first`), [T, I] for one sequence, a PackedSequence, or Embedded symbols,
+                whose rows are x.
             state: as returned by an earlier call, or None for the initial state.
             lengths: steps of each sequence, [B], any order, zero allowed; the output is zero from there on.
             reset: bool, or numbers 0 and 1, [T, B] ([B, T] if `batch_first`): the state becomes the initial one before
@@ -142,7 +145,7 @@ class Recurrent(nn.Module):
 
     def _checked(
         self,
-        x: Tensor | PackedSequence,
+        x: Tensor | PackedSequence | Embedded,
         state: Any,
         lengths: Any,
         reset: Any,
@@ -159,6 +162,9 @@ class Recurrent(nn.Module):
                 raise ShapeError("Recurrent: a PackedSequence has its own lengths and no resets; pad it to give these")
             form = InputForm(packed=x)
             x, lengths = unpack(x)
+        embedded = None
+        if isinstance(x, Embedded):
+            embedded, x = x, x.rows()
         checked_input("Recurrent", x, self.input_size, dtype)
         if x.dim() == 2:
             form = InputForm(is_single=True)
@@ -166,6 +172,8 @@ class Recurrent(nn.Module):
         extras = checked_extras(self.cell, given, x, form, generator, is_exact)
         x, reset = form.inward(x), None if reset is None else form.inward(reset)
         x = x.to(dtype or x.dtype)  # autocast may bring another one
+        if embedded is not None:
+            extras = replace(extras, read=(x, embedded._replace(numbers=form.inward(embedded.numbers))))
         zeros = self.cell.zeros(x.shape[1], like=x)
         start = None if self.start is None else nest(iter(self.start), zeros)
         if state is not None:
@@ -178,7 +186,7 @@ class Recurrent(nn.Module):
 
     def step(
         self,
-        x_t: Tensor,
+        x_t: Tensor | Embedded,
         state: Any = None,
         *,
         reset: Tensor | None = None,
@@ -187,10 +195,12 @@ class Recurrent(nn.Module):
     ) -> tuple[Any, Any]:
         """Return (output, state) after one more time step; equals the whole-sequence call.
 
-        x_t: [B, I], or [I] for one sequence; state: as returned by the step before, None to begin; reset: [B], which
-        sequences begin anew before this step; generator and `given` as of `forward`, inputs [B, size]. Up to 256 rows
-        without gradients are one native call, which reads the parameters where they are.
+        x_t: [B, I], [I] for one sequence, or Embedded symbols; state: as returned by the step before, None to begin;
+        reset: [B], which sequences begin anew before this step; generator and `given` as of `forward`, inputs
+        [B, size]. Up to 256 rows without gradients are one native call, which reads the parameters where they are.
         """
+        if isinstance(x_t, Embedded):
+            x_t = x_t.rows()
         if reset is not None and isinstance(x_t, Tensor):
             reset = checked_reset("Recurrent.step", reset, x_t)
         if not (self._seen_by() or torch.compiler.is_compiling()):
@@ -216,7 +226,7 @@ class Recurrent(nn.Module):
 
     def record(
         self,
-        x: Tensor | PackedSequence,
+        x: Tensor | PackedSequence | Embedded,
         *names: str,
         state: Any = None,
         lengths: Tensor | Sequence[int] | None = None,

@@ -14,7 +14,7 @@ from everloop import cells
 from everloop.cell import Cell
 from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
-from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
+from everloop.layers import Embedded, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dropout import Wrapper, row_dropout
 from everloop.layers.rows import drawn
 
@@ -192,6 +192,18 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.rate}{', locked' if self.locked else ''}"
+
+
+def embedded(embedding: nn.Embedding, numbers: Tensor, dropout: Dropout) -> Tensor | Embedded:
+    """Return what layers read of symbols [...]: their numbers and the table, so that each is multiplied once.
+
+    Or their rows [..., E], where single numbers of these are dropped, or hooks of the embedding look at them.
+    """
+    is_seen = embedding._forward_hooks or embedding._forward_pre_hooks
+    if is_seen or (dropout.training and dropout.rate):
+        rows: Tensor = dropout(embedding(numbers))
+        return rows
+    return Embedded(numbers, embedding.weight, embedding.padding_idx)
 
 
 def word_dropout(numbers: Tensor, rate: float, unknown: int) -> Tensor:

@@ -18,8 +18,9 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import TextTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError, ShapeError
+from everloop.layers import Embedded
 from everloop.layers.linear import Linear
-from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
+from everloop.models.body import BodyConfig, Dropout, body, check, configured, embedded, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -127,12 +128,12 @@ class Classifier(Model):
         if self.tokenizer is None:
             if x.dim() != 3 or x.shape[2] != self.features:
                 raise ShapeError(f"Classifier: x is {list(x.shape)}; expected [T, B, {self.features}]")
-            read = (x - self.mean) * self.scale
+            read: Tensor | Embedded = self.inputs((x - self.mean) * self.scale)
         else:
             if self.training and self.config.word_dropout:
                 x = word_dropout(x, self.config.word_dropout, UNKNOWN)
-            read = self.embedding(x)
-        return self.recurrent(self.inputs(read), lengths=lengths)[0]  # type: ignore[no-any-return]
+            read = embedded(self.embedding, x, self.inputs)
+        return self.recurrent(read, lengths=lengths)[0]  # type: ignore[no-any-return]
 
     def loss(self, batch: ExamplesBatch, state: Any = None) -> Loss:
         """Return the negative log-likelihood of the labels, and the accuracy."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
+from everloop.compiler.embedded import rows_of
 from everloop.data.batching.padding import padded
 from everloop.data.datasets.parallel import ParallelBatch
 from everloop.data.settings import setting
@@ -18,7 +19,7 @@ from everloop.data.tokenize.pieces import BEGIN, END, PAD, SPACE, UNKNOWN, Piece
 from everloop.errors import OptionError, unknown
 from everloop.layers.linear import Linear
 from everloop.models.attention import Attention, Memory, Scoring
-from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, check, configured, embedded, layers_of
 from everloop.models.bridge import Bridge
 from everloop.models.loss import Loss, symbols_loss, symbols_loss_and_right
 from everloop.models.model import Model
@@ -161,7 +162,7 @@ class EncoderDecoder(Model):
 
         source: numbers [S, B], each of `lengths` [B].
         """
-        outputs, state = self.encoder(self.dropout(self.read_embedding(source)), lengths=lengths)
+        outputs, state = self.encoder(embedded(self.read_embedding, source, self.dropout), lengths=lengths)
         start, summary = self.bridge(state)
         if self.attention is not None:
             return start, None, self.attention.remember(outputs, lengths)
@@ -178,14 +179,14 @@ class EncoderDecoder(Model):
     def _decode(self, inputs: Tensor, state: Any) -> tuple[Tensor, Tensor | None, Any]:
         """Return (features [T, B, E] for the head, attention weights or None, state) after inputs [T, B]."""
         before, context, memory = state
-        x = self.dropout(self.embedding(inputs))
+        x = embedded(self.embedding, inputs, self.dropout)
         weights = None
         if self.config.input_feeding:
-            y, means, weights, after = self._fed(x, before, memory)
+            y, means, weights, after = self._fed(rows_of(x), before, memory)
             y = torch.cat([y, means], -1)
         elif context is not None:
-            everywhere = context.expand(len(x), -1, -1)
-            y, after = self.decoder(torch.cat([x, everywhere], -1), before)
+            everywhere = context.expand(len(inputs), -1, -1)
+            y, after = self.decoder(torch.cat([rows_of(x), everywhere], -1), before)
             y = torch.cat([y, everywhere], -1)
         else:
             y, after = self.decoder(x, before)

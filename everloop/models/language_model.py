@@ -17,8 +17,9 @@ from everloop.cell import Cell
 from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.load import load_vocabulary
 from everloop.errors import DataError, OptionError
+from everloop.layers import Embedded
 from everloop.layers.linear import Linear
-from everloop.models.body import Dropout, LayersConfig, Option, check, configured, layers_of
+from everloop.models.body import Dropout, LayersConfig, Option, check, configured, embedded, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
 from everloop.models.model import Model
 from everloop.models.outline import Block, Outline, Strand
@@ -163,13 +164,14 @@ class LanguageModel(Model):
         y, state = self._output(x, state)
         return self.output_dropout(y), state
 
-    def _embedded(self, symbols: Tensor) -> Tensor:
+    def _embedded(self, symbols: Tensor) -> Tensor | Embedded:
         """Return what the layers read [..., E] for symbols [...]."""
-        x, rate = self.embedding(symbols), self.config.embedding_dropout
-        if self.training and rate:
-            kept = x.new_empty(len(self.vocabulary), 1).bernoulli_(1 - rate) / (1 - rate)
-            x = x * kept[symbols]
-        dropped: Tensor = self.input_dropout(x)
+        rate = self.config.embedding_dropout
+        if not (self.training and rate):
+            return embedded(self.embedding, symbols, self.input_dropout)
+        x = self.embedding(symbols)
+        kept = x.new_empty(len(self.vocabulary), 1).bernoulli_(1 - rate) / (1 - rate)
+        dropped: Tensor = self.input_dropout(x * kept[symbols])
         return dropped
 
     def _output(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -19,9 +19,10 @@ from everloop.data.settings import setting
 from everloop.data.tokenize.symbols import PAD, UNKNOWN, Symbols
 from everloop.data.tokenize.words import Words, WordTokenizer, load_tokenizer, save_tokenizer
 from everloop.errors import OptionError
+from everloop.layers import Embedded
 from everloop.layers.linear import Linear
 from everloop.layers.rows import rows_of_batch
-from everloop.models.body import BodyConfig, Dropout, body, check, configured, word_dropout
+from everloop.models.body import BodyConfig, Dropout, body, check, configured, embedded, word_dropout
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
@@ -152,22 +153,25 @@ class Tagger(Model):
 
         Pictures are [T, B, height, width, channels] of 0 to 255.
         """
-        y, state = self.recurrent(self.inputs(self._read(x)), state, lengths=lengths)
+        y, state = self.recurrent(self._read(x), state, lengths=lengths)
         return self.head(self.dropout(y)), state
 
-    def _read(self, x: Words | Tensor) -> Tensor:
+    def _read(self, x: Words | Tensor) -> Tensor | Embedded:
         if isinstance(x, Tensor):
-            return self.pictures(x) if x.dim() == 5 else x.to(self.head.weight.dtype)
+            rows = self.pictures(x) if x.dim() == 5 else x.to(self.head.weight.dtype)
+            return self.inputs(rows)  # type: ignore[no-any-return]
         numbers = x.numbers
         if self.training and self.config.word_dropout:
             numbers = word_dropout(numbers, self.config.word_dropout, UNKNOWN)
-        words = self.embedding(numbers)
         if not self.config.char_embedding:
-            return words  # type: ignore[no-any-return]
+            return embedded(self.embedding, numbers, self.inputs)
+        words = self.embedding(numbers)
         # each different word is spelled once, however often it occurs
         with rows_of_batch(None):
-            y, _ = self.speller(self.dropout(self.character(x.spelled)), lengths=x.spelled_lengths)
-        return torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
+            characters = embedded(self.character, x.spelled, self.dropout)
+            y, _ = self.speller(characters, lengths=x.spelled_lengths)
+        rows = torch.cat([words, F.embedding(x.which, self.spelled(y, x.spelled_lengths))], -1)
+        return self.inputs(rows)  # type: ignore[no-any-return]
 
     def loss(self, batch: TaggedBatch, state: Any = None) -> Loss:
         """Return the negative log-likelihood of the labels, and outside of training the accuracy."""

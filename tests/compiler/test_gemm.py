@@ -226,3 +226,9 @@ def test_fresh_memory_holds_what_is_written() -> None:
     big.fill_(2.0)
     assert big.sum().item() == 2 * big.numel()
     assert pages.fresh((0, 3), torch.float64).shape == (0, 3)
+
+
+def test_a_thread_is_not_given_a_single_column() -> None:
+    assert matrices._division(6, 64, 4096, 65, 512, 2, False)[:2] == (2, 1)
+    assert matrices._division(6, 64, 4096, 128, 512, 2, False)[:2] == (1, 2)
+    assert matrices._division(6, 64, 12, 4096, 512, 2, False)[:2] == (1, 2)

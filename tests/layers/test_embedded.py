@@ -1,0 +1,224 @@
+"""Symbols that a layer reads: the numbers of their rows, products once a symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from everloop import H, I, cells, param, state
+from everloop.cell import Cell
+from everloop.compiler import embedded as module
+from everloop.compiler.targets.llvm.target import LLVM
+from everloop.compiler.time_axis import Empty
+from everloop.errors import ShapeError
+from everloop.layers import Embedded, Recurrent, VariationalDropout
+from everloop.models import Model
+from tests.models.test_symbols_loss import language_model, translator
+
+pytest.importorskip("llvmlite")
+
+T, B, V, E, N = 23, 6, 9, 7, 5
+LENGTHS = torch.tensor([23, 20, 22, 1, 23, 18])
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEW", 0)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many rows each product of a call has that is not a gradient."""
+    found: list[int] = []
+    own = LLVM.linear
+
+    def noted(self: LLVM, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        found.append(x.shape[:-1].numel())
+        return own(self, x, weight, bias)
+
+    monkeypatch.setattr(LLVM, "linear", noted)
+    return found
+
+
+def given(symbols: int = V) -> tuple[Tensor, Tensor]:
+    """Return numbers [T, B] of all but the last symbol, and a table [V, E]."""
+    return torch.randint(symbols - 1, (T, B)), torch.randn(symbols, E, dtype=torch.float64, requires_grad=True)
+
+
+def results(layer: Recurrent, x: Tensor | Embedded, table: Tensor, **options: Any) -> list[Tensor]:
+    """Return outputs, states and all gradients."""
+    y, after = layer(x, **options)
+    leaves = [*layer.parameters(), table]
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    return [y, *torch.autograd.grad((y * weights).sum() + sum(s.sum() for s in _flat(after)), leaves)]
+
+
+def _flat(nested: Any) -> list[Tensor]:
+    return [nested] if isinstance(nested, Tensor) else [t for part in nested for t in _flat(part)]
+
+
+CALLS: dict[str, Callable[[], dict[str, Any]]] = {
+    "plain": dict,
+    "ragged": lambda: {"lengths": LENGTHS},
+    "short": lambda: {"lengths": torch.tensor([23, 1, 2, 1, 3, 0])},
+    "reset": lambda: {"reset": torch.rand(T, B) < 0.2},
+    "both": lambda: {"lengths": LENGTHS, "reset": torch.rand(T, B) < 0.2},
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("cell", [cells.GRU, cells.LayerNormLSTM, cells.SRU])
+def test_results_are_those_of_the_rows(cell: type[Cell], batch_first: bool, call: str) -> None:
+    options = {"bidirectional": True, "batch_first": batch_first, "layers": 2}
+    layer = Recurrent(cell(E, N), **options).double()  # type: ignore[arg-type]
+    numbers, table = given()
+    kept = CALLS[call]()
+    if batch_first:
+        numbers = numbers.T.contiguous()
+        kept |= {"reset": kept["reset"].T} if "reset" in kept else {}
+    x = Embedded(numbers, table)
+    torch.testing.assert_close(results(layer, x, table, **kept), results(layer, x.rows(), table, **kept))
+
+
+def test_each_symbol_is_multiplied_once(rows: list[int]) -> None:
+    layer = Recurrent(cells.LSTM(E, N)).double()
+    numbers, table = given()
+    used = len({*numbers.flatten().tolist()})
+    layer(Embedded(numbers, table))
+    assert rows == [used]
+    layer(Embedded(numbers, table).rows())
+    assert rows == [used, T * B]
+    layer(Embedded(torch.arange(T * B).view(T, B), torch.randn(T * B, E, dtype=torch.float64)))
+    assert rows == [used, T * B, T * B]
+
+
+def test_numbers_of_any_kind(rows: list[int]) -> None:
+    layer = Recurrent(cells.LSTM(E, N)).double()
+    numbers, table = given()
+    want = layer(Embedded(numbers, table))[0]
+    torch.testing.assert_close(layer(Embedded(numbers.int(), table))[0], want)
+    torch.testing.assert_close(layer(Embedded(numbers.T.contiguous().T, table))[0], want)
+    torch.testing.assert_close(layer(Embedded(numbers[:, 2], table))[0], want[:, 2])
+    torch.testing.assert_close(layer.step(Embedded(numbers[0], table))[0], want[0])
+    torch.testing.assert_close(layer.record(Embedded(numbers, table), "c")[0], want)
+    assert layer(Embedded(numbers[:0], table))[0].shape == (0, B, N)
+    assert layer(Embedded(numbers[:, :0], table))[0].shape == (T, 0, N)
+
+
+def test_padding_has_no_gradient() -> None:
+    layer, (numbers, table) = Recurrent(cells.GRU(E, N)).double(), given()
+    theirs = nn.Embedding(V, E, padding_idx=2, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.weight.copy_(table)
+    got = results(layer, Embedded(numbers, table, 2), table)
+    torch.testing.assert_close(got, results(layer, theirs(numbers), theirs.weight))
+    assert not got[-1][2].any()
+    assert got[-1][1].any()
+
+
+class Direction(Cell):
+    """Reads of x only where it points to."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh((x / (x * x).sum(-1, keepdim=True).sqrt()) @ self.W.T + h @ self.R.T)
+
+
+@pytest.mark.parametrize("call", ["plain", "ragged"])
+def test_a_symbol_that_is_not_there_reaches_no_gradient(call: str) -> None:
+    layer, (numbers, table) = Recurrent(Direction(E, N)).double(), given()
+    with torch.no_grad():
+        table[-1] = 0  # points nowhere: NaN, and its gradient too
+    kept = CALLS[call]()
+    if "lengths" in kept:
+        numbers[torch.arange(T)[:, None] >= kept["lengths"]] = V - 1
+    found = results(layer, Embedded(numbers, table), table, **kept)
+    assert all(t.isfinite().all() for t in found)
+    torch.testing.assert_close(found, results(layer, Embedded(numbers, table).rows(), table, **kept))
+
+
+def test_noise_of_each_sequence_on_the_way_in(rows: list[int]) -> None:
+    layer, (numbers, table) = Recurrent(VariationalDropout(cells.GRU(E, N), inputs=0.5)).double(), given()
+    found = []
+    for x in (Embedded(numbers, table), Embedded(numbers, table).rows()):
+        generator = torch.Generator().manual_seed(3)
+        found.append(results(layer, x, table, generator=generator))
+    torch.testing.assert_close(*found)
+    assert set(rows) == {T * B}
+
+
+@pytest.mark.parametrize("options", [{"target": "eager"}, {"recompute": 5}, {"check": True}, {"learned_state": True}])
+def test_other_ways_to_run(options: dict[str, Any]) -> None:
+    layer, (numbers, table) = Recurrent(cells.GRU(E, N), **options).double(), given()
+    x = Embedded(numbers, table)
+    torch.testing.assert_close(results(layer, x, table), results(layer, x.rows(), table))
+
+
+def test_gradients_of_gradients() -> None:
+    layer = Recurrent(cells.Elman(2, 3)).double()
+    numbers = torch.randint(2, (4, 2))
+    table = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda rows: layer(Embedded(numbers, rows))[0], (table,))
+    assert torch.autograd.gradgradcheck(lambda rows: layer(Embedded(numbers, rows))[0], (table,))
+
+
+def test_many_gradients_at_once() -> None:
+    layer, (numbers, table) = Recurrent(cells.GRU(E, N)).double(), given()
+    leaves, slopes = (table, *layer.parameters()), torch.randn(3, T, B, N, dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad(layer(x)[0], leaves, slopes, is_grads_batched=True)
+        for x in (Embedded(numbers, table), Embedded(numbers, table).rows())
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_autocast_rounds_the_same_numbers(rows: list[int]) -> None:
+    layer, (numbers, table) = Recurrent(cells.GRU(E, N)), given()
+    table = table.detach().float().requires_grad_()
+    found = []
+    for x in (Embedded(numbers, table), Embedded(numbers, table).rows()):
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(results(layer, x, table))
+    tolerance = 2.0**-7 * (T * B) ** 0.5
+    torch.testing.assert_close(*found, rtol=2.0**-7, atol=tolerance)
+    assert {t.dtype for t in found[0]} == {torch.bfloat16, torch.float32}
+
+
+def test_errors() -> None:
+    layer, (numbers, table) = Recurrent(cells.GRU(E + 1, N)).double(), given()
+    with pytest.raises(ShapeError, match="x has 7 features; expected input size 8"):
+        layer(Embedded(numbers, table))
+    with pytest.raises(IndexError):
+        Recurrent(cells.GRU(E, N)).double()(Embedded(numbers + V, table))
+
+
+@pytest.mark.parametrize("make", [language_model, translator])
+@pytest.mark.parametrize("training", [True, False])
+def test_models_learn_the_same(
+    make: Callable[[], tuple[Model, Any]], training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make()
+    model.double().train(training)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    found, looked_up = [], list[int]()
+    own = module.LookedUp.rows
+
+    def rows(self: module.LookedUp, empty: Empty) -> Tensor:
+        looked_up.append(len(self.table))
+        return own(self, empty)
+
+    monkeypatch.setattr(module.LookedUp, "rows", rows)
+    for fewer in (1, 1000):
+        monkeypatch.setattr(module, "FEWER", fewer)
+        loss = model.loss(batch)
+        found.append([loss.total, *torch.autograd.grad(loss.mean, weights)])
+        assert bool(looked_up) is (fewer == 1)
+        looked_up.clear()
+    torch.testing.assert_close(*found)
