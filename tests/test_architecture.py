@@ -44,7 +44,7 @@ INSIDE = {
         program report stepping
     """,
     "data": """
-        error_policy files noise resampling spacing spec_augment vtlp
+        error_policy files noise resampling spacing spec_augment trimming vtlp
         lazy pictures settings
         ragged
         batching frames pen

@@ -25,6 +25,8 @@ class FrameConfig:
     """Seconds from one frame to the next."""
     mels: int = 40
     """Bands of a frame, evenly spaced on the mel scale from 0 to half the sampling rate."""
+    dynamic_range: float = math.inf
+    """Decibels below the loudest frame; what is quieter is heard as that."""
 
     @property
     def samples(self) -> tuple[int, int]:
@@ -59,7 +61,10 @@ def log_mel(samples: Tensor, config: FrameConfig, *, tempo: float = 1.0, warp: f
     size, step = 1 << (width - 1).bit_length(), max(1, round(hop * tempo))
     power = torch.fft.rfft(samples.unfold(0, width, step) * _hann(width, samples.dtype), size).abs().square()
     filters = _filters(config, size, samples.dtype) if warp == 1 else mel_filters(config, size, warp).to(samples.dtype)
-    return torch.log(power @ filters + 1e-6)
+    bands = power @ filters
+    # the mean power of a band where it is loudest, so far down; nothing where there is no limit
+    quiet = bands.mean(1).amax() * 10 ** (-config.dynamic_range / 10)
+    return torch.log(bands + quiet + 1e-6)
 
 
 def normalised(frames: Tensor) -> Tensor:

@@ -53,6 +53,9 @@ class TranscriberConfig(LayersConfig):
     """Seconds from one frame to the next."""
     mels: int = 40
     """Mel bands of a frame."""
+    dynamic_range: float = math.inf
+    """Decibels below the loudest frame of a recording; what is quieter is heard as that, so that it does not matter how
+    silent a pause is."""
     spacing: float = 0.08
     """Pen strokes: how long a frame is, where the height of a text is 1."""
 
@@ -61,6 +64,8 @@ class TranscriberConfig(LayersConfig):
         check(self, ("stacked", "rate", "mels"), at_least=1)
         if not 0 < self.hop <= self.window:
             raise OptionError(f"hop is {self.hop} s and window {self.window} s; expected 0 < hop ≤ window")
+        if not self.dynamic_range > 0:
+            raise OptionError(f"dynamic_range is {self.dynamic_range} dB; expected a number above 0")
         if not 0 < self.spacing < math.inf:
             raise OptionError(f"spacing is {self.spacing}; expected a number above 0")
         if self.reads not in (None, "sound", "pen"):
@@ -69,7 +74,7 @@ class TranscriberConfig(LayersConfig):
     @property
     def frames(self) -> FrameConfig:
         """How samples become frames."""
-        return FrameConfig(self.rate, self.window, self.hop, self.mels)
+        return FrameConfig(self.rate, self.window, self.hop, self.mels, self.dynamic_range)
 
     @property
     def features(self) -> int:

@@ -16,8 +16,10 @@ from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.frames import FrameConfig, log_mel, mel_filters, normalised
 from everloop.data.readers.wav import read_wav
+from everloop.data.trimming import trimmed
 from everloop.errors import DataError, OptionError
 from everloop.kinds.transcriber import TranscriberDataConfig
+from everloop.models.transcriber import TranscriberConfig
 
 FRAMES = FrameConfig(rate=8000, mels=20)
 
@@ -68,6 +70,35 @@ def test_normalised_frames_forget_loudness() -> None:
     a, b = (normalised(log_mel(samples * gain, FRAMES)) for gain in (1.0, 3.0))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(a.mean(0), torch.zeros(20).double(), rtol=0, atol=1e-9)
+
+
+def test_what_is_far_below_the_loudest_frame_is_heard_as_silence() -> None:
+    samples = torch.cat([torch.randn(1200), torch.zeros(400), 1e-3 * torch.randn(800)]).double() * 0.1
+    frames = FrameConfig(rate=8000, mels=20, dynamic_range=40.0)
+    whole, limited = log_mel(samples, FRAMES), log_mel(samples, frames)
+    quiet = math.log((whole.exp() - 1e-6).mean(1).max() * 1e-4 + 1e-6)
+    torch.testing.assert_close(limited[-1], torch.full((20,), quiet).double(), rtol=0, atol=0.1)
+    expected = ((whole.exp() - 1e-6) + (whole.exp() - 1e-6).mean(1).max() * 1e-4 + 1e-6).log()
+    torch.testing.assert_close(limited, expected)
+    assert log_mel(torch.zeros(400), frames).isfinite().all()
+    with pytest.raises(OptionError, match="dynamic_range is 0 dB; expected a number above 0"):
+        TranscriberConfig(dynamic_range=0)
+    assert TranscriberConfig(rate=8000, mels=20, dynamic_range=40.0).frames == frames
+
+
+def test_trimmed_samples_are_from_the_first_to_the_last_loud_part() -> None:
+    levels = torch.tensor([1e-3, 0.1, 1.0, 0.01, 0.5, 1e-3, 1e-4]).repeat_interleave(800)
+    noise = (2 * torch.randint(2, levels.shape) - 1) * levels
+    for decibels, kept in ((5, (2, 3)), (7, (2, 5)), (21, (1, 5)), (61, (0, 6)), (99, (0, 7))):
+        found = trimmed(noise, decibels, 8000)
+        first, last = (800 * n for n in kept)
+        if decibels == 5:  # 0.12 seconds stay
+            first, last = first - 80, first - 80 + 960
+        assert found.equal(noise[first:last])
+    for short in (0, 1, 79, 960):
+        assert trimmed(noise[:short], 10, 8000).equal(noise[:short])
+    assert len(trimmed(torch.zeros(2000), 10, 8000)) == 2000
+    assert len(trimmed(torch.eye(2000)[1999], 10, 8000)) == 960  # the end alone is loud
 
 
 def test_filters_that_are_too_narrow_are_refused() -> None:
@@ -204,6 +235,21 @@ def test_pauses_are_faint_noise_around_digits_of_training() -> None:
     assert data.steps("train").tolist() == [FRAMES.count(len(samples)) for samples, _ in data["train"]]
     with pytest.raises(OptionError, match=r"pause is -0\.1 seconds; expected 0 or more"):
         DigitsConfig(pause=-0.1)
+
+
+def test_digits_of_training_are_cut_each_at_another_place() -> None:
+    fading = 0.9 * 10 ** -(torch.arange(8000) / 2000)  # 10 dB each 1,000 samples
+    found = {"ann": {digit: [fading * (1 - 2 * (torch.arange(8000) % 2))] * 4 for digit in "01"}}
+    split, trim = (0.5, 0.5, 0.0), (20.0, 60.0)
+    config = DigitsConfig(split=split, strings=40, held=9, speed=0, gain=0, min_length=1, max_length=1, trim=trim)
+    data = DigitStrings(found, config, FRAMES)
+    sizes = [len(samples) for samples, _ in data["train"]]
+    assert 2000 <= min(sizes) < 2600
+    assert 5400 < max(sizes) <= 6080
+    assert {len(samples) for samples, _ in data["valid"]} == {8000}
+    assert data.steps("train").tolist() == [FRAMES.count(size) for size in sizes]
+    with pytest.raises(OptionError, match=r"trim is 60 to 20 dB; expected the tightest first"):
+        DigitsConfig(trim=(60, 20))
 
 
 def test_settings_of_all_bases_are_checked() -> None:

@@ -23,6 +23,7 @@ from everloop.data.readers.formats import find_audio, read_audio
 from everloop.data.resampling import Upsampled
 from everloop.data.settings import setting
 from everloop.data.tokenize.vocabulary import Vocabulary
+from everloop.data.trimming import trimmed
 from everloop.errors import DataError, OptionError, unknown
 
 _NAME = re.compile(r"(\d)_(\w+)_(\d+)\.\w+")
@@ -48,12 +49,17 @@ class DigitsConfig(AugmentConfig, JoinedConfig):
     pause: float = 0.0
     """In training up to so many seconds of faint noise are before each digit and after the last: more in some strings,
     louder in some places, so that neither a pause nor a breath means anything."""
+    trim: tuple[float, float] | None = None
+    """In training a digit loses its beginning and its end where they are quieter than its loudest moment by more than
+    from so many to so many decibels (10 50): others cut recordings elsewhere, even within a word."""
 
     def __post_init__(self) -> None:
         AugmentConfig.__post_init__(self)
         JoinedConfig.__post_init__(self)
         if not 0 <= self.pause < math.inf:
             raise OptionError(f"pause is {self.pause} seconds; expected 0 or more")
+        if self.trim and not 0 < self.trim[0] <= self.trim[1] < math.inf:
+            raise OptionError(f"trim is {self.trim[0]} to {self.trim[1]} dB; expected the tightest first: 10 50")
 
 
 class DigitStrings(JoinedStrings, SpeechDataset):
@@ -130,7 +136,7 @@ class DigitStrings(JoinedStrings, SpeechDataset):
 
     def content(self) -> Iterator[bytes]:
         c = self.config
-        joined = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, c.pause, self.frames)
+        joined = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, c.pause, c.trim, self.frames)
         yield repr(joined).encode()
         for speakers in self.recordings.values():
             for speaker, digits in speakers.items():
@@ -160,6 +166,10 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         for digit in text:
             found = speaker[digit]
             samples = found[int(torch.randint(len(found), (), generator=generator))]
+            if split == "train" and self.config.trim:
+                tight, loose = self.config.trim
+                limit = tight + float(torch.rand((), generator=generator)) * (loose - tight)
+                samples = trimmed(samples, limit, self.frames.rate)
             speed, gain = (2 * torch.rand(2, generator=generator) - 1).tolist()
             change = (1 + speed * self.config.speed, 1 + gain * self.config.gain) if split == "train" else (0.0, 1.0)
             pieces.append((samples, *change))
