@@ -39,7 +39,7 @@ class HoistedGraph:
     def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
         self.dtype, self.target = dtype, target
         self.sources: list[tuple[str, Any]] = []
-        self.dtypes: list[torch.dtype] = []  # of the sources
+        self.dtypes: list[tuple[torch.dtype, ...]] = []  # that each source may have; others become the first
         self.lines: list[Line] = []
         self.of_symbol: set[int] = set()  # what depends on x alone, x itself and products among it
         self.at: dict[Value, int] = {}
@@ -50,7 +50,7 @@ class HoistedGraph:
         for leaf in graph.inputs:
             self.at[leaf] = len(self.sources)
             self.sources.append((leaf.group, leaf.data[1]))
-            self.dtypes.append(torch.int8 if leaf.type.dtype == torch.int8 else dtype)
+            self.dtypes.append(self._dtypes_of(leaf))
             if leaf.group == "x":
                 self.of_symbol.add(self.at[leaf])
             self.when.append(frequency(leaf, self.frequencies))
@@ -75,6 +75,13 @@ class HoistedGraph:
             self.read_by_step |= set() if at in self.of_symbol else {*line.args}
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if not self.readers[v] and not _is_kept(v)}
+
+    def _dtypes_of(self, leaf: Value) -> tuple[torch.dtype, ...]:
+        """Return the dtypes that a source may have: what is only multiplied, also the one that products round to."""
+        if leaf.type.dtype == torch.int8:
+            return (torch.int8,)
+        is_factor = leaf not in self.roots and all(r.op in ("linear", "matmul") for r in self.readers[leaf])
+        return (self.dtype, self.target.narrow) if is_factor and self.target.narrow else (self.dtype,)
 
     def _is_inside(self, value: Value) -> bool:
         """Whether a product is part of the one addition that reads it."""
@@ -132,10 +139,10 @@ class HoistedGraph:
         """Return the outputs by name. embedded: the rows of a table that x is."""
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
-        for (group, name), dtype in zip(self.sources, self.dtypes, strict=True):
+        for (group, name), dtypes in zip(self.sources, self.dtypes, strict=True):
             tensor = x if group == "x" else name if group == "literal" else groups[group][name]
-            if tensor.dtype != dtype:
-                tensor = tensor.to(dtype)
+            if tensor.dtype not in dtypes:
+                tensor = tensor.to(dtypes[0])
             if group == "rows" and tensor.dim() > 2:
                 tensor = tensor.flatten(1)
             results.append(tensor)

@@ -17,7 +17,6 @@ from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.kernel import Kernel, StepKernel
 from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget, compiling
-from everloop.errors import UnsupportedError
 
 
 class Reduced(LoopTarget):
@@ -40,15 +39,13 @@ class Reduced(LoopTarget):
         return self.target.may_halve(loop, names) if self.storage == torch.bfloat16 else frozenset()
 
     def compile_step(self, loop: Loop) -> StepKernel:
-        if self.storage != torch.bfloat16:
-            raise UnsupportedError(f"single steps of {self.storage} are not compiled")
-        return self.target.compile_step_narrow(loop)
+        return self.target.compile_step_narrow(loop, self.storage)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        wide = arithmetic(self.storage)
         if self.narrow is None:
+            wide = arithmetic(self.storage)
             return self.target.linear(x.to(wide), weight.to(wide), bias)
-        return self.target.linear_narrow(x.to(wide), weight.to(wide), bias)
+        return self.target.linear_narrow(x, weight, bias)
 
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         if self.narrow is None:

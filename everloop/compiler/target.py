@@ -79,6 +79,9 @@ class LoopTarget(Target, Products):
     its work is done, and nothing here waits for it.
     """
 
+    # The dtype that factors of large products may have besides that of the loop.
+    narrow: torch.dtype | None = None
+
     @abstractmethod
     def compile(self, loop: Loop) -> Kernel:
         """Return the kernel of a loop; the same one while somebody holds it.
@@ -115,12 +118,12 @@ class LoopTarget(Target, Products):
     def compile_step(self, loop: Loop) -> StepKernel:
         """Return the kernel of one step of a loop whose rows have no gradient; raises as `compile` does."""
 
-    def compile_step_narrow(self, loop: Loop) -> StepKernel:
-        """Return the kernel of one step of a loop of float32 whose tensors are all of bfloat16, as of `compile_step`.
+    def compile_step_narrow(self, loop: Loop, storage: torch.dtype) -> StepKernel:
+        """Return the kernel of one step of a loop of float32 whose tensors are all of `storage`, as of `compile_step`.
 
-        Products may round their factors to bfloat16.
+        storage: bfloat16, to which products may round their factors, or float16.
         """
-        raise UnsupportedError(f"the target {self.name} has no single steps of bfloat16")
+        raise UnsupportedError(f"the target {self.name} has no single steps of {storage}")
 
     # Memory laid out as a small tensor; PyTorch's own, because in single steps every call counts.
     empty_like = staticmethod(torch.empty_like)

@@ -94,13 +94,13 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dty
     if call.time.segment and torch.is_grad_enabled() and not whole:
         return in_segments(lambda part: _run(cell, part, target, check, low), call, call.time.segment)
     if (instead := _instead.get()) is not None:
-        return instead(cell, call)
+        return instead(cell, precision.as_states(call, low))
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
         if reason := named.refusal(x.dtype, x.device):
             raise UnsupportedError(reason)
-        return named.run(cell, call)
-    program = whole or program_of(cell, values, x, named, low)
+        return named.run(cell, precision.as_states(call, low))
+    program = whole or program_of(cell, values, x if low is None else call.state[0], named, low)
     if isinstance(program, Program) and call.time.num_nonempty:
         try:
             if check:
@@ -113,7 +113,7 @@ def _run(cell: Cell, call: Call, target: str | None, check: bool, low: torch.dty
         if named is not None:
             raise UnsupportedError(program)
         _tell(cell, program)
-    return eagerly(cell, call)
+    return eagerly(cell, precision.as_states(call, low))
 
 
 # What Dynamo left to Python it would look into, function by function.

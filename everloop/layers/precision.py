@@ -20,16 +20,25 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def under_autocast(call: Call, low: torch.dtype) -> tuple[Call, torch.dtype | None]:
-    """Return the call with x and states in the dtype of the parameters, and `low` where autocast has a say.
+    """Return the call with states in the dtype of the parameters, and `low` where autocast has a say.
 
-    As in PyTorch's own layers, it has none in float64.
+    As in PyTorch's own layers, it has none in float64. x has that dtype too, or `low`, in which large products read it.
     """
     dtype = next((t.dtype for t in call.values.fixed.values() if t.is_floating_point()), call.state[0].dtype)
+    has_say = dtype == torch.float32
     call = replace(
-        call, x=call.x.to(dtype), state=tuple(s.to(dtype) for s in call.state),
+        call, x=call.x if has_say and call.x.dtype == low else call.x.to(dtype),
+        state=tuple(s.to(dtype) for s in call.state),
         restart=tuple(None if r is None else r.to(dtype) for r in call.restart),
     )  # fmt: skip
-    return call, low if dtype == torch.float32 else None
+    return call, low if has_say else None
+
+
+def as_states(call: Call, low: torch.dtype | None) -> Call:
+    """Return the call with x in the dtype of its states, where `under_autocast` has left it in `low`."""
+    if low is None or call.x.dtype != low:
+        return call
+    return replace(call, x=call.x.to(call.state[0].dtype))
 
 
 def converted_values(values: Bindings, dtype: torch.dtype) -> Bindings:

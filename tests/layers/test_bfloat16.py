@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import everloop
 from everloop import cells
 from everloop.compiler import reduced
+from everloop.compiler.targets.llvm import narrow_gemm
 from everloop.layers import Recurrent, compare
 from tests.zoo import NAMES, given, make
 
@@ -162,6 +163,31 @@ def test_autocast_in_a_stack_with_resets_and_steps() -> None:
     torch.testing.assert_close(torch.stack(rows), whole, rtol=0, atol=4 * UNIT)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman"])
+def test_upper_layers_read_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the layer below gave is multiplied as it is; elsewhere x is float32 as before."""
+    torch.manual_seed(3)
+    read: list[torch.dtype] = []
+    product = narrow_gemm.linear
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        read.append(x.dtype)
+        return product(x, weight, bias)
+
+    if not reduced.running(LOW, torch.device("cpu")).narrow:  # type: ignore[union-attr]
+        pytest.skip("this processor multiplies bfloat16 no faster")
+    layer, x = Recurrent(cells.named(name)(12, 40), layers=3), torch.randn(5, 4, 12, requires_grad=True)
+    expected = layer(x)[0]
+    monkeypatch.setattr(narrow_gemm, "linear", linear)
+    with autocast():
+        found = layer(x)[0]
+        assert read == [torch.float32, LOW, LOW]
+        found.float().sum().backward()
+        assert x.grad is not None
+        assert x.grad.dtype == torch.float32
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=6 * UNIT)
+
+
 @pytest.mark.parametrize("run", [Recurrent, everloop.LSTM])
 @pytest.mark.filterwarnings("ignore")
 def test_torch_compile_gives_the_same(run: Callable[..., nn.Module]) -> None:
@@ -224,6 +250,19 @@ def test_float16_is_stored_and_computed_in_float32() -> None:
     torch.testing.assert_close(half(x.half())[0].float(), expected, rtol=0, atol=8 * torch.finfo(torch.float16).eps)
     with autocast(torch.float16), torch.no_grad():
         assert layer(x)[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize("target", ["eager", "llvm"])
+def test_x_of_bfloat16_and_weights_of_float32(target: str) -> None:
+    torch.manual_seed(7)
+    layer = Recurrent(cells.GRU(5, 20), target=target)
+    x = torch.randn(8, 3, 5).to(LOW)
+    with torch.no_grad():
+        expected = layer(x.float())[0]
+        with autocast():
+            found = layer(x)[0]
+    assert found.dtype == LOW
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=2 * UNIT)
 
 
 def test_float64_is_left_alone_by_autocast() -> None:

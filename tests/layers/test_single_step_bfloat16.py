@@ -50,28 +50,54 @@ def by_hand(layer: Recurrent, x: Tensor, state: Any = None) -> tuple[Tensor, Any
     return exact.step(x.double(), state)
 
 
+@pytest.mark.parametrize("low", [LOW, torch.float16])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sizes", [(1, 2), (3, 7), (16, 64), (33, 65), (100, 31)])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_sizes_strides_and_processors(
-    way: str, sizes: tuple[int, int], layers: int, monkeypatch: pytest.MonkeyPatch
+    low: torch.dtype, way: str, sizes: tuple[int, int], layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of three roundings of about one unit: factors, state before, result."""
     monkeypatch.setattr(narrow_single, "host", lambda: vector.named(way))
     programs.clear()
     torch.manual_seed(1)
-    layer = Recurrent(cells.GRU(*sizes), layers=layers).to(LOW).eval()
+    layer = Recurrent(cells.GRU(*sizes), layers=layers).to(low).eval()
+    has_step = low == LOW or machine.halving(vector.named(way)) is not None
+    said = f"matrices of {str(low).removeprefix('torch.')} where they are" if has_step else "convert torch.float16"
+    assert said in layer.explain().rpartition("step: ")[2]
+    unit = torch.finfo(low).eps
     for rows in (1, 2, 5, 300):
-        x, reset = torch.randn(rows, sizes[0]).to(LOW), torch.rand(rows) < 0.5
+        x, reset = torch.randn(rows, sizes[0]).to(low), torch.rand(rows) < 0.5
         with torch.no_grad():
             _, state = layer.step(x)
             found, after = layer.step(x, state, reset=reset)
             before = map_state(lambda s, r=reset: s.masked_fill(r[:, None], 0), state)
             expected, new = by_hand(layer, x, before)
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=3 * UNIT * layers)
+        assert found.dtype == low
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=3 * unit * layers)
         for a, b in zip(leaves(after), leaves(new), strict=True):
-            torch.testing.assert_close(a.double(), b, rtol=0, atol=3 * UNIT * layers)
+            torch.testing.assert_close(a.double(), b, rtol=0, atol=3 * unit * layers)
     programs.clear()
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "reset-before-gru", "layer-norm-lstm"])
+def test_float16(name: str) -> None:
+    """Large and small numbers too, which bfloat16 has and float16 has not, and matrices that lie the other way."""
+    torch.manual_seed(6)
+    layer = Recurrent(cells.named(name)(24, 40)).half().eval()
+    for scale in (1.0, 1e-4, 6e4):
+        x = (torch.rand(3, 24) * scale).half()
+        with torch.no_grad():
+            found, state = layer.step(x)
+            again = layer.step(x, state)[0]
+            expected, exact = by_hand(layer, x)
+            following = by_hand(layer, x, exact)[0]
+        assert "matrices of float16" in layer.explain() or "convert torch.float16" in layer.explain()
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=4 * torch.finfo(torch.float16).eps)
+        torch.testing.assert_close(again.double(), following, rtol=0, atol=8 * torch.finfo(torch.float16).eps)
+    with torch.no_grad():
+        layer.cell.W.data = layer.cell.W.data.T.contiguous().T
+        torch.testing.assert_close(layer.step(x)[0], found, rtol=0, atol=2 * torch.finfo(torch.float16).eps)
 
 
 @pytest.mark.parametrize("columns", [33, 34])
@@ -122,11 +148,15 @@ def test_nothing_is_converted_between_steps_and_changes_are_seen(monkeypatch: py
     assert not torch.equal(found, before)
 
 
-def test_float16_says_why_it_is_no_native_call() -> None:
+@pytest.mark.skipif("sse2" not in WAYS, reason="every other processor converts float16")
+def test_float16_says_why_it_is_no_native_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow_single, "host", lambda: vector.named("sse2"))
+    programs.clear()
     layer = Recurrent(cells.GRU(4, 5)).half().eval()
-    assert "single steps of torch.float16 are not compiled" in layer.explain()
+    assert "no instructions of sse2 that convert torch.float16" in layer.explain()
     with torch.no_grad():
         assert layer.step(torch.randn(2, 4).half())[0].dtype == torch.float16
+    programs.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, LOW])

@@ -122,7 +122,7 @@ class Rounded:
     words: str
 
 
-def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
+def _in_chunks(code: Code, isa: Isa, body: Callable[[Rounded], None]) -> None:
     """Run body for some rows at a time."""
     words = words_of(code, "%k")
     size = code.mul(words, 4)
@@ -137,7 +137,7 @@ def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
         def row(r: str, _: list[str]) -> list[str]:
             place = code.at("%in", code.mul(code.add(first, r), "%stride"))
             source = code.at(code.load("ptr", place), "%from")
-            round_row(code, source, code.at(memory, code.mul(r, size)), "%k", words, lanes)
+            round_row(code, source, code.at(memory, code.mul(r, size)), "%k", words, isa)
             return []
 
         code.loop(0, count, row)
@@ -147,7 +147,7 @@ def _in_chunks(code: Code, lanes: int, body: Callable[[Rounded], None]) -> None:
     code.loop(0, code.divide(code.sub(code.add("%rows", most), 1), most), chunk)
 
 
-def on_rounded_rows(code: Code, lanes: int, call: Callable[[str, Rounded], str]) -> None:
+def on_rounded_rows(code: Code, isa: Isa, call: Callable[[str, Rounded], str]) -> None:
     """Do `call` for some rows at a time, rounded to words.
 
     call: of "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows" of these.
@@ -165,7 +165,7 @@ def on_rounded_rows(code: Code, lanes: int, call: Callable[[str, Rounded], str])
         code.loop(0, rows.count, row)
         code.do(call(f"ptr {table}, i64 0, ptr {code.at(table, 8)}, i64 %to, i64 16, i64 {rows.count}", rows))
 
-    _in_chunks(code, lanes, body)
+    _in_chunks(code, isa, body)
 
 
 def _by_vectors(isa: Isa, name: str) -> str:
@@ -175,7 +175,7 @@ def _by_vectors(isa: Isa, name: str) -> str:
     def call(given: str, rows: Rounded) -> str:
         return f"call void @core({given}, ptr %packed, i64 {rows.words}, i64 %n, i64 %first, i64 %last, i64 %back)"
 
-    on_rounded_rows(code, isa.lanes(4), call)
+    on_rounded_rows(code, isa, call)
     return code.end()
 
 
@@ -283,5 +283,5 @@ def _by_tiles(isa: Isa, name: str) -> str:
         code.loop("%first", "%last", panel)
         code.do("call void @llvm.x86.tilerelease()")
 
-    _in_chunks(code, lanes, body)
+    _in_chunks(code, isa, body)
     return code.end()

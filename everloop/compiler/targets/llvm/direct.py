@@ -82,6 +82,11 @@ class Writer:
         self.lanes = isa.lanes(form.size)
         self.vector = f"<{self.lanes} x {self.scalar}>"
 
+    @property
+    def many(self) -> int:
+        """Numbers in what is read of the matrix at once."""
+        return self.bytes // self.number
+
     def rows(self, body: Callable[[list[str], list[str]], None], tile: int = TILE) -> None:
         """For `tile` rows at a time, then for each of the rest: body(addresses of their numbers, of their results)."""
         code = self.code
@@ -155,8 +160,8 @@ def dot(isa: Isa, form: FloatFormat) -> str:
 
 def dot_by(w: Writer, isa: Isa) -> str:
     """The text of `dot` as a writer writes it, whose vectors of a matrix hold `many` numbers."""
-    code, lanes = w.code, w.lanes
-    many = w.bytes // w.number
+    code, lanes, many = w.code, w.lanes, w.many
+    span = many * w.number  # bytes of these
     places = order(lanes, w.size)
 
     def group(base: str, sources: list[str]) -> list[list[str]]:
@@ -185,12 +190,12 @@ def dot_by(w: Writer, isa: Isa) -> str:
                 for u in range(unroll):
                     numbers = [w.read_row(code.at(x, u * w.bytes), mask) for x in xs]
                     for r in range(rows):
-                        at = code.at(code.at(line, code.mul("%step", r) if r else 0), u * w.bytes)
+                        at = code.at(code.at(line, code.mul("%step", r) if r else 0), u * span)
                         factor = w.read_matrix(at, mask)
                         for c in range(count):
                             n = ((u % sets) * count + c) * rows + r
                             sums[n] = w.fused(factor, numbers[c], sums[n])
-                return [*sums, *(code.at(p, unroll * w.bytes) for p in (*xs, line))]
+                return [*sums, *(code.at(x, unroll * w.bytes) for x in xs), code.at(line, unroll * span)]
 
             return body
 
@@ -235,8 +240,9 @@ def dot_by(w: Writer, isa: Isa) -> str:
 
                 def part(k: str, sums: list[str]) -> list[str]:
                     at = code.mul(k, w.number)
+                    of_row = at if span == w.bytes else code.mul(k, w.size)
                     mask = w.matrix_mask(code.least(code.sub("%k", k), many))
-                    factor, numbers = w.read_matrix(code.at(line, at), mask), w.read_row(code.at(source, at), mask)
+                    factor, numbers = w.read_matrix(code.at(line, at), mask), w.read_row(code.at(source, of_row), mask)
                     return [w.fused(factor, numbers, sums[0])]
 
                 end = code.add("%k", many - 1)

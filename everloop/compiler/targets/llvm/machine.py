@@ -79,6 +79,15 @@ def narrow(isa: Isa) -> Isa:
 
 
 @lru_cache
+def halving(isa: Isa) -> Isa | None:
+    """Return an instruction set with this processor's conversions of float16; None where it has none in it."""
+    if isa.name == "avx512" or isa.arch != "x86_64":
+        return isa
+    has_them = isa.name == "avx2" and binding.get_host_cpu_features().get("f16c")
+    return replace(isa, features=f"{isa.features},+f16c") if has_them else None
+
+
+@lru_cache
 def doubles() -> bool:
     """Whether a dot product of two in bfloat16 has a multiplication's throughput: so on AMD's Zen 5, not on Intel's."""
     features = narrow(host()).features

@@ -1,23 +1,25 @@
-"""Products of a few rows with a matrix of bfloat16 as it lies in memory: those of `direct` with half of the bytes.
+"""Products of a few rows with a matrix of bfloat16 or float16 as it lies in memory: `direct` with half of the bytes.
 
-A matrix that is read row by row meets rows rounded to bfloat16, two numbers in a word; the other way its numbers are
-widened in registers.
+A matrix of bfloat16 that is read row by row meets rows rounded to bfloat16, two numbers in a word. The other way, and
+in float16, its numbers are widened in registers.
 """
 
 from __future__ import annotations
+
+import torch
 
 from everloop.compiler.targets.llvm.bfloat import Rounded, multiply_add, on_rounded_rows
 from everloop.compiler.targets.llvm.direct import HEAD, DirectWorker, Writer, dot_by, spread_by
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
-from everloop.compiler.targets.llvm.rounding import widened
+from everloop.compiler.targets.llvm.rounding import Widen, extended, widened
 from everloop.compiler.targets.llvm.vector import Isa
 
 SIZE = 2  # bytes of a number
 
 
 class NarrowWorker(DirectWorker):
-    """A worker whose products read the caller's matrices of bfloat16."""
+    """A worker whose products read the caller's matrices of numbers of two bytes."""
 
     products = "dot_words", "spread_words"
     number = SIZE
@@ -52,15 +54,19 @@ class _Words(Writer):
 class _Halves(Writer):
     """Vectors of numbers that are widened as they are read."""
 
-    def __init__(self, isa: Isa, form: FloatFormat) -> None:
-        super().__init__(isa, form, "spread_words")
-        self.number = SIZE
+    def __init__(self, isa: Isa, form: FloatFormat, name: str, widen: Widen) -> None:
+        super().__init__(isa, form, name)
+        self.number, self._widen = SIZE, widen
+
+    @property
+    def many(self) -> int:
+        return self.lanes
 
     def read_matrix(self, place: str, mask: str = "") -> str:
         if not mask:
-            return widened(self.code, self.code.load(f"<{self.lanes} x i16>", place, SIZE), self.lanes)
+            return self._widen(self.code, self.code.load(f"<{self.lanes} x i16>", place, SIZE), self.lanes)
         halves = _halves(self.code, place, self.lanes, mask).rpartition(" ")[2]
-        return widened(self.code, halves, self.lanes)
+        return self._widen(self.code, halves, self.lanes)
 
 
 def _halves(code: Code, place: str, count: int, mask: str) -> str:
@@ -70,13 +76,18 @@ def _halves(code: Code, place: str, count: int, mask: str) -> str:
     return f"{kind} {code(f'call {kind} {name}(ptr {place}, i32 {SIZE}, {masks} {mask}, {kind} zeroinitializer)')}"
 
 
-def products(isa: Isa, form: FloatFormat) -> str:
-    """Text of `dot_words` and `spread_words`, as `dot` and `spread`."""
+def products(isa: Isa, form: FloatFormat, storage: torch.dtype) -> str:
+    """Text of `dot_words` and `spread_words`, as `dot` and `spread`, for matrices of this dtype."""
+    if storage == torch.float16:
+        by_dot, by_spread = (_Halves(isa, form, name, extended) for name in NarrowWorker.products)
+        return "\n".join([dot_by(by_dot, isa), spread_by(by_spread, isa)])
     code = Code(f"internal void @dot_words({HEAD})")
     rest = "ptr %matrix, i64 %step, i64 %k, i64 %n, i64 %first, i64 %last"
 
     def call(given: str, _: Rounded) -> str:
         return f"call void @core_words({given}, {rest})"
 
-    on_rounded_rows(code, isa.lanes(form.size), call)
-    return "\n".join([dot_by(_Words(isa, form), isa), code.end(), spread_by(_Halves(isa, form), isa)])
+    on_rounded_rows(code, isa, call)
+    return "\n".join(
+        [dot_by(_Words(isa, form), isa), code.end(), spread_by(_Halves(isa, form, "spread_words", widened), isa)]
+    )

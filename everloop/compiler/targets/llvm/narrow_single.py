@@ -1,4 +1,4 @@
-"""Single steps of bfloat16: matrices are read where they are, the few other numbers widened and rounded in the call."""
+"""Single steps of bfloat16 or float16: matrices are read where they are, the few other numbers are converted."""
 
 from __future__ import annotations
 
@@ -16,43 +16,63 @@ from everloop.compiler.targets.llvm.bfloat import MOST
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise, round_up, shape
-from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
+from everloop.compiler.targets.llvm.machine import Library, halving, host, module, narrow, object_code
 from everloop.compiler.targets.llvm.mapping import mapping
 from everloop.compiler.targets.llvm.narrow_direct import NarrowWorker, products
-from everloop.compiler.targets.llvm.rounding import round_numbers, widen_numbers
+from everloop.compiler.targets.llvm.rounding import (
+    extended,
+    round_numbers,
+    shorten_numbers,
+    widen_numbers,
+    widened,
+)
 from everloop.compiler.targets.llvm.single import Single, SingleKernel, has_whole
 from everloop.compiler.targets.llvm.vector import Isa, named
 from everloop.errors import UnsupportedError
 
 ENTRY = 3  # slots: where numbers are in bfloat16, where in float32, and how many
 
-_kernels: WeakValueDictionary[tuple[Loop, Isa], NarrowStepKernel] = WeakValueDictionary()
+_kernels: WeakValueDictionary[tuple[Loop, Isa, torch.dtype], NarrowStepKernel] = WeakValueDictionary()
 _lock = threading.RLock()
 
 
-def compile(loop: Loop, isa: str | None = None) -> NarrowStepKernel:  # noqa: A001
-    """Return the kernel of one step of a loop of float32 whose tensors are all of bfloat16; `isa` as of `single`."""
-    form, key = form_of(loop), (loop, narrow(named(isa or host().name)))
+def compile(  # noqa: A001
+    loop: Loop, isa: str | None = None, storage: torch.dtype = torch.bfloat16
+) -> NarrowStepKernel:
+    """Return the kernel of one step of a loop of float32 whose tensors are all of `storage`; `isa` as of `single`."""
+    instructions = named(isa or host().name)
+    form, key = form_of(loop), (loop, _instructions(instructions, storage), storage)
     widest = max((shape(s)[0] for s in loop.stages if isinstance(s, Product)), default=0)
     if has_whole(loop) or form.dtype != torch.float32 or widest > MOST:
-        raise UnsupportedError(f"a single step of bfloat16 with a matrix of int8, or rows of more than {MOST} numbers")
+        raise UnsupportedError(f"a single step of {storage} with a matrix of int8, or rows of more than {MOST} numbers")
     with _lock:
         kernel = _kernels.get(key)
         if kernel is None:
             layout = Layout(normalise(loop), form, key[1])
-            code = object_code("narrow single " + repr(loop), str(form.dtype), layout.isa, lambda: text(layout))
-            kernel = _kernels[key] = NarrowStepKernel(layout, Library(code, ("everloop_narrow",)))
+            what = f"{'narrow' if storage == torch.bfloat16 else storage} single {loop!r}"
+            code = object_code(what, str(form.dtype), layout.isa, lambda: text(layout, storage))
+            kernel = _kernels[key] = NarrowStepKernel(layout, Library(code, ("everloop_narrow",)), storage)
         return kernel
 
 
-def text(layout: Layout) -> str:
+def _instructions(isa: Isa, storage: torch.dtype) -> Isa:
+    """Return an instruction set with what this processor has beside it for a dtype."""
+    if storage == torch.bfloat16:
+        return narrow(isa)
+    found = halving(isa)
+    if found is None:
+        raise UnsupportedError(f"this processor has no instructions of {isa.name} that convert {storage}")
+    return found
+
+
+def text(layout: Layout, storage: torch.dtype = torch.bfloat16) -> str:
     """Return the LLVM text of a single step."""
     maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(layout.loop.stages) if isinstance(stage, Map)]
-    parts = [products(layout.isa, layout.form), *maps, driver(layout, NarrowWorker), _narrow(layout)]
+    parts = [products(layout.isa, layout.form, storage), *maps, driver(layout, NarrowWorker), _narrow(layout, storage)]
     return module(layout.isa, "\n".join(parts))
 
 
-def _narrow(layout: Layout) -> str:
+def _narrow(layout: Layout, storage: torch.dtype) -> str:
     """Text of `everloop_narrow(args)`: widens, runs the step, rounds. The tables of what stand behind the arguments."""
     code, lanes = Code("void @everloop_narrow(ptr %args)"), layout.isa.lanes(4)
     table = code.at("%args", 8 * layout.total_slots)
@@ -61,12 +81,14 @@ def _narrow(layout: Layout) -> str:
 
     def widen(n: str, _: list[str]) -> list[str]:
         entry = code.at(entries, code.mul(n, 8 * ENTRY))
-        widen_numbers(code, code.slot(entry, 0, "ptr"), code.slot(entry, 1, "ptr"), code.slot(entry, 2), lanes)
+        short, wide, count = code.slot(entry, 0, "ptr"), code.slot(entry, 1, "ptr"), code.slot(entry, 2)
+        widen_numbers(code, short, wide, count, lanes, widened if storage == torch.bfloat16 else extended)
         return []
 
     def narrow(n: str, _: list[str]) -> list[str]:
         entry = code.at(entries, code.mul(n, 8 * ENTRY))
-        round_numbers(code, code.slot(entry, 1, "ptr"), code.slot(entry, 0, "ptr"), code.slot(entry, 2), lanes)
+        wide, short, count = code.slot(entry, 1, "ptr"), code.slot(entry, 0, "ptr"), code.slot(entry, 2)
+        (round_numbers if storage == torch.bfloat16 else shorten_numbers)(code, wide, short, count, lanes)
         return []
 
     code.loop(0, given, widen)
@@ -76,26 +98,29 @@ def _narrow(layout: Layout) -> str:
 
 
 class NarrowStepKernel(SingleKernel):
-    """A compiled step of bfloat16."""
+    """A compiled step of numbers of two bytes."""
 
     entry = "everloop_narrow"
 
-    def __init__(self, layout: Layout, library: Library) -> None:
+    def __init__(self, layout: Layout, library: Library, storage: torch.dtype) -> None:
         super().__init__(layout, library)
+        self.storage = storage
         most = len(layout.loop.buffers) + len(layout.loop.states)
         self.block = ctypes.c_int64 * (layout.total_slots + 2 + ENTRY * most)
 
     @property
     def description(self) -> str:
-        how = "dot products of AVX512-BF16" if "avx512bf16" in self.layout.isa.features else "widened in registers"
-        return f"{self.layout.isa.name}, matrices of bfloat16 where they are ({how})"
+        has_dot = self.storage == torch.bfloat16 and "avx512bf16" in self.layout.isa.features
+        how = "dot products of AVX512-BF16" if has_dot else "widened in registers"
+        storage = str(self.storage).removeprefix("torch.")
+        return f"{self.layout.isa.name}, matrices of {storage} where they are ({how})"
 
     def over(self, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> NarrowSingle:
         return NarrowSingle(self, batch, fixed, vary)
 
 
 class NarrowSingle(Single):
-    """One step of some rows over vectors and matrices of bfloat16 that stay where they are."""
+    """One step of some rows over vectors and matrices of two bytes a number that stay where they are."""
 
     def __init__(self, kernel: NarrowStepKernel, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> None:
         super().__init__(kernel, batch, fixed, vary)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from everloop.compiler.targets.llvm import pages, threads
 from everloop.compiler.targets.llvm.emit import Code
-from everloop.compiler.targets.llvm.machine import Library, host, module, object_code
-from everloop.compiler.targets.llvm.rounding import each, joined, rounded
+from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
+from everloop.compiler.targets.llvm.rounding import interleaved, joined, rounded, rounded_halves
 from everloop.compiler.targets.llvm.vector import Isa
 
 MIN_PARALLEL = 1 << 20  # numbers that pay for waking a second thread
@@ -41,7 +41,8 @@ def in_pairs(rows: Tensor) -> Tensor:
 
 @lru_cache
 def _run(size: int) -> Callable[[int], None]:
-    code = object_code("pairs", str(size), host(), lambda: module(host(), pairs(host(), size)))
+    isa = narrow(host())
+    code = object_code("pairs", str(size), isa, lambda: module(isa, pairs(isa, size)))
     library = Library(code, ("everloop_pairs",))
     run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_pairs"])
     run.code = library  # type: ignore[attr-defined]  # which lives as long as what runs it
@@ -66,13 +67,18 @@ def _share(isa: Isa, size: int) -> str:
     begin, end = (code.divide(code.mul(t, count), "%of") for t in ("%thread", code.add("%thread", 1)))
     whole = code.mul(code.divide(columns, lanes), lanes)
 
-    def bits(place: str, lanes: int) -> str:
+    def halves(place: str) -> str:
+        """A vector of numbers of bfloat16."""
+        if size == 2:
+            return code.load(f"<{lanes} x i16>", place, 2)
+        return rounded_halves(code, code.load(f"<{lanes} x float>", place, 4), lanes, isa)
+
+    def bits(place: str) -> str:
         """A number in the upper half of a word."""
-        number, short, word = (f"<{lanes} x {kind}>" if lanes else kind for kind in ("float", "i16", "i32"))
         if size == 4:
-            return rounded(code, code.load(number, place, 4), lanes)
-        wide = code(f"zext {short} {code.load(short, place, 2)} to {word}")
-        return code(f"shl {word} {wide}, {each(16, lanes)}")
+            return rounded(code, code.load("float", place, 4))
+        half = code.load("i16", place, 2)
+        return code(f"shl i32 {code(f'zext i16 {half} to i32')}, 16")
 
     def pair(p: str, _: list[str]) -> list[str]:
         even = code.at(source, code.mul(code.mul(p, 2), step))
@@ -80,21 +86,23 @@ def _share(isa: Isa, size: int) -> str:
         odd = code(f"select i1 {has_odd}, ptr {code.at(even, step)}, ptr {even}")
         to = code.at(out, code.mul(code.mul(p, columns), 4))
 
-        def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
-            kind = f"<{lanes} x i32>" if lanes else "i32"
+        def vectors(j: str, _: list[str]) -> list[str]:
+            at, kind = code.mul(j, size), f"<{lanes} x i16>"
+            low, high = halves(code.at(even, at)), halves(code.at(odd, at))
+            high = code(f"select i1 {has_odd}, {kind} {high}, {kind} zeroinitializer")
+            words = interleaved(code, low, high, lanes)
+            code.store(f"<{lanes} x i32>", words, code.at(to, code.mul(j, 4)), 4)
+            return []
 
-            def words(j: str, _: list[str]) -> list[str]:
-                at = code.mul(j, size)
-                low, high = bits(code.at(even, at), lanes), bits(code.at(odd, at), lanes)
-                zero = "zeroinitializer" if lanes else "0"
-                high = code(f"select i1 {has_odd}, {kind} {high}, {kind} {zero}")
-                code.store(kind, joined(code, low, high, lanes), code.at(to, code.mul(j, 4)), 4)
-                return []
+        def one(j: str, _: list[str]) -> list[str]:
+            at = code.mul(j, size)
+            low, high = bits(code.at(even, at)), bits(code.at(odd, at))
+            high = code(f"select i1 {has_odd}, i32 {high}, i32 0")
+            code.store("i32", joined(code, low, high), code.at(to, code.mul(j, 4)), 4)
+            return []
 
-            return words
-
-        code.loop(0, whole, some(lanes), step=lanes)
-        code.loop(whole, columns, some(0))
+        code.loop(0, whole, vectors, step=lanes)
+        code.loop(whole, columns, one)
         return []
 
     code.loop(begin, end, pair)

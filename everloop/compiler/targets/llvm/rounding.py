@@ -34,25 +34,47 @@ def joined(code: Code, even: str, odd: str, lanes: int = 0) -> str:
     return code(f"or {kind} {low}, {code(f'and {kind} {odd}, {each(-65536, lanes)}')}")
 
 
+def interleaved(code: Code, even: str, odd: str, lanes: int) -> str:
+    """Return words of two numbers each, from vectors of bfloat16 in i16."""
+    order = ", ".join(f"i32 {n + part}" for n in range(lanes) for part in (0, lanes))
+    half, both = f"<{lanes} x i16>", f"<{2 * lanes} x i16>"
+    mixed = code(f"shufflevector {half} {even}, {half} {odd}, <{2 * lanes} x i32> <{order}>")
+    return code(f"bitcast {both} {mixed} to <{lanes} x i32>")
+
+
+def side_by_side(code: Code, first: str, second: str, lanes: int, isa: Isa) -> str:
+    """Return words of two neighbours each, from two vectors of float32 that follow one another."""
+    kind, words = f"<{lanes} x float>", f"<{lanes} x i32>"
+    if "avx512bf16" in isa.features:
+        name = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * lanes}"
+        low = code(f"call <{2 * lanes} x bfloat> @{name}({kind} {second}, {kind} {first})")
+        return code(f"bitcast <{2 * lanes} x bfloat> {low} to {words}")
+    bits = [rounded(code, half, lanes) for half in (first, second)]
+    masks = [", ".join(f"i32 {2 * i + one}" for i in range(lanes)) for one in (0, 1)]
+    even, odd = (
+        code(f"shufflevector {words} {bits[0]}, {words} {bits[1]}, <{lanes} x i32> <{mask}>") for mask in masks
+    )
+    return joined(code, even, odd, lanes)
+
+
 def words_of(code: Code, k: str) -> str:
     """Return how many words a column or row of k numbers has."""
     return code.mul(code.divide(code.add(k, 2 * WORDS - 1), 2 * WORDS), WORDS)
 
 
-def round_row(code: Code, source: str, to: str, k: str, words: str, lanes: int) -> None:
-    """Round k numbers; zeros fill the last of the words."""
-    round_numbers(code, source, to, k, lanes)
+def round_row(code: Code, source: str, to: str, k: str, words: str, isa: Isa) -> None:
+    """Round k factors of products; zeros fill the last of the words."""
+    round_numbers(code, source, to, k, isa.lanes(4), isa)
     code.clear(code.at(to, code.mul(k, 2)), code.sub(code.mul(words, 4), code.mul(k, 2)))
 
 
-def round_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
-    """Write numbers of float32 as bfloat16."""
+def round_numbers(code: Code, source: str, to: str, count: str, lanes: int, isa: Isa | None = None) -> None:
+    """Write numbers of float32 as bfloat16; isa: by its instruction, which takes denormal numbers for zeros."""
     kind, full = f"<{lanes} x float>", code.mul(code.divide(count, lanes), lanes)
 
     def whole(j: str, _: list[str]) -> list[str]:
         value = code.load(kind, code.at(source, code.mul(j, 4)), 4)
-        high = code(f"lshr <{lanes} x i32> {rounded(code, value, lanes)}, {each(16, lanes)}")
-        short = code(f"trunc <{lanes} x i32> {high} to <{lanes} x i16>")
+        short = rounded_halves(code, value, lanes, isa)
         code.store(f"<{lanes} x i16>", short, code.at(to, code.mul(j, 2)), 2)
         return []
 
@@ -66,10 +88,10 @@ def round_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> N
     code.loop(full, count, one)
 
 
-def rounded_halves(code: Code, value: str, lanes: int, isa: Isa) -> str:
-    """Return a vector of float32 as bfloat16, in i16."""
+def rounded_halves(code: Code, value: str, lanes: int, isa: Isa | None) -> str:
+    """Return a vector of float32 as bfloat16, in i16; isa: may do so by an instruction of its own."""
     number, half = f"<{lanes} x float>", f"<{lanes} x i16>"
-    if "avx512bf16" in isa.features:
+    if isa and "avx512bf16" in isa.features:
         low = code(f"call <{lanes} x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}({number} {value})")
         return code(f"bitcast <{lanes} x bfloat> {low} to {half}")
     high = code(f"lshr <{lanes} x i32> {rounded(code, value, lanes)}, {each(16, lanes)}")
@@ -83,8 +105,41 @@ def widened(code: Code, halves: str, lanes: int = 0) -> str:
     return code(f"bitcast {word} {bits} to {number}")
 
 
-def widen_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
-    """Write numbers of bfloat16 as float32."""
+def extended(code: Code, halves: str, lanes: int = 0) -> str:
+    """Return the float32 of float16 numbers, given as i16."""
+    short, half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "half", "float"))
+    return code(f"fpext {half} {code(f'bitcast {short} {halves} to {half}')} to {number}")
+
+
+def shortened(code: Code, value: str, lanes: int = 0) -> str:
+    """Return float32 rounded to float16, as i16."""
+    short, half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "half", "float"))
+    return code(f"bitcast {half} {code(f'fptrunc {number} {value} to {half}')} to {short}")
+
+
+def shorten_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
+    """Write numbers of float32 as float16."""
+    full = code.mul(code.divide(count, lanes), lanes)
+
+    def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
+        half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "float"))
+
+        def body(j: str, _: list[str]) -> list[str]:
+            value = code.load(number, code.at(source, code.mul(j, 4)), 4)
+            code.store(half, shortened(code, value, lanes), code.at(to, code.mul(j, 2)), 2)
+            return []
+
+        return body
+
+    code.loop(0, full, some(lanes), step=lanes)
+    code.loop(full, count, some(0))
+
+
+Widen = Callable[..., str]  # (code, numbers in i16, lanes) -> numbers of float32
+
+
+def widen_numbers(code: Code, source: str, to: str, count: str, lanes: int, widen: Widen = widened) -> None:
+    """Write numbers of two bytes as float32."""
     full = code.mul(code.divide(count, lanes), lanes)
 
     def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
@@ -92,7 +147,7 @@ def widen_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> N
 
         def body(j: str, _: list[str]) -> list[str]:
             halves = code.load(half, code.at(source, code.mul(j, 2)), 2)
-            code.store(number, widened(code, halves, lanes), code.at(to, code.mul(j, 4)), 4)
+            code.store(number, widen(code, halves, lanes), code.at(to, code.mul(j, 4)), 4)
             return []
 
         return body
@@ -124,16 +179,8 @@ def pack_rounded(isa: Isa) -> str:
                 rows = []
                 for c in range(lanes):
                     row = code.at(corner, code.mul("%by_j", c))
-                    halves = [code.load(vector, code.at(row, part), 4) for part in (0, 4 * lanes)]
-                    bits = [rounded(code, half, lanes) for half in halves]
-                    even, odd = (
-                        code(
-                            f"shufflevector {many} {bits[0]}, {many} {bits[1]}, "
-                            f"<{lanes} x i32> <{', '.join(f'i32 {2 * i + one}' for i in range(lanes))}>"
-                        )
-                        for one in (0, 1)
-                    )
-                    rows.append(joined(code, even, odd, lanes))
+                    first, second = (code.load(vector, code.at(row, part), 4) for part in (0, 4 * lanes))
+                    rows.append(side_by_side(code, first, second, lanes, isa))
                 for r, row in enumerate(transpose(code, rows, many, lanes)):
                     code.store(many, row, code.at(to, code.mul(code.add(code.mul(b, lanes), r), stride)), 4)
                 return []
@@ -145,8 +192,8 @@ def pack_rounded(isa: Isa) -> str:
             def line(w: str, _: list[str]) -> list[str]:
                 start = code.at(source, code.mul(w, code.mul("%by_k", 2)))
                 rows = [code.load(vector, start, 4), code.load(vector, code.at(start, "%by_k"), 4)]
-                even, odd = (rounded(code, row, lanes) for row in rows)
-                code.store(many, joined(code, even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
+                even, odd = (rounded_halves(code, row, lanes, isa) for row in rows)
+                code.store(many, interleaved(code, even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
                 return []
 
             code.loop(0, pairs, line)

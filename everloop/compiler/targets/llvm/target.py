@@ -38,8 +38,8 @@ class LLVM(LoopTarget):
     def compile_step(self, loop: Loop) -> single.SingleKernel:
         return single.compile(loop)
 
-    def compile_step_narrow(self, loop: Loop) -> narrow_single.NarrowStepKernel:
-        return narrow_single.compile(loop)
+    def compile_step_narrow(self, loop: Loop, storage: torch.dtype) -> narrow_single.NarrowStepKernel:
+        return narrow_single.compile(loop, storage=storage)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return gemm.linear(x, weight, bias)
