@@ -23,13 +23,15 @@ from everloop.layers.backward import Backward
 from everloop.layers.double_backward import differentiable
 from everloop.layers.empty_sequences import without_empty
 from everloop.layers.epilogue import epilogue
-from everloop.layers.recompute import in_segments, segment_steps
+from everloop.layers.recompute import in_segments, inference_steps, segment_steps
 
 
 def compute(program: Program, call: Call) -> Results:
     """Return (output [T, B, n], final states) by the program's kernels."""
     time, x, is_training = call.time, call.x, torch.is_grad_enabled()
     if is_training and time.segment is None and program.has_large_states and (steps := segment_steps(call)):
+        return in_segments(partial(compute, program), call, steps)
+    if not is_training and program.target.narrow and (steps := inference_steps(call, program.read_width)):
         return in_segments(partial(compute, program), call, steps)
     if is_training and 0 < time.num_nonempty < time.batch:
         return without_empty(call, partial(compute, program))

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
+from everloop.compiler.time_axis import is_batch_major
 
 Run = Callable[[Call], Results]
 KEEP = 256 * 2**20  # bytes of states over all steps that are kept in any case
+FRESH = 32 * 2**20  # bytes from which the C library gives memory back, so that each call faults it in again
 
 
 def segment_steps(call: Call) -> int:
@@ -35,6 +37,15 @@ def segment_steps(call: Call) -> int:
     segments = min(-(-size // KEEP), math.isqrt(time.steps))
     tensors = (call.x, *call.state, *call.values.fixed.values(), *call.values.rows.values())
     return -(-time.steps // segments) if any(t.requires_grad for t in tensors) else 0
+
+
+def inference_steps(call: Call, width: int) -> int:
+    """Return how many steps a part has where `width` numbers of float32 for every row are too many; 0 where not."""
+    time = call.time
+    parts = -(-4 * width * time.steps * time.batch // FRESH)
+    if parts < 2 or time.is_ragged or is_batch_major(call.x):
+        return 0
+    return -(-time.steps // min(parts, time.steps))
 
 
 def in_segments(run: Run, call: Call, steps: int) -> Results:

@@ -15,7 +15,9 @@ import everloop
 from everloop import cells
 from everloop.compiler import reduced
 from everloop.compiler.targets.llvm import narrow_gemm
-from everloop.layers import Recurrent, compare
+from everloop.compiler.targets.llvm.launch import NativeKernel
+from everloop.layers import Recurrent, compare, recompute
+from everloop.layers.nested import leaves
 from tests.zoo import NAMES, given, make
 
 LOW = torch.bfloat16
@@ -250,6 +252,33 @@ def test_float16_is_stored_and_computed_in_float32() -> None:
     torch.testing.assert_close(half(x.half())[0].float(), expected, rtol=0, atol=8 * torch.finfo(torch.float16).eps)
     with autocast(torch.float16), torch.no_grad():
         assert layer(x)[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", ["lstm", "layer-norm-lstm", "sru"])
+def test_long_inference_goes_by_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are the same, with resets and in both directions; ragged batches stay whole."""
+    torch.manual_seed(9)
+    layer, x = Recurrent(cells.named(name)(64, 64), layers=2, bidirectional=True), torch.randn(13, 64, 64)
+    reset, lengths, calls = torch.rand(13, 64) < 0.3, torch.arange(64) % 14, []
+    kernel = NativeKernel.__call__
+
+    def called(self: NativeKernel, time: Any, *given: Any, **named: Any) -> None:
+        calls.append(time.steps)
+        kernel(self, time, *given, **named)
+
+    monkeypatch.setattr(NativeKernel, "__call__", called)
+    with torch.no_grad(), autocast():
+        expected = layer(x, reset=reset)
+        ragged = layer(x, lengths=lengths)
+        assert max(calls) == 13
+        monkeypatch.setattr(recompute, "FRESH", 4 * 64 * 3 * 64 * 5)
+        assert torch.equal(layer(x, lengths=lengths)[0], ragged[0])
+        calls.clear()
+        found = layer(x, reset=reset)
+    assert max(calls) < 13
+    assert torch.equal(found[0], expected[0])
+    for a, b in zip(leaves(found[1]), leaves(expected[1]), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("target", ["eager", "llvm"])
