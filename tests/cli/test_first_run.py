@@ -80,6 +80,11 @@ def test_one_label_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     again = ["--train", "semicolons.csv", "--format", "semicolons", "--out", "s"]
     assert main(["train", "classifier", *again, *QUICK]) == 0
     assert "nothing to tell apart" not in capsys.readouterr().err
+    assert main(["predict", "s", "semicolons.csv", "--format", "semicolons"]) == 0
+    assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == [
+        line.split(";")[0] for line in TEXTS.splitlines()
+    ]
+    assert main(["evaluate", "s", "semicolons.csv", "--format", "semicolons"]) == 0
 
 
 def test_fields_between_semicolons() -> None:

@@ -121,8 +121,8 @@ def read_rows(
 
 
 def table_endings() -> dict[str, str]:
-    """Return the name of the format for each ending of a table's name."""
-    return {ending: one.name for one in FORMATS if one.rows for ending in one.endings}
+    """Return the name of the format for each ending of a table's name; one without an ending is there by its own."""
+    return {ending: one.name for one in FORMATS if one.rows for ending in one.endings or (one.name,)}
 
 
 def table_reader(path: Path, form: str = "auto") -> RowReader:
