@@ -129,10 +129,15 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
 
 def given(kind: type[Any], args: Sequence[str]) -> set[str]:
     """Return the names of the settings that arguments give, whatever they are called there."""
-    names, olds = list(setting_names(kind)), dict(_old_names(kind))
-    said = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
-    ours = {olds.get(name) or same_setting(name, names, flag) or name for name in said}
-    return {name for name in names if flag(name) in ours}
+    said = {arg.partition("=")[0].removeprefix("--") for arg in args if arg.startswith("--")}
+    return {our_name(kind, name) for name in said}
+
+
+def our_name(kind: type[Any], name: str) -> str:
+    """Return what a setting of a command is called here, of an old name, or of one that other libraries have for it."""
+    names, olds, option = list(setting_names(kind)), dict(_old_names(kind)), flag(name)
+    ours = option if option in map(flag, names) else olds.get(option) or same_setting(option, names, flag) or option
+    return next((known for known in names if flag(known) == ours), name)
 
 
 def note(text: str) -> None:

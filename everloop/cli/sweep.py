@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from everloop.cli.options import find_kind, given, note, parse, setting_names
+from everloop.cli.options import find_kind, given, note, our_name, parse, setting_names
 from everloop.cli.runs import Row, ordered, rows_of, table
 from everloop.cli.train import options_of, read_options
 from everloop.cli.trials import Axis, Trial, alone, trials_of
@@ -32,6 +33,7 @@ from everloop.train.lock import Lock
 SWEEP, FINISHED = "sweep.json", "finished.jsonl"
 USAGE = "everloop sweep lr=1e-3,3e-3 hidden=64..512 --trials 8 --out sweeps/a -- language-model --text FILE"
 PAUSE = 0.1  # seconds between two looks at the processes
+PATIENCE = 60.0  # seconds in which the last step of a training should have been made
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ def main(args: Sequence[str]) -> int:
         raise OptionError(f"what is trained is missing; it stands after --, as in: {USAGE}")
     if options.jobs < 1:
         raise OptionError(f"jobs is {options.jobs}; expected at least 1")
-    axes = [Axis.of(text) for text in options.settings]
+    settings = options_of(find_kind(trained[0]))
+    axes = [replace(axis, name=our_name(settings, axis.name)) for axis in map(Axis.of, options.settings)]
     trials = trials_of(axes, options.trials, options.seed)
+    if options.trials and len(trials) < options.trials:
+        note(f"{options.trials} trials are asked for; these settings have {len(trials)} different ones")
     known = _checked(trained, axes)
     with Lock(options.out), Interrupt() as interrupt:
         _begin(options.out, trained)
@@ -102,10 +107,18 @@ class Sweep:
 
     def run(self, left: Sequence[Trial], interrupt: Interrupt) -> list[str]:
         """Run trials, some at the same time, until all are done or someone interrupts; return who failed."""
+        reader, writer = os.pipe()  # trials see its other end close when this process ends, however it does
+        try:
+            return self._run(left, reader, interrupt)
+        finally:
+            os.close(writer)
+            os.close(reader)
+
+    def _run(self, left: Sequence[Trial], pipe: int, interrupt: Interrupt) -> list[str]:
         waiting, running, count = list(left), list[Job](), len(left)
         while (waiting and not interrupt.requested) or running:
             while waiting and len(running) < self.jobs and not interrupt.requested:
-                running.append(self._start(waiting.pop(0)))
+                running.append(self._start(waiting.pop(0), pipe))
             if interrupt.requested:
                 self._stop(running)
                 return self.failed
@@ -115,23 +128,34 @@ class Sweep:
                 self._ended(job, count - len(waiting) - len(running), count)
         return self.failed
 
-    def _start(self, trial: Trial) -> Job:
+    def _start(self, trial: Trial, pipe: int) -> Job:
         folder = self.out / trial.name
         args = [*self.args, *trial.options(self.known)]
         shared = max(1, torch.get_num_threads() // self.jobs)
         threads = None if "threads" in given(options_of(find_kind(self.kind)), args) else shared
         if (folder / CONFIG).exists():
+            self._wait_for(folder)
             args = _to_resume(folder, read_options(find_kind(self.kind), args)[0], threads)
         else:
             args += ["--out", str(folder), *([] if threads is None else ["--threads", str(threads)])]
         log = self.out / f"{trial.name}.log"
         with writing(log), log.open("ab") as file:
-            command = [sys.executable, "-m", "everloop", "train", self.kind, *args]
+            command = [sys.executable, "-m", "everloop.cli.child", "train", self.kind, *args]
             # in a session of its own, Ctrl-C reaches it once: from here
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=pipe, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
         return Job(trial, process, time.monotonic())
+
+    def _wait_for(self, folder: Path) -> None:
+        """Wait while the training that a killed sweep had begun here saves and ends, for some time."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                with Lock(folder):
+                    return
+            except RunError:
+                time.sleep(PAUSE)
 
     def _ended(self, job: Job, number: int, count: int) -> None:
         status, name, seconds = job.process.returncode, job.trial.name, round(time.monotonic() - job.begun, 1)
@@ -166,10 +190,9 @@ def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
         OptionError: a setting is unknown or has a wrong value, or is given for all and swept.
     """
     kind = find_kind(trained[0])
-    known = list(setting_names(options_of(kind)))
-    said = {arg.partition("=")[0] for arg in trained[1:]}
+    known, said = list(setting_names(options_of(kind))), given(options_of(kind), trained[1:])
     for name in ("out", "resume", *(axis.name for axis in axes)):
-        if {flag(name), flag(f"no-{name}")} & said:
+        if {name, f"no-{name}"} & said:
             what = "is of the sweep, before --" if name in ("out", "resume") else "is swept, and given after -- too"
             raise OptionError(f"{flag(name)} {what}; leave it out there")
     for trial in alone(axes):

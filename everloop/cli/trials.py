@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from everloop.data.settings import flag
 from everloop.errors import OptionError
 
+DRAWS = 1000  # draws for each trial that there may be, none of which is new, after which no more are expected
 DECADE = 10  # a range above 0 whose ends differ by this factor is drawn by orders of magnitude
 LONGEST = 120  # characters of a folder's name
 
@@ -50,17 +51,28 @@ class Axis:
             raise OptionError(f"{text!r} is no range; expected two numbers, the lower first, as {name}=0.1..0.5")
         return cls(name, (low, high), True)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return self.is_range and all(re.fullmatch(r"[+-]?\d+", end) for end in self.values)
+
+    @property
+    def size(self) -> float:
+        """How many values it has; infinitely many, as far as that goes, between two numbers."""
+        if self.is_whole:
+            return int(self.values[1]) - int(self.values[0]) + 1
+        return math.inf if self.is_range else len(self.values)
+
     def draw(self, source: random.Random) -> str:
         """Return a value: one of several, or a number of the range, of whole ones if both ends are."""
         if not self.is_range:
             return source.choice(self.values)
         low, high = map(float, self.values)
-        whole = all(re.fullmatch(r"[+-]?\d+", end) for end in self.values)
         if low > 0 and high / low >= DECADE:
             drawn = math.exp(source.uniform(math.log(low), math.log(high)))
         else:
             drawn = source.uniform(low, high)
-        if whole:
+        if self.is_whole:
             return str(min(max(round(drawn), int(low)), int(high)))
         short = f"{drawn:.3g}"
         return short if low <= float(short) <= high else repr(drawn)
@@ -91,7 +103,7 @@ class Trial:
 
 
 def trials_of(axes: Sequence[Axis], count: int | None, seed: int) -> list[Trial]:
-    """Return all combinations of values, or so many that are drawn.
+    """Return all combinations of values, or so many different ones that are drawn; fewer where there are no more.
 
     Raises:
         OptionError: a setting is there twice; a range needs a count.
@@ -106,8 +118,12 @@ def trials_of(axes: Sequence[Axis], count: int | None, seed: int) -> list[Trial]
         return [Trial(tuple(zip(names, each, strict=True))) for each in values]
     if count < 1:
         raise OptionError(f"trials is {count}; expected at least 1")
-    drawn = itertools.islice(_drawn(axes, random.Random(seed)), count)
-    return list(dict.fromkeys(drawn))
+    source, found, seen_again = random.Random(seed), dict[Trial, None](), 0
+    while len(found) < count and seen_again < DRAWS * min(DRAWS, math.prod(axis.size for axis in axes)):
+        trial = Trial(tuple((axis.name, axis.draw(source)) for axis in axes))
+        seen_again = seen_again + 1 if trial in found else 0
+        found[trial] = None
+    return list(found)
 
 
 def alone(axes: Sequence[Axis]) -> Iterator[Trial]:
@@ -115,11 +131,6 @@ def alone(axes: Sequence[Axis]) -> Iterator[Trial]:
     for axis in axes:
         for value in axis.values:
             yield Trial(((axis.name, value),))
-
-
-def _drawn(axes: Sequence[Axis], source: random.Random) -> Iterator[Trial]:
-    while True:
-        yield Trial(tuple((axis.name, axis.draw(source)) for axis in axes))
 
 
 def _number(text: str) -> float:

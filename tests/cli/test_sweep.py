@@ -43,8 +43,14 @@ def test_trials_that_are_drawn_are_the_same_again_and_more_go_on() -> None:
     assert {each["cell"] for each in drawn} == {"gru", "lstm"}
 
 
-def test_values_that_are_drawn_twice_are_one_trial() -> None:
+def test_values_that_are_drawn_twice_are_drawn_again() -> None:
     assert len(trials_of([Axis.of("hidden=4..5")], 50, 0)) == 2
+    few, all_ = ([Axis.of("hidden=1..30"), Axis.of("cell=gru,lstm")] for _ in range(2))
+    for count in (1, 30, 59, 60):
+        trials = trials_of(few, count, 0)
+        assert len(set(trials)) == count
+        assert trials == trials_of(all_, 60, 0)[:count]
+    assert len(trials_of([Axis.of("lr=0.1..0.3")], 150, 0)) == 150
     assert Axis.of("hidden=1..2").draw(random.Random(0)) in ("1", "2")
 
 
@@ -91,6 +97,11 @@ def _text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["lr=-1..1", "--trials", "2", "--", *TRAIN], "lr is -1.0; expected a number above 0"),
         (["steps=1,2", "--", *TRAIN], "--steps is swept, and given after -- too; leave it out there"),
         (["lr=1", "--", *TRAIN, "--out", "a"], "--out is of the sweep, before --; leave it out there"),
+        (["learning-rate=1,2", "lr=3", "--", *TRAIN], "settings to sweep are lr, lr; expected some, each once"),
+        (["learning_rate=1", "--", *TRAIN, "--lr", "2"], "--lr is swept, and given after -- too; leave it out there"),
+        (["lr=1", "--", *TRAIN, "--learning_rate=2"], "--lr is swept, and given after -- too; leave it out there"),
+        (["tied=true", "--", *TRAIN, "--no-tied"], "--tied is swept, and given after -- too; leave it out there"),
+        (["lr=1", "--", *TRAIN, "--output-dir", "a"], "--out is of the sweep, before --; leave it out there"),
         (["lr=1", "--jobs", "0", "--", *TRAIN], "jobs is 0; expected at least 1"),
         (["lr=1..2", "--trials", "0", "--", *TRAIN], "trials is 0; expected at least 1"),
     ],
@@ -176,9 +187,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixt
     command = ["sweep", "lr=1e-3", "--out", "s", "--", *steps, "--hidden", "4", "--log", "1", "--validate", "100000"]
     process = subprocess.Popen([sys.executable, "-m", "everloop", *command], stderr=subprocess.PIPE)
     metrics = Path("s/lr=1e-3/metrics.jsonl")
-    end = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    _wait_for(metrics)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -190,6 +199,41 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixt
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, made + 4))
     assert "[1/1] lr=1e-3: done" in capsys.readouterr().err
+
+
+def test_a_training_ends_when_its_sweep_is_gone() -> None:
+    steps = [each if each != "4" else "1000000" for each in TRAIN]
+    command = [sys.executable, "-m", "everloop.cli.child", "train", *steps, "--hidden", "4", "--out", "r"]
+    process = subprocess.Popen([*command, "--log", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    _wait_for(Path("r/metrics.jsonl"))
+    assert process.poll() is None
+    _, said = process.communicate(timeout=60)  # closes the pipe
+    assert process.returncode == 130, said
+    assert "interrupted after step" in said.decode()
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 120
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_takes_its_trainings_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [each if each != "4" else "100000" for each in TRAIN]
+    command = ["sweep", "lr=1e-3,2e-3", "--jobs", "2", "--out", "s", "--", *steps, "--hidden", "4", "--log", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "everloop", *command])
+    runs = [Path(f"s/lr={value}") for value in ("1e-3", "2e-3")]
+    for run in runs:
+        _wait_for(run / "metrics.jsonl")
+    process.kill()
+    process.wait()
+    for run in runs:  # the same command waits for them, and goes on
+        config = run / "config.toml"
+        made = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        config.write_text(re.sub(r"\nsteps = \d+", f"\nsteps = {made + 2000}", config.read_text()))
+    assert main(command) == 0
+    assert "[2/2]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ends", [("0.12345", "0.12349"), ("0.99", "0.9999"), ("9.994e-4", "9.9949e-4")])
