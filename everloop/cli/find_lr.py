@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> int:
     note(f"up to {options.tries} steps of {model.kind} {model.config}, from {options.lowest:g} upwards")
     span = {"lowest": options.lowest, "highest": options.highest, "tries": options.tries}
     found = find_lr(model.to(device), data, options.train, **span)
-    curve = Curve([math.log10(rate) for rate in found.rates], found.losses)
+    curve = Curve([math.log10(rate) for rate in found.rates], found.smooth)
     figure = draw_curves(
         {"loss": curve},
         title="Learning-rate range test",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from statistics import linear_regression, median
 
@@ -16,20 +18,22 @@ from everloop.train.evaluate import Data
 from everloop.train.events import Event, Stepped
 from everloop.train.loop import train
 
-MEMORY = 0.9  # of the running mean of the losses
-WARM = 10  # tries until that mean is one of several batches; what it did before is noise
+MEMORY = 0.9  # of the running mean of the losses that ends the test
+REACH = 8  # losses before and after each in its mean, the nearer the more; as even means they do not lag
+WARM = 10  # tries until such means are of several batches; what they did before is noise
 LEAST = 30  # tries, of which the first are left out
 PARTS, POINTS = 10, 5  # the slope of the loss is taken over a tenth of the tries, and over so many points at least
 TIMES = 3  # the test ends when the loss is so many times its lowest above it, or so many times all it had gained
-CLEAR = 8  # standard deviations of the mean that the loss must fall; noise alone reached 7 in one test of 1,000
-# the standard deviation of a running mean of equal noise, for a median of 1 of its absolute second differences
-SPREAD = 1 / (0.6745 * math.sqrt(2) * math.sqrt((1 - MEMORY) * (1 + MEMORY)))
+CLEAR = 8  # standard deviations of the mean that the loss must fall; noise alone reached 7.7 in one test of 1,000
+# the standard deviation of means of equal noise, for a median of 1 of its absolute second differences
+WEIGHTS = [REACH + 1 - abs(k) for k in range(-REACH, REACH + 1)]
+SPREAD = math.hypot(*WEIGHTS) / sum(WEIGHTS) / (0.6745 * math.sqrt(6))
 HIGHEST = {"adamw": 1.0, "adam": 1.0, "rmsprop": 1.0, "sgd": 100.0}
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Learning rates that were tried, one a step, and the running mean of the loss after each.
+    """Learning rates that were tried, one a step, and the loss before each.
 
     diverged: whether the test ended before its highest rate, as the loss had risen too far or was not finite any more.
     """
@@ -38,26 +42,41 @@ class RangeTest:
     losses: tuple[float, ...]
     diverged: bool = False
 
+    @cached_property
+    def smooth(self) -> tuple[float, ...]:
+        """Means of the losses around each, of those before and after alike, so that they fall where the losses do.
+
+        Losses above the first ten count as the largest of these: how far above says nothing of what was gained before.
+        """
+        most, count = max(self.losses[:WARM]), len(self.losses)
+        losses = [min(loss, most) for loss in self.losses]
+        found = []
+        for i in range(count):
+            begin, end = max(0, i - REACH), min(count, i + REACH + 1)
+            weights = WEIGHTS[begin - i + REACH : end - i + REACH]
+            found.append(sum(map(operator.mul, weights, losses[begin:end])) / sum(weights))
+        return tuple(found)
+
     @property
     def lowest(self) -> float:
-        """The learning rate at which the loss was lowest, the first ten aside."""
+        """The learning rate at which the smooth loss was lowest, the first ten aside."""
         return self.rates[self._lowest]
 
     @property
     def rises(self) -> bool:
         """Whether the loss rises clearly after its lowest, that is whether the range of rates was wide enough."""
-        return self.diverged or max(self.losses[self._lowest :]) - self.losses[self._lowest] > CLEAR * self._noise
+        return self.diverged or max(self.smooth[self._lowest :]) - self.smooth[self._lowest] > CLEAR * self._noise
 
     @property
     def steepest(self) -> float | None:
-        """Where the tenth of the rates begins over which the loss falls fastest; None if it falls nowhere clearly."""
-        lows = list(accumulate(self.losses[WARM:], min))  # what was lost and gained again is no fall
+        """The middle of the tenth of the rates over which the loss falls fastest; None if it falls nowhere clearly."""
+        lows = list(accumulate(self.smooth[WARM:], min))  # what was lost and gained again is no fall
         wide = max(POINTS, len(self.losses) // PARTS)
         if len(lows) < wide or lows[0] - lows[-1] <= CLEAR * self._noise:
             return None
         logs = [math.log(rate) for rate in self.rates[WARM:]]
         slopes = [linear_regression(logs[i : i + wide], lows[i : i + wide]).slope for i in range(len(lows) - wide + 1)]
-        return self.rates[WARM + min(range(len(slopes)), key=slopes.__getitem__)]
+        return self.rates[WARM + wide // 2 + min(range(len(slopes)), key=slopes.__getitem__)]
 
     @property
     def suggestion(self) -> float | None:
@@ -66,11 +85,11 @@ class RangeTest:
 
     @property
     def _lowest(self) -> int:
-        return min(range(min(WARM, len(self.losses) - 1), len(self.losses)), key=self.losses.__getitem__)
+        return min(range(min(WARM, len(self.losses) - 1), len(self.losses)), key=self.smooth.__getitem__)
 
     @property
     def _noise(self) -> float:
-        """The standard deviation of the mean; second differences tell it, as a trend hardly changes them."""
+        """The standard deviation of the smooth losses; second differences tell it, as a trend hardly changes them."""
         late = self.losses[WARM:]
         bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
         return SPREAD * median(bends) if bends else math.inf
@@ -84,7 +103,7 @@ class RangeTest:
             )
         after = "and rises again after that" if self.rises else "and the range ends before it rises"
         return (
-            f"the loss falls fastest from a learning rate of {self.steepest:.1e} on, a good highest one: "
+            f"the loss falls fastest at a learning rate of {self.steepest:.1e}, a good highest one: "
             f"--lr {self.suggestion:g} (it is lowest at {self.lowest:.1e}, {after})"
         )
 
@@ -134,6 +153,7 @@ def find_lr(
     alone = {"log": 1, "validate": tries, "monitor": "loss", "early_stop": 0, "average_after": 0, "ema_decay": 0.0}
     rates: list[float] = []
     losses: list[float] = []
+    means: list[float] = []
     mean = 0.0
 
     def take(event: Event) -> None:
@@ -144,8 +164,9 @@ def find_lr(
             raise _EnoughError
         mean = MEMORY * mean + (1 - MEMORY) * event.loss
         rates.append(event.lr)
-        losses.append(mean / (1 - MEMORY ** (len(rates))))
-        if _is_over(losses):
+        losses.append(event.loss)
+        means.append(mean / (1 - MEMORY ** len(rates)))
+        if _is_over(means):
             raise _EnoughError
 
     tested = config.replace({**rising, **alone, "length_jitter": 0})
@@ -161,9 +182,9 @@ def find_lr(
     return RangeTest(tuple(rates), tuple(losses), diverged)
 
 
-def _is_over(losses: Sequence[float]) -> bool:
-    """Return whether the last loss is several times the lowest, or has lost several times what was gained."""
-    if len(losses) <= WARM:
+def _is_over(means: Sequence[float]) -> bool:
+    """Return whether the last mean is several times the lowest, or has lost several times what was gained."""
+    if len(means) <= WARM:
         return False
-    best = min(losses[WARM:])
-    return losses[-1] > best + TIMES * max(abs(best), losses[WARM] - best)
+    best = min(means[WARM:])
+    return means[-1] > best + TIMES * max(abs(best), means[WARM] - best)

@@ -45,15 +45,18 @@ def test_rates_rise_by_equal_factors_up_to_the_highest() -> None:
     assert found.rates == pytest.approx([10 ** (-3 + n / 10) for n in range(31)])
 
 
-def test_losses_are_a_running_mean_and_the_test_ends_where_they_rise() -> None:
+def test_losses_are_smoothed_evenly_and_the_test_ends_where_they_rise() -> None:
     model = Bowl()
     found = find_lr(model, Cloud(), SGD, lowest=1e-3, highest=100.0, tries=100)
-    w, mean, expected = 10.0, 0.0, []
-    for n, rate in enumerate(found.rates, 1):
-        mean = 0.9 * mean + 0.1 * w * w / 2
-        expected.append(mean / (1 - 0.9**n))
+    w, expected = 10.0, []
+    for rate in found.rates:
+        expected.append(w * w / 2)
         w -= rate * w
     assert found.losses == pytest.approx(expected)
+    for n, mean in enumerate(found.smooth):
+        weights = [max(0, 9 - abs(n - k)) for k in range(len(expected))]
+        total = sum(weight * min(loss, 50) for weight, loss in zip(weights, expected, strict=True))
+        assert mean == pytest.approx(total / sum(weights))
     assert 2 < found.rates[-1] < 20  # it diverges above 2
     assert 0.5 < found.lowest < found.rates[-1]
     assert found.steepest
@@ -96,15 +99,20 @@ def test_a_loss_that_is_not_finite_ends_the_test() -> None:
 RATES = tuple(10 ** (-6 + 6 * n / 99) for n in range(100))
 
 
-def curve(seed: int, fall: float = 0.5, rise: float = 0.0, tries: int = 100) -> RangeTest:
-    """Return what is found in a noisy loss of 0.7 that falls around a rate of 0.01, and may rise from 0.3 on."""
-    noise, mean, losses = random.Random(seed), 0.0, []
-    rates = RATES[:tries]
-    for n, rate in enumerate(rates, 1):
-        loss = 0.7 - fall / (1 + (0.01 / rate) ** 2) + rise * max(0.0, math.log10(rate / 0.3)) + noise.gauss(0, 0.1)
-        mean = 0.9 * mean + 0.1 * loss
-        losses.append(mean / (1 - 0.9**n))
-    return RangeTest(rates, tuple(losses))
+def curve(seed: int, fall: float = 0.5, rise: float = 0.0, tries: int = 100, noise: float = 0.1) -> RangeTest:
+    """Return what is found in a noisy loss of 0.7 that falls fastest at a rate of 0.01, and may rise from 0.3 on."""
+    source, rates = random.Random(seed), RATES[:tries]
+    clear = [0.7 - fall / (1 + (0.01 / rate) ** 2) + rise * max(0.0, math.log10(rate / 0.3)) for rate in rates]
+    return RangeTest(rates, tuple(loss + source.gauss(0, noise) for loss in clear))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_the_rate_is_that_at_which_the_loss_falls_fastest(seed: int) -> None:
+    found = curve(seed, rise=4.0, noise=0.01)
+    assert found.steepest == pytest.approx(0.01, rel=0.35)  # two of the rates up or down
+    assert 0.03 < found.lowest < 0.12
+    exact = curve(seed, rise=4.0, noise=0.0)
+    assert exact.steepest == pytest.approx(0.01, rel=0.15)  # the nearest rate
 
 
 @pytest.mark.parametrize("seed", range(16))
