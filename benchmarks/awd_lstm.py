@@ -39,7 +39,7 @@ def seconds_a_word(recipe: str, steps: int) -> tuple[float, int]:
         if isinstance(event, Stepped):
             rates.append(event.rate)
 
-    few = {"steps": steps, "epochs": None, "log": steps // 2, "validate": steps, "length_jitter": 0}
+    few = {"steps": steps, "epochs": None, "log_every": steps // 2, "validate": steps, "length_jitter": 0}
     train(model, text, options.train.replace(few), report=report)
     return 1 / rates[-1], sum(p.numel() for p in model.parameters())
 

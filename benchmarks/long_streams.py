@@ -45,7 +45,14 @@ def stream(steps: int, window: int, hidden: int) -> tuple[list[float], float]:
 
     begin = time.perf_counter()
     train(
-        model, text, steps=updates, batch=1, length=window, log=max(1, updates // 10), validate=updates, report=report
+        model,
+        text,
+        steps=updates,
+        batch=1,
+        length=window,
+        log_every=max(1, updates // 10),
+        validate=updates,
+        report=report,
     )
     return found, time.perf_counter() - begin
 

@@ -243,7 +243,7 @@ def plain_train(model: Any, data: Any, config: TrainConfig, sizes: dict[str, int
                 kept.lerp_(now, 1 - ratio)
         if "valid" in data.splits and ((step + 1) % config.validate == 0 or step + 1 == config.steps):
             found = figures_of(average, data, "valid", sizes)
-            merit = -found["loss"] if config.monitor == "loss" else found[config.monitor]
+            merit = -found["loss"] if config.best_metric == "loss" else found[config.best_metric]
             if merit > best:
                 best, best_weights = merit, copy.deepcopy(average.state_dict())
     model.load_state_dict(best_weights or average.state_dict())

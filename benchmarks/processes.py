@@ -35,9 +35,20 @@ def rate(folder: Path, processes: int, threads: int, options: Sequence[str]) -> 
     """Return the characters a second of the fastest step of a run, after the first ones: others may use the machine."""
     run = folder / "run"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    started = [*launcher, "-m", "everloop", "--"] if processes > 1 else ["-m", "everloop"]
+    started = [*launcher, "-m", "everloop"] if processes > 1 else ["-m", "everloop"]
     program = [sys.executable, *started, "train", "language-model"]
-    usual = ["--text", "text.txt", "--out", "run", "--threads", str(threads), "--log", "1", "--validate", "1000000"]
+    usual = [
+        "--text",
+        "text.txt",
+        "--out",
+        "run",
+        "--threads",
+        str(threads),
+        "--log-every",
+        "1",
+        "--validate",
+        "1000000",
+    ]
     subprocess.run([*program, *usual, *options], cwd=folder, check=True, capture_output=True)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for path in run.iterdir():

@@ -37,7 +37,7 @@ def reader(data: Strokes, steps: int = 1500) -> tuple[Classifier, float]:
     examples = Examples(parts, ExamplesConfig(shift=1))
     torch.manual_seed(0)
     model = Classifier(28, list(data.labels), "lstm", hidden=128, bidirectional=True, dropout=0.2)
-    run = train(model, examples, steps=steps, batch=64, lr=3e-3, validate=250, monitor="accuracy", report=print)
+    run = train(model, examples, steps=steps, batch=64, lr=3e-3, validate=250, best_metric="accuracy", report=print)
     assert run.best is not None, "there is a validation part"
     return model, run.best.means["accuracy"]
 

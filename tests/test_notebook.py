@@ -75,7 +75,7 @@ def test_what_cannot_be_read_says_why(formatter: Formatter) -> None:
 def test_models_runs_and_trees(formatter: Formatter, tmp_path: Path) -> None:
     model = LanguageModel(TEXT.vocabulary, hidden=4, layers=1)
     assert "language-model" in check(formatter(model), figures=1)
-    run = train(model, TEXT, steps=4, batch=2, length=8, validate=2, log=1, out=tmp_path / "run")
+    run = train(model, TEXT, steps=4, batch=2, length=8, validate=2, log_every=1, out=tmp_path / "run")
     shown = check(formatter(run), figures=1)
     assert "finished 4 steps" in shown
     noted = read_metrics(read_lines(tmp_path / "run" / METRICS))

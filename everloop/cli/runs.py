@@ -15,8 +15,10 @@ from rich.text import Text as Line
 
 from everloop.cli.options import note, parse, write
 from everloop.data.files import no_such
+from everloop.data.settings import old_names
 from everloop.errors import OptionError, RunError, unknown
 from everloop.models.run import CONFIG, RunConfig
+from everloop.train.config import TrainConfig
 from everloop.train.folder import METRICS, read_lines
 
 WIDEST = 10_000  # characters of a table
@@ -89,20 +91,22 @@ def rows_of(folder: Path) -> Iterator[Row]:
     for path in sorted(folder.rglob(CONFIG)):
         try:
             run = RunConfig.read(path.parent)
-            tables = [table for table in run.tables.values() if isinstance(table, dict)]
-            settings = {"kind": run.kind, **{name: value for table in tables for name, value in table.items()}}
-            step, best = figures(path.parent / METRICS, str(settings.get("monitor", "loss")))
+            settings, olds = {"kind": run.kind}, old_names(TrainConfig)
+            tables: list[dict[str, Any]] = [table for table in run.tables.values() if isinstance(table, dict)]
+            for table in tables:
+                settings |= {olds.get(name, name): value for name, value in table.items()}
+            step, best = figures(path.parent / METRICS, str(settings.get("best_metric", "loss")))
         except RunError as error:
             note(str(error))
             continue
         yield Row(str(path.parent), settings, step, best)
 
 
-def figures(path: Path, monitor: str) -> tuple[int, dict[str, float]]:
+def figures(path: Path, metric: str) -> tuple[int, dict[str, float]]:
     """Return (the last step in a file of metrics, the figures of its best validation and their step)."""
     lines = read_lines(path)
-    valid = [line for line in lines if line["split"] == "valid" and monitor in line]
-    best = max(valid, key=lambda line: _merit(line, monitor), default={})
+    valid = [line for line in lines if line["split"] == "valid" and metric in line]
+    best = max(valid, key=lambda line: _merit(line, metric), default={})
     step = max((line["step"] for line in lines), default=0)
     return step, {name: value for name, value in best.items() if name not in ("split", "seconds")}
 

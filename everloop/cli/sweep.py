@@ -224,8 +224,8 @@ def _print(out: Path, trials: Sequence[Trial], names: Sequence[str]) -> None:
 
 
 def _figure(rows: Sequence[Row]) -> str:
-    monitor = str(rows[0].settings.get("monitor", "loss"))
-    return monitor if any(monitor in row.best for row in rows) else "name"
+    metric = str(rows[0].settings.get("best_metric", "loss"))
+    return metric if any(metric in row.best for row in rows) else "name"
 
 
 def _last_line(log: Path) -> str:

@@ -37,14 +37,14 @@ ALIKE = {
     "iterations": "steps",
     "label_column": "label",
     "learning_rate": "lr",
-    "logging_steps": "log",
+    "logging_steps": "log_every",
     "lookback": "context",
     "max_epochs": "epochs",
     "max_grad_norm": "clip_norm",
     "max_len": "max_length",
     "max_seq_length": "max_length",
     "max_steps": "steps",
-    "metric_for_best_model": "monitor",
+    "metric_for_best_model": "best_metric",
     "min_count": "min_freq",
     "model_dir": "out",
     "n_layers": "layers",
@@ -103,14 +103,14 @@ def only_one(sources: Mapping[str, object]) -> str:
     return given[0]
 
 
-def setting(default: Any, *, old: str) -> Any:
-    """Return a dataclass field that had the name `old` in the version before, which still works."""
-    return dataclasses.field(default=default, metadata={"old": old})
+def setting(default: Any, *, old: str | tuple[str, ...]) -> Any:
+    """Return a dataclass field that had the name `old`, or several, in the version before, which still work."""
+    return dataclasses.field(default=default, metadata={"old": (old,) if isinstance(old, str) else old})
 
 
 def old_names(kind: type[Any]) -> dict[str, str]:
     """Return the names that settings had in the version before, each with that of today."""
-    return {field.metadata["old"]: field.name for field in dataclasses.fields(kind) if "old" in field.metadata}
+    return {old: field.name for field in dataclasses.fields(kind) for old in field.metadata.get("old", ())}
 
 
 def same_setting(name: str, known: Iterable[str], spell: Callable[[str], str] = str) -> str | None:
@@ -171,8 +171,10 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str, base: T | No
         name = given if given in names else olds.get(given, given)
         if name not in names:
             raise OptionError(f"{where}: {unknown_setting('setting', name, names)}")
-        if name != given and name in table:
-            raise OptionError(f"{where}: {given} is the old name of {name}, and both are given; leave out {given}")
+        others = [other for other in table if other != given and olds.get(other, other) == name]
+        if name != given and others:
+            too = "both are given" if name in others else f"{others[0]} is given too"
+            raise OptionError(f"{where}: {given} is the old name of {name}, and {too}; leave out {given}")
         values[name] = _fit(value, hints[name], f"{where}: {name}")
     return kind(**values)
 

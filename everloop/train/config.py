@@ -64,11 +64,11 @@ class TrainConfig:
     and kept (NT-ASGD, with SGD: Merity et al. 2018, where it is 5); 0: never."""
     validate: int = 250
     """Steps between validations; the last step is always followed by one."""
-    monitor: str = setting("loss", old="watch")
+    best_metric: str = setting("loss", old=("monitor", "watch"))
     """The figure of validation that says which weights are best: the smallest loss, or the largest of any other."""
     early_stop: int = 0
     """Validations without improvement after which training stops; 0: never."""
-    log: int = 10
+    log_every: int = setting(10, old="log")
     """Steps between lines of metrics."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16: the forward pass under autocast, so that products round their factors to bfloat16. Weights, optimiser and
@@ -82,7 +82,7 @@ class TrainConfig:
     """Where the random numbers of dropout and data order start."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "plateau", "validate", "log"):
+        for name in ("steps", "batch", "accumulate", "plateau", "validate", "log_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("epochs", self.epochs, self.epochs is None or 0 < self.epochs < math.inf, "a number above 0")
         _check("length", self.length, self.length is None or self.length >= 1, "at least 1")

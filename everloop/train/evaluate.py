@@ -102,6 +102,6 @@ def evaluate(
     return Score(nats, int(targets), means, model.measure, model.symbols)
 
 
-def merit(score: Score, monitor: str) -> float:
+def merit(score: Score, metric: str) -> float:
     """Return the figure by which weights are chosen, the better the larger."""
-    return -score.loss if monitor == "loss" else score.means[monitor]
+    return -score.loss if metric == "loss" else score.means[metric]

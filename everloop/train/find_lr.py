@@ -150,7 +150,14 @@ def find_lr(
         raise OptionError(f"tries is {tries}; expected at least {LEAST}")
     ratio = lowest / highest
     rising = {"steps": tries, "epochs": None, "lr": highest, "min_lr_ratio": ratio, "schedule": "rising", "warmup": 0}
-    alone = {"log": 1, "validate": tries, "monitor": "loss", "early_stop": 0, "average_after": 0, "ema_decay": 0.0}
+    alone = {
+        "log_every": 1,
+        "validate": tries,
+        "best_metric": "loss",
+        "early_stop": 0,
+        "average_after": 0,
+        "ema_decay": 0.0,
+    }
     rates: list[float] = []
     losses: list[float] = []
     means: list[float] = []

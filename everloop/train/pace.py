@@ -41,7 +41,7 @@ def pace(model: Model, data: Data, config: TrainConfig, tried: int = TRIED) -> P
     times: list[tuple[Event, float]] = []
     # so low a rate leaves the weights as they are, whatever training would do to them
     still = {"lr": 1e-12, "epochs": None, "early_stop": 0}
-    few = config.replace({"steps": 2 * tried, "log": tried, "validate": 2 * tried, **still})
+    few = config.replace({"steps": 2 * tried, "log_every": tried, "validate": 2 * tried, **still})
     run = train(copy.deepcopy(model), data, few, report=lambda event: times.append((event, time.perf_counter())))
     if run.interrupted:
         raise KeyboardInterrupt

@@ -74,7 +74,7 @@ class Trainer:
             if (stopped := interrupted()) or self.place.step >= self.config.steps or self._stale():
                 break
             self._update()
-            if self.place.step % self.config.log == 0 or self.place.step == self.config.steps:
+            if self.place.step % self.config.log_every == 0 or self.place.step == self.config.steps:
                 now = time.perf_counter()
                 self._log(now - clock, self.place.step - made)
                 clock, made = now, self.place.step
@@ -183,9 +183,9 @@ class Trainer:
         if interrupted():
             return
         self._check("validation loss", score.loss, self.place.step)
-        monitor = self.config.monitor
-        self.merit = merit(score, monitor)
-        better = self.place.best is None or self.merit > merit(self.place.best, monitor)
+        metric = self.config.best_metric
+        self.merit = merit(score, metric)
+        better = self.place.best is None or self.merit > merit(self.place.best, metric)
         self.place.validated, self.place.stale = self.place.step, 0 if better else self.place.stale + 1
         self.schedule.validated(better)
         if better:
@@ -265,7 +265,7 @@ class Trainer:
 
     def _begin(self, resume: bool) -> None:
         self.ranks.copy(self.model)
-        self._check_monitor()
+        self._check_best_metric()
         if self.folder:
             if self.written:
                 remove_parts(self.folder.path)
@@ -285,18 +285,18 @@ class Trainer:
         if self.config.keep_memory and keep_freed_memory():
             self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
 
-    def _check_monitor(self) -> None:
+    def _check_best_metric(self) -> None:
         """Check that validation will have the figure that chooses the weights, on its first batch.
 
         Raises:
             OptionError: it has none of this name, or there is no validation.
         """
-        monitor = self.config.monitor
-        if monitor == "loss":
+        metric = self.config.best_metric
+        if metric == "loss":
             return
         if "valid" not in self.data.splits:
             raise OptionError(
-                f"monitor is {monitor!r}, and the data has no validation split; give one, or leave it out"
+                f"best_metric is {metric!r}, and the data has no validation split; give one, or leave it out"
             )
         batches = 0
 
@@ -307,8 +307,8 @@ class Trainer:
 
         with torch.random.fork_rng(devices=[]):
             score = self._score(one)
-        if monitor not in score.means:
-            raise OptionError(f"monitor is {monitor!r}; validation has: {', '.join(['loss', *score.means])}")
+        if metric not in score.means:
+            raise OptionError(f"best_metric is {metric!r}; validation has: {', '.join(['loss', *score.means])}")
 
     def _resume(self, folder: Folder) -> None:
         average = self.average.values if self.average else []

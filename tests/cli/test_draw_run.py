@@ -12,7 +12,7 @@ from everloop.cli import main
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 TSV = "".join(f"{'good' if i % 2 else 'bad'} film {i % 7}\t{'<b>' if i % 2 else 'no & not'}\n" for i in range(60))
-SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log", "1"]
+SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log-every", "1"]
 
 
 @pytest.fixture(scope="module")

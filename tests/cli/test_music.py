@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--train", "c.json", "--format", "chorales", "--output", "several", "--no-bidirectional"]
     quiet = contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO())
     with contextlib.chdir(folder), quiet[0], quiet[1]:
-        sizes = ["--hidden", "4", "--steps", "2", "--threads", "1", "--monitor", "loss"]
+        sizes = ["--hidden", "4", "--steps", "2", "--threads", "1", "--best-metric", "loss"]
         assert main(["train", "tagger", *options, *sizes, "--out", "run"]) == 0
         assert main(["train", "tagger", *options[:-1], *sizes, "--out", "both"]) == 0
         (folder / "v.txt").write_text("the cat sat on the mat.\n" * 40)

@@ -43,7 +43,7 @@ def test_old_options_work_and_tell_the_new_ones(pairs: Path, capsys: pytest.Capt
     config = tomllib.loads(Path("run/config.toml").read_text())
     assert (config["data"]["min_freq"], config["data"]["max_length"]) == (1, 9)
     assert (config["model"]["input_feeding"], config["model"]["label_smoothing"]) == (True, 0.2)
-    assert config["train"]["monitor"] == "accuracy"
+    assert config["train"]["best_metric"] == "accuracy"
     assert main(["predict", "run", "a", "--width", "2", "--best", "2", "--longest", "3"]) == 0
     old_way = capsys.readouterr()
     assert "--width is called --beam" in old_way.err
@@ -78,8 +78,10 @@ def test_old_names_in_a_file(pairs: Path, capsys: pytest.CaptureFixture[str]) ->
     files = ["--source", "a", "--target", "b", "--valid-source", "a", "--valid-target", "b"]
     assert main(["train", "translator", "--config", "old.toml", *files, *SMALL, "--out", "run"]) == 0
     told = capsys.readouterr().err
-    assert "old.toml [train]: watch is called monitor; the old name works in this version, not in the next\n" in told
-    assert tomllib.loads(Path("run/config.toml").read_text())["train"]["monitor"] == "accuracy"
+    assert (
+        "old.toml [train]: watch is called best_metric; the old name works in this version, not in the next\n" in told
+    )
+    assert tomllib.loads(Path("run/config.toml").read_text())["train"]["best_metric"] == "accuracy"
 
 
 def test_run_folder_of_the_version_before(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,9 +118,13 @@ def test_old_names_in_python() -> None:
     data = backwards(10)
     model = EncoderDecoder(data.source, data.target, feeding=True, smoothing=0.5, hidden=4, embedding=4)
     assert (model.config.input_feeding, model.config.label_smoothing) == (True, 0.5)
-    assert TrainConfig().replace({"watch": "accuracy"}).monitor == "accuracy"
-    with pytest.raises(OptionError, match="watch is the old name of monitor, and both are given"):
+    for old in ("watch", "monitor"):
+        assert TrainConfig().replace({old: "accuracy"}).best_metric == "accuracy"
+        with pytest.raises(OptionError, match=f"{old} is the old name of best_metric, and both are given"):
+            TrainConfig().replace({old: "accuracy", "best_metric": "loss"})
+    with pytest.raises(OptionError, match="watch is the old name of best_metric, and monitor is given too"):
         TrainConfig().replace({"watch": "accuracy", "monitor": "loss"})
+    assert TrainConfig().replace({"log": 3}).log_every == 3
 
 
 @pytest.mark.parametrize(

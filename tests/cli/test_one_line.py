@@ -35,7 +35,7 @@ def failure(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return shown.err
 
 
-SIZES = ["embedding", "hidden", "layers", "batch", "length", "steps", "validate", "log", "plateau"]
+SIZES = ["embedding", "hidden", "layers", "batch", "length", "steps", "validate", "log_every", "plateau"]
 
 
 @pytest.mark.parametrize("value", ["0", "-1"])

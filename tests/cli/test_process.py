@@ -16,7 +16,16 @@ from everloop.train.interrupt import Interrupt
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 EVERLOOP = [sys.executable, "-m", "everloop"]
-SIZES = {"batch": 2, "length": 8, "hidden": 8, "layers": 1, "cell": "lstm", "log": 1, "validate": 50, "threads": 1}
+SIZES = {
+    "batch": 2,
+    "length": 8,
+    "hidden": 8,
+    "layers": 1,
+    "cell": "lstm",
+    "log_every": 1,
+    "validate": 50,
+    "threads": 1,
+}
 SMALL = [part for name, value in SIZES.items() for part in (f"--{name}", str(value))]
 
 

@@ -16,9 +16,10 @@ from everloop.train.environment import environment
 from tests.train.small import BASE, TEXT, small_model
 
 
-def write_run(folder: Path, kind: str, settings: str, lines: list[dict[str, object]], monitor: str = "loss") -> None:
+def write_run(folder: Path, kind: str, settings: str, lines: list[dict[str, object]], metric: str = "loss") -> None:
     folder.mkdir(parents=True)
-    train = f'monitor = "{monitor}"\nsteps = 20\nlr = 0.002'
+    name = "monitor" if metric == "accuracy" else "best_metric"  # of the version before, and of this one
+    train = f'{name} = "{metric}"\nsteps = 20\nlr = 0.002'
     (folder / "config.toml").write_text(f'[model]\nkind = "{kind}"\n{settings}\n[data]\n[train]\n{train}\n')
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

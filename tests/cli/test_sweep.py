@@ -184,7 +184,20 @@ def test_threads_and_what_a_run_does_not_keep(
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [each if each != "4" else "100000" for each in TRAIN]
-    command = ["sweep", "lr=1e-3", "--out", "s", "--", *steps, "--hidden", "4", "--log", "1", "--validate", "100000"]
+    command = [
+        "sweep",
+        "lr=1e-3",
+        "--out",
+        "s",
+        "--",
+        *steps,
+        "--hidden",
+        "4",
+        "--log-every",
+        "1",
+        "--validate",
+        "100000",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "everloop", *command], stderr=subprocess.PIPE)
     metrics = Path("s/lr=1e-3/metrics.jsonl")
     _wait_for(metrics)
@@ -202,9 +215,9 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixt
 
 
 def test_a_training_ends_when_its_sweep_is_gone() -> None:
-    steps = [each if each != "4" else "1000000" for each in TRAIN]
+    steps = [each if each != "4" else "200000" for each in TRAIN]
     command = [sys.executable, "-m", "everloop.cli.child", "train", *steps, "--hidden", "4", "--out", "r"]
-    process = subprocess.Popen([*command, "--log", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*command, "--log-every", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     _wait_for(Path("r/metrics.jsonl"))
     assert process.poll() is None
     _, said = process.communicate(timeout=60)  # closes the pipe
@@ -221,7 +234,7 @@ def _wait_for(path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_takes_its_trainings_with_it(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [each if each != "4" else "100000" for each in TRAIN]
-    command = ["sweep", "lr=1e-3,2e-3", "--jobs", "2", "--out", "s", "--", *steps, "--hidden", "4", "--log", "1"]
+    command = ["sweep", "lr=1e-3,2e-3", "--jobs", "2", "--out", "s", "--", *steps, "--hidden", "4", "--log-every", "1"]
     process = subprocess.Popen([sys.executable, "-m", "everloop", *command])
     runs = [Path(f"s/lr={value}") for value in ("1e-3", "2e-3")]
     for run in runs:

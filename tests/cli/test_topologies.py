@@ -115,7 +115,7 @@ def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_tagger_of_chorales_refuses_labels(capsys: pytest.CaptureFixture[str]) -> None:
     Path("c.json").write_text(json.dumps({name: [[[60, 64], [62], [64]]] for name in ("train", "valid", "test")}))
-    options = ["--train", "c.json", "--format", "chorales", "--output", "several", "--monitor", "loss"]
+    options = ["--train", "c.json", "--format", "chorales", "--output", "several", "--best-metric", "loss"]
     assert main(["train", "tagger", *options, "--hidden", "4", "--steps", "1", "--out", "run"]) == 0
     assert main(["evaluate", "run", "c.json"]) == 0
     assert main(["evaluate", "run", "c.json", "--labels", "x"]) == 2

@@ -69,7 +69,7 @@ def language_model(cell: str = "lstm", text: str | None = None, **model: Any) ->
     torch.manual_seed(0)
     data = Text.from_string(prose() if text is None else text)
     made = LanguageModel(data.vocabulary, cell=cell, hidden=48, layers=1, embedding=24, **model)
-    settings = {"steps": 200, "batch": 16, "length": 48, "lr": 5e-3, "warmup": 20, "log": 1, "validate": 100}
+    settings = {"steps": 200, "batch": 16, "length": 48, "lr": 5e-3, "warmup": 20, "log_every": 1, "validate": 100}
     return Plan(data, made, settings)
 
 
@@ -195,7 +195,7 @@ def classifier() -> Plan:
     labels = ["ab"[k % 2] for k in range(400)]
     data = Examples({"train": Part(texts.__getitem__, labels, True, "made")}, ExamplesConfig(units="words"))
     model = Classifier.of(data, ClassifierConfig(hidden=32))
-    return Plan(data, model, {"steps": 120, "batch": 16, "lr": 3e-3, "warmup": 20, "log": 1, "validate": 60})
+    return Plan(data, model, {"steps": 120, "batch": 16, "lr": 3e-3, "warmup": 20, "log_every": 1, "validate": 60})
 
 
 def translator() -> Plan:
@@ -207,7 +207,7 @@ def translator() -> Plan:
         pairs.append((" ".join(words), " ".join(words[::-1])))
     data = Parallel(pairs)
     model = EncoderDecoder(data.source, data.target, hidden=48, embedding=32)
-    return Plan(data, model, {"steps": 200, "batch": 16, "lr": 3e-3, "warmup": 20, "log": 1, "validate": 100})
+    return Plan(data, model, {"steps": 200, "batch": 16, "lr": 3e-3, "warmup": 20, "log_every": 1, "validate": 100})
 
 
 HEALTHY: dict[str, Callable[[], Plan]] = {

@@ -226,7 +226,7 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     data = Text(tmp_path / "old.txt")
     model = LanguageModel(data.vocabulary, cell="lstm", hidden=8, layers=1)
     model.recurrent.cell.requires_grad_(False)
-    train(model, data, steps=3, batch=4, length=16, log=1, out=tmp_path / "run")
+    train(model, data, steps=3, batch=4, length=16, log_every=1, out=tmp_path / "run")
     assert main(["diagnose", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert out.startswith("1. 3 parameters were never updated: recurrent.cell.W, recurrent.cell.R, recurrent.cell.b.")

@@ -24,7 +24,7 @@ from everloop.models.forecaster import Forecaster, ForecasterConfig, baselines
 from everloop.models.tagger import Tagger, TaggerConfig
 from everloop.train import TrainConfig, evaluate, train
 
-FAST = TrainConfig(steps=60, batch=16, lr=2e-2, warmup=5, validate=30, log=20, weight_decay=0.0)
+FAST = TrainConfig(steps=60, batch=16, lr=2e-2, warmup=5, validate=30, log_every=20, weight_decay=0.0)
 
 
 def sentences(count: int, seed: int) -> list[tuple[list[str], list[str]]]:

@@ -14,7 +14,7 @@ from everloop.models import load
 from everloop.models.run import BEST, write_weights
 
 EVIL = """<script>document.title='taken'</script>"><u onclick="alert(1)">"""
-SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log", "1", "--steps", "6", "--validate", "3"]
+SMALL = ["--batch", "4", "--hidden", "6", "--threads", "1", "--log-every", "1", "--steps", "6", "--validate", "3"]
 KINDS = ("language-model", "classifier", "tagger", "forecaster", "translator", "generator")
 
 

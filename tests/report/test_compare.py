@@ -15,7 +15,7 @@ def test_two_runs(
 ) -> None:
     folder = pages["classifier"].parent
     monkeypatch.chdir(folder)
-    columns = ["--columns", "text", "label", "--hold-out", "0.2", "0.2", "--threads", "1", "--log", "1"]
+    columns = ["--columns", "text", "label", "--hold-out", "0.2", "0.2", "--threads", "1", "--log-every", "1"]
     sizes = ["--hidden", "9", "--batch", "4", "--steps", "6", "--validate", "3", "--pooling", "attention"]
     assert main(["train", "classifier", "--train", "t.tsv", *columns, *sizes, "--out", "wider"]) == 0
     capsys.readouterr()

@@ -13,7 +13,7 @@ from tests.cli.test_own_kind import NAME, SOURCE
 from tests.data.test_audio import digit_recordings, write_wav
 from tests.report.test_report import SECTIONS, read
 
-QUICK = ["--steps", "3", "--hidden", "6", "--batch", "4", "--threads", "1", "--log", "1"]
+QUICK = ["--steps", "3", "--hidden", "6", "--batch", "4", "--threads", "1", "--log-every", "1"]
 
 
 def page(run: Path, *more: str) -> Path:
@@ -55,7 +55,20 @@ def test_a_kind_of_ones_own(
     monkeypatch.delitem(sys.modules, "parity_kind", raising=False)
     (tmp_path / "parity_kind.py").write_text(SOURCE)
     (tmp_path / "lines.txt").write_text("01101\n01100\n" * 20)
-    train = ["train", NAME, "--lines", "lines.txt", "--steps", "3", "--batch", "4", "--log", "1", "--threads", "1"]
+    train = [
+        "train",
+        NAME,
+        "--lines",
+        "lines.txt",
+        "--steps",
+        "3",
+        "--batch",
+        "4",
+        "--log-every",
+        "1",
+        "--threads",
+        "1",
+    ]
     assert main([*train, "--out", "run"]) == 0
     path = page(tmp_path / "run", "--trust-code")
     assert {"examples", "tree", "attention", "labels"} <= read(path).missing

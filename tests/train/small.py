@@ -14,9 +14,9 @@ from everloop.train import TrainConfig
 TEXT = Text.from_string("the cat sat on the mat and the rat sat on the cat.\n" * 40, split=(0.9, 0.1, 0))
 # no pass ends on a validation, so that a resumed run begins in the middle of one
 CONFIG = TrainConfig(
-    steps=30, batch=3, length=11, lr=1e-2, warmup=3, validate=10, log=4, ema_decay=0.9, clip_value=0.5, seed=7
+    steps=30, batch=3, length=11, lr=1e-2, warmup=3, validate=10, log_every=4, ema_decay=0.9, clip_value=0.5, seed=7
 )
-BASE = TrainConfig(steps=12, batch=3, length=11, lr=2e-2, warmup=2, validate=4, log=4)
+BASE = TrainConfig(steps=12, batch=3, length=11, lr=2e-2, warmup=2, validate=4, log_every=4)
 
 
 def small_model(cell: type[Cell] = cells.LSTM, dropout: float = 0.3) -> LanguageModel:

@@ -94,7 +94,7 @@ def test_the_norm_before_shows_what_clipping_would_hide(bad: float, how: dict[st
 
 def test_training_tells_norms_and_how_often_it_clips() -> None:
     free: list[Event] = []
-    train(small_model(), TEXT, BASE, log=1, clip_norm=math.inf, report=free.append)
+    train(small_model(), TEXT, BASE, log_every=1, clip_norm=math.inf, report=free.append)
     norms = [event.norm for event in free if isinstance(event, Stepped)]
     assert all(event.clipped == 0 and event.norm == event.clipped_norm for event in free if isinstance(event, Stepped))
     bound = sorted(norms)[len(norms) // 2]
@@ -105,7 +105,7 @@ def test_training_tells_norms_and_how_often_it_clips() -> None:
     for event in steps:
         assert event.clipped_norm == pytest.approx(min(event.norm, bound), rel=1e-4)
     every: list[Event] = []
-    train(small_model(), TEXT, BASE, lr=1e-9, log=1, clip_norm=bound, report=every.append)
+    train(small_model(), TEXT, BASE, lr=1e-9, log_every=1, clip_norm=bound, report=every.append)
     single = [event.clipped for event in every if isinstance(event, Stepped)]
     assert {0.0, 1.0} >= set(single)
     assert [event.clipped for event in steps] == [pytest.approx(sum(single[i : i + 4]) / 4) for i in (0, 4, 8)]

@@ -50,9 +50,9 @@ def test_the_warmup_fits_the_steps(steps: int, warmup: int) -> None:
 def test_the_figure_to_monitor_is_looked_for_before_training() -> None:
     model = small_model()
     before = weights(model)
-    with pytest.raises(OptionError, match="monitor is 'acuracy'; validation has: loss"):
-        train(model, TEXT, BASE, monitor="acuracy")
+    with pytest.raises(OptionError, match="best_metric is 'acuracy'; validation has: loss"):
+        train(model, TEXT, BASE, best_metric="acuracy")
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
     whole = Text.from_string("the cat sat on the mat\n" * 40, split=(1, 0, 0), vocabulary=TEXT.vocabulary)
     with pytest.raises(OptionError, match="the data has no validation split; give one, or leave it out"):
-        train(model, whole, BASE, monitor="accuracy")
+        train(model, whole, BASE, best_metric="accuracy")

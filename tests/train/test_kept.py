@@ -78,7 +78,7 @@ def test_without_validation_the_average_is_kept(tmp_path: Path, folder: bool) ->
         if isinstance(event, Stepped):
             made.append(weights(model))
 
-    config = BASE.replace({"ema_decay": 0.7, "log": 1})
+    config = BASE.replace({"ema_decay": 0.7, "log_every": 1})
     run = train(model, text, config, out=tmp_path / "run" if folder else None, report=report)
     assert len(made) == config.steps
     for step, now in enumerate(made):
@@ -102,7 +102,7 @@ def test_an_interrupted_run_without_validation_keeps_its_average(tmp_path: Path)
         if isinstance(event, Stepped) and event.step == 6:  # between two checkpoints
             signal.raise_signal(signal.SIGINT)
 
-    run = train(model, text, BASE.replace({"ema_decay": 0.7, "log": 1}), out=tmp_path / "run", report=report)
+    run = train(model, text, BASE.replace({"ema_decay": 0.7, "log_every": 1}), out=tmp_path / "run", report=report)
     assert (run.step, run.interrupted) == (6, True)
     copy = weights(load(run))
     assert all(torch.equal(a, b) for a, b in zip(weights(model), copy, strict=True))

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from tests.train.forked import Forks
 
-USUAL = {"steps": 16, "batch": 4, "hidden": 8, "lr": 0.02, "validate": 3, "log": 2, "threads": 1, "seed": 5}
+USUAL = {"steps": 16, "batch": 4, "hidden": 8, "lr": 0.02, "validate": 3, "log_every": 2, "threads": 1, "seed": 5}
 NOISE = {"dropout": 0.2, "weight_drop": 0.2, "recurrent_dropout": 0.1}
 LANGUAGE = {"text": "verse.txt", "units": "words", "length": 9, "cell": "lstm", **NOISE}
 HELD_OUT = {"train": "films.tsv", "columns": "text label", "hold_out": "0.3 0"}

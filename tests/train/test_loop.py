@@ -98,7 +98,7 @@ def test_plateau_setting_changes_the_rate() -> None:
 
 def test_validate_and_log_say_how_often() -> None:
     seen: list[Event] = []
-    train(small_model(), TEXT, BASE.replace({"validate": 5, "log": 3}), report=seen.append)
+    train(small_model(), TEXT, BASE.replace({"validate": 5, "log_every": 3}), report=seen.append)
     assert [e.step for e in seen if isinstance(e, Validated)] == [5, 10, 12]
     assert [e.step for e in seen if isinstance(e, Stepped)] == [3, 6, 9, 12]
     assert isinstance(seen[0], Started)
@@ -185,8 +185,8 @@ def test_run_folder(tmp_path: Path) -> None:
 def test_logged_loss_is_the_mean_over_the_steps() -> None:
     one: list[Event] = []
     many: list[Event] = []
-    train(small_model(), TEXT, BASE.replace({"log": 1}), report=one.append)
-    train(small_model(), TEXT, BASE.replace({"log": 6}), report=many.append)
+    train(small_model(), TEXT, BASE.replace({"log_every": 1}), report=one.append)
+    train(small_model(), TEXT, BASE.replace({"log_every": 6}), report=many.append)
     single = [e.loss for e in one if isinstance(e, Stepped)]
     grouped = [e.loss for e in many if isinstance(e, Stepped)]
     assert grouped == [pytest.approx(sum(single[:6]) / 6), pytest.approx(sum(single[6:]) / 6)]
@@ -215,7 +215,7 @@ def test_logged_loss_is_the_mean_over_the_steps() -> None:
         ({"max_skips": -1}, "max_skips is -1; expected 0 or more"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"seed": 2**32}, "seed is 4294967296; expected an integer from 0"),
-        ({"monitor": "acuracy"}, "monitor is 'acuracy'; validation has: loss"),
+        ({"best_metric": "acuracy"}, "best_metric is 'acuracy'; validation has: loss"),
     ],
 )
 def test_settings_that_make_no_sense(setting: dict[str, Any], message: str) -> None:
@@ -299,7 +299,7 @@ def test_any_model_and_any_data_can_be_trained_and_resumed(tmp_path: Path) -> No
         "batch": 16,
         "lr": 0.05,
         "validate": 10,
-        "monitor": "accuracy",
+        "best_metric": "accuracy",
         "warmup": 0,
     }
     torch.manual_seed(0)

@@ -20,10 +20,10 @@ from tests.train.group import Group
 from tests.train.test_killed import write_data
 
 NOISE = {"dropout": 0.2, "weight_drop": 0.2, "recurrent_dropout": 0.1, "variational_dropout": 0.1, "zoneout": "h 0.1"}
-USUAL = {"steps": 24, "batch": 12, "hidden": 8, "lr": 0.01, "validate": 6, "log": 2, "threads": 1, "seed": 5}
+USUAL = {"steps": 24, "batch": 12, "hidden": 8, "lr": 0.01, "validate": 6, "log_every": 2, "threads": 1, "seed": 5}
 CONSTANT: dict[str, Any] = {"schedule": "constant", "warmup": 2}  # of more steps, the first ones are the same
 HELD_OUT = {"columns": "text label", "hold_out": "0.3 0"}
-EVERY = math.lcm(int(USUAL["log"]), int(USUAL["validate"]))
+EVERY = math.lcm(int(USUAL["log_every"]), int(USUAL["validate"]))
 KINDS: dict[str, dict[str, Any]] = {
     "language-model": {"text": "verse.txt", "units": "words", "length": 9, "cell": "lstm", "ema_decay": 0.9},
     "classifier": {"train": "films.tsv", **HELD_OUT, "word_dropout": 0.2, "label_smoothing": 0.1, "layers": 2},
@@ -111,7 +111,7 @@ def torchrun(world: int, args: Sequence[str], folder: Path, *options: str) -> su
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with (folder / "said.txt").open("a") as file:
-        command = [*launcher, *(options or ("-m", "everloop", "--")), *args]
+        command = [*launcher, *(options or ("-m", "everloop")), *args]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file, text=True)
 
 
@@ -128,7 +128,7 @@ def kill_one(process: subprocess.Popen[str], rank: int, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None:
-    settings: dict[str, Any] = {**CONSTANT, "steps": 200, "validate": 20, "log": 10, "lr": 0.003}
+    settings: dict[str, Any] = {**CONSTANT, "steps": 200, "validate": 20, "log_every": 10, "lr": 0.003}
     for world in (1, 2, 4):
         process = torchrun(world, begin(kind, f"run{world}", **settings), folder)
         assert process.wait(120) == 0, said(folder)
@@ -149,7 +149,7 @@ def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None
 
 @pytest.mark.slow
 def test_torchrun_starts_them_again(folder: Path) -> None:
-    settings = {**CONSTANT, "steps": 200, "validate": 20, "log": 10, "lr": 0.003}
+    settings = {**CONSTANT, "steps": 200, "validate": 20, "log_every": 10, "lr": 0.003}
     assert torchrun(1, begin("language-model", "whole", **settings), folder).wait(120) == 0, said(folder)
     go_on = "python -m everloop train language-model --resume run --threads 1"
     anew = shlex.join(["python", "-m", "everloop", *begin("language-model", **settings)])

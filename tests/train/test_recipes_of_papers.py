@@ -70,7 +70,15 @@ def test_the_average_begins_where_the_paper_says_and_is_the_mean_from_there(pati
 
 
 NT_ASGD = BASE.replace(
-    {"optimiser": "sgd", "lr": 1.0, "average_after": 1, "schedule": "constant", "validate": 2, "steps": 24, "log": 2}
+    {
+        "optimiser": "sgd",
+        "lr": 1.0,
+        "average_after": 1,
+        "schedule": "constant",
+        "validate": 2,
+        "steps": 24,
+        "log_every": 2,
+    }
 )
 
 
@@ -117,7 +125,8 @@ def test_accumulated_gradients_are_those_of_the_large_batch(clip: dict[str, Any]
         model = Plane()
         seen: list[float] = []
         train(
-            model, Uneven(), steps=40, batch=batch, accumulate=accumulate, lr=0.05, log=1, optimiser="sgd", **clip,
+            model, Uneven(), steps=40, batch=batch, accumulate=accumulate, lr=0.05, log_every=1, optimiser="sgd",
+            **clip,
             report=lambda event, seen=seen: seen.append(event.loss) if isinstance(event, Stepped) else None,  # type: ignore[misc]
         )  # fmt: skip
         made.append(weights(model))

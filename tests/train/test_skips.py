@@ -66,7 +66,7 @@ def test_a_step_is_skipped_and_counted(tmp_path: Path, bad: float, grad: bool) -
         if isinstance(event, Stepped):
             made.append(weights(model))
 
-    run = train(model, TEXT, BASE, log=1, out=tmp_path / "run", report=report)
+    run = train(model, TEXT, BASE, log_every=1, out=tmp_path / "run", report=report)
     assert (run.step, run.skipped) == (12, 2)
     assert "12 steps, 2 of them skipped" in str(run)
     moved = [not all(map(torch.equal, a, b)) for a, b in pairwise(made)]
@@ -92,7 +92,7 @@ def test_the_optimiser_and_the_average_do_not_see_it(tmp_path: Path) -> None:
 def test_a_state_that_is_not_finite_is_not_carried() -> None:
     losses: list[float] = []
     run = train(
-        failing([3], state=True), TEXT, BASE, log=1,
+        failing([3], state=True), TEXT, BASE, log_every=1,
         report=lambda event: losses.append(event.loss) if isinstance(event, Stepped) else None,
     )  # fmt: skip
     assert run.skipped == 1

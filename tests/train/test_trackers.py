@@ -105,7 +105,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 SMALL = ["--text", "t.txt", "--hidden", "4", "--layers", "1", "--steps", "4", "--batch", "2", "--length", "8"]
-SMALL += ["--log", "2", "--validate", "4", "--out", "runs/own"]
+SMALL += ["--log-every", "2", "--validate", "4", "--out", "runs/own"]
 
 
 def test_on_the_command_line(package: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,9 @@ class Watched(Trainer):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_the_learning_rate_follows_the_length(accumulate: int) -> None:
-    config = VARIED.replace({"accumulate": accumulate, "schedule": "constant", "warmup": 0, "log": 1, "steps": 20})
+    config = VARIED.replace(
+        {"accumulate": accumulate, "schedule": "constant", "warmup": 0, "log_every": 1, "steps": 20}
+    )
     rates: list[float] = []
 
     def report(event: Event) -> None:
