@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.compiler.embedded import rows_of
-from everloop.data.batching.padding import padded
+from everloop.data.batching.padding import padded_numbers
 from everloop.data.datasets.parallel import ParallelBatch
 from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, PAD, SPACE, UNKNOWN, Pieces
@@ -235,7 +235,7 @@ class EncoderDecoder(Model):
     def read_in(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return (numbers [S, B], lengths [B]) of source sentences."""
         device = self.head.weight.device
-        numbers, lengths = padded([[*self.source.encode(sentence), END] for sentence in sentences])
+        numbers, lengths = padded_numbers([[*self.source.encode(sentence), END] for sentence in sentences])
         return numbers.to(device), lengths.to(device)
 
     def begin(self, sentences: Sequence[str]) -> tuple[Tensor, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,15 @@ def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
     rows = [torch.as_tensor(sequence) for sequence in sequences]
     lengths = torch.tensor([len(row) for row in rows])
     return torch.nn.utils.rnn.pad_sequence(rows, padding_value=value), lengths
+
+
+def padded_numbers(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return (int64 [T, B], lengths [B]) of lists of whole numbers, 0 where one has ended; as `padded`, but at once."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    numbers = np.zeros((int(lengths.max(initial=0)), len(rows)), np.int64)
+    # of an array that is turned, the places are those of one row after another
+    numbers.T[np.arange(len(numbers)) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int64)
+    return torch.from_numpy(numbers), torch.from_numpy(lengths)
 
 
 class Batches(LazySequence[Batch], Generic[Batch]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from everloop.data.batching.batch import Batch, sequence_mask
-from everloop.data.batching.padding import padded
+from everloop.data.batching.padding import padded_numbers
 from everloop.data.dataset import SequenceDataset, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Zip, repr_of_list
@@ -140,9 +140,9 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
         yield b"}"
 
     def collate(self, items: Sequence[Pair]) -> ParallelBatch:
-        source, source_lengths = padded([[*a, END] for a, _ in items])
-        inputs, lengths = padded([[BEGIN, *b] for _, b in items])
-        targets, _ = padded([[*b, END] for _, b in items])
+        source, source_lengths = padded_numbers([[*a, END] for a, _ in items])
+        inputs, lengths = padded_numbers([[BEGIN, *b] for _, b in items])
+        targets, _ = padded_numbers([[*b, END] for _, b in items])
         return ParallelBatch(source, source_lengths, inputs, targets, lengths)
 
     def first(self, split: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.batching.batch import Tensors, sequence_mask
-from everloop.data.batching.padding import padded
+from everloop.data.batching.padding import padded_numbers
 from everloop.data.pictures import PictureSize
 from everloop.data.tokenize.symbols import UNKNOWN, Symbols
 from everloop.data.tokenize.vocabulary_file import read_json, strings, write_json
@@ -193,9 +193,9 @@ class WordTokenizer:
     def batch(self, sentences: Sequence[Sequence[str]]) -> tuple[Words, Tensor]:
         """Return (words, lengths [B]) of sentences."""
         places: dict[str, int] = {}
-        which, lengths = padded([[places.setdefault(word, len(places)) for word in s] for s in sentences])
+        which, lengths = padded_numbers([[places.setdefault(word, len(places)) for word in s] for s in sentences])
         known = [self.encode(word) for word in places]
-        spelled, spelled_lengths = padded([letters for _, letters in known])
+        spelled, spelled_lengths = padded_numbers([letters for _, letters in known])
         numbers = torch.tensor([number for number, _ in known])[which]
         return Words(numbers * sequence_mask(lengths, len(which)), spelled, spelled_lengths, which), lengths
 
