@@ -29,9 +29,11 @@ def clip(model: nn.Module, config: TrainConfig, count: int = 1) -> tuple[float, 
         clip_adaptive(learned, config.clip_adaptive)
     if math.isfinite(config.clip_value) or math.isfinite(config.clip_adaptive):
         total = _norm(learned)
-    nn.utils.clip_grads_with_norm_(learned, config.clip_norm, total)
     norm = float(total)
-    return float(before), norm * min(1.0, config.clip_norm / (norm + 1e-6))
+    ratio = config.clip_norm / (norm + 1e-6)
+    if not ratio >= 1:  # else PyTorch would multiply all of them by 1
+        nn.utils.clip_grads_with_norm_(learned, config.clip_norm, total)
+    return float(before), norm * min(1.0, ratio)
 
 
 @torch.no_grad()

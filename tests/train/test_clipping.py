@@ -33,6 +33,16 @@ def test_by_norm() -> None:
     assert float(gradient(layer).norm()) == pytest.approx(1.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [0.1, 1.0 / math.sqrt(12), 1.001 / math.sqrt(12)])
+def test_at_the_bound_and_below_it_a_gradient_is_what_pytorch_leaves(value: float) -> None:
+    layer, expected = layer_with(value), layer_with(value)
+    before, after = clip(layer, TrainConfig(clip_norm=1.0))
+    nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
+    assert torch.equal(gradient(layer), gradient(expected))
+    assert before == pytest.approx(value * math.sqrt(12))
+    assert after == pytest.approx(min(before, 1.0), rel=1e-5)
+
+
 def test_by_value() -> None:
     layer = layer_with(2.0)
     assert clip(layer, TrainConfig(clip_value=0.25, **USUAL)) == pytest.approx(
