@@ -27,7 +27,7 @@ from everloop.cli.train import read_options
 from everloop.data.batching.batch import sequence_mask
 from everloop.data.tokenize.symbols import PAD, UNKNOWN
 from everloop.errors import OptionError
-from everloop.models import Classifier, Forecaster, LanguageModel, Tagger
+from everloop.models import Classifier, EncoderDecoder, Forecaster, LanguageModel, Tagger
 from everloop.train import TrainConfig, evaluate, train
 from everloop.train.evaluate import pass_sizes
 from everloop.train.optimiser import LearningRateSchedule
@@ -182,6 +182,43 @@ class PlainForecaster(nn.Module):
         return error.square().mean(), error.numel(), {}
 
 
+class PlainTranslator(nn.Module):
+    """Encoder, a first state of the decoder from its last one, decoder, multiplicative attention, a tied head."""
+
+    def __init__(self, ours: EncoderDecoder):
+        super().__init__()
+        self.config = config = ours.config
+        read, written, size, hidden = len(ours.source), len(ours.written), config.embedding, config.hidden
+        if (config.context, config.scoring, config.cell, config.layers) != ("attention", "multiplicative", "gru", 1):
+            raise OptionError("compared are translators of one GRU layer with multiplicative attention")
+        if not (config.tied and config.bidirectional) or config.input_feeding or config.teacher_forcing < 1:
+            raise OptionError("compared are bidirectional, tied translators that read the truth")
+        self.read_embedding = nn.Embedding(read, size, padding_idx=PAD)
+        self.embedding = nn.Embedding(written, size, padding_idx=PAD)
+        self.encoder = Layers(size, config, hidden=hidden // 2, bidirectional=True)
+        self.decoder = nn.GRU(size, hidden)
+        self.bridge, self.key = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
+        self.readout, self.head = nn.Linear(2 * hidden, size), nn.Linear(size, written)
+        for embedding in (self.read_embedding, self.embedding):
+            nn.init.normal_(embedding.weight, std=size**-0.5)
+        self.head.weight = self.embedding.weight
+        self.dropout = nn.Dropout(config.dropout)
+
+    def loss(self, batch: Any) -> Answer:
+        """Return the mean loss, how many targets there are, and in evaluation how many are right."""
+        memory, last = self.encoder(self.dropout(self.read_embedding(batch.source)), batch.source_lengths)
+        x = self.dropout(self.embedding(batch.inputs))
+        y = self.decoder(x, torch.tanh(self.bridge(last))[None])[0].transpose(0, 1)
+        memory = memory.transpose(0, 1)
+        scores = (y @ self.key(memory).transpose(1, 2)).masked_fill((batch.source == PAD).T[:, None], -torch.inf)
+        rows = self.dropout(torch.cat([y, scores.softmax(-1) @ memory], -1).transpose(0, 1))
+        logits = self.head(self.dropout(torch.tanh(self.readout(rows))))[batch.mask]
+        targets, smoothing = batch.targets[batch.mask], self.config.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        right = {} if self.training else {"accuracy": float((logits.argmax(-1) == targets).sum())}
+        return loss, len(targets), right
+
+
 def words_dropped(model: Any, numbers: Tensor) -> Tensor:
     """Return words of which training takes a fraction for unknown ones."""
     if not (model.training and model.config.word_dropout):
@@ -194,6 +231,7 @@ MODELS: dict[str, Callable[[Any], nn.Module]] = {
     "tagger": PlainTagger,
     "language-model": PlainLanguageModel,
     "forecaster": PlainForecaster,
+    "translator": PlainTranslator,
 }
 
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
+import statistics
+from typing import Any
+
 import pytest
 import torch
 
-from benchmarks import attention, chorales, faults, head, linear, parts, precision, train_language_model, versions
+from benchmarks import (
+    attention,
+    chorales,
+    faults,
+    head,
+    linear,
+    parts,
+    precision,
+    train_classifier,
+    train_language_model,
+    train_tagger,
+    train_translator,
+    training,
+    versions,
+)
 from benchmarks import cells as benchmarks_of_cells
 from benchmarks.options import spread
 from everloop import cells
@@ -138,3 +157,29 @@ def test_counts_of_pieces() -> None:
     counts = chorales.Counts.of([piece, other])
     assert counts == chorales.Counts(keys=9 / 4, four=1 / 4, clash=1 / 4, on=3 / 5)
     assert str(counts) == "2.25 keys, four in 25%, neighbours in 25.0%, 60% go on"
+
+
+SMALL: dict[Any, dict[str, Any]] = {
+    train_classifier: {"words": 30, "hidden": 5, "embedding": 6},
+    train_tagger: {"words": 30, "hidden": 5, "embedding": 6, "char_embedding": 4, "char_hidden": 3},
+    train_translator: {"pieces": (20, 30), "hidden": 6, "embedding": 5},
+}
+
+
+@pytest.mark.parametrize("script", SMALL, ids=lambda script: script.__name__.split("_")[-1])
+def test_the_parts_of_a_training_are_the_whole(script: Any) -> None:
+    peers = script.peers(count=60, **SMALL[script])
+    config = peers.config.replace({"batch": 7, "steps": 3, "warmup": 0})
+    found = training.compare(dataclasses.replace(peers, config=config), 1, "minimum")
+    for clock in found.values():
+        assert all(spent > 0 for spent in clock.parts.values())
+        assert sum(clock.parts.values()) == pytest.approx(clock.whole)
+    sizes = [sum(p.numel() for p in model.parameters() if p.ndim > 1) for model in (peers.ours, peers.plain)]
+    assert sizes[0] == sizes[1]
+
+
+def test_lengths_that_are_drawn_have_their_deciles() -> None:
+    lengths = training.drawn(4_000, (1, 5, 5, 30), random.Random(0))
+    assert min(lengths) == 1
+    assert max(lengths) == 30
+    assert statistics.quantiles(lengths, n=3) == pytest.approx([5, 5], abs=1)

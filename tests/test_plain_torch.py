@@ -86,12 +86,21 @@ def _forecaster(folder: Path) -> list[str]:
     return ["--train", str(folder / "series.csv"), "--series", "a", "b", *shape]
 
 
+def _translator(folder: Path) -> list[str]:
+    for name in ("a", "b"):
+        (folder / name).write_text(f"ein hund {name}\n{name} mann\nein\nein mann sieht ein hund\nhund und mann\n")
+    source, target = str(folder / "a"), str(folder / "b")
+    files = ["--source", source, "--target", target, "--valid-source", source, "--valid-target", target]
+    return [*files, "--min-freq", "1", "--embedding", "5", "--dropout", "0"]
+
+
 CASES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "classifier": ("classifier", _classifier),
     "tagger": ("tagger", _tagger),
     "chorales": ("tagger", _chorales),
     "language-model": ("language-model", _language_model),
     "forecaster": ("forecaster", _forecaster),
+    "translator": ("translator", _translator),
 }
 
 
@@ -116,13 +125,13 @@ def _copy(ours: nn.Module, plain: nn.Module) -> None:
     copied = set()
     for name, value in ours.named_parameters():
         room, *path = name.split(".")
-        if room in ("recurrent", "speller"):
+        if room in ("recurrent", "speller", "encoder", "decoder"):
             level = path[path.index("members") + 1] if "members" in path else "0"
             letter = {"W": "weight_ih", "R": "weight_hh", "b": "bias_ih", "d": "bias_hh"}[path[-1]]
             theirs = f"{letter}_l{level}{'_reverse' if 'back' in path else ''}"
             theirs = f"{room}.{theirs}" if f"{room}.{theirs}" in known else theirs
         else:
-            theirs = name.replace("read_in.0", "patches")
+            theirs = name.replace("read_in.0", "patches").replace("bridge.maps.0.0", "bridge").replace("attention.", "")
         with torch.no_grad():
             known[theirs].copy_(value)
         copied.add(theirs)
@@ -131,7 +140,8 @@ def _copy(ours: nn.Module, plain: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_weights_lose_the_same(tmp_path: Path, name: str) -> None:
-    ours, plain, data, config, sizes = _read(tmp_path, name, "--cell", "lstm", "--hidden", "6")
+    cell = "gru" if name == "translator" else "lstm"
+    ours, plain, data, config, sizes = _read(tmp_path, name, "--cell", cell, "--hidden", "6")
     score = evaluate(ours, data, "valid", batch=config.batch, length=config.length)
     found = plain_torch.figures_of(plain, data, "valid", sizes)
     assert found["loss"] == pytest.approx(score.loss, rel=1e-5)
