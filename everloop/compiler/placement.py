@@ -229,26 +229,33 @@ class Placement:
         for value in self.values:
             if value.kind == "reduce":
                 found[self.made(value), value.args[0].width][1].append(value)
+        demands: dict[Value, set[Slot]] = defaultdict(set)
+        for slot, (_, sums) in list(found.items()):
+            for value in sums:
+                self.demand(value.args[0], slot, demands)
         waiting = []
         for store in self.stores:
             slot = (self.level(store.value, store.value.width), store.value.width)
             if store.source and self.located(store.value) == (store.buffer, store.offset):
                 slot = (self.made(store.value), store.value.width)
+            elif store.buffer.kind == "state":
+                slot = self._late(store.value, slot, demands)
             if store.buffer.kind == "emit" and not self.located(store.value) and not self._is_read(store):
                 waiting.append(store)
-            else:
-                found[slot][0].append(store)
-        demands: dict[Value, set[Slot]] = defaultdict(set)
-        for slot, (stores, sums) in list(found.items()):
-            for value in [*(s.value for s in stores if not s.source), *(v.args[0] for v in sums)]:
-                self.demand(value, slot, demands)
+                continue
+            found[slot][0].append(store)
+            if not store.source:
+                self.demand(store.value, slot, demands)
         for store in waiting:  # an emit that the step itself does not read waits for a map that computes its value
-            first = (self.level(store.value, store.value.width), store.value.width)
-            slots = [s for s in demands[store.value] if s[1] == first[1]]
-            slot = first if first in slots or not slots else min(slots)
+            slot = self._late(store.value, (self.level(store.value, store.value.width), store.value.width), demands)
             found[slot][0].append(store)
             self.demand(store.value, slot, demands)
         return found
+
+    def _late(self, value: Value, first: Slot, demands: dict[Value, set[Slot]]) -> Slot:
+        """Return the map that computes a value anyway, where that is not the first which can."""
+        slots = [s for s in demands[value] if s[1] == first[1]] if self.located(value) is None else []
+        return first if first in slots or not slots else min(slots)
 
     def _is_read(self, store: Store) -> bool:
         """Whether something is placed where a store writes."""

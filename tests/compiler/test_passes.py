@@ -115,6 +115,16 @@ def test_an_lstm_saves_gates_in_the_memory_of_its_input_and_no_tanh() -> None:
     assert [type(s).__name__ for s in training.gradient.stages] == ["Map", "Product"]
 
 
+def test_a_state_is_written_where_a_later_map_has_it_anyway() -> None:
+    found = parts(cells.FastWeights(3, 4))  # what A is read with comes later than what it is made of
+    loops = plan_forward(found).loop, plan_training(found, frozenset(found.loop_inputs)).forward.loop
+    for loop in loops:
+        wide = [stage for stage in loop.stages if isinstance(stage, Map) and stage.width == 16]
+        assert len(wide) == 1
+        assert [i.op for i in wide[0].body if i.is_write][-1] == "sum"
+        assert not any(b.kind == "scratch" and b.width == 16 for b in loop.buffers)
+
+
 def test_a_simple_network_saves_nothing_but_its_output() -> None:
     training = plan_training(parts(cells.Elman(3, 4)), frozenset({"R", "u1"}))
     assert training.rematerialisation.saved == ()
