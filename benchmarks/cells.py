@@ -1,7 +1,9 @@
 """Every cell against the eager loop, and memories of heads against their chunked form, alternating in one process.
 
-A ratio is the time of the peer divided by ours: above 1 we are faster. The chunked form is the published parallel one:
-products inside a chunk of steps, and one memory from chunk to chunk; it is exact, and has products in place of a loop.
+A ratio is the time of the peer divided by ours: above 1 we are faster. Of the peak: how much of our time the arithmetic
+(a) or the memory (m) alone would take at the machine's own speed (`benchmarks/work.py`). The chunked form is the
+published parallel one: products inside a chunk of steps, and one memory from chunk to chunk; it is exact, and has
+products in place of a loop.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch.nn.functional import elu, softplus
 
 from benchmarks.layers import MODES
 from benchmarks.timing import alternate, geometric_mean, machine, statistic_option, table
+from benchmarks.work import work_of
 from everloop import cells
 from everloop.cell import Cell
 from everloop.layers import Recurrent
@@ -117,13 +120,27 @@ class Chunked(nn.Module):
 def measure(
     name: str, shape: tuple[int, int, int], mode: str, rounds: int, statistic: str, chunk: int = 0
 ) -> dict[str, float]:
-    """Return the milliseconds of ours and the peer's ratio: the eager loop, or the chunked form of `chunk` steps."""
+    """Return the milliseconds of ours and the peer's ratio: the eager loop, or the chunked form of `chunk` steps.
+
+    Beside the eager loop also which shares of our time its arithmetic and its memory alone would take.
+    """
     batch, steps, hidden = shape
     x, cell, run = torch.randn(steps, batch, hidden), cell_of(name, hidden), MODES[mode]
     ours: nn.Module = Told(Recurrent(cell), x)
     peer = Chunked(name, cell, chunk) if chunk else Told(Recurrent(cell, target="eager"), x)
-    seconds = alternate({"ours": run(ours, x), "peer": run(peer, x)}, rounds=rounds, statistic=statistic)
-    return {"ms": seconds["ours"] * 1e3, "ratio": seconds["peer"] / seconds["ours"]}
+    call = run(ours, x)
+    seconds = alternate({"ours": call, "peer": run(peer, x)}, rounds=rounds, statistic=statistic)
+    found = {"ms": seconds["ours"] * 1e3, "ratio": seconds["peer"] / seconds["ours"]}
+    if chunk:
+        return found
+    work = work_of(call)
+    return found | {"a": work.arithmetic() / seconds["ours"], "m": work.memory() / seconds["ours"]}
+
+
+def of_the_peak(found: dict[str, float]) -> str:
+    """Return the larger of the two shares and which it is."""
+    kind = max("a", "m", key=lambda kind: found[kind])
+    return f"{found[kind]:.0%} {kind}"
 
 
 def main() -> None:
@@ -144,9 +161,9 @@ def main() -> None:
         for name in options.cells:
             shapes = [(batch, options.steps, options.hidden) for batch in options.batches]
             found = [measure(name, shape, mode, *how) for shape in shapes]
-            lines.append([name, *(value for one in found for value in one.values())])
+            lines.append([name, *(value for one in found for value in (one["ms"], one["ratio"], of_the_peak(one)))])
             lines[-1].append(geometric_mean(one["ratio"] for one in found))
-        header = [text for batch in options.batches for text in (f"ms, B = {batch}", "eager / ours")]
+        header = [text for batch in options.batches for text in (f"ms, B = {batch}", "eager / ours", "of the peak")]
         print(f"### The eager loop, {mode}, T = {options.steps}\n\n" + table(["cell", *header, "mean"], lines), "\n")
     for mode in options.modes:
         lines = []

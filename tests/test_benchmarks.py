@@ -79,6 +79,7 @@ def test_a_cell_is_compared_with_the_eager_loop_and_its_chunked_form() -> None:
     for chunk in (0, 4):
         found = benchmarks_of_cells.measure("mamba-2", (2, 8, 8), "training", 1, "minimum", chunk)
         assert all(value > 0 for value in found.values())
+        assert ("a" in found) == (not chunk)
 
 
 def test_every_cell_has_its_sizes() -> None:
