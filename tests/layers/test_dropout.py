@@ -12,7 +12,7 @@ from everloop import cells
 from everloop.cell import Cell, H, state
 from everloop.errors import CellError, OptionError
 from everloop.layers import Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
-from everloop.layers.dropout import values_of
+from everloop.layers.dropout import dropped, values_of
 from tests.zoo import given, make
 
 T, B, I_, H_ = 6, 3, 4, 5
@@ -166,3 +166,44 @@ def test_wrong_rates_and_names() -> None:
         Zoneout(cells.LSTM(2, 3), h=1.0)
     with pytest.raises(CellError, match="expected a Cell"):
         WeightDrop(Stack([cells.LSTM(2, 3)]), 0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("given", [False, True], ids=["global", "generator"])
+def test_so_many_numbers_are_dropped_and_the_others_scaled(rate: float, given: bool) -> None:
+    generators = [torch.Generator().manual_seed(5) if given else None for _ in range(2)]
+    x = torch.randn(301, 333, requires_grad=True)
+    torch.manual_seed(3)
+    y = dropped(x, rate, generators[0])
+    mask = y.detach() != 0
+    assert abs(float(mask.double().mean()) - (1 - rate)) < 5 * (rate * (1 - rate) / x.numel()) ** 0.5
+    halves = [float(part.double().mean()) for part in (mask[::2], mask[:, ::2], mask.flatten()[::2])]
+    assert halves == pytest.approx([1 - rate] * 3, abs=5 * (2 * rate * (1 - rate) / x.numel()) ** 0.5)
+    torch.testing.assert_close(y, x * mask / (1 - rate))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, mask / (1 - rate))
+    torch.manual_seed(3)
+    assert torch.equal(dropped(x, rate, generators[1]), y)
+    assert not torch.equal(dropped(x, rate, generators[1]), y)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,), (2, 1), (3, 5, 7)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dropout_of_any_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.ones(shape, dtype=dtype)
+    found = torch.stack([dropped(x, 0.25) for _ in range(400)])
+    assert found.dtype == dtype
+    assert set(found.flatten().tolist()) == ({0.0, float(torch.tensor(1 / 0.75, dtype=dtype))} if x.numel() else set())
+    assert not x.numel() or float((found != 0).double().mean()) == pytest.approx(0.75, abs=0.11)
+    assert dropped(x, 0.0) is x
+
+
+def test_dropout_of_what_is_not_contiguous_and_of_hardly_anything() -> None:
+    x = torch.randn(6, 5, 4).transpose(0, 2)[:, ::2]
+    torch.manual_seed(1)
+    y = dropped(x, 0.5)
+    torch.manual_seed(1)
+    torch.testing.assert_close(dropped(x.contiguous(), 0.5), y)
+    ones = torch.ones(1000, dtype=torch.float64)
+    assert torch.equal(dropped(ones, 1e-12), ones * (1 / (1 - 1e-12)))
+    assert (dropped(ones, 1 - 1e-9) == 0).all()
