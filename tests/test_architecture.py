@@ -35,6 +35,7 @@ INSIDE = {
         corners features precision schedule simplify sums
         gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
+        roll
         composed convolutions quantize
         torch_function
         trace
@@ -54,7 +55,7 @@ INSIDE = {
     """,
     "layers": """
         bidirectional compare flatten guards masked_matrix nested precision recompute rows weight_gradients
-        backward double_backward empty_sequences epilogue input_form linear reference serialization
+        backward double_backward empty_sequences epilogue turns input_form linear reference serialization
         linear_cross_entropy validation
         extras
         autograd_function check custom_operator dropout

@@ -31,6 +31,11 @@ AFTER = {
     "latex": "% after the loop, once for all steps",
     "markdown": "After the loop, once for all steps:\n",
 }
+TURNS = {
+    "text": "# one turn of {} in each step",
+    "latex": "% one turn of {} in each step",
+    "markdown": "One turn of {} in each step:\n",
+}
 STAGES = tuple(each.stage for each in PASSES if each.stage)
 
 
@@ -97,10 +102,12 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     if stage == "graph":
         sunk = run("simplified", step=graph)
         late = f"\n\n{AFTER[form]}\n{write_graph(sunk.epilogue)}" if sunk.epilogue.outputs else ""
-        return write_graph(sunk.loop) + late
+        return _often(sunk.turns, form) + write_graph(sunk.loop) + late
     parts = split_step(graph)
     if stage == "gradient":
-        return _gradient(differentiate(parts.loop, list(parts.exposed), frozenset(parts.loop_inputs)), form)
+        return _often(parts.turns, form) + _gradient(
+            differentiate(parts.loop, list(parts.exposed), frozenset(parts.loop_inputs)), form
+        )
     if stage == "plan":
         return plan_text(parts)
     if stage == "step":
@@ -108,6 +115,11 @@ def show_cell(cell: Cell, stage: str = "equations", form: str = "text") -> str:
     target = find(stage)
     assert isinstance(target, LoopTarget), "`show` has checked the stage"
     return target.compile(plan_forward(parts).loop).source
+
+
+def _often(turns: int, form: str) -> str:
+    """Return a line that says how many turns a step takes; nothing where it is one."""
+    return f"{TURNS[form].format(turns)}\n" if turns > 1 else ""
 
 
 def _gradient(gradient: Any, form: str) -> str:

@@ -25,12 +25,14 @@ class Split:
              runs after the loop.
     epilogue: what runs after the loop; its outputs are the states that no step reads back, by name.
     exposed: the outputs of the loop whose whole sequence is a result or read after the loop.
+    turns: how often a step goes through the loop, all with the loop inputs of the step.
     """
 
     prologue: Graph
     loop: Graph
     epilogue: Graph
     exposed: tuple[str, ...]
+    turns: int = 1
 
     @property
     def loop_inputs(self) -> dict[str, Value]:
@@ -64,10 +66,11 @@ def split(
     *,
     epilogue: Graph | None = None,
     exposed: tuple[str, ...] = (),
+    turns: int = 1,
 ) -> Split:
     """Return a simplified step in parts; the loop gets what depends on a value for which `stays` holds.
 
-    epilogue, exposed: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
+    epilogue, exposed, turns: as in `Split`; by default nothing runs after the loop, and the first output is exposed.
     """
     in_loop = Depends(stays)
     builder = Builder()
@@ -113,7 +116,7 @@ def split(
         read = {v.name for v in loop.inputs}
         inputs = {v: name for v, name in inputs.items() if name in read}
     prologue = Graph({name: v for v, name in inputs.items()}, {v: n for v, n in graph.names.items() if v not in moved})
-    return Split(prologue, loop, epilogue or Graph({}), exposed or tuple(graph.outputs)[:1])
+    return Split(prologue, loop, epilogue or Graph({}), exposed or tuple(graph.outputs)[:1], turns)
 
 
 def _inner(graph: Graph, in_loop: Depends, frequencies: dict[Value, str]) -> set[Value]:

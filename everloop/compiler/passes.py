@@ -11,6 +11,7 @@ from everloop.compiler.hoist import Split, split
 from everloop.compiler.ir import Graph
 from everloop.compiler.plan import DerivedTraining, plan_forward
 from everloop.compiler.rematerialisation import rematerialise
+from everloop.compiler.roll import roll
 from everloop.compiler.simplify import simplify
 from everloop.compiler.single import plan_single, simplify_single, split_single
 from everloop.compiler.sink import Sunk, sink
@@ -49,12 +50,16 @@ PASSES = (
     ),
     Pass("sink", ("step",), "sunk", sink, ("sink.py",), "the step, and what can run after the loop"),
     Pass(
-        "simplify", ("sunk",), "simplified", _simplified, ("simplify.py", "rules.py"),
+        "roll", ("step", "sunk"), "rolled", roll, ("roll.py",),
+        "the same, or one turn of the loop that a step is, and how many it has",
+    ),
+    Pass(
+        "simplify", ("rolled",), "simplified", _simplified, ("simplify.py", "rules.py"),
         "a graph that does less, with what needs no state gathered", "graph",
     ),
     Pass(
         "hoist", ("simplified",), "split",
-        lambda sunk: split(sunk.loop, epilogue=sunk.epilogue, exposed=sunk.exposed),
+        lambda sunk: split(sunk.loop, epilogue=sunk.epilogue, exposed=sunk.exposed, turns=sunk.turns),
         ("hoist.py", "hoisted.py"), "what runs before the loop, and the loop",
     ),
     Pass(

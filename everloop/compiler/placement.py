@@ -56,6 +56,8 @@ class Placement:
         self.values = list(walk(s.value for s in given))
         self.readers = users(s.value for s in given)
         self.known: dict[Value, int] = {}
+        self.levels: dict[tuple[Value, int], int] = {}
+        self.spread = self._spread()
         self.scratches = 0
         for value in self.values:
             self._place_what_it_reads(value)
@@ -79,21 +81,32 @@ class Placement:
         for arg in value.args:
             if value.op in ("slice", "view") or (arg.op == "cat" and value.op != "cat"):
                 self.place(arg)
-            elif arg.width == 1 and value.kind == "map" and self._is_spread(arg):
+            elif arg.width == 1 and value.kind == "map" and arg in self.spread:
                 if self.located(arg) or arg.op == "slice":
                     self.place(arg, fills_buffer=True)
                 elif not self._is_light(arg):
                     self.place(arg)
 
-    def _is_spread(self, value: Value) -> bool:
-        """Whether a value of one feature is read by values of more."""
-        return any(r.kind == "map" and (r.width > 1 or self._is_spread(r)) for r in self.readers[value])
+    def _spread(self) -> set[Value]:
+        """Return what is read by values of more than one feature, or by such as are."""
+        found: set[Value] = set()
+        for value in reversed(self.values):
+            if any(r.kind == "map" and (r.width > 1 or r in found) for r in self.readers[value]):
+                found.add(value)
+        return found
 
     def _is_light(self, value: Value) -> bool:
         """Whether a value of one feature is recomputed by each reader."""
-        if self.located(value) or value.op == "constant":
-            return True
-        return value.kind == "map" and not value.operation.cost and all(map(self._is_light, value.args))
+        stack, seen = [value], set[Value]()
+        while stack:
+            each = stack.pop()
+            if each in seen or self.located(each) or each.op == "constant":
+                continue
+            if each.kind != "map" or each.operation.cost:
+                return False
+            seen.add(each)
+            stack += each.args
+        return True
 
     def located(self, value: Value) -> Location | None:
         """Return where a value can be read, if it is in a buffer."""
@@ -118,7 +131,7 @@ class Placement:
             self.stores = [replace(s, source=place) if s == copied else s for s in self.stores]
         self.places[value] = held
         self.leaves.discard(value)
-        self.known = {}
+        self.known, self.levels = {}, {}
 
     def _place_what_is_shared(self) -> None:
         """Place what two maps would compute, unless it is nearly free; the last such value first."""
@@ -148,14 +161,16 @@ class Placement:
 
     def demand(self, value: Value, slot: Slot, demands: dict[Value, set[Slot]]) -> None:
         """Note in `demands` what the map at `slot` computes or loads for `value`."""
-        if slot in demands[value] or value.op == "constant":
-            return
-        demands[value].add(slot)
-        if value.op == "view":
-            demands[value.args[0]].add(slot)
-        elif not self.is_loaded(value, slot):
-            for arg in value.args:
-                self.demand(arg, slot, demands)
+        stack = [value]
+        while stack:
+            each = stack.pop()
+            if slot in demands[each] or each.op == "constant":
+                continue
+            demands[each].add(slot)
+            if each.op == "view":
+                demands[each.args[0]].add(slot)
+            elif not self.is_loaded(each, slot):
+                stack += reversed(each.args)
 
     def is_loaded(self, value: Value, slot: Slot) -> bool:
         """Whether the map at `slot` reads `value` from a buffer."""
@@ -168,8 +183,7 @@ class Placement:
     def _is_dear(self, value: Value) -> bool:
         if self.located(value) or (value.width == 1 and self._is_light(value)):
             return False
-        own = list(self._own(value))
-        return len(own) > 2 or any(v.operation.cost for v in own)
+        return any(count > 1 or v.operation.cost for count, v in enumerate(self._own(value)))
 
     def _own(self, value: Value) -> Iterable[Value]:
         """Yield what a map computes to have `value`."""
@@ -181,6 +195,12 @@ class Placement:
     # When it is there
     def level(self, value: Value, width: int) -> int:
         """Return the earliest level at which a map of `width` can have `value`."""
+        found = self.levels.get((value, width))
+        if found is None:
+            found = self.levels[value, width] = self._level(value, width)
+        return found
+
+    def _level(self, value: Value, width: int) -> int:
         base = self._base(value)
         if base in self.leaves:
             return 0
@@ -226,6 +246,8 @@ class Placement:
     def maps(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
         """Return what each map stores and which values it sums over features."""
         found: dict[Slot, tuple[list[Store], list[Value]]] = defaultdict(lambda: ([], []))
+        for value in self.values:  # from the leaves up, so that a long step is no deep recursion
+            self.level(value, value.width)
         for value in self.values:
             if value.kind == "reduce":
                 found[self.made(value), value.args[0].width][1].append(value)
@@ -261,7 +283,7 @@ class Placement:
         """Whether something is placed where a store writes."""
         stop = store.offset + store.value.width
         return any(
-            buffer == store.buffer and start < stop and store.offset < start + value.width
+            buffer.name == store.buffer.name and start < stop and store.offset < start + value.width
             for value, (buffer, start) in self.places.items()
         )
 

@@ -82,11 +82,11 @@ class PlanCache:
         return made
 
     def _of_split(self, split: Split) -> Any:
-        return [*(self._of_graph(g) for g in (split.prologue, split.loop, split.epilogue)), split.exposed]
+        return [*(self._of_graph(g) for g in (split.prologue, split.loop, split.epilogue)), split.exposed, split.turns]
 
     def _split(self, data: Any) -> Split:
         prologue, loop, epilogue = (self._graph(part) for part in data[:3])
-        return Split(prologue, loop, epilogue, tuple(data[3]))
+        return Split(prologue, loop, epilogue, tuple(data[3]), data[4])
 
     def _of_graph(self, graph: Graph) -> Any:
         values = graph.values

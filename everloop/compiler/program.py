@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from everloop.cell import Cell
 from everloop.compiler import passes
@@ -51,6 +52,7 @@ class TrainingKernels:
 class Program:
     """The passes applied to one cell, for one dtype. `target` makes kernels of loops.
 
+    turns: how many turns of the loop a step takes; moving: the loop inputs that differ from step to step.
     output: what the cell gives at every step, its first state or declared outputs; cell_states: its states.
     states: the outputs of the loop; begins: for each of these, its place among the states of the cell, None for rows
     that are no state, and its width.
@@ -64,8 +66,11 @@ class Program:
         self.target = target
         self._plans = PlanCache(graph)
         self.split: Split = self._plans.split(lambda: passes.run("split", step=graph))
+        self.turns = self.split.turns
         self.prologue = HoistedGraph(self.split.prologue, dtype, target)
-        self.loop_inputs = tuple(self.split.loop_inputs)
+        loop_inputs = self.split.loop_inputs
+        self.loop_inputs = tuple(loop_inputs)
+        self.moving = frozenset(name for name, leaf in loop_inputs.items() if leaf.group == "sequence")
         self.states = tuple(self.split.loop.outputs)
         self.output = next(iter(graph.outputs))
         self.cell_states = tuple(graph.outputs if cell_states is None else cell_states)
@@ -91,6 +96,16 @@ class Program:
         """Return the program of a cell; raises UnsupportedError where its step cannot be traced."""
         graph = passes.run("step", cell=cell, bindings=values, dtype=dtype)
         return cls(graph, dtype, target, tuple(cell.state_sizes))
+
+    def in_turns(self, loop_inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loop inputs of whole rows [T, B, n] with a row of every turn."""
+        if self.turns == 1:
+            return dict(loop_inputs)
+        found = dict(loop_inputs)
+        for name in self.moving:
+            rows = loop_inputs[name]
+            found[name] = rows[:, None].expand(-1, self.turns, *rows.shape[1:]).flatten(0, 1).contiguous()
+        return found
 
     def inference(self) -> InferenceKernel:
         """Return what runs without gradients."""

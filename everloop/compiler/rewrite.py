@@ -27,13 +27,17 @@ class Depends:
         self.known: dict[Value, bool] = {}
 
     def __call__(self, value: Value) -> bool:
-        found = self.known.get(value)
-        if found is None:
-            for each in walk([value]):
-                if each not in self.known:
-                    self.known[each] = self.is_source(each) or any(self.known[a] for a in each.args)
-            found = self.known[value]
-        return found
+        known = self.known
+        stack = [] if value in known else [value]
+        while stack:  # only what is not known yet: in a long step, all would be quadratic
+            each = stack[-1]
+            waiting = [a for a in each.args if a not in known]
+            if waiting:
+                stack += waiting
+            else:
+                known[each] = self.is_source(each) or any(known[a] for a in each.args)
+                stack.pop()
+        return known[value]
 
 
 def rebuild(graph: Graph, builder: Builder, rule: Rule) -> Graph:

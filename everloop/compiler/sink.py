@@ -20,11 +20,13 @@ class Sunk:
     loop:  its outputs are the states that stay, and the rows that the rest reads and that are no states.
     epilogue: its outputs are the states that left; its inputs are those of the step and, as steps, outputs of the loop.
     exposed: the outputs of the loop whose whole sequence is a result or read after the loop.
+    turns: how often a step goes through the loop.
     """
 
     loop: Graph
     epilogue: Graph
     exposed: tuple[str, ...]
+    turns: int = 1
 
 
 NARROW = 4  # times narrower than the state it is made of

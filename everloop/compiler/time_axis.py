@@ -118,6 +118,33 @@ class TimeAxis:
         ends, order = torch.sort(self.lengths, descending=True)
         return torch.cat((order, ends))
 
+    def whole(self) -> TimeAxis:
+        """Return the axis with the rows of all steps in the order of time, none of them left out."""
+        lengths = None if self.lengths is None or self.rows == self.steps * self.batch else self.lengths
+        return replace(self, lengths=lengths, batch_major=False, compact=None)
+
+    def part(self, start: int, stop: int) -> TimeAxis:
+        """Return the axis of a few steps."""
+        reset = None if self.reset is None else self.reset[start:stop]
+        lengths = None if self.lengths is None else (self.lengths - start).clamp(0, stop - start)
+        return replace(self, steps=stop - start, lengths=lengths, reset=reset, boundaries=reset, compact=None)
+
+    def in_turns(self, turns: int) -> TimeAxis:
+        """Return the axis on which each turn of a step is a step; resets come before the first."""
+        lengths, reset = self.lengths, self.reset
+        if reset is not None:
+            of_first = torch.zeros(self.steps, turns, self.batch, dtype=torch.bool)
+            of_first[:, -1 if self.reverse else 0] = reset
+            reset = of_first.flatten(0, 1)
+        return replace(
+            self, steps=self.steps * turns, lengths=None if lengths is None else lengths * turns, reset=reset,
+            boundaries=reset, compact=None,
+        )  # fmt: skip
+
+    def last_turns(self, rows: Tensor, turns: int) -> Tensor:
+        """Return of rows [T * turns, B, n] those [T, B, n] of the last turn of each step."""
+        return rows[::turns] if self.reverse else rows[turns - 1 :: turns]
+
     def for_kernel(self, x: Tensor) -> TimeAxis:
         """Return the axis as kernels that read x [T, B, n] take it: laid out as x, compact where that saves time."""
         batch_major = is_batch_major(x)

@@ -24,6 +24,7 @@ from everloop.layers.double_backward import differentiable
 from everloop.layers.empty_sequences import without_empty
 from everloop.layers.epilogue import epilogue
 from everloop.layers.recompute import in_segments, inference_steps, segment_steps
+from everloop.layers.turns import in_turns
 
 
 def compute(program: Program, call: Call) -> Results:
@@ -35,7 +36,7 @@ def compute(program: Program, call: Call) -> Results:
         return in_segments(partial(compute, program), call, steps)
     if is_training and 0 < time.num_nonempty < time.batch:
         return without_empty(call, partial(compute, program))
-    time = time.for_kernel(x)
+    time = time.for_kernel(x) if program.turns == 1 else time.whole()
     if time is not call.time:
         call = replace(call, time=time)
     if is_training and time.is_ragged and time.compact is None:
@@ -53,17 +54,34 @@ def compute(program: Program, call: Call) -> Results:
     wanted = frozenset(name for name, leaf in loop_inputs.items() if is_training and leaf.requires_grad)
     given = (*state.values(), *restart.values())
     if wanted or (is_training and any(t is not None and t.requires_grad for t in given)):
-        found = iter(_Loop.apply(program, call, wanted, *loop_inputs.values(), *given))  # type: ignore[no-untyped-call]
+        each = call if program.turns == 1 else replace(call, time=time.in_turns(program.turns))
+        tensors = (*program.in_turns(loop_inputs).values(), *given)
+        found = iter(_Loop.apply(program, each, wanted, *tensors))  # type: ignore[no-untyped-call]
         sequences = {name: next(found) for name in program.split.exposed}
         final = {name: next(found) for name in program.states}
+        if program.turns > 1:
+            sequences = {n: time.last_turns(rows, program.turns).contiguous() for n, rows in sequences.items()}
     else:
-        inference = program.inference()
-        buffers, final = _memory(program, time, inference.plan, inference.halves, loop_inputs, state)
-        inference.kernel(time, buffers, first=state, final=final, restart=restart)
-        sequences = {name: buffers[sequence_of(name)] for name in program.split.exposed}
+        run = partial(_inference, program, restart)
+        found_of = run if program.turns == 1 else partial(in_turns, program, run=run)
+        sequences, final = found_of(time, loop_inputs, state)
     if program.epilogue_output is None and program.epilogue_states is None:
         return sequences[program.output], tuple(final[name] for name in program.cell_states)
     return epilogue(program, call, sequences, final)
+
+
+def _inference(
+    program: Program,
+    restart: Mapping[str, Tensor | None],
+    time: TimeAxis,
+    loop_inputs: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the sequences and the final states of the kernel that runs without gradients."""
+    inference = program.inference()
+    buffers, final = _memory(program, time, inference.plan, inference.halves, loop_inputs, state)
+    inference.kernel(time, buffers, first=state, final=final, restart=restart)
+    return {name: buffers[sequence_of(name)] for name in program.split.exposed}, final
 
 
 def _filled(call: Call) -> Call:

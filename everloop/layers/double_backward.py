@@ -51,7 +51,7 @@ def differentiable(program: Program, call: Call, grads: Sequence[Tensor | None])
     x, state, restart, time = call.x, call.state, call.restart, call.time
     widths = [program.split.loop.outputs[name].width for name in program.split.exposed]
     cell = _LoopCell(program.split.loop, program.loop_inputs, program.split.exposed)
-    loop_inputs = program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact)
+    loop_inputs = program.in_turns(program.prologue(call.values, x, batch_major=time.batch_major, compact=time.compact))
     kinds = {name: leaf.group for name, leaf in program.split.loop_inputs.items()}
     inputs = [*loop_inputs.values(), *state, *(r for r in restart if r is not None)]
 

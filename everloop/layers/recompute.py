@@ -64,10 +64,7 @@ def _parts(call: Call, steps: int) -> list[Call]:
     rows = {name: torch.split(tensor, steps) for name, tensor in values.steps.items()}
     found = []
     for n, x in enumerate(parts):
-        start, stop = n * steps, n * steps + x.shape[0]
-        reset = None if time.reset is None else time.reset[start:stop]
-        lengths = None if time.lengths is None else (time.lengths - start).clamp(0, stop - start)
-        own = replace(time, steps=stop - start, lengths=lengths, reset=reset, boundaries=reset, compact=None, segment=0)
+        own = replace(time.part(n * steps, n * steps + x.shape[0]), segment=0)
         given = Bindings(values.fixed, values.rows, {name: each[n] for name, each in rows.items()})
         found.append(replace(call, values=given, x=x, time=own, read=None))
     return found
