@@ -73,6 +73,7 @@ class HoistedGraph:
         self.read_by_step = {at for _, at, _, _ in self.outputs}
         for at, line in enumerate(self.lines, len(self.sources)):
             self.read_by_step |= set() if at in self.of_symbol else {*line.args}
+        self.moving = {name for name, _, when, _ in self.outputs if when == "sequence"}
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if not self.readers[v] and not _is_kept(v)}
 

@@ -24,7 +24,9 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
         # Only rows that exist are computed: of others not even the gradient need be a number.
         values = _with(call.values, sequences)
         y = program.epilogue_output(values, call.x, batch_major=time.batch_major, compact=time.valid_rows)[output]
-        if time.valid_rows is not None:
+        if output not in program.epilogue_output.moving:  # made of contexts or parameters alone
+            y = time.cleared(y.expand(time.steps, time.batch, -1).contiguous())
+        elif time.valid_rows is not None:
             y = time.valid_rows.pad(y)
         if output in begin:
             found[output] = time.or_start(time.last(y), begin[output])
@@ -32,7 +34,9 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
         steps = {name: time.last(t)[None] for name, t in call.values.steps.items()}
         values = _with(replace(call.values, steps=steps), {name: t[None] for name, t in finals.items()})
         rows = program.epilogue_states(values, time.last(call.x)[None], batch_major=False)
-        found |= {name: time.or_start(t[0], begin[name]) for name, t in rows.items()}
+        moving = program.epilogue_states.moving
+        last = {name: t[0] if name in moving else t.expand(time.batch, -1) for name, t in rows.items()}
+        found |= {name: time.or_start(t, begin[name]) for name, t in last.items()}
     return y, tuple(found[name] for name in program.cell_states)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, tanh
 
 from everloop import cells
-from everloop.cell import H, param
+from everloop.cell import Cell, H, I, context, output, param, state
 from everloop.data import Vocabulary
 from everloop.diagnose import agree
 from everloop.errors import CellError, OptionError
@@ -194,3 +194,24 @@ def test_the_size_above_is_that_of_the_first_output() -> None:
     assert layer(torch.randn(T, B, I_, dtype=D))[0].choice.shape == (T, B, 3)
     stack = Stack([heads(), cells.GRU(K_, 4, dtype=D)])
     assert Recurrent(stack)(torch.randn(T, B, I_, dtype=D))[0].shape == (T, B, 4)
+
+
+class _Apart(Cell):
+    """What is read beside a product of the state, and does not depend on it: of a context, of parameters alone."""
+
+    h, s = state(H), state(3)
+    y = output(3)
+    about = context(I)
+    W, Q, b = param(3, H), param(3, I), param(3)
+
+    def step(self, x: Tensor, h: Tensor, s: Tensor) -> tuple[Tensor, ...]:
+        beside = torch.cat([h @ self.W.T, self.about @ self.Q.T, self.b.expand(x.shape[0], 3)], -1)
+        return tanh(h + x.sum(-1, keepdim=True)), beside[:, 6:], tanh(beside[:, 3:6])
+
+
+@pytest.mark.parametrize("lengths", [None, [T, T, T], [1, T, 2], [0, T, 1]])
+def test_an_output_that_is_the_same_at_every_step(lengths: list[int] | None) -> None:
+    layer, x = Recurrent(_Apart(I_, H_, dtype=D)), torch.randn(T, 3, I_, dtype=D)
+    found = agree(layer, x, reference="loop", lengths=lengths, about=torch.randn(3, I_, dtype=D))
+    assert found, found
+    assert not found.absent
