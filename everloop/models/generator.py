@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from everloop.data.files import parse_json, read_bytes, write_atomically
 from everloop.data.pictures import PictureSize
 from everloop.errors import DataError, OptionError, unknown
 from everloop.layers.linear import Linear
+from everloop.models.attention import Attention, Memory
 from everloop.models.body import Dropout, LayersConfig, check, configured, layers_of
 from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
@@ -28,6 +29,7 @@ from everloop.models.outline import Block, Outline, Strand
 from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
 
 PENS = 3
+Way = Literal["first", "every-step", "attention"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class GeneratorConfig(PicturesConfig, LayersConfig):
     """Numbers that stand for a symbol, and for what is given."""
     dropout: float = 0.2
     """Probability of dropping a number before the layers, between them and before the head."""
-    given: Literal["first", "every-step"] = "every-step"
-    """Whether the layers see what is given at the first step only, or at every step."""
+    given: Way = "every-step"
+    """Whether the layers see what is given at the first step only, or at every step. attention: pictures, at every
+    step, and each symbol is written with a look at the places of the picture that matter for it."""
     mixtures: int = 20
     """Gaussians that say where the pen goes, for strokes."""
 
@@ -53,15 +56,17 @@ class GeneratorConfig(PicturesConfig, LayersConfig):
         LayersConfig.__post_init__(self)
         PicturesConfig.__post_init__(self)
         check(self, ("embedding", "mixtures"), at_least=1)
-        if self.given not in ("first", "every-step"):
-            raise OptionError(unknown("way to give x", self.given, ("first", "every-step")))
+        if self.given not in get_args(Way):
+            raise OptionError(unknown("way to give x", self.given, get_args(Way)))
 
 
 class Generator(Model):
     """Writes a sequence from what it is given; each step reads what the step before wrote.
 
     Symbols: Vinyals, Toshev, Bengio and Erhan, "Show and tell: a neural image caption generator", CVPR 2015, gives x
-    at the first step. Strokes: Graves, "Generating sequences with recurrent neural networks", 2013.
+    at the first step. Attention to the places of a picture: Xu et al., "Show, attend and tell: neural image caption
+    generation with visual attention", ICML 2015; here it reads what the recurrent layers put out, so that training runs
+    them over the whole text at once. Strokes: Graves, "Generating sequences with recurrent neural networks", 2013.
 
     Args:
         labels: the labels that can be given, or the size of the vectors or pictures that are.
@@ -94,7 +99,7 @@ class Generator(Model):
             case int():
                 self.condition = Linear(labels, size)
             case PictureSize():
-                self.condition = PictureEncoder(labels, config.channels, size)
+                self.condition = PictureEncoder(labels, config.channels, size, config.residual)
             case _:
                 self.condition = nn.Embedding(len(self.labels), size)
         if vocabulary is None:
@@ -105,7 +110,13 @@ class Generator(Model):
             read, written = size, len(vocabulary) + 1
         self.recurrent = layers_of(config, read + size, cell)
         self.dropout = Dropout(config.dropout)
-        self.head = Linear(self.recurrent.output_size, written)
+        units = self.recurrent.output_size
+        self.look: Look | None = None
+        if config.given == "attention":
+            if not isinstance(self.condition, PictureEncoder) or vocabulary is None:
+                raise OptionError("given 'attention' is for texts of pictures; expected 'first' or 'every-step' here")
+            self.look = Look(units, self.condition.places, self.condition.features)
+        self.head = Linear(units, written)
 
     def outline(self) -> Outline:
         size, many = self.config.embedding, self.head.out_features
@@ -121,10 +132,10 @@ class Generator(Model):
             self.target,
             self.target,
             before,
-            (Block("head", self.recurrent.output_size, many),),
+            (*(self.look.blocks() if self.look else ()), Block("head", self.recurrent.output_size, many)),
             given=given,
             given_name=name,
-            given_at=self.config.given,
+            given_at="first" if self.config.given == "first" else "every-step",
             feeds_back=True,
         )
         return Outline(self.kind, "1 → N", (strand,))
@@ -149,11 +160,24 @@ class Generator(Model):
         first is the stop symbol, or a pen step of zeros that END marks. A state means that the sequence has begun
         before.
         """
-        return self._written(self.condition(given), inputs, state)
+        return self._written(self._known(given), inputs, state)
 
-    def _written(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        y, state = self._read(known, inputs, state)
-        return self.head(self.dropout(y)), state
+    def _known(self, given: Tensor) -> tuple[Tensor, Memory | None]:
+        """Return what is given, as vectors [B, E], and the places of pictures that are looked at, if they are."""
+        if self.look is None:
+            return self.condition(given), None
+        assert isinstance(self.condition, PictureEncoder), "checked when the model was made"
+        maps = self.condition.maps(given)
+        return self.condition.vectors(maps), self.look.remember(maps)
+
+    def _written(self, known: tuple[Tensor, Memory | None], inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, state = self._read(known[0], inputs, state)
+        return self.head(self._features(y, known[1])), state
+
+    def _features(self, y: Tensor, memory: Memory | None) -> Tensor:
+        """Return what the head reads, [T, B, H], of outputs of the layers [T, B, H]."""
+        y = self.dropout(y)
+        return y if self.look is None else self.dropout(self.look(y, memory))
 
     def _read(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (outputs of the layers [T, B, H], state). known: what is given, as vectors [B, E]."""
@@ -175,9 +199,10 @@ class Generator(Model):
         return self._drawing_loss(batch) if isinstance(batch, StrokesBatch) else self._text_loss(batch)
 
     def _text_loss(self, batch: ConditionsBatch) -> Loss:
-        y, _ = self._read(self.condition(batch.given), batch.inputs, None)
+        known, memory = self._known(batch.given)
+        y, _ = self._read(known, batch.inputs, None)
         mask = batch.mask
-        rows, targets = self.dropout(y)[mask], batch.targets[mask]
+        rows, targets = self._features(y, memory)[mask], batch.targets[mask]
         return Loss(symbols_loss(self.head, rows, targets), len(targets))
 
     def _drawing_loss(self, batch: StrokesBatch) -> Loss:
@@ -231,8 +256,8 @@ class Generator(Model):
         """Return (logits [B, V + 1] of the first symbol, state) for what is given."""
         if self.stop is None:
             raise OptionError("this generator draws strokes; see everloop.decode.sketch")
-        known = self.condition(self.read_in(sources))
-        numbers, state = self._written(known, torch.full((1, len(sources)), self.stop, device=known.device), None)
+        known = self._known(self.read_in(sources))
+        numbers, state = self._written(known, torch.full((1, len(sources)), self.stop, device=known[0].device), None)
         return numbers[0], (known, state)
 
     def step(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -266,6 +291,38 @@ class Generator(Model):
     ) -> Generator:
         """Return the model that a configuration describes."""
         return cls(labels, vocabulary, **vars(config))
+
+
+class Look(nn.Module):
+    """Attention to the places of a picture, each with what the convolutions see there and a learned vector of its own.
+
+    Args:
+        units: H, of the recurrent layers.
+        places: S, of a picture.
+        features: C, what is seen at each.
+    """
+
+    def __init__(self, units: int, places: int, features: int) -> None:
+        super().__init__()
+        self.where = nn.Parameter(torch.randn(places, 1, features))
+        self.attention = Attention(units, features)
+        self.readout = Linear(units + features, units)
+
+    def remember(self, maps: Tensor) -> Memory:
+        """Return the places of pictures, from maps [B, C, S]."""
+        seen = maps.permute(2, 0, 1) + self.where
+        return self.attention.remember(seen, torch.full((len(maps),), len(seen), device=maps.device))
+
+    def forward(self, y: Tensor, memory: Memory | None) -> Tensor:
+        """Return [T, B, H] of outputs of the layers [T, B, H] and of the places that they look at."""
+        assert memory is not None, "who looks has something to look at"
+        means, _ = self.attention(y, memory)
+        return torch.tanh(self.readout(torch.cat([y, means], -1)))
+
+    def blocks(self) -> tuple[Block, Block]:
+        """Return what figures say of it."""
+        units, features = self.readout.out_features, self.readout.in_features - self.readout.out_features
+        return Block("attention", units, features), Block("readout", units + features, units)
 
 
 def read_given(folder: Path) -> list[str] | int | PictureSize:

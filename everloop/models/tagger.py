@@ -94,7 +94,7 @@ class Tagger(Model):
         self.features: int | PictureSize = 0 if isinstance(reads, WordTokenizer) else reads
         size = reads if isinstance(reads, int) else config.embedding
         if isinstance(reads, PictureSize):
-            self.pictures = PictureEncoder(reads, config.channels, size)
+            self.pictures = PictureEncoder(reads, config.channels, size, config.residual)
         if self.tokenizer is not None:
             self.embedding = nn.Embedding(len(self.tokenizer.words), size, padding_idx=PAD)
             if config.char_embedding:

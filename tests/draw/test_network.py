@@ -12,7 +12,7 @@ from torch import nn
 
 from everloop import Bidirectional, Recurrent, Stack, Zoneout, cells
 from everloop.cli import main
-from everloop.data import Parallel, Text
+from everloop.data import Parallel, PictureSize, Text
 from everloop.draw import draw_network
 from everloop.draw.scene import Line
 from everloop.errors import OptionError
@@ -41,6 +41,7 @@ MODELS: dict[str, nn.Module] = {
     "N to M, CTC": Transcriber(TEXT.vocabulary, hidden=32, layers=2),
     "1 to N, at first": Generator(["0", "1"], TEXT.vocabulary, hidden=32, given="first"),
     "1 to N, at every step": Generator(3, None, hidden=32, layers=2, given="every-step"),
+    "1 to N, attention": Generator(PictureSize(8, 8), TEXT.vocabulary, hidden=32, channels=(4, 8), given="attention"),
     "N to M, initial": translator("initial", bidirectional=False),
     "N to M, initial, both": translator("initial", layers=4),
     "N to M, every step": translator("every-step"),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from everloop.data import Conditions, Tagged
 from everloop.data.pictures import PictureSize
 from everloop.decode.generate import Beam, generate
 from everloop.errors import DataError, OptionError
 from everloop.models import Generator, Tagger, TaggerConfig, load
+from everloop.models.generator import Way
 from everloop.models.picture_encoder import PictureEncoder
 from everloop.train import evaluate, train
 
@@ -58,6 +60,83 @@ def test_the_encoder_is_a_convolution_by_hand(height: int, width: int, channels:
     torch.testing.assert_close(encoder(picture[None])[0], by_hand(encoder, picture), rtol=1e-9, atol=1e-9)
 
 
+def maps_of(weights: dict[str, Tensor], pictures: Tensor, levels: int, residual: int) -> Tensor:
+    """Return what convolutions make of pictures [B, height, width, channels], written once more from the papers."""
+    maps, at = pictures.double().movedim(3, 1) / 255, 0
+
+    def block(names: list[str], read: Tensor, stride: int) -> Tensor:
+        convolution, norm = ([weights[f"{name}.{n}"] for n in ("weight", "bias")] for name in names)
+        found = F.conv2d(read, convolution[0], convolution[1], stride, 1)
+        groups = found.reshape(len(found), -1, 8, *found.shape[2:]) if found.shape[1] % 8 == 0 else found[:, None]
+        mean, var = groups.mean((2, 3, 4), keepdim=True), groups.var((2, 3, 4), keepdim=True, correction=0)
+        normal = ((groups - mean) / (var + 1e-5).sqrt()).flatten(1, 2)
+        scale, shift = (numbers[:, None, None] for numbers in norm)
+        return (normal * scale + shift).clamp(min=0)
+
+    for level in range(levels):
+        maps, at = block([f"convolutions.{at + n}" for n in (0, 1)], maps, 2), at + 3
+        for _ in range(residual if level else 0):
+            maps, at = maps + block([f"convolutions.{at}.convolution.{n}" for n in (0, 1)], maps, 1), at + 1
+    return maps
+
+
+@pytest.mark.parametrize("residual", [0, 1, 2])
+@torch.no_grad()
+def test_residual_convolutions_follow_each_but_the_first(residual: int) -> None:
+    torch.manual_seed(residual)
+    encoder = PictureEncoder(PictureSize(9, 6, 2), (8, 3, 16), 4, residual).double()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    pictures = torch.randint(0, 256, (3, 9, 6, 2), dtype=torch.uint8)
+    maps = maps_of(encoder.state_dict(), pictures, 3, residual)
+    expected = maps.flatten(1) @ encoder.linear.weight.T + encoder.linear.bias
+    torch.testing.assert_close(encoder(pictures), expected, rtol=1e-9, atol=1e-9)
+    numbers = encoder(pictures.transpose(1, 2).contiguous().transpose(1, 2))
+    torch.testing.assert_close(numbers, expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_each_symbol_looks_at_the_places_of_the_picture() -> None:
+    torch.manual_seed(1)
+    data = Conditions(list(zip(halves(), TEXTS, strict=True)))
+    assert data.given_size is not None
+    model = Generator(
+        data.given_size, data.vocabulary, hidden=6, embedding=5, channels=(4, 3), residual=1, given="attention"
+    )
+    model = model.double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    batch = data.epoch("train", 0, batch=2)[0]
+    found, _ = model(batch.given, batch.inputs)
+    weights = model.state_dict()
+    assert model.embedding is not None
+    encoder = {name.removeprefix("condition."): weight for name, weight in weights.items()}
+    maps = maps_of(encoder, batch.given, 2, 1)
+    for row, numbers in enumerate(maps.flatten(2)):
+        seen = numbers.T + weights["look.where"][:, 0]
+        vector = numbers.flatten() @ weights["condition.linear.weight"].T + weights["condition.linear.bias"]
+        x = torch.cat([model.embedding(batch.inputs[:, row]), vector.expand(len(batch.inputs), -1)], 1)
+        y = model.recurrent(x[:, None])[0][:, 0]
+        looks = (y @ weights["look.attention.key.weight"] @ seen.T).softmax(1)
+        both = torch.cat([y, looks @ seen], 1)
+        features = torch.tanh(both @ weights["look.readout.weight"].T + weights["look.readout.bias"])
+        expected = features @ weights["head.weight"].T + weights["head.bias"]
+        torch.testing.assert_close(found[:, row], expected, rtol=1e-9, atol=1e-9)
+    mean = F.cross_entropy(found[batch.mask], batch.targets[batch.mask])
+    torch.testing.assert_close(model.loss(batch).mean, mean, rtol=1e-9, atol=1e-9)
+
+
+def test_what_has_no_places_cannot_be_looked_at() -> None:
+    words = Conditions([("x", "ab")]).vocabulary
+    for given, vocabulary in ((["x"], words), (3, words), (PictureSize(4, 4), None)):
+        with pytest.raises(OptionError, match="given 'attention' is for texts of pictures"):
+            Generator(given, vocabulary, given="attention")
+    with pytest.raises(OptionError, match="unknown way to give x 'attend'"):
+        Generator(PictureSize(4, 4), words, given="attend")
+    with pytest.raises(OptionError, match="residual is -1; expected 0 or more"):
+        TaggerConfig(residual=-1)
+
+
 def test_each_picture_of_a_batch_is_read_alone() -> None:
     encoder = PictureEncoder(PictureSize(5, 7, 3), (4, 16), 6).double()
     pictures = torch.randint(0, 256, (3, 2, 5, 7, 3), dtype=torch.uint8)
@@ -75,9 +154,9 @@ def test_channels_are_checked() -> None:
             Generator(PictureSize(4, 4), None, channels=channels)
 
 
-@pytest.mark.parametrize("given", ["first", "every-step"])
+@pytest.mark.parametrize("given", get_args(Way))
 @torch.no_grad()
-def test_steps_equal_the_whole_caption(given: Literal["first", "every-step"]) -> None:
+def test_steps_equal_the_whole_caption(given: Way) -> None:
     data = Conditions(list(zip(halves(), TEXTS, strict=True)))
     assert data.given_size is not None
     model = Generator(data.given_size, data.vocabulary, hidden=6, embedding=5, channels=(4,), given=given)
