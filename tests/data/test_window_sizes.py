@@ -6,12 +6,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 
 from everloop.cli import main
 from everloop.data import Series, SeriesConfig
 from everloop.data.datasets.window_sizes import WindowSizes, season_of
 from everloop.data.spacing import Spacing
-from everloop.models import Forecaster, ForecasterConfig
+from everloop.errors import OptionError
+from everloop.models import Forecaster, ForecasterConfig, load
 
 SPLIT = (0.7, 0.1, 0.2)
 
@@ -91,3 +93,33 @@ def test_of_a_model_alone() -> None:
     data = Series.from_frame(days, SeriesConfig(series=("sales",), time=("day",)))
     made = Forecaster.of(data, ForecasterConfig(hidden=4))
     assert (made.config.context, made.config.horizon, made.config.season) == (28, 7, 7)
+
+
+def test_nothing_given_is_nought_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("a\n" + "1\n2\n" * 90)
+    command = [
+        "train",
+        "forecaster",
+        "--train",
+        str(tmp_path / "t.csv"),
+        "--steps",
+        "1",
+        "--hidden",
+        "2",
+        "--batch",
+        "4",
+    ]
+    chosen = []
+    for name, sizes in (("without", []), ("noughts", ["--context", "0", "--horizon", "0", "--season", "0"])):
+        assert main([*command, *sizes, "--out", str(tmp_path / name)]) == 0
+        assert "as fits 126 steps" in capsys.readouterr().err
+        config = load(tmp_path / name).config
+        chosen.append((config.context, config.horizon, config.season))
+    assert chosen[0] == chosen[1]
+    assert min(chosen[0]) > 0
+
+
+@pytest.mark.parametrize(("context", "horizon"), [(0, 2), (3, 0), (-1, 2), (3, -2)])
+def test_a_window_of_nothing(context: int, horizon: int) -> None:
+    with pytest.raises(OptionError, match=f"context is {context} and horizon is {horizon}; expected at least 1"):
+        Series(torch.arange(30.0)[:, None], context=context, horizon=horizon)
