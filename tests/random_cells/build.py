@@ -84,7 +84,7 @@ def _told(drawn: Drawn, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
         numbers = torch.randn(*axes, d.dims[0].value(case.sizes), dtype=dtype)
         found[d.name] = numbers.requires_grad_(case.told_grad)
         if d.sort == "memory" and case.ends:
-            found[f"{d.name}_lengths"] = torch.randint(1, slots + 1, (case.batch,))
+            found[f"{d.name}_lengths"] = torch.randint(d.least, slots + 1, (case.batch,))
     return found
 
 

@@ -56,6 +56,8 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
     sizes = {letter: rng.choice(WIDTHS) for letter in "IHK"}
     while "A" not in sizes or sizes["A"] * sizes["B"] * sizes["C"] > 300:
         sizes |= {letter: rng.choice(AXES) for letter in "ABC"}
+    if cell.has_heads:
+        sizes["H"] = sizes["A"] * rng.choice([1, 2, 3])
     steps, batch = rng.choice(TIMES), rng.choice(BATCHES)
     while steps * batch > 60:
         steps, batch = rng.choice(TIMES), rng.choice(BATCHES)

@@ -6,7 +6,23 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tests.random_cells.source import ONE, Declared, Dim, H, I, K, Kind, Line, Node, mask, row, rows, variable
+from tests.random_cells.source import (
+    HEADS,
+    OF_HEAD,
+    ONE,
+    Declared,
+    Dim,
+    H,
+    I,
+    K,
+    Kind,
+    Line,
+    Node,
+    mask,
+    row,
+    rows,
+    variable,
+)
 
 T = TypeVar("T")
 
@@ -25,6 +41,7 @@ class Draw:
         self.options: dict[str, object] = {}
         self.taken: dict[str, int] = {}
         self.axes = [Dim.of("A"), Dim.of("B"), *([Dim.of("C")] if self.chance(0.4) else [])]
+        self.has_heads = self.chance(0.2)
         self.dims = [H, H, I, ONE, *([K] if self.chance(0.5) else [])]
 
     def chance(self, p: float) -> bool:
@@ -42,6 +59,8 @@ class Draw:
 
     def axis(self) -> Dim:
         """Return the width of an axis of a grid."""
+        if self.has_heads and self.chance(0.5):
+            return self.any([HEADS, OF_HEAD, OF_HEAD])
         return self.any([*self.axes * 5, ONE, ONE, Dim.of("", 2), Dim.of("", 3)])
 
     def state(self, prefix: str, *dims: Dim) -> Node:

@@ -85,6 +85,8 @@ class Told:
                 rows = own[name].shape[1]
                 end = int(self.given[f"{name}_lengths"][b]) if f"{name}_lengths" in self.given else rows
                 own[f"{name}_mask"] = torch.arange(rows)[None] < end
+        for name, spec in type(cell).noises.items():
+            own[name] = torch.full((1, spec.size(cell.sizes)), spec.absent, dtype=torch.float64)
         own |= {name: n[t, row] if n.dim() == 3 else n[row] for name, n in self.chance.items()}
         twin.__dict__.update(own)
         return twin
@@ -99,7 +101,7 @@ class Noise:
     def step(self, cell: Cell, t: int, x: Tensor, state: tuple[Tensor, ...]) -> Any:
         inner = cell.cell if isinstance(cell, Wrapper) else cell
         assert isinstance(inner, Cell)
-        if self.told.any:
+        if self.told.any or type(inner).noises:
             inner = self.told.at(inner, t, self.b)
             state = (*(getattr(inner, name) for name in inner.input_sizes), *state)
         if not self.drawn:

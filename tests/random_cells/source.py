@@ -14,7 +14,10 @@ CODE = {"H": "self.hidden_size", "I": "self.input_size"} | {x: f'self.sizes["{na
 
 @dataclass(frozen=True)
 class Dim:
-    """A width: a sum of multiples of letters, of their products (joined by *) and of ones (the letter "")."""
+    """A width: a sum of multiples of letters, of their products (joined by *) and of ones (the letter "").
+
+    A quotient of two letters (joined by /) stands as one.
+    """
 
     terms: tuple[tuple[str, int], ...]
 
@@ -47,7 +50,9 @@ class Dim:
         return result
 
     def value(self, sizes: Mapping[str, int]) -> int:
-        return sum(count * math.prod(sizes[factor] for factor in _factors(letter)) for letter, count in self.terms)
+        return sum(
+            count * math.prod(_number(factor, sizes) for factor in _factors(letter)) for letter, count in self.terms
+        )
 
     def text(self) -> str:
         """Return it as a declaration has it."""
@@ -58,18 +63,29 @@ class Dim:
         return self._sum(CODE.__getitem__)
 
     def _sum(self, shown: Callable[[str], str]) -> str:
-        return " + ".join(" * ".join([str(n)] * (n != 1 or not x) + [*map(shown, _factors(x))]) for x, n in self.terms)
+        def factor(letters: str) -> str:
+            above, *below = map(shown, letters.split("/"))
+            return f"({above} // {below[0]})" if below else above
+
+        return " + ".join(" * ".join([str(n)] * (n != 1 or not x) + [*map(factor, _factors(x))]) for x, n in self.terms)
 
     @property
     def letters(self) -> set[str]:
-        return {factor for product, _ in self.terms for factor in _factors(product)}
+        return {letter for product, _ in self.terms for factor in _factors(product) for letter in factor.split("/")}
 
 
 def _factors(product: str) -> list[str]:
     return product.split("*") if product else []
 
 
+def _number(factor: str, sizes: Mapping[str, int]) -> int:
+    above, *below = (sizes[letter] for letter in factor.split("/"))
+    assert not below or above % below[0] == 0, f"{factor} of {sizes}"
+    return above // below[0] if below else above
+
+
 ONE, H, I, K = Dim.of(""), Dim.of("H"), Dim.of("I"), Dim.of("K")  # noqa: E741
+HEADS, OF_HEAD = Dim.of("A"), Dim.of("H/A")  # where a cell has both, A heads share the H units
 
 
 @dataclass(frozen=True)
@@ -139,12 +155,14 @@ class Declared:
     """A name outside `step`; `text` says what it is.
 
     sort: param, bias, option, module, helper, method; input, which `step` takes; context, memory or noise.
+    least: of a memory, how many rows a sequence has at least.
     """
 
     name: str
     sort: str
     text: str
     dims: tuple[Dim, ...] = ()
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -206,6 +224,11 @@ class Drawn:
     def told(self) -> tuple[Declared, ...]:
         """Return what the cell reads besides x, states and parameters."""
         return tuple(d for d in self.used()[1] if d.sort in TOLD)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether A divides H."""
+        return OF_HEAD.text() in self.source()
 
     @property
     def has_modules(self) -> bool:

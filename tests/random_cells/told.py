@@ -25,7 +25,7 @@ def context(d: Draw, dim: Dim) -> None:
 
 
 def noise(d: Draw, dim: Dim) -> None:
-    """Noise on a row; a number in evaluation, and so nothing else is done with it."""
+    """Noise on a row; zeros in evaluation where it is not drawn, ones of a mask."""
     per = d.any(["", "", ', per="sequence"']) + d.any(["", "", ", always=True"])
     is_mask = d.chance(0.5)
     name = _declared(
@@ -33,16 +33,27 @@ def noise(d: Draw, dim: Dim) -> None:
     )
     row_ = d.any(d.rows(dim)) if d.rows(dim) else d.let(product(d, d.x, dim))
     form = d.any(
-        ["({0} * self.%s)", "torch.tanh({0}) * self.%s"]
+        [
+            "({0} * self.%s)",
+            "torch.tanh({0}) * self.%s",
+            "({0} * self.%s.clamp(max=1))",
+            "torch.where(self.%s > 0, {0}, 0)",
+        ]
         if is_mask
-        else ["({0} + 0.1 * self.%s)", "({0} * (1 + self.%s))"]
+        else [
+            "({0} + 0.1 * self.%s)",
+            "({0} * (1 + self.%s))",
+            "({0} + torch.tanh(self.%s))",
+            "({0} * self.%s.sigmoid())",
+        ]
     )
     d.let(Node(form % name, row(dim), (row_,), uses=(name,)), "v")
 
 
 def memory(d: Draw, dim: Dim) -> None:
-    """A memory, read once: as a whole, or by attention with a query."""
-    name = _declared(d, "memory", "memory", dim, f"context(slots, {dim.text()})")
+    """A memory, read once: as a whole, or by attention with a query; it may be empty where weights meet its mask."""
+    least = d.any([0, 1])
+    name = _declared(d, "memory", "memory", dim, f"context(slots, {dim.text()})", least)
     m, exists = f"self.{name}", f"self.{name}_mask"
     queries = [node for node in d.rows(dim) if node.name]
     whole = [
@@ -60,17 +71,19 @@ def memory(d: Draw, dim: Dim) -> None:
         f"torch.tanh({m} + {{0}}[:, None]).sum(-1)",
     ])  # fmt: skip
     weights = f"{scores}.masked_fill(~{exists}, -1e9).softmax(-1)"
-    read = d.any([
+    if not least:
+        weights = f"({weights} * {exists})"
+    reads = [
         f'torch.einsum("bs,bsk->bk", {weights}, {m})',
         f"({weights}.unsqueeze(-1) * {m}).sum(1)",
         f"({weights}.unsqueeze(1) @ {m}).squeeze(1)",
         f"F.scaled_dot_product_attention({{0}}[:, None, None], {m}[:, None], {m}[:, None], "
         f"{exists}[:, None, None]).flatten(1)",
-    ])  # fmt: skip
-    d.let(Node(read, row(dim), (d.any(queries),), uses=(name,)), "v")
+    ]  # fmt: skip
+    d.let(Node(d.any(reads if least else reads[:3]), row(dim), (d.any(queries),), uses=(name,)), "v")
 
 
-def _declared(d: Draw, sort: str, prefix: str, dim: Dim, text: str) -> str:
+def _declared(d: Draw, sort: str, prefix: str, dim: Dim, text: str, least: int = 1) -> str:
     name = d.name(prefix)
-    d.declared.append(Declared(name, sort, text, (dim,)))
+    d.declared.append(Declared(name, sort, text, (dim,), least))
     return name
