@@ -70,7 +70,10 @@ class MaskedMatrix:
             product = args[1].T.__rmatmul__(args[0])
             offset = args[2] if len(args) > 2 else (kwargs or {}).get("bias")
             return product if offset is None else product + offset
+        name = getattr(func, "__name__", func)
         raise CellError(
-            f"recurrent dropout met the recurrent matrix in {getattr(func, '__name__', func)}; "
-            "expected only products such as h @ self.R.T"
+            f"recurrent dropout met the recurrent matrix in {name}; expected only products such as h @ self.R.T, which"
+            " tell what of h each column sees. Matrices by head have columns for a part of h each: take WeightDrop,"
+            " which drops weights, or let the cell multiply what it feeds back by a mask that it declares,"
+            ' mask(H, p=…, per="sequence")'
         )
