@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from everloop.data.settings import to_table
 from everloop.errors import OptionError
 from everloop.report import figures
 from everloop.report.html import Html, figure, paragraph, table
 from everloop.report.opened import Opened
 from everloop.report.page import page, section
-from everloop.report.report import facts, said
+from everloop.report.report import facts, said, settings
 
 
 def compare(runs: Sequence[Opened]) -> str:
@@ -67,22 +65,22 @@ def losses(runs: Mapping[str, Opened]) -> Iterator[Html]:
 
 
 def differences(runs: Mapping[str, Opened]) -> Iterator[Html]:
-    """Yield the settings in which the runs differ, and no other."""
-    found: dict[str, dict[str, str]] = {}
+    """Yield the settings in which the runs differ, and no other: what some kinds lack only where it was chosen."""
+    found, chosen = dict[str, dict[str, str]](), set[str]()
     for name, one in runs.items():
-        groups = {"model": one.model.config, "data": one.data_config, "train": one.train}
-        found[name] = {"kind": one.kind.name}
-        found[name] |= {f"{part}.{key}": said(v) for part, config in groups.items() for key, v in _all(config)}
+        found[name] = {"kind": one.kind.name} | {each.name: said(each.value) for each in settings(one)}
+        chosen |= {each.name for each in settings(one) if not each.is_usual}
     heads, rows = _side_by_side(found)
-    rows = [row for row in rows if len(set(row[1:])) > 1]
+    rows = [row for row in rows if _differs(row[0], list(found.values()), chosen)]
     if not rows:
         yield paragraph("They do not differ.")
         return
-    yield table(heads, rows, "Settings that differ; a dash where a run has no such setting")
+    yield table(heads, rows, "Settings that differ; a dash where a kind of model has no such setting")
 
 
-def _all(config: Any) -> Iterable[tuple[str, Any]]:
-    return {**dict.fromkeys(vars(config)), **to_table(config)}.items()
+def _differs(key: str, found: Sequence[Mapping[str, str]], chosen: set[str]) -> bool:
+    values = [one[key] for one in found if key in one]
+    return len(set(values)) > 1 or (len(values) < len(found) and key in chosen)
 
 
 def _side_by_side(found: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:

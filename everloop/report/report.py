@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from everloop.data.settings import to_table
 from everloop.diagnose import diagnose
 from everloop.diagnose.activity import activities_of, connectivity_of
 from everloop.diagnose.gradients import record
@@ -109,18 +108,38 @@ def facts(opened: Opened) -> list[tuple[str, str]]:
     return found
 
 
+class Setting(NamedTuple):
+    """A setting of a run, with its default, or MISSING."""
+
+    name: str
+    value: Any
+    default: Any
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it was left alone."""
+        return self.default is not MISSING and bool(self.value == self.default)
+
+
+def settings(opened: Opened) -> Iterator[Setting]:
+    """Yield all settings of a run."""
+    for part, config in {"model": opened.model.config, "data": opened.data_config, "train": opened.train}.items():
+        for field in fields(config):
+            made = field.default_factory
+            default = field.default if made is MISSING else made()
+            yield Setting(f"{part}.{field.name}", getattr(config, field.name), default)
+
+
 def configuration(opened: Opened) -> Iterator[Html]:
     """Yield the settings of a run: those that were chosen, and folded in the others."""
-    groups = {"model": opened.model.config, "data": opened.data_config, "train": opened.train}
     chosen: list[tuple[str, ...]] = []
     usual: list[tuple[str, ...]] = []
-    for name, config in groups.items():
-        defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-        defaults |= {f.name: f.default_factory() for f in fields(config) if f.default_factory is not MISSING}
-        for key, value in to_table(config).items():
-            same = key in defaults and getattr(config, key) == defaults[key]
-            row = (f"{name}.{key}", said(value))
-            usual.append(row) if same else chosen.append((*row, said(defaults[key]) if key in defaults else ""))
+    for one in settings(opened):
+        row = (one.name, said(one.value))
+        if one.is_usual:
+            usual += [] if one.value is None else [row]
+        else:
+            chosen.append((*row, "" if one.default is MISSING else said(one.default)))
     yield table(["setting", "value", "by default"], chosen, "Settings that differ from their defaults")
     yield folded("The others", table(["setting", "value"], usual, "Settings at their defaults"))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from everloop.cli import main
+from everloop.models import ForecasterConfig, LanguageModelConfig
+from everloop.report.report import said
+from everloop.train import TrainConfig
 from tests.report.test_report import read
 
 
@@ -41,6 +45,15 @@ def test_runs_of_different_kinds_and_too_few(
     text = out.read_text("utf-8")
     assert "curves are not comparable" in text
     assert '<th scope="row">kind</th><td>language-model</td><td>forecaster</td>' in text
+    listed = re.findall(r'<th scope="row">(model|train)[.](\w+)</th><td>(.*?)</td><td>(.*?)</td>', text)
+    assert {"embedding", "horizon"} <= {name for _, name, *_ in listed}
+    own = {"model": (LanguageModelConfig(), ForecasterConfig()), "train": (TrainConfig(), TrainConfig())}
+    for part, name, *values in listed:
+        assert values[0] != values[1]
+        for value, config in zip(values, own[part], strict=True):
+            lacks, lonely = not hasattr(config, name), "–" in values
+            assert (value == "–") == lacks
+            assert lacks or not lonely or value != said(getattr(config, name)), f"{name} was left alone"
     assert main(["compare", runs[0], runs[0], "--out", str(out)]) == 0
     assert "They do not differ." in out.read_text("utf-8")
     capsys.readouterr()
