@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mnist", type=Path, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, default=Path("digits"), help="folder that is written")
-    parser.add_argument("--pictures", type=int, nargs=3, default=(60_000, 1000, 2000), help="of train, valid and test")
+    parser.add_argument("--pictures", type=int, nargs=3, default=(240_000, 1000, 2000), help="of train, valid and test")
     parser.add_argument("--films", type=int, nargs=3, default=(8000, 200, 500), help="of train, valid and test")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
