@@ -15,6 +15,7 @@ from benchmarks import (
     chorales,
     faults,
     head,
+    inner_steps,
     linear,
     parts,
     precision,
@@ -137,6 +138,13 @@ class _Exponential(torch.nn.Linear):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         y = super().forward(x).exp()
         return y * y, None
+
+
+def test_a_loop_inside_a_step_is_measured_as_it_is_written() -> None:
+    cell, x, h = inner_steps.Euler(3, 5, turns=2), torch.randn(2, 3), torch.randn(2, 5)
+    once = h + 0.1 * torch.tanh(x @ cell.W.T + h @ cell.R.T + cell.b)
+    torch.testing.assert_close(cell.step(x, h), once + 0.1 * torch.tanh(x @ cell.W.T + once @ cell.R.T + cell.b))
+    assert all(milliseconds > 0 for milliseconds in inner_steps.calls(9))
 
 
 def test_faults_of_a_translators_step() -> None:

@@ -68,7 +68,15 @@ def one_number(layer: Recurrent) -> None:
         layer.cell.R[3, 5] += 8
 
 
-CHANGES = [by_optimiser, by_load, by_data, past_the_count, by_numpy, in_inference_mode, one_number]
+def one_row(layer: Recurrent) -> None:
+    layer.cell.R.data[7] = 3
+
+
+def one_column(layer: Recurrent) -> None:
+    layer.cell.R.detach().numpy()[:, 5] = 3
+
+
+CHANGES = [by_optimiser, by_load, by_data, past_the_count, by_numpy, in_inference_mode, one_number, one_row, one_column]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -182,3 +190,13 @@ def test_views_of_one_memory_are_told_apart() -> None:
         assert torch.equal(made, weight)
     both[1, 255, 127] += 1  # changes are counted for all of it
     assert all(table.get("copy", [w], w.clone) is None for w in (a, b))
+
+
+@pytest.mark.parametrize("shape", [(512, 128), (128, 512), (1024, 65), (63, 1025), (300, 300)])
+def test_each_row_and_each_column_is_looked_at(shape: tuple[int, int]) -> None:
+    for matrix in (torch.zeros(shape), torch.zeros(shape).T):
+        for axis in (0, 1):
+            for place in range(matrix.shape[axis]):
+                matrix.select(axis, place).fill_(1)
+                assert module._some(matrix).any()
+                matrix.zero_()

@@ -2,8 +2,8 @@
 
 Weights are known by their memory, their place in it, and PyTorch's count of the changes to it; some of their numbers
 are compared too. So whatever changes weights by PyTorch is seen (optimisers, `load_state_dict`, `copy_`), as are new
-tensors behind `.data`, and writes past the count (`p.data.mul_(2)`, NumPy) unless they leave alone all numbers that
-are compared. The table holds no weights: those of a layer that is gone are forgotten.
+tensors behind `.data`, and writes past the count (`p.data.mul_(2)`, NumPy) to a whole row or column or more; those to
+single numbers only where they are compared. The table holds no weights: those of a layer that is gone are forgotten.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from everloop import torch_private
 BYTES = 256 << 20  # that are kept in all; what was not used for longest goes first
 COUNT = 1024
 LEAST = 1 << 15  # numbers of the weights below which making is as quick as looking
-SAMPLES = 64  # numbers of each tensor that are compared
+SAMPLES = 2  # numbers that are compared, for each row or each column of a tensor, whichever are more
 
 
 @dataclass
@@ -109,9 +109,11 @@ def _is_known(weight: Tensor) -> bool:
 
 
 def _some(weight: Tensor) -> Tensor:
-    """Return some of the numbers in the memory of a tensor, evenly spread."""
+    """Return some of the numbers in the memory of a tensor, evenly spread: at least one of each row and each column."""
     span = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
-    step = max(1, span // SAMPLES) | 1  # odd, so that it meets all columns
+    step = max(1, span // (SAMPLES * max(weight.shape)))
+    while math.gcd(step, max(weight.stride())) > 1:  # else it would come back to the same columns
+        step -= 1
     return weight.as_strided((math.ceil(span / step),), (step,), weight.storage_offset())
 
 
