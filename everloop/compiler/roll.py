@@ -70,7 +70,9 @@ def _turn(step: Graph, before: Mapping[str, Value], after: States) -> tuple[Stat
         if in_loop(value) and value.op != "input":
             alike[_look(value)].append(value)
     moving = {name: alike[_look(value)] for name, value in after.items() if value.op != "input"}
-    if not moving or any(value.op == "input" and value is not before[name] for name, value in after.items()):
+    if not moving or not all(moving.values()):  # a state that comes from no state is nothing that a turn repeats
+        return None
+    if any(value.op == "input" and value is not before[name] for name, value in after.items()):
         return None
     known: dict[tuple[object, ...], Value] = {(v.op, v.args, v.data, v.type): v for v in step.values}
     for turns in _divisors(math.gcd(*map(len, moving.values()))):

@@ -252,12 +252,35 @@ class Watching(Cell):
         return h, f * h
 
 
-@pytest.mark.parametrize("kind", [Counting, Own, Prepared, Finished, Watching])
+class Remembering(Cell):
+    """The loop reads another state, whose new value comes from no state."""
+
+    n: int = 12
+
+    h, c = state(H), state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        u = x @ self.W.T
+        for _ in range(self.n):
+            h = h + 0.1 * tanh(u + h @ self.R.T + c)
+        return h, u
+
+
+class Cleared(Remembering):
+    """The loop reads another state, which ends as a number."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c)[0], torch.zeros_like(c)
+
+
+@pytest.mark.parametrize("kind", [Counting, Own, Prepared, Finished, Watching, Remembering, Cleared])
 def test_other_loops_are_unrolled(kind: type[Cell]) -> None:
     layer = Recurrent(made(kind))
     assert program(layer).turns == 1
-    found = agree(layer, torch.randn(T, B, I_, dtype=D), lengths=[T, 1, 0])
-    assert found, found
+    for call in ({}, {"lengths": [T, 1, 0]}, {"reset": torch.rand(T, B) < 0.4}):
+        found = agree(layer, torch.randn(T, B, I_, dtype=D), **call)
+        assert found, found
 
 
 def test_turns_are_told() -> None:
