@@ -13,20 +13,10 @@ import pytest
 
 from everloop.cli import main
 from everloop.train.interrupt import Interrupt
+from tests.train.small import SMALL
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 EVERLOOP = [sys.executable, "-m", "everloop"]
-SIZES = {
-    "batch": 2,
-    "length": 8,
-    "hidden": 8,
-    "layers": 1,
-    "cell": "lstm",
-    "log_every": 1,
-    "validate": 50,
-    "threads": 1,
-}
-SMALL = [part for name, value in SIZES.items() for part in (f"--{name}", str(value))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,4 +1,4 @@
-"""A small text, a small model, and their training, for the tests of this folder."""
+"""A small text, a small model, and their training, for tests of training and of the command line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ CONFIG = TrainConfig(
     steps=30, batch=3, length=11, lr=1e-2, warmup=3, validate=10, log_every=4, ema_decay=0.9, clip_value=0.5, seed=7
 )
 BASE = TrainConfig(steps=12, batch=3, length=11, lr=2e-2, warmup=2, validate=4, log_every=4)
+# of a run on the command line
+SMALL = "--batch 2 --length 8 --hidden 8 --layers 1 --cell lstm --log_every 1 --validate 50 --threads 1".split()
 
 
 def small_model(cell: type[Cell] = cells.LSTM, dropout: float = 0.3) -> LanguageModel:

@@ -21,19 +21,8 @@ from everloop.cli import main
 from everloop.errors import RunError
 from everloop.train import Event, Stepped, train
 from everloop.train.lock import Lock
-from tests.train.small import BASE, TEXT, small_model
+from tests.train.small import BASE, SMALL, TEXT, small_model
 
-SIZES = {
-    "batch": 2,
-    "length": 8,
-    "hidden": 8,
-    "layers": 1,
-    "cell": "lstm",
-    "log_every": 1,
-    "validate": 50,
-    "threads": 1,
-}
-SMALL = [part for name, value in SIZES.items() for part in (f"--{name}", str(value))]
 HERE = f"process {os.getpid()} on {socket.gethostname()}"
 
 

@@ -119,20 +119,7 @@ def shortened(code: Code, value: str, lanes: int = 0) -> str:
 
 def shorten_numbers(code: Code, source: str, to: str, count: str, lanes: int) -> None:
     """Write numbers of float32 as float16."""
-    full = code.mul(code.divide(count, lanes), lanes)
-
-    def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
-        half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "float"))
-
-        def body(j: str, _: list[str]) -> list[str]:
-            value = code.load(number, code.at(source, code.mul(j, 4)), 4)
-            code.store(half, shortened(code, value, lanes), code.at(to, code.mul(j, 2)), 2)
-            return []
-
-        return body
-
-    code.loop(0, full, some(lanes), step=lanes)
-    code.loop(full, count, some(0))
+    _convert(code, source, to, count, lanes, ("float", 4), ("i16", 2), shortened)
 
 
 Widen = Callable[..., str]  # (code, numbers in i16, lanes) -> numbers of float32
@@ -140,14 +127,21 @@ Widen = Callable[..., str]  # (code, numbers in i16, lanes) -> numbers of float3
 
 def widen_numbers(code: Code, source: str, to: str, count: str, lanes: int, widen: Widen = widened) -> None:
     """Write numbers of two bytes as float32."""
+    _convert(code, source, to, count, lanes, ("i16", 2), ("float", 4), widen)
+
+
+def _convert(
+    code: Code, source: str, to: str, count: str, lanes: int, old: tuple[str, int], new: tuple[str, int], how: Widen
+) -> None:
+    """Write numbers of one format in another, vectors first; old, new: type and bytes of one."""
     full = code.mul(code.divide(count, lanes), lanes)
 
     def some(lanes: int) -> Callable[[str, list[str]], list[str]]:
-        half, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "float"))
+        given, written = (f"<{lanes} x {one}>" if lanes else one for one, _ in (old, new))
 
         def body(j: str, _: list[str]) -> list[str]:
-            halves = code.load(half, code.at(source, code.mul(j, 2)), 2)
-            code.store(number, widen(code, halves, lanes), code.at(to, code.mul(j, 4)), 4)
+            value = code.load(given, code.at(source, code.mul(j, old[1])), old[1])
+            code.store(written, how(code, value, lanes), code.at(to, code.mul(j, new[1])), new[1])
             return []
 
         return body
