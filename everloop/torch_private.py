@@ -52,6 +52,9 @@ count_dispatch_modes = torch._C._len_torch_dispatch_stack
 # The hooks on saved tensors that are set now, None without any. Gone: take hooks to be there, at the cost of memory.
 saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
+# Whether hooks are set that every module's call runs. Gone: never take the short way past a module's call.
+has_global_hooks: Any = torch.nn.modules.module._has_any_global_hook
+
 # Whether the backward pass at work may be followed by another (`retain_graph`). Gone: take it to be so; more memory.
 keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
@@ -101,6 +104,8 @@ ATTRIBUTES = {
     "_modules": "the same of modules; gone: `named_children()`, which leaves out None",
     "_forward_hooks": "hooks that only a call of the module runs; gone: never take the short way past `forward`",
     "_forward_pre_hooks": "as `_forward_hooks`",
+    "_backward_hooks": "as `_forward_hooks`",
+    "_backward_pre_hooks": "as `_forward_hooks`",
     "_flat_weights": "the weights of torch.nn.LSTM and its like; gone: `parameters()`",
     "_cdata": "which memory a tensor lies in, for as long as that lives; gone: keep nothing that is made of weights",
     "_version": "counts the writes to a tensor; gone: compare the numbers, at the cost of reading them",

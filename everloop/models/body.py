@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from everloop import cells
+from everloop import cells, torch_private
 from everloop.cell import Cell
 from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
@@ -194,16 +194,29 @@ class Dropout(nn.Module):
         return f"{self.rate}{', locked' if self.locked else ''}"
 
 
-def embedded(embedding: nn.Embedding, numbers: Tensor, dropout: Dropout) -> Tensor | Embedded:
+def embedded(embedding: nn.Module, numbers: Tensor, dropout: Dropout) -> Tensor | Embedded:
     """Return what layers read of symbols [...]: their numbers and the table, so that each is multiplied once.
 
-    Or their rows [..., E], where single numbers of these are dropped, or hooks of the embedding look at them.
+    Or their rows [..., E], where single numbers of these are dropped, or a call of the embedding does more than that.
     """
-    is_seen = embedding._forward_hooks or embedding._forward_pre_hooks
-    if is_seen or (dropout.training and dropout.rate):
-        rows: Tensor = dropout(embedding(numbers))
-        return rows
-    return Embedded(numbers, embedding.weight, embedding.padding_idx)
+    if isinstance(embedding, nn.Embedding) and _only_looks_up(embedding) and not (dropout.training and dropout.rate):
+        return Embedded(numbers, embedding.weight, embedding.padding_idx)
+    rows: Tensor = dropout(embedding(numbers))
+    return rows
+
+
+def _only_looks_up(embedding: nn.Embedding) -> bool:
+    """Whether a call is PyTorch's own, has no hooks, and does nothing but give rows and add their gradients up."""
+    hooks = (
+        embedding._forward_hooks,
+        embedding._forward_pre_hooks,
+        embedding._backward_hooks,
+        embedding._backward_pre_hooks,
+    )
+    if type(embedding) is not nn.Embedding or "forward" in vars(embedding):
+        return False
+    has_options = embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse
+    return not (has_options or any(hooks) or torch_private.has_global_hooks())
 
 
 def word_dropout(numbers: Tensor, rate: float, unknown: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,12 @@ from everloop.cell import Cell
 from everloop.compiler import embedded as module
 from everloop.compiler.targets.llvm.target import LLVM
 from everloop.compiler.time_axis import Empty
+from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
+from everloop.data.datasets.tagged import Tagged, TaggedConfig
 from everloop.errors import ShapeError
 from everloop.layers import Embedded, Recurrent, VariationalDropout
-from everloop.models import Model
+from everloop.models import Classifier, Model, Tagger, body, classifier, encoder_decoder, tagger
+from everloop.models import language_model as language
 from tests.models.test_symbols_loss import language_model, translator
 
 pytest.importorskip("llvmlite")
@@ -222,3 +226,163 @@ def test_models_learn_the_same(
         assert bool(looked_up) is (fewer == 1)
         looked_up.clear()
     torch.testing.assert_close(*found)
+
+
+class Tenfold(nn.Embedding):
+    """Has a forward of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch.nn's name
+        return 10 * super().forward(input)
+
+
+class LowRank(nn.Module):
+    """Adds a product of two small tables to another module's rows; has no `weight`."""
+
+    def __init__(self, base: nn.Embedding) -> None:
+        super().__init__()
+        self.base = base
+        self.down, self.up = nn.Embedding(base.num_embeddings, 2), nn.Linear(2, base.embedding_dim)
+        self.double()
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        rows: Tensor = self.base(numbers) + self.up(self.down(numbers))
+        return rows
+
+
+def tenfold(found: nn.Embedding) -> nn.Module:
+    return Tenfold(found.num_embeddings, found.embedding_dim, dtype=torch.float64)
+
+
+def own_forward(found: nn.Embedding) -> nn.Module:
+    inner = found.forward
+    found.forward = lambda numbers: 3 * inner(numbers)  # type: ignore[method-assign,assignment]
+    return found
+
+
+def with_hook(found: nn.Embedding) -> nn.Module:
+    found.register_forward_hook(lambda _, __, rows: rows + 1)
+    return found
+
+
+def with_early_hook(found: nn.Embedding) -> nn.Module:
+    found.register_forward_pre_hook(lambda _, given: (given[0] * 0 + 1,))
+    return found
+
+
+def with_backward_hook(found: nn.Embedding) -> nn.Module:
+    def doubled(_: nn.Module, slopes: Any) -> Any:
+        return (2 * slopes[0],)
+
+    found.register_full_backward_pre_hook(doubled)
+    return found
+
+
+def with_max_norm(found: nn.Embedding) -> nn.Module:
+    found.max_norm = 0.1
+    return found
+
+
+def with_scaled_gradients(found: nn.Embedding) -> nn.Module:
+    found.scale_grad_by_freq = True
+    return found
+
+
+def with_sparse_gradients(found: nn.Embedding) -> nn.Module:
+    found.sparse = True
+    return found
+
+
+class Cube(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight**3
+
+
+def parametrised(found: nn.Embedding) -> nn.Module:
+    return nn.utils.parametrize.register_parametrization(found, "weight", Cube())
+
+
+ALTERED = [
+    tenfold, LowRank, own_forward, with_hook, with_early_hook, with_backward_hook, with_max_norm,
+    with_scaled_gradients, with_sparse_gradients, parametrised,
+]  # fmt: skip
+
+
+def classified() -> tuple[Model, Any]:
+    texts = ["abcab", "cabba", "bb"] * 3
+    data = Examples({"train": Part(texts.__getitem__, "xyx" * 3, True, "")}, ExamplesConfig(units="characters"))
+    model = Classifier(data.tokenizer or 0, data.labels, hidden=4, embedding=5, dropout=0.0)
+    return model, data.epoch("train", 0, batch=6)[0]
+
+
+def tagged(characters: int) -> tuple[Model, Any]:
+    sentences = [(["they", "walk"], ["P", "V"]), (["she", "sings"], ["P", "V"])]
+    data = Tagged({"train": sentences * 4}, TaggedConfig(min_freq=1))
+    settings: dict[str, Any] = {"hidden": 4, "embedding": 5, "char_hidden": 3, "dropout": 0.0}
+    return Tagger(data.tokenizer or 0, data.labels, char_embedding=characters, **settings), data.epoch(
+        "train", 0, batch=8
+    )[0]
+
+
+MODELS: dict[str, tuple[Any, str, Callable[[], tuple[Model, Any]]]] = {
+    "language model": (language, "embedding", language_model),
+    "classifier": (classifier, "embedding", classified),
+    "tagger": (tagger, "embedding", lambda: tagged(0)),
+    "spelling tagger": (tagger, "character", lambda: tagged(3)),
+    "encoder": (encoder_decoder, "read_embedding", translator),
+    "decoder": (encoder_decoder, "embedding", translator),
+}
+
+
+def learned(model: Model, batch: Any) -> list[Tensor]:
+    """Return the loss, all gradients, and the weights afterwards."""
+    model.zero_grad()
+    loss = model.loss(batch)
+    loss.mean.backward()  # type: ignore[no-untyped-call]
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(grads) > 3
+    return [loss.total.detach(), *(g.to_dense() for g in grads), *(p.detach().clone() for p in model.parameters())]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("alter", ALTERED)
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_models_call_an_embedding_that_does_more_than_look_up(
+    alter: Callable[[nn.Embedding], nn.Module], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same model in float64 whose layers read what the module gave."""
+    home, attribute, make = MODELS[name]
+    torch.manual_seed(1)
+    model, batch = make()
+    model.double()
+    if name == "decoder" and alter in (parametrised, with_sparse_gradients):
+        model.head.weight = nn.Parameter(model.head.weight.detach().clone())  # type: ignore[union-attr,operator]
+    setattr(model, attribute, alter(getattr(model, attribute)))
+    before = copy.deepcopy(model.state_dict())
+    found = learned(model, batch)
+    model.load_state_dict(before)
+    monkeypatch.setattr(home, "embedded", lambda embedding, numbers, dropout: dropout(embedding(numbers)))
+    torch.testing.assert_close(found, learned(model, batch))
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward"])
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_hooks_of_all_modules_see_the_embedding(kind: str) -> None:
+    model, batch = language_model()
+    seen: list[nn.Module] = []
+    handle = getattr(nn.modules.module, f"register_module_{kind}_hook")(lambda module, *_: seen.append(module))
+    try:
+        model.loss(batch).mean.backward()  # type: ignore[no-untyped-call]
+    finally:
+        handle.remove()
+    assert model.embedding in seen
+    count = len(seen)
+    model.loss(batch)
+    assert len(seen) == count
+
+
+def test_a_plain_embedding_is_looked_up_by_the_layer() -> None:
+    embedding, none = nn.Embedding(5, 3, padding_idx=0), body.Dropout(0.0)
+    numbers = torch.tensor([[1, 0], [4, 1]])
+    assert isinstance(body.embedded(embedding, numbers, none), Embedded)
+    for alter in ALTERED:
+        assert isinstance(body.embedded(alter(nn.Embedding(5, 3).double()), numbers, none), Tensor)
