@@ -5,8 +5,8 @@ The other end of the pipe is that of the process which started it, and closes wi
 
 from __future__ import annotations
 
+import _thread
 import os
-import signal
 import sys
 import threading
 
@@ -17,7 +17,7 @@ def follow() -> None:
     """Wait until standard input ends, then interrupt this process."""
     while os.read(0, 1024):  # not by sys.stdin, whose lock would be held while Python ends
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    _thread.interrupt_main()  # os.kill would end it at once on Windows
 
 
 if __name__ == "__main__":

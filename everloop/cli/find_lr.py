@@ -13,7 +13,7 @@ from everloop.cli.options import find_kind, note, select_device, write
 from everloop.cli.output import Output
 from everloop.cli.train import fresh, paths_exist, read_options, usage
 from everloop.draw.curves import Curve, draw_curves
-from everloop.train.find_lr import find_lr
+from everloop.train.find_lr import checked_highest, find_lr
 
 ITS_OWN = ("steps", "validate", "early_stop")  # the test has them whatever is given
 
@@ -45,12 +45,13 @@ def main(args: Sequence[str]) -> int:
         return usage("find-lr", args)
     kind = find_kind(args[0])
     options, _ = read_options(kind, args[1:], "find-lr", FindOptions)
+    highest = checked_highest(options.train, options.lowest, options.highest, options.tries)  # before data is read
     device = select_device(options.threads, options.device)
     paths_exist(options.data)
     torch.manual_seed(options.train.seed)
     model, data, options = fresh(kind, options, args[1:], stay=ITS_OWN)
     note(f"up to {options.tries} steps of {model.kind} {model.config}, from {options.lowest:g} upwards")
-    span = {"lowest": options.lowest, "highest": options.highest, "tries": options.tries}
+    span = {"lowest": options.lowest, "highest": highest, "tries": options.tries}
     found = find_lr(model.to(device), data, options.train, **span)
     curve = Curve([math.log10(rate) for rate in found.rates], found.smooth)
     figure = draw_curves(

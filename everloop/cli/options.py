@@ -26,6 +26,7 @@ from everloop.models.run import RunConfig
 from everloop.report.opened import Opened
 
 T = TypeVar("T")
+LONGEST = 60  # characters that are shown of a word that no option takes
 FILES = ("train", "source", "texts", "audio", "text")  # options that take the file to learn from
 
 
@@ -74,7 +75,7 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
     except SystemExit as end:
         if end.code != 2:
             raise
-        said = _named(_in_a_line(box.getvalue()), list(setting_names(kind)))
+        said = _named(_in_a_line(box.getvalue()), given, list(setting_names(kind)))
         raise OptionError(f"{said}; everloop {command} --help lists all") from None
     return options
 
@@ -91,11 +92,23 @@ def _in_a_line(box: str) -> str:
     return said.rstrip(".")
 
 
-def _named(said: str, names: Sequence[str]) -> str:
-    """Return what was said of a word that no option takes; of a file, with the option that takes it."""
-    word, colon, _ = said.partition(": no option takes this")
+def _named(said: str, args: Sequence[str], names: Sequence[str]) -> str:
+    """Return what was said of a word that no option takes, a long one cut; of a file, with the option that takes it."""
+    word, nothing, _ = said.partition(": no option takes this")
+    if not nothing:
+        return said
+    # the box has broken a long word into several
+    word = next((arg for arg in args if "".join(arg.split()) == "".join(word.split())), word)
+    shown = word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…"
     option = next((name for name in FILES if name in names), None)
-    return f"{said}; say {flag(option)} {word}" if colon and option and Path(word).exists() else said
+    return f"{shown}{nothing}; say {flag(option)} {word}" if option and _exists(word) else shown + nothing
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # no file can have such a name
+        return False
 
 
 def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> list[str]:

@@ -65,13 +65,13 @@ def main(args: Sequence[str]) -> int:
     if options.json:
         write("".join(json.dumps(vars(row)) + "\n" for row in rows))
     elif rows:
-        _print(table(rows))
+        print_table(table(rows))
     else:
         note("no run found" + (f" with {' '.join(options.where)}" if wanted else ""))
     return 0
 
 
-def _print(found: Table) -> None:
+def print_table(found: Table) -> None:
     """Print a table; in a terminal, or a file, that is too narrow for it a run takes lines of its own."""
     console = Console()
     if Console(width=WIDEST).measure(found).maximum <= console.width:

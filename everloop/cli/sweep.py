@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -16,10 +16,9 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 
 from everloop.cli.options import find_kind, given, note, our_name, parse, setting_names
-from everloop.cli.runs import Row, ordered, rows_of, table
+from everloop.cli.runs import Row, ordered, print_table, rows_of, table
 from everloop.cli.train import options_of, read_options
 from everloop.cli.trials import Axis, Trial, alone, trials_of
 from everloop.data.files import write_atomically, writing
@@ -28,12 +27,12 @@ from everloop.errors import OptionError, RunError
 from everloop.models.run import CONFIG
 from everloop.train.folder import read_lines
 from everloop.train.interrupt import Interrupt
-from everloop.train.lock import Lock
+from everloop.train.lock import Lock, LockedError
 
 SWEEP, FINISHED = "sweep.json", "finished.jsonl"
 USAGE = "everloop sweep lr=1e-3,3e-3 hidden=64..512 --trials 8 --out sweeps/a -- language-model --text FILE"
 PAUSE = 0.1  # seconds between two looks at the processes
-PATIENCE = 60.0  # seconds in which the last step of a training should have been made
+PATIENCE = 60.0  # seconds in which a training whose sweep was killed should have saved and ended
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Job:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run `everloop sweep`; return 1 if a trial failed, 130 if it was interrupted."""
+    """Run `everloop sweep`; return 1 if a trial failed or was left out, 130 if it was interrupted."""
     own, trained = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, None)
     options = parse(Options, own, command="sweep", description=f"Train with different settings. {USAGE}")
     if not trained:
@@ -81,18 +80,22 @@ def main(args: Sequence[str]) -> int:
         left = [trial for trial in trials if trial.name not in done]
         note(f"{len(trials)} trials, {len(trials) - len(left)} of them finished before")
         sweep = Sweep(options.out, trained, known, options.jobs)
-        failed = sweep.run(left, interrupt)
+        sweep.run(left, interrupt)
     if interrupt.requested:
         note("interrupted; the same command goes on")
         return 130
     _print(options.out, trials, [axis.name for axis in axes])
-    for name in failed:
+    for name in sweep.failed:
         note(f"failed: {name}: {_last_line(options.out / f'{name}.log')}")
-    return 1 if failed else 0
+    for name, owner in sweep.locked.items():
+        note(f"left out: {name} is still being trained by {owner}; once that has ended, the same command goes on")
+    return 1 if sweep.failed or sweep.locked else 0
 
 
 class Sweep:
     """A sweep in its folder: the trials that run, and what happened to those that ran.
+
+    failed, locked: the trials that failed, and those that other processes are training, with these.
 
     Args:
         out: its folder.
@@ -104,29 +107,52 @@ class Sweep:
     def __init__(self, out: Path, trained: Sequence[str], known: Sequence[str], jobs: int) -> None:
         self.out, self.kind, self.args, self.known, self.jobs = out, trained[0], list(trained[1:]), known, jobs
         self.failed: list[str] = []
+        self.locked: dict[str, str] = {}
+        self._running: list[Job] = []
 
-    def run(self, left: Sequence[Trial], interrupt: Interrupt) -> list[str]:
-        """Run trials, some at the same time, until all are done or someone interrupts; return who failed."""
+    def run(self, left: Sequence[Trial], interrupt: Interrupt) -> None:
+        """Run trials, some at the same time, until all are done or someone interrupts."""
         reader, writer = os.pipe()  # trials see its other end close when this process ends, however it does
         try:
-            return self._run(left, reader, interrupt)
+            self._run(left, reader, interrupt)
         finally:
             os.close(writer)
             os.close(reader)
+            for job in self._running:
+                job.process.wait()
 
-    def _run(self, left: Sequence[Trial], pipe: int, interrupt: Interrupt) -> list[str]:
-        waiting, running, count = list(left), list[Job](), len(left)
-        while (waiting and not interrupt.requested) or running:
-            while waiting and len(running) < self.jobs and not interrupt.requested:
-                running.append(self._start(waiting.pop(0), pipe))
-            if interrupt.requested:
-                self._stop(running)
-                return self.failed
+    def _run(self, left: Sequence[Trial], pipe: int, interrupt: Interrupt) -> None:
+        waiting, running, count = list(left), self._running, len(left)
+        patient = math.inf  # until when it waits for others, once they alone train
+        while (waiting or running) and not interrupt.requested:
+            for trial in list(waiting):
+                if len(running) == self.jobs or interrupt.requested:
+                    break
+                if not self._is_locked(trial):
+                    waiting.remove(trial)
+                    running.append(self._start(trial, pipe))
+            patient = math.inf if running else min(patient, time.monotonic() + PATIENCE)
+            if time.monotonic() > patient:
+                return
             time.sleep(PAUSE)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 self._ended(job, count - len(waiting) - len(running), count)
-        return self.failed
+
+    def _is_locked(self, trial: Trial) -> bool:
+        """Return whether another process trains here, such as one that a killed sweep had begun; a note tells once."""
+        folder = self.out / trial.name
+        before = self.locked.pop(trial.name, "")
+        if not (folder / CONFIG).exists():
+            return False
+        try:
+            with Lock(folder):
+                return False
+        except LockedError as error:
+            self.locked[trial.name] = error.owner
+            if not before:
+                note(f"{trial.name} is being trained by {error.owner}; it goes on here once that has ended")
+            return True
 
     def _start(self, trial: Trial, pipe: int) -> Job:
         folder = self.out / trial.name
@@ -134,7 +160,6 @@ class Sweep:
         shared = max(1, torch.get_num_threads() // self.jobs)
         threads = None if "threads" in given(options_of(find_kind(self.kind)), args) else shared
         if (folder / CONFIG).exists():
-            self._wait_for(folder)
             args = _to_resume(folder, read_options(find_kind(self.kind), args)[0], threads)
         else:
             args += ["--out", str(folder), *([] if threads is None else ["--threads", str(threads)])]
@@ -147,16 +172,6 @@ class Sweep:
             )
         return Job(trial, process, time.monotonic())
 
-    def _wait_for(self, folder: Path) -> None:
-        """Wait while the training that a killed sweep had begun here saves and ends, for some time."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                with Lock(folder):
-                    return
-            except RunError:
-                time.sleep(PAUSE)
-
     def _ended(self, job: Job, number: int, count: int) -> None:
         status, name, seconds = job.process.returncode, job.trial.name, round(time.monotonic() - job.begun, 1)
         line = json.dumps({"run": name, "status": status, "seconds": seconds})
@@ -165,12 +180,6 @@ class Sweep:
         if status:
             self.failed.append(name)
         note(f"[{number}/{count}] {name}: {'failed' if status else 'done'} after {seconds:.0f} s")
-
-    def _stop(self, running: Sequence[Job]) -> None:
-        for job in running:
-            job.process.send_signal(signal.SIGINT)
-        for job in running:
-            job.process.wait()
 
 
 def _to_resume(folder: Path, options: Any, threads: int | None) -> list[str]:
@@ -220,7 +229,7 @@ def _print(out: Path, trials: Sequence[Trial], names: Sequence[str]) -> None:
     """Print a table of the trials that have a run folder, the best first."""
     rows = [row for trial in trials if (out / trial.name / CONFIG).exists() for row in rows_of(out / trial.name)]
     if rows:
-        Console().print(table(ordered(rows, _figure(rows)), [*names]))
+        print_table(table(ordered(rows, _figure(rows)), [*names]))
 
 
 def _figure(rows: Sequence[Row]) -> str:

@@ -143,11 +143,7 @@ def find_lr(
         OptionError: the rates or tries make no sense, or the loss is not finite within ten steps.
     """
     config = config or TrainConfig()
-    highest = HIGHEST[config.optimiser] if highest is None else highest
-    if not 0 < lowest < highest < math.inf:
-        raise OptionError(f"lowest is {lowest} and highest {highest}; expected numbers above 0, the lowest first")
-    if tries < LEAST:
-        raise OptionError(f"tries is {tries}; expected at least {LEAST}")
+    highest = checked_highest(config, lowest, highest, tries)
     ratio = lowest / highest
     rising = {"steps": tries, "epochs": None, "lr": highest, "min_lr_ratio": ratio, "schedule": "rising", "warmup": 0}
     alone = {
@@ -187,6 +183,20 @@ def find_lr(
             f"lowest is {lowest:g}, and within {WARM} steps from there the loss is not finite; give a lower one"
         )
     return RangeTest(tuple(rates), tuple(losses), diverged)
+
+
+def checked_highest(config: TrainConfig, lowest: float, highest: float | None, tries: int) -> float:
+    """Return the highest learning rate of a test, that of the optimiser where there is none.
+
+    Raises:
+        OptionError: the rates or tries make no sense.
+    """
+    highest = HIGHEST[config.optimiser] if highest is None else highest
+    if not 0 < lowest < highest < math.inf:
+        raise OptionError(f"lowest is {lowest} and highest {highest}; expected numbers above 0, the lowest first")
+    if tries < LEAST:
+        raise OptionError(f"tries is {tries}; expected at least {LEAST}")
+    return highest
 
 
 def _is_over(means: Sequence[float]) -> bool:

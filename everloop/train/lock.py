@@ -50,13 +50,22 @@ def _foreign(path: Path, what: str) -> RunError:
     return RunError(f"{path} is {what}, where the lock file of a run is expected; remove it if nobody trains there")
 
 
+class LockedError(RunError):
+    """Another process has the lock; `owner` says which one, and on which machine."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        super().__init__(f"{folder} is being trained by {owner}; wait until it ends, or stop it")
+        self.owner = owner
+
+
 class Lock:
     """The right to write a run folder, as long as one is inside of `with Lock(folder):`.
 
     The folder is made where there is none. The file stays, since removing it could give two processes a lock each.
 
     Raises:
-        RunError: another process has it; the message names the process and its machine.
+        LockedError: another process has it.
+        RunError: what stands there is no lock file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +87,7 @@ class Lock:
             self.file.close()
             if error.errno not in _TAKEN:
                 raise
-            raise RunError(f"{self.folder} is being trained by {owner}; wait until it ends, or stop it") from None
+            raise LockedError(self.folder, owner) from None
         if self.file.read(len(_OWNER)) not in ("", _OWNER):
             self.file.close()
             raise _foreign(self.path, "a file of another kind")

@@ -53,6 +53,8 @@ def failure(capsys: pytest.CaptureFixture[str], *command: str) -> str:
         ("classifier reviews.csv", "reviews.csv: no option takes this; say --train reviews.csv"),
         ("translator novel.txt", "novel.txt: no option takes this; say --source novel.txt"),
         ("lm nothing.txt", "nothing.txt: no option takes this; everloop train"),
+        (f"lm {'a' * 300}", f"error: {'a' * 59}…: no option takes this; everloop train"),
+        (f"lm ./{'./' * 60}novel.txt", f"no option takes this; say --text ./{'./' * 60}novel.txt; everloop train"),
     ],
 )
 def test_training(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:

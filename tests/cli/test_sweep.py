@@ -17,6 +17,9 @@ import pytest
 from everloop.cli import main
 from everloop.cli.trials import Axis, Trial, trials_of
 from everloop.errors import OptionError
+from everloop.train.folder import read_lines
+from everloop.train.interrupt import Interrupt
+from everloop.train.lock import Lock
 
 TRAIN = ["language-model", "--text", "t.txt", "--batch", "2", "--length", "8", "--steps", "4", "--layers", "1"]
 TRAIN += ["--threads", "1"]
@@ -181,6 +184,85 @@ def test_threads_and_what_a_run_does_not_keep(
     assert started.pop() == ["--resume", "s/lr=1e-3", *kept]
 
 
+HELD = ["sweep", "lr=1e-3,2e-3", "--out", "s", "--", *TRAIN, *SIZES]
+
+
+def hold(folder: Path) -> Lock:
+    """Return the lock of a run of the sweep that this process holds."""
+    folder.mkdir(parents=True)
+    (folder / "config.toml").touch()
+    return Lock(folder)
+
+
+def test_a_trial_that_another_process_trains_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everloop.cli.sweep._print", lambda *_: None)
+    monkeypatch.setattr("everloop.cli.sweep.PATIENCE", 0.3)
+    with hold(Path("s/lr=1e-3")):
+        assert main(HELD) == 1
+    said = capsys.readouterr().err
+    owner = f"process {os.getpid()} on "
+    assert said.count(f"lr=1e-3 is being trained by {owner}") == 1
+    assert said.index("lr=1e-3 is being trained") < said.index("[1/2] lr=2e-3: done") < said.index("left out: lr=1e-3")
+    assert f"left out: lr=1e-3 is still being trained by {owner}" in said
+    assert "failed" not in said
+    assert [line["run"] for line in read_lines(Path("s/finished.jsonl"))] == ["lr=2e-3"]
+
+
+def test_a_sweep_that_waits_for_another_process_can_be_interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Interrupt] = []
+    enter = Interrupt.__enter__
+
+    def entered(self: Interrupt) -> Interrupt:
+        asked.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(Interrupt, "__enter__", entered)
+    monkeypatch.setattr("everloop.cli.sweep.PAUSE", 0.0)
+    looks = iter([False, False, True])
+
+    def sleep(_: float) -> None:
+        asked[0].requested = next(looks)
+
+    monkeypatch.setattr("everloop.cli.sweep.time.sleep", sleep)
+    with hold(Path("s/lr=1e-3")), hold(Path("s/lr=2e-3")):
+        assert main(HELD) == 130
+    assert next(looks, None) is None
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+
+
+def test_a_trial_goes_on_once_another_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["sweep", "lr=1e-3", "--out", "s", "--", *TRAIN, *SIZES]
+    assert main(command) == 0
+    Path("s/finished.jsonl").unlink()
+    lock = Lock(Path("s/lr=1e-3"))
+    lock.__enter__()
+    sleep = time.sleep
+    looks = iter([False, False, True])
+
+    def look(seconds: float) -> None:
+        if next(looks, False):
+            lock.__exit__()
+        sleep(seconds)
+
+    monkeypatch.setattr("everloop.cli.sweep.time.sleep", look)
+    assert main(command) == 0
+    assert next(looks, None) is None
+    assert [line["status"] for line in read_lines(Path("s/finished.jsonl"))] == [0]
+
+
+def test_the_table_in_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["sweep", "lr=1e-3", "--out", "s", "--", *TRAIN, *SIZES]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "kind language-model  lr 0.001  steps 4  loss " in shown
+    assert shown.startswith("s/lr=1e-3\n")
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [each if each != "4" else "100000" for each in TRAIN]
@@ -200,7 +282,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(capsys: pytest.CaptureFixt
     ]
     process = subprocess.Popen([sys.executable, "-m", "everloop", *command], stderr=subprocess.PIPE)
     metrics = Path("s/lr=1e-3/metrics.jsonl")
-    _wait_for(metrics)
+    _wait_for(metrics, process)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -218,16 +300,19 @@ def test_a_training_ends_when_its_sweep_is_gone() -> None:
     steps = [each if each != "4" else "200000" for each in TRAIN]
     command = [sys.executable, "-m", "everloop.cli.child", "train", *steps, "--hidden", "4", "--out", "r"]
     process = subprocess.Popen([*command, "--log-every", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    _wait_for(Path("r/metrics.jsonl"))
+    _wait_for(Path("r/metrics.jsonl"), process)
     assert process.poll() is None
     _, said = process.communicate(timeout=60)  # closes the pipe
     assert process.returncode == 130, said
     assert "interrupted after step" in said.decode()
 
 
-def _wait_for(path: Path) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has written into a file."""
     end = time.monotonic() + 120
-    while not (path.exists() and path.stat().st_size) and time.monotonic() < end:
+    while not (path.exists() and path.stat().st_size):
+        assert process.poll() is None, f"it has ended, with {process.returncode}"
+        assert time.monotonic() < end, f"{path} has not been written"
         time.sleep(0.05)
 
 
@@ -238,12 +323,12 @@ def test_a_sweep_that_is_killed_takes_its_trainings_with_it(capsys: pytest.Captu
     process = subprocess.Popen([sys.executable, "-m", "everloop", *command])
     runs = [Path(f"s/lr={value}") for value in ("1e-3", "2e-3")]
     for run in runs:
-        _wait_for(run / "metrics.jsonl")
+        _wait_for(run / "metrics.jsonl", process)
     process.kill()
     process.wait()
     for run in runs:  # the same command waits for them, and goes on
         config = run / "config.toml"
-        made = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        made = read_lines(run / "metrics.jsonl")[-1]["step"]
         config.write_text(re.sub(r"\nsteps = \d+", f"\nsteps = {made + 2000}", config.read_text()))
     assert main(command) == 0
     assert "[2/2]" in capsys.readouterr().err

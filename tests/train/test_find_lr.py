@@ -181,6 +181,23 @@ def test_what_makes_no_sense(settings: dict[str, Any], message: str) -> None:
         find_lr(Bowl(), Cloud(), SGD, **settings)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--tries 29", "tries is 29; expected at least 30"),
+        ("--lowest 1 --highest 0.1", "lowest is 1.0 and highest 0.1; expected numbers above 0, the lowest first"),
+        ("--lowest 2", "lowest is 2.0 and highest 1.0"),
+        ("--lowest 200 --optimiser sgd", "lowest is 200.0 and highest 100.0"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_data_is_read(
+    options: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["find-lr", "lm", "--text", "missing.txt", *options.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
