@@ -18,7 +18,24 @@ CONFIG = TrainConfig(
 )
 BASE = TrainConfig(steps=12, batch=3, length=11, lr=2e-2, warmup=2, validate=4, log_every=4)
 # of a run on the command line
-SMALL = "--batch 2 --length 8 --hidden 8 --layers 1 --cell lstm --log_every 1 --validate 50 --threads 1".split()
+SMALL = [
+    "--batch",
+    "2",
+    "--length",
+    "8",
+    "--hidden",
+    "8",
+    "--layers",
+    "1",
+    "--cell",
+    "lstm",
+    "--log_every",
+    "1",
+    "--validate",
+    "50",
+    "--threads",
+    "1",
+]
 
 
 def small_model(cell: type[Cell] = cells.LSTM, dropout: float = 0.3) -> LanguageModel:
