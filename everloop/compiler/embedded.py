@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.compiler.time_axis import Empty
+from everloop.errors import ShapeError
 
 FEWER = 2  # steps for each symbol from which looking up what was computed once is quicker
 FEW = 256  # steps that are not worth asking which symbols are the same
@@ -31,7 +32,18 @@ class Embedded(NamedTuple):
     padding: int | None = None
 
     def rows(self) -> Tensor:
-        """Return x: the row of each symbol."""
+        """Return x: the row of each symbol.
+
+        Raises:
+            ShapeError: numbers are no tensor of integers, or the table has not two axes.
+        """
+        for name, given, expected in (("numbers", self.numbers, "integers"), ("table", self.table, "rows [V, I]")):
+            if not isinstance(given, Tensor):
+                raise ShapeError(f"Embedded: {name} is {type(given).__name__}; expected a tensor of {expected}")
+        if self.numbers.dtype not in (torch.int32, torch.int64):
+            raise ShapeError(f"Embedded: numbers are {self.numbers.dtype}; expected int64 or int32")
+        if self.table.dim() != 2:
+            raise ShapeError(f"Embedded: table has {self.table.dim()} axes; expected 2, a row for each symbol [V, I]")
         return F.embedding(self.numbers, self.table, self.padding)
 
     def once(self, numbers: Tensor) -> LookedUp | None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.compiler.call import Call, Results, Runner
+from everloop.compiler.embedded import Embedded
 from everloop.compiler.target import names
-from everloop.errors import CellError, OptionError, UnsupportedError, unknown
+from everloop.errors import CellError, OptionError, ShapeError, UnsupportedError, unknown
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare
 from everloop.layers.dispatch import eagerly, replaced, using
@@ -67,10 +68,13 @@ def agree(
 
     Raises:
         CellError: a bare cell was given.
+        ShapeError: x is Embedded symbols.
         UnsupportedError: there was nothing to compare; the message says why.
     """
     if isinstance(layer, Cell):
         raise CellError(f"agree: {type(layer).__name__} is a bare cell, which no target runs; wrap it in Recurrent")
+    if isinstance(x, Embedded):
+        raise ShapeError("agree: x is Embedded; give its rows(), of which the gradient is compared")
     if reference not in REFERENCES:
         raise OptionError("agree: " + unknown("reference", reference, REFERENCES))
     steps: list[int] = []  # of the longest sequence, in each call of a cell

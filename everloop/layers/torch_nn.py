@@ -16,6 +16,7 @@ from everloop.cell import Cell
 from everloop.compiler import forks
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
+from everloop.compiler.embedded import Embedded
 from everloop.compiler.reduced import running
 from everloop.compiler.time_axis import TimeAxis
 from everloop.errors import ShapeError
@@ -43,10 +44,12 @@ class _Layers(nn.RNNBase):
         and 1, [T, B] ([B, T] if `batch_first`): the state becomes zero before that step.
 
         Raises:
-            ShapeError: with lengths or reset, something does not fit.
+            ShapeError: with lengths or reset, something does not fit; or input is Embedded symbols.
         """
         # The first line reads `self`, which Dynamo follows only if told to: if not, it leaves the whole call to Python.
         outside = self._outside
+        if isinstance(input, Embedded):
+            raise ShapeError(f"{type(self).__name__}: input is Embedded, which Recurrent reads; give its rows()")
         if lengths is not None or reset is not None:
             return self._ragged(input, hx, lengths, reset)
         if torch.compiler.is_compiling():

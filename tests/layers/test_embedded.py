@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import everloop
 from everloop import H, I, cells, param, state
 from everloop.cell import Cell
 from everloop.compiler import embedded as module
@@ -17,6 +18,7 @@ from everloop.compiler.targets.llvm.target import LLVM
 from everloop.compiler.time_axis import Empty
 from everloop.data.datasets.examples import Examples, ExamplesConfig, Part
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
+from everloop.diagnose import agree
 from everloop.errors import ShapeError
 from everloop.layers import Embedded, Recurrent, VariationalDropout
 from everloop.models import Classifier, Model, Tagger, body, classifier, encoder_decoder, tagger
@@ -201,6 +203,20 @@ def test_errors() -> None:
         layer(Embedded(numbers, table))
     with pytest.raises(IndexError):
         Recurrent(cells.GRU(E, N)).double()(Embedded(numbers + V, table))
+    fits: Any = Recurrent(cells.GRU(E, N)).double()
+    for x, said in (
+        (Embedded(numbers.double(), table), "numbers are torch.float64; expected int64 or int32"),
+        (Embedded(numbers.tolist(), table), "numbers is list; expected a tensor of integers"),  # type: ignore[arg-type]
+        (Embedded(numbers, table[0]), "table has 1 axes; expected 2"),
+    ):
+        for call in (fits, fits.step):
+            with pytest.raises(ShapeError, match=said):
+                call(x)
+    for kind in (everloop.LSTM, everloop.GRU, everloop.RNN):
+        with pytest.raises(ShapeError, match=f"{kind.__name__}: input is Embedded"):
+            kind(E, N).double()(Embedded(numbers, table))
+    with pytest.raises(ShapeError, match="agree: x is Embedded"):
+        agree(fits, Embedded(numbers, table))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", [language_model, translator])
