@@ -49,15 +49,20 @@ class Split:
 
 def frequency(value: Value, known: dict[Value, str]) -> str:
     """Return how often a value outside the loop changes: sequence (every step), row (every sequence), fixed (never)."""
-    found = known.get(value)
-    if found is None:
-        if value.op == "input":
-            found = {"x": "sequence", "steps": "sequence", "rows": "row"}.get(value.group, "fixed")
+    stack = [] if value in known else [value]
+    while stack:
+        each = stack[-1]
+        waiting = [a for a in each.args if a not in known]
+        if waiting:
+            stack += waiting
+            continue
+        if each.op == "input":
+            known[each] = {"x": "sequence", "steps": "sequence", "rows": "row"}.get(each.group, "fixed")
         else:
-            below = {frequency(a, known) for a in value.args}
-            found = "sequence" if "sequence" in below else "row" if "row" in below else "fixed"
-        known[value] = found
-    return found
+            below = {known[a] for a in each.args}
+            known[each] = "sequence" if "sequence" in below else "row" if "row" in below else "fixed"
+        stack.pop()
+    return known[value]
 
 
 def split(

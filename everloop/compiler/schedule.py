@@ -198,6 +198,22 @@ class _Body:
         return self._add(place, Instruction("load", (), *place))
 
     def _line(self, value: Value) -> int:
+        """Return the line that has a value; what it is made of first, however long the chain."""
+        stack = [value]
+        while stack:
+            each = stack[-1]
+            waiting = [a for a in each.args if a not in self.at] if self._is_made_here(each) else []
+            if waiting:
+                stack += reversed(waiting)
+            else:
+                self.at[each] = self._last_line(stack.pop())
+        return self.at[value]
+
+    def _is_made_here(self, value: Value) -> bool:
+        return value not in self.at and value.op not in ("constant", "view") and not self._is_loaded(value)
+
+    def _last_line(self, value: Value) -> int:
+        """Return the line that has a value whose arguments have theirs."""
         if value in self.at:
             return self.at[value]
         if value.op == "constant":
@@ -211,6 +227,6 @@ class _Body:
             place = self.placement.located(value.args[0])
             assert place
             return self._add(value, Instruction("load", (), *place, view=View.of(value.data)))
-        args = tuple(self._line(a) for a in value.args)
         assert value.kind == "map", f"{value!r} is not placed"
+        args = tuple(self.at[a] for a in value.args)
         return self._add(value, Instruction(value.op, args, dtype=value.type.dtype if value.op == "cast" else None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 
 from everloop.compiler.ir import Builder, Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, rebuild, same, users
@@ -38,12 +39,18 @@ def local_rules(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
 
 
 def push_slices(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
-    """Compute slices of element-wise values from slices of their arguments, where the whole is not needed anyway."""
+    """Compute slices of element-wise values from slices of their arguments, where the whole is not needed anyway.
+
+    Where slices overlap (shifts of a row), each would compute the same again, and twice as much at every shift more.
+    """
     readers = users(graph.outputs.values())
     roots = set(graph.outputs.values())
 
     def pushable(value: Value) -> bool:
         if value.kind != "map" or not in_loop(value):
+            return False
+        ranges = sorted({r.data for r in readers[value] if r.op == "slice"})
+        if any(start < stop for (_, stop), (start, _) in pairwise(ranges)):
             return False
         return value.operation.is_light or (value not in roots and all(r.op == "slice" for r in readers[value]))
 
@@ -108,13 +115,17 @@ def gather_terms(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
     readers = users(graph.outputs.values())
     roots = set(graph.outputs.values())
 
-    def terms(value: Value, sign: int) -> list[tuple[int, Value]]:
-        if value.op not in ("add", "sub") or not in_loop(value):
-            return [(sign, value)]
+    def terms(value: Value) -> list[tuple[int, Value]]:
         found: list[tuple[int, Value]] = []
-        for arg, s in zip(value.args, (sign, sign if value.op == "add" else -sign), strict=True):
-            single = len(readers[arg]) == 1 and arg not in roots
-            found += terms(arg, s) if single else [(s, arg)]
+        stack = [(1, value)]
+        while stack:
+            sign, each = stack.pop()
+            single = each is value or (len(readers[each]) == 1 and each not in roots)
+            if each.op in ("add", "sub") and single and in_loop(each):
+                left, right = each.args
+                stack += [(sign if each.op == "add" else -sign, right), (sign, left)]
+            else:
+                found.append((sign, each))
         return found
 
     def rank(value: Value) -> int:
@@ -138,7 +149,7 @@ def gather_terms(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
         return result
 
     def _ordered(value: Value, args: tuple[Value, ...]) -> Value:
-        found = terms(value, 1)
+        found = terms(value)
         outside = sorted((t for t in found if not in_loop(t[1])), key=lambda t: rank(t[1]))
         if len(found) < 3 or len(outside) < 2:
             return same(builder, value, args)

@@ -41,6 +41,12 @@ def products(split: Split) -> list[tuple[str, str]]:
     return [(s.source.name, s.matrix.name) for s in loop.stages if isinstance(s, Product)]
 
 
+def stages(split: Split) -> list[Map]:
+    """Return the maps of the loop and of its gradient."""
+    plan = plan_training(split, frozenset(split.loop_inputs))
+    return [s for loop in (plan.forward.loop, plan.gradient) for s in loop.stages if isinstance(s, Map)]
+
+
 def test_every_table_covers_every_operation() -> None:
     for row in OPERATIONS.values():
         assert (row.gradient is not None) == (row.kind in ("map", "reduce")), row.name
@@ -187,3 +193,53 @@ def test_a_vector_wider_than_a_product_is_not_its_bias() -> None:
     torch.manual_seed(0)
     agreement = agree(Recurrent(Narrow(3, 5)).to(D), torch.randn(4, 2, 3, dtype=D))
     assert agreement, agreement
+
+
+class Diffusing(Cell):
+    """Turns that each read the state before at its own features, one before and one behind."""
+
+    n: int = 2
+
+    h = state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        u = x @ self.W.T
+        for _ in range(self.n):
+            h = h + 0.07 * (torch.roll(h, 1, -1) + torch.roll(h, -1, -1) - 2 * h) + u
+        return h
+
+
+def test_shifts_of_shifts_compute_nothing_again() -> None:
+    values, lines = [], []
+    for n in (2, 4, 6):
+        found = parts(Diffusing(4, 32, n=n))
+        values.append(len(found.loop.values))
+        lines.append(sum(len(s.body) for s in stages(found)))
+    assert values[2] - values[1] == values[1] - values[0]
+    assert lines[2] - lines[1] < 2 * (lines[1] - lines[0])
+    agreed = agree(Recurrent(Diffusing(4, 5, n=4, dtype=D)), torch.randn(3, 2, 4, dtype=D), reference="loop")
+    assert agreed, agreed
+
+
+class Clamped(Cell):
+    """A long chain of element-wise operations."""
+
+    n: int = 600
+
+    h = state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        u = x @ self.W.T
+        for k in range(self.n):
+            h = (h * (1 - 0.001 * k) + u).clamp(-1, 1)
+        return h
+
+
+def test_long_chains_are_planned() -> None:
+    cell, x = Clamped(4, 5, dtype=D), torch.randn(2, 3, 4, dtype=D)
+    agreed = agree(Recurrent(cell), x, reference="loop")
+    assert agreed, agreed
+    y, _ = Recurrent(cell).step(x[0])
+    torch.testing.assert_close(y, cell.step(x[0], torch.zeros(3, 5, dtype=D)))
