@@ -17,9 +17,10 @@ RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_can_be_read(path: Path) -> None:
+def test_recipe_can_be_read(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kind = tomllib.loads(path.read_text())["model"]["kind"]
     options, _ = read_options(find(kind), ["--config", str(path)])
+    assert "old name" not in capsys.readouterr().err
     assert options.train.seed == 1
     assert f"everloop train {kind} --config recipes/{path.name}" in path.read_text()
     if kind == "language-model":
