@@ -25,10 +25,10 @@ def padded(sequences: Sequence[Any], value: float = 0) -> tuple[Tensor, Tensor]:
 def padded_numbers(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return (int64 [T, B], lengths [B]) of lists of whole numbers, 0 where one has ended; as `padded`, but at once."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    numbers = np.zeros((int(lengths.max(initial=0)), len(rows)), np.int64)
+    numbers = torch.zeros(int(lengths.max(initial=0)), len(rows), dtype=torch.int64)
     # of an array that is turned, the places are those of one row after another
-    numbers.T[np.arange(len(numbers)) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int64)
-    return torch.from_numpy(numbers), torch.from_numpy(lengths)
+    numbers.numpy().T[np.arange(len(numbers)) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int64)
+    return numbers, torch.from_numpy(lengths)
 
 
 class Batches(LazySequence[Batch], Generic[Batch]):

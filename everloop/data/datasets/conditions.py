@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop.data.batching.batch import Batch, sequence_mask
-from everloop.data.batching.padding import padded_numbers
+from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, hold_out, shortened
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.lazy import Mapped, Subset, Zip
@@ -153,8 +153,8 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
 
     def collate(self, items: Sequence[tuple[Tensor, list[int]]]) -> ConditionsBatch:
         end, (given, texts) = len(self.vocabulary), zip(*items, strict=True)
-        inputs, lengths = padded_numbers([[end, *text] for text in texts])
-        targets, _ = padded_numbers([[*text, end] for text in texts])
+        inputs, lengths = padded([[end, *text] for text in texts])
+        targets, _ = padded([[*text, end] for text in texts])
         return ConditionsBatch(torch.stack(given), inputs, targets, lengths)
 
     def first(self, split: str) -> str:
