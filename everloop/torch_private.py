@@ -5,6 +5,7 @@ No other file names anything private of PyTorch; a test holds that, and that the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,16 @@ def constant_in_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def allow_inductor_fallback(operator: str) -> None:
+    """Have Inductor, where it has been imported, call an operator that has a decomposition for other exporters.
+
+    Gone: nothing, outside of CI jobs; where `CI` is set, Inductor refuses operators that it could decompose.
+    """
+    lowering = sys.modules.get("torch._inductor.lowering")
+    if lowering is not None:
+        lowering.FALLBACK_ALLOW_LIST.add(operator)
 
 
 def multiplies_bfloat16() -> bool:

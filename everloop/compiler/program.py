@@ -83,8 +83,7 @@ class Program:
         self.epilogue_output = HoistedGraph(Graph(of_output), dtype, target) if of_output else None
         self.epilogue_states = HoistedGraph(Graph(of_states), dtype, target) if of_states else None
         widths = [width for _, width in self.begins]
-        inputs = self.split.loop_inputs.values()
-        self.read_width = sum(leaf.width for leaf in inputs if leaf.group == "sequence")  # of what the loop reads a row
+        self.read_width = sum(loop_inputs[name].width for name in self.moving)  # of what the loop reads a row
         self.has_large_states = sum(widths) >= LARGE * sum(outputs_of[name].width for name in self.split.exposed)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
         self._inference: InferenceKernel | None = None

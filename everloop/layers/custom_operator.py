@@ -174,6 +174,7 @@ def _outputs(held: Registered, x: Tensor, state: Sequence[Tensor]) -> list[Tenso
 @torch_private.register_decomposition(torch.ops.everloop.sequence.default, type="meta")
 @sequence.register_fake
 def _(key: str, x: Tensor, fixed: Any, rows: Any, steps: Any, state: Any, *_: Any) -> list[Tensor]:
+    torch_private.allow_inductor_fallback("everloop::sequence")
     return _outputs(known(key), x, state)
 
 

@@ -25,7 +25,7 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return F.linear(x, weight, bias), a large product of one dtype by the target that compiles loops of it.
 
-    Who multiplies hangs on sizes, dtype and the kind of processor, never on a measurement: equal calls give equal
+    Who multiplies depends on sizes, dtype and the kind of processor, never on a measurement: equal calls give equal
     numbers on the same machine. PyTorch does all others, all under autocast, and what must see its single operations.
     """
     is_small = x.numel() * weight.shape[0] < SMALL
