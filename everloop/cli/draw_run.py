@@ -11,11 +11,13 @@ import tyro
 
 from everloop.cli.options import CheckpointOptions, parse
 from everloop.cli.output import Output
+from everloop.data.pictures import PictureSize
+from everloop.data.readers.pictures import pictures_of
 from everloop.decode import generate, tree
 from everloop.diagnose import Activity, activities, connectivity, gradient_through_time
 from everloop.draw.tree import draw_tree
 from everloop.errors import OptionError, RunError, unknown
-from everloop.models import Classifier, EncoderDecoder, Forecaster, Transcriber
+from everloop.models import Classifier, EncoderDecoder, Forecaster, Generator, Transcriber
 from everloop.report import figures
 from everloop.report.opened import Opened
 from everloop.train import confusion
@@ -104,11 +106,12 @@ class AttentionOptions:
     """The options of `everloop draw attention`."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of a translator with attention, or of a classifier of texts whose pooling is attention."""
+    """Run folder of a translator with attention, of a generator that looks at pictures (given is attention), or of a
+    classifier of texts whose pooling is attention."""
     text: Annotated[str, tyro.conf.Positional]
-    """What it reads."""
+    """What it reads; for a generator a file with a picture, of a NumPy file or a folder the first one."""
     written: Annotated[str | None, tyro.conf.Positional] = None
-    """What a translator writes; by default its own translation."""
+    """What a translator or generator writes; by default its own answer."""
     output: Output = field(default_factory=Output)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
@@ -211,6 +214,12 @@ def _attention(args: Sequence[str]) -> None:
             length = 2 * len(model.source.encode(options.text)) + 10
             written = str(generate(model, [options.text], opened.kind.method, length=length)[0][0])
         options.output.take(figures.attention_of(model, options.text, written))
+    elif isinstance(model, Generator) and isinstance(model.given_size, PictureSize):
+        _, picture = next(pictures_of(Path(options.text), model.given_size))
+        written = options.written
+        if written is None:
+            written = str(generate(model, [picture], opened.kind.method)[0][0])
+        options.output.take(figures.looks_of(model, picture, written))
     elif isinstance(model, Classifier) and model.tokenizer is not None:
         if options.written is not None:
             raise OptionError("a classifier writes nothing; give it the text alone")
@@ -218,7 +227,8 @@ def _attention(args: Sequence[str]) -> None:
         symbols = [model.tokenizer.symbols.symbols[i] for i in x[:, 0].tolist()]
         options.output.take(figures.attended(model.weights(x, lengths)[:, 0], symbols))
     else:
-        raise RunError(f"{options.run} holds a {model.kind}; expected a translator, or a classifier of texts")
+        expected = "a translator, a generator that is given pictures, or a classifier of texts"
+        raise RunError(f"{options.run} holds a {model.kind}; expected {expected}")
 
 
 def _tree(args: Sequence[str]) -> None:

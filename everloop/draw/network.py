@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -14,7 +15,7 @@ from everloop.draw.scene import Anchor, Line, Point, Rect, Scene, Shape, Text, b
 from everloop.errors import OptionError
 from everloop.layers import Recurrent
 from everloop.models.model import Model
-from everloop.models.outline import Block, Outline, Strand
+from everloop.models.outline import Outline, Strand
 
 
 def draw_network(model: nn.Module, *, steps: int = 0) -> Figure:
@@ -63,7 +64,7 @@ def _scene(outline: Outline, lanes: list[Lane], unrolled: bool) -> Scene:
     if len(lanes) == 2:
         shapes += _bridge(outline, *lanes)
     if outline.attention:
-        shapes += _attention(lanes[0], lanes[-1])
+        shapes += _attention_to_given(lanes[0]) if outline.attends_to_given else _attention(*lanes)
     if unrolled:
         shapes += [_label(text, 0, y, "start") for y, text in _labels(outline, lanes[0])]
         if len(lanes) == 2:
@@ -73,7 +74,7 @@ def _scene(outline: Outline, lanes: list[Lane], unrolled: bool) -> Scene:
     if outline.context:
         title += f", context: {outline.context.replace('-', ' ')}"
     if (last := lanes[-1].strand).given is not None:
-        title += f", {last.given_name} at {'the first step' if last.given_at == 'first' else 'every step'}"
+        title += f", {last.given_name} {outline.when_given}"
     shapes.append(Text(left, top - 22, title, 14, anchor="start", bold=True))
     width = max(right - left, text_width(title, 14, True))
     return Scene(width + 32, bottom - top + 66, moved(shapes, 16 - left, 50 - top), title)
@@ -108,7 +109,7 @@ def _labels(outline: Outline, lane: Lane) -> list[tuple[float, str]]:
 
 
 def _lane(outline: Outline, lane: Lane, unrolled: bool) -> list[Shape]:
-    shapes = [shape for column in lane.steps for shape in _column(lane, column, unrolled)]
+    shapes = [shape for column in lane.steps for shape in _column(outline, lane, column, unrolled)]
     for k, level in enumerate(lane.levels):
         side = 1 if lane.strand is outline.strands[-1] else -1  # an encoder hands its states on to the right
         shapes += _over_time(lane, k, level) if unrolled else _loops(lane, k, level, side)
@@ -121,14 +122,15 @@ def _lane(outline: Outline, lane: Lane, unrolled: bool) -> list[Shape]:
     return shapes
 
 
-def _column(lane: Lane, column: Column, unrolled: bool) -> list[Shape]:
+def _column(outline: Outline, lane: Lane, column: Column, unrolled: bool) -> list[Shape]:
     """Return what one time step goes through, from the bottom up."""
     strand, x = lane.strand, column.x
     y = lane.rows["input", 0]
     time = _before(column.name) if strand.feeds_back else column.name
     shapes: list[Shape] = [Text(x, y, strand.reads, SMALL, time)]
     top = y - 9
-    befores, afters = iter(strand.before), iter(strand.after)
+    attention = iter([outline.attention] if outline.attention else [])
+    blocks = {"before": iter(strand.before), "attention": attention, "after": iter(strand.after)}
     for (row, k), y in list(lane.rows.items())[1:]:
         if strand.pooling and row == "pooling":
             break
@@ -142,8 +144,8 @@ def _column(lane: Lane, column: Column, unrolled: bool) -> list[Shape]:
             continue
         half = lane.half
         if row != "layer":
-            block = Block("attention", 0, 0) if row == "attention" else next(befores if row == "before" else afters)
-            text = block.name if unrolled or row == "attention" else str(block)
+            block = next(blocks[row])
+            text = block.name if unrolled else str(block)
             half = max(half, text_width(text, SMALL) / 2 + 6)
         fill = {"layer": "gate", "attention": "linear"}.get(row, "map")
         shapes += [_up(x, top, y + BOX / 2), *_box(x, y, half, text, fill)]
@@ -260,14 +262,18 @@ def _given_half(lane: Lane) -> float:
     return max(text_width(str(lane.strand.given), SMALL) / 2 + 8, text_width(lane.strand.given_name, SMALL) / 2)
 
 
+def _given_place(lane: Lane) -> Point:
+    """Return the middle of the box of what comes in beside the steps."""
+    x = lane.columns[0].x - max(lane.width, _ends(lane)) - BETWEEN - _given_half(lane)
+    return x, lane.rows["layer", 0] + BOX / 2 + GAP / 2 + BUS
+
+
 def _given(lane: Lane) -> list[Shape]:
     """Return what comes in beside the steps, and the line that takes it to the first step or to each."""
     strand, half = lane.strand, _given_half(lane)
-    x = lane.columns[0].x - max(lane.width, _ends(lane)) - BETWEEN - half
-    y, low = lane.rows["layer", 0] + BOX / 2 + GAP / 2 + BUS, lane.rows["input", 0]
-    box = y + 0.0
-    shapes: list[Shape] = [Text(x, low, strand.given_name, SMALL), _up(x, low - 9, box + BOX / 2)]
-    shapes += [Rect(x - half, box - BOX / 2, 2 * half, BOX, "linear"), Text(x, box, str(strand.given), SMALL)]
+    (x, y), low = _given_place(lane), lane.rows["input", 0]
+    shapes: list[Shape] = [Text(x, low, strand.given_name, SMALL), _up(x, low - 9, y + BOX / 2)]
+    shapes += [Rect(x - half, y - BOX / 2, 2 * half, BOX, "linear"), Text(x, y, str(strand.given), SMALL)]
     return [*shapes, *_bus(lane, x + half, y, strand.given_at == "first")]
 
 
@@ -323,8 +329,19 @@ def _attention(encoder: Lane, decoder: Lane) -> list[Shape]:
     level = len(encoder.levels) - 1
     two = encoder.levels[level].directions == 2
     start = encoder.rows["layer", level] - (BOX + SIDE / 2 + 10 if two else BOX / 2)
-    y = decoder.rows["attention", 0]
-    bus, last = y + BOX / 2 + BUS, decoder.steps[-1]
-    shapes: list[Shape] = [Line(((c.x, start), (c.x, bus), (last.x - 14, bus)), "accent") for c in encoder.steps]
-    shapes += [Line(((c.x - 14, bus), (c.x - 14, y + BOX / 2)), "accent", arrow=True) for c in decoder.steps]
+    return _looks([(c.x, start) for c in encoder.steps], decoder)
+
+
+def _attention_to_given(lane: Lane) -> list[Shape]:
+    """Return what is given as a line that each step looks at."""
+    x, y = _given_place(lane)
+    return _looks([(x, y - BOX / 2)], lane)
+
+
+def _looks(seen: Sequence[Point], lane: Lane) -> list[Shape]:
+    """Return lines from what is seen up to one below the attention of all steps, with a branch to each of them."""
+    y = lane.rows["attention", 0]
+    bus, last = y + BOX / 2 + BUS, lane.steps[-1]
+    shapes: list[Shape] = [Line(((x, start), (x, bus), (last.x - 14, bus)), "accent") for x, start in seen]
+    shapes += [Line(((c.x - 14, bus), (c.x - 14, y + BOX / 2)), "accent", arrow=True) for c in lane.steps]
     return shapes

@@ -20,9 +20,8 @@ def text(outline: Outline) -> str:
     context = f", context: {outline.context.replace('-', ' ')}" if outline.context else ""
     lines = [f"{outline.name}: {outline.topology}{context}"]
     for strand in outline.strands:
-        when = "at the first step" if strand.given_at == "first" else "at every step"
         lines += ["", f"{strand.reads}[{'t−1' if strand.feeds_back else 't'}]"]
-        lines += [f"  + {strand.given_name}: {strand.given}, {when}"] if strand.given else []
+        lines += [f"  + {strand.given_name}: {strand.given}, {outline.when_given}"] if strand.given else []
         lines += [f"  │ {part}" for part in _parts(outline, strand)]
         written = f"{strand.writes}{'' if strand.pooling else '[t]'}"
         lines.append(written if strand.writes else "last states → bridge → first states of the decoder")
@@ -43,6 +42,8 @@ def _nodes(outline: Outline) -> tuple[list[str], list[tuple[int, int, bool]]]:
         if strand.given:
             labels.append(f"{strand.given_name}: {strand.given}")
             edges.append((len(labels) - 1, loops[0], False))
+            if outline.attends_to_given:
+                edges.append((len(labels) - 1, base + parts.index(str(outline.attention)), False))
         if ends:
             edges.append((ends[-1], loops[0], False))
             edges += [(ends[-1], base + parts.index(str(outline.attention)), False)] if outline.attention else []

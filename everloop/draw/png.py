@@ -6,7 +6,7 @@ import io
 from functools import lru_cache
 from typing import Any
 
-from everloop.draw.scene import BELOW, Area, Circle, Line, Rect, Scene, Shape, arrow_head, colour, text_width
+from everloop.draw.scene import BELOW, Area, Circle, Line, Picture, Rect, Scene, Shape, arrow_head, colour, text_width
 from everloop.errors import OptionError
 
 # with Chinese, Japanese and Korean letters, on Linux, Windows and macOS
@@ -39,7 +39,7 @@ def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
 
 
 def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
-    from matplotlib import patches
+    from matplotlib import image, patches
 
     if isinstance(shape, Rect):
         # the rounding is added outside of the box that is given
@@ -61,6 +61,10 @@ def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
     elif isinstance(shape, Area):
         fill = colour(shape.fill, theme)
         axes.add_patch(patches.Polygon(shape.points, facecolor=fill, alpha=shape.opacity, lw=0, zorder=order))
+    elif isinstance(shape, Picture):
+        extent = (shape.x, shape.x + shape.width, shape.y + shape.height, shape.y)
+        pixels, grey = image.imread(io.BytesIO(shape.png)), {"cmap": "gray", "vmin": 0, "vmax": 1}
+        axes.imshow(pixels, **grey, extent=extent, interpolation="nearest", aspect="auto", zorder=order)
     else:
         look: dict[str, Any] = {
             "color": colour(shape.fill, theme),

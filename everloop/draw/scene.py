@@ -181,6 +181,17 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of pixels, which are not smoothed, as the bytes of a PNG file."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Text:
     """A text whose middle is at the height y; `below` is set smaller and lower, behind it.
 
@@ -218,7 +229,7 @@ class Text:
 
 HEATS = 20  # steps from paper to a full colour
 PAGE = "page"  # the theme of a picture inside a page, which has both
-Shape = Rect | Circle | Line | Area | Text
+Shape = Rect | Circle | Line | Area | Picture | Text
 BELOW = 0.72  # the size of what stands below, as a part of that of its text
 
 
@@ -310,7 +321,7 @@ def bounds(shapes: Iterable[Shape]) -> tuple[float, float, float, float]:
         elif isinstance(shape, Circle):
             xs += [shape.x - shape.radius, shape.x + shape.radius]
             ys += [shape.y - shape.radius, shape.y + shape.radius]
-        elif isinstance(shape, Rect):
+        elif isinstance(shape, Rect | Picture):
             xs += [shape.x, shape.x + shape.width]
             ys += [shape.y, shape.y + shape.height]
         else:

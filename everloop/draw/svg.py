@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
 from unicodedata import category
 
-from everloop.draw.scene import BELOW, FONT, Area, Circle, Line, Point, Rect, Scene, Shape, arrow_head, colour
+from everloop.draw.scene import BELOW, FONT, Area, Circle, Line, Picture, Point, Rect, Scene, Shape, arrow_head, colour
 
 
 def svg(scene: Scene, theme: str = "light") -> str:
@@ -48,6 +49,12 @@ def _shape(shape: Shape, theme: str) -> Iterator[str]:
     elif isinstance(shape, Area):
         fill = colour(shape.fill, theme)
         yield f'<polygon points="{_points(shape.points)}" fill="{fill}" fill-opacity="{shape.opacity:g}"/>'
+    elif isinstance(shape, Picture):
+        yield (
+            f'<image x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.width:.1f}" height="{shape.height:.1f}" '
+            f'preserveAspectRatio="none" style="image-rendering: pixelated" '
+            f'href="data:image/png;base64,{b64encode(shape.png).decode("ascii")}"/>'
+        )
     else:
         bold = ' font-weight="bold"' if shape.bold else ""
         turned = f' transform="rotate(-90 {shape.x:.1f} {shape.y:.1f})"' if shape.upward else ""

@@ -132,13 +132,13 @@ class Generator(Model):
             self.target,
             self.target,
             before,
-            (*(self.look.blocks() if self.look else ()), Block("head", self.recurrent.output_size, many)),
+            (*((self.look.readout_block(),) if self.look else ()), Block("head", self.recurrent.output_size, many)),
             given=given,
             given_name=name,
             given_at="first" if self.config.given == "first" else "every-step",
             feeds_back=True,
         )
-        return Outline(self.kind, "1 → N", (strand,))
+        return Outline(self.kind, "1 → N", (strand,), attention=self.look.block() if self.look else None)
 
     @property
     def target(self) -> str:
@@ -177,7 +177,29 @@ class Generator(Model):
     def _features(self, y: Tensor, memory: Memory | None) -> Tensor:
         """Return what the head reads, [T, B, H], of outputs of the layers [T, B, H]."""
         y = self.dropout(y)
-        return y if self.look is None else self.dropout(self.look(y, memory))
+        return y if self.look is None else self.dropout(self.look(y, memory)[0])
+
+    @torch.no_grad()
+    def weights(self, picture: Tensor, text: str) -> Tensor:
+        """Return where a picture is looked at to write a text: [T + 1, height, width], for each character and the stop.
+
+        The sum of each is 1; a place is a cell of the grid of the last convolution.
+
+        Raises:
+            OptionError: the model has no attention.
+            DataError: the picture has another size, or the text a character that the model does not write.
+        """
+        if self.look is None or self.vocabulary is None:
+            raise OptionError(f"given is {self.config.given!r}; only a generator with given 'attention' has weights")
+        assert isinstance(self.condition, PictureEncoder), "checked when the model was made"
+        pictures, numbers = self.read_in([picture]), self.vocabulary.encode(text).tolist()
+        training = self.training
+        self.eval()
+        known, memory = self._known(pictures)
+        y, _ = self._read(known, torch.tensor([len(self.vocabulary), *numbers], device=known.device)[:, None], None)
+        weights: Tensor = self.look(y, memory)[1][:, 0]
+        self.train(training)
+        return weights.view(len(weights), *self.condition.grid)
 
     def _read(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (outputs of the layers [T, B, H], state). known: what is given, as vectors [B, E]."""
@@ -313,16 +335,24 @@ class Look(nn.Module):
         seen = maps.permute(2, 0, 1) + self.where
         return self.attention.remember(seen, torch.full((len(maps),), len(seen), device=maps.device))
 
-    def forward(self, y: Tensor, memory: Memory | None) -> Tensor:
-        """Return [T, B, H] of outputs of the layers [T, B, H] and of the places that they look at."""
+    def forward(self, y: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
+        """Return ([T, B, H] of outputs of the layers [T, B, H] and of the places they look at, weights [T, B, S])."""
         assert memory is not None, "who looks has something to look at"
-        means, _ = self.attention(y, memory)
-        return torch.tanh(self.readout(torch.cat([y, means], -1)))
+        means, weights = self.attention(y, memory)
+        return torch.tanh(self.readout(torch.cat([y, means], -1))), weights
 
-    def blocks(self) -> tuple[Block, Block]:
-        """Return what figures say of it."""
-        units, features = self.readout.out_features, self.readout.in_features - self.readout.out_features
-        return Block("attention", units, features), Block("readout", units + features, units)
+    def block(self) -> Block:
+        """Return what figures say of the attention."""
+        return Block("attention", self.units, self.readout.in_features - self.units)
+
+    def readout_block(self) -> Block:
+        """Return what figures say of what follows it."""
+        return Block("readout", self.readout.in_features, self.units)
+
+    @property
+    def units(self) -> int:
+        """H, of the recurrent layers."""
+        return self.readout.out_features
 
 
 def read_given(folder: Path) -> list[str] | int | PictureSize:

@@ -53,7 +53,8 @@ class Strand:
 class Outline:
     """A model: one strand, or an encoder and a decoder with what the decoder is told of the encoder.
 
-    topology: in the words of the field, N → N and so on, where M is another length than N.
+    topology: in the words of the field, N → N and so on, where M is another length than N. attention: of the decoder to
+    the outputs of the encoder, or of the one strand to what it is given.
     """
 
     name: str
@@ -61,6 +62,18 @@ class Outline:
     strands: tuple[Strand, ...]
     context: Context = ""
     attention: Block | None = None
+
+    @property
+    def attends_to_given(self) -> bool:
+        """Whether each step looks at what is given, and not at the outputs of an encoder."""
+        return self.attention is not None and len(self.strands) == 1
+
+    @property
+    def when_given(self) -> str:
+        """In words, when the last strand sees what it is given."""
+        if self.strands[-1].given_at == "first":
+            return "at the first step"
+        return "at every step and by attention" if self.attends_to_given else "at every step"
 
     def has(self, layers: object) -> bool:
         """Return whether these are layers of a strand, and no part of what comes before."""

@@ -56,8 +56,13 @@ class PictureEncoder(nn.Module):
             layers += [Residual(count) for _ in range(residual if level else 0)]
             height, width, before = -(-height // 2), -(-width // 2), count
         self.convolutions = nn.Sequential(*layers)
-        self.places, self.features = height * width, before
+        self.grid, self.stride, self.features = (height, width), 2 ** len(channels), before
         self.linear = Linear(height * width * before, size)
+
+    @property
+    def places(self) -> int:
+        """How many places the last convolution tells of, row by row of `grid`; `stride` pixels lie between them."""
+        return self.grid[0] * self.grid[1]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return vectors [..., size] of pictures [..., height, width, channels] of 0 to 255."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -18,14 +19,17 @@ from everloop.draw.coloured import draw_coloured
 from everloop.draw.curves import Curve, draw_curves
 from everloop.draw.figure import Figure
 from everloop.draw.forecasts import Panel, draw_forecasts
+from everloop.draw.looks import draw_looks
 from everloop.draw.matrix import draw_matrix
 from everloop.draw.path import draw_path
 from everloop.errors import OptionError
-from everloop.models import EncoderDecoder, Forecaster, Transcriber
+from everloop.models import EncoderDecoder, Forecaster, Generator, Transcriber
+from everloop.models.picture_encoder import PictureEncoder
 from everloop.train import Confusion
 
 BEAM = 8  # texts that are kept while a path is read
 UNITS, LABELS, STEPS = 24, 20, 60  # the most rows of a heat map, labels of a confusion matrix, steps of a sequence
+LOOKS = 23  # words or letters of a text whose places in a picture are shown
 END_MARK = "■"
 SURE = (0.1, 0.9)  # between these quantiles the band of a distribution lies
 
@@ -121,6 +125,23 @@ def attention_of(model: EncoderDecoder, source: str, written: str) -> Figure:
     words = [model.written.symbols[i] for i in model.written.encode(written)]
     weights = model.weights(source, written)
     return attention(weights, [_word(w) for w in (*read, END_MARK)], [_word(w) for w in (*words, END_MARK)])
+
+
+def looks_of(model: Generator, picture: Tensor, text: str) -> Figure:
+    """Return where a generator looks at a picture to write each word of a text, and its end.
+
+    Of the letters of a word it is the mean, with the space behind it left out; a text of one word is told by letter.
+
+    Raises:
+        OptionError: it has no attention.
+    """
+    weights, words = model.weights(picture, text), list(re.finditer(r"\S+", text))
+    spans = [word.span() for word in words] if len(words) > 1 else [(k, k + 1) for k in range(len(text))]
+    looks = [weights[a:b].mean(0) for a, b in spans[:LOOKS]] + [weights[-1]]
+    names = [*(text[a:b] for a, b in spans[:LOOKS]), END_MARK]
+    assert isinstance(model.condition, PictureEncoder), "who looks has a picture to look at"
+    title = f"Attention: where it looks for each {'word' if len(words) > 1 else 'letter'}"
+    return draw_looks(picture, names, torch.stack(looks), stride=model.condition.stride, title=title)
 
 
 def _word(piece: str) -> str:

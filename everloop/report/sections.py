@@ -10,7 +10,7 @@ from everloop.diagnose import Diagnosis
 from everloop.draw.tree import shown
 from everloop.errors import DataError, UnsupportedError
 from everloop.kinds.examples import Example, spread
-from everloop.models import Classifier, EncoderDecoder, Forecaster, Transcriber
+from everloop.models import Classifier, EncoderDecoder, Forecaster, Generator, Transcriber
 from everloop.report import figures
 from everloop.report.html import Html, element, figure, folded, joined, listed, paragraph, table
 from everloop.report.opened import Opened
@@ -139,6 +139,10 @@ def attention(opened: Opened, found: Sequence[Example], split: str) -> Iterator[
         for one, text in written:
             whose = "" if one.answer else " (in the data; the model writes nothing)"
             yield figure(figures.attention_of(model, one.given, text), f"{one.given} → {text}{whose}")
+    elif isinstance(model, Generator) and model.look is not None:
+        for one in found[:WINDOWS]:
+            text, whose = one.answer or one.wanted, "" if one.answer else " (in the data; the model writes nothing)"
+            yield figure(figures.looks_of(model, one.source, text), f"{one.given} → {text}{whose}")
     elif isinstance(model, Classifier) and model.config.pooling == "attention":
         for index in spread(WINDOWS, len(opened.data[split])):
             batch = opened.data.collate([opened.data[split][index]]).to(model.head.weight.device)

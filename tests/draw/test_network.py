@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def branches(name: str) -> int:
 def test_what_is_given_goes_to_the_first_step_or_to_each() -> None:
     assert branches("1 to N, at first") == 1
     assert branches("1 to N, at every step") == 4
+    assert branches("1 to N, attention") == 4 + 4, "to the layers, and to the attention"
     assert branches("N to M, initial") == 0
     assert branches("N to M, every step") == branches("N to M, attention") == 4
 
@@ -109,6 +111,19 @@ def test_in_the_terminal_and_as_graphs() -> None:
     assert figure.dot.count("style=dashed") == figure.mermaid.count("-.->") == 4, "a loop at each layer"
     edges = figure.mermaid.count("-->") + figure.mermaid.count("-.->")
     assert figure.dot.count("->") == edges == 3 + 7 + 4 + 2, "encoder, decoder, loops, from one to the other"
+
+
+def test_attention_to_a_picture_leads_from_the_picture() -> None:
+    model = MODELS["1 to N, attention"]
+    figure = draw_network(model)
+    assert figure.scene.title == "generator: 1 → N, picture at every step and by attention"
+    assert "  + picture: convolutions 64 → 64, at every step and by attention\n" in figure.text
+    number = {label: n for n, label in re.findall(r'n(\d+)\["(.*)"\]', figure.mermaid)}
+    picture = number["picture: convolutions 64 → 64"]
+    targets = number["LSTM 128 → 32   ↻ h, c"], number["attention 32 → 8"]
+    assert re.findall(rf"n{picture} --> n(\d+)", figure.mermaid) == [*targets]
+    assert re.findall(rf"n{picture} -> n(\d+)", figure.dot) == [*targets]
+    assert {"attention 32 → 8", "readout 40 → 32"} <= set(texts(model))
 
 
 def test_a_run_and_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

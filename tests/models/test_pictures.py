@@ -118,6 +118,9 @@ def test_each_symbol_looks_at_the_places_of_the_picture() -> None:
         x = torch.cat([model.embedding(batch.inputs[:, row]), vector.expand(len(batch.inputs), -1)], 1)
         y = model.recurrent(x[:, None])[0][:, 0]
         looks = (y @ weights["look.attention.key.weight"] @ seen.T).softmax(1)
+        steps = int(batch.lengths[row])
+        told = model.weights(batch.given[row], model.text(batch.inputs[1:steps, row].tolist()))
+        torch.testing.assert_close(told.flatten(1), looks[:steps], rtol=1e-9, atol=1e-9)
         both = torch.cat([y, looks @ seen], 1)
         features = torch.tanh(both @ weights["look.readout.weight"].T + weights["look.readout.bias"])
         expected = features @ weights["head.weight"].T + weights["head.bias"]
@@ -126,7 +129,28 @@ def test_each_symbol_looks_at_the_places_of_the_picture() -> None:
     torch.testing.assert_close(model.loss(batch).mean, mean, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [PictureSize(13, 32), PictureSize(28, 21)])
+def test_the_middle_of_what_a_place_sees_is_where_grid_and_stride_say(size: PictureSize) -> None:
+    encoder = PictureEncoder(size, (2, 2, 2), 3).double()
+    plain = torch.nn.Sequential(*(layer for layer in encoder.convolutions if isinstance(layer, torch.nn.Conv2d)))
+    for layer in plain:
+        torch.nn.init.ones_(layer.weight)  # type: ignore[arg-type]
+    picture = torch.ones(1, 1, size.height, size.width, dtype=torch.float64, requires_grad=True)
+    maps = plain(picture)
+    assert encoder.grid == maps.shape[2:]
+    for i, j in ((0, 0), (1, 2), (encoder.grid[0] - 1, encoder.grid[1] - 1)):
+        (slopes,) = torch.autograd.grad(maps[0, 0, i, j], picture, retain_graph=True)
+        seen = slopes[0, 0].nonzero()
+        reach = encoder.stride - 1  # pixels to each side, as far as the picture goes
+        for axis, (place, pixels) in enumerate(zip((i, j), (size.height, size.width), strict=True)):
+            middle = place * encoder.stride
+            assert int(seen[:, axis].min()) == max(0, middle - reach)
+            assert int(seen[:, axis].max()) == min(pixels - 1, middle + reach)
+
+
 def test_what_has_no_places_cannot_be_looked_at() -> None:
+    with pytest.raises(OptionError, match="given is 'every-step'; only a generator with given 'attention' has weights"):
+        Generator(PictureSize(4, 4), Conditions([("x", "ab")]).vocabulary).weights(torch.zeros(4, 4, 1), "a")
     words = Conditions([("x", "ab")]).vocabulary
     for given, vocabulary in ((["x"], words), (3, words), (PictureSize(4, 4), None)):
         with pytest.raises(OptionError, match="given 'attention' is for texts of pictures"):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from everloop.cli import main
+from everloop.data import PictureSize
+from everloop.data.datasets.conditions import Conditions
+from everloop.models import Generator
+from everloop.report import figures
 from tests.cli.test_own_kind import NAME, SOURCE
+from tests.cli.test_pictures import halves
 from tests.data.test_audio import digit_recordings, write_wav
 from tests.report.test_report import SECTIONS, read
 
@@ -33,6 +41,50 @@ def test_drawings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = page(run)
     assert read(path).missing == {"tree", "attention", "labels"}
     assert 'aria-label="drawn for &lt;b&gt;"' in path.read_text("utf-8")
+
+
+def test_captions_with_attention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, pictures, run = tmp_path / "c.txt", tmp_path / "p.npy", tmp_path / "run"
+    texts.write_text("a <b> above\nleft\n" * 8)
+    np.save(pictures, halves(16))
+    given = ["--texts", str(texts), "--pictures", str(pictures), "--given", "attention", "--channels", "8"]
+    assert main(["train", "generator", *given, *QUICK, "--out", str(run)]) == 0
+    path = page(run)
+    assert read(path).missing == {"labels"}
+    markup = path.read_text("utf-8")
+    section = markup[markup.index('<section id="attention"') : markup.index('<section id="labels"')]
+    assert section.count("<figure>") == len(set(re.findall(r"<figcaption>(picture \d+) →", section))) > 0
+    assert section.count('role="img" aria-label="Attention: where it looks for each') == section.count("<figure>")
+    assert section.count("data:image/png;base64,") >= section.count("<figure>")
+    capsys.readouterr()
+    out = tmp_path / "look.svg"
+    assert main(["draw", "attention", str(run), str(pictures), "a <b> above"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Attention: where it looks for each word\n")
+    assert shown.splitlines()[5].split() == ["a", "<b>", "above", "■"]
+    assert main(["draw", "attention", str(run), str(pictures), "left", "--out", str(out)]) == 0
+    assert re.findall(r">(.)</text>", out.read_text("utf-8")) == ["l", "e", "f", "t", "■", "0"]
+    assert main(["draw", "attention", str(run), str(pictures)]) == 0
+    assert main(["draw", "attention", str(run), str(pictures), "lost"]) == 2
+    assert "'o'" not in capsys.readouterr().out
+
+
+def test_a_word_is_the_mean_of_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = Conditions([(torch.zeros(8, 8, 1), "ab c")]).vocabulary
+    model = Generator(PictureSize(8, 8), words, hidden=4, channels=(4,), given="attention")
+    calls: list[tuple[list[str], torch.Tensor]] = []
+    monkeypatch.setattr(figures, "draw_looks", lambda _, words, weights, **__: calls.append((words, weights)))
+    picture = torch.randint(0, 255, (8, 8, 1), dtype=torch.uint8)
+    for text, names, steps in (
+        ("ab ca b", ["ab", "ca", "b", "■"], [[0, 1], [3, 4], [6], [7]]),
+        ("cab", ["c", "a", "b", "■"], [[0], [1], [2], [3]]),
+        ("", ["■"], [[0]]),
+    ):
+        figures.looks_of(model, picture, text)
+        found, weights = calls.pop()
+        assert found == names
+        expected = model.weights(picture, text)
+        torch.testing.assert_close(weights, torch.stack([expected[some].mean(0) for some in steps]))
 
 
 def test_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
