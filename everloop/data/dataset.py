@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -92,6 +92,7 @@ class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
 
     unit: ClassVar[str] = "sequences"  # what an item is called
     padding: float = 0.2  # the largest fraction of padding in a batch
+    held_out: Collection[str] = ()  # the splits that were taken from the training split
     lengths: dict[str, Array]  # by which the sequences of a split are sorted
 
     @abstractmethod
@@ -131,7 +132,8 @@ class SequenceDataset(Dataset[Sequence[Item]], Generic[Item, Batch]):
             padding = padding_fraction(self.batch_sampler(split, batch=batch), self.steps(split))
             sizes = "".join(f", {size}" for size in self.sizes(split))
             missing = "".join(f", {count}" for count in self.unknown_counts(split))
-            lines.append(f"{split}: {len(self[split]):,} {self.unit}{sizes}, padding {padding:.1%}{missing}")
+            taken = ", held out of training (--hold-out)" if split in self.held_out else ""
+            lines.append(f"{split}: {len(self[split]):,} {self.unit}{taken}{sizes}, padding {padding:.1%}{missing}")
         return lines
 
     def steps(self, split: str) -> Array:

@@ -103,9 +103,24 @@ def only_one(sources: Mapping[str, object]) -> str:
     return given[0]
 
 
-def setting(default: Any, *, old: str | tuple[str, ...]) -> Any:
-    """Return a dataclass field that had the name `old`, or several, in the version before, which still work."""
-    return dataclasses.field(default=default, metadata={"old": (old,) if isinstance(old, str) else old})
+def setting(default: Any, *, old: str | tuple[str, ...] = (), absent: Any = dataclasses.MISSING) -> Any:
+    """Return a dataclass field.
+
+    Args:
+        default: its default.
+        old: the name, or names, that it had in the version before; they still work.
+        absent: what it was in runs whose folder does not name it, where that is not the default.
+    """
+    metadata = {"old": (old,) if isinstance(old, str) else old}
+    return dataclasses.field(
+        default=default, metadata=metadata | ({} if absent is dataclasses.MISSING else {"absent": absent})
+    )
+
+
+def absent(kind: type[Any]) -> dict[str, Any]:
+    """Return the settings that were something else than the default in runs whose folder does not name them."""
+    found = {field.name: field.metadata for field in dataclasses.fields(kind)}
+    return {name: metadata["absent"] for name, metadata in found.items() if "absent" in metadata}
 
 
 def old_names(kind: type[Any]) -> dict[str, str]:

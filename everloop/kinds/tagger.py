@@ -12,9 +12,10 @@ import torch
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.pictures import PictureSize
+from everloop.data.readers import conll, conllu
 from everloop.data.readers.arrays import films_or_sequences
-from everloop.data.readers.conllu import sentences
 from everloop.data.readers.films import films
+from everloop.data.readers.source import Fields
 from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
@@ -43,13 +44,15 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
         for vectors in source.chunks(_numbers(model, config, source)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
-    chosen = source.chosen_format({".conllu": "conllu", ".conll": "conllu", ".jsonl": "jsonl"}, "text")
+    by_name = {".bio": "conll", ".iob": "conll", ".jsonl": "jsonl"}
+    by_name |= dict.fromkeys((".conllu", ".conll"), "conllu" if conllu.is_conllu(source.path) else "conll")
+    chosen = source.chosen_format(by_name, "text")
     if chosen == "text":
         yield from _words(model, (words_of(line) for _, line in source.lines()), source, options)
         return
     with source.open() as file:
         if chosen == "conllu":
-            for some in source.chunks(sentences(file, source.place, source.errors)):
+            for some in source.chunks(conllu.sentences(file, source.place, source.errors)):
                 read = [sentence.column(config.text) for sentence in some]
                 source.saw(model.tokenizer.encode(word)[0] for words in read for word in words)
                 if options.probabilities:
@@ -57,6 +60,12 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
                 else:
                     answers = zip(some, model.tag(read), strict=True)
                     yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
+            return
+        if chosen == "conll":
+            fields = Fields(config.text, config.label, columns=source.columns or config.columns)
+            found = source.each(conll.sentences(file, source.place, source.errors))
+            words = (conll.column(one, config.text, fields, source.place) if one else [] for one in found)
+            yield from _words(model, words, source, options)
             return
         records = source.each(Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file))
         yield from _words(model, (record[2][config.text] if record else [] for record in records), source, options)
@@ -132,6 +141,6 @@ KIND = Kind(
     label_metrics=True,
     examples=label_examples,
     predict=predict,
-    predict_options=("probabilities",),
+    predict_options=("probabilities", "columns"),
     also=("ner", "pos", "pos-tagger", "sequence-labeling", "tagging", "token-classification"),
 )

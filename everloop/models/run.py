@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from everloop.data.settings import from_table, read_toml, to_table
+from everloop.data.settings import absent, from_table, read_toml, to_table
 from everloop.errors import DataError, EverloopError, OptionError, RunError
 from everloop.models.kind import BUILT_IN, Kind, find
 from everloop.models.model import Model
@@ -74,7 +74,7 @@ class RunConfig:
         if not isinstance(table, dict):
             raise RunError(f"{self.path} has lost its table [{name}]; expected the settings the run began with")
         try:
-            return from_table(config, table, f"{self.path} [{name}]")
+            return from_table(config, {**absent(config), **table}, f"{self.path} [{name}]")
         except OptionError as error:
             raise RunError(str(error)) from error
 

@@ -283,7 +283,11 @@ class Trainer:
         if self.config.precision == "bf16":
             self.report(Note("bf16: products round their factors to bfloat16; weights and validation are float32"))
         if self.config.keep_memory and keep_freed_memory():
-            self.report(Note("the process keeps the memory that steps free; with keep_memory off it is left alone"))
+            self.report(
+                Note(
+                    "memory that a step frees stays with the process for the next step; --no-keep-memory gives it back"
+                )
+            )
 
     def _check_best_metric(self) -> None:
         """Check that validation will have the figure that chooses the weights, on its first batch.

@@ -113,6 +113,25 @@ def test_tagger(capsys: pytest.CaptureFixture[str]) -> None:
     assert "accuracy 1.0000, unknown 1.0000" in capsys.readouterr().out
 
 
+def test_tagger_of_words_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.txt").write_text("".join(f"n{i % 9} x NOUN\nruns y VERB\n\n" for i in range(40)))
+    columns = ["--columns", "word", "kind", "tag", "--text", "word", "--label", "tag"]
+    options = ["--train", "t.txt", "--format", "conll", *columns, *TRAIN, "--threads", "1", "--out", "run"]
+    assert main(["train", "tagger", *options]) == 0
+    assert "train begins with 'n0/NOUN runs/VERB'" in capsys.readouterr().err
+    Path("new.conll").write_text("# alone\nn5\nruns\n\nruns\n")
+    assert main(["predict", "run", "new.conll"]) == 0
+    assert capsys.readouterr().out == "n5\tNOUN\nruns\tVERB\n\nruns\tVERB\n\n"
+    Path("new.conll").write_text("NOUN n5\n\nNOUN n1\nX\n\nVERB runs\n")
+    assert main(["predict", "run", "new.conll"]) == 2
+    assert "line 1 has 2 columns and 3 are named: NOUN n5" in capsys.readouterr().err
+    skip = ["--columns", "tag", "word", "--malformed", "skip"]
+    assert main(["predict", "run", "new.conll", *skip]) == 0
+    assert capsys.readouterr().out == "n5\tNOUN\n\n\nruns\tVERB\n\n"
+    assert main(["evaluate", "run", "t.txt"]) == 0
+    assert "accuracy 1.0000" in capsys.readouterr().out
+
+
 def test_tagger_of_chorales_refuses_labels(capsys: pytest.CaptureFixture[str]) -> None:
     Path("c.json").write_text(json.dumps({name: [[[60, 64], [62], [64]]] for name in ("train", "valid", "test")}))
     options = ["--train", "c.json", "--format", "chorales", "--output", "several", "--best-metric", "loss"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -122,6 +123,25 @@ def test_every_training_pair_comes_once_in_each_pass_and_in_another_order() -> N
     assert seen[0] != seen[1]
     valid = [row for batch in data.epoch("valid", 4, batch=3) for row in batch.targets.T.tolist()]
     assert len(valid) == 7
+
+
+def test_without_validation_files_a_part_is_held_out(tmp_path: Path) -> None:
+    lines = [f"w{i}" for i in range(40)]
+    config = files(tmp_path, "\n".join(lines), "\n".join(line.upper() for line in lines))
+    data = Parallel.from_config(config)
+    parts = {name: [source for source, _ in data.sentences[name]] for name in data.splits}
+    assert {name: len(part) for name, part in parts.items()} == {"train": 38, "valid": 2}
+    assert sorted(parts["train"] + parts["valid"]) == sorted(lines)
+    assert parts["train"] != lines[:38]  # drawn at random, always the same
+    assert data.fingerprint == Parallel.from_config(config).fingerprint
+    assert data.notes(8)[1].startswith("valid: 2 pairs, held out of training (--hold-out), 4 pieces")
+    assert all(target == source.upper() for part in data.sentences.values() for source, target in part)
+    whole = Parallel.from_config(replace(config, hold_out=0.0))
+    assert whole.splits == ("train",)
+    assert whole.fingerprint == Parallel([(line, line.upper()) for line in lines], config=config).fingerprint
+    given = Parallel.from_config(replace(config, valid_source=config.source, valid_target=config.target))
+    assert [len(given[name]) for name in given.splits] == [40, 40]
+    assert "held out" not in given.notes(8)[1]
 
 
 def test_long_pairs_are_left_out_of_training_alone() -> None:

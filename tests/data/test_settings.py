@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.data.settings import from_table, read_toml, to_table, to_toml
+from everloop.data.settings import absent, from_table, read_toml, setting, to_table, to_toml
 from everloop.errors import DataError, OptionError
 
 
@@ -55,6 +55,16 @@ def test_there_and_back(some: Some) -> None:
 def test_infinity_and_paths() -> None:
     some = Some(number=math.inf, paths=(Path("a b"), Path("c\\d")))
     assert from_table(Some, tomllib.loads(to_toml({"t": to_table(some)}))["t"], "t") == some
+
+
+def test_a_default_that_was_another_in_older_runs() -> None:
+    @dataclass(frozen=True)
+    class Newer:
+        part: float = setting(0.1, absent=0.0)
+        other: int = setting(3, old="before")
+
+    assert absent(Newer) == {"part": 0.0}
+    assert Newer().part == 0.1
 
 
 def test_what_is_not_named_stays() -> None:

@@ -47,5 +47,5 @@ def test_a_run_says_so_and_can_be_told_not_to(keep: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr(trainer, "keep_freed_memory", kept)
     events: list[Event] = []
     train(small_model(), TEXT, BASE, steps=1, keep_memory=keep, report=events.append)
-    notes = [event for event in events if isinstance(event, Note) and "keeps the memory" in str(event)]
+    notes = [event for event in events if isinstance(event, Note) and "--no-keep-memory" in str(event)]
     assert len(calls) == len(notes) == int(keep)

@@ -119,7 +119,9 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         errors = ErrorPolicy(config.malformed)
         pairs = read_pairs(config.texts, config, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
-        return cls(train, valid, config, labels, vocabulary, errors=errors)
+        data = cls(train, valid, config, labels, vocabulary, errors=errors)
+        data.held_out = {"valid"}
+        return data
 
     def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Zip[Tensor, list[int]]:
         size, texts = self.given_size, IntLists()

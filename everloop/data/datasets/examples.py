@@ -203,7 +203,9 @@ class Examples(SequenceDataset[tuple[Any, int], ExamplesBatch]):
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 parts[name] = read_part(path, getattr(config, f"{name}_labels"), config, errors, channels)
-        return cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
+        data = cls(with_held_out(parts, config.hold_out, Part.take), config, tokenizer, labels, errors)
+        data.held_out = data.items.keys() - parts.keys()
+        return data
 
     @classmethod
     def of(cls, train: Any, valid: Any = None, test: Any = None, config: ExamplesConfig | None = None) -> Examples:

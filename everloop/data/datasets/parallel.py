@@ -10,9 +10,9 @@ from torch import Tensor
 
 from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded_numbers
-from everloop.data.dataset import SequenceDataset, shortened
+from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.lazy import Zip, repr_of_list
+from everloop.data.lazy import Subset, Zip, repr_of_list
 from everloop.data.ragged import IntLists
 from everloop.data.readers.parallel import read_pairs
 from everloop.data.settings import setting
@@ -29,7 +29,7 @@ class ParallelConfig:
     target: Path | None = setting(None, old="written")
     """Training sentences to write: line n is the translation of line n."""
     valid_source: Path | None = None
-    """Validation sentences to read."""
+    """Validation sentences to read; without files, `hold_out` says how many."""
     valid_target: Path | None = setting(None, old="valid_written")
     """Validation sentences to write."""
     lower: bool = True
@@ -38,6 +38,8 @@ class ParallelConfig:
     """How often a word must occur in training to have a number of its own."""
     merges: int = 0
     """Joins of byte-pair encoding in each language; 0: words are whole."""
+    hold_out: float = setting(0.05, absent=0.0)
+    """Fraction of the training pairs, drawn at random, that is kept for validation where there are no files for it."""
     max_length: int = setting(100, old="longest")
     """Training pairs with more pieces than this on either side are left out."""
     malformed: Malformed = "stop"
@@ -111,11 +113,13 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
         if (config.valid_source is None) != (config.valid_target is None):
             raise DataError("one validation file is missing; expected --valid-source and --valid-target")
         errors = ErrorPolicy(config.malformed)
-        train = read_pairs(config.source, config.target, errors)
-        valid: Sequence[tuple[str, str]] = ()
+        given = {"train": read_pairs(config.source, config.target, errors)}
         if config.valid_source and config.valid_target:
-            valid = read_pairs(config.valid_source, config.valid_target, errors)
-        return cls(train, valid, config, pieces, errors=errors)
+            given["valid"] = read_pairs(config.valid_source, config.valid_target, errors)
+        parts = with_held_out(given, (config.hold_out, 0.0), Subset)
+        data = cls(parts["train"], parts.get("valid", ()), config, pieces, errors=errors)
+        data.held_out = parts.keys() - given.keys()
+        return data
 
     def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config

@@ -37,19 +37,22 @@ class TaggedConfig:
     """Which tagged sequences are read, and how."""
 
     train: Path | None = None
-    """Training sequences: CoNLL-U, JSON lines (lists of words and tags), .npz, a JSON file of chorales, or a folder of
-    films: labels.tsv with lines FILM TAB LABEL LABEL …, beside a folder of PNG or JPEG frames for each."""
+    """Training sequences: CoNLL-U, CoNLL (a word and its tag a line), JSON lines (lists of words and tags), .npz, a
+    JSON file of chorales, or a folder of films: labels.tsv with lines FILM TAB LABEL LABEL …, beside a folder of PNG or
+    JPEG frames for each."""
     valid: Path | None = None
     """Validation sequences; without a file, `hold_out` says how many."""
     test: Path | None = None
     """Test sequences."""
     format: str = setting("auto", old="form")
-    """What the files are: conllu, jsonl, parquet, npz, films, or chorales (one file for all splits); by default as
-    their names end."""
+    """What the files are: conllu, conll, jsonl, parquet, npz, films, or chorales (one file for all splits); by default
+    as their names end."""
+    columns: tuple[str, ...] = ()
+    """Names of all columns of a CoNLL file that has more than a word and its tag, or of a table without a header."""
     text: str = "form"
-    """The CoNLL-U column or JSON name of the words, or the array of the vectors or films."""
+    """The column or JSON name of the words, or the array of the vectors or films."""
     label: str = "upos"
-    """The CoNLL-U column, JSON name or array that holds the tags."""
+    """The column, JSON name or array that holds the tags."""
     lengths: str = ""
     """The array that holds the steps of each sequence."""
     size: tuple[int, ...] = ()
@@ -148,7 +151,9 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         for name in ("valid", "test"):
             if (path := getattr(config, name)) is not None:
                 splits[name] = read_part(path, config, errors, channels)
-        return cls(with_held_out(splits, config.hold_out, _take), config, tokenizer, labels, errors)
+        data = cls(with_held_out(splits, config.hold_out, _take), config, tokenizer, labels, errors)
+        data.held_out = data.items.keys() - splits.keys()
+        return data
 
     def _labels(self, y: Any) -> Symbols:
         if self.several:
@@ -235,7 +240,7 @@ def read_part(path: Path, config: TaggedConfig, errors: ErrorPolicy, channels: i
     """Return the pairs (sequence, tags) of one file; `channels` are those of training's pictures."""
     words, tags, series = WordLists(), WordLists(), list[tuple[Tensor, Tensor]]()
     check_size(config.size)
-    fields = Fields(config.text, config.label, config.lengths, size=config.size, channels=channels)
+    fields = Fields(config.text, config.label, config.lengths, config.columns, size=config.size, channels=channels)
     lines = array("q")
     for sequence, labels, _, line in read_tagged(FileSource(path, errors), config.format, fields):
         lines.append(line)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.lines import decoded
+from everloop.data.readers.lines import decoded, opened, suffix
 from everloop.data.readers.source import Fields, Record, Source
 from everloop.errors import OptionError, unknown
 
+ADVICE = "for lines of a word and its tag say --format conll"
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 
@@ -40,6 +42,15 @@ class Sentence:
         for (at, fields), value in zip(self.rows, values, strict=True):
             lines[at] = "\t".join((*fields[:place], value, *fields[place + 1 :]))
         return "".join(f"{line}\n" for line in lines) + "\n"
+
+
+def is_conllu(path: Path) -> bool:
+    """Return whether a file is CoNLL-U: as its name says, or its first word where that says only CoNLL."""
+    if suffix(path) != ".conll" or not path.is_file():
+        return suffix(path) == ".conllu"
+    with opened(path) as file:
+        words = (line for line in file if line.strip() and not line.startswith((b"#", b"-DOCSTART-")))
+        return next(words, b"").count(b"\t") == len(COLUMNS) - 1
 
 
 def place_of(column: str) -> int:
@@ -76,7 +87,9 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
             continue
         fields = tuple(line.split("\t"))
         if len(fields) != len(COLUMNS):
-            errors.report(place, number, f"{len(fields)} fields", f"{len(COLUMNS)} fields separated by tabs (CoNLL-U)")
+            errors.report(
+                place, number, f"{len(fields)} fields", f"{len(COLUMNS)} fields separated by tabs (CoNLL-U); {ADVICE}"
+            )
             bad = True
         elif fields[0].isdigit():
             if fields[0] != str(len(rows) + 1) or not fields[1]:

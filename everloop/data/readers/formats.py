@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from everloop.data.files import find_files
-from everloop.data.readers import arrays, conllu, films, folders, idx, parquet, pictures, sound, tables, ts, wav
+from everloop.data.readers import arrays, conll, conllu, films, folders, idx, parquet, pictures, sound, tables, ts, wav
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
 from everloop.data.resampling import Upsampled, resample
@@ -63,7 +63,8 @@ FORMATS = (
     Format("parquet", (".parquet",), rows=parquet.read_rows),
     Format("ts", (".ts",), examples=ts.examples),
     Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
-    Format("conllu", (".conllu", ".conll"), tagged=conllu.tagged),
+    Format("conllu", (".conllu",), named=conllu.is_conllu, tagged=conllu.tagged),
+    Format("conll", (".conll", ".bio", ".iob"), tagged=conll.tagged),
     Format("wav", (".wav",), audio=wav.read_wav),
     Format("sound", sound.ENDINGS, audio=sound.read_sound),
 )
@@ -90,7 +91,7 @@ def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Recor
         return
     assert found.rows, "one of the two is there"
     wanted: dict[str, ColumnType] = {fields.sequence: "words", fields.label: "words"}
-    for number, _, row in found.rows(source, wanted):
+    for number, _, row in found.rows(source, wanted, fields.columns):
         words, tags = row[fields.sequence], row[fields.label]
         if len(words) != len(tags):
             source.errors.report(source.place, number, f"{len(words)} words and {len(tags)} tags", "equally many")

@@ -155,6 +155,8 @@ class Records:
             if len(names) == 1 and sign in names[0]:
                 return f"its fields look as if {sign!r} were between them: say --format {form}"
         said = "if its first line is data, name the columns with --columns"
+        if "words" in self.wanted.values():
+            said = f"for lines of a word and its tag say --format conll; {said}"
         return f"{said}; if not, say which one it is (--text, --label, --series, …)"
 
     def _values(self, number: int, fields: Mapping[str, Any]) -> Row | None:
