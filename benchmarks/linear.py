@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import alternate, geometric_mean, machine, statistic_option, table
+from benchmarks.timing import alternate, geometric_mean, started, table
 from everloop.layers.linear import Linear
 
 ROWS = (256, 1024, 4096, 16384)
@@ -46,10 +45,7 @@ def measure(rows: int, inputs: int, outputs: int, mode: str, rounds: int, statis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    statistic_option(parser)
-    options = parser.parse_args()
-    print(f"{machine()}; {options.statistic} of {options.rounds} rounds\n")
+    options = started(__doc__)
     lines: list[list[object]] = []
     ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
     for inputs, outputs in SIZES:

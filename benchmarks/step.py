@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from benchmarks.onnx_peer import onnx_session
-from benchmarks.timing import alternate, machine, statistic_option, table
+from benchmarks.timing import alternate, started, table
 from everloop import cells
 from everloop.layers import Recurrent
 
@@ -27,10 +26,7 @@ def peers(hidden: int) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    statistic_option(parser)
-    options = parser.parse_args()
-    print(f"{machine()}; {options.statistic} of {options.rounds} rounds\n")
+    options = started(__doc__)
     lines: list[list[object]] = []
     with torch.no_grad():
         for hidden in (64, 128, 256, 512):

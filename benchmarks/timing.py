@@ -80,6 +80,15 @@ def statistic_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--statistic", choices=[*STATISTICS], default="median")
 
 
+def started(description: str | None) -> argparse.Namespace:
+    """Return the options of a script that has rounds and statistic alone, and print them with the machine."""
+    parser = argparse.ArgumentParser(description=description)
+    statistic_option(parser)
+    options = parser.parse_args()
+    print(f"{machine()}; {options.statistic} of {options.rounds} rounds\n")
+    return options
+
+
 def geometric_mean(ratios: Iterable[float]) -> float:
     """Return the geometric mean."""
     return math.exp(statistics.fmean(math.log(r) for r in ratios))

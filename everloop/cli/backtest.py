@@ -19,6 +19,7 @@ from everloop.data.error_policy import Malformed
 from everloop.data.files import write_atomically
 from everloop.data.readers.formats import told
 from everloop.draw import Figure, Panel, draw_forecasts
+from everloop.draw.figure import ENDINGS, check_ending
 from everloop.draw.scene import Theme
 from everloop.errors import DataError, OptionError, RunError
 from everloop.kinds.forecaster import dataset, evaluation_dataset
@@ -68,8 +69,8 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, command="backtest", description=description)
     if options.out and options.out.suffix not in (".csv", ".json"):
         raise OptionError(f"--out is {options.out}; expected a file that ends in .csv or .json")
-    if options.figure and options.figure.suffix not in (".svg", ".png", ".txt"):
-        raise OptionError(f"--figure is {options.figure}; expected a file that ends in .svg, .png or .txt")
+    if options.figure:
+        check_ending(options.figure, ENDINGS)
     run = RunConfig.read(options.run)
     kind = options.checkpoint.kind(run)
     if not issubclass(kind.model, Forecaster):

@@ -14,7 +14,7 @@ from everloop.data.readers.chorales import PITCHES
 from everloop.data.readers.midi import check_tempo, read_midi, write_midi
 from everloop.decode.generate import Sampling
 from everloop.decode.music import compose
-from everloop.draw.figure import check_ending
+from everloop.draw.figure import ENDINGS, check_ending
 from everloop.draw.piano_roll import draw_piano_roll
 from everloop.draw.scene import Theme
 from everloop.errors import DataError, OptionError
@@ -22,7 +22,6 @@ from everloop.models import Tagger
 from everloop.report.opened import Opened
 
 MIDI = (".mid", ".midi")
-DRAWN = (".svg", ".png", ".txt")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def continue_piece(
     given = piece[: music.given] if music.given else piece
     for path in music.out:
         if path.suffix.lower() not in MIDI:
-            check_ending(path, (*MIDI, *DRAWN))
+            check_ending(path, (*MIDI, *ENDINGS))
     how: dict[str, Any] = {"temperature": method.temperature, "voices": _voices(music, given), "apart": music.apart}
     steps = compose(model, given, length=length, seed=method.seed, **how)
     if not music.out:

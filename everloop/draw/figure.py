@@ -13,6 +13,9 @@ from everloop.draw.scene import PAGE, Scene, Theme, checked_theme
 from everloop.draw.svg import svg
 from everloop.errors import OptionError
 
+ENDINGS = (".svg", ".png", ".txt")  # of files that figures are written into
+GRAPH_ENDINGS = (".dot", ".mmd")  # and graphs besides
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -45,7 +48,7 @@ class Figure:
     @property
     def endings(self) -> tuple[str, ...]:
         """How the name of a file may end that the figure is written into."""
-        return (".svg", ".png", *(ending for ending, text in self._texts.items() if text))
+        return tuple(ending for ending in (*ENDINGS, *GRAPH_ENDINGS) if self._texts.get(ending, "drawn"))
 
     @property
     def _texts(self) -> dict[str, str]:

@@ -126,7 +126,7 @@ class Generator(Model):
             given, name = Block("condition", len(self.labels), size), "label"
         if isinstance(self.condition, nn.Linear):
             given, name = Block("condition", self.condition.in_features, size), "vector"
-        before = () if self.embedding is None else (Block("embedding", self.embedding.num_embeddings, size),)
+        before = () if self.embedding is None else (Block("embedding", many, size),)
         strand = Strand(
             self.recurrent,
             self.target,

@@ -18,6 +18,7 @@ from everloop.data import Vocabulary, Window
 from everloop.data.tokenize.load import load_vocabulary
 from everloop.errors import DataError, OptionError
 from everloop.layers import Embedded
+from everloop.layers.dropout import dropped
 from everloop.layers.linear import Linear
 from everloop.models.body import Dropout, LayersConfig, Option, check, configured, embedded, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
@@ -146,9 +147,9 @@ class LanguageModel(Model):
         return True
 
     def outline(self) -> Outline:
-        size, many = self.embedding.embedding_dim, len(self.vocabulary)
-        embedding, head = Block("embedding", many, size), Block("head", self.recurrent.output_size, many)
-        strand = Strand(self.recurrent, self.target, self.target, (embedding,), (head,), feeds_back=True)
+        many, layers = len(self.vocabulary), self.recurrent
+        before, after = Block("embedding", many, layers.input_size), Block("head", layers.output_size, many)
+        strand = Strand(layers, self.target, self.target, (before,), (after,), feeds_back=True)
         return Outline(self.kind, "N → N", (strand,))
 
     def symbols_read(self, batch: Window, row: int = 0) -> dict[str, list[str]]:
@@ -170,9 +171,8 @@ class LanguageModel(Model):
         if not (self.training and rate):
             return embedded(self.embedding, symbols, self.input_dropout)
         x = self.embedding(symbols)
-        kept = x.new_empty(len(self.vocabulary), 1).bernoulli_(1 - rate) / (1 - rate)
-        dropped: Tensor = self.input_dropout(x * kept[symbols])
-        return dropped
+        kept = dropped(x.new_ones(len(self.vocabulary), 1), rate)
+        return self.input_dropout(x * kept[symbols])  # type: ignore[no-any-return]
 
     def _output(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return (what the layers say [T, B, n], state)."""
@@ -233,7 +233,8 @@ class LanguageModel(Model):
         """Return the symbols whose embeddings point most nearly the same way, with the cosine of the angle."""
         known = self.vocabulary
         number = known.one(symbol)
-        vectors = F.normalize(self.embedding.weight.detach(), dim=1)
+        every = torch.arange(len(known), device=self.head.weight.device)
+        vectors = F.normalize(self.embedding(every).detach(), dim=1)
         cosines = vectors @ vectors[number]
         nearest = [i for i in cosines.argsort(descending=True).tolist() if i not in (number, known.unknown)]
         return [(known.symbols[i], float(cosines[i])) for i in nearest[:count]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from everloop import cells
@@ -141,6 +142,29 @@ def test_neighbours_are_the_nearest_by_angle() -> None:
     assert cosine == pytest.approx(1)
     assert len(others) == 2
     assert "a" not in [symbol for symbol, _ in others]
+
+
+def test_an_embedding_of_ones_own_is_called_for_neighbours_and_figures() -> None:
+    class Doubled(nn.Module):
+        """Has neither `weight` nor `embedding_dim`; turns the vector of b round."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, numbers: Tensor) -> Tensor:
+            rows: Tensor = self.inner(numbers)
+            return torch.where((numbers == WORDS.numbers["b"])[..., None], -rows, rows)
+
+    model = LanguageModel(WORDS, hidden=4, embedding=3)
+    with torch.no_grad():
+        model.embedding.weight[WORDS.numbers["b"]] = -2 * model.embedding.weight[WORDS.numbers["a"]]
+    before = str(model.outline())
+    model.embedding = Doubled(model.embedding)  # type: ignore[assignment]
+    ((nearest, cosine),) = model.neighbours("a", 1)
+    assert (nearest, round(cosine, 5)) == ("b", 1)
+    assert str(model.outline()) == before
+    assert f"Block(name='embedding', reads={len(WORDS)}, writes=3)" in before
 
 
 def test_own_cells_are_named_by_file_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

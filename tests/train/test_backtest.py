@@ -273,7 +273,7 @@ def test_on_the_command_line(
     assert json.loads(Path("s.json").read_text())["rows"][0]["mae"] == shown["scores"]["model"]["mae"]
     for wrong, wanted in (
         (["--out", "s.txt"], "expected a file that ends in .csv or .json"),
-        (["--figure", "s.pdf"], "expected a file that ends in .svg, .png or .txt"),
+        (["--figure", "s.pdf"], "s.pdf: the ending is '.pdf'; expected one of .svg, .png, .txt"),
         (["lost.csv"], "lost.csv: no such file"),
     ):
         assert main(["backtest", "run", *wrong]) == 2
