@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler.ir import Builder, Type
+from everloop.compiler.symbol import Symbol
 from everloop.compiler.targets import llvm
 from everloop.compiler.trace import trace
 from everloop.errors import UnsupportedError
@@ -187,10 +189,12 @@ def works(function: Function, x: Tensor) -> bool:
 
 
 def follows(function: Function, dtype: torch.dtype) -> bool:
-    cell = cell_of([function], dtype)
+    """Whether the compiler follows this; a whole step of such functions is traced later."""
+    builder = Builder()
+    x = Symbol(builder.input("x", "x", Type((WIDTH,), rows=True, dtype=dtype)), builder, dtype)
     try:
-        trace(cell, dict(cell.named_parameters()), dtype=dtype)
-    except UnsupportedError:
+        row(function(x), x)  # type: ignore[arg-type]
+    except (UnsupportedError, RuntimeError, TypeError, AttributeError, IndexError):
         return False
     return True
 
