@@ -177,6 +177,7 @@ SIMILAR = frozenset({
 })  # fmt: skip
 ALL = (*cells.names(), "elman-relu", *ODD, *WRAPPED)
 NAMES = tuple(name for name in ALL if name not in SIMILAR)
+NOISY = tuple(name for name in NAMES if name in (*WRAPPED, "told"))  # whose step is another one in training
 ONE_OUTPUT = tuple(name for name in NAMES if name not in ("heads", "attention-gru"))  # whose layers give one sequence
 
 

@@ -96,6 +96,8 @@ def named(name: str) -> type[Cell]:
     if name in _BY_NAME:
         return _BY_NAME[name]
     own = own_file(name)
+    if own is None and name.endswith(".py"):
+        raise OptionError(f"cell {name}: the class is missing; expected {name}:Class")
     if own is None:
         raise OptionError(unknown("cell", name, names()) + " (your own: file.py:Class)")
     return _from_file(*own)
@@ -141,6 +143,8 @@ def _from_file(path: Path, attribute: str) -> type[Cell]:
     found = getattr(module, attribute, None)
     if found is None:
         classes = [k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, Cell) and v is not Cell]
+        if not classes:
+            raise OptionError(f"{path} holds no cell; expected a class derived from everloop.Cell")
         raise OptionError(f"{path}: " + unknown("cell", attribute, classes))
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise CellError(f"{path}:{attribute} is {type(found).__name__}; expected a class derived from everloop.Cell")

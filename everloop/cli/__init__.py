@@ -103,6 +103,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # the reader has gone, as in `everloop sample … | head`; nothing more may be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (NotADirectoryError, FileExistsError) as error:
+        return _fail(f"{error.filename}: a file stands where a folder is expected; choose another name")
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")  # all others have a name
     except KeyboardInterrupt:
@@ -124,7 +126,7 @@ def _dispatch(args: list[str]) -> int:
     if args[0] not in VERBS:
         ours = next((name for name, verb in VERBS.items() if args[0] in verb.also), None)
         said = f"unknown command {args[0]!r}; here it is {ours!r}" if ours else unknown("command", args[0], VERBS)
-        raise OptionError(f"{said}; everloop --help lists all")
+        raise OptionError(and_help(said))
     with importing():
         verb = import_module(VERBS[args[0]].module)
     return int(verb.main(args[1:]))
@@ -141,6 +143,11 @@ def importing() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def and_help(said: str, command: str = "") -> str:
+    """Return what was said of a command line, with the command that lists what is known."""
+    return f"{said}{'' if said.endswith('?') else ';'} everloop {f'{command} ' if command else ''}--help lists all"
 
 
 def _help() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from everloop.cells import named
+from everloop.cli import and_help
 from everloop.cli.draw_run import OF_RUNS, Draw
 from everloop.cli.options import CheckpointOptions, find_kind, parse
 from everloop.cli.output import Output
@@ -55,7 +56,7 @@ def main(args: Sequence[str]) -> int:
         )
         return 0 if args else 2
     if args[0] not in SUBJECTS:
-        raise OptionError(unknown("subject of a figure", args[0], SUBJECTS) + "; everloop draw --help lists all")
+        raise OptionError(and_help(unknown("subject of a figure", args[0], SUBJECTS), "draw"))
     SUBJECTS[args[0]][0](args[1:])
     return 0
 

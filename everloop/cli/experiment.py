@@ -15,6 +15,7 @@ from rich.table import Table
 
 from everloop.cell import Cell
 from everloop.cells import named
+from everloop.cli import and_help
 from everloop.cli.options import parse
 from everloop.diagnose.experiments import Make, gradient_experiment, memory_experiment
 from everloop.draw.curves import Curve, draw_curves
@@ -94,7 +95,7 @@ def main(args: Sequence[str]) -> int:
         print("everloop experiment WHICH --help tells the options of one.")
         return 0 if args else 2
     if args[0] not in EXPERIMENTS:
-        raise OptionError(unknown("experiment", args[0], EXPERIMENTS) + "; everloop experiment --help lists all")
+        raise OptionError(and_help(unknown("experiment", args[0], EXPERIMENTS), "experiment"))
     EXPERIMENTS[args[0]][0](args[1:])
     return 0
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.cli import importing
+from everloop.cli import and_help, importing
 from everloop.data.settings import flag, from_table, old_names, same_setting, unknown_setting
 from everloop.errors import OptionError, unknown
 from everloop.models.kind import Kind, find
@@ -41,6 +42,14 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Error parsing (--\S+): could not convert string to float: (.*)", r"\1 is \2; expected a number"),
     (r"Error parsing (--\S+): Could not parse arguments \[(.*)\] into tuple type .*\[(.*)\]", r"\1 is \2; expected \3"),
     (
+        r"Error parsing (--\S+): no type matching \{None\}\|INT could be instantiated from \[(.*?)\]\..*",
+        r"\1 is \2; expected a whole number",
+    ),
+    (
+        r"Error parsing (--\S+): no type matching \{None\}\|FLOAT could be instantiated from \[(.*?)\]\..*",
+        r"\1 is \2; expected a number",
+    ),
+    (
         r"Error parsing (--\S+): no type matching \{None\}\|\{(.*?)\} could be instantiated from \[(.*?)\]\..*",
         r"\1 is \3; expected \2",
     ),
@@ -48,7 +57,7 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"\1 has no value; expected one"),
     (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),
     (r"Unrecognized options: (.*)", r"\1: no option takes this"),
-    (r"Missing from everloop [\w-]+: (?:--(\S+) )?(?:PATH|STR) (.*?)\.? \(required\).*", _missing),
+    (r"Missing from everloop [\w -]+: (?:--(\S+) )?(?:PATH|STR) (.*?)\.? \(required\).*", _missing),
     (r"^Error parsing \w+: ", ""),  # a group of settings has checked itself, and its message says all
 )
 
@@ -76,7 +85,7 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
         if end.code != 2:
             raise
         said = _named(_in_a_line(box.getvalue()), given, list(setting_names(kind)))
-        raise OptionError(f"{said}; everloop {command} --help lists all") from None
+        raise OptionError(and_help(said, command)) from None
     return options
 
 
@@ -120,6 +129,7 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
     names, olds = list(setting_names(kind)), dict(_old_names(kind))
     found, options = list(args), {flag(name) for name in names} | {"--help"}
     given = {flag(arg.partition("=")[0].removeprefix("--")) for arg in args if arg.startswith("--")}
+    by_place = {flag(name) for name, _ in _fields(kind, positional=True)}
     for i, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         name = flag(name.removeprefix("--")) if name.startswith("--") else name
@@ -135,8 +145,11 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
                 raise OptionError(f"{name} is called {ours} here, and both are given; leave out {name}")
             found[i] = ours + equals + value
             note(f"{name} is called {ours} here")
+        elif name.startswith("--") and name not in options and name in by_place:
+            raise OptionError(and_help(f"{name} is no option; give {name[2:].upper()} without the name", command))
         elif name.startswith("--") and name not in options:
-            raise OptionError(f"{unknown_setting('option', name, names, flag)}; everloop {command} --help lists all")
+            known = [*names, *(["help"] if get_close_matches(name, ["--help"], cutoff=0.8) else [])]
+            raise OptionError(and_help(unknown_setting("option", name, known, flag), command))
     return found
 
 
@@ -159,12 +172,19 @@ def note(text: str) -> None:
 
 
 def setting_names(kind: Any) -> Iterator[str]:
-    """Yield the names of the settings of a command, of truth values with a no- before it too."""
+    """Yield the names of the options of a command, of truth values with a no- before it too."""
+    for name, hint in _fields(kind, positional=False):
+        yield from [name, f"no-{name}"] if hint is bool else [name]
+
+
+def _fields(kind: Any, *, positional: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the names and types of the options of a command, or of what it is given by place."""
     for group in _groups(kind):
-        hints = get_type_hints(group)
+        hints, marked = get_type_hints(group), get_type_hints(group, include_extras=True)
         for field in dataclasses.fields(group):
-            if not dataclasses.is_dataclass(hints[field.name]):
-                yield from [field.name, f"no-{field.name}"] if hints[field.name] is bool else [field.name]
+            by_place = tyro.conf.Positional in getattr(marked[field.name], "__metadata__", ())
+            if by_place is positional and not dataclasses.is_dataclass(hints[field.name]):
+                yield field.name, hints[field.name]
 
 
 def _old_names(kind: Any) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from rich.text import Text as Line
 from everloop.cli.options import note, parse, write
 from everloop.data.files import no_such
 from everloop.data.settings import old_names
-from everloop.errors import OptionError, RunError, unknown
+from everloop.errors import DataError, OptionError, RunError, unknown
 from everloop.models.run import CONFIG, RunConfig
 from everloop.train.config import TrainConfig
 from everloop.train.folder import METRICS, read_lines
@@ -87,7 +87,7 @@ def print_table(found: Table) -> None:
 def rows_of(folder: Path) -> Iterator[Row]:
     """Yield the runs at and below a folder; one whose configuration cannot be read is told and left out."""
     if not folder.is_dir():
-        raise no_such(folder)
+        raise DataError(f"{folder} is a file; expected a folder with runs") if folder.exists() else no_such(folder)
     for path in sorted(folder.rglob(CONFIG)):
         try:
             run = RunConfig.read(path.parent)

@@ -78,7 +78,7 @@ def main(args: Sequence[str]) -> int:
         _begin(options.out, trained)
         done = {line["run"] for line in read_lines(options.out / FINISHED) if not line["status"]}
         left = [trial for trial in trials if trial.name not in done]
-        note(f"{len(trials)} trials, {len(trials) - len(left)} of them finished before")
+        note(f"{len(trials)} trial{'s' * (len(trials) != 1)}, {len(trials) - len(left)} of them finished before")
         sweep = Sweep(options.out, trained, known, options.jobs)
         sweep.run(left, interrupt)
     if interrupt.requested:

@@ -75,4 +75,5 @@ def check_ending(file: Path, endings: Sequence[str]) -> None:
         OptionError: it does not.
     """
     if file.suffix not in endings:
-        raise OptionError(f"{file}: the ending is {file.suffix or 'missing'!r}; expected one of {', '.join(endings)}")
+        found = repr(file.suffix) if file.suffix else "missing"
+        raise OptionError(f"{file}: the ending is {found}; expected one of {', '.join(endings)}")

@@ -19,7 +19,7 @@ def compare(runs: Sequence[Opened]) -> str:
         OptionError: there is only one.
     """
     if len(runs) < 2:
-        raise OptionError(f"{len(runs)} run to compare; expected at least 2")
+        raise OptionError(f"{len(runs)} run{'s' * (len(runs) != 1)} to compare; expected at least 2")
     names = names_of([str(one.run.folder) for one in runs])
     known = dict(zip(names, runs, strict=True))
     parts = [

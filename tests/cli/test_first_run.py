@@ -26,6 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("empty.csv").write_text("")
     Path("heading.csv").write_text("sales,price\n")
     Path("novel.txt").write_text("It was a dark and stormy night.\n" * 40)
+    Path("own.py").write_text("own = 3\n")
     Path("folder").mkdir()
     Path("folder/a.txt").write_text("a fine film\n" * 20)
 
@@ -70,6 +71,23 @@ def test_training(capsys: pytest.CaptureFixture[str], command: str, message: str
         ("quantize runs", "--out is missing: the folder of the quantized run"),
         ("predict novel.txt", "novel.txt is a file; expected a run folder"),
         ("report novel.txt", "novel.txt is a file; expected a run folder"),
+        ("trian lm", "unknown command 'trian'; did you mean 'train'? everloop --help lists all"),
+        ("show lstm --hlep", "unknown option '--hlep'; did you mean '--help'? everloop show --help lists all"),
+        ("show --cell lstm", "--cell is no option; give CELL without the name; everloop show --help lists all"),
+        ("show --xyz lstm", "unknown option '--xyz'; known: --stage, --format; everloop show --help lists all"),
+        ("show own.py", "cell own.py: the class is missing; expected own.py:Class"),
+        ("show own.py:Own", "own.py holds no cell; expected a class derived from everloop.Cell"),
+        ("draw cell", "an argument is missing: a cell of the library"),
+        ("draw attention folder", "an argument is missing: what it reads"),
+        ("draw cell lstm --out folder", "folder: the ending is missing; expected one of .svg, .png, .txt"),
+        ("draw cell lstm --out novel.txt/a.svg", "a file stands where a folder is expected"),
+        ("recipes sst2 --out novel.txt", "a file stands where a folder is expected"),
+        ("train lm --text novel.txt --steps 1 --out novel.txt/a", "a file stands where a folder is expected"),
+        ("predict folder novel.txt --beam x", "--beam is 'x'; expected a whole number"),
+        ("predict folder novel.txt --length-penalty x", "--length-penalty is 'x'; expected a number"),
+        ("experiment memory --cells lstm", "--cells is no option; give CELLS without the name"),
+        ("compare", "0 runs to compare; expected at least 2"),
+        ("runs novel.txt", "novel.txt is a file; expected a folder with runs"),
     ],
 )
 def test_other_commands(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:

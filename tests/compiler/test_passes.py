@@ -225,7 +225,7 @@ def test_shifts_of_shifts_compute_nothing_again() -> None:
 class Clamped(Cell):
     """A long chain of element-wise operations."""
 
-    n: int = 600
+    n: int = 400
 
     h = state(H)
     W = param(H, I)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from everloop.cell import Cell, H, I, param, state
+from everloop.errors import UnsupportedError
 
 
 class Leaky(Cell):
@@ -21,12 +22,15 @@ class Leaky(Cell):
         return (1 - self.rate) * h + self.rate * torch.tanh(x @ self.W.T + h @ self.R.T)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # says why a model cannot be loaded before modules are imported, and runs it afterwards
     import importlib
 
     importlib.import_module("everloop")
+    kept, path = torch.load(f"{sys.argv[1]}/inputs.pt"), f"{sys.argv[1]}/model.pt2"
+    try:
+        torch.export.load(path).module()(**kept)
+    except UnsupportedError as error:
+        print(error)
     for name in sys.argv[2:]:
         importlib.import_module(name)
-    kept = torch.load(f"{sys.argv[1]}/inputs.pt")
-    model = torch.export.load(f"{sys.argv[1]}/model.pt2").module()
-    torch.save(model(**kept), f"{sys.argv[1]}/outputs.pt")
+    torch.save(torch.export.load(path).module()(**kept), f"{sys.argv[1]}/outputs.pt")

@@ -227,12 +227,12 @@ def test_a_changing_number_keeps_few_programs(monkeypatch: pytest.MonkeyPatch) -
         made.append(weakref.ref(found))
 
     with pytest.warns(UserWarning, match=r"Annealed was compiled for 8 values of factor, .*make it one") as seen:
-        list(map(called_with, [k / 24 for k in range(24)]))
+        list(map(called_with, [k / 12 for k in range(12)]))
     assert len(seen) == 1
     assert len(guards.programs) == 2 * guards.VERSIONS  # the whole sequence, and single steps
     gc.collect()
     assert sum(ref() is not None for ref in made) == guards.VERSIONS
-    layer.cell.factor = 23 / 24
+    layer.cell.factor = 11 / 12
     assert dispatch.program_of(layer.cell, Bindings(dict(layer.cell.named_parameters())), x) is made[-1]()
 
 

@@ -64,7 +64,7 @@ class Windows(LazySequence[Window]):
         needed = batch * length + 1 if drop_last else batch + 1
         if len(numbers) < needed:
             raise DataError(
-                f"{where} has {len(numbers):,} symbols, too short for one window; {batch} streams of {length} symbols "
+                f"{where} has {len(numbers):,} symbols, too short for one window; {batch} × {length} symbols "
                 f"need {needed:,}: give more text or a smaller batch or length"
             )
         size = usable // batch
