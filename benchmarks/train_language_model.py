@@ -52,6 +52,7 @@ class Symbols(nn.Module):
 CASES = [("LSTM", CHARACTERS), ("GRU", CHARACTERS), ("RNN", CHARACTERS), ("LSTM", WORDS)]
 
 
+PEERS = ("everloop", "torch.nn")
 PARTS = ("forward", "backward", "clipping", "update")
 
 
@@ -88,14 +89,18 @@ def main() -> None:
     statistic_option(parser)
     parser.add_argument("--autocast", action="store_true")
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--layers", nargs="*", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--symbols", nargs="*", type=int, choices=(CHARACTERS, WORDS), default=(CHARACTERS, WORDS))
     options = parser.parse_args()
     low = torch.bfloat16 if options.autocast else None
     print(f"{machine()}; {options.statistic} of {options.rounds} rounds{', autocast to bfloat16' * options.autocast}\n")
     lines: list[list[object]] = []
     for kind, symbols in CASES:
+        if kind not in options.layers or symbols not in options.symbols:
+            continue
         for batch, steps, hidden in SHAPES:
             x, y = torch.randint(symbols, (2, steps, batch))
-            spent: dict[str, dict[str, list[float]]] = {"everloop": {}, "torch.nn": {}}
+            spent: dict[str, dict[str, list[float]]] = {name: {} for name in PEERS}
             peers = {
                 name: training_step(Symbols(name == "everloop", kind, hidden, symbols), x, y, low, parts)
                 for name, parts in spent.items()
@@ -109,7 +114,7 @@ def main() -> None:
                 line += [", ".join(f"{1e3 * at(parts[part]):.1f}" for part in PARTS) for parts in spent.values()]
             lines.append(line)
     heads = ["layer", "symbols", "B, T, H", "everloop symbols/s", "torch.nn symbols/s", "ratio"]
-    print(table([*heads, *(f"{name}: {', '.join(PARTS)}, ms" for name in spent if options.parts)], lines))
+    print(table([*heads, *(f"{name}: {', '.join(PARTS)}, ms" for name in PEERS if options.parts)], lines))
 
 
 if __name__ == "__main__":

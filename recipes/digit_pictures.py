@@ -15,11 +15,15 @@ A caption says what stands where:
 
 A picture has one to four digits, at most three in a row. The digits of a row share a line of pixels; between two rows,
 and between two neighbours of a row, a line of pixels is empty.
+
+Digits of the train pictures are turned, slanted and stretched a little at random, for there are fewer writers than
+pictures. Those of valid and test, and those of all films, stand as they were written.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +47,7 @@ FRAMES, FRAME, FRAME_SIZES = 20, 40, (18, 22)
 CHANGE = 0.15  # probability that another digit is shown from a frame on
 COVERED, COVER = 0.15, 14  # probability that a square hides a part of a frame, and its side
 HELD = 5000  # training digits of the valid part
+BOUNDS = torch.tensor([0.25, 0.25, 0.2, 0.2])  # of a varied digit: its turn in radians, its slant, width and height
 Row = Sequence[int]
 
 
@@ -58,10 +63,17 @@ def _run(digit: int, count: int) -> str:
 
 
 class Digits:
-    """Digits of MNIST, drawn at random: images [N, 28, 28] with labels [N]."""
+    """Digits of MNIST, drawn at random: images [N, 28, 28] with labels [N].
 
-    def __init__(self, images: Tensor, labels: Tensor, seed: int) -> None:
-        self.images, self.labels = images.float(), labels.long()
+    Args:
+        images: brightness, 0 to 255.
+        labels: the digit of each.
+        seed: of what is drawn.
+        vary: turn, slant and stretch each digit a little at random.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, seed: int, vary: bool = False) -> None:
+        self.images, self.labels, self.vary = images.float(), labels.long(), vary
         self.chance = torch.Generator().manual_seed(seed)
         self.of = [(self.labels == digit).nonzero()[:, 0] for digit in range(10)]
 
@@ -77,11 +89,21 @@ class Digits:
         """Return a digit [h, w] without a margin, the longer side between `sizes`."""
         found = self.of[digit]
         image = self.images[found[self.whole(0, len(found) - 1)]]
+        if self.vary:
+            image = self.varied(image)
         down, right = image.amax(1).nonzero()[:, 0], image.amax(0).nonzero()[:, 0]
         image = image[down[0] : down[-1] + 1, right[0] : right[-1] + 1]
         scale = self.whole(*sizes) / max(image.shape)
         size = [max(3, round(side * scale)) for side in image.shape]
         return F.interpolate(image[None, None], size, mode="bilinear", antialias=True)[0, 0].clamp(0, 255)
+
+    def varied(self, image: Tensor) -> Tensor:
+        """Return an image [28, 28], turned, slanted and stretched at random around its middle."""
+        turn, slant, wide, high = ((torch.rand(4, generator=self.chance) * 2 - 1) * BOUNDS).tolist()
+        cos, sin = math.cos(turn), math.sin(turn)
+        turned = torch.tensor([[cos, -sin], [sin, cos]]) @ torch.tensor([[1 + wide, slant], [0, 1 + high]])
+        where = F.affine_grid(F.pad(turned, (0, 1))[None], [1, 1, *image.shape], align_corners=False)
+        return F.grid_sample(image[None, None], where, align_corners=False)[0, 0]
 
     def rows(self) -> list[list[int]]:
         """Return what a picture shows: one or two rows of digits."""
@@ -160,7 +182,8 @@ def main() -> None:
         zip(parts(options.mnist), options.pictures, options.films, strict=True)
     ):
         # each with chance of its own, so that the number of pictures changes no film
-        digits, moving = (Digits(images, labels, 10 * options.seed + 2 * number + k) for k in range(2))
+        seed = 10 * options.seed + 2 * number
+        digits, moving = Digits(images, labels, seed, vary=name == "train"), Digits(images, labels, seed + 1)
         shown = [digits.rows() for _ in range(count)]
         pictures = torch.stack([digits.picture(rows) for rows in shown]).round().to(torch.uint8)
         np.savez_compressed(options.out / f"{name}_pictures.npz", pictures=pictures.numpy())

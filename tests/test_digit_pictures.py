@@ -130,6 +130,11 @@ def test_one_command_makes_all_files(
     pictures = np.load(tmp_path / "a" / "train_pictures.npz")["pictures"]
     assert (pictures.shape, pictures.dtype) == ((3, 64, 64), np.uint8)
     assert len((tmp_path / "a" / "train_captions.txt").read_text().splitlines()) == 3
+    for (name, images, labels), seed in zip(MADE["parts"](tmp_path), (10, 12, 14), strict=True):
+        drawn = MADE["Digits"](images, labels, seed, vary=name == "train")
+        shown = [drawn.rows() for _ in range(dict(train=3, valid=2, test=1)[name])]
+        expected = torch.stack([drawn.picture(rows) for rows in shown]).round()
+        assert (np.load(tmp_path / "a" / f"{name}_pictures.npz")["pictures"] == expected.numpy()).all()
     films = np.load(tmp_path / "a" / "test_frames.npz")
     assert (films["frames"].shape, films["digits"].shape) == ((1, 20, 40, 40), (1, 20))
 
@@ -138,3 +143,21 @@ def test_one_command_makes_all_files(
 def test_the_seed_decides(seed: int) -> None:
     assert digits(seed).picture([[1, 2]]).equal(digits(seed).picture([[1, 2]]))
     assert not digits(seed).picture([[1, 2]]).equal(digits(seed + 1).picture([[1, 2]]))
+
+
+def test_a_varied_digit_leans_and_grows_within_bounds() -> None:
+    bar = torch.zeros(28, 28)
+    bar[6:22, 12:16] = 200
+    some, rows, leans, heights = digits(), torch.arange(28.0), [], []
+    for _ in range(300):
+        seen = some.varied(bar)
+        assert float(seen.max()) <= 200.01
+        assert float((seen.sum(0) * rows).sum() / seen.sum()) == pytest.approx(13.5, abs=0.2)  # the middle stays
+        assert float((seen.sum(1) * rows).sum() / seen.sum()) == pytest.approx(13.5, abs=0.2)
+        middles = (seen[10:18] * rows).sum(1) / seen[10:18].sum(1)
+        leans.append(float(middles[-1] - middles[0]) / 7)
+        heights.append(float(seen[:, 12:16].sum()) / 200 / 4)
+    # tan(0.25) of the turn and 0.25 / 0.8 of the slant at most, to both sides
+    assert -0.6 < min(leans) < -0.2
+    assert 0.2 < max(leans) < 0.6
+    assert min(heights) < 15 < 17 < max(heights)
