@@ -132,7 +132,7 @@ def test_one_command_makes_all_files(
     assert len((tmp_path / "a" / "train_captions.txt").read_text().splitlines()) == 3
     for (name, images, labels), seed in zip(MADE["parts"](tmp_path), (10, 12, 14), strict=True):
         drawn = MADE["Digits"](images, labels, seed, vary=name == "train")
-        shown = [drawn.rows() for _ in range(dict(train=3, valid=2, test=1)[name])]
+        shown = [drawn.rows() for _ in range({"train": 3, "valid": 2, "test": 1}[name])]
         expected = torch.stack([drawn.picture(rows) for rows in shown]).round()
         assert (np.load(tmp_path / "a" / f"{name}_pictures.npz")["pictures"] == expected.numpy()).all()
     films = np.load(tmp_path / "a" / "test_frames.npz")
