@@ -53,6 +53,7 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"Error parsing (--\S+): no type matching \{None\}\|\{(.*?)\} could be instantiated from \[(.*?)\]\..*",
         r"\1 is \3; expected \2",
     ),
+    (r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 is \2, which it does not take"),
     (r"[Ii]nvalid choice (.*) for argument '(--\S+)'\. Expected one of \((.*?),?\)", r"\2 is \1; expected one of \3"),
     (r"Missing value for argument '(--\S+)'\. Expected 1 values", r"\1 has no value; expected one"),
     (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),

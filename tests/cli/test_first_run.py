@@ -86,6 +86,7 @@ def test_training(capsys: pytest.CaptureFixture[str], command: str, message: str
         ("predict folder novel.txt --beam x", "--beam is 'x'; expected a whole number"),
         ("predict folder novel.txt --length-penalty x", "--length-penalty is 'x'; expected a number"),
         ("experiment memory --cells lstm", "--cells is no option; give CELLS without the name"),
+        ("experiment memory lstm --lags x", "--lags is 'x', which it does not take; everloop experiment memory --help"),
         ("compare", "0 runs to compare; expected at least 2"),
         ("runs novel.txt", "novel.txt is a file; expected a folder with runs"),
     ],

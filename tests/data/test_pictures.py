@@ -77,6 +77,12 @@ def test_arrays_of_pictures(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", pixels(2, 3))
     with pytest.raises(DataError, match=r"uint8 \[2, 3\]; expected pictures \[N, height, width\]"):
         read_pictures(tmp_path / "flat.npy")
+    (tmp_path / "other.npy").write_bytes(bytes(range(256)))
+    with pytest.raises(DataError, match=r"other\.npy is no NumPy file; expected one that numpy\.save wrote"):
+        read_pictures(tmp_path / "other.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "flat.npy").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"cut\.npy is no NumPy file that can be read \(.*\); expected"):
+        read_pictures(tmp_path / "cut.npy")
     named = list(pictures_of(tmp_path / "grey.npy", PictureSize(3, 5)))
     assert [name for name, _ in named] == ["1", "2"]
     with pytest.raises(DataError, match="holds pictures of 3×5×1; expected 5×3×1"):

@@ -177,10 +177,12 @@ def read_array(path: Path, name: str = "") -> Array:
         if not name and len(arrays) != 1:
             raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; name one with --array")
         return named(arrays, name or next(iter(arrays)), path)
+    content = read_bytes(path)
     try:
-        found = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+        found = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no NumPy file: {error}") from None
+        why = f" that can be read ({error})" if content.startswith(b"\x93NUMPY") else ""
+        raise DataError(f"{path} is no NumPy file{why}; expected one that numpy.save wrote") from None
     if not isinstance(found, np.ndarray):
         raise DataError(f"{path} holds an archive; expected an array, or a name that ends in .npz")
     return found
