@@ -143,7 +143,7 @@ def fresh(kind: Kind, options: Any, args: Sequence[str], stay: Collection[str] =
     data = kind.dataset(options.data, options.model, None)
     fit = Fit(options.model, options.train)
     if not options.config:
-        fit = fitted(data, kind.model, options.model, options.train, {*given(type(options), args), *stay})
+        fit = fitted(data, kind, options.model, options.train, {*given(type(options), args), *stay})
     options = dataclasses.replace(options, model=fit.model, train=fit.train)
     model = kind.create_model(data, options.model)
     if fit.chosen and Ranks.joined().is_first:
@@ -154,7 +154,7 @@ def fresh(kind: Kind, options: Any, args: Sequence[str], stay: Collection[str] =
 def _how_long(model: Model, data: Any, config: TrainConfig) -> str:
     minutes, threads = math.ceil(duration(model, data, config) / 60), torch.get_num_threads()
     where = f"{threads} thread{'s' * (threads > 1)}"
-    return f"about {minutes:,} min on {where}, as busy as they are; less with fewer --steps or --epochs"
+    return f"about {minutes:,} min on {where}, as busy as they are; --steps or --epochs make it less, or more"
 
 
 def follow(

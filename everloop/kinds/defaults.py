@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
+from torch import nn
+
+from everloop.layers import Recurrent
 from everloop.models import Model
+from everloop.models.kind import Kind
 from everloop.train import TrainConfig
 from everloop.train.evaluate import pass_sizes
 
 PASSES = 25  # over the training split: by then small models stop improving on what was held out
 STEPS = (200, 3_000)
+WORK = 3e13  # operations of a run, at most: ten minutes of one core that does 50 billion in a second
 BATCHES = 40  # in a pass, at least, where the batch can be made smaller for it
 BATCH = (8, 64)
+WINDOWS_IN_BATCH = 32  # at most: a window of a stream is long
 HIDDEN = (64, 512)
-WINDOWS = ((1_000_000, 256), (200_000, 128), (0, 64))  # steps of a window of a stream, from so many time steps on
+WINDOWS = ((200_000, 128), (0, 64))  # steps of a window of a stream, from so many time steps on
 LARGE = 5_000_000  # time steps from which nothing that small data needs is done
 DROPOUT = 0.2
 FEW = 50_000  # texts of words with one label each, below which a model learns their rare words by heart
@@ -37,16 +44,17 @@ class Fit:
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.chosen.items())
 
 
-def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: Collection[str]) -> Fit:
+def fitted(data: Any, kind: Kind, model: Any, train: TrainConfig, given: Collection[str]) -> Fit:
     """Return settings that fit the size of the training split; what is given stays.
 
     Units grow with the square root of the time steps, up to the usual size of the kind; a second layer and no dropout
     are for large data; much dropout is for few texts of words. A batch leaves a pass enough updates, and training is
-    some passes, fewer where validation stops improving; where its length is given it has that length.
+    some passes, fewer where validation stops improving or where they are the work of more than minutes; where its
+    length is given it has that length.
 
     Args:
         data: the Dataset that the model is trained on.
-        kind: the class of the model.
+        kind: its kind.
         model: its settings.
         train: those of training.
         given: the names of settings that stay as they are.
@@ -69,25 +77,41 @@ def fitted(data: Any, kind: type[Model], model: Any, train: TrainConfig, given: 
     times = _open(
         ("batch", "length", "steps", "validate", "early_stop"), {*given, *(["steps"] if train.epochs else [])}
     )
-    length = train.length
-    if kind.streams and "length" in times:
+    length, streams = train.length, kind.model.streams
+    if streams and "length" in times:
         length = found["length"] = next(size for least, size in WINDOWS if count >= least)
     if "batch" in times:
-        items = max(1, count // (length or 1) if kind.streams else len(data["train"]))
-        found["batch"] = _clamped(2 ** int(math.log2(max(1, items // BATCHES))), (min(BATCH[0], items), BATCH[1]))
+        items = max(1, count // (length or 1) if streams else len(data["train"]))
+        largest = WINDOWS_IN_BATCH if streams else BATCH[1]
+        found["batch"] = _clamped(2 ** int(math.log2(max(1, items // BATCHES))), (min(BATCH[0], items), largest))
+    inside = {name: found[name] for name in shape if name in found}
+    shaped = replace(model, **inside)
     chosen = train.replace({name: value for name, value in found.items() if name in ("batch", "length")})
-    sizes = pass_sizes(kind, chosen.batch, chosen.length, chosen.length_jitter)
+    sizes = pass_sizes(kind.model, chosen.batch, chosen.length, chosen.length_jitter)
     batches = len(data.epoch("train", 0, seed=train.seed, **sizes))
     steps = round(train.epochs * batches / chosen.accumulate) if train.epochs else train.steps
     if "steps" in times:
-        steps = found["steps"] = _clamped(PASSES * batches // chosen.accumulate, STEPS)
+        passes = min(PASSES, WORK / max(1, count * _work(kind.create_model, data, shaped)))
+        steps = found["steps"] = _clamped(int(passes * batches / chosen.accumulate), STEPS)
     if "validate" in times:
         found["validate"] = max(APART, steps // VALIDATIONS)
     if {"early_stop", "steps"} <= {*times} and "valid" in data.splits and not train.average_after:
         found["early_stop"] = PATIENCE
-    inside = {name: found[name] for name in shape if name in found}
     outside = {name: value for name, value in found.items() if name not in inside}
-    return Fit(replace(model, **inside), train.replace(outside), found)
+    return Fit(shaped, train.replace(outside), found)
+
+
+def _work(create: Callable[[Any, Any], Model], data: Any, shape: Any) -> float:
+    """Return the operations that training takes at a time step: two for each weight forward, and four backward.
+
+    Of an encoder and a decoder each sees a half of the time steps. A weight of a convolution counts once.
+    """
+    with torch.random.fork_rng(devices=()):  # so that the model of the run begins with the weights it would have
+        model = create(data, shape)
+    parts = [part for part in model.modules() if not isinstance(part, nn.Embedding)]  # whose rows are looked up
+    weights = {id(p): p.numel() for part in parts for p in part.parameters(recurse=False) if p.dim() > 1}
+    strands = len(model.outline().strands) if any(isinstance(part, Recurrent) for part in parts) else 1
+    return 6 * sum(weights.values()) / strands
 
 
 def _open(names: Collection[str], given: Collection[str]) -> list[str]:

@@ -12,12 +12,14 @@ import torch
 from everloop.cli import main
 from everloop.cli.options import given
 from everloop.cli.train import options_of
-from everloop.data import Examples, ExamplesConfig, Text
-from everloop.kinds.defaults import fitted
-from everloop.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig, load
+from everloop.data import Examples, ExamplesConfig, Parallel, ParallelConfig, Text
+from everloop.kinds import defaults
+from everloop.kinds.defaults import STEPS, WORK, fitted
+from everloop.models import ClassifierConfig, EncoderDecoderConfig, LanguageModelConfig, load
 from everloop.models.kind import find
 from everloop.train import TrainConfig
 
+LM, CLASSIFIER = find("language-model"), find("classifier")
 ROWS = "".join(f"{'good' if i % 2 else 'bad'} film {i % 7}\t{i % 2}\n" for i in range(90))
 
 
@@ -31,46 +33,77 @@ def of_length(count: int) -> Text:
         (300, 64, 64, 4, 200),
         (20_000, 64, 64, 8, 950),  # 39 windows in a pass, or 38 where it begins later
         (100_000, 160, 64, 32, 1200),
-        (1_000_000, 512, 256, 64, 1525),
-        (4_000_000, 512, 256, 64, 3000),
+        (300_000, 288, 128, 32, 1825),
     ],
 )
 def test_sizes_of_a_text(count: int, hidden: int, length: int, batch: int, steps: int) -> None:
-    fit = fitted(of_length(count), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    fit = fitted(of_length(count), LM, LanguageModelConfig(), TrainConfig(), ())
     assert (fit.model.hidden, fit.model.layers, fit.model.dropout) == (hidden, 1, 0.2)
     assert (fit.train.length, fit.train.batch) == (length, batch)
     assert fit.train.steps == pytest.approx(steps, abs=25)
     assert fit.train.validate == fit.train.steps // 15
 
 
+def test_large_runs_are_shorter() -> None:
+    # a GRU of 512 units: its matrices, of which one reads 64 numbers for a symbol, and those of the head
+    data, config = of_length(1_000_000), LanguageModelConfig(embedding=64)
+    fit = fitted(data, LM, config, TrainConfig(), ())
+    assert (fit.model.hidden, fit.train.length, fit.train.batch) == (512, 128, 32)
+    weights = 3 * 512 * (512 + 64) + 512 * len(data.vocabulary)
+    assert fit.train.steps == pytest.approx(WORK / (6 * weights * 128 * 32), abs=10)
+    twice = fitted(data, LM, config, TrainConfig(accumulate=2), ("accumulate",))
+    assert twice.train.steps == pytest.approx(fit.train.steps / 2, abs=1)
+    more = fitted(of_length(4_000_000), LM, config, TrainConfig(), ())
+    assert more.train.steps == pytest.approx(fit.train.steps, abs=10)
+    much = fitted(of_length(1_000_000), LM, LanguageModelConfig(embedding=60_000), TrainConfig(), ())
+    assert much.train.steps == STEPS[0], "the fewest"
+
+
+def test_an_encoder_and_a_decoder_see_half_of_the_steps_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults, "WORK", 2e10)
+    words = [f"w{i}" for i in range(800)]
+    pairs = [(" ".join(words[i % 790 : i % 790 + 9]), words[i % 800]) for i in range(1000)]
+    data, state = Parallel(pairs, config=ParallelConfig(min_freq=1)), torch.get_rng_state()
+    config = EncoderDecoderConfig(hidden=60, layers=1, embedding=20)
+    fit = fitted(data, find("translator"), config, TrainConfig(), ("hidden",))
+    assert torch.equal(torch.get_rng_state(), state)
+    read = 2 * 3 * 30 * (20 + 30)
+    between = 60 * 60 + 60 * 60 + (60 + 60) * 20  # the first state, keys, and what the head reads
+    written = 3 * 60 * (20 + 60) + between + 20 * len(data.target)
+    passes = 2e10 / (6 * (read + written) / 2 * data.time_steps("train"))
+    batches = len(data.epoch("train", 0, batch=fit.train.batch))
+    assert fit.train.steps == int(passes * batches)
+    assert STEPS[0] < fit.train.steps < 25 * batches
+
+
 def test_texts_of_few_words_have_more_dropout_than_their_characters() -> None:
     texts, config = [text.partition("\t")[0] for text in ROWS.splitlines()], ClassifierConfig()
     for units, dropout, words in (("words", 0.5, 0.3), ("characters", 0.2, 0.0)):
         data = Examples.of((texts, [text[0] for text in texts]), config=ExamplesConfig(units=units))  # type: ignore[arg-type]
-        fit = fitted(data, Classifier, config, TrainConfig(), ())
+        fit = fitted(data, CLASSIFIER, config, TrainConfig(), ())
         assert (fit.model.dropout, fit.model.word_dropout, fit.train.early_stop) == (dropout, words, 5)
-    without = fitted(of_length(900), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    without = fitted(of_length(900), LM, LanguageModelConfig(), TrainConfig(), ())
     assert without.train.early_stop == 0, "nothing is held out"
-    given_length = fitted(data, Classifier, config, TrainConfig(steps=90), ("steps",))
+    given_length = fitted(data, CLASSIFIER, config, TrainConfig(steps=90), ("steps",))
     assert given_length.train.early_stop == 0
     averaged = TrainConfig(optimiser="sgd", average_after=5)
-    assert fitted(data, Classifier, config, averaged, ("optimiser", "average_after")).train.early_stop == 0
+    assert fitted(data, CLASSIFIER, config, averaged, ("optimiser", "average_after")).train.early_stop == 0
 
 
 def test_large_data_has_the_usual_model() -> None:
-    fit = fitted(of_length(6_000_000), LanguageModel, LanguageModelConfig(), TrainConfig(), ())
+    fit = fitted(of_length(6_000_000), LM, LanguageModelConfig(), TrainConfig(), ())
     assert fit.model == LanguageModelConfig()
 
 
 def test_what_is_given_stays() -> None:
     train = TrainConfig(epochs=2, batch=16)
-    fit = fitted(of_length(20_000), LanguageModel, LanguageModelConfig(), train, ("epochs", "batch", "hidden"))
+    fit = fitted(of_length(20_000), LM, LanguageModelConfig(), train, ("epochs", "batch", "hidden"))
     assert fit.model.hidden == LanguageModelConfig().hidden
     assert (fit.train.batch, fit.train.epochs) == (16, 2)
     assert "steps" not in fit.chosen
     assert fit.train.validate == 10
     everything = ("hidden", "layers", "dropout", "length", "batch", "steps", "validate", "early_stop")
-    kept = fitted(of_length(20_000), LanguageModel, LanguageModelConfig(), TrainConfig(), everything)
+    kept = fitted(of_length(20_000), LM, LanguageModelConfig(), TrainConfig(), everything)
     assert (kept.model, kept.train, str(kept)) == (LanguageModelConfig(), TrainConfig(), "")
 
 
