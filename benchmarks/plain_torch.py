@@ -25,9 +25,12 @@ from benchmarks.timing import machine
 from everloop.cli.options import find_kind, select_device
 from everloop.cli.train import read_options
 from everloop.data.batching.batch import sequence_mask
+from everloop.data.datasets.strokes import END
 from everloop.data.tokenize.symbols import PAD, UNKNOWN
 from everloop.errors import OptionError
-from everloop.models import Classifier, EncoderDecoder, Forecaster, LanguageModel, Tagger
+from everloop.models import Classifier, EncoderDecoder, Forecaster, Generator, LanguageModel, Tagger, Transcriber
+from everloop.models.mixture import Mixture
+from everloop.models.transcriber import distance
 from everloop.train import TrainConfig, evaluate, train
 from everloop.train.evaluate import pass_sizes
 from everloop.train.optimiser import LearningRateSchedule
@@ -219,6 +222,71 @@ class PlainTranslator(nn.Module):
         return loss, len(targets), right
 
 
+class PlainGenerator(nn.Module):
+    """A label at each step, or at the first, beside a symbol or a step of a pen; layers; a head."""
+
+    def __init__(self, ours: Generator):
+        super().__init__()
+        self.config = config = ours.config
+        if not ours.labels or config.given == "attention" or config.cell not in LAYERS:
+            raise OptionError("compared are generators of what labels say, of LSTM or GRU layers")
+        size, written = config.embedding, ours.head.out_features
+        self.condition = nn.Embedding(len(ours.labels), size)
+        self.embedding = nn.Embedding(written, size) if ours.symbols else None
+        read = (size if ours.symbols else 5) + size  # a step of a pen: where to, and which of three things it does
+        between = config.dropout if config.layers > 1 else 0.0
+        self.recurrent = LAYERS[config.cell](read, config.hidden, config.layers, dropout=between)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.hidden, written)
+
+    def loss(self, batch: Any) -> Answer:
+        """Return the mean loss, and how many targets there are."""
+        if self.embedding is None:
+            begin = batch.steps.new_tensor([0, 0, END]).expand(1, len(batch.given), 3)
+            read = torch.cat([begin, batch.steps[:-1]])
+            x = torch.cat([read[..., :2], F.one_hot(read[..., 2].long(), 3)], -1)
+        else:
+            x = self.dropout(self.embedding(batch.inputs))
+        known = self.condition(batch.given).expand(len(x), -1, -1)
+        if self.config.given == "first":
+            known = torch.cat([known[:1], torch.zeros_like(known[1:])])
+        y, _ = self.recurrent(torch.cat([x, known], -1))
+        answers = self.head(self.dropout(y)[batch.mask])
+        if self.embedding is not None:
+            return F.cross_entropy(answers, batch.targets[batch.mask]), len(answers), {}
+        steps = batch.steps[batch.mask]
+        density = Mixture.of(answers[:, :-3]).log_density(steps[:, :2])
+        pens = F.cross_entropy(answers[:, -3:], steps[:, 2].long(), reduction="sum")
+        return (pens - density[steps[:, 2] != END].sum()) / len(steps), len(steps), {}
+
+
+class PlainTranscriber(nn.Module):
+    """Some frames at a time, layers, a head, connectionist temporal classification."""
+
+    def __init__(self, ours: Transcriber):
+        super().__init__()
+        self.config = config = ours.config
+        self.recurrent = Layers(config.features * config.stacked, config, bidirectional=config.bidirectional)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.recurrent.size, ours.blank + 1)
+
+    def loss(self, batch: Any) -> Answer:
+        """Return the mean loss, how many characters there are, and in evaluation how many are right."""
+        n, frames = self.config.stacked, batch.frames
+        steps = (batch.lengths + n - 1) // n
+        whole = F.pad(frames, (0, 0, 0, 0, 0, -len(frames) % n))
+        x = whole.view(-1, n, *whole.shape[1:]).transpose(1, 2).flatten(2)
+        y, _ = self.recurrent(self.dropout(x), steps)
+        log_probs = self.head(self.dropout(y)).log_softmax(-1)
+        blank, lengths = log_probs.shape[-1] - 1, batch.label_lengths
+        total = F.ctc_loss(log_probs, batch.labels, steps, lengths, blank=blank, reduction="sum")
+        count, wrong = int(lengths.sum()), 0
+        for b in () if self.training else range(len(steps)):
+            path = log_probs[: steps[b], b].argmax(-1).unique_consecutive()
+            wrong += distance(batch.labels[b, : lengths[b]].tolist(), path[path != blank].tolist())
+        return total / count, count, {} if self.training else {"accuracy": float(count - wrong)}
+
+
 def words_dropped(model: Any, numbers: Tensor) -> Tensor:
     """Return words of which training takes a fraction for unknown ones."""
     if not (model.training and model.config.word_dropout):
@@ -232,6 +300,8 @@ MODELS: dict[str, Callable[[Any], nn.Module]] = {
     "language-model": PlainLanguageModel,
     "forecaster": PlainForecaster,
     "translator": PlainTranslator,
+    "generator": PlainGenerator,
+    "transcriber": PlainTranscriber,
 }
 
 

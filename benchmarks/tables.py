@@ -17,7 +17,7 @@ import numpy as np
 import polars
 
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.formats import read_examples, table_reader
+from everloop.data.readers.formats import block_reader, read_examples
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.readers.time_series import Table
 
@@ -49,7 +49,7 @@ def ours(path: Path) -> int:
     source = FileSource(path, ErrorPolicy())
     if path.stem == "texts":
         return sum(1 for _ in read_examples(source, "auto", Fields("text", "label")))
-    (track,) = Table((*NUMBERS,), ("time",)).tracks([(source, table_reader(path))], print)
+    (track,) = Table((*NUMBERS,), ("time",)).tracks([(source, block_reader(path))], print)
     return len(track.values)
 
 

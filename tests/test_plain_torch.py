@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,39 @@ def _translator(folder: Path) -> list[str]:
     return [*files, "--min-freq", "1", "--embedding", "5", "--dropout", "0"]
 
 
+def _generator(folder: Path) -> list[str]:
+    lines = [f"{'north' if i % 3 else 'south'}\tword{'abc'[i % 3] * (i % 4)}" for i in range(20)]
+    (folder / "names.tsv").write_text("\n".join(lines))
+    return [
+        "--texts",
+        str(folder / "names.tsv"),
+        "--layers",
+        "2",
+        "--given",
+        "first",
+        "--embedding",
+        "5",
+        "--dropout",
+        "0",
+    ]
+
+
+def _pen(folder: Path) -> str:
+    glyphs = {"1": [[[0, 0], [1, 9]]], "7": [[[0, 9], [5, 9], [2, 0]], [[1, 5], [4, 6]]]}
+    some = [{"label": label, "split": split} for split in ("train", "valid") for label in ("1", "7", "7", "1")]
+    rows = [json.dumps({**one, "strokes": glyphs[one["label"]], "writer": one["split"]}) for one in some]
+    (folder / "glyphs.jsonl").write_text("\n".join(rows))
+    return str(folder / "glyphs.jsonl")
+
+
+def _drawings(folder: Path) -> list[str]:
+    return ["--strokes", _pen(folder), "--mixtures", "3", "--embedding", "5", "--dropout", "0"]
+
+
+def _transcriber(folder: Path) -> list[str]:
+    return ["--glyphs", _pen(folder), "--strings", "9", "--held", "4", "--stacked", "2", "--dropout", "0"]
+
+
 CASES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "classifier": ("classifier", _classifier),
     "tagger": ("tagger", _tagger),
@@ -101,6 +135,9 @@ CASES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "language-model": ("language-model", _language_model),
     "forecaster": ("forecaster", _forecaster),
     "translator": ("translator", _translator),
+    "generator": ("generator", _generator),
+    "drawings": ("generator", _drawings),
+    "transcriber": ("transcriber", _transcriber),
 }
 
 

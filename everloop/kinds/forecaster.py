@@ -15,7 +15,7 @@ import torch
 from everloop.data.datasets.plans import Plans
 from everloop.data.datasets.series import Series
 from everloop.data.datasets.series_config import SeriesConfig, columns_of
-from everloop.data.readers.formats import table_endings, table_reader
+from everloop.data.readers.formats import block_reader, table_endings, table_reader
 from everloop.data.readers.time_series import Step, Track
 from everloop.data.spacing import spacing
 from everloop.errors import DataError, OptionError
@@ -40,13 +40,13 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
     config = replace(config, columns=source.columns or config.columns)
     told = list[str]()
     made = ForecastRows(model, config, _plans(config, source, options), told.append)
-    rows = table_reader(source.path, source.chosen_format(table_endings(), "csv"))
+    form = source.chosen_format(table_endings(), "csv")
     table = config.table(columns_of(config))
     yield ",".join(made.headings) + "\n"
     if options.stride and source.piped:
-        yield from _as_they_come(made, table.steps(source, rows, ends=False), options.stride)
+        yield from _as_they_come(made, table.steps(source, table_reader(source.path, form), ends=False), options.stride)
         return
-    for track in table.tracks([(source, rows)], told.append, ends=not source.piped):
+    for track in table.tracks([(source, block_reader(source.path, form))], told.append, ends=not source.piped):
         count, context = len(track.values), model.config.context
         begin = track.breaks[-1] if track.breaks else 0
         if count - begin < context:

@@ -116,7 +116,7 @@ def forecast_frame(
     known = None if plans is None else Plans.of(FrameSource(plans, ErrorPolicy(), "the frame of plans"), config)
     made, context = ForecastRows(model, config, known, tell), model.config.context
     rows: list[list[Any]] = []
-    for track in config.table(columns_of(config)).tracks([(source, source.rows)], tell):
+    for track in config.table(columns_of(config)).tracks([(source, source.blocks)], tell):
         begin = track.breaks[-1] if track.breaks else 0
         if len(track.values) - begin < context:
             of = f" of series {track.name}" if config.group else ""

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.error_policy import ErrorPolicy
-from everloop.data.readers.formats import table_reader
+from everloop.data.readers.blocks import BlockReader
+from everloop.data.readers.formats import block_reader
 from everloop.data.readers.frames import FrameSource
-from everloop.data.readers.source import FileSource, RowReader, Source
+from everloop.data.readers.source import FileSource, Source
 from everloop.data.readers.time_series import Track
 from everloop.errors import DataError
 
@@ -27,21 +28,21 @@ class Plans:
     """
 
     def __init__(self, path: Path, config: SeriesConfig, errors: ErrorPolicy) -> None:
-        self._read(FileSource(path, errors), table_reader(path), config)
+        self._read(FileSource(path, errors), block_reader(path), config)
 
     @classmethod
     def of(cls, frame: FrameSource, config: SeriesConfig) -> Plans:
         """Return what is planned as a frame has it."""
         self = cls.__new__(cls)
-        self._read(frame, frame.rows, config)
+        self._read(frame, frame.blocks, config)
         return self
 
-    def _read(self, source: Source, rows: RowReader, config: SeriesConfig) -> None:
+    def _read(self, source: Source, blocks: BlockReader, config: SeriesConfig) -> None:
         self.place, self.timed = source.place, bool(config.time)
         table = replace(config, columns=(), static=()).table(config.planned)
         self.tracks: dict[str, Track] = {}
         self.rows: dict[str, dict[datetime, int]] = {}
-        for track in table.tracks([(source, rows)], lambda told: None):
+        for track in table.tracks([(source, blocks)], lambda told: None):
             if bool(track.values.isnan().any()):
                 row = int(track.values.isnan().any(1).nonzero()[0])
                 raise DataError(f"{self.place}: a number is missing in row {row + 1}{_of(track.name)}; fill it in")

@@ -19,7 +19,7 @@ from everloop.data.datasets.series_config import SeriesConfig, columns_of
 from everloop.data.datasets.window_sizes import SEASON, WindowSizes, spans
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.lazy import Mapped
-from everloop.data.readers.formats import table_reader
+from everloop.data.readers.formats import block_reader, table_reader
 from everloop.data.readers.frames import FrameSource
 from everloop.data.readers.source import FileSource
 from everloop.data.readers.tables import value_of
@@ -143,7 +143,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
                 raise OptionError(f"no series named; say what to forecast with --series COLUMN…{came}")
             config = replace(config, series=(numbers[0],))
             told.append(f"the series is {numbers[0]}, the only column of numbers (--series names others)")
-        sources = [(FileSource(path, errors), table_reader(path, config.format)) for path in config.train]
+        sources = [(FileSource(path, errors), block_reader(path, config.format)) for path in config.train]
         tracks = config.table(columns_of(config)).tracks(sources, told.append)
         return cls.of(tracks, config, errors, WindowSizes(context, horizon, season), patch, categories, told)
 
@@ -165,7 +165,7 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
             DataError: a column is missing, a cell is malformed, or a time occurs twice in a series.
         """
         source, told = FrameSource(frame, ErrorPolicy(config.malformed)), list[str]()
-        tracks = config.table(columns_of(config)).tracks([(source, source.rows)], told.append)
+        tracks = config.table(columns_of(config)).tracks([(source, source.blocks)], told.append)
         return cls.of(tracks, config, source.errors, WindowSizes(context, horizon, season), patch, categories, told)
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from everloop.data.files import find_files
 from everloop.data.readers import arrays, conll, conllu, films, folders, idx, parquet, pictures, sound, tables, ts, wav
+from everloop.data.readers.blocks import BlockReader, in_blocks, read_blocks
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
 from everloop.data.resampling import Upsampled, resample
@@ -31,6 +32,7 @@ class Format:
         endings: how the names of its files end.
         named: tells its files by their name or kind, where the ending does not.
         rows: reads it as a table.
+        blocks: reads it as a table in blocks of rows, where that is quicker.
         examples: reads sequences with one label each.
         tagged: reads sequences with a label for each step.
         audio: reads the samples of a recording, and how many there are in a second.
@@ -41,6 +43,7 @@ class Format:
     endings: tuple[str, ...] = ()
     named: Callable[[Path], bool] | None = None
     rows: RowReader | None = None
+    blocks: BlockReader | None = None
     examples: Reader | None = None
     tagged: Reader | None = None
     audio: Callable[[Path], tuple[Tensor, int]] | None = None
@@ -56,11 +59,11 @@ FORMATS = (
     Format("films", named=Path.is_dir, tagged=films.tagged),
     Format("files", named=Path.is_dir, examples=folders.examples),
     Format("idx", named=idx.is_idx, examples=idx.examples, has_label_file=True),
-    Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv")),
-    Format("csv", (".csv",), rows=partial(tables.read_rows, "csv")),
-    Format("semicolons", rows=partial(tables.read_rows, "semicolons")),
+    Format("tsv", (".tsv",), rows=partial(tables.read_rows, "tsv"), blocks=partial(read_blocks, "tsv")),
+    Format("csv", (".csv",), rows=partial(tables.read_rows, "csv"), blocks=partial(read_blocks, "csv")),
+    Format("semicolons", rows=partial(tables.read_rows, "semicolons"), blocks=partial(read_blocks, "semicolons")),
     Format("jsonl", (".jsonl", ".ndjson"), rows=partial(tables.read_rows, "jsonl")),
-    Format("parquet", (".parquet",), rows=parquet.read_rows),
+    Format("parquet", (".parquet",), rows=parquet.read_rows, blocks=parquet.read_blocks),
     Format("ts", (".ts",), examples=ts.examples),
     Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
     Format("conllu", (".conllu",), named=conllu.is_conllu, tagged=conllu.tagged),
@@ -131,6 +134,11 @@ def table_reader(path: Path, form: str = "auto") -> RowReader:
     found = format_of(path, form, lambda f: f.rows).rows
     assert found, "format_of returns a format that has one"
     return found
+
+
+def block_reader(path: Path, form: str = "auto") -> BlockReader:
+    """Return what reads the rows of a table in blocks."""
+    return format_of(path, form, lambda f: f.rows).blocks or in_blocks(table_reader(path, form))
 
 
 def audio_endings() -> dict[str, str]:

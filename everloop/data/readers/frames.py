@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.blocks import Block, SeeRows, column_of, in_blocks
 from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.data.readers.tables import EXPECTED, value_of
 from everloop.errors import DataError, unknown
@@ -39,10 +40,7 @@ class FrameSource:
         Raises:
             DataError: a column is missing, or they are not equally long.
         """
-        cells = columns_of_frame(self.frame, self.place)
-        for name in wanted:
-            if name not in cells:
-                raise DataError(f"{self.place}: {unknown('column', name, cells)}")
+        cells = self._columns(wanted)
         for number, values in enumerate(zip(*cells.values(), strict=True), 1):
             fields = dict(zip(cells, values, strict=True))
             row: Row = {}
@@ -56,6 +54,28 @@ class FrameSource:
                 if see:
                     see(number, fields)
                 yield number, b"", row
+
+    def blocks(
+        self, source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[str] = (), see: SeeRows | None = None
+    ) -> Iterator[Block]:
+        """Yield all rows in one block if they are well-formed, else as `rows` does."""
+        cells = self._columns(wanted)
+        lines = range(1, 1 + max(map(len, cells.values()), default=0))
+        found = {name: _column(cells[name], kind) for name, kind in wanted.items()}
+        if not (lines and all(found.values())):
+            yield from in_blocks(self.rows)(source, wanted, columns, see)
+            return
+        if see:
+            see(lines, cells)
+        yield Block(lines, found, False)
+
+    def _columns(self, wanted: Iterable[str]) -> dict[str, list[Any]]:
+        """Return all columns; those that are wanted are there."""
+        cells = columns_of_frame(self.frame, self.place)
+        for name in wanted:
+            if name not in cells:
+                raise DataError(f"{self.place}: {unknown('column', name, cells)}")
+        return cells
 
 
 def columns_of_frame(frame: Any, place: str = "the frame") -> dict[str, list[Any]]:
@@ -85,6 +105,14 @@ def _listed(column: Any) -> list[Any]:
         if hasattr(column, name):
             return list(getattr(column, name)())
     return list(column)
+
+
+def _column(cells: Sequence[Any], kind: ColumnType) -> Sequence[Any]:
+    """Return the cells of a column as what it holds; nothing if one is not."""
+    if kind in ("number", "value"):
+        return column_of(cells, kind)
+    found = [_cell(cell, kind) for cell in cells]
+    return [] if any(value is None for value in found) else found
 
 
 def _cell(value: Any, kind: ColumnType) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,12 +29,14 @@ class UnreadColumns:
         self.place = place
         self.columns: dict[str, _Values] | None = None
 
-    def see(self, line: int, fields: Mapping[str, Any], read: Mapping[str, Any]) -> None:
-        """Look at a row: all its fields, and those that are read."""
+    def see(self, lines: Sequence[int], columns: Mapping[str, Sequence[Any]], read: Collection[str]) -> None:
+        """Look at some rows: their lines, all their columns, and the names of those that are read."""
         if self.columns is None:
-            self.columns = {name: _Values() for name in fields if name not in read}
-        for name in [name for name, values in self.columns.items() if not values.add(line, fields.get(name))]:
-            del self.columns[name]
+            self.columns = {name: _Values() for name in columns if name not in read}
+        for name, values in list(self.columns.items()):
+            cells = columns.get(name) or [None] * len(lines)
+            if not all(map(values.add, lines, cells)):
+                del self.columns[name]
 
     def check(self) -> None:
         """Check all rows that were seen.

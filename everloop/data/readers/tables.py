@@ -60,6 +60,7 @@ class Records:
         self.see = see
         self.columns: list[str] | None = None
         self.first, self.header = True, header
+        self.begun: tuple[int, bytes] | None = None  # the line of a record that goes on, and its bytes
         if columns and form != "jsonl":
             self._take_columns(list(columns), "the columns given")
         if header == "no" and self.columns is None and form != "jsonl":
@@ -67,7 +68,32 @@ class Records:
 
     def read(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes, Row]]:
         """Yield (line number, bytes, row) of each well-formed record of an open file; empty lines are passed over."""
-        for number, raw in self._pieces(file):
+        yield from self.lines(enumerate(file, 1))
+        yield from self.last()
+
+    @property
+    def between_rows(self) -> bool:
+        """Whether the columns are known, no header can come, and no quoted field goes on in the next line."""
+        return self.columns is not None and not self.first and not self.begun
+
+    def lines(self, numbered: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Row]]:
+        """Yield (line number, bytes, row) of each well-formed record that ends within some lines."""
+        for number, raw in numbered:
+            start, kept = self.begun or (number, b"")
+            kept += raw
+            # inside quotes there is an odd number of quotation marks so far
+            if self.form in DELIMITERS and kept.count(b'"') % 2 and len(kept) < 1 << 20:
+                self.begun = start, kept
+                continue
+            self.begun = None
+            row = self.row(start, kept)
+            if row is not None:
+                yield start, kept, row
+
+    def last(self) -> Iterator[tuple[int, bytes, Row]]:
+        """Yield the record that the end of the file cuts off, if it is well-formed."""
+        if self.begun:
+            number, raw = self.begun
             row = self.row(number, raw)
             if row is not None:
                 yield number, raw, row
@@ -82,19 +108,6 @@ class Records:
         if self.see and fields is not None and found is not None:
             self.see(number, fields)
         return found
-
-    def _pieces(self, file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        start, kept = 0, b""
-        for number, raw in enumerate(file, 1):
-            start = start if kept else number
-            kept += raw
-            # inside quotes there is an odd number of quotation marks so far
-            if self.form in DELIMITERS and kept.count(b'"') % 2 and len(kept) < 1 << 20:
-                continue
-            yield start, kept
-            kept = b""
-        if kept:
-            yield start, kept
 
     def _fields(self, number: int, text: str) -> Mapping[str, Any] | None:
         if self.form == "jsonl":

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from everloop.data.readers.blocks import Block, BlockReader, in_blocks
 from everloop.data.readers.long_tables import UnreadColumns
-from everloop.data.readers.source import ColumnType, Row, RowReader, Source
+from everloop.data.readers.source import ColumnType, RowReader, Source
 from everloop.data.readers.tables import time_of
 from everloop.data.spacing import places_of, spacing
 from everloop.errors import DataError
@@ -55,14 +58,40 @@ class Track:
     keys: tuple[str, ...] = ()
 
 
+class _Piece(NamedTuple):
+    """Rows of one series that follow one another in a table: `numbers` are columns, the others as in Step."""
+
+    lines: Sequence[int]
+    times: Sequence[datetime]
+    numbers: list[Sequence[float]]
+    gap: bool
+    static: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
 @dataclass
 class _Rows:
-    static: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-    lines: list[int] = field(default_factory=list)
+    """All rows of one series."""
+
+    static: tuple[str, ...]
+    keys: tuple[str, ...]
+    numbers: list[array[float]]
+    lines: array[int] = field(default_factory=lambda: array("q"))
     times: list[datetime] = field(default_factory=list)
-    numbers: list[list[float]] = field(default_factory=list)
     breaks: list[int] = field(default_factory=list)
+
+    def add(self, piece: _Piece) -> None:
+        """Take in the rows that come next."""
+        if piece.gap and not piece.times:
+            self.breaks.append(len(self.lines))
+        self.lines.extend(piece.lines)
+        self.times.extend(piece.times)
+        for column, more in zip(self.numbers, piece.numbers, strict=True):
+            column.extend(more)
+
+    def values(self) -> Tensor:
+        """Return the numbers [T, columns]."""
+        return torch.from_numpy(np.array(self.numbers, float).reshape(len(self.numbers), len(self.lines)).T.copy())
 
 
 @dataclass(frozen=True)
@@ -94,39 +123,54 @@ class Table:
         Raises:
             DataError: malformed, a column that is not there, or several series in one table.
         """
-        place, errors = source.place, source.errors
-        errors.advice = GAP
+        for lines, times, numbers, gap, static, keys in self._pieces(source, in_blocks(rows, 1), ends=ends):
+            time = times[0] if times else None
+            yield Step(lines[0], " ".join(keys), time, [column[0] for column in numbers], gap, static, keys)
+
+    def _pieces(self, source: Source, blocks: BlockReader, *, ends: bool) -> Iterator[_Piece]:
+        """Yield the rows as they come, those of one series together."""
+        source.errors.advice = GAP
         whole = len(self.time) == 1
         wanted: dict[str, ColumnType] = {
             **dict.fromkeys(self.numbers, "value"),
             **dict.fromkeys(self.time, "time" if whole else "text"),
             **dict.fromkeys((*self.group, *self.static), "text"),
         }
-        unread = UnreadColumns(place) if ends and not (self.time or self.group or self.one_series) else None
-        see = (lambda line, fields: unread.see(line, fields, wanted)) if unread else None
-        skipped = errors.skipped
-        for line, _, row in rows(source, wanted, self.columns, see):
-            time = (row[self.time[0]] if whole else self._joined(row)) if self.time else None
-            if self.time and time is None:
-                came = f"{', '.join(self.time)} are {', '.join(repr(row[name]) for name in self.time)}"
-                errors.report(place, line, came, "a time in parts, such as 2016, 7, 1, 13")
-                continue
-            keys, static = (tuple(row[name].strip() for name in some) for some in (self.group, self.static))
-            numbers = [row[name] for name in self.numbers]
-            yield Step(line, " ".join(keys), time, numbers, errors.skipped > skipped, static, keys)
-            skipped = errors.skipped
+        unread = UnreadColumns(source.place) if ends and not (self.time or self.group or self.one_series) else None
+        see = (lambda lines, columns: unread.see(lines, columns, wanted)) if unread else None
+        for block in blocks(source, wanted, self.columns, see):
+            if len(self.time) > 1 or self.group or self.static:
+                yield from self._cut(source, block)
+            else:
+                numbers = [block.columns[name] for name in self.numbers]
+                times = block.columns[self.time[0]] if self.time else ()
+                yield _Piece(block.lines, times, numbers, block.gap, (), ())
         if unread:
             unread.check()
 
-    def _joined(self, row: Row) -> datetime | None:
-        parts = [row[name].strip() for name in self.time]
-        try:
-            return datetime(*(int(part) for part in parts))  # type: ignore[arg-type]
-        except (ValueError, TypeError):
-            return time_of(" ".join(parts))
+    def _cut(self, source: Source, block: Block) -> Iterator[_Piece]:
+        """Yield the rows of a block, a piece for each series and each row without a time between them."""
+        times: Sequence[datetime | None] = block.columns[self.time[0]] if len(self.time) == 1 else ()
+        if len(self.time) > 1:
+            times = [_joined(parts) for parts in zip(*(block.columns[name] for name in self.time), strict=True)]
+        words = [map(str.strip, block.columns[name]) for name in (*self.static, *self.group)]
+        marks = list(zip(*words, strict=True)) if words else [()] * len(block.lines)
+        begin = 0
+        for end in range(1, len(marks) + 1):
+            if end < len(marks) and marks[end] == marks[begin] and not (times and None in times[end - 1 : end + 1]):
+                continue
+            if times and times[begin] is None:
+                came = f"{', '.join(self.time)} are {', '.join(repr(block.columns[name][begin]) for name in self.time)}"
+                source.errors.report(source.place, block.lines[begin], came, "a time in parts, such as 2016, 7, 1, 13")
+            else:
+                numbers = [block.columns[name][begin:end] for name in self.numbers]
+                static, keys = marks[begin][: len(self.static)], marks[begin][len(self.static) :]
+                known = [time for time in times[begin:end] if time]
+                yield _Piece(block.lines[begin:end], known, numbers, block.gap and not begin, static, keys)
+            begin = end
 
     def tracks(
-        self, sources: Sequence[tuple[Source, RowReader]], tell: Callable[[str], None], *, ends: bool = True
+        self, sources: Sequence[tuple[Source, BlockReader]], tell: Callable[[str], None], *, ends: bool = True
     ) -> list[Track]:
         """Return the series of some files, each in the order of time; several files without `group` are a series each.
 
@@ -136,42 +180,42 @@ class Table:
             DataError: malformed, without a row, a column that is not there, or a time occurs twice in a series.
         """
         found: dict[str, tuple[str, _Rows]] = {}
-        for source, rows in sources:
+        for source, blocks in sources:
             alone = source.place if len(sources) > 1 else ""
-            for step in self.steps(source, rows, ends=ends):
-                _, kept = found.setdefault(step.series or alone, (source.place, _Rows(step.static, step.keys)))
-                if step.static != kept.static:
-                    self._refuse_change(source.place, step, kept)
-                if step.gap and not self.time:
-                    kept.breaks.append(len(kept.numbers))
-                kept.lines.append(step.line)
-                kept.numbers.append(step.numbers)
-                if step.time is not None:
-                    kept.times.append(step.time)
+            for piece in self._pieces(source, blocks, ends=ends):
+                name = " ".join(piece.keys) or alone
+                if name not in found:
+                    empty = [array("d") for _ in self.numbers]
+                    found[name] = source.place, _Rows(piece.static, piece.keys, empty)
+                kept = found[name][1]
+                if piece.static != kept.static:
+                    self._refuse_change(source.place, piece, kept)
+                kept.add(piece)
         if not found:
             places = ", ".join(source.place for source, _ in sources)
             raise DataError(f"{places} has no row; expected at least one with {', '.join(self.numbers)}")
         return [self._arranged(name, *one, tell) for name, one in found.items()]
 
-    def _refuse_change(self, place: str, step: Step, rows: _Rows) -> None:
-        changed = zip(self.static, step.static, rows.static, strict=True)
+    def _refuse_change(self, place: str, piece: _Piece, rows: _Rows) -> None:
+        changed = zip(self.static, piece.static, rows.static, strict=True)
         name, new, old = next(one for one in changed if one[1] != one[2])
-        of = f" of series {step.series}" if step.series else ""
-        came = f"{place}: line {step.line}: {name}{of} is {new!r}, and {old!r} in line {rows.lines[0]}"
+        of = f" of series {' '.join(piece.keys)}" if any(piece.keys) else ""
+        came = f"{place}: line {piece.lines[0]}: {name}{of} is {new!r}, and {old!r} in line {rows.lines[0]}"
         raise DataError(f"{came}; expected the same in all rows of a series: name what tells them apart with --group")
 
     def _arranged(self, name: str, place: str, rows: _Rows, tell: Callable[[str], None]) -> Track:
         """Return a series in the order of time, with the steps that are missing."""
-        values = torch.tensor(rows.numbers, dtype=torch.float64)
+        values, times = rows.values(), rows.times
         if not self.time:
             return Track(name, values, [], rows.breaks, rows.static, rows.keys)
         called = f"{place}{f', series {name}' if name not in ('', place) else ''}"
         _check_zones(called, rows)
-        order = sorted(range(len(rows.times)), key=rows.times.__getitem__)
-        if order != [*range(len(order))]:
-            line = rows.lines[next(i for i, (a, b) in enumerate(pairwise(rows.times), 1) if b < a)]
-            tell(f"{called}: the rows are not in the order of time (line {line}); they were sorted")
-        times = [rows.times[i] for i in order]
+        order: Sequence[int] = range(len(times))
+        fault = next((i for i, (a, b) in enumerate(pairwise(times), 1) if b < a), None)
+        if fault is not None:
+            tell(f"{called}: the rows are not in the order of time (line {rows.lines[fault]}); they were sorted")
+            order = sorted(order, key=times.__getitem__)
+            values, times = values[order], [times[i] for i in order]
         twice = next((i for i, (a, b) in enumerate(pairwise(times), 1) if a == b), None)
         if twice is not None and not self.one_series:
             hint = "name the columns that tell several series apart with --group; or say --one-series"
@@ -179,7 +223,6 @@ class Table:
                 f"{called}: line {rows.lines[order[twice]]}: {' '.join(self.time)} is {times[twice]}, as in line "
                 f"{rows.lines[order[twice - 1]]}; expected each time once: {hint}"
             )
-        values = values[order]
         step = None if twice is not None else spacing(times)
         if step is None:
             if twice is None and len(times) > 2:
@@ -196,8 +239,19 @@ class Table:
         return Track(name, whole, [step.after(times[0], i) for i in range(len(whole))], [], rows.static, rows.keys)
 
 
+def _joined(parts: Sequence[str]) -> datetime | None:
+    """Return the time that is written in several columns, None if it is none."""
+    parts = [part.strip() for part in parts]
+    try:
+        return datetime(*map(int, parts))  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return time_of(" ".join(parts))
+
+
 def _check_zones(called: str, rows: _Rows) -> None:
     """Check that all times have a time zone, or none."""
+    if len({time.tzinfo is None for time in rows.times}) == 1:
+        return
     for line, time in zip(rows.lines, rows.times, strict=True):
         if (time.tzinfo is None) != (rows.times[0].tzinfo is None):
             has = "a" if time.tzinfo else "no"
