@@ -45,12 +45,17 @@ class Folder:
         if self.resumed:
             if not (self.path / CONFIG).is_file():
                 raise RunError(f"{self.path} is not a run folder any more: it has no {CONFIG}")
-        elif (self.path / CONFIG).exists():
+        elif self.is_begun:
             raise RunError(f"{self.path} already holds a run; resume it, or choose another folder")
         elif self.path.is_symlink() and not self.path.exists():
             raise RunError(f"{self.path} is a link that leads nowhere, or round in a circle; expected a folder")
         elif self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; expected a folder, or a name that is free")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a run already, which can be resumed."""
+        return (self.path / CONFIG).exists()
 
     @property
     def last(self) -> Path:

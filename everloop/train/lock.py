@@ -30,6 +30,7 @@ else:
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 _OWNER = "process "
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -65,7 +66,7 @@ class Lock:
 
     Raises:
         LockedError: another process has it.
-        RunError: what stands there is no lock file.
+        RunError: what stands there is no lock file, or nothing can be written there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,9 +74,16 @@ class Lock:
         self.note = ""  # why there is no lock, where the file system has none
 
     def __enter__(self) -> Lock:
-        with writing(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = _opened(self.path)
+        try:
+            with writing(self.path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.file = _opened(self.path)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise RunError(
+                f"{self.folder} cannot be written: {error.strerror}; choose another folder, or resume a copy of the run"
+            ) from None
         try:
             _take(self.file)
         except OSError as error:

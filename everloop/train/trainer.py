@@ -64,7 +64,19 @@ class Trainer:
         self.pass_: Sequence[Any] = self._pass(0)
 
     def run(self, interrupted: Callable[[], bool], resume: bool) -> Run:
-        """Train until the steps are done, validation stops improving, or someone interrupts."""
+        """Train until the steps are done, validation stops improving, or someone interrupts.
+
+        Raises:
+            OSError: a file cannot be written, for instance because the disk is full; it is told how to go on.
+        """
+        try:
+            return self._run(interrupted, resume)
+        except OSError:
+            if self.written and self.written.is_begun:
+                self.report(Note(f"what was saved is whole; once this is mended: {self._resume_command()}"))
+            raise
+
+    def _run(self, interrupted: Callable[[], bool], resume: bool) -> Run:
         self._begin(resume)
         self.model.train()
         clock, made = time.perf_counter(), self.place.step

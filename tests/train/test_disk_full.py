@@ -75,7 +75,12 @@ def test_the_command_says_it_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1] == "error: run/samples.txt: No space left on device"
     monkeypatch.setattr(tempfile, "mkstemp", Full("last.safetensors", after=1))
     assert main(["train", "language-model", "--text", "verse.txt", *small, "--out", "two"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "error: two/last.safetensors: No space left on device"
+    *_, kept, error = capsys.readouterr().err.splitlines()
+    assert kept == "what was saved is whole; once this is mended: everloop train language-model --resume two"
+    assert error == "error: two/last.safetensors: No space left on device"
+    monkeypatch.setattr(tempfile, "mkstemp", Full("last.safetensors"))
+    assert main(["train", "language-model", "--text", "verse.txt", *small, "--out", "three"]) == 2
+    assert "--resume" not in capsys.readouterr().err  # there is nothing yet
 
 
 def test_standard_output(tmp_path: Path) -> None:

@@ -170,5 +170,6 @@ def test_a_folder_that_cannot_be_written(forks: Forks) -> None:
         (folder / "said.txt").chmod(0o666)
         folder.chmod(0o555)
         assert forks.run([*go_on("classifier", folder), "--steps", "30"], folder, user=65534) == 2
-        assert (folder / "said.txt").read_text() == "error: run/.lock: Permission denied\n"
+        told = "run cannot be written: Permission denied; choose another folder, or resume a copy of the run"
+        assert (folder / "said.txt").read_text() == f"error: {told}\n"
         assert differing(outcome(folder / "run"), before) == []
