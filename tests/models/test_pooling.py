@@ -60,3 +60,20 @@ def test_attention_weights() -> None:
 def test_an_unknown_way() -> None:
     with pytest.raises(OptionError, match="unknown pooling 'men'; did you mean 'mean'"):
         Pooling("men", 4)  # type: ignore[arg-type]
+
+
+def test_the_gradient_of_the_largest_is_that_of_amax() -> None:
+    """Equal values share it, behind the end and in an empty sequence it is zero."""
+    lengths = torch.tensor([5, 3, 0, 1])
+    y = torch.randint(-2, 3, (5, 4, 7)).double()  # many are equal, and 0, as padding is
+    y[torch.arange(5)[:, None] >= lengths] = 0
+    grad = torch.randn(4, 7).double()
+    ours, theirs = (y.clone().requires_grad_() for _ in range(2))
+    Pooling("max", 7)(ours, lengths).backward(grad)
+    largest = [theirs[:n, b].amax(0) if n else torch.zeros(7).double() for b, n in enumerate(lengths)]
+    torch.autograd.backward(torch.stack(largest), grad)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0)
+    x = torch.randn(5, 4, 7, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradgradcheck(lambda y: Pooling("max", 7)(y, lengths), x)
+    mapped = torch.func.vmap(torch.func.grad(lambda y: Pooling("max", 7)(y, lengths).sum()))(torch.randn(2, 5, 4, 7))
+    assert mapped.sum(1).count_nonzero() == 2 * 3 * 7
