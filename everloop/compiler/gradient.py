@@ -14,6 +14,8 @@ from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import Simplifying
 from everloop.compiler.view import View, apart, tiled
 
+Term = tuple[int, int, Value]  # first feature, the one behind the last, and the gradient of these
+
 
 def sequence_of(name: str) -> str:
     """Return the name of the sequence of a state's values."""
@@ -95,7 +97,7 @@ class _Reverse:
         self.matters = matters
         self.known = set(forward.values)
         self.levels: dict[Value, int] = {}
-        self.terms: dict[Value, list[tuple[int, int, Value]]] = defaultdict(list)
+        self.terms: dict[Value, list[Term]] = defaultdict(list)
         self.views: dict[Value, list[tuple[View, Value]]] = defaultdict(list)
         self.pairs: dict[Value, list[tuple[Value, Value]]] = defaultdict(list)
 
@@ -112,6 +114,10 @@ class _Reverse:
         if value.width == 1 and len(terms) > 1:
             terms = [(0, 1, number) for number in sums.together(b, [g for _, _, g in terms], self.level)]
         edges = sorted({0, value.width, *(e for start, stop, _ in terms for e in (start, stop))})
+        rows = _side_by_side(terms, value.width)
+        if len(rows) > 1 and all(len(row) < len(edges) - 1 for row in rows):
+            terms = [(0, value.width, b.joined([g for _, _, g in row])) for row in rows]
+            edges = [0, value.width]
         segments = []
         for low, high in pairwise(edges):
             parts = [b.part(g, low - start, high - start) if g.width > 1 else g
@@ -122,10 +128,7 @@ class _Reverse:
             if whole.width != high - low:
                 whole = b.made("add", whole, b.constant(0.0, Type((high - low,), rows=True)))
             segments.append(whole)
-        if len(segments) == 1:
-            return segments[0]
-        joined = b.make("cat", *segments)
-        return b.local(joined, joined.args)
+        return b.joined(segments)
 
     def level(self, value: Value) -> int:
         """Return how many sums over features and products of gradients come before a value, one after the other."""
@@ -202,6 +205,25 @@ class _Reverse:
             self.add(row, self.b.make("matmul" if value.op == "linear" else "linear", g, matrix))
         if self.matters(matrix):
             self.pairs[matrix].append((g, row) if value.op == "linear" else (row, g))
+
+
+def _side_by_side(terms: list[Term], width: int) -> list[list[Term]]:
+    """Return terms as rows of such as lie side by side, as shifts of a row give them; nothing where some are left over.
+
+    Cut up at each other's edges, there would be more of them at every shift more.
+    """
+    waiting, rows = list(terms), []
+    while waiting:
+        row, at = list[Term](), 0
+        while at < width:
+            found = next((term for term in waiting if term[0] == at and term[1] - at == term[2].width), None)
+            if found is None:
+                return []
+            waiting.remove(found)
+            row.append(found)
+            at = found[1]
+        rows.append(row)
+    return rows
 
 
 def terms(b: Simplifying, value: Value, g: Value) -> Iterator[tuple[Value, Value]]:

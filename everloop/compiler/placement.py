@@ -14,6 +14,7 @@ from everloop.compiler.rewrite import users
 
 Location = tuple[Buffer, int]  # a buffer and the first feature
 Slot = tuple[int, int]  # a Map: its level and its width
+WRITTEN = -1  # the "width" of the stage that writes a placed value
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ class Placement:
         self.leaves = set(leaves)
         self.values = list(walk(s.value for s in given))
         self.readers = users(s.value for s in given)
-        self.known: dict[Value, int] = {}
         self.levels: dict[tuple[Value, int], int] = {}
         self.spread = self._spread()
         self.scratches = 0
@@ -131,7 +131,7 @@ class Placement:
             self.stores = [replace(s, source=place) if s == copied else s for s in self.stores]
         self.places[value] = held
         self.leaves.discard(value)
-        self.known, self.levels = {}, {}
+        self.levels = {}
 
     def _place_what_is_shared(self) -> None:
         """Place what two maps would compute, unless it is nearly free; the last such value first."""
@@ -181,35 +181,59 @@ class Placement:
         return placed and (self.made(value), value.width) == slot
 
     def _is_dear(self, value: Value) -> bool:
+        """Whether a map computes an operation that is not light, or three and more, to have `value`."""
         if self.located(value) or (value.width == 1 and self._is_light(value)):
             return False
-        return any(count > 1 or v.operation.cost for count, v in enumerate(self._own(value)))
-
-    def _own(self, value: Value) -> Iterable[Value]:
-        """Yield what a map computes to have `value`."""
-        if not self.located(value) and value.op != "constant":
-            yield value
-            for arg in value.args:
-                yield from self._own(arg)
+        count, stack = 0, [value]
+        while stack and count < 3:
+            each = stack.pop()
+            if not self.located(each) and each.op != "constant":
+                if each.operation.cost:
+                    return True
+                count += 1
+                stack += each.args
+        return count == 3
 
     # When it is there
     def level(self, value: Value, width: int) -> int:
         """Return the earliest level at which a map of `width` can have `value`."""
-        found = self.levels.get((value, width))
-        if found is None:
-            found = self.levels[value, width] = self._level(value, width)
-        return found
+        stack = [(value, width)]
+        while stack:
+            each = stack[-1]
+            if each in self.levels:
+                stack.pop()
+                continue
+            below = self._below(*each)
+            waiting = [key for key, _ in below if key not in self.levels]
+            if not waiting:
+                self.levels[each] = max((self.levels[key] + more for key, more in below), default=0)
+            stack += waiting
+        return self.levels[value, width]
 
-    def _level(self, value: Value, width: int) -> int:
-        base = self._base(value)
-        if base in self.leaves:
-            return 0
-        if base in self.places:
+    def made(self, value: Value) -> int:
+        """Return the level of the stage that writes a placed value."""
+        return self.level(value, WRITTEN)
+
+    def _below(self, value: Value, width: int) -> list[tuple[tuple[Value, int], int]]:
+        """Return what a level follows, and how many levels later each of that lets it be."""
+        args, base = value.args, self._base(value)
+        if width != WRITTEN and base in self.leaves:
+            return []
+        if width != WRITTEN and base in self.places:
             same_map = base is value and self._is_computed(base) and base.width == width
-            return self.made(base) + (0 if same_map else 1)
+            return [((base, WRITTEN), 0 if same_map else 1)]
         if base.op == "view":
-            return self._written(self._base(base.args[0]))
-        return max((self.level(a, width) for a in value.args), default=0)
+            return self._read(self._base(base.args[0]))
+        if width != WRITTEN:
+            return [((a, width), 0) for a in args]
+        if value.kind == "product":
+            return self._read(args[0])
+        own = value.kind == "reduce" or value.op == "cat"  # of any width; others are as wide as what they are made of
+        return [((a, a.width if own else value.width), 0) for a in args]
+
+    def _read(self, row: Value) -> list[tuple[tuple[Value, int], int]]:
+        """Return what the level follows at which a product can read `row`."""
+        return [] if row in self.leaves else [((row, WRITTEN), 1)]
 
     def _base(self, value: Value) -> Value:
         """Return the value in whose buffer a slice is."""
@@ -222,32 +246,9 @@ class Placement:
         """Whether a map that has the width of a value can make it."""
         return value.kind == "map" or value.op == "view"
 
-    def made(self, value: Value) -> int:
-        """Return the level of the stage that writes a placed value."""
-        if value not in self.known:
-            if value.kind == "product":
-                self.known[value] = self._written(value.args[0])
-            elif value.kind == "reduce":
-                self.known[value] = self.level(value.args[0], value.args[0].width)
-            elif value.op == "cat":
-                self.known[value] = max(self.level(a, a.width) for a in value.args)
-            elif value.op == "view":
-                self.known[value] = self._written(self._base(value.args[0]))
-            elif value.op == "slice":  # a copy of part of a buffer
-                self.known[value] = self.level(value.args[0], value.width)
-            else:
-                self.known[value] = max((self.level(a, value.width) for a in value.args), default=0)
-        return self.known[value]
-
-    def _written(self, row: Value) -> int:
-        """Return the level at which a product can read `row`."""
-        return 0 if row in self.leaves else self.made(row) + 1
-
     def maps(self) -> dict[Slot, tuple[list[Store], list[Value]]]:
         """Return what each map stores and which values it sums over features."""
         found: dict[Slot, tuple[list[Store], list[Value]]] = defaultdict(lambda: ([], []))
-        for value in self.values:  # from the leaves up, so that a long step is no deep recursion
-            self.level(value, value.width)
         for value in self.values:
             if value.kind == "reduce":
                 found[self.made(value), value.args[0].width][1].append(value)
@@ -255,14 +256,16 @@ class Placement:
         for slot, (_, sums) in list(found.items()):
             for value in sums:
                 self.demand(value.args[0], slot, demands)
-        waiting = []
+        waiting, read = [], self._read_ranges()
         for store in self.stores:
             slot = (self.level(store.value, store.value.width), store.value.width)
             if store.source and self.located(store.value) == (store.buffer, store.offset):
                 slot = (self.made(store.value), store.value.width)
             elif store.buffer.kind == "state":
                 slot = self._late(store.value, slot, demands)
-            if store.buffer.kind == "emit" and not self.located(store.value) and not self._is_read(store):
+            ranges, stop = read.get(store.buffer.name, ()), store.offset + store.value.width
+            is_read = any(start < stop and store.offset < end for start, end in ranges)
+            if store.buffer.kind == "emit" and not self.located(store.value) and not is_read:
                 waiting.append(store)
                 continue
             found[slot][0].append(store)
@@ -279,13 +282,12 @@ class Placement:
         slots = [s for s in demands[value] if s[1] == first[1]] if self.located(value) is None else []
         return first if first in slots or not slots else min(slots)
 
-    def _is_read(self, store: Store) -> bool:
-        """Whether something is placed where a store writes."""
-        stop = store.offset + store.value.width
-        return any(
-            buffer.name == store.buffer.name and start < stop and store.offset < start + value.width
-            for value, (buffer, start) in self.places.items()
-        )
+    def _read_ranges(self) -> dict[str, list[tuple[int, int]]]:
+        """Return where something is placed in each buffer."""
+        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for value, (buffer, start) in self.places.items():
+            found[buffer.name].append((start, start + value.width))
+        return found
 
 
 def _fills(place: Location, value: Value) -> bool:

@@ -209,6 +209,11 @@ class Simplifying(Builder):
         whole = self.slice(value, start, stop)
         return self.local(whole, whole.args) if whole.op == "slice" else whole
 
+    def joined(self, rows: list[Value]) -> Value:
+        """Return rows side by side, simplified."""
+        whole = self.make("cat", *rows) if len(rows) > 1 else rows[0]
+        return self.local(whole, whole.args) if whole.op == "cat" else whole
+
 
 def is_number(value: Value, number: float) -> bool:
     """Return whether `value` is this constant."""

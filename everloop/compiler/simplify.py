@@ -41,10 +41,15 @@ def local_rules(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
 def push_slices(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
     """Compute slices of element-wise values from slices of their arguments, where the whole is not needed anyway.
 
-    Where slices overlap (shifts of a row), each would compute the same again, and twice as much at every shift more.
+    Where slices overlap (shifts of a row), each would compute the same again, and twice as much at every shift more. So
+    would the slices of what other maps make of the whole, which come here one pass later.
     """
     readers = users(graph.outputs.values())
     roots = set(graph.outputs.values())
+    cut = set[Value]()  # what slices read, by way of maps or not
+    for each in reversed(graph.values):
+        if any(r.op == "slice" or (r.kind == "map" and r in cut) for r in readers[each]):
+            cut.add(each)
 
     def pushable(value: Value) -> bool:
         if value.kind != "map" or not in_loop(value):
@@ -52,7 +57,9 @@ def push_slices(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
         ranges = sorted({r.data for r in readers[value] if r.op == "slice"})
         if any(start < stop for (_, stop), (start, _) in pairwise(ranges)):
             return False
-        return value.operation.is_light or (value not in roots and all(r.op == "slice" for r in readers[value]))
+        if value.operation.is_light:
+            return not any(r.kind == "map" and r in cut for r in readers[value])
+        return value not in roots and all(r.op == "slice" for r in readers[value])
 
     def rule(value: Value, args: tuple[Value, ...]) -> Value:
         if value.op == "slice" and pushable(value.args[0]):

@@ -222,6 +222,27 @@ def test_shifts_of_shifts_compute_nothing_again() -> None:
     assert agreed, agreed
 
 
+class Multiplied(Diffusing):
+    """Turns whose gradient reads shifts of products of shifts."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        u = x @ self.W.T
+        for k in range(self.n):
+            h = torch.tanh(torch.roll(h, 1, -1)) * torch.roll(h, -1, -1) + u * k
+        return h
+
+
+def test_the_gradient_of_shifts_computes_nothing_again() -> None:
+    lines = []
+    for n in (4, 8, 12):
+        found = parts(Multiplied(4, 32, n=n))
+        made = plan_training(found, frozenset(found.loop_inputs)).gradient.stages
+        lines.append(sum(len(stage.body) for stage in made if isinstance(stage, Map)))
+    assert lines[2] - lines[1] <= 1.1 * (lines[1] - lines[0])
+    agreed = agree(Recurrent(Multiplied(4, 5, n=5, dtype=D)), torch.randn(3, 2, 4, dtype=D), reference="loop")
+    assert agreed, agreed
+
+
 class Clamped(Cell):
     """A long chain of element-wise operations."""
 
@@ -237,8 +258,19 @@ class Clamped(Cell):
         return h
 
 
-def test_long_chains_are_planned() -> None:
-    cell, x = Clamped(4, 5, dtype=D), torch.randn(2, 3, 4, dtype=D)
+class OneFeature(Clamped):
+    """A long chain of one feature, which all features read."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        s = h.mean(-1, keepdim=True)
+        for k in range(self.n):
+            s = 0.9 * s + 0.001 * k
+        return torch.tanh(x @ self.W.T + s)
+
+
+@pytest.mark.parametrize("kind", [Clamped, OneFeature])
+def test_long_chains_are_planned(kind: type[Cell]) -> None:
+    cell, x = kind(4, 5, dtype=D), torch.randn(2, 3, 4, dtype=D)
     agreed = agree(Recurrent(cell), x, reference="loop")
     assert agreed, agreed
     y, _ = Recurrent(cell).step(x[0])

@@ -283,6 +283,20 @@ def test_other_loops_are_unrolled(kind: type[Cell]) -> None:
         assert found, found
 
 
+@pytest.mark.parametrize("kind", [Own, Finished, Watching])
+def test_turns_that_are_alike_share_their_code(kind: type[Cell]) -> None:
+    layers = [Recurrent(made(kind, n)) for n in (6, 12, 24)]
+    x = torch.randn(T, B, I_, dtype=D)
+    compiled = [program(layer) for layer in layers]
+    for kernels in ([p.inference().kernel for p in compiled],
+                    [p.training(frozenset(p.loop_inputs)).gradient for p in compiled]):  # fmt: skip
+        _, few, many = (str(kernel.source).count("define internal void @map_") for kernel in kernels)
+        assert few == many
+    with torch.no_grad():
+        for layer in layers:
+            torch.testing.assert_close(layer.step(x[0])[0], layer(x[:1])[0][0])
+
+
 def test_turns_are_told() -> None:
     layer = Recurrent(made(Euler, 30))
     assert "# the loop, 30 turns a step" in layer.explain()

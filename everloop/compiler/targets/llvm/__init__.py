@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from everloop.compiler.loop import Loop, Map
+from everloop.compiler.loop import Loop
 from everloop.compiler.targets.llvm import bfloat
 from everloop.compiler.targets.llvm.bfloat import Narrow, functions
 from everloop.compiler.targets.llvm.driver import driver
@@ -25,7 +25,7 @@ from everloop.compiler.targets.llvm.machine import (
     object_code,
     runs,
 )
-from everloop.compiler.targets.llvm.mapping import mapping
+from everloop.compiler.targets.llvm.mapping import mappings
 from everloop.compiler.targets.llvm.mathematics import operations
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import product, tile
@@ -87,9 +87,7 @@ def shared_ir(dtype: torch.dtype, isa: str) -> str:
 
 
 def _text(layout: Layout) -> str:
-    stages = layout.loop.stages
-    maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(stages) if isinstance(stage, Map)]
-    return module(layout.isa, "\n".join([*maps, driver(layout)]))
+    return module(layout.isa, "\n".join([*mappings(layout), driver(layout)]))
 
 
 def _narrow(layout: Layout) -> Narrow | None:

@@ -6,7 +6,7 @@ What is the same for every feature of a row (numbers of width 1 and their arithm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from everloop.compiler.loop import Instruction, Map
 from everloop.compiler.targets.llvm.emit import Code
@@ -29,6 +29,7 @@ class MapWriter:
         self.form = layout.form
         self.lanes = (QuickLanes if layout.is_quick else Lanes)(code, layout.form, layout.isa)
         self.full, self.rest = divmod(stage.width, self.lanes.count)
+        self.places: Mapping[str, str | int] = {}
         self.base: dict[str, str] = {}  # buffer name -> address of the row
         self.spread: dict[int, Register] = {}  # lines that are the same for every feature -> their vector
         self.buffers = list(dict.fromkeys(i.buffer for i in stage.body if i.buffer))
@@ -53,24 +54,26 @@ class MapWriter:
             left = self.lanes.neg(left)
         return Register(self.lanes.fma(left, right, other))
 
-    def prepare_vectors(self) -> None:
+    def prepare_vectors(self, places: Mapping[str, str | int]) -> None:
+        """Write what is done once for all rows; `places`: of each buffer, as of Layout."""
+        self.places = places
         if self.kept and self.full:
             size = BLOCK * self.layout.isa.bytes * len(self.kept)
             self.memory = self.code(f"alloca [{size} x i8], align {self.layout.isa.bytes}")
         for buffer in self.buffers:
             if buffer.kind == "vector":
-                self.base[buffer.name] = self.code.slot("%args", self.layout.slots[buffer.name], "ptr")
+                self.base[buffer.name] = self.code.load("ptr", self.code.at("%args", places[buffer.name]))
             elif buffer.name in self.layout.sums:
-                self.base[buffer.name] = self.code.at("%own", self.layout.sums[buffer.name])
+                self.base[buffer.name] = self.code.at("%own", places[buffer.name])
 
     def prepare_row(self, table: str) -> None:
         code = self.code
         record = code.slot(table, RECORD, "ptr")
         for buffer in self.buffers:
             if buffer.name in self.layout.offsets:
-                self.base[buffer.name] = code.at(record, self.layout.offsets[buffer.name])
+                self.base[buffer.name] = code.at(record, self.places[buffer.name])
             elif buffer.name in self.layout.pointers:
-                self.base[buffer.name] = code.slot(table, self.layout.pointers[buffer.name], "ptr")
+                self.base[buffer.name] = code.load("ptr", code.at(table, self.places[buffer.name]))
         self.spread = {}
         values: list[Register] = []
         for n, i in enumerate(self.stage.body):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -40,6 +41,7 @@ HEAD = (
 )
 SLOT = {name: n for n, name in enumerate(HEAD)}
 HALF = 2  # bytes of a number of bfloat16
+MANY = 4  # Maps that differ in the places of their buffers alone, from which on one function does for all of them
 # The head of a local row's table; pointers into the caller's buffers follow.
 RECORD, ROW, LENGTH, RANK, POINTERS = 0, 1, 2, 3, 4
 
@@ -70,6 +72,7 @@ class Layout:
     parts: int = 0  # bytes of all such totals: first the sums of a few steps, then those over all steps
     packed: dict[tuple[str, bool], int] = field(default_factory=dict)  # (matrix, transposed) -> offset
     packed_size: int = 0
+    alike: dict[int, int] = field(default_factory=dict)  # number of a Map -> of the first of as many that are alike
 
     def __post_init__(self) -> None:
         size = self.form.size
@@ -100,6 +103,33 @@ class Layout:
                 inner, width = shape(stage)
                 # The space behind is for prefetching past the end.
                 self.packed_size += round_up(packed_bytes(self.isa, size, inner, width), 64) + 64
+        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for n, map_ in enumerate(self.loop.stages):
+            if isinstance(map_, Map):
+                groups[self.form_of(map_)].append(n)
+        self.alike = {n: group[0] for group in groups.values() if len(group) >= MANY for n in group}
+
+    def form_of(self, stage: Map) -> tuple[object, ...]:
+        """Return all of a Map but where its buffers are, and what they are called."""
+        names: dict[str, str] = {}
+        body = []
+        for i in stage.body:
+            buffer = i.buffer
+            if buffer is not None:
+                is_half = buffer.name in self.halves
+                name = names.setdefault(buffer.name, f"{len(names)} {is_half}")
+                buffer = replace(buffer, name=name, of="")
+            body.append(replace(i, buffer=buffer))
+        return stage.width, *body
+
+    def place(self, buffer: Buffer) -> int:
+        """Return where a Map finds a buffer or its address: bytes in the record of a row, in the table of a row, in a
+        thread's own memory or among the arguments, as its kind says.
+        """
+        name = buffer.name
+        if name in self.pointers or name not in self.offsets | self.sums:
+            return 8 * (self.pointers if name in self.pointers else self.slots)[name]
+        return (self.offsets if name in self.offsets else self.sums)[name]
 
     def take(self, name: str, count: int) -> None:
         self.slots[name] = self.total_slots

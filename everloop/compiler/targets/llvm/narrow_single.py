@@ -10,14 +10,14 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from everloop.compiler.loop import Loop, Map, Product
+from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory
 from everloop.compiler.targets.llvm.bfloat import MOST
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library, halving, host, module, narrow, object_code
-from everloop.compiler.targets.llvm.mapping import mapping
+from everloop.compiler.targets.llvm.mapping import mappings
 from everloop.compiler.targets.llvm.narrow_direct import NarrowWorker, products
 from everloop.compiler.targets.llvm.rounding import (
     extended,
@@ -67,8 +67,12 @@ def _instructions(isa: Isa, storage: torch.dtype) -> Isa:
 
 def text(layout: Layout, storage: torch.dtype = torch.bfloat16) -> str:
     """Return the LLVM text of a single step."""
-    maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(layout.loop.stages) if isinstance(stage, Map)]
-    parts = [products(layout.isa, layout.form, storage), *maps, driver(layout, NarrowWorker), _narrow(layout, storage)]
+    parts = [
+        products(layout.isa, layout.form, storage),
+        *mappings(layout),
+        driver(layout, NarrowWorker),
+        _narrow(layout, storage),
+    ]
     return module(layout.isa, "\n".join(parts))
 
 

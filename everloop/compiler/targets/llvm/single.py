@@ -12,13 +12,13 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from everloop.compiler.loop import Loop, Map, Product
+from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.direct import DirectWorker, dot, spread
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, form_of, normalise, shape
 from everloop.compiler.targets.llvm.machine import Library, dotted, host, module, object_code
-from everloop.compiler.targets.llvm.mapping import mapping
+from everloop.compiler.targets.llvm.mapping import mappings
 from everloop.compiler.targets.llvm.vector import named
 from everloop.compiler.targets.llvm.whole import whole
 from everloop.errors import UnsupportedError
@@ -48,10 +48,9 @@ def compile(loop: Loop, isa: str | None = None) -> SingleKernel:  # noqa: A001
 
 def text(layout: Layout) -> str:
     """Return the LLVM text of a single step."""
-    maps = [mapping(layout, stage, f"map_{n}") for n, stage in enumerate(layout.loop.stages) if isinstance(stage, Map)]
     products = [dot(layout.isa, layout.form), spread(layout.isa, layout.form)]
     products += [whole(layout.isa, layout.form)] if has_whole(layout.loop) else []
-    return module(layout.isa, "\n".join([*products, *maps, driver(layout, DirectWorker)]))
+    return module(layout.isa, "\n".join([*products, *mappings(layout), driver(layout, DirectWorker)]))
 
 
 def has_whole(loop: Loop) -> bool:

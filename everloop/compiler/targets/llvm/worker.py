@@ -7,7 +7,7 @@ from collections.abc import Callable
 from everloop.compiler.loop import Map, Product
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import LENGTH, RECORD, ROW, SLOT, Layout, shape
-from everloop.compiler.targets.llvm.mapping import has_reduction, units
+from everloop.compiler.targets.llvm.mapping import call, has_reduction, units
 from everloop.compiler.targets.llvm.partition import Partition, argument
 from everloop.compiler.targets.llvm.product import panel_width
 
@@ -154,7 +154,5 @@ class Worker(Partition):
             rows = self.part(active)
         else:
             features = self.part(count)
-        code.do(
-            f"call void @map_{n}(ptr %args, ptr {self.own}, i64 {rows[0]}, i64 {rows[1]}, "
-            f"i64 {features[0]}, i64 {features[1]})"
-        )
+        args = f"ptr %args, ptr {self.own}, i64 {rows[0]}, i64 {rows[1]}, i64 {features[0]}, i64 {features[1]}"
+        code.do(call(layout, n, args))
