@@ -149,8 +149,8 @@ def test_plain_rows_are_not_read_one_by_one(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Records, "row", counted)
     found = list(read_blocks("csv", FileSource(path, ErrorPolicy()), WANTED))
-    assert calls == [1, 2, 3, 4, 5]
-    assert [len(block.lines) for block in found] == [4, *[5] * 9, 1]
+    assert calls == [1, 2], "the header, and the line after it, which could be one too"
+    assert [len(block.lines) for block in found] == [1, *[5] * 9, 4]
     assert found[-1].columns["w"][-1] == "a, b"
 
 

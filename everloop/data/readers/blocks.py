@@ -64,7 +64,7 @@ def read_blocks(
     skipped = errors.skipped
     with source.open() as file:
         records = Records(wanted, form, columns, source.place, errors, _each(see), source.header)
-        while lines := list(islice(file, ROWS)):
+        while lines := list(islice(file, ROWS if records.between_rows else 1)):
             if cells := _cells(records, lines):
                 found = {name: column_of(cells[name], kind) for name, kind in wanted.items()}
             if cells and all(found.values()):
