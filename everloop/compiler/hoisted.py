@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,6 +74,12 @@ class HoistedGraph:
         for at, line in enumerate(self.lines, len(self.sources)):
             self.read_by_step |= set() if at in self.of_symbol else {*line.args}
         self.moving = {name for name, _, when, _ in self.outputs if when == "sequence"}
+        # Outputs that can come in the dtype that products round to: those of a product that nobody else reads.
+        self.may_be_low = {
+            name for name, v in graph.outputs.items()
+            if target.narrow and name in self.moving and v in forms and forms[v][0] == target.linear
+            and not self.readers[v]
+        }  # fmt: skip
         # Outputs whose memory nobody else reads.
         self.owned = {name for name, v in graph.outputs.items() if not self.readers[v] and not _is_kept(v)}
 
@@ -136,8 +142,10 @@ class HoistedGraph:
         batch_major: bool,
         compact: Compact | None = None,
         embedded: Embedded | None = None,
+        low: Collection[str] = (),
     ) -> dict[str, Tensor]:
-        """Return the outputs by name. embedded: the rows of a table that x is."""
+        """Return the outputs by name. embedded: the rows of a table that x is; low: those of `may_be_low` that are."""
+        of_low = {at for name, at, _, _ in self.outputs if name in low and name in self.may_be_low}
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
         for (group, name), dtypes in zip(self.sources, self.dtypes, strict=True):
@@ -161,8 +169,9 @@ class HoistedGraph:
 
         count = len(self.sources)
         for at, line in enumerate(self.lines, count):
+            function = self.target.linear_low if at in of_low else line.function
             if looked_up is not None and at in self.of_symbol:
-                found_once = line.function(*(of_symbols[a] if a in of_symbols else results[a] for a in line.args))
+                found_once = function(*(of_symbols[a] if a in of_symbols else results[a] for a in line.args))
                 of_symbols[at] = found_once
                 is_read = at in self.read_by_step
                 results.append(looked_up._replace(table=found_once).rows(self.target.empty) if is_read else found_once)
@@ -172,7 +181,7 @@ class HoistedGraph:
                 args = [results[a] if done else form(a) for a, done in zip(line.args, is_formed, strict=True)]
             else:
                 args = [results[a] for a in line.args]
-            results.append(line.function(*args))
+            results.append(function(*args))
         found = {}
         for name, at, when, kind in self.outputs:
             tensor = results[at]

@@ -18,7 +18,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.kernel import Kernel
-from everloop.compiler.loop import Loop
+from everloop.compiler.loop import Loop, Map
 from everloop.compiler.plan import ForwardPlan, TrainingPlan
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.target import LoopTarget
@@ -28,7 +28,7 @@ LARGE = 8  # states that are as many times as wide as what a step gives, such as
 
 @dataclass(frozen=True)
 class InferenceKernel:
-    """A forward loop and its kernel. halves: the emits that it writes in bfloat16."""
+    """A forward loop and its kernel. halves: the emits that it writes and the sequences that it reads in bfloat16."""
 
     plan: ForwardPlan
     kernel: Kernel
@@ -112,7 +112,8 @@ class Program:
             with self._lock:
                 plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
                 output = () if self.epilogue_output else (sequence_of(self.output),)
-                halves = self.target.halves(plan.loop, plan.emits.keys() & output)
+                low = self.prologue.may_be_low - _normalised(plan.loop)
+                halves = self.target.halves(plan.loop, (plan.emits.keys() & output) | low)
                 self._inference = InferenceKernel(plan, self._compiled(plan.loop, halves), halves)
         return self._inference
 
@@ -138,3 +139,10 @@ class Program:
         reads = {name: place for name, place in plan.reads.items() if place in written}
         used = {b.name for b in plan.gradient.buffers} & reads.keys()
         return written - {reads[name] for name in used - self.target.halves(plan.gradient, used)}
+
+
+def _normalised(loop: Loop) -> set[str]:
+    """Return what a loop sums over its features to divide by it: a normalisation makes its errors larger."""
+    bodies = [stage.body for stage in loop.stages if isinstance(stage, Map)]
+    summing = [body for body in bodies if any(i.is_reduction for i in body)]
+    return {i.buffer.name for body in summing for i in body if i.buffer and i.op == "load"}

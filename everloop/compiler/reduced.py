@@ -47,6 +47,9 @@ class Reduced(LoopTarget):
             return self.target.linear(x.to(wide), weight.to(wide), bias)
         return self.target.linear_narrow(x, weight, bias)
 
+    def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.target.linear_low(x, weight, bias)
+
     def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
         if self.narrow is None:
             wide = arithmetic(self.storage)

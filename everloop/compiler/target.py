@@ -110,6 +110,11 @@ class LoopTarget(Target, Products):
         low = (None if t is None else t.bfloat16() for t in (x, weight, bias))
         return torch.nn.functional.linear(*low).float()  # type: ignore[arg-type]
 
+    def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x @ weight.T + bias as `linear_narrow`, rounded to bfloat16; without a gradient."""
+        low = (None if t is None else t.bfloat16() for t in (x, weight, bias))
+        return torch.nn.functional.linear(*low)  # type: ignore[arg-type]
+
     def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
         """Return left.T @ right of float32, as `over_rows` does, with factors rounded to bfloat16."""
         return super().over_rows(left.bfloat16(), right.bfloat16()).float()

@@ -43,8 +43,9 @@ def compute(program: Program, call: Call) -> Results:
         call = _filled(call)
         time, x = call.time, call.x
     loop_inputs = program.prologue(
-        call.values, x, batch_major=time.batch_major, compact=time.compact, embedded=call.embedded
-    )
+        call.values, x, batch_major=time.batch_major, compact=time.compact, embedded=call.embedded,
+        low=() if is_training else program.inference().halves,
+    )  # fmt: skip
     state: dict[str, Tensor] = {}
     restart: dict[str, Tensor | None] = {}
     for name, (at, width) in zip(program.states, program.begins, strict=True):
@@ -79,6 +80,7 @@ def _inference(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the sequences and the final states of the kernel that runs without gradients."""
     inference = program.inference()
+    loop_inputs = {name: t.bfloat16() if name in inference.halves else t for name, t in loop_inputs.items()}
     buffers, final = _memory(program, time, inference.plan, inference.halves, loop_inputs, state)
     inference.kernel(time, buffers, first=state, final=final, restart=restart)
     return {name: buffers[sequence_of(name)] for name in program.split.exposed}, final

@@ -69,6 +69,23 @@ def test_every_edge_and_stride(size: tuple[int, int, int]) -> None:
                 assert out[:, n:].isnan().all()
 
 
+@pytest.mark.usefixtures("_threads", "_way")
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [*SIZES, (2100, 1400, 600)])
+def test_results_in_bfloat16_are_sums_rounded_once(size: tuple[int, int, int], low: bool) -> None:
+    torch.manual_seed(5)
+    m, k, n = size
+    for of_x in LAYOUTS:
+        x, w, bias = of_x(torch.randn(m, k)).to(LOW if low else torch.float32), torch.randn(n, k), torch.randn(n)
+        expected, most = exact(x, w.T)
+        for given, added in ((None, 0), (bias.to(LOW).float(), bias.to(LOW).double())):
+            y = narrow_gemm.linear_low(x, w, given)
+            assert y.dtype == LOW
+            expected_y = expected + added
+            off = (y - expected_y).abs()
+            assert (off <= torch.finfo(LOW).eps / 2 * expected_y.abs() + most + 1e-6).all()
+
+
 @needs_dots
 def test_odd_numbers_pass_and_denormals_are_zero() -> None:
     a, b = torch.ones(40, 33), torch.ones(33, 20)

@@ -4,7 +4,8 @@ That simulation shares no code with the kernels: it is the cell's own step on te
 both factors to 8 bits, forward and backward (unit roundoff 2^-8), sum exactly, and round the output and its gradient,
 those of the parameters too where these have 8 bits. What kernels do besides is smaller (sums in float32: 2^-24 a term;
 functions: 2^-15), or of the same size: results of products over whole sequences have 8 bits where they are PyTorch's,
-so that outputs may be off twice as far; so has what is kept for the gradient, which may turn three times as far.
+and without a gradient, so that outputs may be off twice as far; so has what is kept for the gradient, which may turn
+three times as far.
 """
 
 from __future__ import annotations
@@ -108,12 +109,15 @@ def test_error_is_that_of_rounded_factors(mode: str, name: str, sizes: tuple[int
 
     with torch.autocast("cpu", LOW, enabled=mode == "autocast"):
         y, gradient = results(layer, x, target, lambda x: layer(x)[0])
+        with torch.no_grad():
+            without = layer(x)[0].double()
     want, gradient_of = results(exact, x.double(), target, lambda x: run_by_steps(exact, x))
     with Rounding() as rounding:
         model, modelled = results(exact, x.double(), target, lambda x: Rounded.apply(run_by_steps(exact, x)))  # type: ignore[no-untyped-call]
     modelled = low(modelled) if mode == "layer" else modelled
     assert rounding.count >= steps
     most, unit = (model - want).abs().max(), 2.0**-8 * want.abs().max()
-    assert (y - want).norm() <= 2 * (model - want).norm()
-    assert (y - want).abs().max() <= 2 * most + unit
+    for found in (y, without):
+        assert (found - want).norm() <= 2 * (model - want).norm()
+        assert (found - want).abs().max() <= 2 * most + unit
     assert angle(gradient, gradient_of) <= 3 * angle(modelled, gradient_of)

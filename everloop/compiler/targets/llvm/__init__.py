@@ -26,9 +26,10 @@ from everloop.compiler.targets.llvm.machine import (
     runs,
 )
 from everloop.compiler.targets.llvm.mapping import mappings
-from everloop.compiler.targets.llvm.mathematics import operations
+from everloop.compiler.targets.llvm.mathematics import Lanes, operations
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import product, tile
+from everloop.compiler.targets.llvm.quick import DividingLanes, QuickLanes
 from everloop.compiler.targets.llvm.vector import Isa, named
 from everloop.errors import UnsupportedError
 
@@ -61,8 +62,9 @@ def compile(  # noqa: A001
         if kernel is None:
             own = narrow(instructions) if halves else instructions
             is_quick = is_narrow and form.dtype == torch.float32 and own.name == "avx512"
-            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves, is_quick)
-            what = repr((loop, *sorted(halves), is_quick)) if halves or is_quick else repr(loop)
+            lanes = (DividingLanes if doubles() else QuickLanes) if is_quick else Lanes
+            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves, lanes)
+            what = repr((loop, *sorted(halves), lanes.__name__))
             code = object_code(what, str(form.dtype), own, lambda: _text(layout))
             library = Library(code, ("everloop_run",))
             shared = _common(layout.form, instructions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
+_NAME = re.compile(r"%[\w.]+")
 Carried = Sequence[tuple[str, str]]  # (type, value) pairs that a loop or a branch hands on
 
 
@@ -35,6 +37,29 @@ class Code:
     def end(self, result: str = "void") -> str:
         """Return the finished text."""
         return "\n".join([*self.lines, f"  ret {result}", "}", ""])
+
+    def overlap(self, start: int) -> None:
+        """Order the lines from number `start` on, all of one block, by how many lines each has to wait for.
+
+        Chains of them then stand beside each other, and not one behind the other, where a processor that looks only
+        some hundred instructions ahead would come to the next too late. What is written to memory keeps its place
+        among all that is read and written there.
+        """
+        ready: dict[str, int] = {}  # by name of a result
+        placed: list[tuple[int, str]] = []
+        written = touched = 0  # when the last line that writes memory is due, and the last that reads or writes
+        for line in self.lines[start:]:
+            names, is_write = _NAME.findall(line), line.startswith(("  store ", "  call "))
+            when = max((ready[name] for name in names if name in ready), default=0)
+            if is_write:
+                when = written = touched = max(when, touched)
+            elif " load" in line:
+                when = max(when, written)
+                touched = max(touched, when)
+            if not is_write:
+                ready[names[0]] = when + 1
+            placed.append((when, line))
+        self.lines[start:] = [line for _, line in sorted(placed, key=lambda entry: entry[0])]
 
     # Integers and addresses: everything is an i64 or a pointer to bytes.
 

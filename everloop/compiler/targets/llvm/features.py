@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from everloop.compiler.loop import Instruction, Map
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import HALF, RECORD, Layout
-from everloop.compiler.targets.llvm.mathematics import Lanes, Register, apply
+from everloop.compiler.targets.llvm.mathematics import Register, apply
 from everloop.compiler.targets.llvm.phases import Lines, Phase
-from everloop.compiler.targets.llvm.quick import QuickLanes
 from everloop.compiler.targets.llvm.rounding import rounded_halves, widened
 
 REDUCTIONS = {"sum": ("fadd", -0.0), "max": ("fmaximum", -math.inf)}
 BLOCK = 8  # vectors of each row that go through all phases before the next
+MANY = 32  # registers, enough for several chains beside each other
 LATENCY = 16  # instructions that take about as long to issue as two additions, one waiting for the other
 
 
@@ -27,7 +27,7 @@ class MapWriter:
     def __init__(self, layout: Layout, stage: Map, code: Code) -> None:
         self.layout, self.stage, self.code = layout, stage, code
         self.form = layout.form
-        self.lanes = (QuickLanes if layout.is_quick else Lanes)(code, layout.form, layout.isa)
+        self.lanes = layout.lanes(code, layout.form, layout.isa)
         self.full, self.rest = divmod(stage.width, self.lanes.count)
         self.places: Mapping[str, str | int] = {}
         self.base: dict[str, str] = {}  # buffer name -> address of the row
@@ -178,7 +178,7 @@ class MapWriter:
 
         phase: only these instructions; what earlier phases kept is `place`.
         """
-        values = dict(self.spread)
+        values, start = dict(self.spread), len(self.code.lines)
         new, sums, joined = [], list(sums), set(self.lines.fused.values())
         if phase:
             values |= {n: Register(self.read(self.kept_at(n, place), count)) for n in phase.reads}
@@ -203,6 +203,8 @@ class MapWriter:
                 values[n] = apply(self.lanes, i.op, [values[a] for a in i.args])
         for n in phase.kept if phase else ():
             self.write(self.lanes.floats(values[n]), self.kept_at(n, place), count)
+        if self.layout.isa.registers >= MANY:
+            self.code.overlap(start)
         return new
 
     def kept_at(self, n: int, place: str) -> str:

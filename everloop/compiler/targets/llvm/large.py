@@ -12,8 +12,10 @@ from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width
+from everloop.compiler.targets.llvm.rounding import rounded_halves
 from everloop.compiler.targets.llvm.vector import Isa
 
+HALF = 2  # bytes of a number of bfloat16
 AHEAD = 16  # steps of k that the panel is prefetched ahead
 
 # The argument block, one 8-byte slot each. Strides are in bytes; `step_*` are the sides of a block in the cache.
@@ -25,19 +27,23 @@ NAMES = (
 SLOT = {name: n for n, name in enumerate(NAMES)}
 
 
-def large(isa: Isa, form: FloatFormat, multiply_add: MultiplyAdd | None = None) -> str:
-    """Text of `everloop_large(args)` and what it calls; multiply_add as of `product.tile`."""
+def large(isa: Isa, form: FloatFormat, multiply_add: MultiplyAdd | None = None, is_low: bool = False) -> str:
+    """Text of `everloop_large(args)` and what it calls; multiply_add as of `product.tile`.
+
+    is_low: whether it writes C in bfloat16, each number once.
+    """
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
-    tiles = [_tile(isa, form, r, v, multiply_add) for r, v in sizes]
-    parts = [part(isa, form) for part in (_tiles, pack, _pack_columns, _sum_rows, _block)]
-    return "\n".join([*tiles, *parts, _region(), _start()])
+    tiles = [_tile(isa, form, r, v, multiply_add, is_low) for r, v in sizes]
+    parts = [part(isa, form) for part in (pack, _pack_columns, _sum_rows)]
+    number = HALF if is_low else form.size
+    return "\n".join([*tiles, *parts, _tiles(isa, form, number), _block(isa, form, number), _region(), _start()])
 
 
 def _argument(code: Code, name: str, kind: str = "i64") -> str:
     return code.slot("%args", SLOT[name], kind)
 
 
-def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: MultiplyAdd | None) -> str:
+def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: MultiplyAdd | None, is_low: bool) -> str:
     """Text of the function that makes a tile of C, or adds it to what `old` points at; `lanes` of the last vector."""
     count, scalar, size = isa.lanes(form.size), form.scalar, form.size
     vector, step = f"<{count} x {scalar}>", vectors * isa.bytes
@@ -45,11 +51,13 @@ def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: Mu
     code = Code(f"internal void @large_tile_{rows}_{vectors}({head})")
     sources = [code.at("%a", code.mul("%a_row", r)) if r else "%a" for r in range(rows)]
     outs = [code.at("%c", code.mul("%c_row", r)) if r else "%c" for r in range(rows)]
+    width = isa.bytes * HALF // size if is_low else isa.bytes  # of a vector of C
     for out in outs:  # the tile is stored behind the loop
-        for line in range(-(-step // 64)):
+        for line in range(-(-vectors * width // 64)):
             code.do(f"call void @llvm.prefetch.p0(ptr {code.at(out, 64 * line)}, i32 1, i32 3, i32 1)")
     spare = 16 if isa.registers == 32 else 8
-    sets = next(s for s in (4, 2, 1) if s * rows * vectors <= spare or s == 1)
+    # What is rounded is summed in the same order in every tile, so that other rows around it change nothing.
+    sets = next(s for s in (4, 2, 1) if s * rows * vectors <= spare or s == 1) if not is_low else 1
     unroll = 4
 
     def multiply(steps: int) -> Callable[[str, list[str]], list[str]]:
@@ -99,7 +107,7 @@ def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: Mu
             old = code.at("%old", code.mul("%old_row", r)) if r else "%old"
             for v in range(vectors):
                 last, place = v == vectors - 1, f"v{count}{form.suffix}.p0"
-                value, to = total(r, v), code.at(outs[r], v * isa.bytes)
+                value, to = total(r, v), code.at(outs[r], v * width)
                 if with_old:
                     at = code.at(old, v * isa.bytes)
                     before = (
@@ -108,10 +116,15 @@ def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: Mu
                         else code.load(vector, at, size)
                     )
                     value = code(f"fadd {vector} {before}, {value}")
+                kind, number = vector, size
+                if is_low:
+                    kind, number, place = f"<{count} x i16>", HALF, f"v{count}i16.p0"
+                    value = rounded_halves(code, value, count, isa)
                 if last:
-                    code.do(f"call void @llvm.masked.store.{place}({vector} {value}, ptr {to}, {masked})")
+                    lanes = f"i32 {number}, <{count} x i1> {mask}"
+                    code.do(f"call void @llvm.masked.store.{place}({kind} {value}, ptr {to}, {lanes})")
                 else:
-                    code.store(vector, value, to, size)
+                    code.store(kind, value, to, number)
 
     def yes() -> str:
         finish(True)
@@ -125,8 +138,11 @@ def _tile(isa: Isa, form: FloatFormat, rows: int, vectors: int, multiply_add: Mu
     return code.end()
 
 
-def _tiles(isa: Isa, form: FloatFormat) -> str:
-    """All tiles of a block of A times a packed block of B: a panel stays in the nearest cache for all rows."""
+def _tiles(isa: Isa, form: FloatFormat, number: int) -> str:
+    """All tiles of a block of A times a packed block of B: a panel stays in the nearest cache for all rows.
+
+    number: bytes of a number of C.
+    """
     width, lanes, size = panel_width(isa, form.size), isa.lanes(form.size), form.size
     head = (
         "ptr %a, i64 %a_row, i64 %a_k, ptr %packed, ptr %c, i64 %c_row, ptr %old, i64 %old_row, "
@@ -143,13 +159,13 @@ def _tiles(isa: Isa, form: FloatFormat) -> str:
         left = code.least(code.sub("%columns", begin), width)
         vectors = code.divide(code.add(left, lanes - 1), lanes)
         last = code.sub(left, code.mul(code.sub(vectors, 1), lanes))
-        shift = code.mul(begin, size)
+        shift, shift_out = code.mul(begin, size), code.mul(begin, number)
 
         def one_tile(t: str, _: list[str]) -> list[str]:
             row = code.mul(t, isa.rows)
             count = code.least(code.sub("%rows", row), isa.rows)
             source = code.at("%a", code.mul(row, "%a_row"))
-            out = code.at(code.at("%c", code.mul(row, "%c_row")), shift)
+            out = code.at(code.at("%c", code.mul(row, "%c_row")), shift_out)
             before = code.at(code.at("%old", code.mul(row, "%old_row")), shift)
             before = code(f"select i1 {is_new}, ptr null, ptr {before}")
             which = code.add(code.mul(code.sub(count, 1), isa.vectors), code.sub(vectors, 1))
@@ -240,8 +256,8 @@ def _pack_columns(isa: Isa, form: FloatFormat) -> str:
     return code.end()
 
 
-def _block(isa: Isa, form: FloatFormat) -> str:
-    """A thread's block of C, number `n` of down * across."""
+def _block(isa: Isa, form: FloatFormat, number: int) -> str:
+    """A thread's block of C, number `n` of down * across; `number` bytes of a number of C."""
     high, size, width = isa.rows, form.size, panel_width(isa, form.size)
     code = Code("internal void @large_block(ptr %args, i64 %n, ptr %work)")
     integers = {name: _argument(code, name) for name in (
@@ -283,7 +299,7 @@ def _block(isa: Isa, form: FloatFormat) -> str:
             def some_rows(i: str, _: list[str]) -> list[str]:
                 rows = code.least(code.sub(bottom, i), integers["step_rows"])
                 corner = code.at(code.at(a, code.mul(i, integers["a_row"])), code.mul(k, integers["a_k"]))
-                out = code.at(code.at(c, code.mul(i, integers["c_row"])), shift)
+                out = code.at(code.at(c, code.mul(i, integers["c_row"])), code.mul(j, number))
                 call = f"call void @large_sum_rows(ptr {corner}, i64 {integers['a_k']}, i64 {rows}, i64 {depth}, ptr "
                 code.when(counts, lambda: code.do(f"{call}{code.at(sums, code.mul(i, size))})"))
                 old = code(f"select i1 {is_first}, ptr {start}, ptr {out}")

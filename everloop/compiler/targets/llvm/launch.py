@@ -17,6 +17,7 @@ from everloop.compiler.targets.llvm.bfloat import Narrow
 from everloop.compiler.targets.llvm.kept import kept
 from everloop.compiler.targets.llvm.layout import SLOT, Layout, is_row_total, round_up, shape
 from everloop.compiler.targets.llvm.machine import Library
+from everloop.compiler.targets.llvm.quick import QuickLanes
 from everloop.compiler.time_axis import TimeAxis
 
 MIN_PARALLEL = 3e6  # operations in a call that pay for waking a second thread
@@ -85,7 +86,7 @@ class NativeKernel:
     def description(self) -> str:
         """Its instruction set and dtype, and which threads a call uses, or why only one."""
         products = f"; products in the loop: {self._narrow.description}" if self._narrow else ""
-        quick = "; exp, sigmoid and tanh to 15 bits" if self._layout.is_quick else ""
+        quick = "; exp, sigmoid and tanh to 15 bits" if issubclass(self._layout.lanes, QuickLanes) else ""
         return f"{self.isa}, {self.dtype}{products}{quick}; threads: {threads.pool().note}"
 
     def team(self, T: int, B: int, valid: int | None = None) -> tuple[int, bool]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
 from everloop.compiler.targets.llvm.formats import FORMATS, NAMES, FloatFormat
+from everloop.compiler.targets.llvm.mathematics import Lanes
 from everloop.compiler.targets.llvm.product import packed_bytes
 from everloop.compiler.targets.llvm.vector import Isa
 from everloop.errors import UnsupportedError
@@ -54,15 +55,15 @@ def round_up(number: int, unit: int) -> int:
 class Layout:
     """The places of one loop's buffers, for one format and instruction set.
 
-    halves: the sequences that are held in bfloat16, and widened and rounded where they are read and written; is_quick:
-    whether exponential functions need be no more exact than that asks for.
+    halves: the sequences that are held in bfloat16, and widened and rounded where they are read and written; lanes:
+    what writes element-wise operations.
     """
 
     loop: Loop
     form: FloatFormat
     isa: Isa
     halves: frozenset[str] = frozenset()
-    is_quick: bool = False
+    lanes: type[Lanes] = Lanes
     slots: dict[str, int] = field(default_factory=dict)  # buffer name or role -> first slot
     total_slots: int = len(HEAD)
     offsets: dict[str, int] = field(default_factory=dict)  # state and scratch: bytes inside the record of a row

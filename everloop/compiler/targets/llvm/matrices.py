@@ -22,6 +22,7 @@ MIN_PARALLEL = 3e6  # operations that pay for waking a second thread
 # tile takes one cache line from each of its k, so there must be few enough of them to stay near.
 HIGH, WIDE = 24, 16
 DEEP, DEEP_ACROSS = 704, 128
+MOST_LOW = DEEP
 
 _lock = threading.Lock()
 
@@ -30,19 +31,22 @@ class Products:
     """The product of large matrices for one dtype and instruction set.
 
     multiply_add: as of `product.tile`; of words of two numbers each, a dot product.
+    is_low: whether it writes results in bfloat16, of rows of `a` that lie side by side and at most `MOST_LOW` of `b`.
     """
 
-    def __init__(self, dtype: torch.dtype, isa: Isa, multiply_add: MultiplyAdd | None = None) -> None:
+    def __init__(
+        self, dtype: torch.dtype, isa: Isa, multiply_add: MultiplyAdd | None = None, is_low: bool = False
+    ) -> None:
         self.dtype, self.isa, self.form, self._multiply_add = dtype, isa, FORMATS[dtype], multiply_add
-        self._tile = isa.rows, panel_width(isa, self.form.size)
-        code = object_code("large" + " words" * bool(multiply_add), str(dtype), isa, self.ir)
+        self._is_low, self._tile = is_low, (isa.rows, panel_width(isa, self.form.size))
+        code = object_code("large" + " words" * bool(multiply_add) + " low" * is_low, str(dtype), isa, self.ir)
         self._library = Library(code, ("everloop_large",))
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.address["everloop_large"])
         self._block = ctypes.c_int64 * len(NAMES)
 
     def ir(self) -> str:
         """Return the LLVM text."""
-        return module(self.isa, large(self.isa, self.form, self._multiply_add))
+        return module(self.isa, large(self.isa, self.form, self._multiply_add, self._is_low))
 
     def __call__(
         self,
@@ -70,11 +74,12 @@ class Products:
         if 2 * rows * columns * k >= MIN_PARALLEL and threads.pool().parallel:
             team = torch.get_num_threads()
         down, across, *steps = _division(*self._tile, rows, columns, k, team, a_k != 1)
+        assert not self._is_low or (steps[2] >= k and not add), "what is rounded is summed in one go"
         work_step = round_up(steps[1] * steps[2] * size + 8192, 4096) + 64
         kept = memory.take(work_step * team)
         block = self._block(
             a.data_ptr(), a_row * size, a_k * size, b.data_ptr(), b_k * size, b_column * size,
-            out.data_ptr(), out.stride(0) * size,
+            out.data_ptr(), out.stride(0) * out.element_size(),
             0 if bias is None else bias.data_ptr(), 0 if sums is None else sums.data_ptr(), add,
             rows, columns, k, *steps, down, across, min(team, down * across), memory.aligned(kept), work_step,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from everloop.compiler.targets.llvm.bfloat import dot_of_two
 from everloop.compiler.targets.llvm.gemm import KINDS, flat, takes
 from everloop.compiler.targets.llvm.kept import kept
 from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
-from everloop.compiler.targets.llvm.matrices import Products
+from everloop.compiler.targets.llvm.matrices import MOST_LOW, Products
 from everloop.compiler.targets.llvm.pairs import in_pairs
 
 LOW = torch.bfloat16
@@ -35,6 +35,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _linear(x, weight, bias, may_keep=True)
 
 
+def linear_low(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight.T + bias rounded to bfloat16, without a gradient."""
+    if _takes(x, weight, bias) and weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1:
+        return _product(x, weight, bias, LOW, may_keep=True)
+    return F.linear(*(None if t is None else t.to(LOW) for t in (x, weight, bias)))  # type: ignore[arg-type]
+
+
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
     """Return left.T @ right in float32, summed over all leading axes, for left [..., m] and right [..., k]."""
     return linear(flat(left).T, flat(right).T)
@@ -46,7 +53,7 @@ def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> N
 
 
 def _multiply(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None) -> None:
-    _kernel()(out, _words(a), words, None if bias is None else bias.contiguous())
+    _kernel(out.dtype == LOW)(out, _words(a), words, None if bias is None else bias.contiguous())
 
 
 def _words(rows: Tensor) -> Tensor:
@@ -64,10 +71,18 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, may_keep: bool = False) -> Tensor:
-    if not (_has_kernel() and takes(x, weight, bias, (torch.float32, LOW))):
+    if not _takes(x, weight, bias):
         return _by_torch(x, weight, bias)
+    return _product(x, weight, bias, torch.float32, may_keep)
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return _has_kernel() and takes(x, weight, bias, (torch.float32, LOW))
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool) -> Tensor:
     rows, columns = flat(x), weight.shape[0]
-    out = pages.fresh((rows.shape[0], columns), torch.float32)
+    out = pages.fresh((rows.shape[0], columns), dtype)
     words = kept.get("words", (weight,), lambda: _words(weight).T.contiguous()) if may_keep else None
     _multiply(out, rows, _words(weight).T if words is None else words, bias)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
@@ -78,9 +93,9 @@ def _has_kernel() -> bool:
     return is_available() and doubles()
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Products:
-    return Products(torch.float32, narrow(host()), dot_of_two)
+@lru_cache
+def _kernel(is_low: bool) -> Products:
+    return Products(torch.float32, narrow(host()), dot_of_two, is_low)
 
 
 class _Linear(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """exp, sigmoid and tanh for loops that store bfloat16: relative errors below 2^-15, with half the instructions.
 
-By what AVX-512 has for it: the distance to a whole number, a power of two, and an estimate of 1/x. A sigmoid near one
-and long products of such are as exact as in float32, since there the error of the exponential is scaled by it.
+By what AVX-512 has for it: the distance to a whole number, a power of two, and an estimate of 1/x where dividing takes
+longer. A sigmoid near one and long products of such are as exact as in float32, since there the error of the
+exponential is scaled by it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ class QuickLanes(Lanes):
 
     def sigmoid(self, x: str) -> str:
         t, f = self._split(x, -1 / math.log(2))
-        return self._reciprocal(
-            self.add(self._raised(self.fma(f, self.horner(f, _POWER), self.number(1)), t), self.number(1))
-        )
+        power = self._raised(self.fma(f, self.horner(f, _POWER), self.number(1)), t)
+        return self._quotient(self.number(1), self.add(power, self.number(1)))
 
     def tanh(self, x: str) -> str:
         size = self.intrinsic("fabs", x)
@@ -37,7 +37,7 @@ class QuickLanes(Lanes):
         t, f = self._split(size, 2 / math.log(2))
         power = self._raised(self.number(1), t)
         less_one = self.fma(self.mul(f, self.horner(f, _POWER)), power, self.sub(power, self.number(1)))
-        value = self.mul(less_one, self._reciprocal(self.add(less_one, self.number(2))))
+        value = self._quotient(less_one, self.add(less_one, self.number(2)))
         return self.intrinsic("copysign", value, x)
 
     def _split(self, x: str, scale: float) -> tuple[str, str]:
@@ -51,9 +51,16 @@ class QuickLanes(Lanes):
         args = f"{self.vector} {value}, {self.vector} {t}, {self.vector} {value}, i16 -1, {_CURRENT}"
         return self.code(f"call {self.vector} @llvm.x86.avx512.mask.scalef.ps.512({args})")
 
-    def _reciprocal(self, x: str) -> str:
-        """1 / x for x of at least one: an estimate of 14 bits, and a step of Newton's but where x is infinite."""
+    def _quotient(self, a: str, x: str) -> str:
+        """a / x for x of at least one: 14 bits of 1 / x, and a step of Newton's where x is finite."""
         args = f"{self.vector} {x}, {self.vector} {x}, i16 -1"
         near = self.code(f"call {self.vector} @llvm.x86.avx512.rcp14.ps.512({args})")
         better = self.fma(near, self.fma(self.neg(x), near, self.number(1)), near)
-        return self.pick(self.compare("oeq", x, self.number(math.inf)), near, better)
+        return self.mul(a, self.pick(self.compare("oeq", x, self.number(math.inf)), near, better))
+
+
+class DividingLanes(QuickLanes):
+    """The same where a division takes no longer than an estimate and its correction."""
+
+    def _quotient(self, a: str, x: str) -> str:
+        return self.div(a, x)

@@ -50,6 +50,9 @@ class LLVM(LoopTarget):
     def linear_narrow(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return narrow_gemm.linear(x, weight, bias)
 
+    def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return narrow_gemm.linear_low(x, weight, bias)
+
     def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
         return narrow_gemm.over_rows(left, right)
 
