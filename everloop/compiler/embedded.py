@@ -90,5 +90,6 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (numbers,) = ctx.saved_tensors
+        slopes = grads[0].float() if grads[0].dtype == torch.bfloat16 else grads[0]  # sums of many
         # adds in the order of the rows, whatever the number of threads
-        return torch.ops.aten.embedding_dense_backward(grads[0], numbers.flatten(), ctx.size, -1, False), None, None
+        return torch.ops.aten.embedding_dense_backward(slopes, numbers.flatten(), ctx.size, -1, False), None, None

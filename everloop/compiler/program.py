@@ -13,7 +13,7 @@ from torch import Tensor
 from everloop.cell import Cell
 from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
-from everloop.compiler.gradient import sequence_of
+from everloop.compiler.gradient import gradient_of, sequence_of
 from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
@@ -28,7 +28,7 @@ LARGE = 8  # states that are as many times as wide as what a step gives, such as
 
 @dataclass(frozen=True)
 class InferenceKernel:
-    """A forward loop and its kernel. halves: the emits that it writes and the sequences that it reads in bfloat16."""
+    """A forward loop and its kernel. halves: the emits that it writes in bfloat16, and what it reads so."""
 
     plan: ForwardPlan
     kernel: Kernel
@@ -39,7 +39,8 @@ class InferenceKernel:
 class TrainingKernels:
     """A forward loop that saves, the gradient loop, and their kernels.
 
-    kept: the forward memory the gradient reads; halves: the emits of it that are held in bfloat16.
+    kept: the forward memory the gradient reads; halves: what of it is held in bfloat16, and of what the loop reads;
+    slopes: the emits of the gradient loop that are.
     """
 
     plan: TrainingPlan
@@ -47,6 +48,7 @@ class TrainingKernels:
     gradient: Kernel
     kept: tuple[str, ...]
     halves: frozenset[str] = frozenset()
+    slopes: frozenset[str] = frozenset()
 
 
 class Program:
@@ -86,6 +88,7 @@ class Program:
         self.read_width = sum(loop_inputs[name].width for name in self.moving)  # of what the loop reads a row
         self.has_large_states = sum(widths) >= LARGE * sum(outputs_of[name].width for name in self.split.exposed)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
+        self._low: frozenset[str] | None = None
         self._inference: InferenceKernel | None = None
         self._trained: dict[frozenset[str], TrainingKernels] = {}
         self._lock = threading.Lock()
@@ -106,36 +109,50 @@ class Program:
             found[name] = rows[:, None].expand(-1, self.turns, *rows.shape[1:]).flatten(0, 1).contiguous()
         return found
 
+    @property
+    def low(self) -> frozenset[str]:
+        """The loop inputs that are held in bfloat16: results of products that the loop does not normalise."""
+        if not self.prologue.may_be_low:
+            return frozenset()
+        if self._low is None:
+            loop = self._forward().loop
+            self._low = self.target.halves(loop, self.prologue.may_be_low - _normalised(loop))
+        return self._low
+
+    def _forward(self) -> ForwardPlan:
+        return self._plans.forward(lambda: passes.run("inference", split=self.split))
+
     def inference(self) -> InferenceKernel:
         """Return what runs without gradients."""
+        low = self.low
         if self._inference is None:
             with self._lock:
-                plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
+                plan = self._forward()
                 output = () if self.epilogue_output else (sequence_of(self.output),)
-                low = self.prologue.may_be_low - _normalised(plan.loop)
                 halves = self.target.halves(plan.loop, (plan.emits.keys() & output) | low)
                 self._inference = InferenceKernel(plan, self._compiled(plan.loop, halves), halves)
         return self._inference
 
     def training(self, wanted: frozenset[str]) -> TrainingKernels:
         """Return what runs with gradients of the states and of the `wanted` loop inputs."""
-        found = self._trained.get(wanted)
+        found, low = self._trained.get(wanted), self.low
         if found is None:
             with self._lock:
                 plan = self._plans.training(wanted, lambda: passes.run("training", split=self.split, wanted=wanted))
                 kept = tuple(dict.fromkeys(plan.reads.values()))
-                halves = self._halves(plan)
+                halves = self._halves(plan, low)
                 back = frozenset(name for name, place in plan.reads.items() if place in halves)
-                kernels = self._compiled(plan.forward.loop, halves), self._compiled(plan.gradient, back)
-                found = self._trained[wanted] = TrainingKernels(plan, *kernels, kept, halves)
+                slopes = self.target.halves(plan.gradient, {gradient_of(n) for n in low & halves} & plan.emits.keys())
+                kernels = self._compiled(plan.forward.loop, halves), self._compiled(plan.gradient, back | slopes)
+                found = self._trained[wanted] = TrainingKernels(plan, *kernels, kept, halves, slopes)
         return found
 
     def _compiled(self, loop: Loop, halves: frozenset[str]) -> Kernel:
         return self.target.compile_narrow(loop, halves) if halves else self.target.compile(loop)
 
-    def _halves(self, plan: TrainingPlan) -> frozenset[str]:
-        """Return the emits for the gradient that both loops can hold in bfloat16, under each name that they have."""
-        written = self.target.halves(plan.forward.loop, plan.forward.emits.keys() & plan.reads.values())
+    def _halves(self, plan: TrainingPlan, low: frozenset[str]) -> frozenset[str]:
+        """Return which of `low` and of the emits for the gradient both loops can hold in bfloat16, under each name."""
+        written = self.target.halves(plan.forward.loop, (plan.forward.emits.keys() & plan.reads.values()) | low)
         reads = {name: place for name, place in plan.reads.items() if place in written}
         used = {b.name for b in plan.gradient.buffers} & reads.keys()
         return written - {reads[name] for name in used - self.target.halves(plan.gradient, used)}

@@ -111,7 +111,7 @@ class LoopTarget(Target, Products):
         return torch.nn.functional.linear(*low).float()  # type: ignore[arg-type]
 
     def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return x @ weight.T + bias as `linear_narrow`, rounded to bfloat16; without a gradient."""
+        """Return x @ weight.T + bias as `linear_narrow`, rounded to bfloat16."""
         low = (None if t is None else t.bfloat16() for t in (x, weight, bias))
         return torch.nn.functional.linear(*low)  # type: ignore[arg-type]
 

@@ -44,7 +44,7 @@ def compute(program: Program, call: Call) -> Results:
         time, x = call.time, call.x
     loop_inputs = program.prologue(
         call.values, x, batch_major=time.batch_major, compact=time.compact, embedded=call.embedded,
-        low=() if is_training else program.inference().halves,
+        low=program.low,
     )  # fmt: skip
     state: dict[str, Tensor] = {}
     restart: dict[str, Tensor | None] = {}
@@ -80,7 +80,6 @@ def _inference(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the sequences and the final states of the kernel that runs without gradients."""
     inference = program.inference()
-    loop_inputs = {name: t.bfloat16() if name in inference.halves else t for name, t in loop_inputs.items()}
     buffers, final = _memory(program, time, inference.plan, inference.halves, loop_inputs, state)
     inference.kernel(time, buffers, first=state, final=final, restart=restart)
     return {name: buffers[sequence_of(name)] for name in program.split.exposed}, final
@@ -110,12 +109,12 @@ def _memory(
     buffers, owned, empty = dict(loop_inputs), program.prologue.owned, program.target.empty
     like, output = state[program.states[0]], sequence_of(program.output)
     for name, width in plan.emits.items():
-        source = plan.in_place.get(name)
+        source, dtype = plan.in_place.get(name), torch.bfloat16 if name in halves else program.dtype
         make = time.padded if name == output else time.compacted
-        if name in halves:
-            buffers[name] = make(width, like.new_empty(0, dtype=torch.bfloat16), empty)
+        if source in owned and loop_inputs[source].dtype == dtype:
+            buffers[name] = loop_inputs[source]
         else:
-            buffers[name] = loop_inputs[source] if source in owned else make(width, like, empty)
+            buffers[name] = make(width, like.new_empty(0, dtype=dtype), empty)
     return buffers, {name: empty(rows.shape, rows) for name, rows in state.items()}
 
 
@@ -128,6 +127,8 @@ class _Loop(torch.autograd.Function):
         loop_inputs, state, restart = ({name: next(given) for name in names}
                                 for names in (program.loop_inputs, program.states, program.states))  # fmt: skip
         trained = program.training(wanted)
+        for name in program.low - trained.halves:
+            loop_inputs[name] = loop_inputs[name].to(program.dtype)
         buffers, final = _memory(program, time, trained.plan.forward, trained.halves, loop_inputs, state)
         trained.forward(time, buffers, first=state, final=final, restart=restart)
         ctx.program, ctx.time, ctx.trained = program, time, trained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from everloop.compiler.gradient import gradient_of, sequence_of
@@ -43,8 +44,9 @@ class Backward:
         for name, grad in zip(exposed, grads, strict=False):
             buffers[gradient_of(sequence_of(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
         for name, width in plan.emits.items():
-            reused = self._reused(plan.in_place.get(name, ""))
-            buffers[name] = self._fresh(name, width) if reused is None else reused
+            dtype = torch.bfloat16 if name in self.trained.slopes else program.dtype
+            reused = self._reused(plan.in_place.get(name, ""), dtype)
+            buffers[name] = self._fresh(name, width, dtype) if reused is None else reused
         for name, total in plan.totals.items():
             shape = (time.batch, total.width) if total.height else (total.width,)
             buffers[name] = like.new_zeros(shape, dtype=total.dtype)
@@ -77,14 +79,15 @@ class Backward:
                 found[name] = row.to(self.memory[sequence_of(name)].dtype)
         return found
 
-    def _reused(self, name: str) -> Tensor | None:
-        """Return the forward loop's memory of this name if nothing reads it behind the gradient loop."""
+    def _reused(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """Return the forward loop's memory of this name and dtype if nothing reads it behind the gradient loop."""
         is_shared = name in self.program.loop_inputs and name not in self.program.prologue.owned
-        return self.memory.get(name) if self.is_last and not is_shared and name not in self.trained.halves else None
+        found = self.memory.get(name) if self.is_last and not is_shared else None
+        return found if found is not None and found.dtype == dtype else None
 
-    def _fresh(self, name: str, width: int) -> Tensor:
+    def _fresh(self, name: str, width: int, dtype: torch.dtype) -> Tensor:
         """Return memory for an emit; the gradient of a sequence that is an input is padded as that is."""
-        time, like, empty = self.time, self.state[0], self.program.target.empty
+        time, like, empty = self.time, self.state[0].new_empty(0, dtype=dtype), self.program.target.empty
         if time.compact is None:
             return time.padded(width, like, empty)
         owned = self.program.split.owned

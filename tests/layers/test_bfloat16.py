@@ -170,7 +170,7 @@ def test_upper_layers_read_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) 
     """What the layer below gave is multiplied as it is; elsewhere x is float32 as before."""
     torch.manual_seed(3)
     read: list[torch.dtype] = []
-    product = narrow_gemm.linear
+    product = narrow_gemm.linear_low
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         read.append(x.dtype)
@@ -182,7 +182,7 @@ def test_upper_layers_read_bfloat16(name: str, monkeypatch: pytest.MonkeyPatch) 
     everloop.layers.guards.programs.clear()
     layer, x = Recurrent(cells.named(name)(12, 40), layers=3), torch.randn(5, 4, 12, requires_grad=True)
     expected = layer(x)[0]
-    monkeypatch.setattr(narrow_gemm, "linear", linear)
+    monkeypatch.setattr(narrow_gemm, "linear_low", linear)
     with autocast():
         found = layer(x)[0]
         assert read == [torch.float32, LOW, LOW]

@@ -28,18 +28,12 @@ LOW = torch.bfloat16
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x @ weight.T + bias in float32, as torch.nn.functional.linear, with gradients of every order."""
-    if any(type(t) not in KINDS for t in (x, weight)) or is_batched(x, weight):
-        return _by_torch(x, weight, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
-    return _linear(x, weight, bias, may_keep=True)
+    return _with_gradients(x, weight, bias, torch.float32)
 
 
 def linear_low(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x @ weight.T + bias rounded to bfloat16, without a gradient."""
-    if _takes(x, weight, bias) and weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1:
-        return _product(x, weight, bias, LOW, may_keep=True)
-    return F.linear(*(None if t is None else t.to(LOW) for t in (x, weight, bias)))  # type: ignore[arg-type]
+    """Return the same rounded to bfloat16."""
+    return _with_gradients(x, weight, bias, LOW)
 
 
 def over_rows(left: Tensor, right: Tensor) -> Tensor:
@@ -65,22 +59,23 @@ def _words(rows: Tensor) -> Tensor:
     return low.view(torch.int32)
 
 
-def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _with_gradients(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if any(type(t) not in KINDS for t in (x, weight)) or is_batched(x, weight):
+        return _by_torch(x, weight, bias, dtype)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return _Linear.apply(x, weight, bias, dtype)  # type: ignore[no-untyped-call,no-any-return]
+    return _linear(x, weight, bias, dtype, may_keep=True)
+
+
+def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     low = (None if t is None else t.to(LOW) for t in (x, weight, bias))
-    return F.linear(*low).float()  # type: ignore[arg-type]
+    return F.linear(*low).to(dtype)  # type: ignore[arg-type]
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, may_keep: bool = False) -> Tensor:
-    if not _takes(x, weight, bias):
-        return _by_torch(x, weight, bias)
-    return _product(x, weight, bias, torch.float32, may_keep)
-
-
-def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    return _has_kernel() and takes(x, weight, bias, (torch.float32, LOW))
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool = False) -> Tensor:
+    in_one_go = dtype == torch.float32 or (weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1)
+    if not (in_one_go and _has_kernel() and takes(x, weight, bias, (torch.float32, LOW))):
+        return _by_torch(x, weight, bias, dtype)
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), dtype)
     words = kept.get("words", (weight,), lambda: _words(weight).T.contiguous()) if may_keep else None
@@ -102,14 +97,15 @@ class _Linear(torch.autograd.Function):
     """Keeps x and weight as they are, which others hold too, and rounds them again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _linear(x, weight, bias)
+        return _linear(x, weight, bias, dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         by_x = linear(grad, weight.mT) if needs_x else None
-        return by_x, over_rows(grad, x) if needs_weight else None, flat(grad).sum(0) if needs_bias else None
+        by_bias = flat(grad).sum(0, dtype=torch.float32) if needs_bias else None
+        return by_x, over_rows(grad, x) if needs_weight else None, by_bias, None
