@@ -70,7 +70,7 @@ class Reduced(LoopTarget):
         if self.narrow is None:
             why = "" if self.storage == torch.float16 else ", because this processor multiplies them no faster"
             return f"{storage}: what is given and results; products in {wide}{why}, as {rest}"
-        return f"{storage}: what is given, results, and factors of products over whole sequences; {rest}"
+        return f"{storage}: what is given, results, and products over whole sequences with their factors; {rest}"
 
 
 @lru_cache

@@ -1,8 +1,8 @@
-"""The large products outside the loop with factors rounded to bfloat16, sums and results in float32.
+"""The large products outside the loop with factors rounded to bfloat16 and sums in float32.
 
-By dot products of AVX512-BF16 where these are as quick as multiplications. PyTorch's products of bfloat16 (oneDNN's)
-are as quick, but round their result, which has to be widened again: a fifth of the time on one thread of a Zen 5. What
-the kernel does not take goes to PyTorch, as does all where a processor has tiles of AMX.
+By dot products of AVX512-BF16 where these are as quick as multiplications. Results are float32 (PyTorch's products of
+bfloat16 round theirs, which has to be widened again), or are rounded once, with a bias, for loops that read them so.
+What the kernel does not take goes to PyTorch, as does all where a processor has tiles of AMX.
 """
 
 from __future__ import annotations
