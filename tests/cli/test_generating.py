@@ -12,8 +12,9 @@ import soundfile
 import torch
 
 from everloop.cli import main
-from everloop.data import Text, Vocabulary
+from everloop.data import ParallelConfig, Text, Vocabulary
 from everloop.models import LanguageModel, load
+from everloop.models.run import RunConfig
 from everloop.train import train
 from tests.data.test_audio import digit_recordings, write_wav
 
@@ -25,6 +26,23 @@ def pairs(folder: Path) -> list[str]:
         (folder / name).write_text(line * 12)
     names = {"source": "a.de", "written": "a.en", "valid-source": "a.de", "valid-written": "a.en"}
     return [part for flag, name in names.items() for part in (f"--{flag}", str(folder / name))]
+
+
+def test_a_translator_without_validation_files_holds_a_part_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "translator", *pairs(tmp_path)[:4], *QUICK, "--out", str(run), "--hold-out", "0.25"]) == 0
+    shown = capsys.readouterr()
+    assert "valid: 3 pairs, held out of training (--hold-out)" in shown.err
+    assert "on 3 valid sentences (beam 5, lower case)" in shown.out
+    config = (run / "config.toml").read_text()
+    assert "hold_out = 0.25\n" in config
+    # a run of the version before names no part, and had none
+    (run / "config.toml").write_text(config.replace("hold_out = 0.25\n", ""))
+    assert RunConfig.read(run).settings("data", ParallelConfig).hold_out == 0
+    assert main(["evaluate", str(run), "--split", "valid"]) == 2
+    assert "valid" in capsys.readouterr().err
 
 
 def test_a_translator_is_trained_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
