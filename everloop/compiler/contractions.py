@@ -94,7 +94,7 @@ def outer(a: Any, b: Any) -> Symbol:
     raise unsupported("outer, which takes vectors, not rows; write a.unsqueeze(-1) * b.unsqueeze(-2)")
 
 
-@known("einsum")
+@known("einsum", is_view=True)  # of one operand, where nothing is summed
 def einsum(equation: str, *operands: Any) -> Symbol:
     things = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
     like = next(t for t in things if isinstance(t, Symbol))

@@ -47,7 +47,15 @@ known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
 known("square", integers="square")(lambda a: elementwise("mul", a, a))
 known("pos", "positive", "contiguous", integers="move")(lambda a: a)
-known("clone", integers="move")(lambda a: a.like(a.value, a.axes))
+
+
+@known("clone", integers="move")
+def clone(a: Symbol, *, memory_format: Any = None) -> Symbol:
+    copy = a.like(a.value, a.axes)
+    copy.is_copy = True
+    return copy
+
+
 known("relu", integers="move")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 
@@ -181,7 +189,7 @@ def _cast(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
 
 
 known("to", "type", "type_as", "float", "double", integers="cast", is_view=True)(_cast)
-known("bool", "int", "long", "short", integers="cast")(_cast)
+known("bool", "int", "long", "short", integers="cast", is_view=True)(_cast)
 
 
 def _filled(a: Symbol, number: float, shape: Any = None) -> Symbol:

@@ -62,7 +62,7 @@ class Function:
 
     handler: what it makes of symbols, tensors and numbers.
     integers: how integers come out of it, as in the table of operations.
-    is_view: whether its result lies in the memory of its first argument, so that a change of one is a change of both.
+    is_view: whether its result may lie in the memory of an argument, so that a change of one is a change of both.
     has_matrix: PyTorch checks and promotes nothing in it that `infer` does not, as long as all types are the same.
     """
 
@@ -110,7 +110,7 @@ class Symbol:
     float_dtype: the type in which the loop computes; dtype: that of the tensor.
     bound: the tensor holds integers of this size at most; None where they may be any numbers.
     axes: the sizes of the axes behind the batch that the features of a row lie in, none for shape [B].
-    is_shared: another symbol would lie in the same memory.
+    is_shared: another symbol would lie in the same memory; is_copy: it has memory of its own, whatever its value is.
     """
 
     call: ClassVar[Callable[..., Any]]  # what a function of PyTorch makes of symbols: see `torch_function`
@@ -130,7 +130,7 @@ class Symbol:
         self.dtype = dtype or loop
         self.bound = 1.0 if dtype == torch.bool else None
         self.axes = value.type.shape if axes is None else axes
-        self.is_shared = False
+        self.is_shared = self.is_copy = False
 
     def like(self, value: Value, axes: tuple[int, ...] | None = None) -> Symbol:
         """Return another symbol of the same trace."""

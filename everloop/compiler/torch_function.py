@@ -65,7 +65,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
             origin.builder.refused = error
             raise
         if known.is_view:
-            for thing in tree_leaves((args[0], result)):
+            for thing in tree_leaves((args, result)):
                 if isinstance(thing, Symbol):
                     thing.is_shared = True
         return result
@@ -218,10 +218,13 @@ def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     plain = name.removesuffix("_")
     if function_of(plain) is None:
         raise unsupported(f"the operation {name!r} in place; write the new value out, such as a = a + b")
-    if not isinstance(changed, Symbol) or changed.is_shared or changed.value.op == "input" or not changed.rows:
+    if isinstance(changed, Symbol) and not changed.rows:
+        raise unsupported(f"{plain} in place on a value of parameters alone; write it out, such as a = a + b")
+    is_given = isinstance(changed, Symbol) and changed.value.op == "input" and not changed.is_copy
+    if not isinstance(changed, Symbol) or changed.is_shared or is_given:
         raise unsupported(f"{plain} in place on a value whose memory is shared; write it out, such as a = a + b")
     result = call(plain, changed, *others, function=getattr(torch.Tensor, plain, None), **options)
-    if (result.value.type, result.axes, result.dtype) != (changed.value.type, changed.axes, changed.dtype):
+    if not result.rows or (result.axes, result.dtype) != (changed.axes, changed.dtype):
         raise unsupported(f"{plain} in place with a result of another shape or dtype")
     changed.value, changed.bound = result.value, result.bound
     return changed

@@ -64,6 +64,34 @@ def detached_and_changed(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.tanh(fixed)
 
 
+def of_new_values(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    total, twice, ones = torch.zeros_like(h), h.clone().mul_(2), h.new_ones(h.shape)
+    total += x @ cell.W.T
+    total += h
+    ones -= h.clone().tanh_()
+    return torch.tanh(total * ones + twice)
+
+
+def of_a_copy_of_a_copy(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    first = h.clone()
+    second = first.clone()
+    first += x @ cell.W.T
+    return torch.tanh(first * second)
+
+
+def of_a_view_by_einsum(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    copy = h.clone()
+    same = torch.einsum("bi->bi", copy)
+    copy += x @ cell.W.T
+    return torch.tanh(same)
+
+
+def of_a_parameter(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    total = torch.zeros_like(cell.W[:, 0])
+    total += cell.W[:, 0]
+    return torch.tanh(x @ cell.W.T + h + total)
+
+
 def of_the_state(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     h += 1
     return torch.tanh(x @ cell.W.T + h)
@@ -80,6 +108,8 @@ def caught(cell: Any, x: Tensor, h: Tensor) -> Tensor:
 FOLLOWED: dict[str, Step] = {
     "changed in place": aliased,
     "a copy changed in place": of_a_copy,
+    "new values changed": of_new_values,
+    "a copy of what is changed": of_a_copy_of_a_copy,
     "detached": of_what_is_detached,
     "expand_as": lambda c, x, h: torch.tanh(x @ c.W.T + h.mean(-1, keepdim=True).expand_as(h).sum(-1, keepdim=True)),
     "narrow from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h.narrow(-1, -2, 2).sum(-1, keepdim=True)),
@@ -96,6 +126,8 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "a part changed": (of_a_part, "add in place on a value whose memory is shared"),
     "the whole changed": (of_the_whole, "add in place on a value whose memory is shared"),
     "changed where detached": (detached_and_changed, "add in place on a value whose memory is shared"),
+    "changed where seen by einsum": (of_a_view_by_einsum, "add in place on a value whose memory is shared"),
+    "a value of parameters changed": (of_a_parameter, "add in place on a value of parameters alone"),
     "a state changed": (of_the_state, "add in place on a value whose memory is shared"),
     "another width": (lambda c, x, h: h.sum(-1, keepdim=True).__iadd__(h), "another shape or dtype"),
     "batch size": (lambda c, x, h: h if x.shape[0] == 3 else torch.tanh(h), "the batch size"),
