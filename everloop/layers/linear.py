@@ -28,9 +28,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Who multiplies depends on sizes, dtype and the kind of processor, never on a measurement: equal calls give equal
     numbers on the same machine. PyTorch does all others, all under autocast, and what must see its single operations.
     """
-    is_small = x.numel() * weight.shape[0] < SMALL
+    # What torch.fx traces is no tensor, and has no size to compare.
     if (
-        is_small
+        type(x) not in KINDS
+        or x.numel() * weight.shape[0] < SMALL
         or needs_torch(x, weight, bias)
         or autocast_dtype(x) is not None
         or torch_private.count_dispatch_modes()

@@ -102,6 +102,12 @@ def test_pytorch_multiplies_what_must_be_its_own(multiplied: list[object]) -> No
     assert not multiplied
 
 
+def test_fx_traces_it() -> None:
+    model = nn.Sequential(Linear(3, 4), nn.Tanh(), Linear(4, 2, bias=False))
+    traced, x = torch.fx.symbolic_trace(model), torch.randn(5, 3)
+    torch.testing.assert_close(traced(x), model(x))
+
+
 def test_autocast_is_pytorchs(multiplied: list[object]) -> None:
     layer, x = Linear(4, 6), torch.randn(10, 4)
     with torch.autocast("cpu", torch.bfloat16):
