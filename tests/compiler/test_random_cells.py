@@ -20,7 +20,7 @@ from everloop.compiler.targets.llvm.target import TARGET
 from everloop.layers.autograd_function import compute
 from tests.compiler.random_cells import Case, cases
 
-CELLS = int(os.environ.get("EVERLOOP_RANDOM_CELLS", "300"))
+CELLS = int(os.environ.get("EVERLOOP_RANDOM_CELLS", "200"))
 TOLERANCE = 1e-9  # float64, at most six steps; the random slopes multiply rounding by up to a million
 
 
