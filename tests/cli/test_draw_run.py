@@ -83,7 +83,7 @@ def test_attention(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         ("confusion lm", "holds a language-model; expected a model that gives labels"),
         ("forecast lm", "holds a language-model; expected a forecaster"),
         ("forecast fc --series c", "unknown series 'c'"),
-        ("attention lm text", "expected a translator, or a classifier of texts"),
+        ("attention lm text", "expected a translator, a generator that is given pictures, or a classifier of texts"),
         ("attention cls text more", "a classifier writes nothing"),
         ("loss nowhere", "there is no such run folder"),
     ],
