@@ -123,7 +123,7 @@ def test_gradients_that_were_wrong(form: type[Cell], frozen: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("form", FOUND[:2])
 def test_a_row_that_is_read_too_early_is_found(form: type[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Placement, "_is_read", lambda *_: False)
+    monkeypatch.setattr(Placement, "_read_ranges", lambda _: {})
     split = split_of_cell(form(3, 4, dtype=D))
     with pytest.raises(PlanError, match="is read before it is written"):
         verified_training(plan_training(split, frozenset(split.loop_inputs)))
