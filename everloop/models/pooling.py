@@ -78,11 +78,11 @@ class _Largest(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, ended: Tensor) -> Tensor:
         rows = y.masked_fill(ended, -torch.inf)
         largest = rows.amax(0)
-        ctx.save_for_backward(rows, largest)
+        ctx.save_for_backward(rows, largest, ended)
         return largest
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        rows, largest = ctx.saved_tensors
+        rows, largest, ended = ctx.saved_tensors
         share = rows.clone().eq_(largest)  # steps that are equally large share the gradient; numbers, as == is slower
-        return share * (grads[0] / share.sum(0)), None
+        return (share * (grads[0] / share.sum(0))).masked_fill(ended, 0), None

@@ -77,3 +77,14 @@ def test_the_gradient_of_the_largest_is_that_of_amax() -> None:
     torch.autograd.gradgradcheck(lambda y: Pooling("max", 7)(y, lengths), x)
     mapped = torch.func.vmap(torch.func.grad(lambda y: Pooling("max", 7)(y, lengths).sum()))(torch.randn(2, 5, 4, 7))
     assert mapped.sum(1).count_nonzero() == 2 * 3 * 7
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.nan])
+def test_padding_gets_no_gradient_of_the_largest(value: float) -> None:
+    y = torch.randn(4, 2, 3)
+    y[0, 0] = value
+    y.requires_grad_()
+    Pooling("max", 3)(y, torch.tensor([1, 4])).sum().backward()
+    assert y.grad is not None
+    assert not y.grad[1:, 0].any()
+    assert y.grad[:, 1].sum() == 3
