@@ -18,7 +18,7 @@ from everloop.compiler.hoist import Split
 from everloop.compiler.hoisted import HoistedGraph
 from everloop.compiler.ir import Graph
 from everloop.compiler.kernel import Kernel
-from everloop.compiler.loop import Loop, Map
+from everloop.compiler.loop import Instruction, Loop, Map
 from everloop.compiler.plan import ForwardPlan, TrainingPlan
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.target import LoopTarget
@@ -155,7 +155,30 @@ class Program:
         written = self.target.halves(plan.forward.loop, (plan.forward.emits.keys() & plan.reads.values()) | low)
         reads = {name: place for name, place in plan.reads.items() if place in written}
         used = {b.name for b in plan.gradient.buffers} & reads.keys()
-        return written - {reads[name] for name in used - self.target.halves(plan.gradient, used)}
+        may_be = self.target.halves(plan.gradient, used) - _compared(plan.gradient)
+        return written - {reads[name] for name in used - may_be}
+
+
+def _compared(loop: Loop) -> set[str]:
+    """Return what a loop computes from to ask whether two values are equal, as a largest value and those it is of."""
+    found = set[str]()
+    while True:
+        before = len(found)
+        for stage in loop.stages:
+            if not isinstance(stage, Map):
+                continue
+            asked = set[int]()
+            for at, line in reversed([*enumerate(stage.body)]):
+                is_kept = line.is_write and line.buffer is not None and line.buffer.name in found
+                if at in asked or is_kept or _is_equality(stage, line):
+                    asked |= {*line.args}
+            found |= {line.buffer.name for at, line in enumerate(stage.body) if at in asked and line.buffer}
+        if len(found) == before:
+            return found
+
+
+def _is_equality(stage: Map, line: Instruction) -> bool:
+    return line.op == "equal" and all(stage.body[arg].op != "constant" for arg in line.args)
 
 
 def _normalised(loop: Loop) -> set[str]:

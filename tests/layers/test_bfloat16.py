@@ -319,3 +319,32 @@ def test_gradients_of_gradients() -> None:
     with autocast():
         found = second()
     assert (found - expected).norm() < 8 * UNIT * expected.norm()
+
+
+class Extremes(everloop.Cell):
+    h = everloop.state(everloop.H)
+    W, R = everloop.param(everloop.H, everloop.I), everloop.param(everloop.H, everloop.H)
+
+    def step(self, x: Any, h: Any) -> Any:
+        a = torch.tanh(x @ self.W.T + h @ self.R.T)
+        return a - h.amax(-1, keepdim=True) + 0.5 * (2 * h).amin(-1, keepdim=True)
+
+
+def test_a_largest_value_is_found_again_in_the_gradient() -> None:
+    """The state that it is of is not rounded between, and the gradient is that of a loop in float64."""
+    torch.manual_seed(0)
+    layer = Recurrent(Extremes(4, 6))
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(p.to(LOW))
+    x, weight = torch.randn(20, 16, 4).to(LOW).float(), torch.randn(20, 16, 6).to(LOW).float()
+    with autocast():
+        y = layer(x)[0]
+    found = torch.autograd.grad((y.float() * weight).sum(), [layer.cell.W, layer.cell.R])
+    exact = copy.deepcopy(layer.cell).double()
+    h, total = torch.zeros(16, 6).double(), torch.zeros(()).double()
+    for x_t, weight_t in zip(x.double(), weight.double(), strict=True):
+        h = exact.step(x_t, h)
+        total = total + (h * weight_t).sum()
+    for ours, theirs in zip(found, torch.autograd.grad(total, [exact.W, exact.R]), strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < math.sqrt(20) * UNIT
