@@ -26,8 +26,8 @@ def epilogue(program: Program, call: Call, sequences: Mapping[str, Tensor], fina
         y = program.epilogue_output(values, call.x, batch_major=time.batch_major, compact=time.valid_rows)[output]
         if output not in program.epilogue_output.moving:  # made of contexts or parameters alone
             y = time.cleared(y.expand(time.steps, time.batch, -1).contiguous())
-        elif time.valid_rows is not None:
-            y = time.valid_rows.pad(y)
+        elif time.valid_rows is not None:  # a sequence of the loop that is the output as it is has its padding
+            y = time.valid_rows.pad(y) if y.dim() == 2 else time.cleared(y)
         if output in begin:
             found[output] = time.or_start(time.last(y), begin[output])
     if program.epilogue_states is not None:

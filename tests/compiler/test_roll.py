@@ -19,6 +19,7 @@ from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout,
 from everloop.layers.dispatch import program_of, with_tensors
 from everloop.layers.dropout import values_of
 from everloop.layers.extras import example, example_extras
+from everloop.layers.nested import leaves
 
 D = torch.float64
 T, B, I_, H_ = 5, 3, 4, 6
@@ -149,6 +150,39 @@ def test_directions_lengths_and_resets(kind: type[Cell], steps: int, monkeypatch
         monkeypatch.setattr(turns, "AT_ONCE", at_once)
         found = agree(layer, x, lengths=[steps, 0, 1], reset=reset)
         assert found, found
+
+
+class Shown(Euler):
+    """The state itself is the output."""
+
+    y = output(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Any:
+        h = super().step(x, h)
+        return h, h
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_state_that_is_the_output_ends_with_its_sequence(batch_first: bool) -> None:
+    cell = Shown(I_, H_, dtype=D)
+    x = torch.randn(T, 4, I_, dtype=D)
+    seen = x.transpose(0, 1) if batch_first else x
+    layer = Recurrent(cell, batch_first=batch_first)
+    lengths = [T, 2, 0, 3]
+    with torch.no_grad():
+        y, state = layer(seen, lengths=lengths)
+    with_gradients, _ = layer(seen, lengths=lengths)
+    assert with_gradients.equal(y)
+    found = torch.autograd.grad(with_gradients.square().sum(), [cell.W, cell.R])
+    rows, total = torch.zeros(4, T, H_, dtype=D), torch.zeros((), dtype=D)
+    for b, length in enumerate(lengths):
+        h = torch.zeros(1, H_, dtype=D)
+        for t in range(length):
+            h, _ = cell.step(x[t, b : b + 1], h)
+            rows[b, t], total = h[0].detach(), total + h.square().sum()
+        torch.testing.assert_close(next(iter(leaves(state)))[b : b + 1], h.detach())
+    torch.testing.assert_close(y if batch_first else y.transpose(0, 1), rows)
+    torch.testing.assert_close(found, torch.autograd.grad(total, [cell.W, cell.R]))
 
 
 def test_batch_first_and_steps() -> None:

@@ -66,7 +66,7 @@ def test_captions_with_attention(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert re.findall(r">(.)</text>", out.read_text("utf-8")) == ["l", "e", "f", "t", "■", "0"]
     assert main(["draw", "attention", str(run), str(pictures)]) == 0
     assert main(["draw", "attention", str(run), str(pictures), "lost"]) == 2
-    assert "'o'" not in capsys.readouterr().out
+    assert "'s'" in capsys.readouterr().err
 
 
 def test_a_word_is_the_mean_of_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
