@@ -14,8 +14,11 @@ from everloop.errors import CellError, OptionError, unknown
 
 
 def advance(cell: Any, x: Tensor, states: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
-    """Return (output, states) after one step of rows; several declared outputs stand side by side."""
-    results, sizes = step_results(cell, x, states), cell.output_sizes
+    """Return (output, states) after one step of rows; several declared outputs stand side by side.
+
+    The step gets states of its own: what it changes in place (`h += …`) is neither the caller's nor an earlier output.
+    """
+    results, sizes = step_results(cell, x, [s.clone() for s in states]), cell.output_sizes
     if not sizes:
         return results[0], results
     states, outputs = results[: -len(sizes)], results[-len(sizes) :]

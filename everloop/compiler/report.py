@@ -95,17 +95,17 @@ def _place(i: Instruction, stage: Map) -> str:
 
 def saved_text(training: DerivedTraining) -> str:
     """Return what the forward loop keeps, where, and what the gradient loop recomputes."""
-    forward = training.derivative.forward
-    writer = EquationWriter(
-        Graph({f"saved {k}": v for k, v in enumerate(training.rematerialisation.saved)}, forward.names)
-    )
-    lines = [f"{', '.join(training.rematerialisation.states)}: the whole sequence"]
-    for k, value in enumerate(training.rematerialisation.saved):
-        shown = forward.names.get(value) or writer.expression(value)[0]
-        lines.append(f"saved {k}: {shown}, {value.width} feature(s)")
+    forward, kept = training.derivative.forward, training.rematerialisation
+    recomputed = [v for v in kept.recomputed if v.operation.cost]
+    places = {f"saved {k}": v for k, v in enumerate(kept.saved)}
+    again = {f"recomputed {k}": v for k, v in enumerate(recomputed)}
+    lines = [f"{', '.join(kept.states)}: the whole sequence"]
+    for name, shown in EquationWriter(Graph(places | again, forward.names)).equations():
+        if value := places.get(name):
+            lines.append(f"{name}: {forward.names.get(value, shown)}, {value.width} feature(s)")
+        else:
+            lines.append(f"{name}: {shown}" if name in again else f"{name} = {shown}")
     lines += [f"{emit} lies in the memory of {of}" for emit, of in training.forward.in_place.items()]
-    recomputed = [v for v in training.rematerialisation.recomputed if v.operation.cost]
-    lines += [f"recomputed: {writer.expression(v)[0]}" for v in recomputed]
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from everloop.compiler import passes
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.hoisted import HoistedGraph
-from everloop.compiler.ir import Graph
+from everloop.compiler.ir import Graph, Value
 from everloop.compiler.loop import Loop
 from everloop.compiler.plan_cache import PlanCache
 from everloop.compiler.single import INPUT
@@ -37,13 +37,14 @@ class Step:
 
     No number is remembered between steps: the kernel reads parameters (and slices of them) in place, arithmetic on
     vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel. A
-    step of bfloat16 has all its tensors in bfloat16, and computes in float32.
+    step of bfloat16 has all its tensors in bfloat16, and computes in float32, before the step too.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
         prologue, self.loop = PlanCache(graph).step(lambda: _planned(graph))
-        self.target = target
-        self.prologue = HoistedGraph(prologue, dtype, target)
+        self.target, self.dtype = target, dtype
+        moved, computed = _moved(prologue)
+        self.prologues = HoistedGraph(moved, dtype, target), HoistedGraph(computed, arithmetic(dtype), target)
         names = {b.name for b in self.loop.buffers if b.kind == "sequence"}
         if INPUT not in names:
             raise UnsupportedError("a step that does not read its input is not worth a kernel of its own")
@@ -59,7 +60,8 @@ class Step:
 
     def sources(self, values: Bindings) -> list[Tensor]:
         """Return the tensors that the step reads besides its input and its states."""
-        return [name if group == "literal" else values.fixed[name] for group, name in self.prologue.sources]
+        sources = dict.fromkeys(source for part in self.prologues for source in part.sources)
+        return [name if group == "literal" else values.fixed[name] for group, name in sources]
 
     def bind(self, values: Bindings, batch: int) -> BoundStep:
         """Return the step over these parameters, good as long as they stay where they are."""
@@ -72,8 +74,19 @@ class Step:
         return BoundStep(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
 
     def _fixed(self, values: Bindings) -> Mapping[str, Tensor]:
-        found = self.prologue(values, _NOTHING, batch_major=False)
+        moved, computed = (part(values, _NOTHING, batch_major=False) for part in self.prologues)
+        found = moved | {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in computed.items()}
         return {name: t if t.dim() < 2 or 1 in t.stride() else t.contiguous() for name, t in found.items()}
+
+
+def _moved(prologue: Graph) -> tuple[Graph, Graph]:
+    """Return the results that are numbers of parameters, elsewhere at most, and those that are computed of them."""
+    is_moved: dict[Value, bool] = {}
+    for value in prologue.values:
+        is_moved[value] = value.op == "input" or (value.kind == "layout" and all(is_moved[a] for a in value.args))
+    parts = ({n: v for n, v in prologue.outputs.items() if is_moved[v] == wanted} for wanted in (True, False))
+    moved, computed = (Graph(part, prologue.names) for part in parts)
+    return moved, computed
 
 
 def _planned(graph: Graph) -> tuple[Graph, Loop]:

@@ -109,7 +109,7 @@ class _BoundStep:
         bound = program.bind(values, rows[0] if rows else 1)
         self.call, self.derived = bound.call, bound.derived
         self.shapes = [shape, *(torch.Size((*rows, *row)) for row in given)]
-        like = torch.empty(0, dtype=program.prologue.dtype)
+        like = torch.empty(0, dtype=program.dtype)
         self.results = [program.target.empty((*rows, *row), like) for row in results]
 
     def begin(self, start: Iterable[Tensor] | None, like: Tensor, count: int) -> list[Tensor]:
@@ -156,7 +156,7 @@ class _GuardedStep:
         if self._program is not None:
             self.description = self._program.kernel.description
             self._empty_like = self._program.target.empty_like
-            self._dtype = self._program.prologue.dtype
+            self._dtype = self._program.dtype
             self._given = [by_path[path.removeprefix("core.")] for path in self._program.rows]
             self._nested = core.zeros(1, like=torch.empty(0, dtype=self._dtype))  # type: ignore[operator]
             self._states = [zeros.shape[1:] for zeros in leaves(self._nested)]

@@ -285,3 +285,50 @@ def test_a_global_function_of_the_name_of_an_attribute_may_read_the_cell() -> No
     torch.testing.assert_close(Recurrent(cell)(x)[0], plain(cell, x))
     cell.scale = 3.0
     torch.testing.assert_close(Recurrent(cell)(x)[0], plain(cell, x))
+
+
+class AddsInPlace(Cell):
+    """A step that changes what it is given, which only a plain loop runs."""
+
+    h, c = state(H), state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h += x @ self.W.T
+        c.mul_(0.5).add_(h)
+        return h, c
+
+
+class Adds(AddsInPlace):
+    """The same with values of its own."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h = h + x @ self.W.T
+        return h, c * 0.5 + h
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 1, 0]])
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_a_state_changed_in_place_is_the_steps_own(with_gradients: bool, lengths: list[int] | None) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(AddsInPlace(3, 4), target="eager")
+    plain = Recurrent(Adds(3, 4), target="eager")
+    plain.load_state_dict(layer.state_dict())
+    x, before = torch.randn(4, 3, 3), (torch.randn(3, 4), torch.randn(3, 4))
+    given = None if lengths is None else torch.tensor(lengths)
+    found: list[Tensor] = []
+    expected: list[Tensor] = []
+    for each, results in ((layer, found), (plain, expected)):
+        for p in each.parameters():
+            p.grad = None
+        state = tuple(s.clone().requires_grad_(with_gradients) for s in before)
+        with torch.set_grad_enabled(with_gradients):
+            y, after = each(x, state, lengths=given)
+            y_t, at_t = each.step(x[0], state)
+            _, of_cell = each.cell(x[0], state)
+        results += [y, *after, y_t, *at_t, *of_cell, *state]
+        if with_gradients:
+            (y.square().sum() + after[1].sum() + y_t.sum() + of_cell[1].sum()).backward()
+            results += [t.grad for t in (*each.parameters(), *state) if t.grad is not None]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from everloop import cells
+from everloop import Cell, H, I, cells, param, state
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import machine, narrow_single, vector
 from everloop.layers import Recurrent, compare
@@ -174,3 +174,28 @@ def test_under_autocast_dtypes_are_those_of_a_whole_sequence(dtype: torch.dtype)
     assert (found.dtype, *(s.dtype for s in leaves(state))) == (whole.dtype, *(s.dtype for s in leaves(last)))
     torch.testing.assert_close(found, whole, rtol=0, atol=4 * UNIT)
     assert "native call" in layer.explain()
+
+
+class Cayley(Cell):
+    """A recurrent matrix made of parameters, with constants of their dtype and a function that has no bfloat16."""
+
+    h = state(H)
+    W, S = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        one, skew = torch.eye(self.S.shape[0], dtype=self.S.dtype), self.S - self.S.T
+        rotation = torch.linalg.solve(one + skew, one - skew) @ torch.matrix_exp(skew)
+        return torch.tanh(x @ self.W.T + h @ (one @ rotation).T)
+
+
+@pytest.mark.parametrize("low", [LOW, torch.float16])
+def test_matrices_made_of_parameters_are_computed_in_float32(low: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(Cayley(3, 5)).to(low)
+    x = torch.randn(2, 3).to(low)
+    with torch.no_grad():
+        y, state = layer.step(x)
+        y, _ = layer.step(x, state)
+        expected, _ = by_hand(layer, x, state)
+    assert "because" not in layer.explain().rpartition("step: ")[2]
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=4 * torch.finfo(low).eps)
