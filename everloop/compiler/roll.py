@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 
 from everloop.compiler.gradient import sequence_of
 from everloop.compiler.ir import Builder, Graph, Value, walk
@@ -16,6 +17,7 @@ from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.sink import Sunk, rows_of
 
 MANY = 8  # turns from which a loop is counted and not unrolled
+TRIALS = 64  # ways to choose the states after one turn that are tried
 
 States = dict[str, Value]
 
@@ -65,21 +67,30 @@ def _epilogue(step: Graph, after: States) -> Graph | None:
 def _turn(step: Graph, before: Mapping[str, Value], after: States) -> tuple[States, int] | None:
     """Return the states after the first turn, and how many turns lead from `before` to `after`."""
     alike: dict[tuple[object, ...], list[Value]] = defaultdict(list)
+    body = list(walk(after.values()))
     in_loop = Depends(lambda v: v.op == "input" and v.group == "state")
-    for value in walk(after.values()):
+    for value in body:
         if in_loop(value) and value.op != "input":
             alike[_look(value)].append(value)
-    moving = {name: alike[_look(value)] for name, value in after.items() if value.op != "input"}
-    if not moving or not all(moving.values()):  # a state that comes from no state is nothing that a turn repeats
+    moving = {name: _look(value) for name, value in after.items() if value.op != "input"}
+    if not moving or not all(alike[look] for look in moving.values()):  # what comes from no state is no turn's
         return None
     if any(value.op == "input" and value is not before[name] for name, value in after.items()):
         return None
+    counts = {look: _counts(body, alike[look]) for look in moving.values()}
     known: dict[tuple[object, ...], Value] = {(v.op, v.args, v.data, v.type): v for v in step.values}
-    for turns in _divisors(math.gcd(*map(len, moving.values()))):
-        first = {name: moving[name][len(moving[name]) // turns - 1] if name in moving else before[name]
-                 for name in after}  # fmt: skip
-        if _repeated(known, first, before, turns) == after:
-            return first, turns
+    ends = {name: counts[look][after[name]] for name, look in moving.items()}
+    for turns in sorted({n for end in ends.values() for n in _divisors(end)}, reverse=True):
+        first = {name: [value] for name, value in before.items()}
+        for name, look in moving.items():
+            first[name] = [v for v in alike[look] if counts[look][v] * turns == ends[name]]
+            first[name] += [before[other] for other in moving if other != name and moving[other] == look]
+        if math.prod(map(len, first.values())) > TRIALS:
+            continue
+        for values in product(*first.values()):
+            turn = dict(zip(first, values, strict=True))
+            if _repeated(known, turn, before, turns) == after:
+                return turn, turns
     return None
 
 
@@ -87,9 +98,18 @@ def _look(value: Value) -> tuple[object, ...]:
     return value.op, value.data, value.type, value.where
 
 
+def _counts(body: Sequence[Value], alike: Collection[Value]) -> dict[Value, int]:
+    """Return how many of the values that look alike a value is made of, one after the other, itself among them."""
+    counts: dict[Value, int] = {}
+    looking = set(alike)
+    for value in body:
+        counts[value] = max((counts[a] for a in value.args), default=0) + (value in looking)
+    return counts
+
+
 def _divisors(number: int) -> Iterator[int]:
-    """Yield the numbers of turns worth counting that divide a number, the largest first."""
-    return (n for n in range(number, MANY - 1, -1) if number % n == 0)
+    """Yield the numbers of turns worth counting that divide a number."""
+    return (n for n in range(MANY, number + 1) if number % n == 0)
 
 
 def _repeated(
