@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from everloop import Recurrent, cells
 from everloop.compiler import disk_cache
@@ -156,11 +157,18 @@ def test_what_cannot_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not llvm.is_available()
 
 
+class Alone(cells.Elman):
+    """A cell whose kernel no other test has compiled."""
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return 0.1234567 * super().step(x, h)
+
+
 def test_code_that_gets_no_memory_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def link(*_: object) -> None:
         raise RuntimeError("Failed to materialize symbols")
 
     monkeypatch.setattr(machine.need().JITLibraryBuilder, "link", link)
-    layer, x = Recurrent(cells.GRU(3, 4)), torch.randn(5, 2, 3)
+    layer, x = Recurrent(Alone(3, 4)), torch.randn(5, 2, 3)
     with pytest.raises(UnsupportedError, match=r'gave no memory for code .*; allow more .*target="eager"'):
         layer(x)
