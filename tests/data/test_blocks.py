@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,20 @@ def test_a_quoted_field_that_seems_to_end_in_the_next_line(tmp_path: Path, polic
 
 
 def test_lines_of_spaces_are_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "t").write_text("v\tw\n" + "1\t2\n" * 5000 + "\t\n")
+    (tmp_path / "t").write_text("v\tw\n" + "1\t2\n" * 5000 + "   \n")
     found = list(read_blocks("tsv", FileSource(tmp_path / "t", ErrorPolicy()), {"v": "value"}))
     assert sum(len(block.lines) for block in found) == 5000
+
+
+@pytest.mark.parametrize("form", SIGNS)
+def test_a_row_of_empty_cells_is_a_row(tmp_path: Path, form: Form) -> None:
+    text = "v,w\n" + "1,2\n" * 4999 + ",\n" + "3,4\n"
+    (tmp_path / "t").write_text(text.replace(",", SIGNS[form]))
+    for reads in (partial(read_blocks, form), in_blocks(partial(read_rows, form))):
+        rows = list(reads(FileSource(tmp_path / "t", ErrorPolicy()), {"v": "value"}))
+        found = [v for block in rows for v in block.columns["v"]]
+        assert len(found) == 5001
+        assert math.isnan(found[4999])
 
 
 def test_plain_rows_are_not_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers import formats
+from everloop.data.readers.blocks import in_blocks
 from everloop.data.readers.formats import read_rows
 from everloop.data.readers.source import ColumnType, FileSource, Row
 from everloop.errors import DataError, OptionError
@@ -49,6 +53,53 @@ def test_columns_of_a_file_without_header(tmp_path: Path) -> None:
 def test_a_field_in_quotes_may_hold_lines(tmp_path: Path) -> None:
     rows = table(tmp_path / "t.csv", 'label,text\nA,"one\ntwo ""quoted"""\nB,three\n')
     assert [row["text"] for row in rows] == ['one\ntwo "quoted"', "three"]
+
+
+CELLS = ['5" pipe', '5" to 6"', '"5"" pipe"', 'a "b" c', 'x"', '"a\nb"', '""', '""""', '"a,""b\n"""', '"x,""\ny"']
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quotation_marks_are_read_as_the_csv_module_reads_them(tmp_path: Path, cell: str, end: str) -> None:
+    text = f"text,label\n{cell},1\nz,{cell}\n{cell},{cell}\nlast,3\n".replace("\n", end)
+    expected = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    assert [dict(row) for row in table(tmp_path / "t.csv", text)] == expected
+
+
+@pytest.mark.parametrize("place", [0, 25_000])
+@pytest.mark.parametrize(
+    ("lines", "message", "lost"),
+    [
+        (['"5 pipe,3', "6,4", "7,5"], 'no quotation mark ends "5 pipe,3…', 1),
+        (['"5 pipe,3', '6,"4"', "7,5"], '"5 pipe,3… is followed by 4"', 1),
+        (['"5" pipe,3', "6,4", "7,5"], '"5" is followed by  pipe,3', 1),
+        (['"5 pipe,3', '"6" pipe,4', "7,5"], '"5 pipe,3… is followed by 6" pipe,4', 2),
+    ],
+)
+def test_quotation_marks_that_are_wrong_cost_their_line_alone(
+    tmp_path: Path, place: int, lines: list[str], message: str, lost: int
+) -> None:
+    rows = ["1,2"] * place + lines
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *rows, ""]))
+    for reads in (formats.block_reader(path), in_blocks(formats.table_reader(path))):
+        with pytest.raises(DataError) as stopped:
+            list(reads(FileSource(path, ErrorPolicy()), WANTED))
+        assert f"t.csv: line {place + 2}: no CSV ({message})" in str(stopped.value)
+        errors = ErrorPolicy("skip")
+        found = [x for block in reads(FileSource(path, errors), WANTED) for x in block.columns["text"]]
+        assert errors.skipped == lost
+        assert len(found) == place + 3 - lost
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_name_of_two_columns_is_refused_where_it_is_read(tmp_path: Path, name: str) -> None:
+    text = "label,text,more,text,more\na,b,c,d,e\n".replace(",", "," if name == "t.csv" else "\t")
+    with pytest.raises(DataError, match=r"the header of .*: 2 columns are called 'text'; expected one"):
+        table(tmp_path / name, text)
+    assert table(tmp_path / name, text, {"label": "text"}) == [{"label": "a"}]
+    with pytest.raises(DataError, match="the columns given: 2 columns are called 'text'"):
+        table(tmp_path / name, text, columns=("text", "label", "text", "b", "c"))
 
 
 @pytest.mark.parametrize(

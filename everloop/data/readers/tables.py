@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
 from everloop.data.readers.lines import decoded
+from everloop.data.readers.quotes import Quotes
 from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
 
@@ -60,7 +62,8 @@ class Records:
         self.see = see
         self.columns: list[str] | None = None
         self.first, self.header = True, header
-        self.begun: tuple[int, bytes] | None = None  # the line of a record that goes on, and its bytes
+        self.quotes = Quotes(DELIMITERS[form]) if form in DELIMITERS else None
+        self.begun: list[tuple[int, bytes]] = []  # the lines of a record that goes on
         if columns and form != "jsonl":
             self._take_columns(list(columns), "the columns given")
         if header == "no" and self.columns is None and form != "jsonl":
@@ -78,30 +81,47 @@ class Records:
 
     def lines(self, numbered: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Row]]:
         """Yield (line number, bytes, row) of each well-formed record that ends within some lines."""
-        for number, raw in numbered:
-            start, kept = self.begun or (number, b"")
-            kept += raw
-            # inside quotes there is an odd number of quotation marks so far
-            if self.form in DELIMITERS and kept.count(b'"') % 2 and len(kept) < 1 << 20:
-                self.begun = start, kept
-                continue
-            self.begun = None
-            row = self.row(start, kept)
-            if row is not None:
-                yield start, kept, row
+        waiting: list[tuple[int, bytes]] = []  # the next one last
+        for line in numbered:
+            waiting.append(line)
+            while waiting:
+                number, raw = waiting.pop()
+                self.begun.append((number, raw))
+                if self.quotes:
+                    self.quotes.add(raw.removeprefix(BOM_UTF8) if number == 1 else raw)
+                if not (self.quotes and self.quotes.is_open):
+                    yield from self._ended(waiting)
 
     def last(self) -> Iterator[tuple[int, bytes, Row]]:
-        """Yield the record that the end of the file cuts off, if it is well-formed."""
-        if self.begun:
-            number, raw = self.begun
-            row = self.row(number, raw)
-            if row is not None:
-                yield number, raw, row
+        """Yield the records that the end of the file cuts off, if they are well-formed."""
+        while self.begun:
+            waiting: list[tuple[int, bytes]] = []
+            yield from self._ended(waiting)
+            yield from self.lines(reversed(waiting))
+
+    def _ended(self, waiting: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Row]]:
+        """Yield the record that has ended. Where quotation marks are wrong, its first line is malformed alone."""
+        lines, self.begun = self.begun, []
+        number, raw = lines[0][0], b"".join(raw for _, raw in lines)
+        if self.quotes:
+            wrong = self.quotes.wrong
+            self.quotes.begin()
+            if wrong:
+                self.errors.report(self.place, number, f"no CSV ({wrong})", self._expected())
+                waiting.extend(reversed(lines[1:]))
+                return
+        row = self.row(number, raw)
+        if row is not None:
+            yield number, raw, row
+
+    def _expected(self) -> str:
+        between = "commas" if self.form == "csv" else self.form
+        return f'fields separated by {between}, and inside quotation marks "" for one of them'
 
     def row(self, number: int, raw: bytes) -> Row | None:
         """Return the row of one record; None for an empty line, a header or a malformed record."""
         text = decoded(raw, self.place, number, self.errors)
-        if text is None or not text.strip():
+        if text is None or not (text.strip() or (self.form == "tsv" and "\t" in text)):
             return None
         fields = self._fields(number, text)
         found = None if fields is None else self._values(number, fields)
@@ -124,8 +144,7 @@ class Records:
             sign = DELIMITERS.get(self.form)
             cells = next(csv.reader([text], delimiter=sign, strict=True)) if sign else text.split("\t")
         except csv.Error as error:
-            expected = f"fields separated by {'commas' if self.form == 'csv' else self.form}"
-            self.errors.report(self.place, number, f"no CSV ({error})", expected)
+            self.errors.report(self.place, number, f"no CSV ({error})", self._expected())
             return None
         if self.columns is None:
             self._take_columns(cells, f"the header of {self.place}")
@@ -159,6 +178,8 @@ class Records:
         for name in self.wanted:
             if name not in names:
                 raise DataError(f"{where}: {unknown('column', name, names)}; {self._advice(names)}")
+            if names.count(name) > 1:
+                raise DataError(f"{where}: {names.count(name)} columns are called {name!r}; expected one: rename them")
         self.columns = names
 
     def _advice(self, names: list[str]) -> str:
