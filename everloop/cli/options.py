@@ -87,7 +87,34 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
             raise
         said = _named(_in_a_line(box.getvalue()), given, list(setting_names(kind)))
         raise OptionError(and_help(said, command)) from None
+    _check_lists(options, default, given, command)
     return options
+
+
+def _check_lists(options: Any, default: Any, args: Sequence[str], command: str) -> None:
+    """Check that each option of several values has one, unless it takes away those of a configuration.
+
+    Raises:
+        OptionError: one has none, or what follows it was taken for an argument without a name.
+    """
+    before = dict(_values(default)) if default is not None else {}
+    for name, value in _values(options):
+        option = flag(name)
+        if value != () or option not in args:
+            continue
+        word = next(iter(args[args.index(option) + 1 :]), "--")
+        if not word.startswith("--"):
+            said = f"an argument without a name is missing, and {word} was taken for it; give it before {option}"
+            raise OptionError(and_help(said, command))
+        if not before.get(name):
+            raise OptionError(and_help(f"{option} has no value; expected at least one", command))
+
+
+def _values(options: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of options."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        yield from _values(value) if dataclasses.is_dataclass(value) else [(field.name, value)]
 
 
 def _in_a_line(box: str) -> str:

@@ -85,6 +85,8 @@ def test_attention(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         ("forecast fc --series c", "unknown series 'c'"),
         ("attention lm text", "expected a translator, a generator that is given pictures, or a classifier of texts"),
         ("attention cls text more", "a classifier writes nothing"),
+        ("attention cls --out x.svg", "an argument without a name is missing, and x.svg was taken for it"),
+        ("loss lm --out", "--out has no value; expected at least one"),
         ("loss nowhere", "there is no such run folder"),
     ],
 )
