@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +31,13 @@ from everloop.cli.options import (
 from everloop.cli.progress import Progress
 from everloop.cli.torchrun import joined
 from everloop.data.files import no_such
-from everloop.data.settings import read_toml, to_table
+from everloop.data.settings import absent, flag, read_toml, to_table
 from everloop.errors import OptionError, unknown
 from everloop.kinds.defaults import Fit, fitted
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
 from everloop.models.own_code import allow, located
-from everloop.models.run import RunConfig, hashes
+from everloop.models.run import RunConfig, hashes, is_of_run
 from everloop.train import Event, Note, Run, Started, TrainConfig, Validated, log_to, train
 from everloop.train.events import Report
 from everloop.train.folder import Folder
@@ -210,6 +210,8 @@ def read_options(
         if isinstance(found.get("model"), dict):
             _check_kind(kind, str(found["model"].pop("kind", kind.name)), str(file), f"--config {quote(str(file))}")
             found["model"] = located(found["model"], file.parent) if code else found["model"]
+        if is_of_run(file):
+            found = _as_then(found, types, file, given(options_of(kind, own), args))
         tables = from_tables(found, types, str(file))
         note_old_names(found, types, str(file))
     base = options_of(kind, own)(**tables)
@@ -225,6 +227,23 @@ def read_options(
     if file and early(args, "--cell") is None:
         allow(str(vars(options.model).get("cell", "")), code, str(file), options.trust_code)
     return options, run
+
+
+def _as_then(
+    tables: dict[str, Any], kinds: Mapping[str, type[Any]], file: Path, said: Collection[str]
+) -> dict[str, Any]:
+    """Return the tables of a run with the settings that it does not name as they were then, and tell of these."""
+    found = dict(tables)
+    for name, kind in kinds.items():
+        table = found.get(name)
+        if not isinstance(table, dict):
+            continue
+        then = {key: value for key, value in absent(kind).items() if key not in table}
+        found[name] = {**then, **table}
+        for key, value in then.items():
+            if key not in said:
+                note(f"{file} is of a run before there was {key}: it is {value} here too; {flag(key)} says otherwise")
+    return found
 
 
 def options_of(kind: Kind, own: type[Any] = RunOptions) -> type[Any]:

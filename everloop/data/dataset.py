@@ -178,18 +178,19 @@ def hold_out(count: int, fractions: Sequence[float]) -> list[Array]:
 
 
 def with_held_out(
-    splits: Mapping[str, Items], fractions: tuple[float, float], take: Callable[[Items, Array], Items]
+    splits: Mapping[str, Items], fractions: Sequence[float], take: Callable[[Items, Array], Items]
 ) -> dict[str, Items]:
     """Return splits, with the validation and test splits that are missing taken from the training split.
 
     Args:
         splits: those that there are, "train" among them.
-        fractions: how much of the training split validation and test take, where they are missing.
+        fractions: how much of the training split validation takes, and test, if it takes any, where they are missing.
         take: returns the items with some indices.
     """
     check_fractions(fractions)
     # the test split comes first, so that it is the same whether or not validation takes something
-    missing = {n: f for n, f in (("test", fractions[1]), ("valid", fractions[0])) if n not in splits and f}
+    held = [*zip(("valid", "test"), fractions, strict=False)]
+    missing = {n: f for n, f in reversed(held) if n not in splits and f}
     *taken, rest = hold_out(len(splits["train"]), [*missing.values()])
     train, found = splits["train"], dict(splits)
     found["train"] = take(train, np.sort(rest))

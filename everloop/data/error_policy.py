@@ -49,6 +49,11 @@ class ErrorPolicy:
         self.skipped += 1
         self.first = self.first or message
 
+    def nothing(self, place: str | Path, expected: str) -> DataError:
+        """Return the error for a place with no row, or none that is well-formed."""
+        left_out = f"; {self}" if self.skipped else ""
+        return DataError(f"{place} has no row; expected at least one with {expected}{left_out}")
+
     def __str__(self) -> str:
         if not self.skipped:
             return "no malformed line"

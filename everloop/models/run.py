@@ -19,6 +19,11 @@ CONFIG, BEST, LAST, PREVIOUS = "config.toml", "best.safetensors", "last.safetens
 T = TypeVar("T")
 
 
+def is_of_run(file: Path) -> bool:
+    """Return whether a configuration is that of a run folder, with weights beside it."""
+    return file.name == CONFIG and any((file.parent / name).exists() for name in (BEST, LAST))
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The configuration of a run folder, read once a command.

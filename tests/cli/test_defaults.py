@@ -172,3 +172,24 @@ def test_the_only_column_of_numbers_is_forecast(
     assert "no series named; say what to forecast with --series COLUMN…; columns of numbers: sales, price" in (
         capsys.readouterr().err
     )
+
+
+def test_the_configuration_of_an_older_run_does_what_the_run_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("ein hund\nzwei katzen\n" * 20)
+    command = ["train", "translator", "--source", "a.txt", "--target", "a.txt", "--hidden", "4", "--embedding", "4"]
+    assert main([*command, "--steps", "1", "--hold-out", "0", "--out", "old"]) == 0
+    config = Path("old/config.toml")
+    config.write_text(config.read_text().replace("hold_out = 0.0\n", ""))
+    again = ["train", "translator", "--config", "old/config.toml", "--steps", "1"]
+    for more, told, held in (([], True, 0.0), (["--hold-out", "0.1"], False, 0.1)):
+        capsys.readouterr()
+        assert main([*again, *more, "--out", f"new{held}"]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("is of a run before there was hold_out: it is 0.0 here too; --hold-out says otherwise" in said) is told
+        assert f"hold_out = {held}" in Path(f"new{held}/config.toml").read_text()
+    Path("mine.toml").write_text(config.read_text())  # not of a run: what it does not say is the default
+    assert main(["train", "translator", "--config", "mine.toml", "--steps", "1", "--out", "mine"]) == 0
+    assert "hold_out = 0.05" in Path("mine/config.toml").read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,51 @@ def test_what_a_frame_lacks(tmp_path: Path) -> None:
             forecast_frame(model, frame, CONFIG)
     with pytest.raises(OptionError, match=r"config is None; expected .* data\.config"):
         forecast_frame(load(tmp_path / "run"), cells)
+
+
+NUMBERS = [
+    (Decimal("2.5"), 2.5),
+    (Decimal("NaN"), None),
+    (np.float32(2.5), 2.5),
+    (np.int64(3), 3.0),
+    (Fraction(1, 4), 0.25),
+    (None, None),
+    (math.nan, None),
+    ("NA", None),
+]
+
+
+@pytest.mark.parametrize(("cell", "number"), NUMBERS)
+@pytest.mark.parametrize("rows", [20, 9_000])
+def test_numbers_of_other_types(cell: Any, number: float | None, rows: int) -> None:
+    config = SeriesConfig(series=("a",))
+    found = Series.from_frame({"a": [1.0] * rows + [cell] + [2.0] * 9}, config, context=3, horizon=1).values[:, 0]
+    assert found[rows].isnan() if number is None else found[rows] == number
+    assert found[rows + 1 :].tolist() == [2.0] * 9
+
+
+def test_the_missing_value_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": pandas.array([1, 2, None, *range(20)], dtype="Int64")})
+    found = Series.from_frame(frame, SeriesConfig(series=("a",)), context=3, horizon=1).values[:, 0]
+    assert found.isnan().tolist() == [i == 2 for i in range(23)]
+
+
+@pytest.mark.parametrize(
+    "cell", [10**400, -(10**400), Decimal("1e400"), Decimal("Infinity"), Decimal("sNaN"), math.inf, "1e400", True, 1e39]
+)
+@pytest.mark.parametrize("rows", [2, 9_000])
+def test_numbers_that_are_none(cell: Any, rows: int) -> None:
+    cells, config = {"a": [1.0] * rows + [cell] + [2.0] * 20}, SeriesConfig(series=("a",))
+    with pytest.raises(DataError, match=rf"the frame: row {rows + 1}: a is .*; expected a number that is finite"):
+        Series.from_frame(cells, config, context=3, horizon=1)
+    found = Series.from_frame(cells, SeriesConfig(series=("a",), malformed="skip"), context=3, horizon=1)
+    assert found.breaks == (rows,)
+    assert found.errors.skipped == 1
+
+
+def test_columns_of_one_name_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[1.0, 2.0]] * 20, columns=["a", "a"])
+    with pytest.raises(DataError, match="the frame: several columns are called 'a'; expected each name once"):
+        Series.from_frame(frame, SeriesConfig(series=("a",)), context=3, horizon=1)

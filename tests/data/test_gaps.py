@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from everloop.data import Series, SeriesConfig
+from everloop.data import Examples, ExamplesConfig, Series, SeriesConfig
 from everloop.data.datasets.plans import Plans
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.tables import MISSING
 from everloop.errors import DataError
 
 
@@ -87,3 +89,20 @@ def test_numbers_from_python(name: str, value: float) -> None:
     parts[name][17, 1] = value
     with pytest.raises(DataError, match=rf"{name}: row 17, column 1 is -?inf; expected finite numbers"):
         Series(**parts, context=4, horizon=2)
+
+
+def test_the_page_lists_what_stands_for_a_missing_number() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "forecaster.md").read_text()
+    listed = re.search(r"\*\*Missing numbers\*\* \(an empty cell(.*?)\)", page, re.DOTALL)
+    assert listed
+    assert {"", *(word.casefold() for word in re.findall(r"`(.*?)`", listed[1]))} == MISSING
+
+
+def test_a_table_of_malformed_rows_alone_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.csv has no row.*; 40 malformed lines left out; the first: .*line 2: a is"):
+        read(table(tmp_path / "t.csv", {*range(40)}))
+    config = ExamplesConfig(
+        train=table(tmp_path / "t.csv", {*range(40)}, cell="x,y"), text="a", label="a", malformed="skip"
+    )
+    with pytest.raises(DataError, match=r"t\.csv has no row.*; 40 malformed lines left out; the first: .*2 fields"):
+        Examples.from_config(config)

@@ -71,9 +71,7 @@ def test_times_with_and_without_a_zone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by_day", [True, False])
 def test_a_long_table_without_dates(by_day: bool, tmp_path: Path) -> None:
     content = [row.replace(",", ",x", 1).split(",") for row in rows(STORES, by_day=by_day)]
-    with pytest.raises(
-        DataError, match=r"store has 3 different values, each in several rows; expected the rows of one"
-    ):
+    with pytest.raises(DataError, match=r"store has 3 different values in \d+ rows; expected the rows of one"):
         read(tmp_path / "t.csv", [f"{store},{sales}" for store, _, sales in content], header="store,sales")
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps({"store": s, "sales": float(v)}) + "\n" for s, _, v in content))

@@ -144,6 +144,12 @@ def test_without_validation_files_a_part_is_held_out(tmp_path: Path) -> None:
     assert "held out" not in given.notes(8)[1]
 
 
+def test_what_was_said_of_the_part_that_is_held_out_is_told_as_it_was(tmp_path: Path) -> None:
+    config = files(tmp_path, "a\nb", "A\nB")
+    with pytest.raises(OptionError, match=r"hold_out is 1\.0; expected"):
+        Parallel.from_config(replace(config, hold_out=1.0))
+
+
 def test_long_pairs_are_left_out_of_training_alone() -> None:
     pairs = [("a " * 9, "b"), ("a", "b")]
     data = Parallel(pairs, pairs, ParallelConfig(min_freq=1, max_length=5))

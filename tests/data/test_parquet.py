@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,28 @@ def test_words_and_tags_are_lists_or_separated_by_spaces(tmp_path: Path) -> None
     assert lists.labels.symbols == spaces.labels.symbols == ("X", "Y")
 
 
+def test_decimals_are_numbers(tmp_path: Path) -> None:
+    cells: list[Any] = [Decimal(i) / 4 for i in range(40)]
+    cells[5] = None
+    path = written(tmp_path / "t.parquet", sales=cells, n=[Decimal(i % 2) for i in range(40)], text=["a b"] * 40)
+    config = SeriesConfig(train=(path,), series=("sales",))
+    found = [Series.from_config(config, context=4, horizon=2)]
+    found += [Series.from_frame(f, config, context=4, horizon=2) for f in (polars.read_parquet(path), {"sales": cells})]
+    for data in found:
+        assert data.values[:, 0].nan_to_num(-1).tolist() == [i / 4 if i != 5 else -1 for i in range(40)]
+    labels = Examples.from_config(ExamplesConfig(train=path, label="n", hold_out=(0, 0))).labels.symbols
+    assert labels == ("0", "1")
+    rows = read_rows(FileSource(path, ErrorPolicy()), {"n": "number"}, ())
+    assert [row["n"] for _, _, row in rows] == [0.0, 1.0] * 20
+
+
+def test_a_column_of_nulls_alone_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.parquet", sales=[None] * 40, other=[1.0] * 40)
+    for names in (("sales",), ("other", "sales")):
+        with pytest.raises(DataError, match="sales has no number in the train"):
+            Series.from_config(SeriesConfig(train=(path,), series=names), context=4, horizon=2).scale()
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     good = written(tmp_path / "t.parquet", text=TEXTS, label=LABELS)
     for content in (b"", b"text,label\n", good.read_bytes()[:-9], b"PAR1" + good.read_bytes()[4:-8] + b"\xff" * 8):
@@ -119,7 +142,7 @@ def test_a_malformed_row_stops_or_is_counted(tmp_path: Path) -> None:
 
 def test_columns_that_look_like_several_series_are_seen(tmp_path: Path) -> None:
     written(tmp_path / "t.parquet", shop=["a"] * 30 + ["b"] * 30, sales=[1.0, 2.0] * 30)
-    with pytest.raises(DataError, match="shop has 2 different values, each in several rows"):
+    with pytest.raises(DataError, match="shop has 2 different values in 60 rows"):
         Series.from_config(SeriesConfig(train=(tmp_path / "t.parquet",), series=("sales",)), context=4, horizon=2)
 
 

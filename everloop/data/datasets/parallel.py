@@ -116,7 +116,7 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
         given = {"train": read_pairs(config.source, config.target, errors)}
         if config.valid_source and config.valid_target:
             given["valid"] = read_pairs(config.valid_source, config.valid_target, errors)
-        parts = with_held_out(given, (config.hold_out, 0.0), Subset)
+        parts = with_held_out(given, (config.hold_out,), Subset)
         data = cls(parts["train"], parts.get("valid", ()), config, pieces, errors=errors)
         data.held_out = parts.keys() - given.keys()
         return data

@@ -111,6 +111,8 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         self.items = {name: Mapped(starts, self._item) for name, starts in self.starts.items()}
         needed = next((name for name in SPLITS if self.time_steps(name)), "train")
         if not len(self.starts[needed]):
+            if all(bool(self.values[begin:end].isnan().all()) for begin, end in self.bounds[needed]):
+                raise DataError(f"{', '.join(self.names)} has no number in the {needed} split; expected at least one")
             gaps = f" and {len(self.breaks):,} gaps" if self.breaks else ""
             needs = f"a window of {context} + {horizon} needs more" + (" in one piece" if gaps else "")
             raise DataError(f"the {needed} split has {self.time_steps(needed):,} steps{gaps}; {needs}")

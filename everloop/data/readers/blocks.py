@@ -88,7 +88,7 @@ def column_of(cells: Sequence[Any], kind: ColumnType) -> Sequence[Any]:
     if kind in ("number", "value") and types <= {str, float, int}:
         try:
             numbers = array("d", map(float, cells))
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         else:
             if bool((np.abs(np.frombuffer(numbers)) <= MAX_FLOAT32).all()):

@@ -121,7 +121,7 @@ def read_rows(
         yield found
         empty = False
     if empty:
-        raise DataError(f"{source.place} has no row; expected at least one with {', '.join(wanted)}")
+        raise source.errors.nothing(source.place, ", ".join(wanted))
 
 
 def table_endings() -> dict[str, str]:

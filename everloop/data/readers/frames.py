@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,12 +85,15 @@ def columns_of_frame(frame: Any, place: str = "the frame") -> dict[str, list[Any
     """Return the columns of a frame of pandas or polars, or of a mapping, as lists by name.
 
     Raises:
-        DataError: it is something else, or the columns are not equally long.
+        DataError: it is something else, the columns are not equally long, or two have one name.
     """
     names = frame if isinstance(frame, Mapping) else getattr(frame, "columns", None)
     if names is None:
         came = type(frame).__name__
         raise DataError(f"{place} is a {came}; expected a frame of pandas or polars, or a mapping of columns by name")
+    twice = next((name for name, count in Counter(map(str, names)).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{place}: several columns are called {twice!r}; expected each name once")
     found = {str(name): _listed(frame[name]) for name in names}
     lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
@@ -120,9 +126,16 @@ def _cell(value: Any, kind: ColumnType) -> Any:
     if kind == "time" and isinstance(value, date):
         at = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         return _plain(at) if at == at else None  # NaT of pandas is not
-    if kind == "text" and isinstance(value, float) and value.is_integer():
+    if kind == "text" and _is_whole(value):
         value = int(value)
     return value_of(value, kind)
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is a number without a fraction, of whichever type."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, Real) and not isinstance(value, bool) and value % 1 == 0
 
 
 def _plain(time: datetime) -> datetime:

@@ -55,7 +55,7 @@ class UnreadColumns:
             return  # a name for each step
         for name, values in columns.items():
             if values.is_stacked:
-                came = f"{name} has {len(values.seen)} different values, each in several rows"
+                came = f"{name} has {len(values.seen):,} different values in {values.count:,} rows"
                 raise DataError(f"{self.place}: line {values.repeated}: {came}; {ADVICE}; {SURE}")
 
 

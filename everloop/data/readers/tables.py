@@ -6,7 +6,10 @@ import csv
 import math
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +24,7 @@ Form = Literal["tsv", "csv", "semicolons", "jsonl"]
 DELIMITERS = {"csv": ",", "semicolons": ";"}  # where fields may be quoted
 MAX_FLOAT32 = 3.4e38  # of float32
 MISSING = frozenset(
-    {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-"}
+    {"", "na", "n/a", "<na>", "nan", "null", "none", "nil", "?", "-"}
 )  # what stands for a number that is not there
 EXPECTED = {
     "text": "text",
@@ -227,12 +230,10 @@ def value_of(value: Any, kind: ColumnType) -> Any:
         return words if right else None
     if kind == "time":
         return time_of(value) if isinstance(value, str) else None
-    if value is None or isinstance(value, bool) or not isinstance(value, str | int | float):
-        return math.nan if kind == "value" and str(value).strip().casefold() in MISSING else None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
+    number = math.nan
+    if isinstance(value, str | int | float | Real | Decimal) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            number = float(value)
     if abs(number) <= MAX_FLOAT32:
         return number
     return math.nan if kind == "value" and str(value).strip().casefold() in MISSING else None

@@ -193,7 +193,7 @@ class Table:
                 kept.add(piece)
         if not found:
             places = ", ".join(source.place for source, _ in sources)
-            raise DataError(f"{places} has no row; expected at least one with {', '.join(self.numbers)}")
+            raise sources[0][0].errors.nothing(places, ", ".join(self.numbers))
         return [self._arranged(name, *one, tell) for name, one in found.items()]
 
     def _refuse_change(self, place: str, piece: _Piece, rows: _Rows) -> None:
