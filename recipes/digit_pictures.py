@@ -119,7 +119,7 @@ class Digits:
         return found
 
     def picture(self, rows: Sequence[Row]) -> Tensor:
-        """Return a picture [SIDE, SIDE] of rows of digits, at random places."""
+        """Return a picture [SIDE, SIDE] of rows of digits, at random places; bytes."""
         result = torch.zeros(SIDE, SIDE)
         drawn = [[(self.ink(digit, SIZES), self.whole(0, SHIFT)) for digit in row] for row in rows]
         tops = self._places([max(down + len(ink) for ink, down in row) for row in drawn])
@@ -127,7 +127,7 @@ class Digits:
             for left, (ink, down) in zip(self._places([ink.shape[1] for ink, _ in row]), row, strict=True):
                 height, width = ink.shape
                 result[top + down : top + down + height, left : left + width] = ink
-        return result
+        return result.round().to(torch.uint8)
 
     def _places(self, sizes: Sequence[int]) -> Iterator[int]:
         """Yield where things of some sizes begin, one after another on SIDE pixels with gaps at random."""
@@ -137,7 +137,7 @@ class Digits:
             yield start + sum(sizes[:i]) + GAP * i
 
     def film(self) -> tuple[Tensor, list[int]]:
-        """Return frames [FRAMES, FRAME, FRAME] of a digit that moves, bounces and changes, and the digit of each."""
+        """Return frames [FRAMES, FRAME, FRAME] of a digit that moves, bounces and changes, bytes; the digit of each."""
         frames, labels = torch.zeros(FRAMES, FRAME, FRAME), list[int]()
         spot, way = torch.rand(2, generator=self.chance), torch.rand(2, generator=self.chance) * 0.3 - 0.15
         digit = self.whole(0, 9)
@@ -156,7 +156,7 @@ class Digits:
             spot = spot + way
             way = torch.where((spot < 0) | (spot > 1), -way, way)
             spot = spot.clamp(0, 1)
-        return frames, labels
+        return frames.round().to(torch.uint8), labels
 
 
 def parts(folder: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -185,14 +185,14 @@ def main() -> None:
         seed = 10 * options.seed + 2 * number
         digits, moving = Digits(images, labels, seed, vary=name == "train"), Digits(images, labels, seed + 1)
         shown = [digits.rows() for _ in range(count)]
-        pictures = torch.stack([digits.picture(rows) for rows in shown]).round().to(torch.uint8)
+        pictures = torch.stack([digits.picture(rows) for rows in shown])
         np.savez_compressed(options.out / f"{name}_pictures.npz", pictures=pictures.numpy())
         lines = "".join(f"{caption(rows)}\n" for rows in shown)
         (options.out / f"{name}_captions.txt").write_text(lines, encoding="utf-8")
         frames, shown_digits = zip(*(moving.film() for _ in range(films)), strict=True)
         np.savez_compressed(
             options.out / f"{name}_frames.npz",
-            frames=torch.stack(frames).round().to(torch.uint8).numpy(),
+            frames=torch.stack(frames).numpy(),
             digits=np.array(shown_digits, np.uint8),
         )
         print(f"{name}: {count:,} pictures, {films:,} films of {FRAMES} frames")
