@@ -65,6 +65,30 @@ def test_a_malformed_line_spoils_its_sentence_alone(content: str, message: str) 
     assert errors.skipped == 1
 
 
+@pytest.mark.parametrize("before", ["", "\n\n", "# a longer comment, or several\n# of them\n", "-DOCSTART- X\n\n"])
+def test_the_first_word_of_a_file_is_no_comment_without_saying_so(before: str) -> None:
+    content = f"{before}# O\nx O\n\na O\n"
+    with pytest.raises(DataError, match=r"f: line \d: '# O', which may be a comment or the word #; expected"):
+        rows(content)
+    errors = ErrorPolicy("skip")
+    assert rows(content, errors) == [[["a", "O"]]]
+    assert errors.skipped == 1
+    assert rows(f"{before}# 1\tO\nx\tO\n") == [[["x", "O"]]], "between tabs it is a comment"
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u3000", "\x85", "\u2028"])
+def test_a_space_that_does_not_break_is_part_of_a_word(space: str) -> None:
+    word = f"10{space}000"
+    assert rows(f"x  O\n{word} B\n{space} O\n") == [[["x", "O"], [word, "B"], [space, "O"]]]
+    assert rows(f"x\tO\n{word}\tB\n{space}\tO\n") == [[["x", "O"], [word, "B"], [space, "O"]]]
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.conll").write_text("a X\nb Y\n")
+    with pytest.raises(OptionError, match="2 columns are called 'form'"):
+        read(tmp_path / "t.conll", columns="form form", label="form")
+
+
 def read(path: Path, form: str = "auto", *, columns: str = "", text: str = "form", label: str = "upos") -> list[str]:
     fields = Fields(text, label, columns=(*columns.split(),))
     found = read_tagged(FileSource(path, ErrorPolicy()), form, fields)
@@ -94,7 +118,7 @@ def test_the_first_word_tells_conll_from_conllu(tmp_path: Path) -> None:
     path = tmp_path / "a.conll"
     path.write_text("# text\n" + "\t".join(["1", "word", "_", "X", *"______"]) + "\n")
     assert read(path) == ["word/X"]
-    path.write_text("# text\nword X\n")
+    path.write_text("# a longer text\nword X\n")
     assert read(path) == ["word/X"]
     with pytest.raises(DataError, match=r"no such file"):
         read(tmp_path / "b.conll")

@@ -5,7 +5,9 @@ An empty line ends a sentence, and so does -DOCSTART-. Comments stand before a s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from everloop.data.error_policy import ErrorPolicy
@@ -33,26 +35,29 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
 
     A sentence with a malformed line is malformed as a whole.
     """
+    numbered, head = enumerate(file, 1), list[tuple[int, bytes]]()
+    first, sign, count = 0, None, 0
+    for number, raw in numbered:
+        head.append((number, raw))
+        text = raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+        if not (_is_between(text) or _may_be_comment(text)):
+            first, sign = number, "\t" if "\t" in text else None
+            count = len(_fields(text, sign))
+            break
     rows: list[list[str]] = []
-    bad, sign = False, None
-    line = first = count = 0
-    for number, raw in enumerate(file, 1):
+    bad, line = False, 0
+    for number, raw in chain(head, numbered):
         text = decoded(raw, place, number, errors)
         if text is None:
             bad = True
             continue
-        if not text.strip() or text.split(None, 1)[0] == DOCUMENT:
+        if _is_between(text):
             if rows and not bad:
                 yield Sentence(rows, line)
             rows, bad = [], False
             continue
-        comment = not rows and (text == "#" or text.startswith("# "))
-        if comment and not first:
-            continue
-        if not first:
-            first, sign = number, "\t" if "\t" in text else None
-            count = len(text.split(sign))
-        fields = [field.strip() for field in text.split(sign)]
+        comment = not rows and _may_be_comment(text)
+        fields = _fields(text, sign)
         if comment and (sign or len(fields) != count):
             continue
         line = line if rows else number
@@ -63,6 +68,20 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
         rows.append(fields)
     if rows and not bad:
         yield Sentence(rows, line)
+
+
+def _is_between(text: str) -> bool:
+    """Return whether a line ends a sentence."""
+    return not text.strip() or text.split(None, 1)[0] == DOCUMENT
+
+
+def _may_be_comment(text: str) -> bool:
+    return text == "#" or text.startswith("# ")
+
+
+def _fields(text: str, sign: str | None) -> list[str]:
+    """Return what is between tabs, or between spaces; a space that does not break is part of a word."""
+    return [field.strip(" ") for field in text.split(sign)] if sign else re.split("[ \t]+", text.strip(" \t"))
 
 
 def _fault(text: str, fields: list[str], count: int, comment: bool) -> str:
@@ -100,4 +119,6 @@ def column(sentence: Sentence, name: str, fields: Fields, place: str) -> list[st
         raise DataError(f"{came}; name them all and say which are read, for instance {NAMES}")
     if name not in names:
         raise OptionError(f"{unknown('column', name, names)}; say which are read, for instance {NAMES}")
+    if names.count(name) > 1:
+        raise OptionError(f"{names.count(name)} columns are called {name!r}; expected one, for instance {NAMES}")
     return sentence.column(names.index(name))
