@@ -73,12 +73,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="two or more")
     asked = parser.parse_args()
     print(machine() + "\n", flush=True)
-    letters = asked.text.read_text()
+    letters = asked.text.read_text(encoding="utf-8")
     found = dict[str, list[list[float]]]()
     with tempfile.TemporaryDirectory() as folder:
         text, following = Path(folder) / "first.txt", Path(folder) / "next.txt"
-        text.write_text(letters[:TRAINED])
-        following.write_text(letters[TRAINED : TRAINED + TOLD])
+        text.write_text(letters[:TRAINED], encoding="utf-8")
+        following.write_text(letters[TRAINED : TRAINED + TOLD], encoding="utf-8")
         for name, options in WITHOUT.items():
             found[name] = [perplexities(text, following, seed, options) for seed in asked.seeds]
             print(name, found[name], flush=True)

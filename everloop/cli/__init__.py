@@ -104,7 +104,8 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NotADirectoryError, FileExistsError) as error:
-        return _fail(f"{error.filename}: a file stands where a folder is expected; choose another name")
+        stands = f"{error.filename}: a file stands where a folder is expected; choose another name"
+        return _fail(stands if error.filename else f"{error.strerror or error}")
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")  # all others have a name
     except KeyboardInterrupt:

@@ -62,9 +62,13 @@ def main(args: Sequence[str]) -> int:
     source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
     if source.piped and sys.stdin.isatty():
         note("reading what you type, a line at a time (Ctrl-D ends it)")
+    answered = False
     with torch.inference_mode():
         for line in kind.predict(model, run.settings("data", kind.data_config), source, answers):
             write(line)
+            answered = True
+    if not answered and not errors.skipped:
+        note(f"{source.place} is empty: there is nothing to answer")
     for line in source.notes:
         note(line)
     read, missing = source.counts

@@ -11,6 +11,7 @@ import tyro
 
 from everloop.cli.options import CheckpointOptions, page_path, parse, write
 from everloop.data.files import write_atomically
+from everloop.errors import RunError
 from everloop.report.report import report
 
 
@@ -31,6 +32,11 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, command="report", description=description)
     path = page_path(options.out or options.run / "report.html")
     opened = options.checkpoint.opened(options.run)
-    write_atomically(path, report(opened).encode())
+    page = report(opened).encode()
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        said = f"{path} cannot be written: {error.strerror}"
+        raise RunError(f"{said}; name {'another file' if options.out else 'a file elsewhere'} with --out") from None
     write(f"{path}\n")
     return 0

@@ -19,7 +19,7 @@ import tyro
 
 from everloop.cli.options import find_kind, given, note, our_name, parse, setting_names
 from everloop.cli.runs import Row, ordered, print_table, rows_of, table
-from everloop.cli.train import options_of, read_options
+from everloop.cli.train import options_of, paths_exist, read_options
 from everloop.cli.trials import Axis, Trial, alone, trials_of
 from everloop.data.files import write_atomically, writing
 from everloop.data.settings import flag
@@ -74,10 +74,12 @@ def main(args: Sequence[str]) -> int:
     if options.trials and len(trials) < options.trials:
         note(f"{options.trials} trials are asked for; these settings have {len(trials)} different ones")
     known = _checked(trained, axes)
-    with Lock(options.out), Interrupt() as interrupt:
-        _begin(options.out, trained)
+    with Lock(options.out, "choose another --out, or a copy of the sweep"), Interrupt() as interrupt:
         done = {line["run"] for line in read_lines(options.out / FINISHED) if not line["status"]}
         left = [trial for trial in trials if trial.name not in done]
+        if left:
+            _check_data(trained, left[0].options(known))
+        _begin(options.out, trained)
         note(f"{len(trials)} trial{'s' * (len(trials) != 1)}, {len(trials) - len(left)} of them finished before")
         sweep = Sweep(options.out, trained, known, options.jobs)
         sweep.run(left, interrupt)
@@ -205,8 +207,19 @@ def _checked(trained: Sequence[str], axes: Sequence[Axis]) -> list[str]:
             what = "is of the sweep, before --" if name in ("out", "resume") else "is swept, and given after -- too"
             raise OptionError(f"{flag(name)} {what}; leave it out there")
     for trial in alone(axes):
-        read_options(kind, [*trained[1:], *trial.options(known)])
+        paths_exist(read_options(kind, [*trained[1:], *trial.options(known)])[0].data)
     return known
+
+
+def _check_data(trained: Sequence[str], varied: Sequence[str]) -> None:
+    """Read the data of a trial, so that what is wrong with it is said once, before any is trained.
+
+    Raises:
+        DataError, OptionError: as `everloop train` raises them.
+    """
+    kind = find_kind(trained[0])
+    options, _ = read_options(kind, [*trained[1:], *varied])
+    kind.dataset(options.data, options.model, None)
 
 
 def _begin(out: Path, trained: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.errors import DataError, OptionError
+from everloop.models import modes
 from everloop.models.attention import Memory
 from everloop.models.kind import kind_of
 from everloop.models.language_model import LanguageModel
@@ -178,12 +179,5 @@ def log_probabilities(model: Writer, logits: Tensor) -> Tensor:
 def evaluating(model: Any) -> Iterator[None]:
     """A context without gradients in which a model is in evaluation mode; afterwards it is as it was."""
     inner = model.model if isinstance(model, Adapter) else model
-    training = isinstance(inner, nn.Module) and inner.training
-    if training:
-        inner.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if training:
-            inner.train()
+    with torch.no_grad(), modes.evaluating(inner) if isinstance(inner, nn.Module) else nullcontext():
+        yield

@@ -23,6 +23,7 @@ from everloop.layers.linear import Linear
 from everloop.models.body import BodyConfig, Dropout, body, check, configured, embedded, word_dropout
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Pooling, PoolingMethod
 
@@ -157,10 +158,8 @@ class Classifier(Model):
     @torch.no_grad()
     def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
         """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
-        training = self.training
-        self.eval()
-        scores = self(*self.read_in(sequences))
-        self.train(training)
+        with evaluating(self):
+            scores = self(*self.read_in(sequences))
         return scores.softmax(-1).cpu()  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -172,11 +171,8 @@ class Classifier(Model):
         """
         if self.config.pooling != "attention":
             raise OptionError(f"pooling is {self.config.pooling!r}; only with 'attention' do steps have weights")
-        training = self.training
-        self.eval()
-        weights = self.pooling.weights(self._layers(x, lengths), lengths)
-        self.train(training)
-        return weights
+        with evaluating(self):
+            return self.pooling.weights(self._layers(x, lengths), lengths)
 
     def write(self, folder: Path) -> None:
         """Write the labels, and what it reads, into a run folder."""

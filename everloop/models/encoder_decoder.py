@@ -23,6 +23,7 @@ from everloop.models.body import Dropout, LayersConfig, check, configured, embed
 from everloop.models.bridge import Bridge
 from everloop.models.loss import Loss, symbols_loss, symbols_loss_and_right
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.teacher_forcing import mix, teacher_forcing_ratio
 
@@ -283,10 +284,8 @@ class EncoderDecoder(Model):
             raise OptionError(f"context is {self.config.context!r}; only a model with attention has weights")
         numbers, lengths = self.read_in([source])
         inputs = torch.tensor([BEGIN, *self.written.encode(target)], device=numbers.device)[:, None]
-        training = self.training
-        self.eval()
-        _, weights = self(numbers, lengths, inputs)
-        self.train(training)
+        with evaluating(self):
+            _, weights = self(numbers, lengths, inputs)
         return weights[:, 0]  # type: ignore[no-any-return]
 
     def write(self, folder: Path) -> None:

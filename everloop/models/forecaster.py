@@ -20,6 +20,7 @@ from everloop.models.forecast import Forecast
 from everloop.models.loss import Loss
 from everloop.models.missing import Decay, Filled, filled
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.outputs import Counts, Output, Scale, output_of
 from everloop.models.pooling import Pooling
@@ -263,10 +264,8 @@ class Forecaster(Model):
     @torch.no_grad()
     def forecast(self, batch: SeriesBatch) -> Forecast:
         """Return the forecast for windows, in the numbers of the data."""
-        training = self.training
-        self.eval()
-        output = self(batch.past, batch.extra, batch.ahead, batch.static)
-        self.train(training)
+        with evaluating(self):
+            output = self(batch.past, batch.extra, batch.ahead, batch.static)
         return self.output.forecast(output, self.scaled)
 
     def write(self, folder: Path) -> None:

@@ -25,6 +25,7 @@ from everloop.models.body import Dropout, LayersConfig, check, configured, layer
 from everloop.models.loss import Loss, symbols_loss
 from everloop.models.mixture import SIZE, Mixture
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
 
@@ -193,12 +194,10 @@ class Generator(Model):
             raise OptionError(f"given is {self.config.given!r}; only a generator with given 'attention' has weights")
         assert isinstance(self.condition, PictureEncoder), "checked when the model was made"
         pictures, numbers = self.read_in([picture]), self.vocabulary.encode(text).tolist()
-        training = self.training
-        self.eval()
-        known, memory = self._known(pictures)
-        y, _ = self._read(known, torch.tensor([len(self.vocabulary), *numbers], device=known.device)[:, None], None)
-        weights: Tensor = self.look(y, memory)[1][:, 0]
-        self.train(training)
+        with evaluating(self):
+            known, memory = self._known(pictures)
+            y, _ = self._read(known, torch.tensor([len(self.vocabulary), *numbers], device=known.device)[:, None], None)
+            weights: Tensor = self.look(y, memory)[1][:, 0]
         return weights.view(len(weights), *self.condition.grid)
 
     def _read(self, known: Tensor, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -23,6 +23,7 @@ from everloop.layers.linear import Linear
 from everloop.models.body import Dropout, LayersConfig, Option, check, configured, embedded, layers_of
 from everloop.models.loss import Loss, Score, activation_penalty, symbols_loss
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 
 
@@ -222,10 +223,8 @@ class LanguageModel(Model):
         if not len(scored):
             raise DataError("the text to score is empty")
         numbers = torch.cat([before, scored]).to(self.head.weight.device, torch.int64)
-        training = self.training
-        self.eval()
-        rows, _ = self._read(numbers[:-1, None], None)
-        self.train(training)
+        with evaluating(self):
+            rows, _ = self._read(numbers[:-1, None], None)
         count = len(scored)
         return Score(float(symbols_loss(self.head, rows[-count:, 0], numbers[-count:])), count)
 

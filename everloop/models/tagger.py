@@ -26,6 +26,7 @@ from everloop.models.body import BodyConfig, Dropout, body, check, configured, e
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
 from everloop.models.pooling import Pooling
@@ -234,11 +235,10 @@ class Tagger(Model):
         return [row[:n].cpu() for row, n in zip(sure.unbind(1), lengths.tolist(), strict=True)]
 
     def _scores(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        device, training = self.head.weight.device, self.training
+        device = self.head.weight.device
         x, lengths = self.tokenizer.batch(sequences) if self.tokenizer else padded(sequences)
-        self.eval()
-        scores, _ = self(x.to(device), lengths.to(device))
-        self.train(training)
+        with evaluating(self):
+            scores, _ = self(x.to(device), lengths.to(device))
         return scores, lengths.to(device)
 
     def write(self, folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from everloop.errors import DataError, OptionError
 from everloop.models.loss import Score
 from everloop.models.model import Model, detach
+from everloop.models.modes import evaluating
 from everloop.train.ranks import ALONE, Ranks
 
 
@@ -83,9 +84,8 @@ def evaluate(
         raise DataError(f"the data has no {split} split; it has: {', '.join(data.splits) or 'none'}")
     device = next(model.parameters()).device
     nats, count, sums = 0.0, 0, dict[str, list[float]]()
-    training, state = model.training, None
-    model.eval()
-    with torch.no_grad():
+    state = None
+    with torch.no_grad(), evaluating(model):
         for part in data.epoch(split, 0, seed=0, **sizes):
             if stop():
                 break
@@ -96,7 +96,6 @@ def evaluate(
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(value)
                 total[1] += of
-    model.train(training)
     nats, targets, *added = ranks.sum(nats, count, *(number for total in sums.values() for number in total))
     means = {name: value / max(of, 1) for name, value, of in zip(sums, added[::2], added[1::2], strict=True)}
     return Score(nats, int(targets), means, model.measure, model.symbols)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from everloop.errors import OptionError
+from everloop.models.modes import evaluating
 from everloop.train.evaluate import Data
 
 
@@ -116,13 +117,10 @@ def confusion(model: Any, data: Data, split: str = "test", *, batch: int = 64, b
 def _predicted(model: Any, data: Data, split: str, batch: int, most: int | None) -> tuple[Tensor, Tensor]:
     """Return (true labels, given labels) of a split, or of its first batches."""
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         batches = data.epoch(split, 0, batch=batch, seed=0)
         some = range(len(batches) if most is None else min(most, len(batches)))
         pairs = [tuple(t.cpu() for t in model.predictions(batches[i].to(device))) for i in some]
-    model.train(training)
     wanted, guessed = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     return wanted, guessed
 

@@ -64,13 +64,17 @@ class Lock:
 
     The folder is made where there is none. The file stays, since removing it could give two processes a lock each.
 
+    Args:
+        folder: what is written.
+        advice: what to do where nothing can be written there.
+
     Raises:
         LockedError: another process has it.
         RunError: what stands there is no lock file, or nothing can be written there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / ".lock"
+    def __init__(self, folder: Path, advice: str = "choose another folder, or resume a copy of the run") -> None:
+        self.folder, self.path, self.advice = folder, folder / ".lock", advice
         self.note = ""  # why there is no lock, where the file system has none
 
     def __enter__(self) -> Lock:
@@ -81,9 +85,7 @@ class Lock:
         except OSError as error:
             if error.errno not in _UNWRITABLE:
                 raise
-            raise RunError(
-                f"{self.folder} cannot be written: {error.strerror}; choose another folder, or resume a copy of the run"
-            ) from None
+            raise RunError(f"{self.folder} cannot be written: {error.strerror}; {self.advice}") from None
         try:
             _take(self.file)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,3 +162,19 @@ def test_a_folder_that_holds_itself(tmp_path: Path) -> None:
     Path("texts/one.txt").write_text("the cat sat on the mat.\n" * 20)
     sizes = ["--steps", "1", "--batch", "1", "--length", "4", "--hidden", "3", "--layers", "1", "--threads", "1"]
     assert main(["train", "language-model", "--text", "texts", *sizes, "--out", "run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [((17, "File exists"), "File exists"), ((17, "File exists", "a"), "a: a file")]
+)
+def test_a_file_that_exists_is_named_where_its_name_is_known(
+    given: tuple[Any, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises(args: Any) -> int:
+        raise FileExistsError(*given)
+
+    monkeypatch.setattr("everloop.cli._dispatch", raises)
+    assert main(["runs"]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "None" not in shown

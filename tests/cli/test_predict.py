@@ -316,3 +316,27 @@ def line_of(descriptor: int) -> bytes:
         assert ready, f"no line came, only {line!r}"
         line += os.read(descriptor, 1)
     return line
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "content"),
+    [
+        (classifier, "t.txt", ""),
+        (translator, "t.txt", ""),
+        (tagger, "t.txt", ""),
+        (generator, "t.txt", ""),
+    ],
+)
+def test_a_file_without_anything_to_answer_is_told(
+    made: Callable[[], None], name: str, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made()
+    Path(name).write_text(content)
+    capsys.readouterr()
+    assert main(["predict", "run", name]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{name} is empty: there is nothing to answer" in " ".join(shown.err.split())
+    Path(name).write_text("Czech\n")
+    assert main(["predict", "run", name]) == 0
+    assert "empty" not in capsys.readouterr().err

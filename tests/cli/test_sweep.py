@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,10 @@ def _text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["lr=1", "--", *TRAIN, "--output-dir", "a"], "--out is of the sweep, before --; leave it out there"),
         (["lr=1", "--jobs", "0", "--", *TRAIN], "jobs is 0; expected at least 1"),
         (["lr=1..2", "--trials", "0", "--", *TRAIN], "trials is 0; expected at least 1"),
+        (["lr=1,2", "--", "language-model", "--text", "u.txt"], "u.txt: no such file or folder; did you mean t.txt?"),
+        (["text=t.txt,u.txt", "--", "language-model"], "u.txt: no such file or folder; did you mean t.txt?"),
+        (["lr=1,2", "--", "language-model"], "name files or folders with --text FILE"),
+        (["lr=1,2", "--", "forecaster", "--train", "t.txt", "--format", "csv"], "t.txt"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_runs(
@@ -114,7 +119,7 @@ def test_wrong_settings_are_told_before_anything_runs(
 ) -> None:
     assert main(["sweep", "--out", "s", *args]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
-    assert not list(Path().glob("s/*.log"))
+    assert not [*Path().glob("s/*.log"), *Path().glob("s/sweep.json")]
 
 
 def test_a_sweep_runs_tells_what_failed_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,3 +343,15 @@ def test_a_sweep_that_is_killed_takes_its_trainings_with_it(capsys: pytest.Captu
 def test_a_number_that_is_drawn_is_in_its_range(ends: tuple[str, str]) -> None:
     drawn = [float(Axis("x", ends, True).draw(random.Random(seed))) for seed in range(50)]
     assert all(float(ends[0]) <= value <= float(ends[1]) for value in drawn)
+
+
+def test_a_sweep_whose_folder_cannot_be_written_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "s/.lock")
+
+    monkeypatch.setattr("everloop.train.lock._opened", refused)
+    assert main(["sweep", "--out", "s", "lr=1,2", "--", *TRAIN]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "s cannot be written: Permission denied; choose another --out, or a copy of the sweep" in said

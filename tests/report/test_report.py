@@ -147,6 +147,14 @@ def test_the_verb_writes_a_page_also_where_the_data_is_gone(
     assert main(["report", "nowhere"]) == 2
     assert "there is no such run folder" in capsys.readouterr().err
 
+    def refused(path: Path, content: bytes) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("everloop.cli.report.write_atomically", refused)
+    assert main(["report", "classifier"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "report.html cannot be written: Read-only file system; name a file elsewhere with --out" in said
+
 
 def test_what_is_a_string_is_escaped() -> None:
     found = element("p", '<b>"&\0', element("b", "in"), data_x='"><', open=True, hidden=False, title=None, class_="c")

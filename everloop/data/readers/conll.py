@@ -39,10 +39,10 @@ def sentences(file: Iterable[bytes], place: str, errors: ErrorPolicy) -> Iterato
     first, sign, count = 0, None, 0
     for number, raw in numbered:
         head.append((number, raw))
-        text = raw.decode("utf-8-sig", "replace").rstrip("\r\n")
-        if not (_is_between(text) or _may_be_comment(text)):
-            first, sign = number, "\t" if "\t" in text else None
-            count = len(_fields(text, sign))
+        begun = raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+        if not (_is_between(begun) or _may_be_comment(begun)):
+            first, sign = number, "\t" if "\t" in begun else None
+            count = len(_fields(begun, sign))
             break
     rows: list[list[str]] = []
     bad, line = False, 0
