@@ -75,6 +75,20 @@ def amin(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
     return elementwise("neg", amax(elementwise("neg", a), dim, keepdim))
 
 
+@known("any")
+def any_(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
+    return amax(_nonzero(a), dim, keepdim)
+
+
+@known("all")
+def all_(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
+    return amin(_nonzero(a), dim, keepdim)
+
+
+def _nonzero(a: Symbol) -> Symbol:
+    return a if a.is_mask else sub(1.0, elementwise("equal", a, 0.0))
+
+
 @known("var")
 def var(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float = 1) -> Symbol:
     near = sub(a, elementwise("stop", amax(a, dim, keepdim=True)))  # 0 in a constant row, whose mean may be rounded
@@ -138,6 +152,11 @@ def _exponentials(a: Symbol, dim: Any) -> tuple[Symbol, Symbol]:
 def softmax(a: Symbol, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Symbol:
     _, e = _exponentials(a, dim)
     return elementwise("div", e, sum_(e, dim, keepdim=True))
+
+
+@known("softmin")
+def softmin(a: Symbol, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Symbol:
+    return softmax(elementwise("neg", a), dim)
 
 
 @known("log_softmax")

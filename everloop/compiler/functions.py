@@ -56,6 +56,7 @@ def clone(a: Symbol, *, memory_format: Any = None) -> Symbol:
     return copy
 
 
+known("addcdiv")(lambda a, b, c, *, value=1: add(a, elementwise("div", _times(b, value), c)))
 known("relu", integers="move")(lambda a, inplace=False: elementwise("relu", a))
 known("addcmul")(lambda a, b, c, *, value=1: add(a, _times(b, c), alpha=value))
 
@@ -102,6 +103,20 @@ def _has_other_sign(rest: Symbol, b: Any) -> Symbol:
     return where(elementwise("less", divisor, 0.0), above, below)
 
 
+known("floor_divide", "floordiv")(_floor_divide)
+
+
+@known("remainder", "mod")
+def remainder(a: Any, b: Any) -> Symbol:
+    """The rest of the quotient below, with the sign of the divisor."""
+    rest = elementwise("fmod", a, b)
+    return where(_has_other_sign(rest, b), add(rest, b), rest)
+
+
+known("rmod")(lambda a, b: remainder(b, a))
+known("rfloordiv")(lambda a, b: _floor_divide(b, a))
+
+
 @known("pow", "power")
 def power(a: Any, b: Any) -> Symbol:
     result: Symbol
@@ -120,6 +135,38 @@ def power(a: Any, b: Any) -> Symbol:
 
 
 known("rpow")(lambda a, b: power(b, a))
+known("exp2", "special_exp2")(lambda a: power(2.0, a))
+known("log2")(lambda a: elementwise("mul", elementwise("log", a), 1 / math.log(2)))
+known("log10")(lambda a: elementwise("mul", elementwise("log", a), 1 / math.log(10)))
+
+
+@known("logit", "special_logit")
+def logit(a: Symbol, eps: float | None = None) -> Symbol:
+    inside = a if eps is None else clamp(a, eps, 1 - eps)
+    return elementwise("log", elementwise("div", inside, sub(1.0, inside)))
+
+
+@known("logaddexp")
+def log_add_exp(a: Any, b: Any) -> Symbol:
+    """From the larger of both, so that no exponential overflows; two equal infinities stay one."""
+    distance = where(elementwise("equal", a, b), 0.0, elementwise("abs", sub(a, b)))
+    return add(elementwise("maximum", a, b), elementwise("log1p", elementwise("exp", elementwise("neg", distance))))
+
+
+# whole numbers near a number, which have no gradient
+known("trunc", "fix", integers="move")(lambda a: elementwise("stop", _without_fraction(a)))
+known("frac")(lambda a: sub(a, elementwise("stop", _without_fraction(a))))
+known("ceil", integers="move")(lambda a: elementwise("neg", elementwise("floor", elementwise("neg", a))))
+
+
+@known("round", integers="move")
+def nearest(a: Symbol) -> Symbol:
+    """To the even one where two are as near."""
+    below = elementwise("floor", a)
+    fraction = sub(a, below)
+    is_odd = elementwise("less", 0.0, elementwise("abs", elementwise("fmod", below, 2.0)))
+    is_up = where(elementwise("equal", fraction, 0.5), is_odd, elementwise("less", 0.5, fraction))
+    return elementwise("stop", where(is_up, add(below, 1.0), below))
 
 
 # comparisons and masks: numbers 0 and 1
@@ -130,6 +177,8 @@ known("ge", "greater_equal")(lambda a, b: elementwise("less_equal", b, a))
 known("eq")(lambda a, b: elementwise("equal", a, b))
 known("ne", "not_equal")(lambda a, b: elementwise("sub", 1.0, elementwise("equal", a, b)))
 known("isnan")(lambda a: elementwise("sub", 1.0, elementwise("equal", a, a)))
+known("isinf")(lambda a: elementwise("equal", elementwise("abs", a), math.inf))
+known("isfinite")(lambda a: elementwise("less", elementwise("abs", a), math.inf))
 
 
 def _mask(a: Any) -> Any:
@@ -183,6 +232,25 @@ known("clamp_min", integers="choice")(lambda a, min: clamp(a, min=min))  # noqa:
 known("clamp_max", integers="choice")(lambda a, max: clamp(a, max=max))  # noqa: A006
 
 
+@known("fmax", integers="choice")
+def fmax(a: Any, b: Any) -> Symbol:
+    """The larger, the first where they are equal, the other where one is NaN."""
+    return where(elementwise("less_equal", b, a), a, where(elementwise("equal", b, b), b, a))
+
+
+@known("fmin", integers="choice")
+def fmin(a: Any, b: Any) -> Symbol:
+    return where(elementwise("less_equal", a, b), a, where(elementwise("equal", b, b), b, a))
+
+
+@known("nan_to_num")
+def nan_to_num(a: Symbol, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Symbol:
+    limits = torch.finfo(a.dtype)
+    above = where(elementwise("equal", a, math.inf), limits.max if posinf is None else posinf, a)
+    inside = where(elementwise("equal", a, -math.inf), limits.min if neginf is None else neginf, above)
+    return where(elementwise("equal", a, a), inside, 0.0 if nan is None else nan)
+
+
 # types and new values: what they are made of; the type comes from PyTorch, with that the number (symbol.py)
 def _cast(a: Symbol, *args: Any, **kwargs: Any) -> Symbol:
     return a.like(a.value, a.axes)
@@ -212,72 +280,3 @@ known("full_like", integers="fill")(lambda a, fill_value, **_: _filled(a, fill_v
 known("new_zeros", integers="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
 known("new_ones", integers="fill")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
 known("new_full", integers="fill")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))
-
-
-# activations made of others
-@known("leaky_relu")
-def leaky_relu(a: Symbol, negative_slope: float = 0.01, inplace: bool = False) -> Symbol:
-    return where(elementwise("less", 0.0, a), a, elementwise("mul", a, negative_slope))
-
-
-@known("prelu")
-def prelu(a: Symbol, weight: Any) -> Symbol:
-    return where(elementwise("less", 0.0, a), a, elementwise("mul", weight, a))
-
-
-@known("elu")
-def elu(a: Symbol, alpha: float = 1.0, inplace: bool = False) -> Symbol:
-    negative = elementwise("expm1", elementwise("at_most", a, 0.0))
-    return where(elementwise("less_equal", a, 0.0), elementwise("mul", alpha, negative), a)
-
-
-@known("selu")
-def selu(a: Symbol, inplace: bool = False) -> Symbol:
-    return elementwise("mul", 1.0507009873554804934193349852946, elu(a, 1.6732632423543772848170429916717))
-
-
-@known("gelu")
-def gelu(a: Symbol, approximate: str = "none") -> Symbol:
-    half = elementwise("mul", 0.5, a)
-    if approximate == "tanh":
-        cubed = elementwise("mul", 0.044715, power(a, 3))
-        inside = elementwise("tanh", elementwise("mul", math.sqrt(2 / math.pi), add(a, cubed)))
-    else:
-        inside = elementwise("erf", elementwise("mul", math.sqrt(0.5), a))
-    return elementwise("mul", half, add(inside, 1.0))
-
-
-@known("softplus")
-def softplus(a: Symbol, beta: float = 1.0, threshold: float = 20.0) -> Symbol:
-    scaled = a if beta == 1 else elementwise("mul", a, beta)
-    is_large = elementwise("less", threshold, scaled)
-    soft = elementwise("log1p", elementwise("exp", where(is_large, threshold, scaled)))
-    return where(is_large, a, soft if beta == 1 else elementwise("div", soft, beta))
-
-
-@known("hardtanh")
-def hardtanh(a: Symbol, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Symbol:
-    limited = elementwise("stop", elementwise("at_most", elementwise("at_least", a, min_val), max_val))
-    above = where(elementwise("less", min_val, a), a, limited)
-    return where(elementwise("less", a, max_val), above, limited)  # a border and NaN have no gradient
-
-
-known("relu6")(lambda a, inplace=False: hardtanh(a, 0.0, 6.0))
-
-
-@known("hardsigmoid")
-def hard_sigmoid(a: Symbol, inplace: bool = False) -> Symbol:
-    return elementwise("div", hardtanh(add(a, 3.0), 0.0, 6.0), 6.0)
-
-
-known("hardswish")(lambda a, inplace=False: elementwise("mul", a, hard_sigmoid(a)))
-known("silu")(lambda a, inplace=False: elementwise("mul", a, elementwise("sigmoid", a)))
-known("mish")(lambda a, inplace=False: elementwise("mul", a, elementwise("tanh", softplus(a))))
-known("softsign")(lambda a: elementwise("div", a, add(elementwise("abs", a), 1.0)))
-known("tanhshrink")(lambda a: sub(a, elementwise("tanh", a)))
-
-
-@known("logsigmoid", "log_sigmoid")
-def log_sigmoid(a: Symbol) -> Symbol:
-    tail = elementwise("log1p", elementwise("exp", elementwise("neg", elementwise("abs", a))))
-    return sub(elementwise("minimum", a, 0.0), tail)

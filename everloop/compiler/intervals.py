@@ -126,6 +126,19 @@ def rising(function: Callable[[float], float], low: float = -math.inf) -> Rule:
     return lambda a: of((_value(function, a.low), _value(function, a.high))) if a.low >= low else ANY
 
 
+def monotone(function: Callable[[float], float], low: float = -math.inf, high: float = math.inf) -> Rule:
+    """Return the rule of a function that only rises or only falls between two numbers."""
+    return lambda a: of(_value(function, x) for x in (a.low, a.high)) if low <= a.low and a.high <= high else ANY
+
+
+def hyperbolic_cosine(a: Interval) -> Interval:
+    return rising(math.cosh)(absolute(a))
+
+
+def angle(a: Interval, b: Interval) -> Interval:
+    return Interval(-math.pi, math.pi)
+
+
 def rsqrt(a: Interval) -> Interval:
     ends = (math.inf if x == 0 else 1 / math.sqrt(x) for x in (a.low, a.high) if x >= 0)
     return ANY if a.low < 0 else of(ends)

@@ -83,9 +83,10 @@ def operation_of(function: str) -> Operation | None:
 
 
 # Operations in formulas
-absolute, cos, equal, exp, floor, less = of("abs"), of("cos"), of("equal"), of("exp"), of("floor"), of("less")
-less_equal, log, maximum, minimum = of("less_equal"), of("log"), of("maximum"), of("minimum")
-power, sign, sin, sqrt, total, where = of("power"), of("sign"), of("sin"), of("sqrt"), of("sum"), of("where")
+absolute, cos, cosh, equal, exp, floor = of("abs"), of("cos"), of("cosh"), of("equal"), of("exp"), of("floor")
+less, less_equal, log, maximum, minimum = of("less"), of("less_equal"), of("log"), of("maximum"), of("minimum")
+power, rsqrt, sign, sin, sinh = of("power"), of("rsqrt"), of("sign"), of("sin"), of("sinh")
+sqrt, total, where = of("sqrt"), of("sum"), of("where")
 
 
 # Meanings
@@ -157,6 +158,12 @@ def _power_gradient(g: Expression, y: Expression, base: Expression, exponent: Ex
     by_base = exponent * power(base, exponent - 1.0)
     is_silent = equal(base, 0.0) * less_equal(0.0, exponent)
     return g * where(equal(exponent, 0.0), 0.0, by_base), g * where(is_silent, 0.0, y * log(base))
+
+
+def _angle_gradient(g: Expression, y: Expression, a: Expression, b: Expression) -> tuple[Expression, Expression]:
+    square = a * a + b * b
+    share = where(equal(square, 0.0), 0.0, 1.0 / square)
+    return g * b * share, -(g * a * share)
 
 
 def _max_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
@@ -267,6 +274,61 @@ _ROWS = [
         "erf", "map", 1, torch.erf, "erf({0})", r"\operatorname{{erf}}({0})",
         gradient=lambda g, y, a: g * (2 / math.sqrt(math.pi) * exp(-(a * a))), cost=TRANSCENDENTAL,
         functions=("erf", "special_erf"), interval=intervals.rising(math.erf),
+    ),
+    Operation(
+        "tan", "map", 1, torch.tan, "tan({0})", r"\tan({0})",
+        gradient=lambda g, y, a: g * (y * y + 1.0), cost=TRANSCENDENTAL, functions=("tan",),
+        interval=intervals.monotone(math.tan, -1.57, 1.57),
+    ),
+    Operation(
+        "asin", "map", 1, torch.asin, "asin({0})", r"\arcsin({0})",
+        gradient=lambda g, y, a: g * rsqrt(1.0 - a * a), cost=TRANSCENDENTAL, functions=("asin", "arcsin"),
+        interval=intervals.monotone(math.asin, -1.0, 1.0),
+    ),
+    Operation(
+        "acos", "map", 1, torch.acos, "acos({0})", r"\arccos({0})",
+        gradient=lambda g, y, a: -(g * rsqrt(1.0 - a * a)), cost=TRANSCENDENTAL, functions=("acos", "arccos"),
+        interval=intervals.monotone(math.acos, -1.0, 1.0),
+    ),
+    Operation(
+        "atan", "map", 1, torch.atan, "atan({0})", r"\arctan({0})",
+        gradient=lambda g, y, a: g / (a * a + 1.0), cost=TRANSCENDENTAL, functions=("atan", "arctan"),
+        interval=intervals.rising(math.atan),
+    ),
+    Operation(
+        "atan2", "map", 2, _tensors(torch.atan2), "atan2({0}, {1})", r"\operatorname{{atan2}}({0}, {1})",
+        gradient=_angle_gradient, cost=TRANSCENDENTAL, functions=("atan2", "arctan2"),
+        interval=intervals.angle,
+    ),
+    Operation(
+        "sinh", "map", 1, torch.sinh, "sinh({0})", r"\sinh({0})",
+        gradient=lambda g, y, a: g * cosh(a), cost=TRANSCENDENTAL, functions=("sinh",),
+        interval=intervals.rising(math.sinh),
+    ),
+    Operation(
+        "cosh", "map", 1, torch.cosh, "cosh({0})", r"\cosh({0})",
+        gradient=lambda g, y, a: g * sinh(a), cost=TRANSCENDENTAL, functions=("cosh",),
+        interval=intervals.hyperbolic_cosine,
+    ),
+    Operation(
+        "asinh", "map", 1, torch.asinh, "asinh({0})", r"\operatorname{{arsinh}}({0})",
+        gradient=lambda g, y, a: g * rsqrt(a * a + 1.0), cost=TRANSCENDENTAL, functions=("asinh", "arcsinh"),
+        interval=intervals.rising(math.asinh),
+    ),
+    Operation(
+        "acosh", "map", 1, torch.acosh, "acosh({0})", r"\operatorname{{arcosh}}({0})",
+        gradient=lambda g, y, a: g * rsqrt(a * a - 1.0), cost=TRANSCENDENTAL, functions=("acosh", "arccosh"),
+        interval=intervals.rising(math.acosh, 1.0),
+    ),
+    Operation(
+        "atanh", "map", 1, torch.atanh, "atanh({0})", r"\operatorname{{artanh}}({0})",
+        gradient=lambda g, y, a: g / (1.0 - a * a), cost=TRANSCENDENTAL, functions=("atanh", "arctanh"),
+        interval=intervals.monotone(math.atanh, -0.999999, 0.999999),
+    ),
+    Operation(
+        "erfc", "map", 1, torch.erfc, "erfc({0})", r"\operatorname{{erfc}}({0})",
+        gradient=lambda g, y, a: -(g * (2 / math.sqrt(math.pi) * exp(-(a * a)))), cost=TRANSCENDENTAL,
+        functions=("erfc", "special_erfc"), interval=intervals.monotone(math.erfc),
     ),
     Operation(
         "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",

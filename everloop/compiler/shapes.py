@@ -376,22 +376,42 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Symbol:
 
 
 # Along an axis
-@known("cumsum")
-def cumsum(a: Symbol, dim: int, *, dtype: Any = None) -> Symbol:
-    """Sums of all before and with each place: in as many additions as the number of places has binary digits."""
-    total, shift = a.axes[feature_axis(a, dim, "cumsum")], 1
+def _scanned(op: str, start: float, a: Symbol, dim: int) -> Symbol:
+    """All before and with each place: in as many operations as the number of places has binary digits."""
+    total, shift = a.axes[feature_axis(a, dim, op)], 1
     while shift < total:
-        before = _behind(a, dim, shift, total)
-        a = a.like(a.builder.make("add", a.value, before.value), a.axes)
+        before = _behind(a, dim, shift, total, start)
+        a = a.like(a.builder.make(op, a.value, before.value), a.axes)
         shift *= 2
     return a
 
 
-def _behind(a: Symbol, dim: int, shift: int, total: int) -> Symbol:
-    """The places of an axis moved back by some, with zeros before them."""
+@known("cumsum")
+def cumsum(a: Symbol, dim: int, *, dtype: Any = None) -> Symbol:
+    return _scanned("add", 0.0, a, dim)
+
+
+@known("cumprod")
+def cumprod(a: Symbol, dim: int, *, dtype: Any = None) -> Symbol:
+    return _scanned("mul", 1.0, a, dim)
+
+
+@known("prod")
+def prod(a: Symbol, dim: int, keepdim: bool = False, *, dtype: Any = None) -> Symbol:
+    """Products of halves of the places, until one is left."""
+    feature_axis(a, dim, "prod")
+    while (total := a.shape[dim]) > 1:
+        half = total // 2
+        both = elementwise("mul", part(a, dim, 0, half), part(a, dim, half, 2 * half))
+        a = cat([both, part(a, dim, 2 * half, total)], dim) if total % 2 else both
+    return a if keepdim else squeeze(a, dim)
+
+
+def _behind(a: Symbol, dim: int, shift: int, total: int, number: float) -> Symbol:
+    """The places of an axis moved back by some, with a number before them."""
     head = part(a, dim, 0, shift)
-    zeros = head.like(head.builder.constant(0.0, Type((math.prod(head.axes),), rows=True)), head.axes)
-    return cat([zeros, part(a, dim, 0, total - shift)], dim)
+    filled = head.like(head.builder.constant(number, Type((math.prod(head.axes),), rows=True)), head.axes)
+    return cat([filled, part(a, dim, 0, total - shift)], dim)
 
 
 @known("gather", "take_along_dim", "scatter", integers="choice")

@@ -75,6 +75,9 @@ class Function:
 _FUNCTIONS: dict[str, Function] = {}
 
 
+ASSIGNING = ("copy_", "fill_", "zero_")  # methods that change a tensor in place into something else altogether
+
+
 def known(
     *names: str, integers: Integers = "", is_view: bool = False, has_matrix: bool = False
 ) -> Callable[[Handler], Handler]:
@@ -96,6 +99,11 @@ def function_of(name: str) -> Function | None:
     if row is None:
         return found
     return Function(partial(elementwise, row.name), row.integers, is_view=row.name == "stop")
+
+
+def is_known(method: str) -> bool:
+    """Whether a step may call this method of a tensor, which may change it in place."""
+    return method in ASSIGNING or function_of(method.removesuffix("_")) is not None
 
 
 def functions() -> list[str]:
@@ -205,9 +213,7 @@ class Symbol:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if function_of(name.removesuffix("_")) is None and (
-            self.rows or not callable(getattr(torch.Tensor, name, None))
-        ):
+        if not is_known(name) and (self.rows or not callable(getattr(torch.Tensor, name, None))):
             advice = "; write the new value out, such as a = a + b" if name.endswith("_") else ""
             error = unsupported(f"the tensor attribute {name!r}{advice}")
             raise MissingAttribute(str(error))

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from everloop.compiler import composed, contractions, convolutions, dtypes, features, shapes
+from everloop.compiler import activations, composed, contractions, convolutions, dtypes, features, shapes
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, OpaqueCall, widening
 from everloop.compiler.operations import Integers
 from everloop.compiler.pytree import tree_leaves, tree_map
-from everloop.compiler.symbol import BatchSize, Function, Symbol, function_of
+from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-assert all((composed, contractions, convolutions, features, shapes)), "their import registers the functions"
+assert all((activations, composed, contractions, convolutions, features, shapes)), (
+    "their import registers the functions"
+)
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
@@ -213,17 +215,25 @@ def _in_place(name: str) -> Callable[..., Any]:
     return lambda self, other: _changed(f"{name}_", self, other)
 
 
+def _assigned(changed: Symbol, value: Any = 0.0, non_blocking: bool = False) -> Any:
+    """What copy_, fill_ and zero_ make of a tensor."""
+    return call("mul", call("ones_like", changed), value)
+
+
 def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     """Return a symbol after a method that changes it in place, such as add_."""
     plain = name.removesuffix("_")
-    if function_of(plain) is None:
+    if not is_known(name):
         raise unsupported(f"the operation {name!r} in place; write the new value out, such as a = a + b")
     if isinstance(changed, Symbol) and not changed.rows:
         raise unsupported(f"{plain} in place on a value of parameters alone; write it out, such as a = a + b")
     is_given = isinstance(changed, Symbol) and changed.value.op == "input" and not changed.is_copy
     if not isinstance(changed, Symbol) or changed.is_shared or is_given:
         raise unsupported(f"{plain} in place on a value whose memory is shared; write it out, such as a = a + b")
-    result = call(plain, changed, *others, function=getattr(torch.Tensor, plain, None), **options)
+    if name in ASSIGNING:
+        result = _assigned(changed, *others, **options)
+    else:
+        result = call(plain, changed, *others, function=getattr(torch.Tensor, plain, None), **options)
     if not result.rows or (result.axes, result.dtype) != (changed.axes, changed.dtype):
         raise unsupported(f"{plain} in place with a result of another shape or dtype")
     changed.value, changed.bound = result.value, result.bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.compiler import equations
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call
-from everloop.compiler.expression import of
+from everloop.compiler.expression import Expression, of
 from everloop.compiler.hoist import Split
 from everloop.compiler.interpreter import INTERPRETED
 from everloop.compiler.operations import OPERATIONS, TRANSCENDENTAL, Operation
@@ -29,36 +30,40 @@ from everloop.errors import UnsupportedError
 from everloop.layers.autograd_function import compute
 
 D = torch.float64
-absolute, log, sign, sqrt = of("abs"), of("log"), of("sign"), of("sqrt")
+cos, equal, sin, where = of("cos"), of("equal"), of("sin"), of("where")
 
-ASINH = Operation(
-    "asinh", "map", 1, torch.asinh, "asinh({0})", r"\operatorname{{arsinh}}({0})",
-    gradient=lambda g, y, a: g / sqrt(a * a + 1.0),
-    lowering=lambda a: sign(a) * log(absolute(a) + sqrt(a * a + 1.0)),
-    cost=TRANSCENDENTAL, functions=("asinh", "arcsinh"),
+
+def _slope(g: Expression, y: Expression, a: Expression) -> Expression:
+    return g * where(equal(a, 0.0), 0.0, (cos(a * math.pi) - y) / a)
+
+
+SINC = Operation(
+    "sinc", "map", 1, torch.sinc, "sinc({0})", r"\operatorname{{sinc}}({0})", gradient=_slope,
+    lowering=lambda a: where(equal(a, 0.0), 1.0, sin(a * math.pi) / (a * math.pi)),
+    cost=TRANSCENDENTAL, functions=("sinc", "special_sinc"),
 )  # fmt: skip
 
 
-class Slow(Cell):
-    """A state whose growth is damped by the inverse hyperbolic sine, before the loop and inside it."""
+class Wave(Cell):
+    """A state that passes a sine divided by its angle, before the loop and inside it."""
 
     h = state(H)
     W, R = param(H, I), param(H, H)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
-        u = torch.asinh(x @ self.W.T)
-        return tanh(u + (3 * h).arcsinh() @ self.R.T) - 0.5 * torch.asinh(h * u)
+        u = torch.sinc(x @ self.W.T)
+        return tanh(u + torch.special.sinc(3 * h) @ self.R.T) - 0.5 * torch.sinc(h * u)
 
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(OPERATIONS, "asinh", ASINH)
-    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))  # plans are kept by the compiler's sources, which know no asinh
+    monkeypatch.setitem(OPERATIONS, "sinc", SINC)
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))  # plans are kept by the compiler's sources, which know no sinc
 
 
-def cell() -> Slow:
+def cell() -> Wave:
     torch.manual_seed(0)
-    return Slow(3, 5, dtype=D)
+    return Wave(3, 5, dtype=D)
 
 
 def split_of(made: Cell) -> Split:
@@ -66,27 +71,27 @@ def split_of(made: Cell) -> Split:
 
 
 def test_without_the_row_it_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="the operation 'asinh'"):
+    with pytest.raises(UnsupportedError, match="the operation 'sinc'"):
         split_of(cell())
 
 
 @pytest.mark.usefixtures("added")
 def test_every_pass_knows_it() -> None:
     split = split_of(cell())
-    assert "asinh" in {v.op for v in split.loop.values}
+    assert "sinc" in {v.op for v in split.loop.values}
     plan = verified_training(plan_training(split, frozenset(split.loop_inputs)))
-    assert any(v.op == "asinh" for v in plan.rematerialisation.saved + plan.rematerialisation.recomputed)
+    assert any(v.op == "sinc" for v in plan.rematerialisation.saved + plan.rematerialisation.recomputed)
     assert all(v.operation.core for v in lowered(split.loop, (), split.loop.dtype).values if v.kind == "map")
-    assert "asinh" in plan_text(split)
+    assert "sinc" in plan_text(split)
 
 
 @pytest.mark.usefixtures("added")
 def test_it_is_shown() -> None:
     made = cell()
     graph = trace(made, dict(made.named_parameters()), dtype=D)
-    assert "asinh(3 * h[t-1]) @ R.T" in equations.text(graph)
-    assert r"\operatorname{arsinh}(3 \odot h_{t-1})" in equations.latex(graph)
-    assert {"asinh", "arcsinh"} <= set(functions())  # what docs/make.py lists
+    assert "sinc(3 * h[t-1]) @ R.T" in equations.text(graph)
+    assert r"\operatorname{sinc}(3 \odot h_{t-1})" in equations.latex(graph)
+    assert {"sinc", "special_sinc"} <= set(functions())  # what docs/make.py lists
 
 
 @pytest.mark.usefixtures("added")

@@ -25,7 +25,11 @@ except ImportError:  # pragma: no cover - a platform without wheels
     binding = None
 
 OPTIMISATION = 2  # of code generation; optimisation passes cost much and gain nothing here
-C_LIBRARY = ("sin", "cos", "erf")
+C_LIBRARY = {
+    "sin": 1, "cos": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
+    "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erf": 1, "erfc": 1,
+}  # fmt: skip
+"""Functions of the C library that kernels call, and how many arguments each has."""
 _lock = threading.RLock()
 
 
@@ -128,8 +132,8 @@ def triple(isa: Isa) -> str:
 def module(isa: Isa, functions: str) -> str:
     """Return the functions as a whole module: declarations, attributes, triple."""
     declared = [
-        f"declare {form.scalar} @{name}{form.c_suffix}({form.scalar})"
-        for name in C_LIBRARY
+        f"declare {form.scalar} @{name}{form.c_suffix}({', '.join([form.scalar] * count)})"
+        for name, count in C_LIBRARY.items()
         for form in FORMATS.values()
         if f"@{name}{form.c_suffix}(" in functions
     ]

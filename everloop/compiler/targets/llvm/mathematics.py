@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
+from everloop.compiler.targets.llvm.machine import C_LIBRARY
 from everloop.compiler.targets.llvm.vector import Isa
 
 
@@ -195,13 +197,13 @@ class Lanes:
         up = self.pick(self.compare("ogt", x, self.number(0)), self.number(1), self.number(0))
         return self.pick(self.compare("olt", x, self.number(0)), self.number(-1), up)
 
-    def each(self, name: str, x: str) -> str:
+    def each(self, name: str, *args: str) -> str:
         """Call the C library's function for every lane."""
         scalar, value = self.form.scalar, "poison"
         name += self.form.c_suffix
         for lane in range(self.count):
-            one = self.code(f"extractelement {self.vector} {x}, i64 {lane}")
-            one = self.code(f"call {scalar} @{name}({scalar} {one})")
+            own = [self.code(f"extractelement {self.vector} {x}, i64 {lane}") for x in args]
+            one = self.code(f"call {scalar} @{name}({', '.join(f'{scalar} {x}' for x in own)})")
             value = self.code(f"insertelement {self.vector} {value}, {scalar} {one}, i64 {lane}")
         return value
 
@@ -212,6 +214,10 @@ class VectorFunction:
 
     write: Callable[..., str]
     is_chain: bool = False
+
+
+def _each(name: str, lanes: Lanes, *args: str) -> str:
+    return lanes.each(name, *args)
 
 
 FUNCTIONS: dict[str, VectorFunction] = {
@@ -229,14 +235,12 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "expm1": VectorFunction(Lanes.expm1, is_chain=True),
     "log": VectorFunction(Lanes.log, is_chain=True),
     "log1p": VectorFunction(Lanes.log1p, is_chain=True),
-    "sin": VectorFunction(lambda m, x: m.each("sin", x)),
-    "cos": VectorFunction(lambda m, x: m.each("cos", x)),
     "tanh": VectorFunction(lambda m, x: m.tanh(x), is_chain=True),
     "sigmoid": VectorFunction(lambda m, x: m.sigmoid(x), is_chain=True),
-    "erf": VectorFunction(lambda m, x: m.each("erf", x)),
     "fmod": VectorFunction(lambda m, x, y: m.plain("frem", x, y)),
     "minimum": VectorFunction(lambda m, x, y: m.intrinsic("minimum", x, y)),
     "maximum": VectorFunction(lambda m, x, y: m.intrinsic("maximum", x, y)),
+    **{name: VectorFunction(partial(_each, name)) for name in C_LIBRARY},
 }
 RELATIONS = {"less": "olt", "less_equal": "ole", "equal": "oeq"}  # false where a side is NaN
 
