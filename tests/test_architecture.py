@@ -36,7 +36,7 @@ INSIDE = {
         gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
         roll
-        composed convolutions quantize
+        activations composed convolutions quantize
         torch_function
         trace
         plan
