@@ -26,7 +26,7 @@ LEVELS = [
 INSIDE = {
     "compiler": """
         batched bindings bounded compact expression fingerprints forks intervals locations pytree view
-        dependencies disk_cache
+        dependencies disk_cache meanings
         effects opaque operations randomness time_axis
         embedded
         call dtypes ir kernel loop
@@ -36,7 +36,7 @@ INSIDE = {
         gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
         roll
-        activations composed convolutions quantize
+        activations composed convolutions quantize scans
         torch_function
         trace
         plan
@@ -66,7 +66,7 @@ INSIDE = {
         quantize
     """,
     "compiler/targets/llvm": """
-        emit formats kept pages threads vector
+        c_library emit formats kept pages threads vector
         machine mathematics memory
         phases product quick
         layout packing

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from everloop.compiler import intervals
 from everloop.compiler.expression import Expression, of
+from everloop.compiler.meanings import comparing, joined, largest, of_tensors, root, summed
 from everloop.compiler.view import View
 
 OpKind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
@@ -87,50 +87,6 @@ absolute, cos, cosh, equal, exp, floor = of("abs"), of("cos"), of("cosh"), of("e
 less, less_equal, log, maximum, minimum = of("less"), of("less_equal"), of("log"), of("maximum"), of("minimum")
 power, rsqrt, sign, sin, sinh = of("power"), of("rsqrt"), of("sign"), of("sin"), of("sinh")
 sqrt, total, where = of("sqrt"), of("sum"), of("where")
-
-
-# Meanings
-def _compare(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def compare(a: Any, b: Any) -> Tensor:
-        like = a if isinstance(a, Tensor) else b
-        return function(a, b).to(like.dtype if isinstance(like, Tensor) else torch.get_default_dtype())
-
-    return compare
-
-
-def _tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return `function` of two values, at most one of them a number."""
-    return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
-
-
-def _root(a: Tensor) -> Tensor:
-    """Return the square root, whose gradient at 0 is 0."""
-    is_zero = a == 0
-    return torch.where(is_zero, 0, torch.sqrt(torch.where(is_zero, 1, a)))
-
-
-def _cat(*parts: Tensor) -> Tensor:
-    """Concatenate along features; vectors join every row."""
-    if len({p.shape[:-1] for p in parts}) == 1:
-        return torch.cat(parts, -1)
-    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
-    return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
-
-
-def _sum(a: Tensor, width: int = 1, *numbers: int) -> Tensor:
-    """Return sums over all features, or over those that a view takes for one feature."""
-    if not numbers:
-        return a.sum(-1, keepdim=True)
-    index = torch.from_numpy(View.of(numbers).index.copy())
-    return a.new_zeros(*a.shape[:-1], width).index_add(-1, index, a)
-
-
-def _max(a: Tensor, width: int = 1, *numbers: int) -> Tensor:
-    """Return the largest of all features, or of those that a view takes for one feature."""
-    if not numbers:
-        return a.amax(-1, keepdim=True)
-    index = torch.from_numpy(View.of(numbers).index.copy())
-    return a.new_full((*a.shape[:-1], width), -math.inf).scatter_reduce(-1, index.expand_as(a), a, "amax")
 
 
 # Gradients
@@ -296,7 +252,7 @@ _ROWS = [
         interval=intervals.rising(math.atan),
     ),
     Operation(
-        "atan2", "map", 2, _tensors(torch.atan2), "atan2({0}, {1})", r"\operatorname{{atan2}}({0}, {1})",
+        "atan2", "map", 2, of_tensors(torch.atan2), "atan2({0}, {1})", r"\operatorname{{atan2}}({0}, {1})",
         gradient=_angle_gradient, cost=TRANSCENDENTAL, functions=("atan2", "arctan2"),
         interval=intervals.angle,
     ),
@@ -341,19 +297,19 @@ _ROWS = [
         interval=intervals.maximum,
     ),
     Operation(
-        "fmod", "map", 2, _tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
+        "fmod", "map", 2, of_tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
         gradient=lambda g, y, a, b: (g, -(g * _quotient(a, b))), functions=("fmod",), interval=intervals.fmod,
     ),
     Operation(
-        "less", "map", 2, _compare(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none,
+        "less", "map", 2, comparing(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none,
         interval=intervals.truth,
     ),
     Operation(
-        "less_equal", "map", 2, _compare(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none,
+        "less_equal", "map", 2, comparing(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none,
         interval=intervals.truth,
     ),
     Operation(
-        "equal", "map", 2, _compare(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none,
+        "equal", "map", 2, comparing(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none,
         interval=intervals.truth,
     ),
     Operation(
@@ -373,7 +329,7 @@ _ROWS = [
         accumulates=True, interval=intervals.rising(lambda x: max(x, 0.0)),
     ),
     Operation(  # the length of a row, which has no derivative where it is 0; PyTorch takes 0
-        "root", "map", 1, _root, "sqrt({0})", r"\sqrt{{{0}}}",
+        "root", "map", 1, root, "sqrt({0})", r"\sqrt{{{0}}}",
         gradient=lambda g, y, a: where(equal(y, 0.0), 0.0, g * 0.5 / y), lowering=sqrt,
         interval=intervals.rising(math.sqrt, 0.0),
     ),
@@ -382,12 +338,12 @@ _ROWS = [
         gradient=_power_gradient, lowering=_power, cost=TRANSCENDENTAL, interval=intervals.power,
     ),
     Operation(
-        "at_least", "map", 2, _tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
+        "at_least", "map", 2, of_tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
         gradient=lambda g, y, a, limit: (where(less_equal(limit, a), g, 0.0), None), lowering=maximum, accumulates=True,
         interval=intervals.maximum,
     ),
     Operation(
-        "at_most", "map", 2, _tensors(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})",
+        "at_most", "map", 2, of_tensors(torch.clamp_max), "min({0}, {1})", r"\min({0}, {1})",
         gradient=lambda g, y, a, limit: (where(less_equal(a, limit), g, 0.0), None), lowering=minimum, accumulates=True,
         interval=intervals.minimum,
     ),
@@ -398,11 +354,11 @@ _ROWS = [
     ),
     # over the features of a row; the result has one feature
     Operation(
-        "sum", "reduce", 1, _sum, "sum({0}{data})", r"\operatorname{{sum}}({0}{data})",
+        "sum", "reduce", 1, summed, "sum({0}{data})", r"\operatorname{{sum}}({0}{data})",
         gradient=lambda g, y, a: g,
     ),
     Operation(
-        "max", "reduce", 1, _max, "max({0}{data})", r"\operatorname{{max}}({0}{data})",
+        "max", "reduce", 1, largest, "max({0}{data})", r"\operatorname{{max}}({0}{data})",
         gradient=_max_gradient, interval=intervals.same,
     ),
     # with a matrix
@@ -418,7 +374,7 @@ _ROWS = [
         "{0}[{data}]", r"{{{0}}}_{{[{data}]}}", 8, accumulates=True, interval=intervals.same,
     ),
     Operation(
-        "cat", "layout", -1, _cat, "[{all}]", "[{all}]", keeps_result=False, accumulates=True,
+        "cat", "layout", -1, joined, "[{all}]", "[{all}]", keeps_result=False, accumulates=True,
         interval=intervals.joined,
     ),
     Operation(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from everloop.compiler import activations, composed, contractions, convolutions, dtypes, features, shapes
+from everloop.compiler import activations, composed, contractions, convolutions, dtypes, features, scans, shapes
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, OpaqueCall, widening
@@ -23,9 +23,7 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-assert all((activations, composed, contractions, convolutions, features, shapes)), (
-    "their import registers the functions"
-)
+assert all((activations, composed, contractions, convolutions, features, scans, shapes)), "imported to register"
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.compiler import disk_cache
+from everloop.compiler.targets.llvm.c_library import C_LIBRARY
 from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.vector import Isa, best, named
 from everloop.errors import UnsupportedError
@@ -25,11 +26,6 @@ except ImportError:  # pragma: no cover - a platform without wheels
     binding = None
 
 OPTIMISATION = 2  # of code generation; optimisation passes cost much and gain nothing here
-C_LIBRARY = {
-    "sin": 1, "cos": 1, "tan": 1, "asin": 1, "acos": 1, "atan": 1, "atan2": 2,
-    "sinh": 1, "cosh": 1, "asinh": 1, "acosh": 1, "atanh": 1, "erf": 1, "erfc": 1,
-}  # fmt: skip
-"""Functions of the C library that kernels call, and how many arguments each has."""
 _lock = threading.RLock()
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from everloop.compiler.targets.llvm.c_library import C_LIBRARY
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
-from everloop.compiler.targets.llvm.machine import C_LIBRARY
 from everloop.compiler.targets.llvm.vector import Isa
 
 
