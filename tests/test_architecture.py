@@ -67,7 +67,9 @@ INSIDE = {
     """,
     "compiler/targets/llvm": """
         c_library emit formats kept pages threads vector
-        machine mathematics memory
+        mathematics memory
+        trigonometry
+        machine
         phases product quick
         layout packing
         rounding

@@ -95,3 +95,17 @@ def test_operation_of_loops_that_store_bfloat16(
     assert got[x == 0].tolist() == want[x == 0].tolist()
     if op != "exp":
         assert got[finite].abs().max() <= 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("op", ["sin", "cos"])
+def test_angles_near_their_zeros_and_beyond_the_series(op: str, dtype: torch.dtype, isa: str) -> None:
+    quarters = torch.arange(-30_000, 30_000, dtype=torch.float64) * math.pi / 2
+    x = torch.cat([quarters, torch.linspace(-40, 40, 4001), torch.logspace(-30, 30, 601)]).to(dtype)
+    got, want = evaluate(op, [x], isa), CORE[op].meaning(x.double())
+    if dtype == torch.float32:
+        assert ((got.double() - want).abs() / want.abs().clamp(min=1e-30)).max() < 2 * torch.finfo(dtype).eps
+    else:  # PyTorch's own last bit
+        torch.testing.assert_close(got, want, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    assert torch.equal(evaluate(op, [x[:5]], isa), got[:5])

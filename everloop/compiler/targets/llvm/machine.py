@@ -16,6 +16,7 @@ from typing import Any
 from everloop.compiler import disk_cache
 from everloop.compiler.targets.llvm.c_library import C_LIBRARY
 from everloop.compiler.targets.llvm.formats import FORMATS
+from everloop.compiler.targets.llvm.trigonometry import definitions
 from everloop.compiler.targets.llvm.vector import Isa, best, named
 from everloop.errors import UnsupportedError
 
@@ -127,6 +128,7 @@ def triple(isa: Isa) -> str:
 
 def module(isa: Isa, functions: str) -> str:
     """Return the functions as a whole module: declarations, attributes, triple."""
+    functions = "\n".join([functions, *definitions(isa, functions)])
     declared = [
         f"declare {form.scalar} @{name}{form.c_suffix}({', '.join([form.scalar] * count)})"
         for name, count in C_LIBRARY.items()

@@ -216,6 +216,15 @@ class VectorFunction:
     is_chain: bool = False
 
 
+def vector_function(name: str, form: FloatFormat) -> str:
+    """Return the name of a function of vectors that each module defines for itself (trigonometry.py)."""
+    return f"@everloop_{name}_{form.suffix}"
+
+
+def _call(name: str, lanes: Lanes, x: str) -> str:
+    return lanes.code(f"call {lanes.vector} {vector_function(name, lanes.form)}({lanes.vector} {x})")
+
+
 def _each(name: str, lanes: Lanes, *args: str) -> str:
     return lanes.each(name, *args)
 
@@ -241,6 +250,8 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "minimum": VectorFunction(lambda m, x, y: m.intrinsic("minimum", x, y)),
     "maximum": VectorFunction(lambda m, x, y: m.intrinsic("maximum", x, y)),
     **{name: VectorFunction(partial(_each, name)) for name in C_LIBRARY},
+    "sin": VectorFunction(partial(_call, "sin")),
+    "cos": VectorFunction(partial(_call, "cos")),
 }
 RELATIONS = {"less": "olt", "less_equal": "ole", "equal": "oeq"}  # false where a side is NaN
 

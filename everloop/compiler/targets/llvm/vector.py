@@ -24,6 +24,11 @@ class Isa:
         """Numbers of `size` bytes in a vector."""
         return self.bytes // size
 
+    @property
+    def fuses(self) -> bool:
+        """Whether a * b + c is rounded once."""
+        return self.arch == "aarch64" or "fma" in self.needs
+
 
 _AVX2 = "+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2"
 _AVX512 = _AVX2 + ",+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512cd"
