@@ -77,11 +77,13 @@ def amin(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
 
 @known("any")
 def any_(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
+    feature_axes(a, dim, "any")
     return amax(_nonzero(a), dim, keepdim)
 
 
 @known("all")
 def all_(a: Symbol, dim: Any = None, keepdim: bool = False) -> Symbol:
+    feature_axes(a, dim, "all")
     return amin(_nonzero(a), dim, keepdim)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from everloop.compiler import intervals
+from everloop.compiler import formulas, intervals
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.meanings import comparing, joined, largest, of_tensors, root, summed
 from everloop.compiler.view import View
@@ -83,10 +83,10 @@ def operation_of(function: str) -> Operation | None:
 
 
 # Operations in formulas
-absolute, cos, cosh, equal, exp, floor = of("abs"), of("cos"), of("cosh"), of("equal"), of("exp"), of("floor")
-less, less_equal, log, maximum, minimum = of("less"), of("less_equal"), of("log"), of("maximum"), of("minimum")
-power, rsqrt, sign, sin, sinh = of("power"), of("rsqrt"), of("sign"), of("sin"), of("sinh")
-sqrt, total, where = of("sqrt"), of("sum"), of("where")
+absolute, cos, cosh, equal, exp = of("abs"), of("cos"), of("cosh"), of("equal"), of("exp")
+floor, less, less_equal, log = of("floor"), of("less"), of("less_equal"), of("log")
+maximum, minimum, power, rsqrt, sign = of("maximum"), of("minimum"), of("power"), of("rsqrt"), of("sign")
+sin, sinh, sqrt, total, where = of("sin"), of("sinh"), of("sqrt"), of("sum"), of("where")
 
 
 # Gradients
@@ -125,21 +125,6 @@ def _angle_gradient(g: Expression, y: Expression, a: Expression, b: Expression) 
 def _max_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
     is_top = equal(a, y)
     return is_top * (g / total(is_top))
-
-
-# Lowerings
-def _power(base: Expression, exponent: Expression) -> Expression:
-    """At the edges as C's pow: a finite negative base has a power only for a whole exponent."""
-    size = exp(exponent * log(absolute(base)))
-    size = where(equal(exponent, 0.0), 1.0, where(equal(base, 1.0), 1.0, size))
-    half = exponent * 0.5
-    is_even, is_whole = equal(floor(half), half), equal(floor(exponent), exponent)
-    minus_one = where(equal(base, -1.0), 1.0, size)  # to an infinite power, which counts as even
-    is_edge = where(equal(base, 0.0), 1.0, equal(base, -math.inf))
-    other = where(is_edge, size, (size - size) / 0.0)
-    negative = where(is_even, minus_one, where(is_whole, -size, other))
-    has_sign = where(equal(base, 0.0), less(1.0 / base, 0.0), less(base, 0.0))
-    return where(has_sign, negative, size)
 
 
 # Masks are numbers, 0 or 1. A comparison with NaN is 0; minimum, maximum and relu pass a NaN on, as in PyTorch.
@@ -233,17 +218,20 @@ _ROWS = [
     ),
     Operation(
         "tan", "map", 1, torch.tan, "tan({0})", r"\tan({0})",
-        gradient=lambda g, y, a: g * (y * y + 1.0), cost=TRANSCENDENTAL, functions=("tan",),
+        gradient=lambda g, y, a: g * (y * y + 1.0), lowering=formulas.tan, cost=TRANSCENDENTAL,
+        functions=("tan",),
         interval=intervals.monotone(math.tan, -1.57, 1.57),
     ),
     Operation(
         "asin", "map", 1, torch.asin, "asin({0})", r"\arcsin({0})",
-        gradient=lambda g, y, a: g * rsqrt(1.0 - a * a), cost=TRANSCENDENTAL, functions=("asin", "arcsin"),
+        gradient=lambda g, y, a: g * rsqrt((1.0 - a) * (a + 1.0)), lowering=formulas.asin, cost=TRANSCENDENTAL,
+        functions=("asin", "arcsin"),
         interval=intervals.monotone(math.asin, -1.0, 1.0),
     ),
     Operation(
         "acos", "map", 1, torch.acos, "acos({0})", r"\arccos({0})",
-        gradient=lambda g, y, a: -(g * rsqrt(1.0 - a * a)), cost=TRANSCENDENTAL, functions=("acos", "arccos"),
+        gradient=lambda g, y, a: -(g * rsqrt((1.0 - a) * (a + 1.0))), lowering=formulas.acos, cost=TRANSCENDENTAL,
+        functions=("acos", "arccos"),
         interval=intervals.monotone(math.acos, -1.0, 1.0),
     ),
     Operation(
@@ -258,27 +246,32 @@ _ROWS = [
     ),
     Operation(
         "sinh", "map", 1, torch.sinh, "sinh({0})", r"\sinh({0})",
-        gradient=lambda g, y, a: g * cosh(a), cost=TRANSCENDENTAL, functions=("sinh",),
+        gradient=lambda g, y, a: g * cosh(a), lowering=formulas.sinh, cost=TRANSCENDENTAL,
+        functions=("sinh",),
         interval=intervals.rising(math.sinh),
     ),
     Operation(
         "cosh", "map", 1, torch.cosh, "cosh({0})", r"\cosh({0})",
-        gradient=lambda g, y, a: g * sinh(a), cost=TRANSCENDENTAL, functions=("cosh",),
+        gradient=lambda g, y, a: g * sinh(a), lowering=formulas.cosh, cost=TRANSCENDENTAL,
+        functions=("cosh",),
         interval=intervals.hyperbolic_cosine,
     ),
     Operation(
         "asinh", "map", 1, torch.asinh, "asinh({0})", r"\operatorname{{arsinh}}({0})",
-        gradient=lambda g, y, a: g * rsqrt(a * a + 1.0), cost=TRANSCENDENTAL, functions=("asinh", "arcsinh"),
+        gradient=lambda g, y, a: g * rsqrt(a * a + 1.0), lowering=formulas.asinh, cost=TRANSCENDENTAL,
+        functions=("asinh", "arcsinh"),
         interval=intervals.rising(math.asinh),
     ),
     Operation(
         "acosh", "map", 1, torch.acosh, "acosh({0})", r"\operatorname{{arcosh}}({0})",
-        gradient=lambda g, y, a: g * rsqrt(a * a - 1.0), cost=TRANSCENDENTAL, functions=("acosh", "arccosh"),
+        gradient=lambda g, y, a: g * rsqrt((a - 1.0) * (a + 1.0)), lowering=formulas.acosh, cost=TRANSCENDENTAL,
+        functions=("acosh", "arccosh"),
         interval=intervals.rising(math.acosh, 1.0),
     ),
     Operation(
         "atanh", "map", 1, torch.atanh, "atanh({0})", r"\operatorname{{artanh}}({0})",
-        gradient=lambda g, y, a: g / (1.0 - a * a), cost=TRANSCENDENTAL, functions=("atanh", "arctanh"),
+        gradient=lambda g, y, a: g / ((1.0 - a) * (a + 1.0)), lowering=formulas.atanh, cost=TRANSCENDENTAL,
+        functions=("atanh", "arctanh"),
         interval=intervals.monotone(math.atanh, -0.999999, 0.999999),
     ),
     Operation(
@@ -335,7 +328,7 @@ _ROWS = [
     ),
     Operation(
         "power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6,
-        gradient=_power_gradient, lowering=_power, cost=TRANSCENDENTAL, interval=intervals.power,
+        gradient=_power_gradient, lowering=formulas.power, cost=TRANSCENDENTAL, interval=intervals.power,
     ),
     Operation(
         "at_least", "map", 2, of_tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",

@@ -144,7 +144,7 @@ def test_modules_inside_a_step() -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "an unknown function": (lambda self, x, h, c: (torch.cummax(h, -1).values, c), "'cummax'"),
     "an unknown method": (lambda self, x, h, c: (h.median(-1).values, c), "'median'"),
-    "control flow": (lambda self, x, h, c: (h if (h > 0).all() else c, c), "'all'"),
+    "control flow": (lambda self, x, h, c: (h if (h > 0).all() else c, c), "all over all axes, the batch too"),
     "a test of a value": (lambda self, x, h, c: (h if h > 0 else c, c), "control flow"),
     "a number": (lambda self, x, h, c: (h * float(x), c), "Python number"),
     "assignment": (lambda self, x, h, c: (h.__setitem__(0, 1), c), "assignment"),

@@ -29,6 +29,10 @@ class FloatFormat:
     lowest: float  # exp(x) is zero below
     highest: float  # exp(x) is infinite above
     flat: float  # tanh(x) is one above half of it
+    # Without these the functions are the C library's.
+    arctangent: tuple[tuple[float, ...], ...] = ()  # atan(t) = t + t^3 p(t^2), or p / q, highest powers first
+    error_near: tuple[float, ...] = ()  # erf(x) = x p(x^2) below one
+    error_far: tuple[float, ...] = ()  # erfc(x) = t exp(p(t) - x^2) for t = 1 / (1 + x / 2)
 
     @property
     def magic(self) -> float:
@@ -51,6 +55,21 @@ class FloatFormat:
 
 
 _EXP32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_ATAN32 = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+_ATAN64 = (
+    (-8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
+     -1.228866684490136173410e2, -6.485021904942025371773e1),
+    (1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
+     4.853903996359136964868e2, 1.945506571482613964425e2),
+)  # fmt: skip
+_ERF32 = (
+    7.853861353153693e-5, -8.010193625184903e-4, 5.188327685732524e-3, -2.685381193529856e-2, 1.128358514861418e-1,
+    -3.761262582423300e-1, 1.128379165726710,
+)  # fmt: skip
+_ERFC32 = (
+    0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368,
+    -1.26551223,
+)  # fmt: skip
 _EXP64 = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
 FORMATS = {
     row.dtype: row
@@ -58,10 +77,12 @@ FORMATS = {
         FloatFormat(
             torch.float32, "float", "i32", 4, 23, 127, "f32", "f", "f", ("ps", "i16 -1"),
             (0.693359375, -2.12194440e-4), _EXP32, 5, -104.0, 89.0, 20.0,
+            (_ATAN32,), _ERF32, _ERFC32,
         ),
         FloatFormat(
             torch.float64, "double", "i64", 8, 52, 1023, "f64", "", "d", ("pd", "i8 -1"),
             (6.93145751953125e-1, 1.42860682030941723212e-6), _EXP64, 12, -746.0, 710.0, 40.0,
+            _ATAN64,
         ),
     )
 }  # fmt: skip

@@ -190,6 +190,41 @@ class Lanes:
         near = self.expm1_within(x, limit)
         return self.pick(self.compare("ogt", x, self.number(limit)), self.exp(x), near)
 
+    def atan(self, x: str) -> str:
+        """From the size of x, its reciprocal, or a quotient that brings it near zero."""
+        form, one = self.form, self.number(1)
+        if not form.arctangent:
+            return self.each("atan", x)
+        size = self.intrinsic("fabs", x)
+        is_large = self.compare("ogt", size, self.number(math.tan(3 * math.pi / 8)))
+        is_middle = self.compare("ogt", size, self.number(math.tan(math.pi / 8)))
+        above = self.pick(is_large, self.number(-1), self.sub(size, one))
+        below = self.pick(is_large, size, self.add(size, one))
+        t = self.pick(is_middle, self.div(above, below), size)
+        start = self.pick(is_large, self.number(math.pi / 2), self.number(math.pi / 4))
+        start = self.pick(is_middle, start, self.number(0))
+        z = self.mul(t, t)
+        slope = self.mul(z, self.quotient(z, form.arctangent))
+        value = self.add(start, self.fma(t, slope, t))
+        return self.intrinsic("copysign", value, x)
+
+    def quotient(self, x: str, factors: tuple[tuple[float, ...], ...]) -> str:
+        """A polynomial, or one divided by another."""
+        above, *below = (self.horner(x, each) for each in factors)
+        return self.div(above, below[0]) if below else above
+
+    def erf(self, x: str) -> str:
+        """A series below one, 1 - erfc(x) above; of doubles the C library's."""
+        form = self.form
+        if not form.error_near:
+            return self.each("erf", x)
+        size, square = self.intrinsic("fabs", x), self.mul(x, x)
+        near = self.mul(x, self.horner(square, form.error_near))
+        t = self.div(self.number(2), self.add(size, self.number(2)))
+        power = self.exp(self.sub(self.horner(t, form.error_far), square))
+        far = self.intrinsic("copysign", self.fma(self.neg(t), power, self.number(1)), x)
+        return self.pick(self.compare("ogt", size, self.number(1)), far, near)
+
     def keep_nan(self, x: str, value: str) -> str:
         return self.pick(self.compare("uno", x, x), x, value)
 
@@ -250,6 +285,8 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "minimum": VectorFunction(lambda m, x, y: m.intrinsic("minimum", x, y)),
     "maximum": VectorFunction(lambda m, x, y: m.intrinsic("maximum", x, y)),
     **{name: VectorFunction(partial(_each, name)) for name in C_LIBRARY},
+    "atan": VectorFunction(Lanes.atan, is_chain=True),
+    "erf": VectorFunction(lambda m, x: m.erf(x), is_chain=True),
     "sin": VectorFunction(partial(_call, "sin")),
     "cos": VectorFunction(partial(_call, "cos")),
 }
