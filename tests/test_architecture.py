@@ -36,7 +36,7 @@ INSIDE = {
         gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
         roll
-        activations composed convolutions quantize scans
+        activations assignments composed convolutions quantize scans
         torch_function
         trace
         plan

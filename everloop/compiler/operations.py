@@ -122,6 +122,11 @@ def _angle_gradient(g: Expression, y: Expression, a: Expression, b: Expression) 
     return g * b * share, -(g * a * share)
 
 
+def _acosh_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
+    """Near one by factors, which lose no digits; below zero, where there is no acosh, as PyTorch."""
+    return g * rsqrt(where(less(a, 0.0), a * a - 1.0, (a - 1.0) * (a + 1.0)))
+
+
 def _max_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
     is_top = equal(a, y)
     return is_top * (g / total(is_top))
@@ -264,7 +269,7 @@ _ROWS = [
     ),
     Operation(
         "acosh", "map", 1, torch.acosh, "acosh({0})", r"\operatorname{{arcosh}}({0})",
-        gradient=lambda g, y, a: g * rsqrt((a - 1.0) * (a + 1.0)), lowering=formulas.acosh, cost=TRANSCENDENTAL,
+        gradient=_acosh_gradient, lowering=formulas.acosh, cost=TRANSCENDENTAL,
         functions=("acosh", "arccosh"),
         interval=intervals.rising(math.acosh, 1.0),
     ),

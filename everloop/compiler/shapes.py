@@ -94,11 +94,7 @@ def unbind(a: Symbol, dim: int = 0) -> tuple[Symbol, ...]:
 
 @known("getitem", integers="move", is_view=True)
 def getitem(a: Symbol, index: Any) -> Symbol:
-    index = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in [i for i in index if not isinstance(i, Symbol | torch.Tensor)]:
-        at = index.index(Ellipsis)
-        named = sum(i is not None for i in index) - 1
-        index[at : at + 1] = [slice(None)] * (a.ndim - named)
+    index = whole_index(index, a.ndim)
     if sum(i is not None for i in index) > a.ndim:
         raise IndexError(f"an index of {len(index)} axes of {a.ndim}")
     if sum(isinstance(i, list | range | torch.Tensor) for i in index) > 1:
@@ -107,7 +103,7 @@ def getitem(a: Symbol, index: Any) -> Symbol:
     for i in index:
         if isinstance(i, slice):
             if i != slice(None):
-                result = part(result, axis, *_bounds(i, result.shape[axis]))
+                result = part(result, axis, *bounds(i, result.shape[axis]))
             axis += 1
         elif i is None and a.rows:
             result, axis = unsqueeze(result, axis), axis + 1
@@ -120,10 +116,20 @@ def getitem(a: Symbol, index: Any) -> Symbol:
     return result
 
 
-def _bounds(i: slice, total: Any) -> tuple[Any, ...]:
+def bounds(i: slice, total: Any) -> tuple[Any, ...]:
     if isinstance(total, BatchSize):
         raise unsupported("a slice along dimension 0, the batch, whose sequences do not mix")
     return i.indices(total)
+
+
+def whole_index(index: Any, ndim: int) -> list[Any]:
+    """Return an index for each axis, where `...` and missing ones mean all places."""
+    found = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis not in [i for i in found if not isinstance(i, Symbol | torch.Tensor)]:
+        found.append(Ellipsis)
+    at = found.index(Ellipsis)
+    found[at : at + 1] = [slice(None)] * (ndim - sum(i is not None for i in found) + 1)
+    return found
 
 
 @known("index_select", integers="move")
@@ -161,23 +167,25 @@ def roll(a: Symbol, shifts: Any, dims: Any = None) -> Symbol:
 
 
 @known("flip", integers="move")
-def flip(a: Symbol, *dims: Any) -> Symbol:
-    over = {feature_axis(a, d, "flip") for d in _listed(dims)}
+def flip(a: Symbol, *axes: Any, dims: Any = None) -> Symbol:
+    over = {feature_axis(a, d, "flip") for d in _listed(axes, dims)}
     inner = contiguous(a.axes)
     axes = tuple((n, -inner[k] if k in over else inner[k]) for k, n in enumerate(a.axes))
     return viewed(a, a.axes, View(axes, sum((a.axes[k] - 1) * inner[k] for k in over)))
 
 
 # Other axes
-def _listed(sizes: tuple[Any, ...]) -> list[Any]:
+def _listed(sizes: tuple[Any, ...], by_name: Any = None) -> list[Any]:
+    """Return sizes given one by one, as one sequence, or as one by its name."""
+    sizes = sizes if by_name is None else (*sizes, by_name)
     return list(sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes)
 
 
 @known("reshape", "view", integers="move", is_view=True)
-def reshape(a: Symbol, *shape: Any) -> Symbol:
-    wanted = _listed(shape)
+def reshape(a: Symbol, *sizes: Any, shape: Any = None) -> Symbol:
+    wanted = _listed(sizes, shape)
     if not a.rows or not wanted or any(not isinstance(n, BatchSize | int) for n in wanted):
-        raise unsupported(f"a view of a {a.value.type.kind} as {shape}")
+        raise unsupported(f"a view of a {a.value.type.kind} as {tuple(wanted)}")
     features = wanted[1:]
     is_apart = isinstance(wanted[0], BatchSize) or (wanted[0] == -1 and math.prod(features) == a.value.width)
     if not is_apart:
@@ -231,8 +239,8 @@ def squeeze(a: Symbol, dim: Any = None) -> Symbol:
 
 
 @known("expand", integers="move", is_view=True)
-def expand(a: Symbol, *sizes: Any) -> Symbol:
-    wanted = _listed(sizes)
+def expand(a: Symbol, *sizes: Any, size: Any = None) -> Symbol:
+    wanted = _listed(sizes, size)
     if not a.rows:
         return _expanded_fixed(a, wanted)
     if len(wanted) != a.ndim or not (isinstance(wanted[0], BatchSize) or wanted[0] == -1):
@@ -299,13 +307,13 @@ def transpose(a: Symbol, *axes: int) -> Symbol:
 
 
 @known("permute", integers="move", is_view=True)
-def permute(a: Symbol, *dims: Any) -> Symbol:
-    order, advice = [d % a.ndim for d in _listed(dims)], "; write h @ W.T, not (W @ h.T).T" * (a.ndim == 2)
+def permute(a: Symbol, *axes: Any, dims: Any = None) -> Symbol:
+    order, advice = [d % a.ndim for d in _listed(axes, dims)], "; write h @ W.T, not (W @ h.T).T" * (a.ndim == 2)
     if not a.rows or sorted(order) != list(range(a.ndim)) or order[0] != 0:
         raise unsupported(f"the axes of a {a.value.type.kind} in the order {order}; the batch stays first{advice}")
     inner = contiguous(a.axes)
-    axes = tuple((a.axes[d - 1], inner[d - 1]) for d in order[1:])
-    return viewed(a, tuple(n for n, _ in axes), View(axes))
+    found = tuple((a.axes[d - 1], inner[d - 1]) for d in order[1:])
+    return viewed(a, tuple(n for n, _ in found), View(found))
 
 
 known("movedim", "moveaxis", integers="move", is_view=True)(

@@ -239,7 +239,7 @@ class Symbol:
         raise unsupported("iteration over a value of the step; write chunk, split or unbind along features")
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise unsupported("assignment to a part of a value; write torch.cat or torch.where")
+        Symbol.call("setitem_", self, index, value)
 
     def __getitem__(self, index: Any) -> Any:
         return Symbol.call("getitem", self, index)

@@ -14,7 +14,17 @@ from typing import Any
 
 import torch
 
-from everloop.compiler import activations, composed, contractions, convolutions, dtypes, features, scans, shapes
+from everloop.compiler import (
+    activations,
+    assignments,
+    composed,
+    contractions,
+    convolutions,
+    dtypes,
+    features,
+    scans,
+    shapes,
+)
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, OpaqueCall, widening
@@ -23,7 +33,7 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-assert all((activations, composed, contractions, convolutions, features, scans, shapes)), "imported to register"
+assert all((activations, assignments, composed, contractions, convolutions, features, scans, shapes)), "they register"
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
@@ -218,22 +228,31 @@ def _assigned(changed: Symbol, value: Any = 0.0, non_blocking: bool = False) -> 
     return call("mul", call("ones_like", changed), value)
 
 
+def _with_part(changed: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
+    """What an assignment to a part makes of a tensor."""
+    changed = changed.clone()
+    changed[index] = value
+    return changed
+
+
 def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     """Return a symbol after a method that changes it in place, such as add_."""
     plain = name.removesuffix("_")
+    what = "an assignment to a part" if plain == "setitem" else f"{plain} in place"
     if not is_known(name):
         raise unsupported(f"the operation {name!r} in place; write the new value out, such as a = a + b")
     if isinstance(changed, Symbol) and not changed.rows:
-        raise unsupported(f"{plain} in place on a value of parameters alone; write it out, such as a = a + b")
+        raise unsupported(f"{what} on a value of parameters alone; write it out, such as a = a + b")
     is_given = isinstance(changed, Symbol) and changed.value.op == "input" and not changed.is_copy
     if not isinstance(changed, Symbol) or changed.is_shared or is_given:
-        raise unsupported(f"{plain} in place on a value whose memory is shared; write it out, such as a = a + b")
+        raise unsupported(f"{what} on a value whose memory is shared; write it out, such as a = a + b")
     if name in ASSIGNING:
         result = _assigned(changed, *others, **options)
     else:
-        result = call(plain, changed, *others, function=getattr(torch.Tensor, plain, None), **options)
+        function = _with_part if plain == "setitem" else getattr(torch.Tensor, plain, None)
+        result = call(plain, changed, *others, function=function, **options)
     if not result.rows or (result.axes, result.dtype) != (changed.axes, changed.dtype):
-        raise unsupported(f"{plain} in place with a result of another shape or dtype")
+        raise unsupported(f"{what} with a result of another shape or dtype")
     changed.value, changed.bound = result.value, result.bound
     return changed
 

@@ -64,6 +64,23 @@ def transpose_alone(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return 0.5 * rows(h).mT.reshape(-1, HEADS, SIZE) + tanh(rows(u))
 
 
+def sizes_by_name(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = torch.permute(torch.reshape(u, shape=(u.shape[0], SIZE, HEADS)), dims=(0, 2, 1))
+    return tanh(torch.flip(C, dims=(1,)) + rows(h)[:, :, :1].expand(size=(-1, HEADS, SIZE)))
+
+
+def assigned_parts(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = rows(h) + rows(u)
+    C[:, 0] = u[:, :SIZE]
+    C[..., 1:3] = 0.5 * rows(u)[..., 2:]
+    return tanh(C)
+
+
+def products_so_far(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = tanh(rows(u)).cumprod(2) + 0.1 * rows(h).prod(1, keepdim=True)
+    return torch.where((rows(h) > 0).any(2, keepdim=True), C, -C.prod(2)[..., None])
+
+
 def a_matrix_a_head(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     C = rows(h)
     each = torch.einsum("bki,kio->bko", C, cell.P)
@@ -173,7 +190,7 @@ STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
     joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
-    axes_of_none, places_taken_twice, four_factors,
+    axes_of_none, places_taken_twice, four_factors, sizes_by_name, assigned_parts, products_so_far,
 ]  # fmt: skip
 
 
