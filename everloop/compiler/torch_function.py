@@ -25,6 +25,7 @@ from everloop.compiler import (
     scans,
     shapes,
 )
+from everloop.compiler.functions import clone
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
 from everloop.compiler.opaque import HOLE, OpaqueCall, widening
@@ -92,6 +93,7 @@ def _function_of(name: str) -> Any:
     return getattr(operator, name, None) or getattr(operator, f"{name}_", None) or getattr(torch, name, None)
 
 
+_SAME = ("contiguous", "dropout", "pos", "positive")  # give the tensor that they are given, where nothing is to do
 _signature = lru_cache(512)(inspect.signature)
 
 
@@ -111,6 +113,8 @@ def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kw
         result = known.handler(*args, **kwargs)
     except ValueError as error:
         raise unsupported(f"the operation {name!r}: {error}") from error
+    if any(result is arg for arg in args) and not known.is_view and name not in _SAME:
+        result = clone(result)
     is_plain = all(kind == loop for kind in kinds)
     if is_plain and known.has_matrix:
         return result

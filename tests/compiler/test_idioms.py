@@ -79,6 +79,13 @@ def of_a_copy_of_a_copy(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.tanh(first * second)
 
 
+def of_repetitions(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    sum_ = x @ cell.W.T + h
+    once, same = sum_.repeat(1, 1), torch.diff(sum_, n=0)
+    sum_ += 1
+    return torch.tanh(sum_ * once + same)
+
+
 def of_a_view_by_einsum(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     copy = h.clone()
     same = torch.einsum("bi->bi", copy)
@@ -110,6 +117,7 @@ FOLLOWED: dict[str, Step] = {
     "a copy changed in place": of_a_copy,
     "new values changed": of_new_values,
     "a copy of what is changed": of_a_copy_of_a_copy,
+    "what is repeated once": of_repetitions,
     "detached": of_what_is_detached,
     "expand_as": lambda c, x, h: torch.tanh(x @ c.W.T + h.mean(-1, keepdim=True).expand_as(h).sum(-1, keepdim=True)),
     "narrow from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h.narrow(-1, -2, 2).sum(-1, keepdim=True)),
