@@ -215,10 +215,13 @@ def test_fitting_units(texts: list[str], units: str) -> None:
     assert fitting_units(texts) == units
 
 
+SCRIPTS = ["air_tables", "digit_pictures", "synthetic_digits"]
+
+
 def test_recipes_are_listed_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, "recipes")
     names = [line.split()[0] for line in out.splitlines()]
-    assert names == [*sorted(path.stem for path in folder().glob("*.toml")), "digit_pictures"]
+    assert names == [*sorted(path.stem for path in folder().glob("*.toml")), *SCRIPTS]
     assert re.search(r"digit_pictures +Pictures of MNIST digits with captions", out)
     assert "etth1" in names
     assert all(len(line) < 130 and line.split(None, 1)[1] for line in out.splitlines())

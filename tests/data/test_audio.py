@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import cmath
 import math
+import shutil
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,44 @@ def test_a_string_is_of_one_speaker_and_those_held_out_are_the_test_split() -> N
         DigitStrings(found, config, FRAMES)
 
 
+def test_synthetic_voices_say_their_share_of_the_training_strings_alone() -> None:
+    levels = {name: float(level) for level, name in enumerate(("ann", "bob", "tin", "zinc"), 1)}
+    voices = {name: {digit: [torch.full((800,), level)] * 4 for digit in "01"} for name, level in levels.items()}
+    found, synthetic = ({name: voices[name] for name in names} for names in (("ann", "bob"), ("tin", "zinc")))
+    settings: Any = {
+        "test_speakers": ("bob",),
+        "split": (0.5, 0.5, 0.0),
+        "strings": 400,
+        "held": 9,
+        "speed": 0,
+        "gain": 0,
+    }
+    config = DigitsConfig(synthetic=Path("voices"), synthetic_share=0.25, **settings)
+    data = DigitStrings(found, config, FRAMES, synthetic)
+    heard = {name: [set(samples.tolist()) for samples, _ in data[name]] for name in data.splits}
+    assert {name: {*map(tuple, some)} for name, some in heard.items()} == {
+        "train": {(1.0,), (3.0,), (4.0,)},
+        "valid": {(1.0,)},
+        "test": {(2.0,)},
+    }
+    said = sum(some <= {3.0, 4.0} for some in heard["train"])
+    assert abs(said - 100) < 4 * math.sqrt(400 * 0.25 * 0.75)
+    assert data.steps("train").tolist() == [FRAMES.count(len(samples)) for samples, _ in data["train"]]
+    assert "25% of them by 2 synthetic voices" in data.describe(4)[0]
+    plain = DigitStrings(found, DigitsConfig(**settings), FRAMES)
+    fewer = DigitStrings(found, config, FRAMES, {"tin": voices["tin"]})
+    assert len({plain.fingerprint, data.fingerprint, fewer.fingerprint}) == 3
+    with pytest.raises(DataError, match="bob is a speaker and a synthetic voice"):
+        DigitStrings(found, config, FRAMES, {"bob": voices["bob"]})
+    with pytest.raises(DataError, match="speaker tin has no recording of 1"):
+        DigitStrings(found, config, FRAMES, {"tin": {"0": voices["tin"]["0"]}})
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(OptionError, match=r"synthetic_share is .*; expected a fraction above 0, up to 1"):
+            DigitsConfig(synthetic=Path("voices"), synthetic_share=share)
+    with pytest.raises(OptionError, match="without voices; name them with synthetic"):
+        DigitsConfig(synthetic_share=0.25)
+
+
 def test_folders_of_digits(tmp_path: Path) -> None:
     for name in ("0_ann_0", "0_ann_1", "1_ann_0", "1_ann_1", "0_bob_0"):
         write_wav(tmp_path / f"{name}.wav", np.zeros(800))
@@ -295,6 +335,14 @@ def test_folders_of_digits(tmp_path: Path) -> None:
     assert repr(data) == "DigitStrings(train 1,024, valid 256 strings, 2 characters)"
     with pytest.raises(DataError, match="did you mean 'ann'"):
         DigitStrings.from_config(DigitsConfig(tmp_path, speakers=("anna",)), FRAMES)
+    (tmp_path / "voices").mkdir()
+    for digit in "01":
+        write_wav(tmp_path / "voices" / f"{digit}_tin_0.wav", np.zeros(800))
+    more = replace(config, digits=tmp_path / "real", synthetic=tmp_path / "voices")
+    (tmp_path / "real").mkdir()
+    for path in tmp_path.glob("*_ann_*.wav"):
+        shutil.copy(path, tmp_path / "real")
+    assert [*DigitStrings.from_config(more, FRAMES).synthetic] == ["tin"]
     with pytest.raises(DataError, match="none is left for its"):
         DigitStrings.from_config(DigitsConfig(tmp_path, speakers=("ann",), split=(0.9, 0.05, 0.05)), FRAMES)
     write_wav(tmp_path / "seven.wav", np.zeros(800))

@@ -52,14 +52,25 @@ class DigitsConfig(AugmentConfig, JoinedConfig):
     trim: tuple[float, float] | None = None
     """In training a digit loses its beginning and its end where they are quieter than its loudest moment by more than
     from so many to so many decibels (10 50): others cut recordings elsewhere, even within a word."""
+    synthetic: Path | None = None
+    """Folder of further recordings, named alike, of synthetic voices, which are in training alone."""
+    synthetic_share: float = 0.5
+    """Fraction of the training strings that synthetic voices say."""
 
     def __post_init__(self) -> None:
         AugmentConfig.__post_init__(self)
         JoinedConfig.__post_init__(self)
+        if not 0 < self.synthetic_share <= 1:
+            raise OptionError(f"synthetic_share is {self.synthetic_share}; expected a fraction above 0, up to 1")
+        if self.synthetic is None and self.synthetic_share != DigitsConfig.synthetic_share:
+            raise OptionError(f"synthetic_share is {self.synthetic_share}, without voices; name them with synthetic")
         if not 0 <= self.pause < math.inf:
             raise OptionError(f"pause is {self.pause} seconds; expected 0 or more")
         if self.trim and not 0 < self.trim[0] <= self.trim[1] < math.inf:
             raise OptionError(f"trim is {self.trim[0]} to {self.trim[1]} dB; expected the tightest first: 10 50")
+
+
+Voices = Mapping[str, Mapping[str, Sequence[Tensor]]]
 
 
 class DigitStrings(JoinedStrings, SpeechDataset):
@@ -69,6 +80,7 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         recordings: by speaker, and then by digit, the samples of recordings.
         config: how they are divided and joined.
         frames: how samples become frames.
+        synthetic: recordings of synthetic voices, in the same way; they say some of the training strings.
 
     Raises:
         DataError: a digit has too few recordings for its splits, or a speaker none of it.
@@ -77,7 +89,7 @@ class DigitStrings(JoinedStrings, SpeechDataset):
     config: DigitsConfig
 
     def __init__(
-        self, recordings: Mapping[str, Mapping[str, Sequence[Tensor]]], config: DigitsConfig, frames: FrameConfig
+        self, recordings: Voices, config: DigitsConfig, frames: FrameConfig, synthetic: Voices | None = None
     ) -> None:
         super().__init__(config)
         for name in config.test_speakers:
@@ -89,9 +101,13 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         self.vocabulary = Vocabulary(sorted({digit for digits in recordings.values() for digit in digits}))
         self.recordings: dict[str, dict[str, dict[str, list[Tensor]]]] = {name: {} for name in SPLITS}
         generator = torch.Generator().manual_seed(0)
-        for speaker, digits in sorted(recordings.items()):
+        self.synthetic = synthetic or {}
+        if both := sorted(recordings.keys() & self.synthetic.keys()):
+            raise DataError(f"{', '.join(both)} is a speaker and a synthetic voice; expected other names")
+        for speaker, digits in (*sorted(recordings.items()), *self.synthetic.items()):
             if missing := [digit for digit in self.vocabulary.symbols if not digits.get(digit)]:
                 raise DataError(f"speaker {speaker} has no recording of {', '.join(missing)}")
+        for speaker, digits in sorted(recordings.items()):
             fractions = self._fractions(speaker)
             for digit, found in sorted(digits.items()):
                 order = torch.randperm(len(found), generator=generator).tolist()
@@ -118,19 +134,10 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         """Return the strings that a configuration describes."""
         if config.digits is None:
             raise DataError("no recordings given; name a folder with --digits FOLDER")
-        found: dict[str, dict[str, list[Tensor]]] = {}
-        speakers, upsampled = set(), Upsampled()
-        for path in find_audio(config.digits):
-            match = _NAME.fullmatch(path.name)
-            if match is None:
-                raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
-            speakers.add(match[2])
-            if not config.speakers or match[2] in config.speakers:
-                found.setdefault(match[2], {}).setdefault(match[1], []).append(read_audio(path, frames.rate, upsampled))
-        for name in config.speakers:
-            if name not in speakers:
-                raise DataError(f"{config.digits}: {unknown('speaker', name, sorted(speakers))}")
-        data = cls(found, config, frames)
+        upsampled = Upsampled()
+        found = _read(config.digits, frames, upsampled, config.speakers)
+        synthetic = None if config.synthetic is None else _read(config.synthetic, frames, upsampled)
+        data = cls(found, config, frames, synthetic)
         data.upsampled = {"recordings": upsampled}
         return data
 
@@ -138,7 +145,9 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         c = self.config
         joined = (c.min_length, c.max_length, c.split, c.strings, c.held, c.speed, c.gain, c.pause, c.trim, self.frames)
         yield repr(joined).encode()
-        for speakers in self.recordings.values():
+        if self.synthetic:
+            yield repr(c.synthetic_share).encode()
+        for speakers in (*self.recordings.values(), self.synthetic):
             for speaker, digits in speakers.items():
                 yield speaker.encode()
                 for digit, found in digits.items():
@@ -156,7 +165,7 @@ class DigitStrings(JoinedStrings, SpeechDataset):
         generator = self.generator(number)
         digits = torch.randint(len(self.vocabulary), (self.length(generator),), generator=generator).tolist()
         text = "".join(self.vocabulary.symbols[digit] for digit in digits)
-        speakers = [*self.recordings[split].values()]
+        speakers = [*self._speakers(split, generator).values()]
         # one speaker takes no random number, so that his strings are what they were before there were several
         speaker = speakers[int(torch.randint(len(speakers), (), generator=generator)) if len(speakers) > 1 else 0]
         pieces = []
@@ -178,6 +187,13 @@ class DigitStrings(JoinedStrings, SpeechDataset):
             pieces = [piece for pair in zip(pauses, pieces, strict=False) for piece in pair] + pauses[-1:]
         return text, pieces
 
+    def _speakers(self, split: str, generator: torch.Generator) -> Voices:
+        """Return those of whom one says a string."""
+        if split != "train" or not self.synthetic:
+            return self.recordings[split]
+        is_synthetic = float(torch.rand((), generator=generator)) < self.config.synthetic_share
+        return self.synthetic if is_synthetic else self.recordings[split]
+
     def _pause(self, longest: float, samples: Tensor, generator: torch.Generator) -> tuple[Tensor, float, float]:
         """Return a pause of up to `longest` samples, whose noise is 15 to 60 dB below other samples."""
         size, level = torch.rand(2, generator=generator).tolist()
@@ -192,7 +208,29 @@ class DigitStrings(JoinedStrings, SpeechDataset):
     def sizes(self, split: str) -> Sequence[str]:
         speakers = self.recordings[split]
         count = sum(len(found) for digits in speakers.values() for found in digits.values())
-        return f"joined from {count:,} recordings", f"spoken by {', '.join(speakers)}"
+        told = f"joined from {count:,} recordings", f"spoken by {', '.join(speakers)}"
+        if split != "train" or not self.synthetic:
+            return told
+        return *told, f"{self.config.synthetic_share:.0%} of them by {len(self.synthetic):,} synthetic voices"
+
+
+def _read(
+    folder: Path, frames: FrameConfig, upsampled: Upsampled, speakers: Sequence[str] = ()
+) -> dict[str, dict[str, list[Tensor]]]:
+    """Return the recordings of a folder by speaker and digit; those of `speakers` alone, if any are named."""
+    found: dict[str, dict[str, list[Tensor]]] = {}
+    seen = set()
+    for path in find_audio(folder):
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            raise DataError(f"{path}: expected a name such as 7_jackson_0.wav (digit, speaker, number)")
+        seen.add(match[2])
+        if not speakers or match[2] in speakers:
+            found.setdefault(match[2], {}).setdefault(match[1], []).append(read_audio(path, frames.rate, upsampled))
+    for name in speakers:
+        if name not in seen:
+            raise DataError(f"{folder}: {unknown('speaker', name, sorted(seen))}")
+    return found
 
 
 def _size(samples: Tensor, speed: float) -> int:
