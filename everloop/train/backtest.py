@@ -14,7 +14,7 @@ from everloop.data.datasets.series import Series
 from everloop.errors import DataError, OptionError, unknown
 from everloop.models.forecast import Forecast
 from everloop.models.forecaster import Forecaster
-from everloop.train.baselines import BASELINES, has_smoothing
+from everloop.train.baselines import BASELINES, FEWEST, has_smoothing
 from everloop.train.forecast_scores import MODEL, SUMS, Backtest, Example
 
 
@@ -131,6 +131,9 @@ class _Track:
             for one in names:
                 if one == "seasonal" and not 1 < season <= starts[0]:
                     notes.append(f"without the seasonal baseline: season is {season}, and {starts[0]} steps are known")
+                    continue
+                if one == "smoothing" and starts[0] < FEWEST:
+                    notes.append(f"without exponential smoothing: {starts[0]} steps are known, and it needs {FEWEST}")
                     continue
                 mean, spread = BASELINES[one](series, starts, model.config.horizon, season)
                 sums[one] = _sums(Forecast(mean, spread), actual, scale, level)

@@ -14,6 +14,7 @@ from everloop.errors import OptionError
 from everloop.models.missing import filled
 
 LONGEST_SEASON = 60  # steps, above which exponential smoothing knows no season: its state has one number for each
+FEWEST = 10  # steps before the first forecast of which exponential smoothing finds its first level and trend
 FITTED = 1000  # steps that exponential smoothing is fitted on
 
 # (series [N] in float64 with NaN where a number is missing, steps that forecasts begin with, horizon, season) ->
@@ -53,12 +54,13 @@ def exponential_smoothing(series: Tensor, starts: Sequence[int], horizon: int, s
 
     Hyndman, Koehler, Ord and Snyder, "Forecasting with exponential smoothing: the state space approach", 2008; the
     variances of its table 6.1 are σ² (1 + Σ c²), where c_j = α + β (φ + … + φ^j), and γ more where j is a season. For
-    a missing number stands that of a season before.
+    a missing number stands that of a season before. A season of which too few steps are known is left out.
 
     Raises:
         OptionError: statsmodels is not installed.
     """
-    cycle = season if 1 < season <= LONGEST_SEASON and 2 * season <= starts[0] else 0
+    known = max(2 * season, FEWEST + 2 * (season // 2))  # from which statsmodels finds a first season
+    cycle = season if 1 < season <= LONGEST_SEASON and known <= starts[0] else 0
     values = _known(series, cycle or 1).numpy()
     with catch_warnings():
         filterwarnings("ignore")  # of a fit that has not converged, or of a series that is a line

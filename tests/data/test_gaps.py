@@ -11,9 +11,10 @@ import torch
 
 from everloop.data import Examples, ExamplesConfig, Series, SeriesConfig
 from everloop.data.datasets.plans import Plans
+from everloop.data.datasets.series_config import columns_of
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.tables import MISSING
-from everloop.errors import DataError
+from everloop.errors import DataError, OptionError
 
 
 def table(path: Path, missing: set[int], count: int = 40, cell: str = "x") -> Path:
@@ -106,3 +107,46 @@ def test_a_table_of_malformed_rows_alone_says_what_is_wrong_with_them(tmp_path: 
     )
     with pytest.raises(DataError, match=r"t\.csv has no row.*; 40 malformed lines left out; the first: .*2 fields"):
         Examples.from_config(config)
+
+
+@pytest.mark.parametrize("first", ["", "NA"])
+def test_a_column_whose_first_numbers_are_missing_is_a_column_of_numbers(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("day,y,z,w\n" + "".join(f"d{i},{first if i < 30 else i},{i % 3},\n" for i in range(60)))
+    with pytest.raises(OptionError, match="columns of numbers: y, z"):
+        Series.from_config(SeriesConfig(train=(path,)), context=4, horizon=2)
+    path.write_text("day,y\n" + "".join(f"d{i},{first if i < 30 else i}\n" for i in range(60)))
+    assert Series.from_config(SeriesConfig(train=(path,)), context=4, horizon=2).names == ("y",)
+
+
+def test_a_table_that_is_no_text_says_so_where_no_series_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("day,y\n1,2\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"t\.csv: line 1: byte 0xff at byte 0 is not UTF-8"):
+        Series.from_config(SeriesConfig(train=(path,)), context=4, horizon=2)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"series": ("y", "y")},
+        {"series": ("y",), "planned": ("y",)},
+        {"series": ("y",), "covariates": ("y",)},
+        {"series": ("y",), "time": ("y",)},
+        {"series": ("y",), "time": ("d",), "group": ("d",)},
+        {"series": ("y",), "static": ("y",)},
+    ],
+)
+def test_a_column_is_one_thing(tmp_path: Path, named: Any) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("d,y\n" + "".join(f"{2000 + i},{i}\n" for i in range(60)))
+    with pytest.raises(OptionError, match=r"column [dy] is named twice; expected each once"):
+        Series.from_config(SeriesConfig(train=(path,), **named), context=4, horizon=2)
+    both = SeriesConfig(train=(path,), series=("y",), group=("d",), static=("d",))
+    assert columns_of(both) == ("y",)
+
+
+def test_a_file_that_is_given_twice_is_no_second_series(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", set())
+    with pytest.raises(DataError, match=r"t\.csv is given twice"):
+        Series.from_config(SeriesConfig(train=(path, path), series=("a",)), context=4, horizon=2)

@@ -237,6 +237,18 @@ def test_wrong_options() -> None:
         backtest(point, data, "lost")
 
 
+@pytest.mark.parametrize(("start", "season", "fits"), [(4, 7, 0), (9, 2, 0), (10, 7, 1), (15, 7, 1), (16, 7, 1)])
+def test_exponential_smoothing_of_few_steps(start: int, season: int, fits: int) -> None:
+    pytest.importorskip("statsmodels")
+    values = torch.randn(start + 3, 1, generator=torch.Generator().manual_seed(1))
+    sizes: Any = {"context": start, "horizon": 2}
+    file = Series(values, config=SeriesConfig(series=("a",), split=(0, 0, 1)), **sizes)
+    learnt = Series(values, config=SeriesConfig(series=("a",), split=(1, 0, 0)), **sizes)
+    found = backtest(still(learnt), file, "test", season=season)
+    assert ("smoothing" in found.methods) == fits
+    assert any("without exponential smoothing" in note for note in found.notes) != fits
+
+
 def test_without_statsmodels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statsmodels.tsa.exponential_smoothing.ets", None)
     data = groups()

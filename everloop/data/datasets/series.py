@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -23,8 +23,10 @@ from everloop.data.readers.formats import block_reader, table_reader
 from everloop.data.readers.frames import FrameSource
 from everloop.data.readers.source import FileSource
 from everloop.data.readers.tables import value_of
-from everloop.data.readers.time_series import Track
+from everloop.data.readers.time_series import GAP, Track
 from everloop.errors import DataError, OptionError
+
+LOOKED = 10_000  # rows in which columns of numbers are looked for, at most
 
 
 @dataclass(frozen=True)
@@ -359,22 +361,28 @@ def one_hot(categories: Mapping[str, Sequence[str]], words: Sequence[str]) -> Te
 
 
 def _numbers_of(config: SeriesConfig) -> list[str]:
-    """Return the columns that have numbers and that nothing else names."""
-    found = list[str]()
+    """Return the columns whose first cell that is not missing is a number, and that nothing else names."""
+    is_number = dict[str, bool | None]()  # None: not known yet
 
     def see(line: int, fields: Mapping[str, Any]) -> None:
-        if not config.columns and all(value_of(name, "number") is not None for name in fields):
+        if not (is_number or config.columns) and all(value_of(name, "number") is not None for name in fields):
             came = f"{path}: the first line has numbers alone ({', '.join(fields)}), not the names of columns"
             raise DataError(f"{came}; name them with --columns, or one that is the series with --series")
-        found.extend(name for name, cell in fields.items() if value_of(cell, "number") is not None)
+        for name, cell in fields.items():
+            if is_number.get(name) is None:
+                number = value_of(cell, "value")
+                is_number[name] = None if number != number else number is not None
 
     path = config.train[0]
-    source = FileSource(path, ErrorPolicy("skip"), header="yes")  # without columns to look for, none is recognised
-    rows = table_reader(path, config.format)(source, {}, config.columns, see)
-    if next(iter(rows), None) is None:
-        raise DataError(f"{path} has no row; expected a line with the names of the columns, and one for each step")
+    errors = ErrorPolicy(config.malformed, advice=GAP)
+    source = FileSource(path, errors, header="yes")  # without columns to look for, none is recognised
+    for _ in islice(table_reader(path, config.format)(source, {}, config.columns, see), LOOKED):
+        if None not in is_number.values():
+            break
+    if not is_number:
+        raise errors.nothing(path, "the names of columns above it")
     named = {*config.covariates, *config.planned, *config.time, *config.group, *config.static}
-    return [name for name in found if name not in named]
+    return [name for name, known in is_number.items() if known and name not in named]
 
 
 def _check_numbers(name: str, part: Tensor) -> None:

@@ -55,10 +55,16 @@ def columns_of(config: SeriesConfig) -> tuple[str, ...]:
     """Return the columns of numbers: series, covariates, what is planned.
 
     Raises:
-        OptionError: there is no series, or the column of the time is missing.
+        OptionError: there is no series, the column of the time is missing, or one is named for two things.
     """
     if not config.series:
         raise OptionError("no series named; say which columns are to be forecast with --series COLUMN…")
     if config.calendar and not config.time:
         raise OptionError("calendar needs the column of the time; name it with --time COLUMN")
-    return (*config.series, *config.covariates, *config.planned)
+    numbers = (*config.series, *config.covariates, *config.planned)
+    words = {*config.group, *config.static}  # a series may be told apart by what the model knows of it
+    named = (*numbers, *config.time, *words)
+    if twice := [name for name in named if named.count(name) > 1]:
+        expected = "each once among --series, --covariates, --planned, --time, and --group or --static"
+        raise OptionError(f"column {twice[0]} is named twice; expected {expected}")
+    return numbers

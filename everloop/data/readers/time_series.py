@@ -180,6 +180,9 @@ class Table:
             DataError: malformed, without a row, a column that is not there, or a time occurs twice in a series.
         """
         found: dict[str, tuple[str, _Rows]] = {}
+        all_places = [source.place for source, _ in sources]
+        if twice := [place for place in all_places if all_places.count(place) > 1]:
+            raise DataError(f"{twice[0]} is given twice; expected each file once")
         for source, blocks in sources:
             alone = source.place if len(sources) > 1 else ""
             for piece in self._pieces(source, blocks, ends=ends):
@@ -192,8 +195,7 @@ class Table:
                     self._refuse_change(source.place, piece, kept)
                 kept.add(piece)
         if not found:
-            places = ", ".join(source.place for source, _ in sources)
-            raise sources[0][0].errors.nothing(places, ", ".join(self.numbers))
+            raise sources[0][0].errors.nothing(", ".join(all_places), ", ".join(self.numbers))
         return [self._arranged(name, *one, tell) for name, one in found.items()]
 
     def _refuse_change(self, place: str, piece: _Piece, rows: _Rows) -> None:
