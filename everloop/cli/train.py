@@ -32,7 +32,7 @@ from everloop.cli.progress import Progress
 from everloop.cli.torchrun import joined
 from everloop.data.files import no_such
 from everloop.data.settings import absent, flag, read_toml, to_table
-from everloop.errors import OptionError, unknown
+from everloop.errors import DataError, OptionError, unknown
 from everloop.kinds.defaults import Fit, fitted
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
@@ -58,7 +58,7 @@ class RunOptions:
     config: Path | None = None
     """TOML file with tables [data], [model], [train]; options on the command line come on top."""
     resume: Path | None = None
-    """Run folder to go on with; only settings of training may change."""
+    """Run folder to go on with; only settings of training, and the places of the same data, may change."""
     threads: int = 0
     """Processor threads; 0: as many as PyTorch takes."""
     device: str = "cpu"
@@ -84,7 +84,7 @@ def _run(
     kind: Kind, options: Any, args: Sequence[str], resumed: RunConfig | None, device: torch.device, ranks: Ranks
 ) -> Run:
     """Begin a run, or go on with one; the first of several processes shows it."""
-    paths_exist(options.data)
+    paths_exist(options.data, resumed is not None)
     begins = [tracker(name) for name in options.track]
     torch.manual_seed(options.train.seed)
     if resumed:
@@ -123,16 +123,17 @@ def usage(verb: str, args: Sequence[str]) -> int:
     return 0 if args else 2
 
 
-def paths_exist(config: Any) -> None:
+def paths_exist(config: Any, is_resumed: bool = False) -> None:
     """Check that the files and folders of the settings of data are there.
 
     Raises:
         DataError: one is not.
     """
-    for value in vars(config).values():
-        for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and not path.exists():
-                raise no_such(path)
+    for name, value in vars(config).items():
+        for path in _places(value):
+            if not path.exists():
+                moved = f"; if it has moved, give its new place: --{name.replace('_', '-')} …" if is_resumed else ""
+                raise DataError(f"{no_such(path)}{moved}")
 
 
 def fresh(kind: Kind, options: Any, args: Sequence[str], stay: Collection[str] = ()) -> tuple[Model, Any, Any]:
@@ -220,8 +221,11 @@ def read_options(
     said = given(type(base), args)
     if "steps" in said and "epochs" not in said:  # those of the file are given up for what was asked for
         options = dataclasses.replace(options, train=options.train.replace({"epochs": None}))
-    if run and (options.model, options.data) != (base.model, base.data):
-        raise OptionError("a resumed run keeps its model and its data; only settings of training can be changed")
+    if run and (options.model, _but_places(options.data)) != (base.model, _but_places(base.data)):
+        raise OptionError(
+            "a resumed run keeps its model and its data; only settings of training, and where the same files are, "
+            "can be changed"
+        )
     if run and options.out:
         raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
     if file and early(args, "--cell") is None:
@@ -244,6 +248,17 @@ def _as_then(
             if key not in said:
                 note(f"{file} is of a run before there was {key}: it is {value} here too; {flag(key)} says otherwise")
     return found
+
+
+def _but_places(settings: Any) -> dict[str, Any]:
+    """Return the settings of data but where its files are; whether these are the same is asked of what they hold."""
+    return {name: value for name, value in vars(settings).items() if not _places(value)}
+
+
+def _places(value: Any) -> tuple[Path, ...]:
+    """Return the paths that a setting is; none where it is something else."""
+    several = value if isinstance(value, tuple) else (value,)
+    return several if all(isinstance(each, Path) for each in several) else ()
 
 
 def options_of(kind: Kind, own: type[Any] = RunOptions) -> type[Any]:

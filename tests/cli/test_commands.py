@@ -99,6 +99,26 @@ def test_resume_goes_on_from_any_folder(run: Path, tmp_path: Path, monkeypatch: 
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["train"]["steps"] == 9
 
 
+def test_a_run_copied_to_where_its_data_is_elsewhere(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "other machine 另"
+    there.mkdir()
+    run.rename(there / "run")
+    (tmp_path / "verse.txt").rename(there / "诗 verse.txt")
+    monkeypatch.chdir(there)
+    assert "verse.txt: no such file or folder" in (said := failure(capsys, *LM, "--resume", "run", "--steps", "9"))
+    assert "if it has moved, give its new place: --text …" in said
+    Path("other.txt").write_text(VERSE + "more")
+    moved = [*LM, "--resume", "run", "--steps", "9", "--text"]
+    assert "was trained on other data" in failure(capsys, *moved, "other.txt")
+    assert "keeps its model and its data" in failure(capsys, *moved, "诗 verse.txt", "--split", "0.8", "0.1", "0.1")
+    assert "keeps its model and its data" in failure(capsys, *moved, "诗 verse.txt", "--valid", "诗 verse.txt")
+    assert main([*moved, "诗 verse.txt"]) == 0
+    assert tomllib.loads(Path("run/config.toml").read_text())["data"]["text"] == [str(there / "诗 verse.txt")]
+    assert train("--resume", "run", "--steps", "10") == 0
+
+
 def test_options_of_the_cell(verse: Path) -> None:
     small = [option if option != "lstm" else "projected-lstm" for option in SMALL]
     assert train("--text", verse, *small, "--options", "proj_size", "3", "--out", "run") == 0
