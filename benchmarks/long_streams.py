@@ -16,6 +16,7 @@ import torch
 from benchmarks.memory import peak
 from benchmarks.timing import machine, table
 from everloop.data import Text
+from everloop.layers.recompute import Recompute
 from everloop.models import LanguageModel
 from everloop.train import Event, Stepped, train
 
@@ -59,7 +60,7 @@ def stream(steps: int, window: int, hidden: int) -> tuple[list[float], float]:
     return found, time.perf_counter() - begin
 
 
-def step(window: int, batch: int, hidden: int, recompute: int, answer: Connection) -> None:
+def step(window: int, batch: int, hidden: int, recompute: Recompute, answer: Connection) -> None:
     """Send (MiB that a training step on a window takes at most, seconds of the quickest of the next ones)."""
     text = letters(batch * window + 1)
     torch.manual_seed(0)
@@ -76,7 +77,7 @@ def step(window: int, batch: int, hidden: int, recompute: int, answer: Connectio
     answer.send((used, min(seconds)))
 
 
-def measured(window: int, batch: int, hidden: int, recompute: int) -> tuple[float, float]:
+def measured(window: int, batch: int, hidden: int, recompute: Recompute) -> tuple[float, float]:
     """Return what `step` sends, from a fresh process."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
@@ -103,9 +104,10 @@ def main(args: Sequence[str] | None = None) -> None:
     for window in options.windows:
         whole = measured(window, options.batch, options.hidden, 0)
         lines.append([f"{window:,}", "0", *whole, 1.0, 1.0])
-        for segment in (round(window**0.5), 8 * round(window**0.5)):
+        segments: tuple[Recompute, ...] = (round(window**0.5), "auto")
+        for segment in segments:
             used = measured(window, options.batch, options.hidden, segment)
-            lines.append([f"{window:,}", f"{segment:,}", *used, used[0] / whole[0], used[1] / whole[1]])
+            lines.append([f"{window:,}", f"{segment}", *used, used[0] / whole[0], used[1] / whole[1]])
     print(table(["length", "recompute", "MiB", "s", "memory, of that of 0", "time, of that of 0"], lines))
 
 

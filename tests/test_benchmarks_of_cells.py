@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -33,3 +37,12 @@ def test_states_are_kept_at_all_steps_or_as_the_layer_chooses() -> None:
     kept = {how: memory.layer_of("mlstm", how, 16).recompute for how in ("all", "some")}
     assert kept == {"all": 0, "some": None}
     assert [type(memory.layer_of("GRU", how, 4)) for how in ("ours", "theirs")] == [torch_nn.GRU, torch.nn.GRU]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where a process is told its own peak")
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    held = bytearray(b"1") * (1 << 30)
+    command = [sys.executable, "-c", "from benchmarks.memory import peak; print(peak())"]
+    found = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout
+    assert len(held) == 1 << 30
+    assert 1 < float(found) < 1 << 10

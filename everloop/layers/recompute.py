@@ -1,7 +1,7 @@
 """Less memory for more time: a sequence in segments, of which the backward pass computes each once more.
 
 Only the states between segments are kept, and the rows of one segment at a time. Segments of the root of T steps keep
-the fewest, about two roots of T instead of T; longer ones take less time.
+the fewest, about two roots of T instead of T; longer ones take less time, since products are large ones then.
 Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", 2016.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,8 +21,18 @@ from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
 
 Run = Callable[[Call], Results]
+Recompute = int | Literal["auto"] | None  # steps of a segment, as a user may say
 KEEP = 256 * 2**20  # bytes of states over all steps that are kept in any case
+ROOTS = 8  # of T in a segment that is chosen: past some hundred steps a segment costs little more than its steps do
 FRESH = 32 * 2**20  # bytes from which the C library gives memory back, so that each call faults it in again
+
+
+def asked_steps(recompute: Recompute, steps: int) -> int | None:
+    """Return how many of T steps a segment has that a user asked for; 0: all are kept; None: as thought best."""
+    if recompute != "auto":
+        return recompute
+    chosen = ROOTS * math.isqrt(steps)
+    return chosen if chosen < steps else None
 
 
 def segment_steps(call: Call) -> int:
@@ -62,11 +72,14 @@ def _parts(call: Call, steps: int) -> list[Call]:
     """Return the call in segments; the states are those of the whole."""
     time, values, parts = call.time, call.values, torch.split(call.x, steps)
     rows = {name: torch.split(tensor, steps) for name, tensor in values.steps.items()}
+    embedded = call.embedded
+    symbols = () if embedded is None else torch.split(embedded.numbers, steps)
     found = []
     for n, x in enumerate(parts):
+        read = None if embedded is None else (x, embedded._replace(numbers=symbols[n]))
         own = replace(time.part(n * steps, n * steps + x.shape[0]), segment=0)
         given = Bindings(values.fixed, values.rows, {name: each[n] for name, each in rows.items()})
-        found.append(replace(call, values=given, x=x, time=own, read=None))
+        found.append(replace(call, values=given, x=x, time=own, read=read))
     return found
 
 
@@ -104,13 +117,15 @@ def _tensors(call: Call) -> tuple[Tensor | None, ...]:
     """Return all of a call that may have a gradient."""
     values = call.values
     groups = (values.fixed, values.rows, values.steps)
-    return (call.x, *call.state, *call.restart, *(tensor for group in groups for tensor in group.values()))
+    table = None if call.embedded is None else call.embedded.table
+    return (call.x, table, *call.state, *call.restart, *(tensor for group in groups for tensor in group.values()))
 
 
 def _with_tensors(call: Call, tensors: Iterator[Any]) -> Call:
     """Return the call with other tensors, in the order of `_tensors`."""
-    x = next(tensors)
+    x, table, symbols = next(tensors), next(tensors), call.embedded
+    read = None if symbols is None else (x, symbols._replace(table=table))
     state, restart = (tuple(next(tensors) for _ in part) for part in (call.state, call.restart))
     groups = (call.values.fixed, call.values.rows, call.values.steps)
     fixed, rows, steps = ({name: next(tensors) for name in group} for group in groups)
-    return replace(call, values=Bindings(fixed, rows, steps), x=x, state=state, restart=restart)
+    return replace(call, values=Bindings(fixed, rows, steps), x=x, state=state, restart=restart, read=read)

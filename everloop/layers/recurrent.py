@@ -24,6 +24,7 @@ from everloop.layers.extras import Extras, checked_extras, declared
 from everloop.layers.input_form import InputForm, unpack
 from everloop.layers.nested import as_rows, each, leaves, map_state, nest, shaped_like
 from everloop.layers.over_time import over_time
+from everloop.layers.recompute import Recompute, asked_steps
 from everloop.layers.recording import recorded
 from everloop.layers.single_step import Stepper, unsteppable
 from everloop.layers.stack import Stack
@@ -47,9 +48,9 @@ class Recurrent(nn.Module):
             against the step in float64, row by row. Once for each kind of call (with lengths, resets, gradients), and
             for `step`. No effect on eager.
         recompute: steps of a segment. Training keeps the state before each segment, and in the backward pass computes
-            what is in it once more: a long sequence then needs about the memory of one segment. 0 keeps all; None does
-            so too, but for states that are matrices and many: segments of 256 MiB, or of the root of T steps.
-            Transforms of torch.func keep all.
+            what is in it once more: a long sequence then needs about the memory of one segment. "auto": eight roots of
+            T steps, and sequences of less than 64 steps as None. 0 keeps all; None does so too, but for states that are
+            matrices and many: segments of 256 MiB, or of the root of T steps. Transforms of torch.func keep all.
 
     Raises:
         CellError: the cell cannot be repeated for several layers.
@@ -66,7 +67,7 @@ class Recurrent(nn.Module):
         learned_state: bool = False,
         target: str | None = None,
         check: bool = False,
-        recompute: int | None = None,
+        recompute: Recompute = None,
     ) -> None:
         super().__init__()
         if not isinstance(layers, int) or layers < 1:
@@ -86,9 +87,11 @@ class Recurrent(nn.Module):
             levels.append(Bidirectional(level) if bidirectional else level)
         core: Any = levels[0] if layers == 1 else Stack(levels, dropout=dropout)
         self.cell: Any = core
-        if recompute is not None and (not isinstance(recompute, int) or isinstance(recompute, bool) or recompute < 0):
-            raise OptionError(f"Recurrent: recompute is {recompute!r}; expected steps, 0 for none, or None")
-        self.batch_first, self.target, self.check, self.recompute = batch_first, target, check, recompute
+        is_steps = isinstance(recompute, int) and not isinstance(recompute, bool) and recompute >= 0
+        if not (is_steps or recompute in ("auto", None)):
+            raise OptionError(f"Recurrent: recompute is {recompute!r}; expected steps, 0 for none, or None; or 'auto'")
+        self.batch_first, self.target, self.check = batch_first, target, check
+        self.recompute: Recompute = recompute
         zeros = map_state(lambda s: s[0].flatten(), core.zeros(1, like=next(self.parameters(), torch.empty(0))))
         self.start = nn.ParameterList(leaves(zeros)) if learned_state else None
         self._stepper = Stepper()
@@ -182,7 +185,8 @@ class Recurrent(nn.Module):
         else:
             state = zeros if start is None else map_state(lambda s, z: s.view(z.shape[1:]).expand_as(z), start, zeros)
         lengths = checked_lengths("Recurrent", lengths, x)
-        return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=self.recompute), extras
+        segment = asked_steps(self.recompute, x.shape[0])
+        return form, x, state, start, TimeAxis.of(x, lengths, reset, segment=segment), extras
 
     def step(
         self,

@@ -16,6 +16,7 @@ from everloop.data.settings import old_names, unknown_setting
 from everloop.errors import OptionError
 from everloop.layers import Embedded, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
 from everloop.layers.dropout import Wrapper, row_dropout
+from everloop.layers.recompute import Recompute
 from everloop.layers.rows import drawn
 
 Option = int | float | bool | str
@@ -46,9 +47,10 @@ class LayersConfig:
     """Whether the recurrent matrices start orthogonal (Saxe et al. 2014)."""
     forget_bias: float | None = None
     """First value of the bias of the forget gate; 1 is usual (Jozefowicz et al. 2015)."""
-    recompute: int | None = None
+    recompute: Recompute = None
     """Steps of a segment of which training keeps the first states alone, and computes the others once more: less memory
-    for more time, on long windows. 0: keeps all; by default only large matrices as states are treated so."""
+    for more time, on long windows. auto: eight roots of the steps; 0: keeps all; by default only large matrices as
+    states are treated so."""
     options: dict[str, Option] = field(default_factory=dict)
     """Options of the cell by name, for instance proj_size."""
 
@@ -58,7 +60,7 @@ class LayersConfig:
     def __post_init__(self) -> None:
         check(self, ("hidden", "layers"), at_least=1)
         check(self, ("dropout", "recurrent_dropout", "variational_dropout", "weight_drop"), below=1)
-        if self.recompute is not None:
+        if isinstance(self.recompute, int):
             check(self, ("recompute",), at_least=0)
 
 

@@ -103,6 +103,16 @@ def test_each_symbol_is_multiplied_once(rows: list[int]) -> None:
     assert rows == [used, T * B, T * B]
 
 
+def test_each_symbol_is_multiplied_once_in_each_segment(rows: list[int]) -> None:
+    layer = Recurrent(cells.LSTM(E, N + 1), recompute=12).double()  # a size of its own: programs keep what they call
+    numbers, table = given()
+    used = [len({*part.flatten().tolist()}) for part in torch.split(numbers, 12)]
+    y, _ = layer(Embedded(numbers, table))
+    assert rows == used
+    y.sum().backward()
+    assert rows == [*used, *reversed(used)]
+
+
 def test_numbers_of_any_kind(rows: list[int]) -> None:
     layer = Recurrent(cells.LSTM(E, N)).double()
     numbers, table = given()

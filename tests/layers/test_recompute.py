@@ -181,9 +181,27 @@ def test_memory_is_that_of_a_segment() -> None:
     assert kept(20) < 0.1 * kept(0)
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(50, []), (64, []), (65, [64]), (200, [112])])
+def test_segments_chosen_by_the_length(monkeypatch: pytest.MonkeyPatch, steps: int, expected: list[int]) -> None:
+    asked: list[int] = []
+    segments = recompute.in_segments
+
+    def watched(run: Any, call: Call, steps: int) -> Results:
+        asked.append(steps)
+        return segments(run, call, steps)
+
+    monkeypatch.setattr("everloop.layers.dispatch.in_segments", watched)
+    layer, x = Recurrent(LSTM(3, 4), recompute="auto").double(), torch.randn(steps, 2, 3, dtype=torch.float64)
+    found = gradients(layer, x)
+    assert asked == expected
+    layer.recompute = 0
+    for auto, whole in zip(found, gradients(layer, x), strict=True):
+        torch.testing.assert_close(auto, whole, rtol=1e-10, atol=1e-12)
+
+
 def test_what_cannot_be_is_said() -> None:
-    for wrong in (-1, 2.5, True):
-        with pytest.raises(OptionError, match=r"recompute is .*; expected steps, 0 for none, or None"):
+    for wrong in (-1, 2.5, True, "many"):
+        with pytest.raises(OptionError, match=r"recompute is .*; expected steps, 0 for none, or None; or 'auto'"):
             Recurrent(LSTM(3, 4), recompute=wrong)  # type: ignore[arg-type]
 
 
