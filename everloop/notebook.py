@@ -19,7 +19,7 @@ from everloop.report.figures import SURE, losses
 from everloop.report.html import Html, element, folded, joined
 from everloop.report.sections import branches
 from everloop.train import Run
-from everloop.train.folder import METRICS, read_lines
+from everloop.train.folder import METRICS, metrics_of
 
 TREE = """
 .everloop-tree ul { list-style: none; }
@@ -84,7 +84,7 @@ def _model(model: Model) -> Iterator[Html]:
 
 def _run(run: Run) -> Iterator[Html]:
     yield _text(str(run))
-    lines = read_lines(run.path / METRICS) if run.path else []
+    lines = metrics_of(run.path / METRICS) if run.path else []
     noted = read_metrics(lines)
     facts = TrainingFacts(noted["losses"], noted["valid"])
     if facts.losses or facts.valid:

@@ -19,7 +19,7 @@ from everloop.data.settings import old_names
 from everloop.errors import DataError, OptionError, RunError, unknown
 from everloop.models.run import CONFIG, RunConfig
 from everloop.train.config import TrainConfig
-from everloop.train.folder import METRICS, read_lines
+from everloop.train.folder import METRICS, metrics_of
 
 WIDEST = 10_000  # characters of a table
 SHOWN = ("cell", "hidden", "layers", "lr", "batch")  # settings beside the figures
@@ -104,7 +104,7 @@ def rows_of(folder: Path) -> Iterator[Row]:
 
 def figures(path: Path, metric: str) -> tuple[int, dict[str, float]]:
     """Return (the last step in a file of metrics, the figures of its best validation and their step)."""
-    lines = read_lines(path)
+    lines = metrics_of(path)
     valid = [line for line in lines if line["split"] == "valid" and metric in line]
     best = max(valid, key=lambda line: _merit(line, metric), default={})
     step = max((line["step"] for line in lines), default=0)

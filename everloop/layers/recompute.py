@@ -29,8 +29,10 @@ FRESH = 32 * 2**20  # bytes from which the C library gives memory back, so that 
 
 def asked_steps(recompute: Recompute, steps: int) -> int | None:
     """Return how many of T steps a segment has that a user asked for; 0: all are kept; None: as thought best."""
+    if recompute is None:
+        return None
     if recompute != "auto":
-        return recompute
+        return min(recompute, steps)
     chosen = ROOTS * math.isqrt(steps)
     return chosen if chosen < steps else None
 

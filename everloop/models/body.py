@@ -21,6 +21,7 @@ from everloop.layers.rows import drawn
 
 Option = int | float | bool | str
 Config = TypeVar("Config", bound="LayersConfig")
+LARGEST = 2**31 - 1  # of a size: beyond it no memory would do, and PyTorch's own errors tell of its insides
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ def check(config: Any, names: tuple[str, ...], *, at_least: float | None = None,
         value = getattr(config, name)
         if at_least is not None and value < at_least:
             raise OptionError(f"{name} is {value}; expected at least {at_least}")
+        if value > LARGEST:
+            raise OptionError(f"{name} is {value}; expected at most {LARGEST}")
         if below is not None and not 0 <= value < below:
             raise OptionError(f"{name} is {value}; expected a fraction below {below}")
 

@@ -20,7 +20,7 @@ from everloop.models.run import LAST, RunConfig
 from everloop.models.weights import read_tensors
 from everloop.train import TrainConfig
 from everloop.train.evaluate import pass_sizes
-from everloop.train.folder import HISTORY, METRICS, read_lines
+from everloop.train.folder import HISTORY, METRICS, metrics_of, read_lines
 from everloop.train.optimiser import optimiser
 
 SEEN = 20  # batches of the training split that are looked at for what their targets are
@@ -52,7 +52,7 @@ class Opened:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of its metrics; none where they are lost. Raises RunError where a line but the last is no JSON."""
-        return read_lines(self.run.folder / METRICS)
+        return metrics_of(self.run.folder / METRICS)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:

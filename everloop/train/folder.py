@@ -139,10 +139,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines, found = read_bytes(path).splitlines() if path.is_file() else [], []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(parse_json(line))
+            values = parse_json(line)
         except ValueError:
             if number < len(lines):
                 raise RunError(f"{path}, line {number} is no JSON: the file was changed") from None
+            continue
+        if not isinstance(values, dict):
+            raise RunError(f"{path}, line {number} is no JSON object: the file was changed")
+        found.append(values)
+    return found
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file of metrics: each the name of a split, a step and figures.
+
+    Raises:
+        RunError: the file was changed.
+    """
+    found = read_lines(path)
+    for line in found:
+        numbers = all(isinstance(value, int | float) for name, value in line.items() if name != "split")
+        if not (numbers and isinstance(line.get("split"), str) and isinstance(line.get("step"), int)):
+            raise RunError(f"{path}: {json.dumps(line)[:80]} is no line of metrics: the file was changed")
     return found
 
 

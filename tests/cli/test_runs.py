@@ -126,3 +126,24 @@ def test_the_state_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert environment(torch.device("cpu"))["git"] == f"{commit}-dirty"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment(torch.device("cpu"))["git"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[1]", "line 3 is no JSON object"),
+        ('"x"', "line 3 is no JSON object"),
+        ('{"split": "valid", "step": 1, "loss": "y"}', "is no line of metrics"),
+        ('{"split": "valid", "step": "x", "loss": 1.0}', "is no line of metrics"),
+        ('{"step": 1, "loss": 1.0}', "is no line of metrics"),
+    ],
+)
+def test_metrics_that_were_changed_are_told(capsys: pytest.CaptureFixture[str], line: str, told: str) -> None:
+    with Path("runs/b/metrics.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    assert main(["runs"]) == 0
+    said = capsys.readouterr()
+    assert "runs/b/metrics.jsonl" in said.err
+    assert told in said.err.replace("\n", " ")
+    assert "runs/a" in said.out
+    assert "runs/b" not in said.out

@@ -200,6 +200,8 @@ def test_segments_chosen_by_the_length(monkeypatch: pytest.MonkeyPatch, steps: i
 
 
 def test_what_cannot_be_is_said() -> None:
+    layer, x = Recurrent(LSTM(3, 4), recompute=2**80), torch.randn(5, 2, 3)  # one segment
+    torch.testing.assert_close(layer(x)[0], Recurrent(layer.cell)(x)[0])
     for wrong in (-1, 2.5, True, "many"):
         with pytest.raises(OptionError, match=r"recompute is .*; expected steps, 0 for none, or None; or 'auto'"):
             Recurrent(LSTM(3, 4), recompute=wrong)  # type: ignore[arg-type]

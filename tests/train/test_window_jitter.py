@@ -138,3 +138,7 @@ def test_recompute_changes_no_number() -> None:
     torch.testing.assert_close(found[0], found[1])
     with pytest.raises(OptionError, match="recompute is -1; expected at least 0"):
         LanguageModel(text.vocabulary, recompute=-1)
+    for name in ("recompute", "hidden", "embedding"):
+        size: dict[str, Any] = {name: 10**20 - 1}
+        with pytest.raises(OptionError, match=f"{name} is 9{{20}}; expected at most 2147483647"):
+            LanguageModel(text.vocabulary, **size)
