@@ -13,6 +13,7 @@ from everloop.errors import ShapeError
 
 FEWER = 2  # steps for each symbol from which looking up what was computed once is quicker
 FEW = 256  # steps that are not worth asking which symbols are the same
+WIDENED = 1 << 21  # numbers of bfloat16 that are widened at once: so many stay in a cache
 
 
 class Embedded(NamedTuple):
@@ -90,6 +91,12 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (numbers,) = ctx.saved_tensors
-        slopes = grads[0].float() if grads[0].dtype == torch.bfloat16 else grads[0]  # sums of many
-        # adds in the order of the rows, whatever the number of threads
-        return torch.ops.aten.embedding_dense_backward(slopes, numbers.flatten(), ctx.size, -1, False), None, None
+        (slopes,), each = grads, numbers.flatten()
+        if slopes.dtype != torch.bfloat16:
+            # adds in the order of the rows, whatever the number of threads, as index_add_ does
+            return torch.ops.aten.embedding_dense_backward(slopes, each, ctx.size, -1, False), None, None
+        sums = slopes.new_zeros(ctx.size, slopes.shape[1], dtype=torch.float32)
+        count = max(1, slopes.numel() // WIDENED)
+        for rows, some in zip(slopes.chunk(count), each.chunk(count), strict=True):
+            sums.index_add_(0, some, rows.float())
+        return sums, None, None

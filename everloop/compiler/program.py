@@ -40,7 +40,7 @@ class TrainingKernels:
     """A forward loop that saves, the gradient loop, and their kernels.
 
     kept: the forward memory the gradient reads; halves: what of it is held in bfloat16, and of what the loop reads;
-    slopes: the emits of the gradient loop that are.
+    slopes: the gradients that the gradient loop writes or is given so, and the factors that it writes so.
     """
 
     plan: TrainingPlan
@@ -89,9 +89,10 @@ class Program:
         self.has_large_states = sum(widths) >= LARGE * sum(outputs_of[name].width for name in self.split.exposed)
         self.checked: dict[Any, str] = {}  # what of it was verified on a user's data, by kind of call
         self._low: frozenset[str] | None = None
+        self._plan: ForwardPlan | None = None
         self._inference: InferenceKernel | None = None
         self._trained: dict[frozenset[str], TrainingKernels] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, cell: Cell, values: Bindings, dtype: torch.dtype, target: LoopTarget) -> Program:
@@ -112,15 +113,19 @@ class Program:
     @property
     def low(self) -> frozenset[str]:
         """The loop inputs that are held in bfloat16: results of products that the loop does not normalise."""
-        if not self.prologue.may_be_low:
-            return frozenset()
         if self._low is None:
-            loop = self._forward().loop
-            self._low = self.target.halves(loop, self.prologue.may_be_low - _normalised(loop))
+            self._low = self._found_low() if self.prologue.may_be_low else frozenset()
         return self._low
 
+    def _found_low(self) -> frozenset[str]:
+        loop = self._forward().loop
+        return self.target.halves(loop, self.prologue.may_be_low - _normalised(loop))
+
     def _forward(self) -> ForwardPlan:
-        return self._plans.forward(lambda: passes.run("inference", split=self.split))
+        with self._lock:
+            if self._plan is None:
+                self._plan = self._plans.forward(lambda: passes.run("inference", split=self.split))
+            return self._plan
 
     def inference(self) -> InferenceKernel:
         """Return what runs without gradients."""
@@ -142,10 +147,17 @@ class Program:
                 kept = tuple(dict.fromkeys(plan.reads.values()))
                 halves = self._halves(plan, low)
                 back = frozenset(name for name, place in plan.reads.items() if place in halves)
-                slopes = self.target.halves(plan.gradient, {gradient_of(n) for n in low & halves} & plan.emits.keys())
+                slopes = self.target.halves(plan.gradient, self._slopes(plan, low, halves))
                 kernels = self._compiled(plan.forward.loop, halves), self._compiled(plan.gradient, back | slopes)
                 found = self._trained[wanted] = TrainingKernels(plan, *kernels, kept, halves, slopes)
         return found
+
+    def _slopes(self, plan: TrainingPlan, low: frozenset[str], halves: frozenset[str]) -> set[str]:
+        """Return what the gradient loop holds in bfloat16: gradients of what is held so, and what is only a factor."""
+        exposed = {sequence_of(name) for name in self.split.exposed}
+        gradients = {gradient_of(name) for name in (low | exposed) & halves}
+        factors = plan.emits.keys() - {gradient_of(name) for name in self.loop_inputs}
+        return gradients | factors if self.target.narrow else gradients
 
     def _compiled(self, loop: Loop, halves: frozenset[str]) -> Kernel:
         return self.target.compile_narrow(loop, halves) if halves else self.target.compile(loop)

@@ -50,11 +50,11 @@ class Reduced(LoopTarget):
     def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self.target.linear_low(x, weight, bias)
 
-    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
+    def over_rows(self, left: Tensor, *right: Tensor) -> Tensor:
         if self.narrow is None:
             wide = arithmetic(self.storage)
-            return self.target.over_rows(left.to(wide), right.to(wide))
-        return self.target.over_rows_narrow(left, right)
+            return self.target.over_rows(left.to(wide), *(part.to(wide) for part in right))
+        return self.target.over_rows_narrow(left, *right)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         self.target.multiply(out, a, b, bias, add=add)

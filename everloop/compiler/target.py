@@ -54,9 +54,13 @@ class Products:
         """
         return torch.nn.functional.linear(x, weight, bias)
 
-    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
-        return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
+    def over_rows(self, left: Tensor, *right: Tensor) -> Tensor:
+        """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k].
+
+        The rows of several `right` stand one behind the other.
+        """
+        rows = [part.reshape(-1, part.shape[-1]) for part in right]
+        return left.reshape(-1, left.shape[-1]).T @ (rows[0] if len(rows) == 1 else torch.cat(rows))
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         """Write a @ b + bias to `out` [m, n], whose columns are adjacent, or add a @ b to it; without a gradient."""
@@ -115,9 +119,9 @@ class LoopTarget(Target, Products):
         low = (None if t is None else t.bfloat16() for t in (x, weight, bias))
         return torch.nn.functional.linear(*low)  # type: ignore[arg-type]
 
-    def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
+    def over_rows_narrow(self, left: Tensor, *right: Tensor) -> Tensor:
         """Return left.T @ right of float32, as `over_rows` does, with factors rounded to bfloat16."""
-        return super().over_rows(left.bfloat16(), right.bfloat16()).float()
+        return super().over_rows(left.bfloat16(), *(part.bfloat16() for part in right)).float()
 
     @abstractmethod
     def compile_step(self, loop: Loop) -> StepKernel:

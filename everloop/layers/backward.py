@@ -42,9 +42,10 @@ class Backward:
         states, like = program.states, self.state[0]
         exposed = program.split.exposed
         for name, grad in zip(exposed, grads, strict=False):
-            buffers[gradient_of(sequence_of(name))] = self._of_sequence(grad, program.split.loop.outputs[name].width)
+            own = gradient_of(sequence_of(name))
+            buffers[own] = self._of_sequence(grad, program.split.loop.outputs[name].width, self._dtype_of(own))
         for name, width in plan.emits.items():
-            dtype = torch.bfloat16 if name in self.trained.slopes else program.dtype
+            dtype = self._dtype_of(name)
             reused = self._reused(plan.in_place.get(name, ""), dtype)
             buffers[name] = self._fresh(name, width, dtype) if reused is None else reused
         for name, total in plan.totals.items():
@@ -66,10 +67,14 @@ class Backward:
         ]
         return [*loop_inputs, *final.values(), *(ends[gradient_of(s)] for s in states)]
 
-    def _of_sequence(self, grad: Tensor | None, width: int) -> Tensor:
+    def _dtype_of(self, name: str) -> torch.dtype:
+        return torch.bfloat16 if name in self.trained.slopes else self.program.dtype
+
+    def _of_sequence(self, grad: Tensor | None, width: int, dtype: torch.dtype) -> Tensor:
         if grad is None:
-            return self.state[0].new_zeros(width).expand(self.time.steps, self.time.batch, width)
-        return adjacent(grad.to(self.program.dtype))
+            zeros = self.state[0].new_zeros(width, dtype=dtype)
+            return zeros.expand(self.time.steps, self.time.batch, width)
+        return adjacent(grad.to(dtype))
 
     def _as_saved(self, rows: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
         """Return rows by state, in the dtype in which the sequence of the state is held."""

@@ -74,8 +74,9 @@ class WeightGradients:
         g, states = (time.flat(self.buffers[r.name][..., r.start : r.stop]) for r in (now, past))
         by = 1 if time.batch_major else time.batch
         if not (time.batch_major or time.reset is not None or (time.reverse and time.is_ragged)):
-            left, right = g[-by:] if time.reverse else g[:by], self.state[past.of][:, past.start : past.stop]
-            return self._plus(self.target.over_rows(left, right), g, states, by)
+            start = self.state[past.of][:, past.start : past.stop]
+            before = (states[by:], start) if time.reverse else (start, states[:-by])
+            return self.target.over_rows(g, *before)
         begin = self._beginnings()
         if now.name not in self.own or MANY * len(begin) > len(g):
             return None
@@ -86,18 +87,11 @@ class WeightGradients:
         left = g.index_select(0, begin)
         first = self.target.over_rows(left, self._start(past.of, begin)[:, past.start : past.stop])
         g.index_fill_(0, begin, 0)
-        found = self._plus(first, g, states, by)
+        if time.steps > 1:
+            now_rows, past_rows = (g[:-by], states[by:]) if time.reverse else (g[by:], states[:-by])
+            first.add_(self.target.over_rows(now_rows, past_rows))
         g.index_copy_(0, begin, left)
-        return found
-
-    def _plus(self, first: Tensor, g: Tensor, states: Tensor, by: int) -> Tensor:
-        """Return `first` and the product of all rows with those `by` rows before, or behind where time is reversed."""
-        if self.time.steps == 1:
-            return first
-        reverse = self.time.reverse
-        return first.add_(
-            self.target.over_rows(g[:-by], states[by:]) if reverse else self.target.over_rows(g[by:], states[:-by])
-        )
+        return first
 
     def _beginnings(self) -> Tensor:
         """Return the places of the rows that no row of their sequence stands before, in order."""

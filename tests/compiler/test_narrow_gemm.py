@@ -117,6 +117,33 @@ def test_gradients_are_those_of_rounded_factors() -> None:
     torch.testing.assert_close(found[2], flat.sum(0), rtol=unit, atol=unit)
 
 
+@pytest.mark.usefixtures("_threads", "_way")
+@pytest.mark.parametrize("size", [(1, 2, 1), (301, 5, 37), (1200, 64, 260)])
+def test_gradients_of_results_in_bfloat16(size: tuple[int, int, int]) -> None:
+    """That of the bias is a sum of numbers of bfloat16 in float32."""
+    torch.manual_seed(4)
+    rows, k, n = size
+    x, w, b = (torch.randn(*shape, requires_grad=True) for shape in ((rows, k), (n, k), (n,)))
+    g = torch.randn(rows, n).to(LOW)
+    _, by_w, by_b = torch.autograd.grad(narrow_gemm.linear_low(x, w, b), (x, w, b), g)
+    expected, most = exact(g.T, x.detach())
+    unit = torch.finfo(LOW).eps
+    assert ((by_w - expected).abs() <= most + unit * expected.abs()).all()  # PyTorch rounds results too
+    assert by_b.dtype == torch.float32
+    off, wide = (by_b - g.double().sum(0)).abs(), g.double().abs().sum(0)
+    assert (off <= rows * torch.finfo(torch.float32).eps * wide).all()
+
+
+@pytest.mark.usefixtures("_threads", "_way")
+@pytest.mark.parametrize("sizes", [(1, 6), (6, 301), (300, 0, 2, 5)])
+def test_rows_in_several_tensors(sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(6)
+    left, parts = torch.randn(sum(sizes), 33).to(LOW), [torch.randn(size, 70) for size in sizes]
+    expected, most = exact(left.T, torch.cat(parts))
+    off = (narrow_gemm.over_rows(left, *parts) - expected).abs()
+    assert (off <= most + torch.finfo(LOW).eps * expected.abs()).all()
+
+
 @pytest.mark.usefixtures("_way")
 def test_gradients_of_gradients() -> None:
     torch.manual_seed(2)

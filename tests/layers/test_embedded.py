@@ -207,6 +207,17 @@ def test_autocast_rounds_the_same_numbers(rows: list[int]) -> None:
     assert {t.dtype for t in found[0]} == {torch.bfloat16, torch.float32}
 
 
+def test_slopes_of_bfloat16_are_added_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    numbers, table = torch.randint(7, (50, 9)), torch.randn(7, 5).bfloat16().requires_grad_()
+    slopes = torch.randn(50, 9, 5).bfloat16()
+    monkeypatch.setattr(module, "WIDENED", 100)  # 22 parts of 21 rows or fewer
+    rows = module.LookedUp(table, numbers).rows(lambda shape, like: like.new_zeros(shape))
+    (found,) = torch.autograd.grad(rows, table, slopes)
+    exact = torch.zeros(7, 5, dtype=torch.double).index_add_(0, numbers.flatten(), slopes.double().flatten(0, 1))
+    torch.testing.assert_close(found.double(), exact, rtol=2.0**-8, atol=1e-5)
+
+
 def test_errors() -> None:
     layer, (numbers, table) = Recurrent(cells.GRU(E + 1, N)).double(), given()
     with pytest.raises(ShapeError, match="x has 7 features; expected input size 8"):

@@ -199,6 +199,9 @@ def test_products_over_all_steps(target: str, dtype: torch.dtype) -> None:
     weight, bias = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((17, 65), (17,)))
     exact = torch.einsum("tbm,tbk->mk", left.double(), right.double())
     torch.testing.assert_close(found.over_rows(left, right).double(), exact, rtol=1e-4, atol=1e-3)
+    for size in (0, 13, 20):
+        several = found.over_rows(left, right[:size], right[size:])
+        torch.testing.assert_close(several.double(), exact, rtol=1e-4, atol=1e-3)
     y = found.linear(left, weight, bias)
     torch.testing.assert_close(y, torch.nn.functional.linear(left, weight, bias), rtol=1e-4, atol=1e-4)
     slopes = torch.randn(40, 3, 17, dtype=dtype)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from everloop.compiler.loop import Buffer, Loop
+from everloop.compiler.loop import Buffer, Loop, Product
 from everloop.compiler.targets import llvm
 from everloop.compiler.targets.llvm import launch, machine, threads
+from everloop.compiler.targets.llvm.layout import may_halve
 from everloop.compiler.time_axis import TimeAxis
 from tests.compiler.targets import loops, references
 from tests.compiler.targets.test_llvm_lstm import ISAS, check, close, poisoned
@@ -70,6 +71,36 @@ def test_input_product_row_bias_and_projection(H: int, isa: str) -> None:
         h = (h @ R.T + x[t] @ W.T + b + row).tanh()
         want.append(h @ V.T)
     close(y, torch.stack(want), T, H, 4)
+
+
+def written_and_read(H: int, is_gradient: bool) -> Loop:
+    """e = tanh(x + h), y = e * e, h = R e."""
+    h, x, R = Buffer("h", "state", H), Buffer("x", "sequence", H), Buffer("R", "matrix", H, H)
+    e, y = Buffer("e", "emit", H), Buffer("y", "emit", H)
+    first, second = loops.Lines(), loops.Lines()
+    first.store(first.tanh(first.add(first.load(x), first.load(h))), e)
+    again = second.load(e)
+    second.store(second.mul(again, again), y)
+    return Loop((first.map(H), second.map(H), Product(h, e, R)), (h,), is_gradient)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("H", [2, 16, 37])
+def test_what_a_gradient_loop_writes_in_bfloat16_it_reads_in_full(H: int, isa: str) -> None:
+    B, T, loop = 4, 3, written_and_read(H, is_gradient=True)
+    assert may_halve(loop, ["e"]) == {"e"}
+    assert not may_halve(written_and_read(H, is_gradient=False), ["e"])
+    given = {"x": torch.randn(T, B, H), "R": torch.randn(H, H) / H**0.5}
+    found = []
+    for halves in (frozenset[str](), frozenset({"e"})):
+        e = poisoned(T, B, H, dtype=torch.bfloat16 if halves else torch.float32)
+        y, last = (poisoned(*shape, dtype=torch.float32) for shape in ((T, B, H), (B, H)))
+        kernel = llvm.compile(loop.of(torch.float32), isa, is_narrow=True, halves=halves)
+        kernel(TimeAxis(T, B), {**given, "e": e, "y": y}, final={"h": last})
+        found.append((e, y, last))
+    (wide, *results), (low, *same) = found
+    assert torch.equal(low, wide.to(torch.bfloat16))
+    assert all(map(torch.equal, results, same))
 
 
 @pytest.mark.parametrize("isa", ISAS)

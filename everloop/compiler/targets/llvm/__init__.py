@@ -63,7 +63,7 @@ def compile(  # noqa: A001
             own = narrow(instructions) if halves else instructions
             is_quick = is_narrow and form.dtype == torch.float32 and own.name == "avx512"
             lanes = (DividingLanes if doubles() else QuickLanes) if is_quick else Lanes
-            layout = Layout(normalise(loop.of(form.dtype)), form, own, halves, lanes)
+            layout = Layout(normalise(loop.of(form.dtype), halves), form, own, halves, lanes)
             what = repr((loop, *sorted(halves), lanes.__name__))
             code = object_code(what, str(form.dtype), own, lambda: _text(layout))
             library = Library(code, ("everloop_run",))

@@ -9,6 +9,12 @@ _NAME = re.compile(r"%[\w.]+")
 Carried = Sequence[tuple[str, str]]  # (type, value) pairs that a loop or a branch hands on
 
 
+def _reads_memory(line: str) -> bool:
+    """Whether a line that names a value reads memory: a load, or a call that is given an address."""
+    operation, rest = line.split(" = ", 1)[1].split(" ", 1)
+    return operation == "load" or (operation == "call" and "ptr %" in rest)
+
+
 class Code:
     """One function in SSA form. Calling it with an expression names the result."""
 
@@ -53,7 +59,7 @@ class Code:
             when = max((ready[name] for name in names if name in ready), default=0)
             if is_write:
                 when = written = touched = max(when, touched)
-            elif " load" in line:
+            elif _reads_memory(line):
                 when = max(when, written)
                 touched = max(touched, when)
             if not is_write:

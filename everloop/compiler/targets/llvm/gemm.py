@@ -43,10 +43,18 @@ def matmul(x: Tensor, matrix: Tensor) -> Tensor:
     return linear(x, matrix.mT)
 
 
-def over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k]."""
-    left, right = flat(left), flat(right)
-    return linear(left.T, right.T)
+def over_rows(left: Tensor, *right: Tensor) -> Tensor:
+    """Return left.T @ right, summed over all leading axes, for left [..., m] and right [..., k].
+
+    The rows of several `right` stand one behind the other; these have no gradient.
+    """
+    parts = [*map(flat, right)]
+    lefts = flat(left).split_with_sizes([len(part) for part in parts])
+    found = linear(lefts[0].T, parts[0].T)
+    for rows, part in zip(lefts[1:], parts[1:], strict=True):
+        if not multiply(found, rows.T, part, None, add=True):
+            found.addmm_(rows.T, part)
+    return found
 
 
 def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, add: bool) -> bool:

@@ -12,10 +12,11 @@ from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.packing import pack
 from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width
-from everloop.compiler.targets.llvm.rounding import rounded_halves
+from everloop.compiler.targets.llvm.rounding import each, rounded_halves
 from everloop.compiler.targets.llvm.vector import Isa
 
 HALF = 2  # bytes of a number of bfloat16
+ONES = 0x3F803F80  # a word of two ones of bfloat16
 AHEAD = 16  # steps of k that the panel is prefetched ahead
 
 # The argument block, one 8-byte slot each. Strides are in bytes; `step_*` are the sides of a block in the cache.
@@ -34,7 +35,7 @@ def large(isa: Isa, form: FloatFormat, multiply_add: MultiplyAdd | None = None, 
     """
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
     tiles = [_tile(isa, form, r, v, multiply_add, is_low) for r, v in sizes]
-    parts = [part(isa, form) for part in (pack, _pack_columns, _sum_rows)]
+    parts = [pack(isa, form), _pack_columns(isa, form), _sum_rows(isa, form, multiply_add)]
     number = HALF if is_low else form.size
     return "\n".join([*tiles, *parts, _tiles(isa, form, number), _block(isa, form, number), _region(), _start()])
 
@@ -194,10 +195,24 @@ def _tiles(isa: Isa, form: FloatFormat, number: int) -> str:
     return code.end()
 
 
-def _sum_rows(isa: Isa, form: FloatFormat) -> str:
-    """Adds to `sums` each row of a block of A, whose rows lie side by side: the block is then near for the tiles."""
+def _sum_rows(isa: Isa, form: FloatFormat, multiply_add: MultiplyAdd | None) -> str:
+    """Adds to `sums` each row of a block of A, whose rows lie side by side: the block is then near for the tiles.
+
+    Of words, both numbers of each.
+    """
     scalar, size, lanes = form.scalar, form.size, isa.lanes(form.size)
     code = Code("internal void @large_sum_rows(ptr %a, i64 %a_k, i64 %rows, i64 %k, ptr %sums)")
+
+    def added(kind: str, total: str, value: str) -> str:
+        if multiply_add is None:
+            return code(f"fadd {kind} {total}, {value}")
+        if kind != scalar:
+            ones = code(f"bitcast <{lanes} x i32> {each(ONES, lanes)} to {kind}")
+            return multiply_add(code, lanes, value, ones, total)
+        bits = code(f"bitcast {scalar} {value} to i32")
+        for half in (code(f"shl i32 {bits}, 16"), code(f"and i32 {bits}, -65536")):
+            total = code(f"fadd {scalar} {total}, {code(f'bitcast i32 {half} to {scalar}')}")
+        return total
 
     def some(kind: str, count: int, step: int) -> Callable[[str, list[str]], list[str]]:
         def add_up(r: str, _: list[str]) -> list[str]:
@@ -207,7 +222,7 @@ def _sum_rows(isa: Isa, form: FloatFormat) -> str:
             def one_k(k: str, sums: list[str]) -> list[str]:
                 at = code.at(source, code.mul(k, "%a_k"))
                 values = [code.load(kind, code.at(at, v * step), size) for v in range(count)]
-                return [code(f"fadd {kind} {s}, {value}") for s, value in zip(sums, values, strict=True)]
+                return [added(kind, s, value) for s, value in zip(sums, values, strict=True)]
 
             for v, total in enumerate(code.loop(0, "%k", one_k, [(kind, "zeroinitializer")] * count)):
                 to = code.at(place, v * step)

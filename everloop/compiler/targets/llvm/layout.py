@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from everloop.compiler.loop import Buffer, Instruction, Loop, Map, Product
@@ -182,8 +182,11 @@ def form_of(loop: Loop) -> FloatFormat:
     return found
 
 
-def normalise(loop: Loop) -> Loop:
-    """Let every product write to memory with padded rows: a product into a sequence goes through a scratch row."""
+def normalise(loop: Loop, halves: Collection[str] = ()) -> Loop:
+    """Let every product write to memory with padded rows: a product into a sequence goes through a scratch row.
+
+    halves: what the loop writes in bfloat16; where it reads that again, it reads a scratch row with the same in full.
+    """
     stages: list[Product | Map] = []
     for n, stage in enumerate(loop.stages):
         if isinstance(stage, Product) and stage.out.kind not in ("state", "scratch"):
@@ -193,23 +196,46 @@ def normalise(loop: Loop) -> Loop:
             stages.append(Map(stage.out.width, body))
         else:
             stages.append(stage)
-    return replace(loop, stages=tuple(stages))
+    return replace(loop, stages=_with_full_rows(stages, halves))
+
+
+def _with_full_rows(stages: Sequence[Product | Map], halves: Collection[str]) -> tuple[Product | Map, ...]:
+    read = {stage.source for stage in stages if isinstance(stage, Product)}
+    read |= {i.buffer for stage in stages if isinstance(stage, Map) for i in stage.body if i.buffer and i.op == "load"}
+    full = {b: replace(b, name=f"full {b.name}", kind="scratch") for b in read if b.kind == "emit" and b.name in halves}
+
+    found: list[Product | Map] = []
+    for stage in stages:
+        if isinstance(stage, Product):
+            found.append(replace(stage, source=full.get(stage.source, stage.source)))
+            continue
+        own = [replace(i, buffer=full[i.buffer]) if i.buffer in full else i for i in stage.body]
+        body = [there if there.op == "load" else i for i, there in zip(stage.body, own, strict=True)]
+        also = [there for i, there in zip(stage.body, own, strict=True) if i.is_write and there is not i]
+        found.append(replace(stage, body=(*body, *also)))
+    return tuple(found)
 
 
 def may_halve(loop: Loop, names: Collection[str]) -> frozenset[str]:
     """Return which of these sequences can be held in bfloat16.
 
-    Those that only Maps without views read and write, and of what the loop writes that which it does not read.
+    Those that only Maps without views read and write. What a forward loop writes and reads again cannot; of what a
+    gradient loop does there is a scratch row too.
     """
     buffers = [
         b for b in loop.buffers if b.name in names and b.kind in ("sequence", "previous", "emit") and b.width > 1
     ]
     found = {b.name for b in buffers if not (b.of and any(state.name == b.of for state in loop.states))}
+
+    def is_free(buffer: Buffer) -> bool:
+        return loop.is_gradient and buffer.kind == "emit"
+
     for stage in loop.stages:
         if isinstance(stage, Product):
-            found -= {stage.out.name, stage.source.name}
+            found -= {b.name for b in (stage.out, stage.source) if not is_free(b)}
         elif any(i.view for i in stage.body):
             found -= {i.buffer.name for i in stage.body if i.buffer}
         else:
-            found -= {i.buffer.name for i in stage.body if i.buffer and i.op == "load" and i.buffer.kind == "emit"}
+            read = {i.buffer for i in stage.body if i.buffer and i.op == "load"}
+            found -= {b.name for b in read if b.kind == "emit" and not is_free(b)}
     return frozenset(found)

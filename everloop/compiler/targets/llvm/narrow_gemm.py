@@ -36,9 +36,19 @@ def linear_low(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _with_gradients(x, weight, bias, LOW)
 
 
-def over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """Return left.T @ right in float32, summed over all leading axes, for left [..., m] and right [..., k]."""
-    return linear(flat(left).T, flat(right).T)
+def over_rows(left: Tensor, *right: Tensor) -> Tensor:
+    """Return left.T @ right in float32, summed over all leading axes, for left [..., m] and right [..., k].
+
+    The rows of several `right` stand one behind the other; these have no gradient.
+    """
+    left, parts = flat(left), [*map(flat, right)]
+    lefts = left.split_with_sizes([len(part) for part in parts])
+    if len(parts) > 1 and all(_takes(rows.T, part.T) for rows, part in zip(lefts, parts, strict=True)):
+        product = pages.fresh((left.shape[1], parts[0].shape[1]), torch.float32)
+        _multiply(product, left.T, in_pairs(*parts), None)
+        return product
+    rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return _with_gradients(left.T, rows.T, None, torch.float32, may_keep=False)
 
 
 def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> None:
@@ -46,8 +56,8 @@ def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> N
     _multiply(out, a, _words(b.T).T, bias)
 
 
-def _multiply(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None) -> None:
-    _kernel(out.dtype == LOW)(out, _words(a), words, None if bias is None else bias.contiguous())
+def _multiply(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None, sums: Tensor | None = None) -> None:
+    _kernel(out.dtype == LOW)(out, _words(a), words, None if bias is None else bias.contiguous(), sums)
 
 
 def _words(rows: Tensor) -> Tensor:
@@ -59,12 +69,14 @@ def _words(rows: Tensor) -> Tensor:
     return low.view(torch.int32)
 
 
-def _with_gradients(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _with_gradients(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool = True
+) -> Tensor:
     if any(type(t) not in KINDS for t in (x, weight)) or is_batched(x, weight):
         return _by_torch(x, weight, bias, dtype)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _Linear.apply(x, weight, bias, dtype)  # type: ignore[no-untyped-call,no-any-return]
-    return _linear(x, weight, bias, dtype, may_keep=True)
+    return _linear(x, weight, bias, dtype, may_keep)
 
 
 def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -74,13 +86,17 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool = False) -> Tensor:
     in_one_go = dtype == torch.float32 or (weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1)
-    if not (in_one_go and _has_kernel() and takes(x, weight, bias, (torch.float32, LOW))):
+    if not (in_one_go and _takes(x, weight, bias)):
         return _by_torch(x, weight, bias, dtype)
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), dtype)
     words = kept.get("words", (weight,), lambda: _words(weight).T.contiguous()) if may_keep else None
     _multiply(out, rows, _words(weight).T if words is None else words, bias)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    return _has_kernel() and takes(x, weight, bias, (torch.float32, LOW))
 
 
 @lru_cache(maxsize=1)
@@ -107,5 +123,21 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         by_x = linear(grad, weight.mT) if needs_x else None
-        by_bias = flat(grad).sum(0, dtype=torch.float32) if needs_bias else None
+        if needs_weight and needs_bias and grad.dtype == LOW and not torch.is_grad_enabled():
+            return by_x, *_of_weight_and_bias(flat(grad), flat(x)), None
+        by_bias = _sum(grad) if needs_bias else None
         return by_x, over_rows(grad, x) if needs_weight else None, by_bias, None
+
+
+def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return grad.T @ x and grad.sum(0) of a gradient of bfloat16, reading it once."""
+    if grad.stride(1) != 1 or not _takes(grad.T, x.T):
+        return over_rows(grad, x), _sum(grad)
+    product = pages.fresh((grad.shape[1], x.shape[1]), torch.float32)
+    sums = product.new_zeros(grad.shape[1])
+    _multiply(product, grad.T, _words(x.T).T, None, sums)
+    return product, sums
+
+
+def _sum(grad: Tensor) -> Tensor:
+    return flat(grad).sum(0, dtype=torch.float32)

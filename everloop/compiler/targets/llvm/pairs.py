@@ -21,14 +21,24 @@ SLOT = {name: n for n, name in enumerate(NAMES)}
 _SIZES = {torch.float32: 4, torch.bfloat16: 2}
 
 
-def in_pairs(rows: Tensor) -> Tensor:
+def in_pairs(*parts: Tensor) -> Tensor:
     """Return words [N / 2, n] of neighbours in rows [N, n], rounded to bfloat16; behind an odd row is a zero.
 
-    rows: float32 or bfloat16, with adjacent features.
+    parts: the rows, in one tensor or several of one dtype, float32 or bfloat16, with adjacent features.
     """
+    if any(len(part) % 2 for part in parts[:-1]):
+        parts = (torch.cat(parts),)
+    out = pages.fresh((sum(-(-len(part) // 2) for part in parts), parts[0].shape[1]), torch.int32)
+    begin = 0
+    for rows in parts:
+        _pair(rows, out[begin:])
+        begin += len(rows) // 2
+    return out
+
+
+def _pair(rows: Tensor, out: Tensor) -> None:
     assert rows.stride(1) == 1 or rows.shape[1] == 1
     size, (count, columns) = _SIZES[rows.dtype], rows.shape
-    out = pages.fresh((-(-count // 2), columns), torch.int32)
     pool = threads.pool()
     team = torch.get_num_threads() if rows.numel() >= MIN_PARALLEL and pool.parallel else 1
     block = (ctypes.c_int64 * len(NAMES))(
@@ -36,7 +46,6 @@ def in_pairs(rows: Tensor) -> Tensor:
         pool.team,
     )  # fmt: skip
     _run(size)(ctypes.addressof(block))
-    return out
 
 
 @lru_cache

@@ -44,8 +44,8 @@ class LLVM(LoopTarget):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return gemm.linear(x, weight, bias)
 
-    def over_rows(self, left: Tensor, right: Tensor) -> Tensor:
-        return gemm.over_rows(left, right)
+    def over_rows(self, left: Tensor, *right: Tensor) -> Tensor:
+        return gemm.over_rows(left, *right)
 
     def linear_narrow(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return narrow_gemm.linear(x, weight, bias)
@@ -53,8 +53,8 @@ class LLVM(LoopTarget):
     def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return narrow_gemm.linear_low(x, weight, bias)
 
-    def over_rows_narrow(self, left: Tensor, right: Tensor) -> Tensor:
-        return narrow_gemm.over_rows(left, right)
+    def over_rows_narrow(self, left: Tensor, *right: Tensor) -> Tensor:
+        return narrow_gemm.over_rows(left, *right)
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         if not gemm.multiply(out, a, b, bias, add):
