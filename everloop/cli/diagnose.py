@@ -24,6 +24,9 @@ class Options:
     file: Annotated[Path | None, tyro.conf.Positional] = None
     """A file to look at the model with, in a format that `everloop evaluate` takes; by default the training split of
     the data that the run was trained with."""
+    labels: Path | None = None
+    """What belongs to the file in one of its own, as `everloop evaluate --labels` takes it: translations, labels of
+    images, pictures of captions."""
     sequences: int = 8
     """How many sequences are run step by step."""
     json: bool = False
@@ -48,11 +51,13 @@ def diagnosed(options: Options) -> Diagnosis:
         OptionError: fewer than one sequence is asked for.
         RunError: the run is missing or damaged.
     """
+    if options.labels and not options.file:
+        raise OptionError("labels belong to a file: everloop diagnose RUN FILE --labels LABELS")
     if options.sequences < 1:
         raise OptionError(f"sequences is {options.sequences}; expected at least 1")
     opened = options.checkpoint.opened(options.run)
     if options.file:
-        data, split = opened.read(options.file)
+        data, split = opened.read(options.file, options.labels)
     else:
         data, split = opened.data, "train"
     batch = opened.batch(data, split, options.sequences)

@@ -10,34 +10,37 @@ from torch import Tensor
 
 from everloop.diagnose.findings import Evidence, Finding, findings
 from everloop.diagnose.gates import Gate, States, gates_and_states
-from everloop.diagnose.gradients import GradientThroughTime, gradients_of, record
-from everloop.diagnose.jacobians import lyapunov_exponents
+from everloop.diagnose.gradients import GradientThroughTime, gradients_of, learned_reach, record
+from everloop.diagnose.jacobians import StepJacobians, step_jacobians
 from everloop.diagnose.training import TrainingFacts
 from everloop.models.model import Model
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found: findings, and the numbers behind them. exponents: the first Lyapunov exponent by layer."""
+    """What `diagnose` found: findings, and the numbers behind them."""
 
     findings: tuple[Finding, ...]
     gradients: tuple[GradientThroughTime, ...]
     gates: tuple[Gate, ...]
     states: tuple[States, ...]
-    exponents: dict[str, float]
+    jacobians: tuple[StepJacobians, ...]
     facts: TrainingFacts
 
     def __str__(self) -> str:
         lines = [f"{n}. {finding}" for n, finding in enumerate(self.findings, 1)] or ["Nothing stands out."]
-        lines += ["", *map(str, self.gradients), "", *map(str, self.gates), "", *map(str, self.states), ""]
-        lines += [f"{layer}: first Lyapunov exponent {value:+.3f} a step" for layer, value in self.exponents.items()]
-        return "\n".join(lines)
+        lines += ["", *map(str, self.gradients), learned_reach(self.gradients), *map(str, self.jacobians)]
+        lines += ["", *map(str, self.gates), "", *map(str, self.states)]
+        told = str(self.facts)
+        return "\n".join([*lines, "", told] if told else lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as what JSON holds."""
         found: Any = _plain(asdict(self))
         for gradient, shown in zip(self.gradients, found["gradients"], strict=True):
             shown |= {"half_life": _plain(gradient.half_life), "verdict": str(gradient)}
+        found["learned"] = learned_reach(self.gradients)
+        found["facts"] |= {"final_loss": _plain(self.facts.final_loss), "clipped": self.facts.clipped}
         return found  # type: ignore[no-any-return]
 
 
@@ -56,10 +59,10 @@ def diagnose(model: Model, batch: Any, state: Any = None, facts: TrainingFacts |
     facts = facts or TrainingFacts()
     lanes = record(model, batch, state)
     gates, states = gates_and_states(lanes)
-    exponents = {t.layer: float(lyapunov_exponents(t, 1)[0]) for lane in lanes for t in lane.tracks}
+    jacobians = tuple(step_jacobians(track) for lane in lanes for track in lane.tracks)
     evidence = Evidence(gradients_of(lanes), gates, states, facts)
     return Diagnosis(
-        tuple(findings(evidence)), tuple(evidence.gradients), tuple(gates), tuple(states), exponents, facts
+        tuple(findings(evidence)), tuple(evidence.gradients), tuple(gates), tuple(states), jacobians, facts
     )
 
 

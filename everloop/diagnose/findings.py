@@ -222,7 +222,9 @@ def _nothing_learned(e: Evidence) -> Iterator[Finding]:
             0.6,
             f"At the end the loss is {loss:.3f} nats; guessing by frequency alone gives {entropy:.3f}.",
             "The inputs have not helped to tell the targets.",
-            "Check that each target belongs to its input: print a few pairs.",
+            "The loss still falls: train longer first."
+            if e.facts.is_falling
+            else "Check that each target belongs to its input: print a few pairs.",
         )
 
 

@@ -57,8 +57,23 @@ class GradientThroughTime:
             left = float(self.norms[-1])
             return f"{where} reaches back over all {self.steps} steps; {left:.0%} of it is left there"
         half = f" and halves every {self.half_life:.1f} steps" if self.half_life < 1e4 else ""
-        last = f"nothing older than about {self.reach} steps is learned; the window is {self.steps + 1}"
-        return f"{where} is below 5 % after {self.reach} steps{half}: {last}"
+        return f"{where} is below 5 % after {self.reach} steps{half}"
+
+
+def learned_reach(curves: Sequence[GradientThroughTime]) -> str:
+    """Return how far back a model learns, by the state whose gradient reaches furthest, in a sentence; "" of none.
+
+    The others do not bound it: what a step knew is handed on by every state.
+    """
+    if not curves:
+        return ""
+    furthest = max(curves, key=lambda c: c.steps if c.reach is None else c.reach)
+    by = f"by state {furthest.state} of {furthest.layer}"
+    if furthest.reach is None:
+        return f"What is learned reaches over the whole window of {furthest.steps + 1} steps, {by}."
+    return (
+        f"Nothing older than about {furthest.reach} steps is learned ({by}); the window is {furthest.steps + 1} steps."
+    )
 
 
 def gradient_through_time(model: Model, batch: Any, state: Any = None) -> list[GradientThroughTime]:

@@ -5,7 +5,9 @@ Vogt, Puelma Touzel, Shlizerman and Lajoie, "On Lyapunov exponents for RNNs", 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +18,35 @@ from everloop.diagnose.recording import Track
 from everloop.step import advance
 
 ROWS, SAMPLES = 4, 8
+
+
+@dataclass(frozen=True)
+class StepJacobians:
+    """What the Jacobians of the steps of a layer do, on data.
+
+    exponents: the first Lyapunov exponents, a step, largest first; their products grow by exp of the first. smallest,
+    largest: the largest singular value of one step, where it was least and where it was greatest.
+    """
+
+    layer: str
+    exponents: tuple[float, ...]
+    smallest: float
+    largest: float
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{value:+.3f}" for value in self.exponents)
+        return (
+            f"{self.layer}: Lyapunov exponents {numbers} a step: products of step Jacobians change"
+            f" {math.exp(self.exponents[0]):.3g}-fold each step; largest singular value of a step"
+            f" {self.smallest:.3g} to {self.largest:.3g}"
+        )
+
+
+def step_jacobians(track: Track) -> StepJacobians:
+    """Return what the Jacobians of the steps of a recorded layer do."""
+    values = largest_singular_values(track)
+    ends = (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
+    return StepJacobians(track.layer, tuple(lyapunov_exponents(track).tolist()), *ends)
 
 
 def lyapunov_exponents(track: Track, count: int = 4) -> Tensor:

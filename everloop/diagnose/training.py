@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,28 @@ class TrainingFacts:
             return None
         last = self.losses[-max(1, len(self.losses) // 10) :]
         return sum(loss for _, loss in last) / len(last)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.losses:
+            even = "" if self.chance is None else f" (guessing all alike: {self.chance:.4g})"
+            yield f"training: first loss {self.losses[0][1]:.4g}{even}, of the last tenth {self.final_loss:.4g}"
+        if self.norms and math.isfinite(self.clip_norm):
+            yield f"training: {self.clipped:.0%} of the gradients that were noted were clipped, at {self.clip_norm:g}"
+        if self.ratios:
+            (least, low), (most, high) = (of(self.ratios.items(), key=lambda item: item[1]) for of in (min, max))
+            yield f"training: updates are {low:.1e} ({least}) to {high:.1e} ({most}) of the weights; 1e-3 is usual"
+        if self.carries is not None:
+            yield f"training: the state is {'' if self.carries else 'not '}handed on to the next window"
+
+    @property
+    def is_falling(self) -> bool:
+        """Whether the loss of the last quarter of training is below that of the quarter before, by 2 % and more."""
+        count = len(self.losses) // 4
+        before, last = ([loss for _, loss in self.losses[len(self.losses) - n * count :][:count]] for n in (2, 1))
+        return bool(count) and sum(last) < 0.98 * sum(before)
 
     @property
     def clipped(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from everloop.cell import Cell
 from everloop.diagnose import Activity, Connectivity, Diagnosis
+from everloop.diagnose.gradients import learned_reach
 from everloop.draw import draw_cell, draw_network
 from everloop.errors import EverloopError, UnsupportedError
 from everloop.layers import Recurrent, Stack
@@ -26,8 +27,10 @@ def gradients(found: Diagnosis) -> Iterator[Html]:
         raise UnsupportedError("no gradient comes to a state")
     yield figure(figures.gradients(found.gradients), "The loss of single steps, followed back through the states.")
     yield element("ul", *(element("li", str(one)) for one in found.gradients))
-    exponents = [(layer, f"{value:+.3f}") for layer, value in found.exponents.items()]
-    yield table(["layer", "a step"], exponents, "First Lyapunov exponent: above 0 nearby states move apart")
+    yield paragraph(learned_reach(found.gradients))
+    rows = [(j.layer, f"{j.exponents[0]:+.3f}", f"{j.smallest:.3g} to {j.largest:.3g}") for j in found.jacobians]
+    heads = ["layer", "first Lyapunov exponent", "largest singular value"]
+    yield table(heads, rows, "Jacobians of single steps: with an exponent above 0 nearby states move apart")
 
 
 def gates(found: Diagnosis, active: list[Activity], read: dict[str, list[str]]) -> Iterator[Html]:

@@ -15,9 +15,9 @@ from everloop import Recurrent, cells
 from everloop.cell import Cell, H, I, param, state
 from everloop.cli import main
 from everloop.data import Parallel, Text
-from everloop.diagnose import TrainingFacts, diagnose, gradient_through_time
+from everloop.diagnose import GradientThroughTime, TrainingFacts, diagnose, gradient_through_time
 from everloop.diagnose.gates import gates_and_states
-from everloop.diagnose.gradients import record
+from everloop.diagnose.gradients import learned_reach, record
 from everloop.diagnose.jacobians import largest_singular_values, lyapunov_exponents
 from everloop.errors import UnsupportedError
 from everloop.layers.dispatch import eagerly, replaced
@@ -230,15 +230,24 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     assert main(["diagnose", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert out.startswith("1. 3 parameters were never updated: recurrent.cell.W, recurrent.cell.R, recurrent.cell.b.")
-    assert all(part in out for part in ("gate f", "state c", "Lyapunov"))
+    assert all(part in out for part in ("gate f", "state c", "Lyapunov exponents", "largest singular value"))
+    assert all(
+        part in out for part in ("first loss", "guessing all alike", "were clipped", "handed on to the next window")
+    )
     (tmp_path / "new.txt").write_text("the lazy dog jumps over the quick fox. " * 20)
     assert main(["diagnose", str(tmp_path / "run"), str(tmp_path / "new.txt"), "--json", "--sequences", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["findings"][0]["name"] == "frozen"
     assert [step for step, _ in found["facts"]["losses"]] == [1, 2, 3]
+    assert 0 <= found["facts"]["clipped"] <= 1
+    assert found["learned"]
+    assert len(found["jacobians"][0]["exponents"]) == 4
+    assert found["jacobians"][0]["smallest"] <= found["jacobians"][0]["largest"]
     assert {g["state"] for g in found["gradients"]} == {"h", "c"}
     assert main(["diagnose", str(tmp_path / "run"), "nowhere.txt"]) == 2
     assert main(["diagnose", str(tmp_path / "run"), "--sequences", "0"]) == 2
+    assert main(["diagnose", str(tmp_path / "run"), "--labels", "nowhere.txt"]) == 2
+    assert "labels belong to a file" in capsys.readouterr().err
 
 
 def test_without_a_training_there_are_still_numbers() -> None:
@@ -246,3 +255,21 @@ def test_without_a_training_there_are_still_numbers() -> None:
     assert found.facts == TrainingFacts()
     assert all(finding.is_note for finding in found.findings)
     assert "gate z" in str(found)
+
+
+def test_the_state_that_reaches_furthest_bounds_what_is_learned() -> None:
+    short = GradientThroughTime("first", "h", torch.tensor([1.0, 0.2, 0.01, 0.01]), 0.2, 2)
+    long = GradientThroughTime("first", "c", torch.tensor([1.0, 0.9, 0.8, 0.7]), 0.9, None)
+    assert "learned" not in str(short)
+    assert learned_reach([]) == ""
+    assert learned_reach([short]).startswith("Nothing older than about 2 steps is learned (by state h of first)")
+    assert (
+        learned_reach([short, long]) == "What is learned reaches over the whole window of 4 steps, by state c of first."
+    )
+
+
+@pytest.mark.parametrize(("end", "falls"), [(4.0, False), (3.95, False), (3.0, True)])
+def test_whether_a_loss_still_falls(end: float, falls: bool) -> None:
+    losses = tuple(enumerate([4.0] * 6 + [end] * 2))
+    assert TrainingFacts(losses=losses).is_falling is falls
+    assert not TrainingFacts(losses=losses[:3]).is_falling
