@@ -123,6 +123,7 @@ FORMS = (
     Form("columns in place of rows", "u = (self.R @ a.T).T", "write h @ W.T, not (W @ h.T).T"),
     Form("an axis before the batch", "u = self.norm(a.unsqueeze(0)).squeeze(0)", "the batch stays first"),
     Form("an assignment to places apart", "u = a.clone()\nu[:, ::2] = h[:, ::2]", "write torch.cat or torch.where"),
+    Form("a part added to", "u = a.clone()\nu[:, -1] += h[:, 0]", "write it out, such as a = a + b"),
     Form("changes in place of a view", "v = 2 * a\nv[:, :3].mul_(0.5)\nu = v", "write it out, such as a = a + b"),
     Form("changes in place of no known kind", "u = 2 * a\nu.renorm_(2, 0, 1.0)", "write the new value out"),
     Form("dropout inside", "u = self.drop(a)", "mask(H, p=0.1), which the layer draws"),

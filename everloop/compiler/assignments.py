@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
 from everloop.compiler.shapes import bounds, cat, part, unsqueeze, whole_index
 from everloop.compiler.symbol import Symbol, elementwise, known
@@ -21,11 +19,14 @@ def with_part(a: Symbol, index: Any, value: Any) -> Symbol:
     places = slice(i, (i + 1) or None) if type(i) is int else i
     if len(at) > 1 or not a.rows or not isinstance(places, slice):
         raise unsupported("this assignment to a part of a value; write torch.cat or torch.where")
+    if a.dtype != a.float_dtype:
+        raise unsupported(f"an assignment to a part of a value of {a.dtype}; write torch.cat or torch.where")
     start, stop, step = bounds(places, total)
+    stop = max(start, stop)
     if step != 1 or (type(i) is int and not -total <= i < total):
         raise unsupported(f"an assignment at {i!r} along an axis of {total}; write torch.cat or torch.where")
     if type(i) is int and isinstance(value, Symbol) and value.rows:
         value = unsqueeze(value, dim)
     inside = part(a, dim, start, stop)
-    ones = inside.like(a.builder.constant(1.0, Type((math.prod(inside.axes),), rows=True)), inside.axes)
-    return cat([part(a, dim, 0, start), elementwise("mul", ones, value), part(a, dim, stop, total)], dim)
+    filled = elementwise("mul", Symbol.call("ones_like", inside), value)
+    return filled if stop - start == total else cat([part(a, dim, 0, start), filled, part(a, dim, stop, total)], dim)

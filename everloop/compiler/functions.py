@@ -135,9 +135,6 @@ def power(a: Any, b: Any) -> Symbol:
 
 
 known("rpow")(lambda a, b: power(b, a))
-known("exp2", "special_exp2")(lambda a: power(2.0, a))
-known("log2")(lambda a: elementwise("mul", elementwise("log", a), 1 / math.log(2)))
-known("log10")(lambda a: elementwise("mul", elementwise("log", a), 1 / math.log(10)))
 
 
 @known("logit", "special_logit")
@@ -232,19 +229,28 @@ known("clamp_min", integers="choice")(lambda a, min: clamp(a, min=min))  # noqa:
 known("clamp_max", integers="choice")(lambda a, max: clamp(a, max=max))  # noqa: A006
 
 
+def _both(a: Any, b: Any) -> tuple[Symbol, Symbol]:
+    like = a if isinstance(a, Symbol) else b
+    return symbol_of(a, like), symbol_of(b, like)
+
+
 @known("fmax", integers="choice")
 def fmax(a: Any, b: Any) -> Symbol:
     """The larger, the first where they are equal, the other where one is NaN."""
+    a, b = _both(a, b)
     return where(elementwise("less_equal", b, a), a, where(elementwise("equal", b, b), b, a))
 
 
 @known("fmin", integers="choice")
 def fmin(a: Any, b: Any) -> Symbol:
+    a, b = _both(a, b)
     return where(elementwise("less_equal", a, b), a, where(elementwise("equal", b, b), b, a))
 
 
 @known("nan_to_num")
 def nan_to_num(a: Symbol, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Symbol:
+    if not a.dtype.is_floating_point:
+        return a
     limits = torch.finfo(a.dtype)
     above = where(elementwise("equal", a, math.inf), limits.max if posinf is None else posinf, a)
     inside = where(elementwise("equal", a, -math.inf), limits.min if neginf is None else neginf, above)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from everloop.compiler import formulas, intervals
+from everloop.compiler import derivatives, formulas, intervals
+from everloop.compiler.derivatives import Gradient
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.meanings import comparing, joined, largest, of_tensors, root, summed
 from everloop.compiler.view import View
@@ -21,7 +22,6 @@ from everloop.compiler.view import View
 OpKind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
 # How a function of PyTorch gives integers, which the loop holds as floats: see `dtypes.bound`.
 Integers = Literal["", "move", "negation", "choice", "product", "square", "sum", "total", "cast", "fill"]
-Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
 
 TRANSCENDENTAL = 300  # the cost of recomputing one
 
@@ -89,49 +89,6 @@ maximum, minimum, power, rsqrt, sign = of("maximum"), of("minimum"), of("power")
 sin, sinh, sqrt, total, where = of("sin"), of("sinh"), of("sqrt"), of("sum"), of("where")
 
 
-# Gradients
-def _none(g: Expression, y: Expression, *args: Expression) -> None:
-    """No gradient."""
-
-
-def _quotient(a: Expression, b: Expression) -> Expression:
-    """The quotient without its fraction."""
-    whole = a / b
-    return sign(whole) * floor(absolute(whole))
-
-
-def _extreme(is_lower: Callable[[Expression, Expression], Expression]) -> Gradient:
-    """The chosen argument gets the gradient; equal ones get half each, and both where one is NaN."""
-
-    def gradient(g: Expression, y: Expression, a: Expression, b: Expression) -> tuple[Expression, Expression]:
-        term = where(equal(a, b), g * 0.5, g)
-        return where(is_lower(a, b), 0.0, term), where(is_lower(b, a), 0.0, term)
-
-    return gradient
-
-
-def _power_gradient(g: Expression, y: Expression, base: Expression, exponent: Expression) -> tuple[Expression, ...]:
-    by_base = exponent * power(base, exponent - 1.0)
-    is_silent = equal(base, 0.0) * less_equal(0.0, exponent)
-    return g * where(equal(exponent, 0.0), 0.0, by_base), g * where(is_silent, 0.0, y * log(base))
-
-
-def _angle_gradient(g: Expression, y: Expression, a: Expression, b: Expression) -> tuple[Expression, Expression]:
-    square = a * a + b * b
-    share = where(equal(square, 0.0), 0.0, 1.0 / square)
-    return g * b * share, -(g * a * share)
-
-
-def _acosh_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
-    """Near one by factors, which lose no digits; below zero, where there is no acosh, as PyTorch."""
-    return g * rsqrt(where(less(a, 0.0), a * a - 1.0, (a - 1.0) * (a + 1.0)))
-
-
-def _max_gradient(g: Expression, y: Expression, a: Expression) -> Expression:
-    is_top = equal(a, y)
-    return is_top * (g / total(is_top))
-
-
 # Masks are numbers, 0 or 1. A comparison with NaN is 0; minimum, maximum and relu pass a NaN on, as in PyTorch.
 _ROWS = [
     # what an element-wise operation of the loop can be: a target implements each of these
@@ -165,11 +122,12 @@ _ROWS = [
     ),
     Operation(
         "sign", "map", 1, torch.sign, "sign({0})", r"\operatorname{{sign}}({0})",
-        gradient=_none, functions=("sign", "sgn"), integers="move", interval=intervals.rising(intervals.sign),
+        gradient=derivatives.none, functions=("sign", "sgn"), integers="move",
+        interval=intervals.rising(intervals.sign),
     ),
     Operation(
         "floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor",
-        gradient=_none, functions=("floor",), integers="move", interval=intervals.rising(intervals.floor),
+        gradient=derivatives.none, functions=("floor",), integers="move", interval=intervals.rising(intervals.floor),
     ),
     Operation(
         "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",
@@ -222,6 +180,21 @@ _ROWS = [
         functions=("erf", "special_erf"), interval=intervals.rising(math.erf),
     ),
     Operation(
+        "log2", "map", 1, torch.log2, "log2({0})", r"\log_2({0})",
+        gradient=lambda g, y, a: g / (a * math.log(2)), cost=TRANSCENDENTAL, functions=("log2",),
+        interval=intervals.rising(math.log2, 0.0),
+    ),
+    Operation(
+        "log10", "map", 1, torch.log10, "log10({0})", r"\log_{{10}}({0})",
+        gradient=lambda g, y, a: g / (a * math.log(10)), cost=TRANSCENDENTAL, functions=("log10",),
+        interval=intervals.rising(math.log10, 0.0),
+    ),
+    Operation(
+        "exp2", "map", 1, torch.exp2, "exp2({0})", r"2^{{{0}}}",
+        gradient=lambda g, y, a: g * y * math.log(2), cost=TRANSCENDENTAL, functions=("exp2", "special_exp2"),
+        interval=intervals.rising(lambda x: 2.0**x),
+    ),
+    Operation(
         "tan", "map", 1, torch.tan, "tan({0})", r"\tan({0})",
         gradient=lambda g, y, a: g * (y * y + 1.0), lowering=formulas.tan, cost=TRANSCENDENTAL,
         functions=("tan",),
@@ -246,7 +219,7 @@ _ROWS = [
     ),
     Operation(
         "atan2", "map", 2, of_tensors(torch.atan2), "atan2({0}, {1})", r"\operatorname{{atan2}}({0}, {1})",
-        gradient=_angle_gradient, cost=TRANSCENDENTAL, functions=("atan2", "arctan2"),
+        gradient=derivatives.of_angle, cost=TRANSCENDENTAL, functions=("atan2", "arctan2"),
         interval=intervals.angle,
     ),
     Operation(
@@ -269,7 +242,7 @@ _ROWS = [
     ),
     Operation(
         "acosh", "map", 1, torch.acosh, "acosh({0})", r"\operatorname{{arcosh}}({0})",
-        gradient=_acosh_gradient, lowering=formulas.acosh, cost=TRANSCENDENTAL,
+        gradient=derivatives.of_acosh, lowering=formulas.acosh, cost=TRANSCENDENTAL,
         functions=("acosh", "arccosh"),
         interval=intervals.rising(math.acosh, 1.0),
     ),
@@ -286,33 +259,34 @@ _ROWS = [
     ),
     Operation(
         "minimum", "map", 2, torch.minimum, "min({0}, {1})", r"\min({0}, {1})",
-        gradient=_extreme(lambda a, b: less(b, a)), functions=("minimum",), integers="choice", accumulates=True,
-        interval=intervals.minimum,
+        gradient=derivatives.of_extreme(lambda a, b: less(b, a)), functions=("minimum",), integers="choice",
+        accumulates=True, interval=intervals.minimum,
     ),
     Operation(
         "maximum", "map", 2, torch.maximum, "max({0}, {1})", r"\max({0}, {1})",
-        gradient=_extreme(less), functions=("maximum",), integers="choice", accumulates=True,
+        gradient=derivatives.of_extreme(less), functions=("maximum",), integers="choice", accumulates=True,
         interval=intervals.maximum,
     ),
     Operation(
         "fmod", "map", 2, of_tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
-        gradient=lambda g, y, a, b: (g, -(g * _quotient(a, b))), functions=("fmod",), interval=intervals.fmod,
+        gradient=lambda g, y, a, b: (g, -(g * derivatives.quotient(a, b))), functions=("fmod",),
+        interval=intervals.fmod,
     ),
     Operation(
-        "less", "map", 2, comparing(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=_none,
+        "less", "map", 2, comparing(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=derivatives.none,
         interval=intervals.truth,
     ),
     Operation(
-        "less_equal", "map", 2, comparing(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=_none,
+        "less_equal", "map", 2, comparing(torch.le), "{0} <= {1}", r"[{0} \le {1}]", 2, gradient=derivatives.none,
         interval=intervals.truth,
     ),
     Operation(
-        "equal", "map", 2, comparing(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=_none,
+        "equal", "map", 2, comparing(torch.eq), "{0} == {1}", "[{0} = {1}]", 2, gradient=derivatives.none,
         interval=intervals.truth,
     ),
     Operation(
         "cast", "map", 1, torch.Tensor.to, "{data}({0})", r"\operatorname{{{data}}}({0})",
-        gradient=_none, accumulates=True, interval=intervals.same,
+        gradient=derivatives.none, accumulates=True, interval=intervals.same,
     ),
     Operation(
         "where", "map", 3, lambda mask, a, b: torch.where(mask != 0, a, b),
@@ -333,7 +307,7 @@ _ROWS = [
     ),
     Operation(
         "power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6,
-        gradient=_power_gradient, lowering=formulas.power, cost=TRANSCENDENTAL, interval=intervals.power,
+        gradient=derivatives.of_power, lowering=formulas.power, cost=TRANSCENDENTAL, interval=intervals.power,
     ),
     Operation(
         "at_least", "map", 2, of_tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",
@@ -347,7 +321,7 @@ _ROWS = [
     ),
     Operation(
         "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
-        gradient=_none, lowering=lambda a: a, functions=("detach",), integers="move", accumulates=True,
+        gradient=derivatives.none, lowering=lambda a: a, functions=("detach",), integers="move", accumulates=True,
         interval=intervals.same,
     ),
     # over the features of a row; the result has one feature
@@ -357,7 +331,7 @@ _ROWS = [
     ),
     Operation(
         "max", "reduce", 1, largest, "max({0}{data})", r"\operatorname{{max}}({0}{data})",
-        gradient=_max_gradient, interval=intervals.same,
+        gradient=derivatives.of_largest, interval=intervals.same,
     ),
     # with a matrix
     Operation("linear", "product", 2, F.linear, "{0} @ {1}.T", r"{0} {1}^{{\top}}", 4, keeps_result=False),

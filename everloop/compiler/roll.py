@@ -17,7 +17,7 @@ from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.sink import Sunk, rows_of
 
 MANY = 8  # turns from which a loop is counted and not unrolled
-TRIALS = 64  # ways to choose the states after one turn that are tried
+TRIALS = 512  # ways to choose the states after one turn that are tried
 
 States = dict[str, Value]
 
@@ -81,9 +81,12 @@ def _turn(step: Graph, before: Mapping[str, Value], after: States) -> tuple[Stat
     known: dict[tuple[object, ...], Value] = {(v.op, v.args, v.data, v.type): v for v in step.values}
     ends = {name: counts[look][after[name]] for name, look in moving.items()}
     for turns in sorted({n for end in ends.values() for n in _divisors(end)}, reverse=True):
+        longest = max(ends.values()) // turns
         first = {name: [value] for name, value in before.items()}
         for name, look in moving.items():
-            first[name] = [v for v in alike[look] if counts[look][v] * turns == ends[name]]
+            periods = {longest, ends[name] // turns, -(-ends[name] // turns)}
+            starts = {ends[name] - (turns - 1) * period for period in periods}
+            first[name] = [v for v in alike[look] if counts[look][v] in starts]
             first[name] += [before[other] for other in moving if other != name and moving[other] == look]
         if math.prod(map(len, first.values())) > TRIALS:
             continue

@@ -227,9 +227,20 @@ def _in_place(name: str) -> Callable[..., Any]:
     return lambda self, other: _changed(f"{name}_", self, other)
 
 
-def _assigned(changed: Symbol, value: Any = 0.0, non_blocking: bool = False) -> Any:
-    """What copy_, fill_ and zero_ make of a tensor."""
+def _copied(changed: Symbol, src: Any, non_blocking: bool = False) -> Any:
+    return call("mul", call("ones_like", changed), src)
+
+
+def _filled(changed: Symbol, value: Any) -> Any:
     return call("mul", call("ones_like", changed), value)
+
+
+_ASSIGNING: dict[str, Callable[..., Any]] = {
+    "copy_": _copied,
+    "fill_": _filled,
+    "zero_": lambda changed: call("zeros_like", changed),
+}
+assert tuple(_ASSIGNING) == ASSIGNING
 
 
 def _with_part(changed: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
@@ -251,7 +262,11 @@ def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     if not isinstance(changed, Symbol) or changed.is_shared or is_given:
         raise unsupported(f"{what} on a value whose memory is shared; write it out, such as a = a + b")
     if name in ASSIGNING:
-        result = _assigned(changed, *others, **options)
+        try:
+            _signature(_ASSIGNING[name]).bind(changed, *others, **options)
+        except TypeError as error:
+            raise unsupported(f"the operation {name!r} with these arguments ({error})") from error
+        result = _ASSIGNING[name](changed, *others, **options)
     else:
         function = _with_part if plain == "setitem" else getattr(torch.Tensor, plain, None)
         result = call(plain, changed, *others, function=function, **options)
@@ -261,7 +276,7 @@ def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     return changed
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow"):
+for _name in ("add", "sub", "mul", "truediv", "pow", "mod", "floordiv", "and", "or", "xor"):
     setattr(Symbol, f"__i{_name}__", _in_place(_name))
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "and", "or", "xor", "mod", "floordiv"):
     setattr(Symbol, f"__{_name}__", _operator(_name))

@@ -26,6 +26,9 @@ EXACT: dict[str, tuple[Any, Any]] = {
     "asinh": (np.arcsinh, lambda a: 1 / np.hypot(1, a)),
     "acosh": (np.arccosh, lambda a: ((a - 1) * (a + 1)) ** -0.5),
     "atanh": (np.arctanh, lambda a: 1 / ((1 - a) * (1 + a))),
+    "log2": (np.log2, lambda a: 1 / (a * math.log(2))),
+    "log10": (np.log10, lambda a: 1 / (a * math.log(10))),
+    "exp2": (np.exp2, lambda a: np.exp2(a) * math.log(2)),
     "erf": (np.vectorize(math.erf), lambda a: 2 / math.sqrt(math.pi) * np.exp(-a * a)),
     "erfc": (np.vectorize(math.erfc), lambda a: -2 / math.sqrt(math.pi) * np.exp(-a * a)),
 }
@@ -64,3 +67,12 @@ def test_values_and_slopes(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(y[0, 0].detach(), value, rtol=16 * eps, atol=tiny, equal_nan=True)
     is_in = derivative.isfinite() & (x.abs() < 1e18)  # whose square is a number
     torch.testing.assert_close(slope[is_in], derivative[is_in], rtol=32 * eps, atol=tiny)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "base"), [("log2", 2.0), ("log10", 10.0)])
+def test_logarithms_of_powers_are_whole(name: str, base: float, dtype: torch.dtype) -> None:
+    whole = torch.arange(-30, 31) if base == 2 else torch.arange(0, 11)
+    x = (torch.tensor(base, dtype=torch.float64) ** whole).to(dtype)
+    y, _ = Recurrent(Function(1, len(x), name=name, dtype=dtype))(torch.zeros(1, 1, 1, dtype=dtype), (x[None],))
+    assert y[0, 0].tolist() == whole.tolist()

@@ -86,6 +86,30 @@ def of_repetitions(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.tanh(sum_ * once + same)
 
 
+def of_remainders(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    halves, whole = 2 * h, 3 * h.detach()
+    same, other = halves, whole
+    halves %= 0.7
+    whole //= 0.5
+    return torch.tanh(x @ cell.W.T + same + other)
+
+
+def of_masks(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    a, b, c = h > 0, h > -1, h < 1
+    both, either, one = a, b, c
+    a &= h < 0.5
+    b |= h < -2
+    c ^= h > 0.2
+    return torch.tanh(x @ cell.W.T + both * h + either * 2.0 + one * 3.0)
+
+
+def of_an_empty_part(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    u, v = h.clone(), 2 * h
+    u[:, 4:2] = 1.0
+    v[...] = 0.25
+    return torch.tanh(x @ cell.W.T + u + v + torch.fmax(h, torch.zeros(6, dtype=h.dtype)))
+
+
 def of_a_view_by_einsum(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     copy = h.clone()
     same = torch.einsum("bi->bi", copy)
@@ -104,6 +128,12 @@ def of_the_state(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.tanh(x @ cell.W.T + h)
 
 
+def part_of_a_mask(cell: Any, x: Tensor, h: Tensor) -> Tensor:
+    mask = h > 0
+    mask[:, 0] = 0.5
+    return torch.tanh(x @ cell.W.T + h * mask)
+
+
 def caught(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     g = x @ cell.W.T + h
     try:
@@ -118,6 +148,9 @@ FOLLOWED: dict[str, Step] = {
     "new values changed": of_new_values,
     "a copy of what is changed": of_a_copy_of_a_copy,
     "what is repeated once": of_repetitions,
+    "remainders in place": of_remainders,
+    "masks in place": of_masks,
+    "an empty part": of_an_empty_part,
     "detached": of_what_is_detached,
     "expand_as": lambda c, x, h: torch.tanh(x @ c.W.T + h.mean(-1, keepdim=True).expand_as(h).sum(-1, keepdim=True)),
     "narrow from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h.narrow(-1, -2, 2).sum(-1, keepdim=True)),
@@ -137,6 +170,7 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "changed where seen by einsum": (of_a_view_by_einsum, "add in place on a value whose memory is shared"),
     "a value of parameters changed": (of_a_parameter, "add in place on a value of parameters alone"),
     "a state changed": (of_the_state, "add in place on a value whose memory is shared"),
+    "a part of a mask": (part_of_a_mask, "an assignment to a part of a value of torch.bool"),
     "another width": (lambda c, x, h: h.sum(-1, keepdim=True).__iadd__(h), "another shape or dtype"),
     "batch size": (lambda c, x, h: h if x.shape[0] == 3 else torch.tanh(h), "the batch size"),
     "batch size not": (lambda c, x, h: h if x.shape[0] != 3 else torch.tanh(h), "the batch size"),

@@ -132,7 +132,22 @@ class Delayed(Cell):
         return h, v, w
 
 
-CELLS = [Euler, Liquid, Oscillating, RungeKutta, Timed, Coupled, Delayed]
+class Lorenz(Cell):
+    """Three states in one line, of which each reads others: their chains begin unevenly."""
+
+    n: int = 12
+
+    a, b, c = state(H), state(H), state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Any:
+        u = x @ self.W.T
+        for _ in range(self.n):
+            a, b, c = a + 0.01 * (10 * (b - a) + u), b + 0.01 * (a * (28 - c) - b), c + 0.01 * (a * b - 2.7 * c)
+        return a, b, c
+
+
+CELLS = [Euler, Liquid, Oscillating, RungeKutta, Timed, Coupled, Delayed, Lorenz]
 
 
 def made(kind: Any, n: int = 12) -> Any:

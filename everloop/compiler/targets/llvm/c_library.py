@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-C_LIBRARY = {"sin": 1, "cos": 1, "atan": 1, "atan2": 2, "erf": 1, "erfc": 1}
+C_LIBRARY = {"sin": 1, "cos": 1, "atan": 1, "atan2": 2, "erf": 1, "erfc": 1, "log2": 1, "log10": 1, "exp2": 1}
