@@ -47,7 +47,9 @@ class PlanCache:
         values = graph.values
         self.opaque = [v.data for v in values if _is_opaque(v)]
         self._number = {id(data[-1]): k for k, data in enumerate(self.opaque)}
-        self._name = json.dumps(self._of_graph(graph))
+        lines: dict[str, int] = {}  # which values one line of the step has made, which roll.py asks
+        where = [lines.setdefault(v.where, len(lines)) for v in values]
+        self._name = json.dumps([self._of_graph(graph), where])
 
     def split(self, make: Callable[[], Split]) -> Split:
         return self._kept("split", make, self._of_split, self._split)

@@ -74,7 +74,8 @@ def test_a_second_process_has_the_same_plan_without_a_pass(
     assert second.inference().plan.loop == first.inference().plan.loop
 
 
-def test_a_single_step_runs_the_passes_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def noting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the passes that run from now on, as they run."""
     ran: list[str] = []
 
     def noted(each: passes.Pass) -> passes.Pass:
@@ -85,6 +86,40 @@ def test_a_single_step_runs_the_passes_of_the_list(monkeypatch: pytest.MonkeyPat
         return replace(each, run=run)
 
     monkeypatch.setattr(passes, "PASSES", list(map(noted, passes.PASSES)))
+    return ran
+
+
+class OneLine(Cell):
+    """Two states in one line."""
+
+    h, v = state(H), state(H)
+
+    def step(self, x: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h, v = 0.5 * h + x, 0.5 * v + x
+        return h, v
+
+
+class TwoLines(OneLine):
+    """The same in two, which is another loop to what counts turns."""
+
+    def step(self, x: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = 0.5 * h + x
+        v = 0.5 * v + x
+        return h, v
+
+
+def test_which_values_share_a_line_is_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = OneLine(3, 3), TwoLines(3, 3)
+    Program.of(one, zoo.values(one, 5, 2), torch.float32, TARGET)
+    ran = noting(monkeypatch)
+    Program.of(one, zoo.values(one, 5, 2), torch.float32, TARGET)
+    assert ran == ["trace"]
+    Program.of(two, zoo.values(two, 5, 2), torch.float32, TARGET)
+    assert len(ran) > 2
+
+
+def test_a_single_step_runs_the_passes_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = noting(monkeypatch)
     with torch.no_grad():
         Recurrent(cells.Elman(3, 7)).step(torch.randn(2, 3))
     assert ran == ["trace", *(p.name for p in passes.PASSES if p.name.endswith(" single"))]
