@@ -19,16 +19,19 @@ def prelu(a: Symbol, weight: Any) -> Symbol:
     return where(elementwise("less", 0.0, a), a, elementwise("mul", weight, a))
 
 
+def _below_zero(a: Symbol, alpha: float, inside: Symbol) -> Symbol:
+    """a, and alpha (exp(inside) - 1) where a is not above zero."""
+    return where(elementwise("less_equal", a, 0.0), elementwise("mul", alpha, elementwise("expm1", inside)), a)
+
+
 @known("elu")
 def elu(a: Symbol, alpha: float = 1.0, inplace: bool = False) -> Symbol:
-    negative = elementwise("expm1", elementwise("at_most", a, 0.0))
-    return where(elementwise("less_equal", a, 0.0), elementwise("mul", alpha, negative), a)
+    return _below_zero(a, alpha, elementwise("at_most", a, 0.0))
 
 
 @known("celu")
 def celu(a: Symbol, alpha: float = 1.0, inplace: bool = False) -> Symbol:
-    negative = elementwise("expm1", elementwise("div", elementwise("at_most", a, 0.0), alpha))
-    return where(elementwise("less_equal", a, 0.0), elementwise("mul", alpha, negative), a)
+    return _below_zero(a, alpha, elementwise("div", elementwise("at_most", a, 0.0), alpha))
 
 
 @known("selu")

@@ -7,15 +7,9 @@ from collections.abc import Callable
 from everloop.compiler.expression import Expression, of
 
 Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
-absolute, equal, floor, less, less_equal, log = (
-    of("abs"),
-    of("equal"),
-    of("floor"),
-    of("less"),
-    of("less_equal"),
-    of("log"),
-)
-power, rsqrt, sign, total, where = of("power"), of("rsqrt"), of("sign"), of("sum"), of("where")
+absolute, equal, floor, less = of("abs"), of("equal"), of("floor"), of("less")
+less_equal, log, power, rsqrt = of("less_equal"), of("log"), of("power"), of("rsqrt")
+sign, total, where = of("sign"), of("sum"), of("where")
 
 
 def none(g: Expression, y: Expression, *args: Expression) -> None:

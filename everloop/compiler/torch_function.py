@@ -227,12 +227,12 @@ def _in_place(name: str) -> Callable[..., Any]:
     return lambda self, other: _changed(f"{name}_", self, other)
 
 
-def _copied(changed: Symbol, src: Any, non_blocking: bool = False) -> Any:
-    return call("mul", call("ones_like", changed), src)
-
-
 def _filled(changed: Symbol, value: Any) -> Any:
     return call("mul", call("ones_like", changed), value)
+
+
+def _copied(changed: Symbol, src: Any, non_blocking: bool = False) -> Any:
+    return _filled(changed, src)
 
 
 _ASSIGNING: dict[str, Callable[..., Any]] = {

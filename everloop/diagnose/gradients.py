@@ -16,6 +16,7 @@ from torch import Tensor
 from everloop.diagnose.recording import Lane, Track, recorded
 from everloop.errors import UnsupportedError
 from everloop.models.model import Model
+from everloop.models.modes import evaluating
 
 REACHED = 0.05  # a smaller part of the gradient counts as nothing
 NOISE = 1e-6  # below this part a gradient in float32 is rounding
@@ -109,20 +110,15 @@ def arriving(lanes: Sequence[Lane]) -> list[list[Tensor | None]]:
 
 def record(model: Model, batch: Any, state: Any = None) -> list[Lane]:
     """Return the lanes of one loss, with the gradients of what each put out that do not pass another lane."""
-    training = model.training
-    model.eval()
-    try:
-        with recorded(model) as lanes:
-            loss = model.loss(batch, state)
-            lanes = [lane for lane in lanes if lane.tracks]
-            if not lanes:
-                raise UnsupportedError(f"{type(model).__name__} ran no recurrent layers over a whole sequence")
-            leaves = [leaf for lane in lanes for leaf in lane.cut]
-            grads = torch.autograd.grad(loss.mean, leaves, retain_graph=True, allow_unused=True)
-            for leaf, grad in zip(leaves, grads, strict=True):
-                leaf.grad = grad
-    finally:
-        model.train(training)
+    with evaluating(model), recorded(model) as lanes:
+        loss = model.loss(batch, state)
+        lanes = [lane for lane in lanes if lane.tracks]
+        if not lanes:
+            raise UnsupportedError(f"{type(model).__name__} ran no recurrent layers over a whole sequence")
+        leaves = [leaf for lane in lanes for leaf in lane.cut]
+        grads = torch.autograd.grad(loss.mean, leaves, retain_graph=True, allow_unused=True)
+        for leaf, grad in zip(leaves, grads, strict=True):
+            leaf.grad = grad
     return lanes
 
 
