@@ -6,16 +6,15 @@ Vogt, Puelma Touzel, Shlizerman and Lajoie, "On Lyapunov exponents for RNNs", 20
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from everloop.binding import bind
+from everloop.compiler.bindings import Bindings
+from everloop.compiler.call import Call
 from everloop.diagnose.recording import Track
-from everloop.step import advance
+from everloop.layers.dispatch import run
 
 ROWS, SAMPLES = 4, 8
 
@@ -52,22 +51,22 @@ def step_jacobians(track: Track) -> StepJacobians:
 def lyapunov_exponents(track: Track, count: int = 4) -> Tensor:
     """Return the first exponents [count] of a cell on the data it was recorded with, per step, largest first.
 
-    Above 0 two nearby states move apart (chaos, exploding gradients); far below 0 the past is forgotten. By QR
-    of the products of step Jacobians, on the first sequences. Those of a stack are those of its layers together.
+    Above 0 two nearby states move apart (chaos, exploding gradients); far below 0 the past is forgotten. By QR of the
+    products of transposed step Jacobians, from the last step to the first, as gradients run: a product and its
+    transpose have the same singular values. On the first sequences; those of a stack are those of its layers together.
     """
     size = sum(track.cell.state_sizes.values())
     count, rows = min(count, size), min(ROWS, track.valid.shape[1])
     start = torch.randn(rows, size, count, generator=torch.Generator().manual_seed(0)).to(track.x)
     basis, total, steps = torch.linalg.qr(start)[0], torch.zeros(count, dtype=torch.float64), 0
     order = range(len(track.valid))
-    for t in reversed(order) if track.reverse else order:
+    for t in order if track.reverse else reversed(order):
         if not bool(track.valid[t, :rows].all()):
             continue
-        step, at = _step(track, t, slice(0, rows))
-        basis, r = torch.linalg.qr(_times(step, at, basis))
+        basis, r = torch.linalg.qr(_transposed_times(track, t, basis))
         total += r.diagonal(dim1=-2, dim2=-1).abs().clamp_min(1e-30).double().log().mean(0)
         steps += 1
-    return total / max(1, steps)
+    return (total / max(1, steps)).sort(descending=True).values
 
 
 def largest_singular_values(track: Track) -> Tensor:
@@ -77,36 +76,34 @@ def largest_singular_values(track: Track) -> Tensor:
     not suffice.
     """
     valid = track.valid[:, 0].nonzero()[:, 0].tolist()
-    found = []
-    for t in valid[:: max(1, len(valid) // SAMPLES)][:SAMPLES]:
-        step, at = _step(track, t, slice(0, 1))
-        jacobian = _times(step, at, torch.eye(at.shape[1]).to(at)[None])[0]
-        found.append(torch.linalg.matrix_norm(jacobian, 2))
+    every = torch.eye(sum(track.cell.state_sizes.values())).to(track.x)[None]
+    found = [
+        torch.linalg.matrix_norm(_transposed_times(track, t, every)[0], 2)
+        for t in valid[:: max(1, len(valid) // SAMPLES)][:SAMPLES]
+    ]
     return torch.stack(found) if found else torch.zeros(0)
 
 
-def _step(track: Track, t: int, rows: slice) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return step t as a function of all states side by side [R, N], and these states before it."""
-    sizes = list(track.cell.state_sizes.values())
-    own: dict[str, Any] = {name: tensor[rows] for name, tensor in track.values.rows.items()}
-    own |= {name: tensor[t, rows] for name, tensor in track.values.steps.items()}
-    cell = bind(track.cell, {name: tensor.detach() for name, tensor in (track.values.fixed | own).items()})
-    at = torch.cat([found[t][rows].detach() for found in track.before.values()], -1)
+def _transposed_times(track: Track, t: int, columns: Tensor) -> Tensor:
+    """Return the transposed Jacobian of step t, at the first R sequences, times columns [R, N, K].
 
-    def step(state: Tensor) -> Tensor:
-        _, after = advance(cell, track.x[t, rows], torch.split(state, sizes, -1))
-        return torch.cat([new.expand(len(state), n) for new, n in zip(after, sizes, strict=True)], -1)
+    One call of the layer over one step, in which each sequence stands K times: a column is a gradient that arrives.
+    """
+    rows, size, count = columns.shape
 
-    return step, at
+    def repeated(tensor: Tensor) -> Tensor:
+        return tensor[:rows].detach().repeat_interleave(count, 0)
 
-
-def _times(step: Callable[[Tensor], Tensor], at: Tensor, columns: Tensor) -> Tensor:
-    """Return the Jacobian of a step, at rows [R, N], times columns [R, N, K]."""
+    values = Bindings(
+        {name: tensor.detach() for name, tensor in track.values.fixed.items()},
+        {name: repeated(tensor) for name, tensor in track.values.rows.items()},
+        {name: repeated(tensor[t])[None] for name, tensor in track.values.steps.items()},
+    )
+    before = [repeated(steps[t]).requires_grad_() for steps in track.before.values()]
+    arriving = torch.split(columns.mT.reshape(rows * count, size), [state.shape[1] for state in before], -1)
     with torch.enable_grad():
-        at = at.detach().requires_grad_()
-        after = step(at)
-        dual = torch.zeros_like(after, requires_grad=True)
-        (back,) = torch.autograd.grad(after, at, dual, create_graph=True)
-        # what a vector is turned into backwards is linear in it, and its own gradient runs forwards
-        found = [torch.autograd.grad(back, dual, column, retain_graph=True)[0] for column in columns.unbind(-1)]
-    return torch.stack(found, -1)
+        _, after = run(track.cell, Call.of(values, repeated(track.x[t])[None], before), track.target)
+        known = [(new, grad) for new, grad in zip(after, arriving, strict=True) if new.requires_grad]
+        new, grads = zip(*known, strict=True) if known else ((), ())
+        found = torch.autograd.grad(new, before, grads, allow_unused=True, materialize_grads=True)
+    return torch.cat(found, -1).view(rows, count, size).mT

@@ -26,7 +26,8 @@ class Track:
     """What one cell did over a sequence, in one direction.
 
     layer: which one, as "recurrent, layer 2, back"; x: [T, B, I]; before, after: the states of each step by name, T
-    rows [B, n]; valid: bool [T, B], the steps that exist; reverse: whether it reads from the end.
+    rows [B, n]; valid: bool [T, B], the steps that exist; reverse: whether it reads from the end; target: how its layer
+    asks to be run.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class Track:
     after: dict[str, list[Tensor]]
     valid: Tensor
     reverse: bool
+    target: str | None
 
     def stacked(self, which: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """Return states as [T, B, n], without their graph."""
@@ -63,7 +65,7 @@ class Lane:
 def recorded(model: nn.Module) -> Iterator[list[Lane]]:
     """Run all layers of a model step by step inside the block; the lanes come in the order of their calls."""
     lanes: list[Lane] = []
-    places: dict[Cell, str] = {}
+    places: dict[Cell, tuple[str, str | None]] = {}
     hooks = []
 
     def begin(name: str) -> Any:
@@ -87,7 +89,8 @@ def recorded(model: nn.Module) -> Iterator[list[Lane]]:
         return y, map_state(lambda _: next(fresh), result[1])
 
     def run(cell: Cell, call: Call) -> Results:
-        y, finals, track = _steps(cell, call, places.get(cell, type(cell).__name__))
+        layer, target = places.get(cell, (type(cell).__name__, None))
+        y, finals, track = _steps(cell, call, layer, target)
         if lanes:
             lanes[-1].tracks.append(track)
         return y, finals
@@ -96,7 +99,7 @@ def recorded(model: nn.Module) -> Iterator[list[Lane]]:
         for name, module in model.named_modules():
             if isinstance(module, Recurrent):
                 name = name or "layers"
-                places |= dict(_places(module.cell, name))
+                places |= {cell: (place, module.target) for cell, place in _places(module.cell, name)}
                 hooks += [module.register_forward_pre_hook(begin(name)), module.register_forward_hook(end)]
         if not hooks:
             raise UnsupportedError(f"{type(model).__name__} has no Recurrent layers to look into")
@@ -119,7 +122,7 @@ def _places(core: nn.Module, name: str) -> Iterator[tuple[Cell, str]]:
         yield core, name
 
 
-def _steps(cell: Cell, call: Call, layer: str) -> tuple[Tensor, tuple[Tensor, ...], Track]:
+def _steps(cell: Cell, call: Call, layer: str, target: str | None) -> tuple[Tensor, tuple[Tensor, ...], Track]:
     """Return (output, final states, track) of a cell, one batch of rows a step."""
     time, names = call.time, list(cell.state_sizes)
     lengths = time.lengths
@@ -144,4 +147,5 @@ def _steps(cell: Cell, call: Call, layer: str) -> tuple[Tensor, tuple[Tensor, ..
         states = [torch.where(valid[t][:, None], new, old) for new, old in zip(found, states, strict=True)]
         outputs[t] = torch.where(valid[t][:, None], row, 0)
     y = torch.stack(outputs) if outputs else call.x.new_zeros(0, time.batch, cell.output_width)
-    return y, tuple(states), Track(layer, cell, call.values, call.x.detach(), before, after, valid, time.reverse)
+    x = call.x.detach()
+    return y, tuple(states), Track(layer, cell, call.values, x, before, after, valid, time.reverse, target)

@@ -18,7 +18,6 @@ from everloop.data import Parallel, Text
 from everloop.diagnose import GradientThroughTime, TrainingFacts, diagnose, gradient_through_time
 from everloop.diagnose.gates import gates_and_states
 from everloop.diagnose.gradients import learned_reach, record
-from everloop.diagnose.jacobians import largest_singular_values, lyapunov_exponents
 from everloop.errors import UnsupportedError
 from everloop.layers.dispatch import eagerly, replaced
 from everloop.models import EncoderDecoder, LanguageModel, Model
@@ -152,29 +151,6 @@ def test_recording_computes_what_eager_does() -> None:
     with replaced(eagerly):
         y, _ = layers(x, lengths=lengths, reset=reset)
     torch.testing.assert_close(lanes[0].outputs[0], y)
-
-
-def test_the_lyapunov_exponent_of_a_fading_cell_is_its_logarithm() -> None:
-    for a in (0.5, 1.2):
-        model = Reader(Recurrent(Fading(3, 5, a=a)))
-        (track,) = record(model, (torch.randn(15, 4, 3), None))[0].tracks
-        expected = torch.full((3,), math.log(a)).double()
-        torch.testing.assert_close(lyapunov_exponents(track, 3), expected, rtol=1e-5, atol=0)
-        values = largest_singular_values(track)
-        torch.testing.assert_close(values, torch.full_like(values, a))
-
-
-def test_exponents_are_the_logarithms_of_the_product_of_jacobians() -> None:
-    torch.manual_seed(0)
-    cell = cells.Elman(3, 4).double()
-    (track,) = record(Reader(Recurrent(cell)).double(), (torch.randn(60, 1, 3).double(), None))[0].tracks
-    product = torch.eye(4, dtype=torch.float64)
-    for t in range(60):
-        h = track.after["h"][t][0].detach()
-        product = torch.diag(1 - h**2) @ cell.R.detach() @ product
-    expected = torch.linalg.svdvals(product)[0].log() / 60
-    # one factor of the first basis is left over in 60 steps
-    assert float(lyapunov_exponents(track, 1)[0]) == pytest.approx(float(expected), abs=0.05)
 
 
 def test_gates_are_the_values_of_the_step() -> None:
