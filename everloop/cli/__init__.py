@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
+from pathlib import Path
 
 from everloop.errors import EverloopError, OptionError, unknown
 
@@ -104,8 +105,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NotADirectoryError, FileExistsError) as error:
-        stands = f"{error.filename}: a file stands where a folder is expected; choose another name"
-        return _fail(stands if error.filename else f"{error.strerror or error}")
+        return _fail(_in_the_way(Path(error.filename)) if error.filename else f"{error.strerror or error}")
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")  # all others have a name
     except KeyboardInterrupt:
@@ -163,6 +163,13 @@ def _help() -> None:
     console.print(Line("everloop COMMAND …: recurrent networks for PyTorch\n", "bold"))
     console.print(table)
     console.print("\neverloop COMMAND --help tells the options of one; everloop --version the version.")
+
+
+def _in_the_way(path: Path) -> str:
+    """Return the message for a path that leads over what is no folder."""
+    link = next((each for each in (path, *path.parents) if each.is_symlink() and not each.exists()), None)
+    said = f"{link} is a link that leads nowhere, or round in a circle" if link else ""
+    return f"{path}: {said or 'a file stands where a folder is expected'}; choose another name"
 
 
 def _fail(message: str) -> int:

@@ -16,10 +16,10 @@ import tyro
 from everloop.cli.options import CheckpointOptions, note, parse, write
 from everloop.data import Series, SeriesConfig
 from everloop.data.error_policy import Malformed
-from everloop.data.files import write_atomically
+from everloop.data.files import check_writable, write_atomically
 from everloop.data.readers.formats import told
 from everloop.draw import Figure, Panel, draw_forecasts
-from everloop.draw.figure import ENDINGS, check_ending
+from everloop.draw.figure import check_file
 from everloop.draw.scene import Theme
 from everloop.errors import DataError, OptionError, RunError
 from everloop.kinds.forecaster import dataset, evaluation_dataset
@@ -69,12 +69,14 @@ def main(args: Sequence[str]) -> int:
     options = parse(Options, args, command="backtest", description=description)
     if options.out and options.out.suffix not in (".csv", ".json"):
         raise OptionError(f"--out is {options.out}; expected a file that ends in .csv or .json")
-    if options.figure:
-        check_ending(options.figure, ENDINGS)
     run = RunConfig.read(options.run)
     kind = options.checkpoint.kind(run)
     if not issubclass(kind.model, Forecaster):
         raise RunError(f"{options.run} holds a {kind.name}; expected a forecaster (for others: everloop evaluate)")
+    if options.out:
+        check_writable(options.out)
+    if options.figure:
+        check_file(options.figure)
     model = options.checkpoint.model(run)
     data = _data(model, run.settings("data", SeriesConfig), options)
     for line in data.notes(1):

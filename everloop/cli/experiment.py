@@ -19,7 +19,7 @@ from everloop.cli import and_help
 from everloop.cli.options import parse
 from everloop.diagnose.experiments import Make, gradient_experiment, memory_experiment
 from everloop.draw.curves import Curve, draw_curves
-from everloop.draw.figure import Figure
+from everloop.draw.figure import Figure, check_file
 from everloop.draw.scene import Theme
 from everloop.errors import OptionError, unknown
 
@@ -53,6 +53,15 @@ class Common:
             raise OptionError(f"hidden is {self.hidden} and threads {self.threads}; expected at least 1")
         torch.set_num_threads(self.threads)
         return {name.rpartition(":")[2]: partial(_made, named(name)) for name in self.cells}
+
+    def check(self) -> None:
+        """Check that the picture can be written, before it is computed.
+
+        Raises:
+            OptionError, OSError: as `check_file` raises them.
+        """
+        for path in self.out:
+            check_file(path)
 
     def write(self, figure: Figure) -> None:
         """Write the picture."""
@@ -106,6 +115,7 @@ def _gradients(args: Sequence[str]) -> None:
     if options.steps < 2:
         raise OptionError(f"steps is {options.steps}; expected at least 2")
     common = options.common
+    common.check()
     names = ["cell", "recurrent weights", "a step", f"over {options.steps - 1} steps", "gradient norm"]
     table = Table(*names, "turned by clipping its norm", "each number", box=None)
     curves: dict[str, Curve] = {}
@@ -126,6 +136,7 @@ def _memory(args: Sequence[str]) -> None:
     if options.updates < 1 or not options.lags:
         raise OptionError(f"updates is {options.updates} with {len(options.lags)} lags; expected at least 1 of each")
     common = options.common
+    common.check()
     found: dict[str, dict[int, float]] = {}
     sizes: Mapping[str, int] = {"hidden": common.hidden, "steps": options.updates, "seed": common.seed}
     chance = 0.0

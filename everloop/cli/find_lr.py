@@ -48,6 +48,7 @@ def main(args: Sequence[str]) -> int:
     highest = checked_highest(options.train, options.lowest, options.highest, options.tries)  # before data is read
     device = select_device(options.threads, options.device)
     paths_exist(options.data)
+    options.output.check()
     torch.manual_seed(options.train.seed)
     model, data, options = fresh(kind, options, args[1:], stay=ITS_OWN)
     note(f"up to {options.tries} steps of {model.kind} {model.config}, from {options.lowest:g} upwards")
@@ -61,6 +62,6 @@ def main(args: Sequence[str]) -> int:
         y_label=f"loss ({model.measure} per {model.target})",
         from_zero=False,
     )
-    options.output.take(figure)
     write(f"{found}\n")
+    options.output.take(figure)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from everloop.cli.options import write
 from everloop.draw import Figure
+from everloop.draw.figure import check_file
 from everloop.draw.scene import Theme
 
 
@@ -19,6 +20,15 @@ class Output:
     matplotlib), .txt, and of cells and networks .dot (Graphviz), .mmd (Mermaid)."""
     theme: Theme = "light"
     """For light or dark paper."""
+
+    def check(self) -> None:
+        """Check that a figure that is no graph can be written into the files, before it is computed.
+
+        Raises:
+            OptionError, OSError: as `check_file` raises them.
+        """
+        for path in self.out:
+            check_file(path)
 
     def take(self, figure: Figure) -> None:
         """Print the figure, or write the files."""

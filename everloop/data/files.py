@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -105,6 +106,19 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, and make its folder where there is none, before work is done for it.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def remove_parts(folder: Path) -> None:

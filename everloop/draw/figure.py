@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from everloop.data.files import write_atomically
-from everloop.draw.png import png
+from everloop.data.files import check_writable, write_atomically
+from everloop.draw.png import matplotlib, png
 from everloop.draw.scene import PAGE, Scene, Theme, checked_theme
 from everloop.draw.svg import svg
 from everloop.errors import OptionError
@@ -77,3 +77,16 @@ def check_ending(file: Path, endings: Sequence[str]) -> None:
     if file.suffix not in endings:
         found = repr(file.suffix) if file.suffix else "missing"
         raise OptionError(f"{file}: the ending is {found}; expected one of {', '.join(endings)}")
+
+
+def check_file(file: Path, endings: Sequence[str] = ENDINGS) -> None:
+    """Check that a figure can be written into a file, before it is computed.
+
+    Raises:
+        OptionError: its name ends in another way, or matplotlib is not installed.
+        OSError: it cannot be written there.
+    """
+    check_ending(file, endings)
+    if file.suffix == ".png":
+        matplotlib()
+    check_writable(file)

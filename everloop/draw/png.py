@@ -13,11 +13,11 @@ from everloop.errors import OptionError
 FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 
-def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
-    """Return a scene as a PNG file, `scale` pixels for each unit of length.
+def matplotlib() -> tuple[Any, Any, Any]:
+    """Return what is used of matplotlib: rc_context, FigureCanvasAgg, Figure.
 
     Raises:
-        OptionError: matplotlib is not installed.
+        OptionError: it is not installed.
     """
     try:
         from matplotlib import rc_context
@@ -26,6 +26,16 @@ def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
     except ImportError as error:
         message = f"a PNG picture needs {error.name or 'matplotlib'}: pip install 'everloop[plot]', or write SVG"
         raise OptionError(message) from None
+    return rc_context, FigureCanvasAgg, Figure
+
+
+def png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
+    """Return a scene as a PNG file, `scale` pixels for each unit of length.
+
+    Raises:
+        OptionError: matplotlib is not installed.
+    """
+    rc_context, FigureCanvasAgg, Figure = matplotlib()
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=72 * scale, facecolor=colour("paper", theme))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))

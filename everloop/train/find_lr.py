@@ -175,7 +175,8 @@ def find_lr(
     tested = config.replace({**rising, **alone, "length_jitter": 0})
     diverged = False
     try:
-        train(copy.deepcopy(model), _Trained(data), tested, report=take)
+        if train(copy.deepcopy(model), _Trained(data), tested, report=take).interrupted:
+            raise KeyboardInterrupt
     except (_EnoughError, TrainingError):
         diverged = True
     if len(rates) <= WARM:

@@ -14,6 +14,7 @@ from everloop.data.settings import read_toml
 from everloop.data.tokenize.vocabulary_file import read_json
 from everloop.errors import DataError, OptionError
 from everloop.models import LanguageModel, LanguageModelConfig
+from tests.stubs import cannot_be_imported
 
 LM = ["train", "language-model", "--text", "verse.txt", "--threads", "1"]
 
@@ -154,6 +155,34 @@ def test_links_in_a_circle(command: list[str], capsys: pytest.CaptureFixture[str
 def test_a_link_is_told_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "it is a link that leads nowhere, or round in a circle" in failure(capsys, *LM, "--config", "loop")
     assert "loop is a link that leads nowhere" in failure(capsys, *LM, "--out", "loop")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a.xyz", "a.xyz: the ending is '.xyz'; expected one of .svg, .png, .txt"),
+        ("verse.txt/a.svg", "verse.txt/a.svg: a file stands where a folder is expected; choose another name"),
+        ("loop/a.svg", "loop/a.svg: loop is a link that leads nowhere, or round in a circle; choose another name"),
+        ("/proc/nothing/a.svg", "/proc/nothing/a.svg: No such file or directory"),
+        ("folder.svg", "folder.svg: Is a directory"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["find-lr language-model --text verse.txt", "experiment gradients", "experiment memory --lags 3"]
+)
+def test_where_a_figure_cannot_go_is_told_before_work_is_done(
+    command: str, out: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder.svg").mkdir()
+    assert failure(capsys, *command.split(), "--out", out) == f"error: {message}\n"
+
+
+def test_a_picture_without_matplotlib_is_told_before_work_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cannot_be_imported("matplotlib", ImportError, tmp_path, monkeypatch)
+    told = failure(capsys, "find-lr", "language-model", "--text", "verse.txt", "--out", "a.png")
+    assert "a PNG picture needs matplotlib: pip install 'everloop[plot]'" in told
 
 
 def test_a_folder_that_holds_itself(tmp_path: Path) -> None:

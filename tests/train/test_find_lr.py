@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,37 @@ def test_a_loss_that_is_not_finite_ends_the_test() -> None:
     assert found.rates[-1] < 1.1
     with pytest.raises(OptionError, match=r"lowest is 0\.001, and within 10 steps from there the loss is not finite"):
         find_lr(Broken(99.0), Cloud(), SGD, lowest=1e-3)
+
+
+class Stopped(Bowl):
+    """Ctrl-C comes at the third step, or at the thirteenth."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def loss(self, batch: Points, state: Any = None) -> Loss:
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize("at", [3, 13])
+def test_ctrl_c_ends_the_test_and_nothing_is_said_of_the_loss(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        find_lr(Stopped(at), Cloud(), SGD)
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("the cat sat on the mat. " * 60)
+    monkeypatch.setattr(
+        "everloop.cli.find_lr.fresh", lambda kind, options, *rest, **more: (Stopped(at), Cloud(), options)
+    )
+    assert main(["find-lr", "lm", "--text", "t.txt", "--out", "lr.svg", "--threads", "1"]) == 130
+    shown = capsys.readouterr()
+    assert "the loss" not in shown.out + shown.err
+    assert not Path("lr.svg").exists()
 
 
 RATES = tuple(10 ** (-6 + 6 * n / 99) for n in range(100))
