@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import namedtuple
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -34,7 +33,7 @@ from everloop.declaration import (
     state,
 )  # fmt: skip
 from everloop.errors import CellError, OptionError, ShapeError, unknown
-from everloop.step import advance, check_names, step_results
+from everloop.step import advance, check_names, named_outputs, step_results
 
 RESERVED = ("x", "state", "lengths", "reset", "generator")  # what a layer is called with
 
@@ -95,7 +94,7 @@ class Cell(nn.Module):
             elif isinstance(value, Noise):
                 setattr(cls, name, value.absent)
         if len(cls.outputs) > 1 and (cls.Outputs is None or cls.Outputs._fields != tuple(cls.outputs)):
-            cls.Outputs = _named_tuple(cls)
+            cls.Outputs = named_outputs(cls, list(cls.outputs))
         _check_names(cls)
         cls.is_shaped = any(len(s.shape) > 1 for s in cls.states.values())
         if cls.states and not cls.outputs and len(next(iter(cls.states.values())).shape) > 1:
@@ -359,13 +358,6 @@ def _checked_option(cls: type[Cell], name: str, value: Any) -> Any:
     if isinstance(hint, type) and hint is not Any and not isinstance(value, accepted):
         raise OptionError(f"{cls.__name__}: {name} is {value!r}; expected {hint.__name__}")
     return value
-
-
-def _named_tuple(cls: type[Cell]) -> Any:
-    """Return the NamedTuple of the outputs of a cell."""
-    made: Any = namedtuple("Outputs", list(cls.outputs))  # type: ignore[misc]
-    made.__module__, made.__qualname__ = cls.__module__, f"{cls.__qualname__}.Outputs"
-    return made
 
 
 def _check_names(cls: type[Cell]) -> None:

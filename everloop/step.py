@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from everloop import torch_private
 from everloop.binding import bind, keep
 from everloop.errors import CellError, OptionError, unknown
 
@@ -83,3 +85,12 @@ def _described(cell: Any) -> str:
     """Return what the step of `cell` returns, in words."""
     states, outputs = ", ".join(cell.state_sizes), ", ".join(cell.output_sizes)
     return f"{states}{outputs and ', then the outputs '}{outputs}, in this order"
+
+
+def named_outputs(cell: type, names: Sequence[str]) -> Any:
+    """Return the NamedTuple of the outputs of a kind of cell; programs of `torch.export` are saved with its name."""
+    made: Any = namedtuple("Outputs", names)  # type: ignore[misc]
+    made.__module__, made.__qualname__ = cell.__module__, f"{cell.__qualname__}.Outputs"
+    if "<locals>" not in made.__qualname__:  # another process can find it
+        torch_private.register_namedtuple(made, serialized_type_name=f"{made.__module__}.{made.__qualname__}")
+    return made

@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef as StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import _register_namedtuple
 
 # Imported above:
 # `register_decomposition` tells exporters what our operator is made of. Gone: pass a table to `run_decompositions`.
@@ -61,6 +62,9 @@ keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 # Calls of PyTorch inside are not seen by `__torch_function__`. Gone: `torch._C.DisableTorchFunctionSubclass`.
 without_torch_function = torch._C.DisableTorchFunction
+
+# The named outputs of a cell in programs that `torch.export` saves. Gone: such cells cannot be saved; say so.
+register_namedtuple = _register_namedtuple
 
 # Arithmetic on lists of tensors, as PyTorch's optimisers use. Gone: a loop over the list.
 foreach_lerp_ = torch._foreach_lerp_

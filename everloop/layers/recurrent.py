@@ -127,7 +127,8 @@ class Recurrent(nn.Module):
                 that step.
             generator: what draws dropout, noise and masks; None: PyTorch's own. It cannot be part of a graph.
             given: what the cells declare besides, by name: inputs in the form of x, contexts [B, …], of a memory
-                its lengths too (NAME_lengths).
+                its lengths too (NAME_lengths). `torch.export` with sizes that are free wants them as named arguments
+                of a module around the layer (docs/your-own-cell.md).
 
         Returns:
             The output in the form of x (its features: `output_size`), of a cell that declares several outputs a

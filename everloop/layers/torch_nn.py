@@ -240,7 +240,8 @@ def _key(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: boo
 
 @lru_cache(maxsize=256)
 def _cell(mode: str, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> Cell:
-    with torch_private.without_modes(), torch_private.without_transforms():  # it outlives whatever is going on
+    p = torch_private
+    with p.without_modes(), p.without_transforms(), p.without_torch_function():  # it outlives whatever is going on
         return _new_cell(mode, input_size, hidden_size, proj_size, bias)
 
 
