@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from everloop.models.own_code import keep
 from everloop.models.run import BEST, CONFIG, LAST, PREVIOUS, RunConfig, model_table, write_weights
 from everloop.train.checkpoint import Checkpoint
 from everloop.train.config import TrainConfig
-from everloop.train.environment import environment
+from everloop.train.environment import environment, other_numbers
 from everloop.train.evaluate import Data
 
 METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
@@ -69,8 +70,11 @@ class Folder:
     def best(self) -> Path:
         return self.path / BEST
 
-    def begin(self, model: Model, data: Data, config: TrainConfig) -> None:
-        """Write what describes the run. It makes the folder a run, so it comes after the first checkpoint."""
+    def begin(self, model: Model, data: Data, config: TrainConfig, processes: int) -> str:
+        """Write what describes the run, and return in a sentence what rounds otherwise than when it was trained before.
+
+        It makes the folder a run, so it comes after the first checkpoint.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         source = getattr(data, "config", None)
         read = to_table(source) if source else {}
@@ -80,7 +84,20 @@ class Folder:
         tables = {"model": table, "data": read, "train": to_table(config)} | ({"code": code} if code else {})
         model.write(self.path)
         write_atomically(self.path / CONFIG, to_toml(tables).encode())
-        self._append(HISTORY, environment(next(model.parameters()).device))
+        now, history = environment(next(model.parameters()).device, processes), self._history()
+        lines = "".join(json.dumps(facts) + "\n" for facts in (*history, now))
+        write_atomically(self.path / HISTORY, lines.encode())
+        return other_numbers(history[-1], now) if history else ""
+
+    def _history(self) -> list[dict[str, Any]]:
+        """Return where the run was trained before, without lines that a crash cut off."""
+        file = self.path / HISTORY
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+        found = []
+        for line in lines:
+            with suppress(ValueError):
+                found.append(parse_json(line))
+        return [facts for facts in found if isinstance(facts, dict)]
 
     def kept(self) -> Path | None:
         """Return where the last checkpoint stays when the next one is written; None if it is damaged."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from everloop.data.files import writing
 from everloop.errors import OptionError
 from everloop.train.events import Event, Report, Started, Stepped, Validated
 
+EVENTS = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer")
+DATED = re.compile(r"events\.out\.tfevents\.(\d+)")
 EXTRAS = ("wandb",)  # packages that are an extra of this library
 
 
@@ -53,26 +59,42 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._writer = _summary_writer()
+        self._event, self._writer = _tensorboard()
         self.folder = Path(folder)
+        self._path = self.folder
         self._open: Any = None
 
     def begin(self, step: int) -> None:
         """Go on after so many steps; what a process that was killed has written of later ones is hidden."""
-        self._open = self._writer(str(self.folder), purge_step=step + 1)
+        self.finish()
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        # files are read in the order of their names, so this one is the last, whatever another clock has said
+        dates = [int(found[1]) + 1 for path in self.folder.iterdir() if (found := DATED.match(path.name))]
+        date = max(int(time.time()), *dates, 0)
+        self._path = self.folder / f"events.out.tfevents.{date:010}.{socket.gethostname()}.{os.getpid()}"
+        with writing(self._path):
+            self._open = self._writer(self._path.open("xb"))
+        self._write({"file_version": "brain.Event:2"}, {"step": step + 1, "session_log": {"status": "START"}})
 
     def log(self, data: dict[str, Any], *, step: int) -> None:
         """Write figures by name; they can be seen at once."""
         if self._open is None:
             self.begin(0)
-        for name, value in data.items():
-            self._open.add_scalar(name, value, step)
-        self._open.flush()
+        named = [{"tag": name, "simple_value": float(value)} for name, value in data.items()]
+        self._write({"step": step, "summary": {"value": named}})
 
     def finish(self) -> None:
         """Close the file."""
         if self._open is not None:
             self._open.close()
+            self._open = None
+
+    def _write(self, *events: dict[str, Any]) -> None:
+        with writing(self._path):
+            for event in events:
+                self._open.write(self._event(wall_time=time.time(), **event).SerializeToString())
+            self._open.flush()
 
 
 def tracker(name: str) -> Callable[[Path, Mapping[str, Any]], Tracker]:
@@ -85,7 +107,7 @@ def tracker(name: str) -> Callable[[Path, Mapping[str, Any]], Tracker]:
     """
     package, colon, project = name.partition(":")
     if package == "tensorboard" and not colon:
-        _summary_writer()
+        _tensorboard()
         return lambda folder, settings: TensorBoard(folder / "tensorboard")
     if not package.isidentifier() or (colon and not project):
         raise OptionError(f"track is {name!r}; expected tensorboard, or a package as wandb or wandb:PROJECT")
@@ -102,8 +124,10 @@ def tracker(name: str) -> Callable[[Path, Mapping[str, Any]], Tracker]:
     return lambda folder, settings: begin(project=project or "everloop", name=folder.name, config=dict(settings))
 
 
-def _summary_writer() -> Any:
+def _tensorboard() -> tuple[Any, Any]:
+    """Return what makes an event of its fields, and a writer of events of a file."""
     try:
-        return import_module("torch.utils.tensorboard").SummaryWriter
+        event, record = map(import_module, EVENTS)
     except ImportError:
         raise OptionError("tensorboard is missing; install it with: pip install 'everloop[tensorboard]'") from None
+    return event.Event, record.RecordWriter

@@ -286,8 +286,8 @@ class Trainer:
             else:
                 self.save()
             self.ranks.any(False)  # all have looked at the folder before it changes
-            if self.written:
-                self.written.begin(self.model, self.data, self.config)
+            if self.written and (other := self.written.begin(self.model, self.data, self.config, self.ranks.world)):
+                self.report(Note(other))
         parameters = sum(p.numel() for p in self.model.parameters())
         self.report(Started(self.place.step, self.config.steps, self.model.target, parameters))
         if self.config.deterministic:

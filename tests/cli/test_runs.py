@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from everloop.cli import main
-from everloop.train import train
+from everloop.train import Event, Note, train
 from everloop.train.environment import environment
 from tests.train.small import BASE, TEXT, small_model
 
@@ -109,6 +110,36 @@ def test_a_run_says_what_it_was_made_with(tmp_path: Path) -> None:
     assert (first["threads"], first["device"], first["command"]) == (torch.get_num_threads(), "cpu", sys.argv)
     assert first["processor"]
     assert first["git"] is None  # this folder belongs to no repository
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "told"),
+    [
+        ("threads", 64, "trained with 64 threads, now with {threads} thread"),
+        ("processes", 4, "trained with 4 processes, now with 1 process: numbers agree to rounding, not to the bit"),
+        ("processor", "An abacus", "trained with An abacus, now with {processor}: numbers"),
+        ("versions", {"torch": "1.0"}, "trained with torch 1.0, now with torch {versions[torch]}: numbers"),
+        ("threads", [1], "trained with [1] threads, now with"),
+        ("command", ["other"], ""),
+        ("versions", None, ""),
+    ],
+)
+def test_what_rounds_otherwise_is_told_where_a_run_goes_on(name: str, before: Any, told: str, tmp_path: Path) -> None:
+    run, notes = tmp_path / "run", list[str]()
+
+    def note(event: Event) -> None:
+        notes.extend([str(event)] if isinstance(event, Note) and "trained with" in str(event) else [])
+
+    train(small_model(), TEXT, BASE, out=run, steps=2, report=note)
+    train(small_model(), TEXT, BASE, out=run, steps=4, resume=True, report=note)
+    assert notes == []
+    history = run / "history.jsonl"
+    facts = json.loads(history.read_text().splitlines()[-1])
+    history.write_text(f'[1]\n{json.dumps(facts)}\n{json.dumps({**facts, name: before})}\n{{"versions": ')  # a cut line
+    train(small_model(), TEXT, BASE, out=run, steps=6, resume=True, report=note)
+    assert len(notes) == (1 if told else 0)
+    assert not told or notes[0].startswith(told.format(**facts))
+    assert [json.loads(line)[name] for line in history.read_text().splitlines()] == [facts[name], before, facts[name]]
 
 
 def test_the_state_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,37 @@ def test_a_tracker_is_told_what_metrics_say(tmp_path: Path) -> None:
     assert kept.told[1][1].keys() == {"valid/loss", "valid/bits"}
 
 
-def test_tensorboard_shows_the_figures_and_a_resumed_run_once(tmp_path: Path) -> None:
+def shown(run: Path) -> Any:
+    """Return what TensorBoard shows of a run."""
     reading = import_module("tensorboard.backend.event_processing.event_accumulator")
+    return reading.EventAccumulator(str(run / "tensorboard"), purge_orphaned_data=True).Reload()
+
+
+@pytest.mark.parametrize("later", [-86_400.0, 0.0, 86_400.0])
+def test_tensorboard_shows_a_run_that_goes_on_whatever_the_clock_says(
+    later: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.time()
+    for number in range(12):  # also as the tenth file of a second
+        monkeypatch.setattr(time, "time", lambda number=number: begun + later * number)
+        board = TensorBoard(tmp_path / "tensorboard")
+        board.begin(10 * number)
+        for step in range(10 * number + 1, 10 * number + 14):
+            board.log({"train/loss": step + 1000 * number}, step=step)
+        board.finish()
+    events = shown(tmp_path).Scalars("train/loss")
+    assert [event.step for event in events] == [*range(1, 124)]
+    assert [event.value for event in events[:110]] == [s + 1000 * ((s - 1) // 10) for s in range(1, 111)]
+
+
+def test_a_file_in_the_place_of_tensorboard_is_named(tmp_path: Path) -> None:
+    Path(tmp_path / "tensorboard").write_text("a file")
+    with pytest.raises(FileExistsError) as told:
+        TensorBoard(tmp_path / "tensorboard").begin(0)
+    assert told.value.filename == str(tmp_path / "tensorboard")
+
+
+def test_tensorboard_shows_the_figures_and_a_resumed_run_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
 
     def stopping(event: Event) -> None:
@@ -86,7 +116,7 @@ def test_tensorboard_shows_the_figures_and_a_resumed_run_once(tmp_path: Path) ->
     train(small_model(), TEXT, out=run, resume=True, report=log_to(second))
     for each in (first, second):
         each.finish()
-    found = reading.EventAccumulator(str(run / "tensorboard"), purge_orphaned_data=True).Reload()
+    found = shown(run)
     for name in ("train/loss", "train/lr", "valid/loss"):
         expected = [(step, values[name]) for step, values in metrics(run) if name in values]
         assert [event.step for event in found.Scalars(name)] == [step for step, _ in expected]
@@ -161,8 +191,6 @@ def test_a_missing_package_is_told_before_data_is_read(package: str, capsys: pyt
 
 
 def test_tensorboard_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for loaded in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
-        monkeypatch.delitem(sys.modules, loaded)
     cannot_be_imported("tensorboard", ImportError, tmp_path, monkeypatch)
     with pytest.raises(OptionError, match=r"tensorboard is missing; install it with: pip install 'everloop\[tensorb"):
         tracker("tensorboard")
