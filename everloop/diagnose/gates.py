@@ -17,12 +17,14 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.ir import Graph, Value
 from everloop.compiler.trace import trace
+from everloop.diagnose.keeping import keep_factors
 from everloop.diagnose.recording import Lane, Track
 from everloop.errors import UnsupportedError
 from everloop.layers.dropout import Wrapper
 
 LOW, HIGH, BINS = 0.1, 0.9, 10
 STILL = 1e-6  # a unit whose variance is smaller does nothing
+FADES = 1e-9  # what fades more slowly does not
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class States:
 
     still: the share of units that hardly change; rank: how many directions it uses (participation ratio); half_lives:
     for each unit, after how many steps half of what it holds is left on the direct path, where the new state is the old
-    one times a gate plus something; None elsewhere.
+    one times something plus something (infinite where nothing is lost); None elsewhere.
     """
 
     layer: str
@@ -74,6 +76,8 @@ class States:
         if self.half_lives is None:
             return text
         middle, longest = float(self.half_lives.median()), float(self.half_lives.max())
+        if math.isinf(middle):
+            return f"{text}; memory does not fade by itself (median unit)"
         return f"{text}; memory halves in {middle:.1f} steps (median unit), {longest:.0f} (longest)"
 
 
@@ -104,8 +108,8 @@ def _states(layer: str, name: str, rows: Tensor, keep: Tensor | None) -> States:
     still = float((rows.double().var(0, unbiased=False) < STILL).double().mean())
     lives = None
     if keep is not None:
-        fades = -keep.double().clamp(1e-12, 1 - 1e-9).log().mean(0)
-        lives = math.log(2) / fades
+        fades = -keep.double().abs().clamp(1e-12, 1).log().mean(0)
+        lives = math.log(2) / torch.where(fades < FADES, 0, fades)
     return States(layer, name, rows.shape[1], still, rank, lives)
 
 
@@ -119,7 +123,7 @@ def seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     except UnsupportedError:
         return {}, {}
     gates = dict(_gates(graph))
-    keeps = {f"keep {state}": value for state, value in _keeps(graph)}
+    keeps = {f"keep {state}": factor for state, factor in keep_factors(graph).items()}
     if not gates and not keeps:
         return {}, {}
     flat = {name: rows[track.valid] for name, rows in track.stacked(track.before).items()}
@@ -130,13 +134,15 @@ def seen(track: Track) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     def leaf(value: Value) -> Tensor:
         if value.group == "x":
             return x
+        if value.group == "literal":
+            return value.data[1].to(x)  # type: ignore[no-any-return]
         return (flat if value.group == "state" else known)[value.name].detach()
 
     with torch.no_grad():
         results = evaluate(Graph({**{f"gate {n}": v for n, v in gates.items()}, **keeps}), leaf, x)
     shown = {name.removeprefix("gate "): rows for name, rows in results.items() if name.startswith("gate ")}
     kept = {name.removeprefix("keep "): rows for name, rows in results.items() if name.startswith("keep ")}
-    return shown, kept
+    return shown, {state: factor.expand_as(flat[state]) for state, factor in kept.items()}
 
 
 def _inner(values: Bindings) -> Bindings:
@@ -158,22 +164,3 @@ def _gates(graph: Graph) -> Iterator[tuple[str, Value]]:
                 name = f"{base} {number}"
             taken.add(name)
             yield name, value
-
-
-def _keeps(graph: Graph) -> Iterator[tuple[str, Value]]:
-    """Yield, for each state that is its old value times something plus something, that factor."""
-    for state, value in graph.outputs.items():
-        for term in _terms(value):
-            factors = term.args if term.op == "mul" else ()
-            for own, other in (factors, factors[::-1]) if factors else ():
-                is_old = own.op == "input" and own.group == "state" and own.name == state
-                if is_old and other.type.rows and other.op != "constant":
-                    yield state, other
-
-
-def _terms(value: Value) -> Iterator[Value]:
-    if value.op == "add":
-        for arg in value.args:
-            yield from _terms(arg)
-    else:
-        yield value
