@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +18,27 @@ from everloop.cell import Cell
 from everloop.cells import named
 from everloop.cli import and_help
 from everloop.cli.options import parse
-from everloop.diagnose.experiments import Make, gradient_experiment, memory_experiment
+from everloop.diagnose.experiments import (
+    NORM,
+    PROBLEMS,
+    RATE,
+    UPDATES,
+    VALUE,
+    Make,
+    gradient_experiment,
+    memory_experiment,
+)
 from everloop.draw.curves import Curve, draw_curves
 from everloop.draw.figure import Figure, check_file
 from everloop.draw.scene import Theme
 from everloop.errors import OptionError, unknown
 
 USUAL = ("elman", "lstm", "gru")
+BY_NORM, BY_VALUE = f"to {NORM:g}", f"≤ {VALUE:g}"
+CLIPPED = (
+    f"Clipping. norm: of the gradient of all weights; {BY_NORM}: clipped by norm; {BY_VALUE}: by value, which turns it;"
+    f" loss: before, and after {UPDATES} updates (learning rate {RATE:g}) plain and with each."
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class GradientOptions:
 class MemoryOptions:
     """The options of `everloop experiment memory`."""
 
-    problem: Literal["copy", "adding"] = "copy"
+    problem: Literal["both", "copy", "adding"] = "both"
     """copy: which of eight symbols came first, random ones in between; adding: the sum of two marked numbers."""
     lags: tuple[int, ...] = (5, 10, 20, 40)
     """Steps that must be bridged."""
@@ -116,18 +131,24 @@ def _gradients(args: Sequence[str]) -> None:
         raise OptionError(f"steps is {options.steps}; expected at least 2")
     common = options.common
     common.check()
-    names = ["cell", "recurrent weights", "a step", f"over {options.steps - 1} steps", "gradient norm"]
-    table = Table(*names, "turned by clipping its norm", "each number", box=None)
+    table = Table("cell", "recurrent weights", "a step", f"over {options.steps - 1} steps", box=None)
+    heads = ["norm", BY_NORM, BY_VALUE, "turned", "loss", "plain", BY_NORM, BY_VALUE]
+    clipped = Table("cell", "weights", *heads, box=None, title=CLIPPED, title_style="", title_justify="left")
     curves: dict[str, Curve] = {}
     makers = common.makers()
     for row in gradient_experiment(makers, hidden=common.hidden, steps=options.steps, seed=common.seed):
         norms = row.curve.norms.tolist()
         curves[f"{row.cell}, {row.gain}"] = Curve(range(len(norms)), norms)
-        numbers = [f"× {row.curve.rate:.3f}", f"× {norms[-1]:.2g}", f"{row.norm:.3g}"]
-        table.add_row(row.cell, row.gain, *numbers, f"{row.turned_by_norm:.0f}°", f"{row.turned_by_value:.0f}°")
+        table.add_row(row.cell, row.gain, f"× {row.curve.rate:.3f}", f"× {norms[-1]:.2g}")
+        by = [f"{clipping.norm:.3g}" for clipping in row.clippings]
+        turned = row.clippings[-1].turned
+        ends = [f"{clipping.losses[-1]:.1f}" for clipping in row.clippings]
+        angle = "–" if math.isnan(turned) else f"{turned:.0f}°"
+        clipped.add_row(row.cell, row.gain, *by, angle, f"{row.clippings[0].losses[0]:.1f}", *ends)
     title = "Gradient of the last step with respect to earlier states"
     figure = draw_curves(curves, title=title, x_label="steps back", y_label="norm, beside that at lag 0", log=True)
     _show(table, figure, common)
+    Console().print(clipped)
 
 
 def _memory(args: Sequence[str]) -> None:
@@ -137,20 +158,25 @@ def _memory(args: Sequence[str]) -> None:
         raise OptionError(f"updates is {options.updates} with {len(options.lags)} lags; expected at least 1 of each")
     common = options.common
     common.check()
-    found: dict[str, dict[int, float]] = {}
+    problems = PROBLEMS if options.problem == "both" else (options.problem,)
     sizes: Mapping[str, int] = {"hidden": common.hidden, "steps": options.updates, "seed": common.seed}
-    chance = 0.0
-    for row in memory_experiment(common.makers(), problem=options.problem, lags=options.lags, **sizes):
-        found.setdefault(row.cell, {})[row.lag] = row.accuracy
-        chance = row.chance
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    chances: dict[str, float] = {}
+    for row in memory_experiment(common.makers(), problems=problems, lags=options.lags, **sizes):
+        found.setdefault((row.problem, row.cell), {})[row.lag] = row.accuracy
+        chances[row.problem] = row.chance
     lags = sorted(options.lags)
-    table = Table(f"{options.problem}: right, by lag", *map(str, lags), box=None)
-    for cell, right in found.items():
-        table.add_row(cell, *(f"{right[lag]:.0%}" for lag in lags))
-    table.add_row("by chance", *([f"{chance:.0%}"] * len(lags)), style="dim")
-    curves = {cell: Curve(lags, [right[lag] for lag in lags]) for cell, right in found.items()}
-    curves["by chance"] = Curve(lags, [chance] * len(lags))
-    title = f"What is remembered: the {options.problem} problem after {options.updates} updates"
+    table = Table("problem", "right, by lag", *map(str, lags), box=None)
+    curves: dict[str, Curve] = {}
+    for number, problem in enumerate(problems):
+        rows = {cell: right for (its, cell), right in found.items() if its == problem}
+        rows["by chance"] = dict.fromkeys(lags, chances[problem])
+        for colour, (cell, right) in enumerate(rows.items()):
+            style = "dim" if cell == "by chance" else None
+            table.add_row(problem, cell, *(f"{right[lag]:.0%}" for lag in lags), style=style)
+            curves[f"{cell}, {problem}"] = Curve(lags, [right[lag] for lag in lags], colour, dashed=number > 0)
+    which = " and the ".join(problems)
+    title = f"What is remembered: the {which} problem after {options.updates} updates"
     _show(table, draw_curves(curves, title=title, x_label="lag in steps", y_label="right"), common)
 
 

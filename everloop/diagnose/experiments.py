@@ -6,10 +6,12 @@ Schmidhuber, "Long short-term memory", 1997 (the adding problem); Pascanu, Mikol
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import product
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,10 @@ from everloop.models.model import Model
 GAINS = {"small": 0.5, "right": 1.0, "large": 2.0}
 Make = Callable[[int, int], Cell]  # a cell from its input and hidden size
 Problem = Literal["copy", "adding"]
+PROBLEMS: tuple[Problem, ...] = get_args(Problem)
 SYMBOLS = 8
+RATE, UPDATES = 0.03, 20  # of the gradient descent that clipping is tried in
+NORM, VALUE = 1.0, 0.1  # at which gradients are clipped there
 CLOSE = 0.04  # a sum is right if it is so near (Hochreiter and Schmidhuber 1997)
 
 
@@ -44,18 +49,31 @@ class _LastStep(Model):
 
 
 @dataclass(frozen=True)
-class GradientRow:
-    """One cell at one size of its recurrent weights: its curve, and what clipping does to the gradient of all weights.
+class Clipping:
+    """What one kind of clipping makes of the gradient of all weights, and of some updates with it.
 
-    norm: of that gradient; turned_by_norm, turned_by_value: by how many degrees it points elsewhere after clipping.
+    norm: of the first gradient, clipped; turned: by how many degrees it points elsewhere, nan of a gradient of 0.
+    losses: before each update of plain gradient descent, and after the last.
+    """
+
+    how: str
+    norm: float
+    turned: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """One cell at one size of its recurrent weights: its curve, and what clipping does.
+
+    norm: of the gradient of all weights.
     """
 
     cell: str
     gain: str
     curve: GradientThroughTime
     norm: float
-    turned_by_norm: float
-    turned_by_value: float
+    clippings: tuple[Clipping, ...]
 
 
 def gradient_experiment(
@@ -76,11 +94,29 @@ def gradient_experiment(
                 model = _LastStep(scaled(make(4, hidden), gain))
                 batch = 0.1 * torch.randn(steps, 8, 4), torch.randn(8, model.layers.output_size)
             curve = gradient_through_time(model, batch)[0]
-            flat = _gradient(model, batch)
-            norm = float(flat.norm())
-            by_norm = flat * min(1.0, 0.5 * norm / max(norm, 1e-30))
-            by_value = flat.clamp(-0.1 * float(flat.abs().max()), 0.1 * float(flat.abs().max()))
-            yield GradientRow(name, label, curve, norm, _degrees(flat, by_norm), _degrees(flat, by_value))
+            clippings = tuple(_updates(copy.deepcopy(model), batch, how) for how in _CLIPPINGS)
+            yield GradientRow(name, label, curve, clippings[0].norm, clippings)
+
+
+def _updates(model: Model, batch: Any, how: str) -> Clipping:
+    """Train a model on one batch, by gradient descent with one kind of clipping."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    losses: list[float] = []
+    firsts: list[Tensor] = []  # the first gradient, before and after clipping
+    for _ in range(UPDATES):
+        loss = model.loss(batch).mean
+        losses.append(float(loss.detach()))
+        model.zero_grad()
+        torch.autograd.backward(loss)
+        before = _gradient(learned)
+        _CLIPPINGS[how](learned)
+        firsts = firsts or [before, _gradient(learned)]
+        with torch.no_grad():
+            for weight in learned:
+                if weight.grad is not None:
+                    weight.sub_(RATE * weight.grad)
+    losses.append(float(model.loss(batch).mean.detach()))
+    return Clipping(how, float(firsts[1].norm()), _degrees(*firsts), tuple(losses))
 
 
 def scaled(cell: Cell, gain: float) -> Cell:
@@ -96,15 +132,13 @@ def scaled(cell: Cell, gain: float) -> Cell:
     return cell
 
 
-def _gradient(model: Model, batch: Any) -> Tensor:
-    learned = [p for p in model.parameters() if p.requires_grad]
-    found = torch.autograd.grad(model.loss(batch).mean, learned, allow_unused=True)
-    return torch.cat([g.flatten() for g in found if g is not None]).double()
+def _gradient(weights: Sequence[nn.Parameter]) -> Tensor:
+    return torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]).double()
 
 
 def _degrees(a: Tensor, b: Tensor) -> float:
-    cosine = float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-300))
-    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+    both = float(a.norm() * b.norm())
+    return math.degrees(math.acos(max(-1.0, min(1.0, float((a * b).sum()) / both)))) if both else math.nan
 
 
 @dataclass(frozen=True)
@@ -121,13 +155,13 @@ class MemoryRow:
 def memory_experiment(
     cells: Mapping[str, Make],
     *,
-    problem: Problem = "copy",
+    problems: Sequence[Problem] = PROBLEMS,
     lags: Sequence[int] = (5, 10, 20, 40),
     hidden: int = 32,
     steps: int = 300,
     seed: int = 0,
 ) -> Iterator[MemoryRow]:
-    """Train each cell on each lag and yield how often it is right on sequences it has not seen.
+    """Train each cell on each problem and lag and yield how often it is right on sequences it has not seen.
 
     "copy": the first of `lag` + 1 steps shows one of eight symbols, random others follow; it is asked at the end.
     "adding": of `lag` + 1 numbers two are marked, one of them in the first tenth; the answer is their sum, right within
@@ -135,17 +169,19 @@ def memory_experiment(
 
     Args:
         cells: what makes each cell, by name; the readout of the last output is linear.
+        problems: which of the two.
         lags: steps that must be bridged; hidden: units; steps: updates with 64 sequences each; seed: of everything.
 
     Raises:
         OptionError: there is no such problem, or a lag is below 1.
     """
-    if problem not in _PROBLEMS:
-        raise OptionError(unknown("problem", problem, _PROBLEMS))
+    for problem in problems:
+        if problem not in _PROBLEMS:
+            raise OptionError(unknown("problem", problem, _PROBLEMS))
     for lag in lags:
         if lag < 1:
             raise OptionError(f"lag is {lag}; expected at least 1")
-    for name, make in cells.items():
+    for problem, (name, make) in product(problems, cells.items()):
         for lag in lags:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -194,6 +230,11 @@ def _near(y: Tensor, target: Tensor) -> Tensor:
     return (y - target).abs()[:, 0] < CLOSE
 
 
+_CLIPPINGS: dict[str, Callable[[Sequence[nn.Parameter]], Any]] = {
+    "no clipping": lambda weights: None,
+    "by norm": lambda weights: nn.utils.clip_grad_norm_(weights, NORM),
+    "by value": lambda weights: nn.utils.clip_grad_value_(weights, VALUE),
+}
 # what draws a batch, sizes of input and output, loss, what is right, how often a guess is
 _PROBLEMS: dict[str, tuple[Any, int, int, Any, Any, float]] = {
     "copy": (_copy, 2 * SYMBOLS, SYMBOLS, F.cross_entropy, _same, 1 / SYMBOLS),

@@ -18,10 +18,15 @@ DECADES = 12  # no axis shows more powers of ten
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (x, y) in the order of x; what is not finite, or not above 0 on a logarithmic axis, is left out."""
+    """Points (x, y) in the order of x; what is not finite, or not above 0 on a logarithmic axis, is left out.
+
+    colour: its number among the colours of curves; by default its own number.
+    """
 
     xs: Sequence[float]
     ys: Sequence[float]
+    colour: int | None = None
+    dashed: bool = False
 
 
 def draw_curves(
@@ -66,17 +71,18 @@ def draw_curves(
         shapes.append(Text(x, TOP + HEIGHT + 13, f"{value:g}", SIZE - 1, fill="muted"))
     ends: list[tuple[str, int, float]] = []
     for number, (name, found) in enumerate(points.items()):
-        line = [place(x, y) for x, y in found if y >= y0]
+        line, curve = [place(x, y) for x, y in found if y >= y0], curves[name]
         if line:
-            again = number >= len(SERIES["light"])  # the colours have run out
+            colour = number if curve.colour is None else curve.colour
+            again = colour >= len(SERIES["light"])  # the colours have run out
             if len(line) == 1:  # a point
                 ((x, y),) = line
-                shapes.append(Circle(x, y, 3, f"series {number}", ""))
+                shapes.append(Circle(x, y, 3, f"series {colour}", ""))
             else:
-                shapes.append(Line(tuple(line), f"series {number}", 1.8, dashed=again))
-            ends.append((name, number, line[-1][1]))
-    for (name, number, _), y in zip(ends, _apart([y for _, _, y in ends]), strict=True):
-        shapes.append(Text(LEFT + WIDTH + 8, y, name, SIZE, anchor="start", fill=f"series {number}"))
+                shapes.append(Line(tuple(line), f"series {colour}", 1.8, dashed=again or curve.dashed))
+            ends.append((name, colour, line[-1][1]))
+    for (name, colour, _), y in zip(ends, _apart([y for _, _, y in ends]), strict=True):
+        shapes.append(Text(LEFT + WIDTH + 8, y, name, SIZE, anchor="start", fill=f"series {colour}"))
     names = max(text_width(name, SIZE) for name in points)
     width = max(LEFT + WIDTH + 8 + names + 14, 16 + text_width(title, 13, True))
     height = max(TOP + HEIGHT + 48, max(y for y in _apart([y for _, _, y in ends])) + 16)
@@ -119,8 +125,11 @@ def _apart(ys: Sequence[float], gap: float = 14.0) -> list[float]:
     found = list(ys)
     for above, below in pairwise(order):
         found[below] = max(found[below], found[above] + gap)
-    over = max(found, default=0.0) - (TOP + HEIGHT)
-    return [y - max(0.0, over) for y in found] if over < min(found, default=0.0) - TOP else found
+    raised, limit = list(found), TOP + HEIGHT
+    for n in reversed(order):
+        raised[n] = min(raised[n], limit)
+        limit = raised[n] - gap
+    return raised if min(raised, default=TOP) >= TOP else found
 
 
 def _text(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from everloop import cells
+from everloop import Cell, H, I, Recurrent, cells, param, state
 from everloop.cli import main
 from everloop.diagnose import experiments
 from everloop.diagnose.experiments import gradient_experiment, memory_experiment, scaled
@@ -29,9 +31,67 @@ def test_gradients_of_a_plain_network_vanish_stay_and_explode() -> None:
 
 
 def test_clipping_by_norm_keeps_the_direction_and_by_value_does_not() -> None:
-    for row in gradient_experiment({"lstm": cells.LSTM}, hidden=8, steps=10):
-        assert row.turned_by_norm < 0.01
-        assert 5 < row.turned_by_value < 90
+    for row in gradient_experiment({"elman": cells.Elman}, hidden=8, steps=10):
+        plain, by_norm, by_value = row.clippings
+        assert [clipping.how for clipping in row.clippings] == ["no clipping", "by norm", "by value"]
+        assert plain.norm == row.norm > 1
+        assert plain.turned < 0.01
+        assert by_norm.norm == pytest.approx(1, rel=1e-5)
+        assert by_norm.turned < 0.01
+        assert by_value.norm < row.norm
+        assert 5 < by_value.turned < 90
+
+
+def test_updates_are_those_of_plain_gradient_descent_with_the_clipping_of_torch() -> None:
+    _, row, _ = gradient_experiment({"elman": cells.Elman}, hidden=8, steps=10, seed=2)
+    clips = [
+        lambda _: None,
+        lambda weights: nn.utils.clip_grad_norm_(weights, 1.0),
+        lambda weights: nn.utils.clip_grad_value_(weights, 0.1),
+    ]
+    for clipping, clip in zip(row.clippings, clips, strict=True):
+        torch.manual_seed(2)
+        layer = Recurrent(scaled(cells.Elman(4, 8), 1.0))
+        x, target = 0.1 * torch.randn(10, 8, 4), torch.randn(8, 8)
+        optimiser = torch.optim.SGD(layer.parameters(), lr=0.03)
+        losses = []
+        for _ in range(21):
+            loss = (layer(x)[0][-1] - target).square().sum() / 8
+            losses.append(float(loss.detach()))
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            clip([*layer.parameters()])
+            optimiser.step()
+        assert clipping.losses == pytest.approx(losses, rel=1e-3)
+
+
+def test_clipping_saves_a_network_whose_gradient_explodes() -> None:
+    *_, large = gradient_experiment({"elman": cells.Elman})
+    plain, by_norm, by_value = (clipping.losses for clipping in large.clippings)
+    assert plain[0] == by_norm[0] == by_value[0]
+    assert plain[-1] > plain[0], "one long step saturates it"
+    assert by_norm[-1] < by_norm[0]
+
+
+class Still(Cell):
+    """From a state of 0 it stays there: none of its weights has a gradient."""
+
+    h = state(H)
+    W = param(H, I)
+
+    def step(self, x: Any, h: Any) -> Any:
+        return h * torch.sigmoid(x @ self.W.T)
+
+
+def test_a_gradient_of_zero_has_no_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    row = next(iter(gradient_experiment({"still": Still}, hidden=4, steps=5)))
+    assert row.norm == 0
+    assert all(math.isnan(clipping.turned) for clipping in row.clippings)
+    command = ["experiment", "gradients", f"{__file__}:Still", "--steps", "5", "--hidden", "4"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "°" not in out
+    assert "–" in out
 
 
 def test_gates_have_orthogonal_matrices_of_the_gain() -> None:
@@ -76,15 +136,15 @@ def test_a_guess_is_right_as_often_as_chance_says() -> None:
 
 
 def test_a_cell_that_can_remembers_a_short_lag() -> None:
-    (row,) = memory_experiment({"gru": cells.GRU}, lags=[2], hidden=16, steps=120)
+    row, _ = memory_experiment({"gru": cells.GRU}, lags=[2], hidden=16, steps=120)
     assert row.accuracy > 0.9 > row.chance
-    (untrained,) = memory_experiment({"gru": cells.GRU}, lags=[2], hidden=16, steps=1)
+    (untrained,) = memory_experiment({"gru": cells.GRU}, problems=["copy"], lags=[2], hidden=16, steps=1)
     assert untrained.accuracy < 0.5
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(OptionError, match="unknown problem 'coppy'; did you mean 'copy'"):
-        list(memory_experiment({}, problem="coppy"))  # type: ignore[arg-type]
+        list(memory_experiment({}, problems=["copy", "coppy"]))  # type: ignore[list-item]
     with pytest.raises(OptionError, match="lag is 0; expected at least 1"):
         list(memory_experiment({}, lags=[0]))
     with pytest.raises(OptionError, match="no curve to draw"):
@@ -123,15 +183,41 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     small = ["--steps", "12", "--hidden", "6", "--out", str(svg)]
     assert main(["experiment", "gradients", "elman", f"{own}:Mine", *small]) == 0
     out = capsys.readouterr().out
-    assert out.count("Mine") == 6
+    assert out.count("Mine") == 9
     assert svg.read_text("utf-8").count("Mine, ") == 3
-    sizes = ["--lags", "1", "3", "--updates", "2", "--hidden", "4"]
-    assert main(["experiment", "memory", "gru", "--problem", "adding", *sizes]) == 0
-    out = capsys.readouterr().out
-    assert "by chance" in out
-    assert "adding: right, by lag" in out
     assert main(["experiment", "memmory"]) == 2
     assert "did you mean 'memory'" in capsys.readouterr().err
     assert main(["experiment", "gradients", "--steps", "1"]) == 2
     assert main(["experiment", "memory", "--updates", "0"]) == 2
     assert main(["experiment", "--help"]) == 0
+
+
+def test_both_problems_stand_in_one_table_and_on_one_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    svg = tmp_path / "m.svg"
+    sizes = ["--lags", "1", "3", "--updates", "2", "--hidden", "4", "--out", str(svg)]
+    assert main(["experiment", "memory", "gru", "elman", *sizes]) == 0
+    table, picture = capsys.readouterr().out.split("What is remembered")
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0][:3] == ["problem", "right,", "by"]
+    kinds = [
+        ("copy", "gru"),
+        ("copy", "elman"),
+        ("copy", "by"),
+        ("adding", "gru"),
+        ("adding", "elman"),
+        ("adding", "by"),
+    ]
+    assert [tuple(row[:2]) for row in rows[1:] if row] == kinds
+    assert rows[3][-2:] == ["12%", "12%"]
+    assert rows[6][-2:] == ["8%", "8%"]
+    assert "the copy and the adding problem" in picture
+    lines = [e for e in ET.fromstring(svg.read_text("utf-8")).iter() if e.get("stroke-width") == "1.8"]
+    looks = [(e.get("stroke"), e.get("stroke-dasharray") is not None) for e in lines]
+    assert [dashed for _, dashed in looks] == [False] * 3 + [True] * 3
+    assert [colour for colour, _ in looks[:3]] == [colour for colour, _ in looks[3:]], "a cell keeps its colour"
+    assert main(["experiment", "memory", "gru", "--problem", "adding", *sizes]) == 0
+    out = capsys.readouterr().out
+    assert "copy" not in out
+    assert "the adding problem after 2 updates" in out
