@@ -41,6 +41,8 @@ class Diagnosis:
             shown |= {"half_life": _plain(gradient.half_life), "verdict": str(gradient)}
         found["learned"] = learned_reach(self.gradients)
         found["facts"] |= {"final_loss": _plain(self.facts.final_loss), "clipped": self.facts.clipped}
+        if self.facts.carried is not None:
+            found["facts"]["carried"]["is_used"] = self.facts.carried.is_used
         return found  # type: ignore[no-any-return]
 
 

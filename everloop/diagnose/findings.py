@@ -251,6 +251,13 @@ def _notes(e: Evidence) -> Iterator[Finding]:
                 "If it should: a gated cell, --orthogonal --forget-bias 1.",
             )  # fmt: skip
             break
+    carried = e.facts.carried
+    if carried is not None and not carried.is_used:
+        yield Finding(
+            "state unused", 0.25, f"The carried state is {carried}.",
+            f"What is older than a window of {e.facts.window} steps does not change what is predicted.",
+            "If it should: longer windows (--length), or a cell that keeps longer (--cell lstm --forget-bias 1).",
+        )  # fmt: skip
     for s in e.states:
         if s.rank < s.size / 10:
             yield Finding(

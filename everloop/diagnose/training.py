@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everloop.models.model import Model
+from everloop.models.model import Model, detach
+from everloop.models.modes import evaluating
 
 LAGS = 4  # so many windows back the data is searched for what returns
 
@@ -25,6 +26,28 @@ class Returning:
 
 
 @dataclass(frozen=True)
+class CarriedState:
+    """What the state that a window of a stream hands on is worth to the next one, on a split of the data.
+
+    loss: with it; empty: with the initial state in its place; error: the standard error of their difference, by window.
+    """
+
+    split: str
+    loss: float
+    empty: float
+    error: float
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the loss is larger without it, by a thousandth and more than chance."""
+        return self.empty - self.loss > max(2 * self.error, 1e-3 * self.loss)
+
+    def __str__(self) -> str:
+        used = "used" if self.is_used else "hardly used"
+        return f"{used}: the loss ({self.split}) is {self.loss:.4g} with it, {self.empty:.4g} with an empty one instead"
+
+
+@dataclass(frozen=True)
 class TrainingFacts:
     """A training run in numbers.
 
@@ -32,7 +55,8 @@ class TrainingFacts:
     root mean square of an update, at the highest learning rate, over that of the weights, by parameter, gate by gate
     where they are stacked; frozen: parameters that were never updated; chance: the loss of guessing all symbols
     alike; entropy: that of guessing by how frequent each target is; carries: whether a stream hands its state
-    on to the next window; returning: how far back the data repeats itself; window: steps that gradients see.
+    on to the next window; carried: what that state is worth there; returning: how far back the data repeats itself;
+    window: steps that gradients see.
     """
 
     losses: Sequence[tuple[int, float]] = ()
@@ -44,6 +68,7 @@ class TrainingFacts:
     chance: float | None = None
     entropy: float | None = None
     carries: bool | None = None
+    carried: CarriedState | None = None
     returning: Returning | None = None
     window: int | None = None
 
@@ -56,19 +81,21 @@ class TrainingFacts:
         return sum(loss for _, loss in last) / len(last)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return "\n".join(f"training: {line}" for line in self.lines())
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """Yield what is known, each in a sentence."""
         if self.losses:
             even = "" if self.chance is None else f" (guessing all alike: {self.chance:.4g})"
-            yield f"training: first loss {self.losses[0][1]:.4g}{even}, of the last tenth {self.final_loss:.4g}"
+            yield f"first loss {self.losses[0][1]:.4g}{even}, of the last tenth {self.final_loss:.4g}"
         if self.norms and math.isfinite(self.clip_norm):
-            yield f"training: {self.clipped:.0%} of the gradients that were noted were clipped, at {self.clip_norm:g}"
+            yield f"{self.clipped:.0%} of the gradients that were noted were clipped, at {self.clip_norm:g}"
         if self.ratios:
             (least, low), (most, high) = (of(self.ratios.items(), key=lambda item: item[1]) for of in (min, max))
-            yield f"training: updates are {low:.1e} ({least}) to {high:.1e} ({most}) of the weights; 1e-3 is usual"
+            yield f"updates are {low:.1e} ({least}) to {high:.1e} ({most}) of the weights; 1e-3 is usual"
         if self.carries is not None:
-            yield f"training: the state is {'' if self.carries else 'not '}handed on to the next window"
+            worth = "" if self.carried is None else f" and {self.carried}"
+            yield f"the state is {'' if self.carries else 'not '}handed on to the next window{worth}"
 
     @property
     def is_falling(self) -> bool:
@@ -189,3 +216,26 @@ def returning(windows: Sequence[Any], window: int) -> Returning | None:
 def carries_state(model: Model, batch: Any) -> bool | None:
     """Return whether a window hands its state on to the next one; None where a batch holds whole sequences."""
     return model.loss(batch).state is not None if model.streams else None
+
+
+@torch.no_grad()
+def carried_state(model: Model, windows: Sequence[Any], split: str) -> CarriedState | None:
+    """Return what the carried state is worth in windows of a stream that follow each other, the first left out.
+
+    None where there are fewer than three, where a batch holds whole sequences, and where no state is handed on.
+    """
+    if not model.streams or len(windows) < 3:
+        return None
+    losses, state = [], None
+    with evaluating(model):
+        for number, window in enumerate(windows):
+            if number and state is None:
+                return None
+            loss = model.loss(window, state)
+            if number:
+                losses.append((float(loss.total), float(model.loss(window).total), loss.count))
+            state = detach(loss.state)
+    with_it, empty, counts = torch.tensor(losses, dtype=torch.float64).unbind(1)
+    gains = (empty - with_it) / counts
+    error = float(gains.std() / math.sqrt(len(gains)))
+    return CarriedState(split, float(with_it.sum() / counts.sum()), float(empty.sum() / counts.sum()), error)

@@ -23,7 +23,8 @@ from everloop.train.evaluate import pass_sizes
 from everloop.train.folder import HISTORY, METRICS, metrics_of, read_lines
 from everloop.train.optimiser import optimiser
 
-SEEN = 20  # batches of the training split that are looked at for what their targets are
+SEEN = 20  # batches that are looked at for what their targets are, and windows for what a carried state is worth
+STREAMS = 8  # beside each other in these windows
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,23 @@ def facts_of(
         chance=of_training.chance_loss(model),
         entropy=of_training.target_entropy(seen),
         carries=of_training.carries_state(model, seen[0]),
+        carried=_carried(model, data, train),
         returning=of_training.returning(seen, window) if window else None,
         window=window,
     )
+
+
+def _carried(model: Model, data: Any, train: TrainConfig) -> of_training.CarriedState | None:
+    """Return what the carried state is worth, on what was held out of training if that is long enough."""
+    if not model.streams:
+        return None
+    sizes, device = pass_sizes(model, min(STREAMS, train.batch), train.length), next(model.parameters()).device
+    for split in ("valid", "train"):
+        windows = data.epoch(split, 0, seed=train.seed, **sizes) if split in data.splits else ()
+        seen = [windows[i].to(device) for i in range(min(SEEN, len(windows)))]
+        if found := of_training.carried_state(model, seen, split):
+            return found
+    return None
 
 
 def _moments(run: RunConfig, model: Model, train: TrainConfig) -> dict[str, dict[str, Tensor]]:

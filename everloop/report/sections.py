@@ -26,6 +26,9 @@ def findings(found: Diagnosis) -> Iterator[Html]:
     items = (joined((element("strong", one.says), f" {one.because} {one.advice}")) for one in found.findings)
     if found.findings:
         yield element("div", listed(items, "ol"), class_="findings")
+    told = list(found.facts.lines())
+    if told:
+        yield folded("Training in numbers", listed(told))
 
 
 def curves(opened: Opened) -> Iterator[Html]:

@@ -208,7 +208,7 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     assert out.startswith("1. 3 parameters were never updated: recurrent.cell.W, recurrent.cell.R, recurrent.cell.b.")
     assert all(part in out for part in ("gate f", "state c", "Lyapunov exponents", "largest singular value"))
     assert all(
-        part in out for part in ("first loss", "guessing all alike", "were clipped", "handed on to the next window")
+        part in out for part in ("first loss", "guessing all alike", "were clipped", "the next window and hardly used:")
     )
     (tmp_path / "new.txt").write_text("the lazy dog jumps over the quick fox. " * 20)
     assert main(["diagnose", str(tmp_path / "run"), str(tmp_path / "new.txt"), "--json", "--sequences", "2"]) == 0
@@ -216,6 +216,9 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     assert found["findings"][0]["name"] == "frozen"
     assert [step for step, _ in found["facts"]["losses"]] == [1, 2, 3]
     assert 0 <= found["facts"]["clipped"] <= 1
+    carried = found["facts"]["carried"]
+    assert carried["is_used"] is False
+    assert carried["loss"] == pytest.approx(carried["empty"], rel=0.01)
     assert found["learned"]
     assert len(found["jacobians"][0]["exponents"]) == 4
     assert found["jacobians"][0]["smallest"] <= found["jacobians"][0]["largest"]
