@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> int:
     write_quantized(options.out / BEST, small, {})
     before = sum(t.numel() * t.itemsize for t in own_tensors(model).values())
     after = (options.out / BEST).stat().st_size
-    cells = [part.summary for part in small.modules() if isinstance(part, QuantizedCell)]
+    cells = [part.summary() for part in small.modules() if isinstance(part, QuantizedCell)]
     write(
         "\n\n".join([*cells, f"{options.out}: {after:,} bytes of weights, {after / before:.0%} of {before:,}"]) + "\n"
     )

@@ -33,6 +33,8 @@ class Corners:
         if value.op not in ("add", "sub", "mul"):
             return ANY
         terms = self._polynomial(value)
+        if value in self._names:  # a variable of its own, whose range is asked for
+            return ANY
         powers = {(v, n) for term in terms for v, n in Counter(term).items()}
         if len(powers) > VARIABLES or not all(of(v).is_bounded for v, _ in powers):
             return ANY

@@ -1,9 +1,11 @@
 """The products of a step with whole numbers of 8 bits in the place of floats: the matrix row by row, and what it meets.
 
 A matrix becomes whole numbers from -127 to 127 and one scale for each number of its result. What it multiplies becomes
-whole numbers too: with one scale for all rows where its range is proved or was measured, otherwise with the scale of
-its own largest number. Sums are exact; all else of the step stays as it was. That a product's factors are whole is seen
-from the dtype of the matrix, int8, so that a target with instructions for it need not look for them.
+whole numbers too: with one scale for all rows within a bound that is proved or was measured, otherwise with the scale
+of its own largest number. The bound is a number that the step reads, 0 where there is none, so that the step is the
+same for any weights, and a row beyond the bound, which a first state may bring, is rounded and not cut off. Sums are
+exact; all else of the step stays as it was. That a product's factors are whole is seen from the dtype of the matrix,
+int8, so that a target with instructions for it need not look for them.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.intervals import SIGNED, Interval
 from everloop.compiler.ir import Builder, Graph, Type, Value, walk
-from everloop.compiler.ranges import Analysis, fixed
+from everloop.compiler.ranges import ZERO, Analysis, fixed
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.simplify import local_rules, push_slices, simplify, split_products
 
 LEVELS = 127.0  # the largest whole number
 LEAST = 1e-30  # of the numbers of a row, so that one of zeros has a scale
-SCALE, STEPS = "scale", "steps"  # behind the name of a matrix: one number a result, and how many steps are one
+SCALE, BOUND = "scale", "bound"  # behind the name of a matrix: one number a result, and the size of its rows or 0
 Kind = Literal["proved", "measured", "own"]
 absolute, floor, maximum, minimum, largest = of("abs"), of("floor"), of("maximum"), of("minimum"), of("max")
 
@@ -34,14 +37,14 @@ class Factors:
     """What a product multiplies.
 
     name: that the numbers of the matrix are kept under; kind: whether the range of the row is proved for any weights,
-    has to be measured, or is that of each row itself; bound: the size of the row's numbers, as far as it is known;
-    because: the states without a bound, for which it has to be measured.
+    has to be measured, or is that of each row itself; bound: the size of the row's numbers, 0 where it is not known or
+    not wanted; because: the states without a bound, for which it has to be measured.
     """
 
     name: str
     product: Value
     kind: Kind
-    bound: float | None = None
+    bound: float = 0.0
     because: tuple[str, ...] = ()
 
     @property
@@ -58,10 +61,11 @@ def prepared(step: Graph) -> Graph:
     return simplify(step, passes=[local_rules, split_products, push_slices])
 
 
-def factors(step: Graph, tensors: Mapping[str, Tensor]) -> tuple[list[Factors], dict[str, Interval]]:
-    """Return the factors of each product of a prepared step with parameters, and the ranges of the states.
+def factors(step: Graph, tensors: Mapping[str, Tensor]) -> list[Factors]:
+    """Return the factors of each product of a prepared step with parameters.
 
-    tensors: the parameters by name. Ranges are proved for any weights where they can be, else for these.
+    tensors: the parameters by name. A range is proved for any weights; what these tell is whether a state without one
+    may grow, so that its row has to be measured.
     """
     proved, these = Analysis(step).run(), Analysis(step, tensors).run()
     given = {v.name for v in step.inputs if v.group in ("x", "rows", "steps")}
@@ -79,12 +83,31 @@ def factors(step: Graph, tensors: Mapping[str, Tensor]) -> tuple[list[Factors], 
             read = {v.name for v in walk([row]) if v.op == "input" and v.group == "state"}
             because = tuple(name for name in these.unbounded if name in read)
             found.append(Factors(name, value, "measured", because=because))
-    return found, these.states
+    return found
+
+
+def states(
+    step: Graph,
+    found: Sequence[Factors],
+    tensors: Mapping[str, Tensor],
+    initial: Mapping[str, Interval],
+) -> dict[str, Interval]:
+    """Return the ranges of the states of what `quantized` made of a step.
+
+    tensors: what it reads, by name; initial: the ranges of the states before the first step, beside 0.
+    """
+    floats = {name: t.to(step.dtype) for name, t in tensors.items()}
+    rounded = {
+        f.product: (floats[f.name] * floats[f"{f.name}_{SCALE}"][:, None], float(floats[f"{f.name}_{BOUND}"]))
+        for f in found
+    }
+    begin = {name: interval.joined(ZERO) for name, interval in initial.items()}
+    return Analysis(step, floats, rounded=rounded).run(begin).states
 
 
 def quantized(step: Graph, found: Sequence[Factors]) -> Graph:
     """Return a prepared step whose products multiply whole numbers; `tensors` says what it reads."""
-    b, at = Builder(), {f.product: f for f in found}
+    b, at, most = Builder(), {f.product: f for f in found}, torch.finfo(arithmetic(step.dtype)).max
 
     def vector(name: str, width: int) -> Value:
         return b.input("fixed", name, Type((width,), dtype=step.dtype))
@@ -98,15 +121,13 @@ def quantized(step: Graph, found: Sequence[Factors]) -> Graph:
             return same(b, value, args)
         row = formula(args[0])
         matrix = b.input("fixed", each.name, Type((value.width, args[0].width), dtype=torch.int8))
-        scale = formula(vector(f"{each.name}_{SCALE}", value.width))
-        if each.kind == "own":
-            top = maximum(largest(absolute(row)), LEAST)
-            whole = floor(row * (LEVELS / top) + 0.5)
-            scale = scale * top
-        else:
-            whole = floor(row * formula(vector(f"{each.name}_{STEPS}", 1)) + 0.5)
-            whole = minimum(maximum(whole, -LEVELS), LEVELS)
-        product: Value = (formula(b.make("linear", whole.value, matrix)) * scale).value
+        scale, bound = (formula(vector(f"{each.name}_{what}", n)) for what, n in ((SCALE, value.width), (BOUND, 1)))
+        top = maximum(maximum(largest(absolute(row)), bound), LEAST)
+        size = minimum(top, most)
+        whole = floor(row * (LEVELS / size) + 0.5)
+        whole = minimum(maximum(whole, -LEVELS), LEVELS)  # what is infinite
+        beyond = minimum(top / size, most)  # 1 but for infinite rows, whose products are infinite or 0, not NaN
+        product: Value = (formula(b.make("linear", whole.value, matrix)) * beyond * (scale * (size / LEVELS))).value
         return product
 
     result = rebuild(step, b, rule)
@@ -120,12 +141,9 @@ def tensors(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) 
     for each in found:
         matrix = known[each.matrix]
         whole, scale = rounded(matrix if each.product.op == "linear" else matrix.mT)
-        bound = 1.0 if each.kind == "own" else each.bound
-        assert bound, f"{each.name} was not measured"
         made[each.name] = whole
-        made[f"{each.name}_{SCALE}"] = (scale * (bound / LEVELS)).to(matrix.dtype)
-        if each.kind != "own":
-            made[f"{each.name}_{STEPS}"] = matrix.new_tensor([LEVELS / bound])
+        made[f"{each.name}_{SCALE}"] = scale.to(matrix.dtype)
+        made[f"{each.name}_{BOUND}"] = matrix.new_tensor([each.bound])
     return made
 
 
@@ -139,7 +157,7 @@ def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def measured(found: Sequence[Factors], sizes: Mapping[str, float]) -> list[Factors]:
     """Return factors with the bounds that were measured, by name."""
-    return [f if f.kind != "measured" else replace(f, bound=max(sizes[f.name], LEAST)) for f in found]
+    return [f if f.kind != "measured" else replace(f, bound=sizes[f.name]) for f in found]
 
 
 def _name(matrix: Value, taken: Sequence[str]) -> str:

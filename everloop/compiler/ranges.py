@@ -43,13 +43,18 @@ class Ranges:
 class Analysis:
     """The ranges of one graph.
 
-    tensors: numbers of parameters by name, as far as they are known; given: the range of other inputs by name.
+    tensors: numbers of parameters by name, as far as they are known; given: the range of other inputs by name; rounded:
+    of products whose rows are rounded to 8 bits, the matrix, a line a result, and the bound of the rows' scale.
     """
 
     def __init__(
-        self, graph: Graph, tensors: Mapping[str, Tensor] | None = None, given: Mapping[str, Interval] | None = None
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Tensor] | None = None,
+        given: Mapping[str, Interval] | None = None,
+        rounded: Mapping[Value, tuple[Tensor, float]] | None = None,
     ) -> None:
-        self.graph, self.given = graph, dict(given or {})
+        self.graph, self.given, self.rounded = graph, dict(given or {}), dict(rounded or {})
         self._corners = Corners()
         self._path: list[dict[str, Interval]] = []  # the states of the last steps that were followed
         self.tensors = fixed(graph, {name: t.detach() for name, t in (tensors or {}).items()})
@@ -128,11 +133,15 @@ class Analysis:
 
     def _product(self, value: Value, row: Interval) -> Interval:
         matrix = self.tensors.get(value.args[1])
+        matrix = matrix if matrix is None or value.op == "linear" else matrix.mT
         if row == ZERO:
             return ZERO
+        if value in self.rounded:
+            matrix, bound = self.rounded[value]
+            row = _rounded(row, bound)
         if matrix is None or not row.is_bounded:
             return ANY
-        matrix = (matrix if value.op == "linear" else matrix.mT).double()
+        matrix = matrix.double()
         ups, downs = matrix.clamp(min=0).sum(1), matrix.clamp(max=0).sum(1)
         return Interval(
             float((ups * row.low + downs * row.high).min()), float((ups * row.high + downs * row.low).max())
@@ -161,6 +170,13 @@ def _constant(value: Value, dtype: torch.dtype) -> Tensor:
 
 def _is_known(value: Value, tensors: Mapping[str, Tensor]) -> bool:
     return value.group == "literal" or (value.group == "fixed" and value.name in tensors)
+
+
+def _rounded(row: Interval, bound: float) -> Interval:
+    """Return a row's range with its numbers rounded to 127 steps, at least as many as its largest or the bound."""
+    top = max(row.size, bound)
+    half = top / 254
+    return Interval(max(row.low - half, -top), min(row.high + half, top))
 
 
 def _range_of(tensor: Tensor) -> Interval:

@@ -6,7 +6,7 @@ A wrapper's `draw` makes the tensors of one call (masks, dropped weights); its `
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -50,11 +50,10 @@ def values_of(cell: Cell, steps: int, batch: int, extras: Extras = NOTHING) -> B
 class Wrapper(Cell):
     """A cell around a cell: the same states and sizes, a step that does a little more.
 
-    inference_only: there are no gradients through it. `summary`: what `explain` says of it besides.
+    inference_only: there are no gradients through it.
     """
 
     inference_only = False
-    summary = ""
 
     def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)
@@ -105,6 +104,10 @@ class Wrapper(Cell):
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
         return step_results(self.cell, x, states)
+
+    def summary(self, start: Sequence[Tensor] = ()) -> str:
+        """Return what `explain` says of it besides; start: its first states, where they are learned."""
+        return ""
 
     def _keep(self, extras: Extras, rate: float, *shape: int) -> Tensor:
         like = next(self.parameters(), torch.empty(0))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 
@@ -31,11 +34,17 @@ def equations(cell: Cell, form: str = "text") -> str:
     return FORMS[form](named_outputs(graph, cell))
 
 
-def explanation(module: nn.Module, name: str = "cell", target: str | None = None) -> str:
-    """Return, for every cell inside `module`, its name, its target and the plan of its compiled step."""
+def explanation(module: nn.Module, name: str = "cell", target: str | None = None, start: Iterable[Tensor] = ()) -> str:
+    """Return, for every cell inside `module`, its name, its target and the plan of its compiled step.
+
+    start: the first states of these cells, one after the other, where they are learned.
+    """
+    left = iter(start)
     if not isinstance(module, Cell):
-        inside = [(f"{name}.{key}", child) for key, child in module.named_children()]
-        return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target)))
+        inside = [(f"{name}.{key}", child) for key, child in module._modules.items() if child is not None]
+        return "\n\n\n".join(found for key, child in inside if (found := explanation(child, key, target, left)))
     x, values = example_call(module)
-    summary = f"{module.summary}\n\n" if isinstance(module, Wrapper) and module.summary else ""
-    return f"{name} ({type(module).__name__}): {summary}{explain(module, values, x, target)}"
+    own = list(islice(left, len(module.state_sizes)))
+    summary = module.summary(own) if isinstance(module, Wrapper) else ""
+    parts = [part for part in (summary, explain(module, values, x, target)) if part]
+    return f"{name} ({type(module).__name__}): " + "\n\n".join(parts)

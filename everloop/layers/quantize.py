@@ -25,9 +25,10 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
 
     Each matrix of a product becomes int8 with a scale for each of its rows; what it multiplies is rounded to 8 bits at
     every step. That has one scale for all rows where its range is proved from the graph of the step, for any weights
-    and inputs, as those of the states of an RNN with tanh, an LSTM or a GRU are; what comes from inputs has, row by
-    row, the scale of its largest number. All else stays float. The copy is called, streamed and saved as the layer
-    is; to load it, quantize a layer of the same kind and load its state_dict. `explain` says what was proved.
+    and inputs, as those of the states of an RNN with tanh, an LSTM or a GRU are; a row outside of that range (a first
+    state that was given or learned) and what comes from inputs has the scale of its own largest number. All else stays
+    float. The copy is called, streamed and saved as the layer is; to load it, quantize a layer of the same kind, with
+    any weights, and load its state_dict. `explain` says what was proved.
 
     Args:
         layer: a cell, a Recurrent layer, an RNN, LSTM or GRU of this library or of torch.nn (which become an `AsTorch`,
@@ -51,15 +52,14 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
 def empty(layer: nn.Module) -> Any:
     """Return what `quantize` makes of a layer, for numbers that are to be loaded: nothing is measured."""
     twin, drafts = _drafted(layer)
-    return _finished(twin, drafts, [dict.fromkeys((f.name for f in draft.found), 1.0) for draft in drafts])
+    return _finished(twin, drafts, [dict.fromkeys((f.name for f in draft.found), 0.0) for draft in drafts])
 
 
 def _drafted(layer: nn.Module) -> tuple[Any, list[Draft]]:
     """Return a copy of a layer, inside of a module that holds it, and the drafts of its cells."""
     twin: Any = nn.ModuleDict({"layer": accelerate(copy.deepcopy(layer))}).requires_grad_(False).eval()
-    for parent, name, found in list(_inside(twin, (RNN, LSTM, GRU))):
-        setattr(parent, name, AsTorch.of(found))
-    drafts = [Draft(cell) for _, _, cell in _inside(twin, (Cell,))]
+    _put(twin, (RNN, LSTM, GRU), [AsTorch.of(found) for found in _inside(twin, (RNN, LSTM, GRU))])
+    drafts = [Draft(cell) for cell in _inside(twin, (Cell,))]
     if not drafts:
         raise OptionError(f"quantize: {type(layer).__name__} has no cell inside; expected a layer of everloop")
     return twin, drafts
@@ -67,14 +67,14 @@ def _drafted(layer: nn.Module) -> tuple[Any, list[Draft]]:
 
 def _finished(twin: Any, drafts: list[Draft], sizes: list[dict[str, float]]) -> Any:
     """Return the layer with quantized cells; sizes: of the rows of each, where they were measured."""
-    _put(twin, [QuantizedCell(d, measured(d.found, seen)) for d, seen in zip(drafts, sizes, strict=True)])
+    _put(twin, (Cell,), [QuantizedCell(d, measured(d.found, seen)) for d, seen in zip(drafts, sizes, strict=True)])
     return twin["layer"]
 
 
 def _measured(twin: Any, drafts: list[Draft], data: Tensor | Callable[[Any], Any]) -> list[dict[str, float]]:
     """Return the largest number of the rows of each product, by name; raise OptionError where there is none but 0."""
     observed = [Observed(draft) for draft in drafts]
-    _put(twin, observed)
+    _put(twin, (Cell,), observed)
     with torch.no_grad(), using(reference().name):
         _ = data(twin["layer"]) if callable(data) else twin["layer"](data)
     for draft, cell in zip(drafts, observed, strict=True):
@@ -87,19 +87,25 @@ def _measured(twin: Any, drafts: list[Draft], data: Tensor | Callable[[Any], Any
     return [cell.seen for cell in observed]
 
 
-def _put(twin: Any, cells: Sequence[Cell]) -> None:
-    """Put cells in the place of those that are there."""
-    for (parent, name, _), cell in zip(list(_inside(twin, (Cell,))), cells, strict=True):
-        setattr(parent, name, cell)
+def _put(twin: Any, kinds: tuple[type, ...], modules: Sequence[nn.Module]) -> None:
+    """Put modules in the place of those of some kinds, under every name that these have."""
+    instead = dict(zip(_inside(twin, kinds), modules, strict=True))
+    for parent, name, child in list(_places(twin, kinds)):
+        setattr(parent, name, instead[child])
 
 
-def _inside(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[Any, str, Any]]:
-    """Yield the outermost modules of some kinds: what holds it, under which name, and it."""
-    for name, child in module.named_children():
+def _inside(module: nn.Module, kinds: tuple[type, ...]) -> list[Any]:
+    """Return the outermost modules of some kinds, each once."""
+    return list(dict.fromkeys(child for _, _, child in _places(module, kinds)))
+
+
+def _places(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the places of the outermost modules of some kinds: what holds it, under which name, and it."""
+    for name, child in module._modules.items():
         if isinstance(child, kinds):
             yield module, name, child
-        else:
-            yield from _inside(child, kinds)
+        elif child is not None:
+            yield from _places(child, kinds)
 
 
 def _need_no_data(draft: Draft) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.evaluate import evaluate
-from everloop.compiler.intervals import Interval
+from everloop.compiler.intervals import Interval, of
 from everloop.compiler.ir import Graph, Value
-from everloop.compiler.quantize import Factors, factors, prepared, quantized, tensors
+from everloop.compiler.quantize import BOUND, Factors, factors, prepared, quantized, states, tensors
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.symbol import Symbol, value_of
 from everloop.compiler.trace import trace
@@ -28,11 +28,11 @@ from everloop.layers.extras import NOTHING, Extras, declared, example_extras
 class Draft:
     """What is known of a cell before its numbers are rounded. It does not change, and copies of its owner share it.
 
-    cell: a copy in evaluation; step: in floats, prepared; found: the factors of its products; ranges: of its states, as
-    proved; known: its tensors by name.
+    cell: a copy in evaluation; step: in floats, prepared; found: the factors of its products; known: its tensors by
+    name.
     """
 
-    __slots__ = ("cell", "found", "known", "ranges", "step")  # no guard looks into what has no __dict__
+    __slots__ = ("cell", "found", "known", "step")  # no guard looks into what has no __dict__
 
     def __init__(self, cell: Cell) -> None:
         if any(expected.is_memory for expected in declared(cell).values()):
@@ -45,7 +45,7 @@ class Draft:
         values = inside.draw(1, 1, example_extras(cell, like.new_zeros(1, 1, cell.input_size)))
         self.known = values.fixed | {f"cell.{name}": t for name, t in self.cell.named_buffers()}
         self.step = prepared(trace(inside, self.known, values.rows, values.steps, like.dtype))
-        self.found, self.ranges = factors(self.step, self.known)
+        self.found = factors(self.step, self.known)
 
 
 class OfGraph(Wrapper):
@@ -86,8 +86,8 @@ class QuantizedCell(OfGraph):
     """A cell in 8 bits, for inference: matrices as int8 with a scale for each row, factors rounded at every step.
 
     `quantize` makes it. A parameter that only products read is no longer there. Each matrix is a buffer under its
-    name; NAME_scale has a number for each of its rows, and NAME_steps, where all rows that it meets have one scale, how
-    many of their steps are 1.
+    name; NAME_scale has a number for each of its rows, and NAME_bound the size up to which all rows that it meets have
+    one scale, or 0. What it computes and what it says follow from these, so that loaded numbers need nothing else.
     """
 
     inference_only = True
@@ -95,7 +95,7 @@ class QuantizedCell(OfGraph):
     def __init__(self, draft: Draft, found: Sequence[Factors]) -> None:
         super().__init__(draft.cell)
         self.of = type(draft.cell).__name__
-        self._computed = _Computed(quantized(draft.step, found), found, draft.ranges)
+        self._computed = _Computed(quantized(draft.step, found), draft.step, found)
         for name, tensor in tensors(draft.step, found, draft.known).items():
             if tensor.dtype == torch.int8:
                 self.register_buffer(name, tensor)
@@ -120,16 +120,23 @@ class QuantizedCell(OfGraph):
     def like(self, input_size: int) -> Cell:
         raise CellError(f"a quantized {self.of} cannot be repeated; repeat the cell, and quantize that")
 
-    @property
-    def summary(self) -> str:  # type: ignore[override]
+    def summary(self, start: Sequence[Tensor] = ()) -> str:
         """The range of each state, what has which scale, and what stays float, a line each."""
         lines = [f"{self.of} in 8 bits"]
-        lines += [f"state {name}: {_proved(interval)}" for name, interval in self._computed.ranges.items()]
+        lines += [f"state {name}: {_proved(interval)}" for name, interval in self.ranges(start).items()]
         for each in self._computed.found:
             shape = " × ".join(map(str, getattr(self, each.name).shape))
-            lines.append(f"{each.name}: int8 [{shape}], {_described(each)}")
+            bound = float(getattr(self, f"{each.name}_{BOUND}"))
+            lines.append(f"{each.name}: int8 [{shape}], {_described(each, bound)}")
         rest = [n for n, p in self.named_parameters() if n.startswith("cell.")]
         return "\n".join([*lines, f"float: states, sums, element-wise mathematics{', ' * bool(rest)}{', '.join(rest)}"])
+
+    def ranges(self, start: Sequence[Tensor] = ()) -> dict[str, Interval]:
+        """Return the range of each state, for any x; `start`: first states, one a state, beside 0."""
+        begin = {n: of((float(s.min()), float(s.max()))) for n, s in zip(self.state_sizes, start, strict=False)}
+        known = dict(self.named_buffers()) | {n: p.detach() for n, p in self.named_parameters()}
+        found = states(self._computed.step, self._computed.found, known, begin)
+        return {name: found[name] for name in self.state_sizes}
 
     def extra_repr(self) -> str:
         return f"int8: {', '.join(f.name for f in self._computed.found)}"
@@ -138,24 +145,27 @@ class QuantizedCell(OfGraph):
 class _Computed:
     """What a quantized cell does and why; as a draft, it does not change."""
 
-    __slots__ = ("found", "graph", "ranges")
+    __slots__ = ("found", "graph", "step")
 
-    def __init__(self, graph: Graph, found: Sequence[Factors], ranges: dict[str, Interval]) -> None:
-        self.graph, self.found, self.ranges = graph, tuple(found), ranges
+    def __init__(self, graph: Graph, step: Graph, found: Sequence[Factors]) -> None:
+        self.graph, self.step, self.found = graph, step, tuple(found)
 
     def __deepcopy__(self, memo: Any) -> _Computed:
         return self
 
 
 def _proved(interval: Interval) -> str:
-    return f"in {interval}, proved" if interval.is_bounded else f"in {interval}, not bounded; it stays float"
+    if interval.is_bounded:
+        return f"in {interval}, proved if it begins there"
+    return f"in {interval}, not bounded; it stays float"
 
 
-def _described(each: Factors) -> str:
-    if each.kind == "own":
-        return "rows with the scale of their own largest number"
+def _described(each: Factors, bound: float) -> str:
+    own = "the scale of their own largest number"
+    if not bound:
+        return f"rows with {own}"
     how = "proved" if each.kind == "proved" else "measured"
-    return f"rows from {-each.bound:.4g} to {each.bound:.4g}, {how}"  # type: ignore[operator]
+    return f"rows from {-bound:.4g} to {bound:.4g}, {how}; larger ones with {own}"
 
 
 def _on_tensors(graph: Graph, leaf: Callable[[Value], Tensor], x: Tensor) -> dict[str, Any]:

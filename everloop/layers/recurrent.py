@@ -265,7 +265,8 @@ class Recurrent(nn.Module):
     def explain(self) -> str:
         """Return which target runs each cell, what it takes out of the loop, fuses and saves, how it steps, and why."""
         step = self._stepper.explain(self.cell, self._seen_by(), self.target)
-        return f"{explanation(self.cell, target=chosen(self.target))}\n\n\n{step}"
+        start = () if self.start is None else self.start
+        return f"{explanation(self.cell, target=chosen(self.target), start=start)}\n\n\n{step}"
 
     def _seen_by(self) -> str:
         """Return what requires that single steps go through forward; "" where nothing does."""

@@ -62,7 +62,10 @@ def test_what_may_grow_is_measured_on_the_data_of_the_run(capsys: pytest.Capture
     train("my_cells.py:Growing", "run")
     capsys.readouterr()
     assert main(["quantize", "run", "--out", "small", "--trust-code"]) == 0
-    assert "measured" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "measured" in shown
+    (cell,) = (part for part in load("small", trust_code=True).modules() if isinstance(part, QuantizedCell))
+    assert cell.summary() in shown
     numbers = torch.arange(8)[:, None]
     with torch.no_grad():
         y, _ = load("run", trust_code=True)(numbers)

@@ -125,7 +125,7 @@ def states_stay(cell: Cell, graph: Graph, ranges: Ranges, steps: int = 8, batch:
         states = {name: found[str(graph.values.index(graph.outputs[name]))].detach() for name in states}
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("name", zoo.ALL)
 def test_no_value_of_a_cell_leaves_its_range(name: str) -> None:
     torch.manual_seed(3)
     cell = zoo.make(name, 3, 4, dtype=D).eval()

@@ -18,7 +18,7 @@ from everloop.compiler.targets.llvm import narrow_gemm
 from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.layers import Recurrent, compare, recompute
 from everloop.layers.nested import leaves
-from tests.zoo import NAMES, given, make
+from tests.zoo import ALL, given, make
 
 LOW = torch.bfloat16
 UNIT = torch.finfo(LOW).eps
@@ -28,7 +28,7 @@ def autocast(dtype: torch.dtype = LOW) -> torch.autocast:
     return torch.autocast("cpu", dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_cell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the step in float64, values and gradients: within one unit of bfloat16 times the root of the steps, or 4
     times what the reference itself moves where each number that it reads moves by one unit."""
