@@ -22,6 +22,7 @@ LOSSES = [(k, 3.0 - 0.02 * k) for k in range(1, 101)]
 @pytest.mark.slow
 def test_planted_faults_are_named_first(tmp_path: Path) -> None:
     named = {name: diagnosed(make(), tmp_path / str(n)).findings for n, (name, (make, _)) in enumerate(FAULTS.items())}
+    show(named)
     first = {name: found[0].name if found else "" for name, found in named.items()}
     wrong = {name: got for name, got in first.items() if got != FAULTS[name][1]}
     assert len(FAULTS) >= 12
@@ -32,8 +33,15 @@ def test_planted_faults_are_named_first(tmp_path: Path) -> None:
 def test_healthy_runs_get_no_finding_above_a_note(tmp_path: Path) -> None:
     assert len(HEALTHY) == 6
     named = {name: diagnosed(make(), tmp_path / str(n)).findings for n, (name, make) in enumerate(HEALTHY.items())}
+    show(named)
     grave = {name: [f.name for f in found if not f.is_note] for name, found in named.items()}
     assert {name: found for name, found in grave.items() if found} == {}
+
+
+def show(named: dict[str, tuple[Finding, ...]]) -> None:
+    """Print the findings of some runs as rows of a table, notes in brackets."""
+    for run, found in named.items():
+        print(f"| {run} | {' | '.join(f'({f.name})' if f.is_note else f.name for f in found)} |")
 
 
 def facts(**settings: object) -> Evidence:
