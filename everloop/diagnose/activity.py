@@ -45,12 +45,14 @@ class Connectivity:
     """Which inputs of one sequence an output depends on.
 
     lane: the name of the layers; values: [R, T], the norm of the gradient, with respect to each input, of what each
-    output brings to the loss; by_step: whether there is a row for each step, or one for the answer to the sequence.
+    output brings to the loss; by_step: whether a row is the output of a step, or the one answer to the sequence;
+    steps: [R], which step that is.
     """
 
     lane: str
     values: Tensor
     by_step: bool
+    steps: tuple[int, ...]
 
     @property
     def shares(self) -> Tensor:
@@ -59,16 +61,15 @@ class Connectivity:
 
     def older(self, lag: int) -> float:
         """Return the share of the inputs more than `lag` steps before their output, over rows that have such."""
-        shares = self.shares
-        rows = range(lag + 1, len(shares))
-        return sum(float(shares[t, : t - lag].sum()) for t in rows) / max(1, len(rows))
+        found = [float(row[: t - lag].sum()) for row, t in zip(self.shares, self.steps, strict=True) if t > lag]
+        return sum(found) / max(1, len(found))
 
     def __str__(self) -> str:
         rows, steps = self.values.shape
         if not self.by_step:
             best = int(self.values[0].argmax())
             return f"{self.lane}: the answer depends most on input {best + 1} of {steps} ({self.shares[0, best]:.0%})"
-        told = [f"{self.older(lag):.1%} on inputs more than {lag} steps before" for lag in REACHES if lag + 1 < rows]
+        told = [f"{self.older(lag):.1%} on inputs more than {lag} steps before" for lag in REACHES if lag + 1 < steps]
         depend = (
             f"outputs depend to {', to '.join(told)}" if told else f"{rows} outputs, which depend on {steps} inputs"
         )
@@ -112,8 +113,10 @@ def connectivity(model: Model, batch: Any, row: int = 0) -> list[Connectivity]:
     return connectivity_of(model, record(model, batch), row)
 
 
-def connectivity_of(model: Model, lanes: Sequence[Lane], row: int = 0) -> list[Connectivity]:
-    """Return the connectivity of one sequence of recorded lanes."""
+def connectivity_of(
+    model: Model, lanes: Sequence[Lane], row: int = 0, outputs: int | None = None
+) -> list[Connectivity]:
+    """Return the connectivity of one sequence of recorded lanes; where `outputs` is given, of so many last outputs."""
     strands = model.outline().strands
     found: list[Connectivity] = []
     for lane, grads in zip(lanes, arriving(lanes), strict=True):
@@ -124,14 +127,15 @@ def connectivity_of(model: Model, lanes: Sequence[Lane], row: int = 0) -> list[C
         by_step = any(s.recurrent is module and s.writes and not s.pooling for s in strands)
         steps = lane.tracks[0].valid[:, row].nonzero()[:, 0].tolist()
         ends = [(o[:, row], True) for o in lane.outputs] + [(o[row], False) for o in lane.finals]
+        last = steps[-outputs:] if outputs and by_step else steps
         signals: list[Tensor] = []
         for (end, is_output), grad in zip(ends, grads, strict=True):
             if grad is not None and end.requires_grad and (is_output or not by_step):
                 product = end * (grad[:, row] if is_output else grad[row])
-                signals.append(product[steps].sum(-1) if by_step else product.sum()[None])
+                signals.append(product[last].sum(-1) if by_step else product.sum()[None])
         if signals:
             values = _norms(torch.stack(signals).sum(0), x, row)[:, steps]
-            found.append(Connectivity(lane.name, values, by_step))
+            found.append(Connectivity(lane.name, values, by_step, tuple(range(len(steps)))[-len(values) :]))
     return found
 
 

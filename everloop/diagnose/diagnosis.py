@@ -8,12 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
+from everloop.diagnose.activity import Connectivity, connectivity_of
 from everloop.diagnose.findings import Evidence, Finding, findings
 from everloop.diagnose.gates import Gate, States, gates_and_states
 from everloop.diagnose.gradients import GradientThroughTime, gradients_of, learned_reach, record
 from everloop.diagnose.jacobians import StepJacobians, step_jacobians
 from everloop.diagnose.training import TrainingFacts
 from everloop.models.model import Model
+
+OUTPUTS = 8  # the last of a sequence, which are asked on which inputs they depend
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,13 @@ class Diagnosis:
     gates: tuple[Gate, ...]
     states: tuple[States, ...]
     jacobians: tuple[StepJacobians, ...]
+    connectivity: tuple[Connectivity, ...]
     facts: TrainingFacts
 
     def __str__(self) -> str:
         lines = [f"{n}. {finding}" for n, finding in enumerate(self.findings, 1)] or ["Nothing stands out."]
         lines += ["", *map(str, self.gradients), learned_reach(self.gradients), *map(str, self.jacobians)]
-        lines += ["", *map(str, self.gates), "", *map(str, self.states)]
+        lines += [*map(str, self.connectivity), "", *map(str, self.gates), "", *map(str, self.states)]
         told = str(self.facts)
         return "\n".join([*lines, "", told] if told else lines)
 
@@ -39,6 +43,8 @@ class Diagnosis:
         found: Any = _plain(asdict(self))
         for gradient, shown in zip(self.gradients, found["gradients"], strict=True):
             shown |= {"half_life": _plain(gradient.half_life), "verdict": str(gradient)}
+        for one, shown in zip(self.connectivity, found["connectivity"], strict=True):
+            shown["says"] = str(one)
         found["learned"] = learned_reach(self.gradients)
         found["facts"] |= {"final_loss": _plain(self.facts.final_loss), "clipped": self.facts.clipped}
         if self.facts.carried is not None:
@@ -62,10 +68,10 @@ def diagnose(model: Model, batch: Any, state: Any = None, facts: TrainingFacts |
     lanes = record(model, batch, state)
     gates, states = gates_and_states(lanes)
     jacobians = tuple(step_jacobians(track) for lane in lanes for track in lane.tracks)
+    depends = tuple(connectivity_of(model, lanes, outputs=OUTPUTS))
     evidence = Evidence(gradients_of(lanes), gates, states, facts)
-    return Diagnosis(
-        tuple(findings(evidence)), tuple(evidence.gradients), tuple(gates), tuple(states), jacobians, facts
-    )
+    found, curves = tuple(findings(evidence)), tuple(evidence.gradients)
+    return Diagnosis(found, curves, tuple(gates), tuple(states), jacobians, depends, facts)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,8 @@ from torch import Tensor
 from everloop.data import Conditions, Examples, ExamplesConfig, Part, Text
 from everloop.data.datasets.tagged import TaggedBatch
 from everloop.diagnose import activities, connectivity
+from everloop.diagnose.activity import connectivity_of
+from everloop.diagnose.gradients import record
 from everloop.models import (
     Classifier,
     ClassifierConfig,
@@ -62,6 +64,10 @@ def test_connectivity_is_the_gradient_of_each_loss_by_each_input(cell: str, laye
     assert bool((found.values.triu(1) == 0).all()), "nothing depends on what is read later"
     older = sum(float(shares[t, : t - 3].sum()) for t in range(4, 8)) / 4
     assert found.older(3) == pytest.approx(older, abs=1e-5)
+    (last,) = connectivity_of(model, record(model, batch), row=1, outputs=3)
+    assert last.steps == (5, 6, 7)
+    torch.testing.assert_close(last.values, found.values[5:])
+    assert last.older(5) == pytest.approx(sum(float(shares[t, : t - 5].sum()) for t in (6, 7)) / 2, abs=1e-5)
 
 
 def test_an_answer_depends_on_inputs_as_autograd_says() -> None:

@@ -206,7 +206,16 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     assert main(["diagnose", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert out.startswith("1. 3 parameters were never updated: recurrent.cell.W, recurrent.cell.R, recurrent.cell.b.")
-    assert all(part in out for part in ("gate f", "state c", "Lyapunov exponents", "largest singular value"))
+    assert all(
+        part in out
+        for part in (
+            "gate f",
+            "state c",
+            "Lyapunov exponents",
+            "largest singular value",
+            "recurrent: outputs depend to",
+        )
+    )
     assert all(
         part in out for part in ("first loss", "guessing all alike", "were clipped", "the next window and hardly used:")
     )
@@ -216,6 +225,8 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
     assert found["findings"][0]["name"] == "frozen"
     assert [step for step, _ in found["facts"]["losses"]] == [1, 2, 3]
     assert 0 <= found["facts"]["clipped"] <= 1
+    assert found["connectivity"][0]["says"].startswith("recurrent: outputs depend to")
+    assert found["connectivity"][0]["steps"] == list(range(8, 16))
     carried = found["facts"]["carried"]
     assert carried["is_used"] is False
     assert carried["loss"] == pytest.approx(carried["empty"], rel=0.01)
