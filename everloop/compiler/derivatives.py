@@ -7,19 +7,13 @@ from collections.abc import Callable
 from everloop.compiler.expression import Expression, of
 
 Gradient = Callable[..., Expression | tuple[Expression | None, ...] | None]
-absolute, equal, floor, less = of("abs"), of("equal"), of("floor"), of("less")
-less_equal, log, power, rsqrt = of("less_equal"), of("log"), of("power"), of("rsqrt")
+equal, less, less_equal, log = of("equal"), of("less"), of("less_equal"), of("log")
+power, rsqrt = of("power"), of("rsqrt")
 sign, total, where = of("sign"), of("sum"), of("where")
 
 
 def none(g: Expression, y: Expression, *args: Expression) -> None:
     """No gradient."""
-
-
-def quotient(a: Expression, b: Expression) -> Expression:
-    """The quotient without its fraction."""
-    whole = a / b
-    return sign(whole) * floor(absolute(whole))
 
 
 def of_extreme(is_lower: Callable[[Expression, Expression], Expression]) -> Gradient:
@@ -42,6 +36,12 @@ def of_angle(g: Expression, y: Expression, a: Expression, b: Expression) -> tupl
     square = a * a + b * b
     share = where(equal(square, 0.0), 0.0, 1.0 / square)
     return g * b * share, -(g * a * share)
+
+
+def of_logit(g: Expression, y: Expression, a: Expression) -> Expression:
+    """NaN outside 0 and 1, as the value is."""
+    root = rsqrt(a * (1.0 - a))
+    return g * (root * root)
 
 
 def of_acosh(g: Expression, y: Expression, a: Expression) -> Expression:

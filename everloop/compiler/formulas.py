@@ -7,7 +7,7 @@ import math
 from everloop.compiler.expression import Expression, of
 
 absolute, atan, cos, equal, exp, expm1 = of("abs"), of("atan"), of("cos"), of("equal"), of("exp"), of("expm1")
-floor, less, log, log1p, minimum = of("floor"), of("less"), of("log"), of("log1p"), of("minimum")
+floor, fmod, less, log, log1p, minimum = of("floor"), of("fmod"), of("less"), of("log"), of("log1p"), of("minimum")
 rsqrt, sin, sqrt, where = of("rsqrt"), of("sin"), of("sqrt"), of("where")
 FAR = 1e8  # from here on 1 + a^2 is a^2
 
@@ -42,7 +42,7 @@ def asinh(a: Expression) -> Expression:
     near = minimum(size, FAR)
     small = log1p(near + near * (near / (sqrt(near * near + 1.0) + 1.0)))
     value = where(less(FAR, size), log(size) + math.log(2), small)
-    return where(less(a, 0.0), -value, value)
+    return where(less(a, 0.0), -value, where(equal(a, 0.0), a, value))
 
 
 def acosh(a: Expression) -> Expression:
@@ -65,3 +65,22 @@ def acos(a: Expression) -> Expression:
 
 def atanh(a: Expression) -> Expression:
     return 0.5 * (log1p(a) - log1p(-a))
+
+
+def remainder(a: Expression, b: Expression) -> Expression:
+    """The rest of the quotient below, with the sign of the divisor."""
+    rest = fmod(a, b)
+    return where(has_other_sign(rest, b), rest + b, rest)
+
+
+def floor_divide(a: Expression, b: Expression) -> Expression:
+    """The quotient below, from the exact remainder, since a / b may be rounded up to an integer."""
+    quotient, rest = a / b, fmod(a, b)
+    near = (a - rest) / b - has_other_sign(rest, b)
+    below = floor(near)
+    whole = below + less(0.5, near - below)
+    return where(equal(b, 0.0), quotient, where(equal(near, 0.0), quotient * 0.0, whole))
+
+
+def has_other_sign(rest: Expression, b: Expression) -> Expression:
+    return where(less(b, 0.0), less(0.0, rest), less(rest, 0.0))

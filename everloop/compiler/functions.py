@@ -75,46 +75,13 @@ def lerp(a: Any, b: Any, w: Any) -> Symbol:
 @known("div", "divide", "true_divide", "truediv")
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Symbol:
     if rounding_mode == "floor":
-        return _floor_divide(a, b)
+        return elementwise("floor_divide", a, b)
     result = elementwise("div", a, b)
-    return elementwise("stop", _without_fraction(result)) if rounding_mode == "trunc" else result
+    return elementwise("trunc", result) if rounding_mode == "trunc" else result
 
 
-def _without_fraction(a: Symbol) -> Symbol:
-    return elementwise("mul", elementwise("sign", a), elementwise("floor", elementwise("abs", a)))
-
-
-def _floor_divide(a: Any, b: Any) -> Symbol:
-    """The quotient below, from the exact remainder, since a / b may be rounded up to an integer."""
-    quotient = elementwise("div", a, b)
-    rest = elementwise("fmod", a, b)
-    other_sign = _has_other_sign(rest, b)
-    near = sub(elementwise("div", sub(a, rest), b), other_sign)
-    below = elementwise("floor", near)
-    whole = add(below, elementwise("less", 0.5, sub(near, below)))
-    whole = where(elementwise("equal", near, 0.0), elementwise("mul", quotient, 0.0), whole)
-    divisor = symbol_of(b, quotient)
-    return elementwise("stop", where(elementwise("equal", divisor, 0.0), quotient, whole))
-
-
-def _has_other_sign(rest: Symbol, b: Any) -> Symbol:
-    divisor = symbol_of(b, rest)
-    below, above = elementwise("less", rest, 0.0), elementwise("less", 0.0, rest)
-    return where(elementwise("less", divisor, 0.0), above, below)
-
-
-known("floor_divide", "floordiv")(_floor_divide)
-
-
-@known("remainder", "mod")
-def remainder(a: Any, b: Any) -> Symbol:
-    """The rest of the quotient below, with the sign of the divisor."""
-    rest = elementwise("fmod", a, b)
-    return where(_has_other_sign(rest, b), add(rest, b), rest)
-
-
-known("rmod")(lambda a, b: remainder(b, a))
-known("rfloordiv")(lambda a, b: _floor_divide(b, a))
+known("rmod")(lambda a, b: elementwise("remainder", b, a))
+known("rfloordiv")(lambda a, b: elementwise("floor_divide", b, a))
 
 
 @known("pow", "power")
@@ -140,7 +107,7 @@ known("rpow")(lambda a, b: power(b, a))
 @known("logit", "special_logit")
 def logit(a: Symbol, eps: float | None = None) -> Symbol:
     inside = a if eps is None else clamp(a, eps, 1 - eps)
-    return elementwise("log", elementwise("div", inside, sub(1.0, inside)))
+    return elementwise("logit", inside)
 
 
 @known("logaddexp")
@@ -150,21 +117,8 @@ def log_add_exp(a: Any, b: Any) -> Symbol:
     return add(elementwise("maximum", a, b), elementwise("log1p", elementwise("exp", elementwise("neg", distance))))
 
 
-# whole numbers near a number, which have no gradient
-known("trunc", "fix", integers="move")(lambda a: elementwise("stop", _without_fraction(a)))
-known("frac")(lambda a: sub(a, elementwise("stop", _without_fraction(a))))
+known("frac")(lambda a: sub(a, elementwise("trunc", a)))
 known("ceil", integers="move")(lambda a: elementwise("neg", elementwise("floor", elementwise("neg", a))))
-
-
-@known("round", integers="move")
-def nearest(a: Symbol) -> Symbol:
-    """To the even one where two are as near."""
-    below = elementwise("floor", a)
-    fraction = sub(a, below)
-    is_odd = elementwise("less", 0.0, elementwise("abs", elementwise("fmod", below, 2.0)))
-    is_up = where(elementwise("equal", fraction, 0.5), is_odd, elementwise("less", 0.5, fraction))
-    return elementwise("stop", where(is_up, add(below, 1.0), below))
-
 
 # comparisons and masks: numbers 0 and 1
 known("lt", "less")(lambda a, b: elementwise("less", a, b))

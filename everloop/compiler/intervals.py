@@ -98,6 +98,15 @@ def fmod(a: Interval, b: Interval) -> Interval:
     return Interval(-most if a.low < 0 else 0.0, most if a.high > 0 else 0.0)
 
 
+def floor_divide(a: Interval, b: Interval) -> Interval:
+    return rising(floor)(div(a, b))
+
+
+def remainder(a: Interval, b: Interval) -> Interval:
+    """The sign is that of b, and the result is smaller."""
+    return ANY if b.low <= 0 <= b.high or not a.is_bounded else Interval(min(b.low, 0.0), max(b.high, 0.0))
+
+
 def power(base: Interval, exponent: Interval) -> Interval:
     if base.low > 0 or (base.low >= 0 and exponent.low >= 0):
         return of(_power(x, y) for x in (base.low, base.high) for y in (exponent.low, exponent.high))
@@ -163,6 +172,18 @@ def sign(x: float) -> float:
 
 def floor(x: float) -> float:
     return float(math.floor(x)) if math.isfinite(x) else x
+
+
+def trunc(x: float) -> float:
+    return float(math.trunc(x)) if math.isfinite(x) else x
+
+
+def nearest(x: float) -> float:
+    return float(round(x)) if math.isfinite(x) else x
+
+
+def logit(x: float) -> float:
+    return math.log(x / (1 - x)) if x else -math.inf
 
 
 def _checked(low: float, high: float) -> Interval:

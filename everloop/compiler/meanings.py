@@ -27,6 +27,10 @@ def of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
 
 
+def floor_divided(a: Any, b: Any) -> Tensor:
+    return torch.div(torch.as_tensor(a), torch.as_tensor(b), rounding_mode="floor")
+
+
 def root(a: Tensor) -> Tensor:
     """Return the square root, whose gradient at 0 is 0."""
     is_zero = a == 0

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from everloop.compiler import derivatives, formulas, intervals
 from everloop.compiler.derivatives import Gradient
 from everloop.compiler.expression import Expression, of
-from everloop.compiler.meanings import comparing, joined, largest, of_tensors, root, summed
+from everloop.compiler.meanings import comparing, floor_divided, joined, largest, of_tensors, root, summed
 from everloop.compiler.view import View
 
 OpKind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
@@ -84,9 +84,9 @@ def operation_of(function: str) -> Operation | None:
 
 # Operations in formulas
 absolute, cos, cosh, equal, exp = of("abs"), of("cos"), of("cosh"), of("equal"), of("exp")
-floor, less, less_equal, log = of("floor"), of("less"), of("less_equal"), of("log")
+floor_divide, less, less_equal, log = of("floor_divide"), of("less"), of("less_equal"), of("log")
 maximum, minimum, power, rsqrt, sign = of("maximum"), of("minimum"), of("power"), of("rsqrt"), of("sign")
-sin, sinh, sqrt, total, where = of("sin"), of("sinh"), of("sqrt"), of("sum"), of("where")
+sin, sinh, sqrt, trunc, where = of("sin"), of("sinh"), of("sqrt"), of("trunc"), of("where")
 
 
 # Masks are numbers, 0 or 1. A comparison with NaN is 0; minimum, maximum and relu pass a NaN on, as in PyTorch.
@@ -128,6 +128,15 @@ _ROWS = [
     Operation(
         "floor", "map", 1, torch.floor, "floor({0})", r"\lfloor {0} \rfloor",
         gradient=derivatives.none, functions=("floor",), integers="move", interval=intervals.rising(intervals.floor),
+    ),
+    Operation(
+        "trunc", "map", 1, torch.trunc, "trunc({0})", r"\operatorname{{trunc}}({0})",
+        gradient=derivatives.none, functions=("trunc", "fix"), integers="move",
+        interval=intervals.rising(intervals.trunc),
+    ),
+    Operation(  # to the even one where two are as near
+        "round", "map", 1, torch.round, "round({0})", r"\operatorname{{round}}({0})",
+        gradient=derivatives.none, functions=("round",), integers="move", interval=intervals.rising(intervals.nearest),
     ),
     Operation(
         "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",
@@ -269,8 +278,7 @@ _ROWS = [
     ),
     Operation(
         "fmod", "map", 2, of_tensors(torch.fmod), "fmod({0}, {1})", r"\operatorname{{fmod}}({0}, {1})",
-        gradient=lambda g, y, a, b: (g, -(g * derivatives.quotient(a, b))), functions=("fmod",),
-        interval=intervals.fmod,
+        gradient=lambda g, y, a, b: (g, -(g * trunc(a / b))), functions=("fmod",), interval=intervals.fmod,
     ),
     Operation(
         "less", "map", 2, comparing(torch.lt), "{0} < {1}", "[{0} < {1}]", 2, gradient=derivatives.none,
@@ -308,6 +316,21 @@ _ROWS = [
     Operation(
         "power", "map", 2, torch.pow, "{0} ** {1}", "{{{0}}}^{{{1}}}", 6,
         gradient=derivatives.of_power, lowering=formulas.power, cost=TRANSCENDENTAL, interval=intervals.power,
+    ),
+    Operation(
+        "logit", "map", 1, torch.logit, "logit({0})", r"\operatorname{{logit}}({0})",
+        gradient=derivatives.of_logit, lowering=lambda a: log(a / (1.0 - a)), cost=TRANSCENDENTAL,
+        interval=intervals.monotone(intervals.logit, 0.0, 1.0),
+    ),
+    Operation(
+        "floor_divide", "map", 2, floor_divided, "{0} // {1}", r"\lfloor {0} / {1} \rfloor", 4,
+        gradient=derivatives.none, lowering=formulas.floor_divide, functions=("floor_divide", "floordiv"),
+        interval=intervals.floor_divide,
+    ),
+    Operation(
+        "remainder", "map", 2, of_tensors(torch.remainder), "{0} % {1}", r"{0} \bmod {1}", 4,
+        gradient=lambda g, y, a, b: (g, -(g * floor_divide(a, b))), lowering=formulas.remainder,
+        functions=("remainder", "mod"), interval=intervals.remainder,
     ),
     Operation(
         "at_least", "map", 2, of_tensors(torch.clamp_min), "max({0}, {1})", r"\max({0}, {1})",

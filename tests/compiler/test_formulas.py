@@ -76,3 +76,46 @@ def test_logarithms_of_powers_are_whole(name: str, base: float, dtype: torch.dty
     x = (torch.tensor(base, dtype=torch.float64) ** whole).to(dtype)
     y, _ = Recurrent(Function(1, len(x), name=name, dtype=dtype))(torch.zeros(1, 1, 1, dtype=dtype), (x[None],))
     assert y[0, 0].tolist() == whole.tolist()
+
+
+class Rest(Cell):
+    """The state is a number and its divisor side by side."""
+
+    name: str = "remainder"
+
+    h = state(H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        a, b = h.chunk(2, -1)
+        rest = getattr(torch, self.name)(a, b)
+        return torch.cat([rest, rest], -1)
+
+
+@pytest.mark.parametrize("name", ["remainder", "fmod"])
+def test_the_gradient_of_a_rest_where_the_quotient_is_rounded_to_a_whole_number(name: str) -> None:
+    """1 / 0.1 is 10 when rounded, while the divisor of float32 fits in nine times: PyTorch's two gradients differ."""
+    a = torch.tensor([1.0, -1.0, 0.7, 6.0, -0.3, 0.5])
+    b = torch.tensor([0.1, 0.1, -0.1, 0.2, 0.1, 2.0])
+    found = []
+    for target in ("llvm", "eager"):
+        start = torch.cat([a, b])[None].requires_grad_()
+        y, _ = Recurrent(Rest(1, 12, name=name), target=target)(torch.zeros(1, 1, 1), (start,))
+        found.append((y.detach(), *torch.autograd.grad(y.sum(), start)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_logit_has_no_gradient_where_it_is_no_number() -> None:
+    start = torch.tensor([[-0.5, 0.25, 0.5, 1.5]], requires_grad=True)
+    y, _ = Recurrent(Function(1, 4, name="logit"), target="llvm")(torch.zeros(1, 1, 1), (start,))
+    (slope,) = torch.autograd.grad(y.sum(), start)
+    expected = torch.tensor([[math.nan, 16 / 3, 4.0, math.nan]])
+    torch.testing.assert_close(slope, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["asinh", "atan", "ceil", "erf", "round", "sin", "sinh", "tan", "trunc"])
+def test_a_negative_zero_stays_one(name: str) -> None:
+    start = torch.tensor([[-0.0, 0.0]])
+    layer = Recurrent(Function(1, 2, name=name), target="llvm")
+    y, _ = layer(torch.full((1, 1, 1), -0.0), (start,))
+    assert y[0].signbit().tolist() == getattr(torch, name)(start).signbit().tolist()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from everloop.compiler.targets.llvm.c_library import C_LIBRARY
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FloatFormat
 from everloop.compiler.targets.llvm.vector import Isa
@@ -121,12 +120,26 @@ class Lanes:
         n = self.sub(shifted, self.number(form.magic))
         r = self.fma(n, self.number(-form.ln2[0]), x)
         r = self.fma(n, self.number(-form.ln2[1]), r)
-        p = self.estrin(r, form.exponential)
-        return self.bits(shifted), n, self.fma(self.mul(r, r), p, r)
+        return self.bits(shifted), n, self.near_expm1(r)
+
+    def near_expm1(self, r: str) -> str:
+        """exp(r) - 1 for |r| of at most half of ln 2."""
+        return self.fma(self.mul(r, r), self.estrin(r, self.form.exponential), r)
 
     def exp(self, x: str) -> str:
+        return self.scaled(*self.reduce_exp(self.clamp(x, self.form.lowest, self.form.highest)))
+
+    def exp2(self, x: str) -> str:
+        """By the nearest whole power, which is exact, and the rest."""
+        form, magic = self.form, self.number(self.form.magic)
+        x = self.clamp(x, form.lowest / math.log(2), form.highest / math.log(2))
+        shifted = self.add(x, magic)
+        n = self.sub(shifted, magic)
+        return self.scaled(self.bits(shifted), n, self.near_expm1(self.mul(self.sub(x, n), self.number(math.log(2)))))
+
+    def scaled(self, low: str, n: str, p: str) -> str:
+        """Return 2^n (1 + p); `low` holds n in its low bits."""
         form = self.form
-        low, n, p = self.reduce_exp(self.clamp(x, form.lowest, form.highest))
         p = self.add(p, self.number(1))
         if self.isa.name == "avx512":
             kind, full = form.scalef
@@ -155,7 +168,8 @@ class Lanes:
     def sigmoid(self, x: str) -> str:
         return self.div(self.number(1), self.add(self.number(1), self.exp(self.neg(x))))
 
-    def log(self, x: str) -> str:
+    def split_log(self, x: str) -> tuple[str, str, str, str]:
+        """x = 2^power (1 + f), and ln(1 + f) = f + s g: returns (power, f, s, g)."""
         form = self.form
         normal = 2.0 ** (1 - form.bias)
         small = self.compare("olt", x, self.number(normal))
@@ -170,12 +184,28 @@ class Lanes:
         s = self.div(f, self.add(f, self.number(2)))
         z = self.mul(s, s)
         series = self.horner(z, tuple(2 / (2 * k + 1) for k in range(form.logarithm, 0, -1)))
-        # 2 s = f - s f: keeps f exact where x is near one.
-        tail = self.fma(s, self.sub(self.mul(z, series), f), self.mul(power, self.number(form.ln2[1])))
-        value = self.fma(power, self.number(form.ln2[0]), self.add(f, tail))
+        return power, f, s, self.sub(self.mul(z, series), f)  # 2 s = f - s f: keeps f exact where x is near one
+
+    def at_ends_of_log(self, x: str, value: str) -> str:
         value = self.pick(self.compare("oeq", x, self.number(0)), self.number(-math.inf), value)
-        value = self.pick(self.compare("ogt", x, self.number(form.largest)), x, value)
+        value = self.pick(self.compare("ogt", x, self.number(self.form.largest)), x, value)
         return self.pick(self.compare("uge", x, self.number(0)), self.keep_nan(x, value), self.number(math.nan))
+
+    def log(self, x: str) -> str:
+        high, low = self.form.ln2
+        power, f, s, g = self.split_log(x)
+        tail = self.fma(s, g, self.mul(power, self.number(low)))
+        return self.at_ends_of_log(x, self.fma(power, self.number(high), self.add(f, tail)))
+
+    def log2(self, x: str) -> str:
+        power, f, s, g = self.split_log(x)
+        return self.at_ends_of_log(x, self.fma(self.fma(s, g, f), self.number(1 / math.log(2)), power))
+
+    def log10(self, x: str) -> str:
+        high, low = self.form.log10_2
+        power, f, s, g = self.split_log(x)
+        tail = self.fma(self.fma(s, g, f), self.number(1 / math.log(10)), self.mul(power, self.number(low)))
+        return self.at_ends_of_log(x, self.fma(power, self.number(high), tail))
 
     def log1p(self, x: str) -> str:
         """log(u) x / (u - 1) with u = 1 + x rounded: the error of u cancels."""
@@ -187,14 +217,12 @@ class Lanes:
 
     def expm1(self, x: str) -> str:
         limit = self.form.highest - 2
-        near = self.expm1_within(x, limit)
+        near = self.pick(self.compare("oeq", x, self.number(0)), x, self.expm1_within(x, limit))
         return self.pick(self.compare("ogt", x, self.number(limit)), self.exp(x), near)
 
     def atan(self, x: str) -> str:
         """From the size of x, its reciprocal, or a quotient that brings it near zero."""
         form, one = self.form, self.number(1)
-        if not form.arctangent:
-            return self.each("atan", x)
         size = self.intrinsic("fabs", x)
         is_large = self.compare("ogt", size, self.number(math.tan(3 * math.pi / 8)))
         is_middle = self.compare("ogt", size, self.number(math.tan(math.pi / 8)))
@@ -208,22 +236,61 @@ class Lanes:
         value = self.add(start, self.fma(t, slope, t))
         return self.intrinsic("copysign", value, x)
 
+    def atan2(self, y: str, x: str) -> str:
+        """The arctangent of the smaller size over the larger, put where the signs and sizes say."""
+        up, across = self.intrinsic("fabs", y), self.intrinsic("fabs", x)
+        is_steep = self.compare("ogt", up, across)
+        share = self.div(self.pick(is_steep, across, up), self.pick(is_steep, up, across))
+        both_ends = self.pick(self.compare("oeq", up, self.number(0)), self.number(0), self.number(1))
+        share = self.pick(self.compare("oeq", up, across), both_ends, share)
+        angle = self.atan(share)
+        angle = self.pick(is_steep, self.sub(self.number(math.pi / 2), angle), angle)
+        side = self.intrinsic("copysign", self.number(1), x)
+        is_behind = self.compare("olt", side, self.number(0))
+        angle = self.pick(is_behind, self.sub(self.number(math.pi), angle), angle)
+        angle = self.pick(self.compare("uno", x, y), self.add(x, y), angle)
+        return self.intrinsic("copysign", angle, y)
+
     def quotient(self, x: str, factors: tuple[tuple[float, ...], ...]) -> str:
         """A polynomial, or one divided by another."""
         above, *below = (self.horner(x, each) for each in factors)
         return self.div(above, below[0]) if below else above
 
     def erf(self, x: str) -> str:
-        """A series below one, 1 - erfc(x) above; of doubles the C library's."""
-        form = self.form
-        if not form.error_near:
-            return self.each("erf", x)
-        size, square = self.intrinsic("fabs", x), self.mul(x, x)
-        near = self.mul(x, self.horner(square, form.error_near))
-        t = self.div(self.number(2), self.add(size, self.number(2)))
-        power = self.exp(self.sub(self.horner(t, form.error_far), square))
-        far = self.intrinsic("copysign", self.fma(self.neg(t), power, self.number(1)), x)
-        return self.pick(self.compare("ogt", size, self.number(1)), far, near)
+        """A series below a half, 1 - erfc(x) above."""
+        far = self.intrinsic("copysign", self.sub(self.number(1), self.erfc_far(x)), x)
+        return self.pick(self.is_beyond_half(x), far, self.erf_near(x))
+
+    def erfc(self, x: str) -> str:
+        """1 - erf(x) below a half; above, with what the rounded square of x leaves out; of negative x 2 - erfc(-x)."""
+        x = self.clamp(x, -30.0, 30.0)
+        far = self.erfc_far(x)
+        far = self.fma(self.neg(far), self.beyond_square(x), far)
+        far = self.pick(self.compare("olt", x, self.number(0)), self.sub(self.number(2), far), far)
+        return self.pick(self.is_beyond_half(x), far, self.sub(self.number(1), self.erf_near(x)))
+
+    def beyond_square(self, x: str) -> str:
+        """What the exact square of x has beyond the rounded one; by halves of x where there is no fused product."""
+        minus = self.neg(self.mul(x, x))
+        if self.isa.fuses:
+            return self.fma(x, x, minus)
+        bits = -1 << (self.form.mantissa // 2 + 1)
+        high = self.unbits(self.integer("and", self.bits(x), self.splat_int(bits)))
+        low = self.sub(x, high)
+        crossed = self.mul(self.add(high, high), low)
+        return self.add(self.add(self.add(self.mul(high, high), minus), crossed), self.mul(low, low))
+
+    def is_beyond_half(self, x: str) -> str:
+        return self.compare("ogt", self.intrinsic("fabs", x), self.number(0.5))
+
+    def erf_near(self, x: str) -> str:
+        return self.mul(x, self.horner(self.mul(x, x), self.form.error_near))
+
+    def erfc_far(self, x: str) -> str:
+        """erfc(|x|) where |x| is beyond a half, with the rounded square of x."""
+        t = self.div(self.number(2), self.add(self.intrinsic("fabs", x), self.number(2)))
+        series = self.estrin(self.sub(t, self.number(7 / 16)), self.form.error_far)
+        return self.mul(self.exp(self.neg(self.mul(x, x))), self.mul(t, series))
 
     def keep_nan(self, x: str, value: str) -> str:
         return self.pick(self.compare("uno", x, x), x, value)
@@ -260,10 +327,6 @@ def _call(name: str, lanes: Lanes, x: str) -> str:
     return lanes.code(f"call {lanes.vector} {vector_function(name, lanes.form)}({lanes.vector} {x})")
 
 
-def _each(name: str, lanes: Lanes, *args: str) -> str:
-    return lanes.each(name, *args)
-
-
 FUNCTIONS: dict[str, VectorFunction] = {
     "add": VectorFunction(Lanes.add),
     "sub": VectorFunction(Lanes.sub),
@@ -273,20 +336,26 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "abs": VectorFunction(lambda m, x: m.intrinsic("fabs", x)),
     "sign": VectorFunction(Lanes.sign),
     "floor": VectorFunction(lambda m, x: m.intrinsic("floor", x)),
+    "trunc": VectorFunction(lambda m, x: m.intrinsic("trunc", x)),
+    "round": VectorFunction(lambda m, x: m.intrinsic("rint", x)),
     "sqrt": VectorFunction(lambda m, x: m.intrinsic("sqrt", x)),
     "rsqrt": VectorFunction(lambda m, x: m.div(m.number(1), m.intrinsic("sqrt", x))),
     "exp": VectorFunction(lambda m, x: m.exp(x), is_chain=True),
     "expm1": VectorFunction(Lanes.expm1, is_chain=True),
+    "exp2": VectorFunction(Lanes.exp2, is_chain=True),
     "log": VectorFunction(Lanes.log, is_chain=True),
     "log1p": VectorFunction(Lanes.log1p, is_chain=True),
+    "log2": VectorFunction(Lanes.log2, is_chain=True),
+    "log10": VectorFunction(Lanes.log10, is_chain=True),
     "tanh": VectorFunction(lambda m, x: m.tanh(x), is_chain=True),
     "sigmoid": VectorFunction(lambda m, x: m.sigmoid(x), is_chain=True),
     "fmod": VectorFunction(lambda m, x, y: m.plain("frem", x, y)),
     "minimum": VectorFunction(lambda m, x, y: m.intrinsic("minimum", x, y)),
     "maximum": VectorFunction(lambda m, x, y: m.intrinsic("maximum", x, y)),
-    **{name: VectorFunction(partial(_each, name)) for name in C_LIBRARY},
     "atan": VectorFunction(Lanes.atan, is_chain=True),
-    "erf": VectorFunction(lambda m, x: m.erf(x), is_chain=True),
+    "atan2": VectorFunction(Lanes.atan2, is_chain=True),
+    "erf": VectorFunction(Lanes.erf, is_chain=True),
+    "erfc": VectorFunction(Lanes.erfc, is_chain=True),
     "sin": VectorFunction(partial(_call, "sin")),
     "cos": VectorFunction(partial(_call, "cos")),
 }

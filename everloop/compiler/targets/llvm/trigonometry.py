@@ -55,6 +55,7 @@ def _series(lanes: Lanes, ahead: int) -> str:
     sine = [(-1) ** k / math.factorial(2 * k + 1) for k in range(terms - 1, 0, -1)]
     cosine = [(-1) ** k / math.factorial(2 * k) for k in range(terms, -1, -1)]
     odd = lanes.fma(lanes.mul(r, square), lanes.horner(square, tuple(sine)), r)
+    odd = lanes.pick(lanes.compare("oeq", x, lanes.number(0)), x, odd)  # which keeps the sign of zero
     even = lanes.horner(square, tuple(cosine))
     is_odd = lanes.code(f"trunc {lanes.integers} {quarter} to {lanes.masks}")
     value = lanes.pick(is_odd, even, odd)
