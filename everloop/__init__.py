@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from everloop.errors import EverloopError
     from everloop.layers import Bidirectional, Recurrent, Stack, VariationalDropout, WeightDrop, Zoneout
     from everloop.layers.linear_cross_entropy import linear_cross_entropy
-    from everloop.layers.quantize import quantize
     from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
+    from everloop.models.quantized import quantize
 
 __version__ = "0.1.0"
 
@@ -63,8 +63,8 @@ _HOMES = {
     "everloop.errors": ("EverloopError",),
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
     "everloop.layers.linear_cross_entropy": ("linear_cross_entropy",),
-    "everloop.layers.quantize": ("quantize",),
     "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),
+    "everloop.models.quantized": ("quantize",),
 }
 _ROOMS = (
     "cell",

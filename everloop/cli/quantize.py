@@ -14,7 +14,7 @@ from everloop.cli.options import CheckpointOptions, parse, write
 from everloop.errors import OptionError, RunError
 from everloop.layers.quantized_cell import QuantizedCell
 from everloop.models.kind import Kind
-from everloop.models.quantized import quantized, write_quantized
+from everloop.models.quantized import quantize, write_quantized
 from everloop.models.run import BEST, RunConfig
 from everloop.models.weights import own_tensors
 from everloop.train import evaluate
@@ -45,9 +45,9 @@ def main(args: Sequence[str]) -> int:
     if any(isinstance(part, QuantizedCell) for part in model.modules()):
         raise OptionError(f"{options.run} is in 8 bits already")
     try:
-        small = quantized(model)
+        small = quantize(model)
     except OptionError:
-        small = quantized(model, _measured(run, kind, model))
+        small = quantize(model, _measured(run, kind, model))
     shutil.copytree(options.run, options.out, ignore=shutil.ignore_patterns("*.safetensors", METRICS, "*.lock"))
     write_quantized(options.out / BEST, small, {})
     before = sum(t.numel() * t.itemsize for t in own_tensors(model).values())

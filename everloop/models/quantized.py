@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.compiler.quantize import rounded
-from everloop.layers.quantize import empty, quantize
+from everloop.layers import quantize as of_layers
 from everloop.layers.quantized_cell import QuantizedCell
 from everloop.models.model import Model
 from everloop.models.weights import own_tensors, write_tensors
@@ -19,22 +19,32 @@ SCALE = " scale"  # behind the name of a tensor that is kept as int8: the scale 
 FACT = "quantized"  # in the facts of a file
 
 
-def quantized(model: Model, data: Callable[[Any], Any] | None = None, *, is_empty: bool = False) -> Any:
-    """Return a copy of a model, for inference, in 8 bits; `data` and what is raised are as of `quantize`.
+def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None) -> Any:
+    """Return a copy of a layer or a model, for inference, whose cells multiply whole numbers of 8 bits.
 
-    Weights of embeddings and linear layers outside of cells are rounded to what int8 holds, row by row, and stay float.
-    is_empty: its numbers come from a file.
+    Of a `Model` the weights of embeddings and linear layers outside of cells, too, are rounded to what int8 holds, row
+    by row, as `everloop quantize` stores them; in memory they stay float. All else is as `everloop.layers.quantize` says.
+
+    Args:
+        layer: a cell, a layer, a model, or any module with such inside.
+        data: x, or a function that calls what it is given, where a range has to be measured.
+
+    Raises:
+        OptionError: there is no cell in it, or a state has no proved range and there is no data.
+        CellError: a cell reads a memory of as many rows as a call brings.
+        UnsupportedError: a step cannot be traced.
     """
-    small = empty(model) if is_empty else quantize(model, data)
-    with torch.no_grad():
-        for _, weight in _weights(small):
-            whole, scale = rounded(weight)
-            weight.copy_(whole * scale[:, None])
-    return small
+    small = of_layers.quantize(layer, data)
+    return _rounded(small) if isinstance(layer, Model) else small
+
+
+def empty(model: Model) -> Any:
+    """Return what `quantize` makes of a model, for numbers that are to be loaded."""
+    return _rounded(of_layers.empty(model))
 
 
 def write_quantized(path: Path, small: Any, facts: Mapping[str, Any]) -> None:
-    """Write a model that `quantized` made, each rounded weight as int8."""
+    """Write a model that `quantize` made, each rounded weight as int8."""
     tensors, inside = own_tensors(small), dict(_weights(small))
     for name in [name for name in tensors if name in inside]:
         whole, scale = rounded(tensors[name])
@@ -47,6 +57,15 @@ def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {name: t for name, t in tensors.items() if not name.endswith(SCALE)}
     scales = {name.removesuffix(SCALE): t for name, t in tensors.items() if name.endswith(SCALE)}
     return found | {name: found[name] * scale[:, None] for name, scale in scales.items() if name in found}
+
+
+def _rounded(small: Any) -> Any:
+    """Round the weights of embeddings and linear layers."""
+    with torch.no_grad():
+        for _, weight in _weights(small):
+            whole, scale = rounded(weight)
+            weight.copy_(whole * scale[:, None])
+    return small
 
 
 def _weights(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

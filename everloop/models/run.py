@@ -12,7 +12,7 @@ from everloop.errors import DataError, EverloopError, OptionError, RunError
 from everloop.models.kind import BUILT_IN, Kind, find
 from everloop.models.model import Model
 from everloop.models.own_code import allow, located
-from everloop.models.quantized import FACT, quantized, widened
+from everloop.models.quantized import FACT, empty, widened
 from everloop.models.weights import fill, own_tensors, read_tensors, write_tensors
 
 CONFIG, BEST, LAST, PREVIOUS = "config.toml", "best.safetensors", "last.safetensors", "previous.safetensors"
@@ -123,7 +123,7 @@ class RunConfig:
         if weights == "best" and best.exists():
             tensors, facts = read_tensors(best)
             if facts.get(FACT):
-                model, tensors = quantized(model, is_empty=True), widened(tensors)
+                model, tensors = empty(model), widened(tensors)
             fill(model, tensors, best)
         else:
             last = self.folder / LAST

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from everloop import quantize
 from everloop.cli import main
 from everloop.layers.quantized_cell import QuantizedCell
 from everloop.models import load
@@ -48,6 +49,9 @@ def test_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(isinstance(part, QuantizedCell) for part in small.modules())
     assert torch.equal(small.embedding.weight, small.head.weight)
     assert main(["sample", "small", "the cat", "--length", "9", "--seed", "1"]) == 0
+    found = quantize(load("run")).state_dict()
+    for name, t in small.state_dict().items():
+        torch.testing.assert_close(found[name], t, rtol=1e-6, atol=0)  # a scale is rounded to float32 in the file
 
 
 def test_what_may_grow_is_measured_on_the_data_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
