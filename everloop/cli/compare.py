@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from everloop.cli.options import CheckpointOptions, page_path, parse, write
+from everloop.cli.options import CheckpointOptions, parse, write
+from everloop.cli.output import page_path
 from everloop.data.files import write_atomically
 from everloop.report.compare import compare
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -13,7 +14,8 @@ import torch
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.cli.options import free_folder, parse, select_device
+from everloop.cli.options import parse, select_device
+from everloop.cli.output import new_folder
 from everloop.cli.train import follow
 from everloop.data import Text
 from everloop.data.files import write_atomically
@@ -53,7 +55,12 @@ def main(args: Sequence[str]) -> int:
     began = time.perf_counter()
     if not 0 < options.minutes < math.inf:
         raise OptionError(f"minutes is {options.minutes:g}; expected a number above 0")
-    out = options.out or free_folder(Path("runs") / "demo")
+    with new_folder(Path("runs") / "demo") if not options.out else nullcontext(options.out) as out:
+        return _demo(options, out, began)
+
+
+def _demo(options: Options, out: Path, began: float) -> int:
+    """Train in a folder and show what came of it; return 130 if it was interrupted."""
     folder = Folder(out, resume=False)
     # the text stays with the run, so that an interrupted demo can be resumed like any run
     write_atomically(out / "reference.txt", reference().encode())

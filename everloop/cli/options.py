@@ -12,14 +12,14 @@ from difflib import get_close_matches
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import torch
 import tyro
 from rich.console import Console
 from rich.text import Text as Line
 
-from everloop.cli import and_help, importing
+from everloop.cli import VERBS, and_help, importing
 from everloop.data.settings import flag, from_table, old_names, same_setting, unknown_setting
 from everloop.errors import OptionError, unknown
 from everloop.models.kind import Kind, find
@@ -70,6 +70,7 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
         OptionError: an option is unknown, the message names the nearest right one; or a value is wrong.
     """
     given = _rename_old_options(kind, args, command)
+    _check_names(kind, given)
     start: dict[str, Any] = {} if default is None else {"default": default}
     box = StringIO()
     try:
@@ -89,6 +90,21 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
         raise OptionError(and_help(said, command)) from None
     _check_lists(options, default, given, command)
     return options
+
+
+def _check_names(kind: type[Any], args: Sequence[str]) -> None:
+    """Check that no file or folder has an empty name, which would be the working folder.
+
+    Raises:
+        OptionError: one has.
+    """
+    paths = {flag(name) for name, hint in _fields(kind, positional=False) if Path in (hint, *get_args(hint))}
+    option = ""
+    for arg in args:
+        name, equals, value = arg.partition("=") if arg.startswith("--") else (option, "=", arg)
+        option = flag(name.removeprefix("--")) if name else ""
+        if equals and not value and option in paths:
+            raise OptionError(f"{option} is {value!r}; expected a name")
 
 
 def _check_lists(options: Any, default: Any, args: Sequence[str], command: str) -> None:
@@ -175,6 +191,8 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
             note(f"{name} is called {ours} here")
         elif name.startswith("--") and name not in options and name in by_place:
             raise OptionError(and_help(f"{name} is no option; give {name[2:].upper()} without the name", command))
+        elif name.startswith("--") and name not in options and name[2:] in VERBS.keys() - {*FILES}:
+            raise OptionError(f"{name} is no option but a command: everloop {name[2:]} --help")
         elif name.startswith("--") and name not in options:
             known = [*names, *(["help"] if get_close_matches(name, ["--help"], cutoff=0.8) else [])]
             raise OptionError(and_help(unknown_setting("option", name, known, flag), command))
@@ -234,11 +252,12 @@ def _groups(kind: Any) -> Iterator[Any]:
 
 def early(args: Sequence[str], name: str) -> Path | None:
     """Return the value of one option before the others are parsed: they take their defaults from the file it names."""
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith(f"{name}="):
-            return Path(arg.partition("=")[2])
+    for arg, following in zip(args, [*args, None][1:], strict=True):
+        value = following if arg == name else arg.partition("=")[2] if arg.startswith(f"{name}=") else None
+        if value == "":
+            raise OptionError(f"{name} is {value!r}; expected a name")
+        if value is not None:
+            return Path(value)
     return None
 
 
@@ -340,26 +359,6 @@ class CheckpointOptions:
         if isinstance(trained, dict) and trained.get("precision") == "bf16":
             note("trained with products in bf16; weights, and all that is computed here, are float32")
         return Opened(run, kind, run.load(self.weights, trust_code=self.trust_code, kind=kind).to(device))
-
-
-def page_path(path: Path) -> Path:
-    """Return a path that may hold a page.
-
-    Raises:
-        OptionError: it ends as another kind of file.
-    """
-    if path.suffix not in (".html", ".htm"):
-        raise OptionError(f"out is {path}; expected a name that ends in .html")
-    return path
-
-
-def free_folder(path: Path) -> Path:
-    """Return `path`, or the first of path-2, path-3, … that does not exist yet."""
-    number, found = 1, path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.name}-{number}")
-    return found
 
 
 def write(text: str) -> None:

@@ -25,11 +25,11 @@ from everloop.data.files import write_atomically, writing
 from everloop.data.settings import flag
 from everloop.errors import OptionError, RunError
 from everloop.models.run import CONFIG
-from everloop.train.folder import read_lines
+from everloop.train.folder import SWEEP, read_lines
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock, LockedError
 
-SWEEP, FINISHED = "sweep.json", "finished.jsonl"
+FINISHED = "finished.jsonl"
 USAGE = "everloop sweep lr=1e-3,3e-3 hidden=64..512 --trials 8 --out sweeps/a -- language-model --text FILE"
 PAUSE = 0.1  # seconds between two looks at the processes
 PATIENCE = 60.0  # seconds in which a training whose sweep was killed should have saved and ended
@@ -74,6 +74,8 @@ def main(args: Sequence[str]) -> int:
     if options.trials and len(trials) < options.trials:
         note(f"{options.trials} trials are asked for; these settings have {len(trials)} different ones")
     known = _checked(trained, axes)
+    if (options.out / CONFIG).exists():
+        raise RunError(f"{options.out} holds a run; choose another --out")
     with Lock(options.out, "choose another --out, or a copy of the sweep"), Interrupt() as interrupt:
         done = {line["run"] for line in read_lines(options.out / FINISHED) if not line["status"]}
         left = [trial for trial in trials if trial.name not in done]

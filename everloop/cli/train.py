@@ -20,7 +20,6 @@ from everloop.cli.figures import print_notes, report
 from everloop.cli.options import (
     early,
     find_kind,
-    free_folder,
     from_tables,
     given,
     note,
@@ -28,6 +27,7 @@ from everloop.cli.options import (
     parse,
     select_device,
 )
+from everloop.cli.output import new_folder
 from everloop.cli.progress import Progress
 from everloop.cli.torchrun import joined
 from everloop.data.files import no_such
@@ -95,18 +95,25 @@ def _run(
         model = resumed.rebuild(trust_code=options.trust_code, kind=kind)
         data = kind.dataset(options.data, options.model, model)
     else:
-        out = options.out or ranks.agree(free_folder(Path("runs") / kind.name.rpartition(":")[2]))
-        folder = Folder(out, resume=False)
+        if options.out:
+            Folder(options.out, resume=False)  # refused before the data is read too
         model, data, options = fresh(kind, options, args)
     ranks.check(options.train.batch)
     model = model.to(device)
-    if not ranks.is_first:
-        return train(model, data, options.train, out=folder, resume=resumed is not None)
-    print_notes(data, options.train.batch)
+    if ranks.is_first:
+        print_notes(data, options.train.batch)
     if ranks.is_alone and not resumed and (options.train.epochs or options.train.steps >= MANY):
         note(_how_long(model, data, options.train))
     settings = {"kind": kind.name, **{name: _plain(getattr(options, name)) for name in ("data", "model", "train")}}
     with ExitStack() as stack:
+        if not resumed:
+            out = options.out
+            if not out:
+                name = Path("runs") / kind.name.rpartition(":")[2]
+                out = ranks.agree(stack.enter_context(new_folder(name)) if ranks.is_first else name)
+            folder = Folder(out, resume=False)
+        if not ranks.is_first:
+            return train(model, data, options.train, out=folder, resume=resumed is not None)
         trackers = [begin(folder.path, settings) for begin in begins]
         for each in trackers:
             stack.callback(each.finish)

@@ -256,6 +256,8 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         return {str(k): _fit(v, choices[1], f"{name}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is Path and value == "":
+        raise OptionError(f"{name} is {value!r}; expected a path")
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):

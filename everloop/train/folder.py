@@ -11,7 +11,7 @@ from typing import Any
 
 from everloop.data.files import parse_json, read_bytes, write_atomically, writing
 from everloop.data.settings import to_table, to_toml
-from everloop.errors import RunError
+from everloop.errors import OptionError, RunError
 from everloop.models.model import Model
 from everloop.models.own_code import keep
 from everloop.models.run import BEST, CONFIG, LAST, PREVIOUS, RunConfig, model_table, write_weights
@@ -21,6 +21,7 @@ from everloop.train.environment import environment, other_numbers
 from everloop.train.evaluate import Data
 
 METRICS, HISTORY = "metrics.jsonl", "history.jsonl"
+SWEEP = "sweep.json"  # what `everloop sweep` writes into a folder of runs
 
 
 class Folder:
@@ -32,10 +33,13 @@ class Folder:
         config: the configuration of the run to go on with, if it has been read.
 
     Raises:
+        OptionError: the path is empty.
         RunError: there is no run to resume, or one that would be overwritten.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool, config: RunConfig | None = None) -> None:
+        if not os.fspath(path):
+            raise OptionError("out is ''; expected the name of a folder")
         self.path = Path(path)
         self.last_is_whole = True  # as far as this process knows
         self.resumed = (config or RunConfig.read(path)) if resume else None
@@ -48,6 +52,8 @@ class Folder:
                 raise RunError(f"{self.path} is not a run folder any more: it has no {CONFIG}")
         elif self.is_begun:
             raise RunError(f"{self.path} already holds a run; resume it, or choose another folder")
+        elif (self.path / SWEEP).exists():
+            raise RunError(f"{self.path} holds a sweep; choose another folder, or one inside of it")
         elif self.path.is_symlink() and not self.path.exists():
             raise RunError(f"{self.path} is a link that leads nowhere, or round in a circle; expected a folder")
         elif self.path.exists() and not self.path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,14 @@ class Ranks:
     def is_alone(self) -> bool:
         """Whether there is no other process."""
         return self.world == 1
+
+    @property
+    def command(self) -> str:
+        """How as many processes are started that run the command line of this library."""
+        if self.is_alone:
+            return "everloop"
+        here = os.environ.get("LOCAL_WORLD_SIZE") == str(self.world)  # torchrun tells how many this machine has
+        return f"torchrun {f'--nproc-per-node {self.world}' if here else '…'} -m everloop"
 
     def check(self, batch: int) -> None:
         """Check that a batch can be shared.

@@ -75,6 +75,10 @@ class Trainer:
             if self.written and self.written.is_begun:
                 self.report(Note(f"what was saved is whole; once this is mended: {self._resume_command()}"))
             raise
+        except KeyboardInterrupt:  # a second one, which does not wait for the step and the checkpoint
+            if self.written and self.written.is_begun:
+                self.report(Note(f"interrupted at once; from the last checkpoint on: {self._resume_command()}"))
+            raise
 
     def _run(self, interrupted: Callable[[], bool], resume: bool) -> Run:
         self._begin(resume)
@@ -355,7 +359,7 @@ class Trainer:
 
     def _resume_command(self) -> str:
         assert self.folder, "asked for runs that have one"
-        return f"everloop train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
+        return f"{self.ranks.command} train {self.model.kind} --resume {shlex.quote(str(self.folder.path))}"
 
     def _take_best(self) -> None:
         self.model.eval()

@@ -14,7 +14,9 @@ from everloop.data.settings import read_toml
 from everloop.data.tokenize.vocabulary_file import read_json
 from everloop.errors import DataError, OptionError
 from everloop.models import LanguageModel, LanguageModelConfig
+from everloop.train import train
 from tests.stubs import cannot_be_imported
+from tests.train.small import BASE, TEXT, small_model
 
 LM = ["train", "language-model", "--text", "verse.txt", "--threads", "1"]
 
@@ -155,6 +157,41 @@ def test_links_in_a_circle(command: list[str], capsys: pytest.CaptureFixture[str
 def test_a_link_is_told_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "it is a link that leads nowhere, or round in a circle" in failure(capsys, *LM, "--config", "loop")
     assert "loop is a link that leads nowhere" in failure(capsys, *LM, "--out", "loop")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ([*LM, "--steps", "1", "--out", ""], "out"),
+        ([*LM, "--steps", "1", "--out="], "out"),
+        (["train", "language-model", "--text", "verse.txt", "", "--steps", "1", "--out", "run"], "text"),
+        ([*LM, "--resume", ""], "resume"),
+        ([*LM, "--config="], "config"),
+        (["find-lr", "language-model", "--text", "verse.txt", "--out", ""], "out"),
+        (["sweep", "lr=1", "--out", "", "--", *LM[1:]], "out"),
+        (["sweep", "lr=1", "--out", "s", "--", "language-model", "--text", ""], "text"),
+    ],
+)
+def test_an_empty_name_is_not_the_working_folder(
+    command: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().iterdir())
+    assert failure(capsys, *command) == f"error: --{name} is ''; expected a name\n"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_an_empty_name_in_a_file_or_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.toml").write_text('[data]\ntext = ""\n')
+    told = failure(capsys, "train", "language-model", "--config", "c.toml", "--steps", "1")
+    assert "c.toml [data]: text[0] is ''; expected a path" in told
+    with pytest.raises(OptionError, match="out is ''; expected the name of a folder"):
+        train(small_model(), TEXT, BASE, out="")
+
+
+def test_a_command_that_is_given_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    told = failure(capsys, *LM, "--find-lr")
+    assert told == "error: --find-lr is no option but a command: everloop find-lr --help\n"
+    assert "unknown option '--train'" in failure(capsys, *LM, "--train", "verse.txt")
 
 
 @pytest.mark.parametrize(

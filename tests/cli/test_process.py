@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from everloop.cli import main
+from everloop.train import Event, Stepped, train
 from everloop.train.interrupt import Interrupt
-from tests.train.small import SMALL
+from tests.train.small import BASE, SMALL, TEXT, small_model
 
 VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 EVERLOOP = [sys.executable, "-m", "everloop"]
@@ -44,6 +46,22 @@ def test_interrupt_saves_and_says_how_to_resume(
     assert f"resuming after step {made:,}" in capsys.readouterr().err
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"train"' in line]
     assert steps == list(range(1, made + 4))
+
+
+def test_a_second_ctrl_c_says_how_to_resume_too(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def twice(event: Event) -> None:
+        seen.append(str(event))
+        if isinstance(event, Stepped) and event.step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_model(), TEXT, BASE, out=tmp_path / "run", report=twice)
+    command = f"everloop train language-model --resume {tmp_path / 'run'}"
+    assert seen[-1] == f"interrupted at once; from the last checkpoint on: {command}"
+    assert train(small_model(), TEXT, out=tmp_path / "run", resume=True).step == 12
 
 
 def test_ctrl_c_while_libraries_are_imported(tmp_path: Path) -> None:

@@ -259,6 +259,22 @@ def test_a_trial_goes_on_once_another_process_has_ended(monkeypatch: pytest.Monk
     assert [line["status"] for line in read_lines(Path("s/finished.jsonl"))] == [0]
 
 
+def test_a_folder_holds_a_run_or_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *TRAIN, *SIZES, "--out", "r"]) == 0
+    before = sorted(Path("r").iterdir())
+    assert main(["sweep", "lr=1e-3", "--out", "r", "--", *TRAIN, *SIZES]) == 2
+    assert "error: r holds a run; choose another --out" in capsys.readouterr().err
+    assert sorted(Path("r").iterdir()) == before
+    assert main(["sweep", "lr=1e-3", "--out", "s", "--", *TRAIN, *SIZES]) == 0
+    before = sorted(Path("s").iterdir())
+    assert main(["train", *TRAIN, *SIZES, "--out", "s"]) == 2
+    assert "error: s holds a sweep; choose another folder, or one inside of it" in capsys.readouterr().err
+    assert sorted(Path("s").iterdir()) == before
+    Path("link").symlink_to("nowhere")
+    assert main(["sweep", "lr=1e-3", "--out", "link", "--", *TRAIN, *SIZES]) == 2
+    assert "link/.lock: link is a link that leads nowhere, or round in a circle" in capsys.readouterr().err
+
+
 def test_the_table_in_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["sweep", "lr=1e-3", "--out", "s", "--", *TRAIN, *SIZES]) == 0

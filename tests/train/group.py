@@ -59,6 +59,7 @@ def _command(asked: dict[str, Any], rank: int, port: int) -> int:
     for stream in (0, 1, 2):
         os.dup2(said if stream else os.open(os.devnull, os.O_RDONLY), stream)
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": asked["world"], "MASTER_PORT": port}
+    numbers["LOCAL_WORLD_SIZE"] = asked["world"]
     os.environ.update({name: str(number) for name, number in numbers.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "tests"})
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

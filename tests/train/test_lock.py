@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from everloop.cli import main
+from everloop.cli.output import new_folder
+from everloop.cli.train import fresh
 from everloop.errors import RunError
 from everloop.train import Event, Stepped, train
 from everloop.train.lock import Lock
@@ -83,6 +85,32 @@ def test_a_run_that_begins_while_the_data_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="already holds a run"):
         train(small_model(), Slow(), BASE, out=tmp_path / "run")
+
+
+def test_runs_that_begin_together_take_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("verse.txt").write_text("the cat sat on the mat and the rat sat on the cat.\n" * 40)
+
+    def beside(*args: Any) -> Any:
+        (Path("runs/language-model")).mkdir(parents=True)  # another one begins while the data is read
+        return fresh(*args)
+
+    monkeypatch.setattr("everloop.cli.train.fresh", beside)
+    assert main(["train", "language-model", "--text", "verse.txt", "--steps", "2", *SMALL]) == 0
+    assert "finished 2 steps in runs/language-model-2" in capsys.readouterr().err
+
+
+def test_a_new_folder_goes_again_where_nothing_is_written(tmp_path: Path) -> None:
+    name = tmp_path / "runs" / "a"
+    with new_folder(name) as first, new_folder(name) as second, new_folder(name) as third:
+        assert [first, second, third] == [name, tmp_path / "runs" / "a-2", tmp_path / "runs" / "a-3"]
+        (second / "kept").touch()
+    assert [*(tmp_path / "runs").iterdir()] == [second]
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "file" / "a"):
+        pass
 
 
 def test_the_lock_of_a_dead_process_and_of_a_copied_folder(tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ def test_one_gets_a_signal_and_all_end(number: int, statuses: list[int], line: s
     assert found == statuses, said(folder)
     assert said(folder).count(line) == 1
     assert said(folder).count("error: ") == line.count("error: ")
+    assert ("torchrun --nproc-per-node 4 -m everloop train language-model --resume run" in said(folder)) == (
+        number == signal.SIGTERM
+    )
     reached = max(int(name.split()[1]) for name in losses(folder / "run"))
     second = EVERY * (reached // EVERY + 1)  # where all that a run writes ends
     go_on = ["train", "language-model", "--resume", "run", "--threads", "1"]

@@ -184,3 +184,12 @@ def test_a_batch_that_cannot_be_shared() -> None:
         Ranks(0, 4).check(6)
     with pytest.raises(OptionError, match="a batch is str; several processes share an everloop"):
         Ranks(0, 4).loss(language_model()[0], "text", None, CPU)
+
+
+def test_how_as_many_processes_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert Ranks(0, 1).command == "everloop"
+    assert Ranks(0, 4).command == "torchrun --nproc-per-node 4 -m everloop"
+    assert Ranks(0, 8).command == "torchrun … -m everloop"  # on two machines
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert Ranks(0, 4).command == "torchrun … -m everloop"
