@@ -23,7 +23,7 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
     """Return a copy of a layer or a model, for inference, whose cells multiply whole numbers of 8 bits.
 
     Of a `Model` the weights of embeddings and linear layers outside of cells, too, are rounded to what int8 holds, row
-    by row, as `everloop quantize` stores them; in memory they stay float. All else is as `everloop.layers.quantize` says.
+    by row, as `everloop quantize` stores them; in memory they stay float. All else is as in `everloop.layers.quantize`.
 
     Args:
         layer: a cell, a layer, a model, or any module with such inside.
