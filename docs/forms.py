@@ -18,7 +18,7 @@ import torch
 from torch import nn, sigmoid, tanh
 from torch.nn import functional as F
 
-from everloop import Cell, H, I, param, state
+from everloop import Cell, H, I, custom_gradient, param, state
 
 
 class Written(Cell):
@@ -100,7 +100,15 @@ FORMS = (
     Form("whole numbers, straight through", "u = a + (torch.round(4 * a) / 4 - a).detach() + torch.remainder(h, 1.0)"),
     Form("logarithms of sums, products so far", "u = torch.logaddexp(a, h) - torch.cumprod(sigmoid(a), -1)"),
     Form("a gradient that stops", "u = a + h.detach()"),
-    Form("a surrogate gradient", "s = sigmoid(4 * a)\nu = (a > 0).to(a.dtype) + s - s.detach()"),
+    Form(
+        "a surrogate gradient",
+        "spike = custom_gradient(lambda v: v > 0, lambda v, g: g / (1 + 10 * v.abs()) ** 2)\nu = a + spike(h)",
+    ),
+    Form(
+        "a gradient that is clipped",
+        "clip = custom_gradient(lambda v: v, lambda v, g: g.clamp(-1, 1))\nu = a + clip(h)",
+        "custom_gradient whose backward is not proportional to g",
+    ),
     Form("anything of parameters alone", "u = a @ torch.linalg.matrix_exp(self.R - self.R.T)"),
     Form("constants for each sequence", "u = a + torch.ones(a.shape[0], 6, dtype=a.dtype)"),
     Form("a Python branch on a value", "u = a if a[:, 0] > 0 else h", "write torch.where"),

@@ -219,6 +219,7 @@ def operations() -> str:
     hidden = re.compile(
         "r?(add|sub|mul|div|truediv|pow|matmul|and|or|xor)|getitem|t|pos|invert|"
         "gather|take_along_dim|scatter|outer|ger|rand_like|randn_like|normal|bernoulli|poisson|multinomial"  # refused
+        "|with_custom_gradient"  # ours
     )
     shown = {"add", "sub", "mul", "div", "pow", "matmul"}
     names = sorted(n for n in functions() if n in shown or not hidden.fullmatch(n))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from everloop.layers.linear_cross_entropy import linear_cross_entropy
     from everloop.layers.torch_nn import GRU, LSTM, RNN, accelerate
     from everloop.models.quantized import quantize
+    from everloop.own_gradient import custom_gradient
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "bias",
     "cells",
     "context",
+    "custom_gradient",
     "inputs",
     "linear_cross_entropy",
     "mask",
@@ -61,6 +63,7 @@ _HOMES = {
         "state",
     ),
     "everloop.errors": ("EverloopError",),
+    "everloop.own_gradient": ("custom_gradient",),
     "everloop.layers": ("Bidirectional", "Recurrent", "Stack", "VariationalDropout", "WeightDrop", "Zoneout"),
     "everloop.layers.linear_cross_entropy": ("linear_cross_entropy",),
     "everloop.layers.torch_nn": ("GRU", "LSTM", "RNN", "accelerate"),

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "everloop"
 LEVELS = [
     {"binding", "errors", "torch_private"},
-    {"declaration", "step"},
+    {"declaration", "own_gradient", "step"},
     {"cell"},
     {"cells", "compiler"},
     {"data"},
@@ -36,7 +36,7 @@ INSIDE = {
         gradient hoist ranges shapes
         contractions hoisted rematerialisation sink
         roll
-        activations assignments composed convolutions quantize scans
+        activations assignments composed convolutions quantize scans surrogates
         torch_function
         trace
         plan

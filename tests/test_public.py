@@ -36,6 +36,7 @@ def test_public_names() -> None:
         "bias",
         "cells",
         "context",
+        "custom_gradient",
         "inputs",
         "linear_cross_entropy",
         "mask",

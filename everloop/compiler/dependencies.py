@@ -12,6 +12,7 @@ import torch
 
 from everloop.cell import Cell
 from everloop.compiler.bounded import BoundedDict
+from everloop.own_gradient import CustomGradient
 
 Dependency = tuple[Callable[[str, Any], Any], str]  # where a name is looked up, and the name
 
@@ -63,6 +64,9 @@ class Search:
 
     def follow(self, function: Any, *, is_first: bool = False) -> None:
         """Note what a function reads. What the library's own code mentions may be a method that a user replaced."""
+        if isinstance(function, CustomGradient):
+            self.follow(function.forward)
+            self.follow(function.backward)
         function = getattr(function, "func", function) if isinstance(function, partial) else function
         function = getattr(function, "__func__", function)
         code = getattr(function, "__code__", None)

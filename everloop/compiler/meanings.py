@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from everloop.compiler.view import View
+from everloop.own_gradient import custom_gradient
 
 
 def comparing(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -59,3 +60,10 @@ def largest(a: Tensor, width: int = 1, *numbers: int) -> Tensor:
         return a.amax(-1, keepdim=True)
     index = torch.from_numpy(View.of(numbers).index.copy())
     return a.new_full((*a.shape[:-1], width), -math.inf).scatter_reduce(-1, index.expand_as(a), a, "amax")
+
+
+def _beside(value: Tensor, argument: Tensor, slope: Tensor) -> Tensor:
+    return value.expand(torch.broadcast_shapes(value.shape, argument.shape, slope.shape))  # type: ignore[no-untyped-call]
+
+
+with_slope = custom_gradient(_beside, lambda value, argument, slope, g: (g, g * slope, None))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from everloop.compiler import derivatives, formulas, intervals
 from everloop.compiler.derivatives import Gradient
 from everloop.compiler.expression import Expression, of
-from everloop.compiler.meanings import comparing, floor_divided, joined, largest, of_tensors, root, summed
+from everloop.compiler.meanings import comparing, floor_divided, joined, largest, of_tensors, root, summed, with_slope
 from everloop.compiler.view import View
 
 OpKind = Literal["input", "constant", "map", "reduce", "product", "layout", "call"]
@@ -346,6 +346,11 @@ _ROWS = [
         "stop", "map", 1, torch.Tensor.detach, "stop({0})", r"\operatorname{{stop}}({0})",
         gradient=derivatives.none, lowering=lambda a: a, functions=("detach",), integers="move", accumulates=True,
         interval=intervals.same,
+    ),
+    Operation(  # a value as it is, and to the gradient the slope of an argument
+        "surrogate", "map", 3, with_slope, "surrogate({0}, {1}, {2})", r"\operatorname{{surrogate}}({0}, {1}, {2})",
+        gradient=lambda g, y, value, argument, slope: (g, g * slope, None), lowering=lambda value, *_: value,
+        accumulates=True, interval=lambda value, *_: value,
     ),
     # over the features of a row; the result has one feature
     Operation(

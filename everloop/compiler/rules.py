@@ -20,7 +20,7 @@ class Local:
             folded = self.fold(value, args)
             if folded is not None:
                 return folded
-            args = self.narrowed(value, args)
+            args = args if value.op == "surrogate" else self.narrowed(value, args)  # lowered, it is its first argument
         rule = getattr(self, f"rule_{value.op}", None)
         found = rule(value, args) if rule else None
         return same(self.b, value, args) if found is None else found

@@ -24,6 +24,7 @@ from everloop.compiler import (
     features,
     scans,
     shapes,
+    surrogates,
 )
 from everloop.compiler.functions import clone
 from everloop.compiler.ir import Type
@@ -34,13 +35,15 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-assert all((activations, assignments, composed, contractions, convolutions, features, scans, shapes)), "they register"
+assert all((activations, assignments, composed, contractions, convolutions, features, scans, shapes, surrogates)), (
+    "they register"
+)
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
     """Return what the function `name` makes of symbols, tensors and numbers."""
     watching = sys.getprofile()
-    if not isinstance(watching, MethodType):
+    if not isinstance(watching, MethodType) or name == "with_custom_gradient":  # whose functions are the step's
         return _call(name, args, kwargs, function)
     sys.setprofile(None)  # what happens here is not the step's doing (effects.py)
     try:
