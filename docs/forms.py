@@ -93,6 +93,13 @@ FORMS = (
     Form("differences, padding", "u = F.pad(a.diff(dim=-1), (1, 0)) + F.pad(h, (-2, 2))"),
     Form("small convolutions", "u = F.conv1d(a.unsqueeze(1), self.k, padding=1).squeeze(1)"),
     Form("the larger of two", "u = torch.max(a, h) - torch.min(a, 0.5 * h)"),
+    Form("the largest along an axis", "u = a - a.max(-1, keepdim=True).values + h.min(-1, keepdim=True)[0]"),
+    Form("groups of channels", "u = F.group_norm(a, 2) + torch.var_mean(h, -1, keepdim=True)[1]"),
+    Form(
+        "diagonals, triangles",
+        "q = a.unsqueeze(-1) * h.unsqueeze(-2)\nu = q.diagonal(dim1=1, dim2=2) + q.tril(-1).sum(-1)",
+    ),
+    Form("sums into fixed places", "u = h.index_add(1, torch.tensor([0, 1, 1, 5, 0, 2]), a)"),
     Form("changes in place of a new value", "u = 2 * a\nu.add_(h).mul_(0.5)\nu -= a"),
     Form("an assignment to a part of a new value", "u = a.clone()\nu[:, :3] = h[:, :3]\nu[..., -1] = 0.5"),
     Form("a new value assigned", "u = 2 * a\nu.copy_(h)\nu.clamp_(min=-0.5)"),
@@ -122,8 +129,13 @@ FORMS = (
         "u = a.gather(1, (h > 0).long())",
         "write a product with",
     ),
-    Form("a place of the largest", "u = a - a.max(-1, keepdim=True).values", "write amax"),
-    Form("sorting, the k largest", "u = a.sort(-1).values", "the tensor attribute 'sort'"),
+    Form("the place of the largest", "u = a * a.max(-1, keepdim=True).indices", "a == a.amax(-1, keepdim=True)"),
+    Form("sorting, the k largest, medians", "u = a.sort(-1).values", "compare with a threshold"),
+    Form(
+        "gradients inside a step",
+        "v = h.detach().requires_grad_()\nu = a - torch.autograd.grad((v ** 4).sum(), v)[0]",
+        "write the derivative inside it as a formula",
+    ),
     Form("sequences of a batch that mix", "u = a - a.mean(0)", "the batch, whose sequences do not mix"),
     Form(
         "batch normalisation in training", "u = F.batch_norm(a, None, None, training=True)", "take layer normalisation"
@@ -131,7 +143,7 @@ FORMS = (
     Form("columns in place of rows", "u = (self.R @ a.T).T", "write h @ W.T, not (W @ h.T).T"),
     Form("an axis before the batch", "u = self.norm(a.unsqueeze(0)).squeeze(0)", "the batch stays first"),
     Form("an assignment to places apart", "u = a.clone()\nu[:, ::2] = h[:, ::2]", "write torch.cat or torch.where"),
-    Form("a part added to", "u = a.clone()\nu[:, -1] += h[:, 0]", "write it out, such as a = a + b"),
+    Form("a part added to", "u = a.clone()\nu[:, -1] += h[:, 0]", "torch.cat of its parts"),
     Form("changes in place of a view", "v = 2 * a\nv[:, :3].mul_(0.5)\nu = v", "write it out, such as a = a + b"),
     Form("changes in place of no known kind", "u = 2 * a\nu.renorm_(2, 0, 1.0)", "write the new value out"),
     Form("dropout inside", "u = self.drop(a)", "mask(H, p=0.1), which the layer draws"),

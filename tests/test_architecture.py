@@ -25,7 +25,7 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        batched bindings bounded compact expression fingerprints forks intervals locations pytree view
+        advice batched bindings bounded compact expression fingerprints forks intervals locations pytree view
         dependencies derivatives disk_cache formulas meanings
         effects opaque operations randomness time_axis
         embedded
@@ -37,6 +37,7 @@ INSIDE = {
         contractions hoisted rematerialisation sink
         roll
         activations assignments composed convolutions quantize scans surrogates
+        extremes
         torch_function
         trace
         plan

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from everloop.compiler.contractions import matmul
-from everloop.compiler.features import amax, feature_axis, sum_
+from everloop.compiler.features import amax, feature_axis, layer_norm, sum_
 from everloop.compiler.functions import add, sub, where
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
-from everloop.compiler.shapes import cat, part, transpose
+from everloop.compiler.shapes import cat, part, transpose, unsqueeze
 from everloop.compiler.symbol import Symbol, elementwise, known, symbol_of
 
 
@@ -68,18 +68,60 @@ def _filled(a: Symbol, dim: int, count: int, value: float) -> Symbol | None:
     return a.like(a.builder.constant(float(value), Type((math.prod(axes),), rows=True)), tuple(axes))
 
 
-def _extreme(name: str) -> Any:
-    def of(a: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Symbol:
-        second = dim if other is None else other
-        if not isinstance(second, Symbol | torch.Tensor):
-            raise unsupported(f"{name} of one value, which along a dimension also gives places; write a{name}")
-        return elementwise(f"{name}imum", a, second)
+@known("group_norm")
+def group_norm(a: Symbol, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Symbol:
+    """Of the first axis in groups; all axes behind it belong to their group."""
+    if not a.rows or a.axes[0] % num_groups:
+        raise ValueError(f"{list(a.shape)} has no {num_groups} equal groups of channels")
+    size = a.value.width // num_groups
+    normal = layer_norm(a.like(a.value, (num_groups, size)), (size,), eps=eps)
+    weight, bias = (_by_channel(each, len(a.axes)) for each in (weight, bias))
+    normal = a.like(normal.value, a.axes)
+    normal = normal if weight is None else elementwise("mul", normal, weight)
+    return normal if bias is None else add(normal, bias)
 
-    return of
+
+def _by_channel(vector: Any, rank: int) -> Any:
+    """Return fixed numbers of channels, the first of `rank` axes."""
+    return vector if vector is None or rank == 1 else vector.reshape(-1, *[1] * (rank - 1))
 
 
-known("max", integers="choice")(_extreme("max"))
-known("min", integers="choice")(_extreme("min"))
+@known("tril", integers="move")
+def tril(a: Symbol, diagonal: int = 0) -> Symbol:
+    return where(_plane(a).tril(diagonal), a, 0.0)
+
+
+@known("triu", integers="move")
+def triu(a: Symbol, diagonal: int = 0) -> Symbol:
+    return where(_plane(a).triu(diagonal), a, 0.0)
+
+
+def _plane(a: Symbol) -> torch.Tensor:
+    if not a.rows or len(a.axes) < 2:
+        raise ValueError(f"a value of shape {list(a.shape)} is no matrix for each sequence")
+    return torch.ones(a.axes[-2:], dtype=a.float_dtype)
+
+
+@known("diag_embed", integers="move")
+def diag_embed(a: Symbol, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Symbol:
+    if (offset, dim1, dim2) != (0, -2, -1):
+        raise unsupported("diag_embed of another diagonal or other axes than the last")
+    total = a.axes[feature_axis(a, -1, "diag_embed")]
+    return where(torch.eye(total, dtype=a.float_dtype), unsqueeze(a, -1), 0.0)
+
+
+@known("index_add", integers="sum")
+def index_add(a: Symbol, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Symbol:
+    """Places of a source added to those of an axis that a fixed list names for each."""
+    total, places = a.axes[feature_axis(a, dim, "index_add")], [int(k) for k in index]
+    if max(total, len(places)) > 128 or not (isinstance(source, Symbol) and source.rows):
+        raise unsupported("index_add of more than 128 places, or of fixed values")
+    if not all(0 <= k < total for k in places) or source.axes[feature_axis(source, dim, "")] != len(places):
+        raise IndexError(f"{len(places)} places for {list(source.shape)} along an axis of {total}")
+    parts = [part(a, dim, k, k + 1) for k in range(total)]
+    for n, k in enumerate(places):
+        parts[k] = add(parts[k], part(source, dim, n, n + 1), alpha=alpha)
+    return cat(parts, dim)
 
 
 @known("scaled_dot_product_attention")

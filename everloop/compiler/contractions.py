@@ -119,6 +119,16 @@ def einsum(equation: str, *operands: Any) -> Symbol:
     return contract([_diagonal(s, term) for term, s in zip(terms, symbols, strict=True)], out)
 
 
+@known("tensordot")
+def tensordot(a: Any, b: Any, dims: Any = 2, out: None = None) -> Symbol:
+    first, second = (range(a.ndim - dims, a.ndim), range(dims)) if isinstance(dims, int) else dims
+    left, right = list(string.ascii_lowercase[: a.ndim]), list(string.ascii_uppercase[: b.ndim])
+    for k, n in zip(first, second, strict=True):
+        right[n] = left[k]
+    rest = "".join(c for c in left + right if (c in left) != (c in right))
+    return einsum(f"{''.join(left)},{''.join(right)}->{rest}", a, b)
+
+
 def _diagonal(a: Symbol, letters: str) -> Term:
     """Return the features of a row at which axes of the same letter have the same place."""
     own = "".join(dict.fromkeys(letters))

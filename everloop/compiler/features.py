@@ -115,6 +115,17 @@ def std(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False
     return _kept(elementwise("mul", root, size), dim, keepdim)
 
 
+def _beside_mean(of: Any) -> Any:
+    def both(a: Symbol, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: float = 1) -> Any:
+        return of(a, dim, unbiased, keepdim, correction=correction), mean(a, dim, keepdim)
+
+    return both
+
+
+known("var_mean")(_beside_mean(var))
+known("std_mean")(_beside_mean(std))
+
+
 @known("norm", "linalg_vector_norm")
 def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Symbol:
     if p not in (2, 2.0, "fro") or out is not None or dtype not in (None, a.float_dtype):

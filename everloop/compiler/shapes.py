@@ -306,6 +306,18 @@ def transpose(a: Symbol, *axes: int) -> Symbol:
     return a.like(a.builder.make("transpose", a.value))
 
 
+@known("diagonal", integers="move", is_view=True)
+def diagonal(a: Symbol, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Symbol:
+    """The places that two axes have in common, as the last axis."""
+    row, column = (feature_axis(a, d, "diagonal") for d in (dim1, dim2))
+    inner = contiguous(a.axes)
+    length = max(min(a.axes[row] + min(offset, 0), a.axes[column] - max(offset, 0)), 0)
+    start = max(offset, 0) * inner[column] + max(-offset, 0) * inner[row]
+    left = [(n, step) for k, (n, step) in enumerate(zip(a.axes, inner, strict=True)) if k not in (row, column)]
+    axes = (*left, (length, inner[row] + inner[column]))
+    return viewed(a, tuple(n for n, _ in axes), View(tuple(axes), start if length else 0))
+
+
 @known("permute", integers="move", is_view=True)
 def permute(a: Symbol, *axes: Any, dims: Any = None) -> Symbol:
     order, advice = [d % a.ndim for d in _listed(axes, dims)], "; write h @ W.T, not (W @ h.T).T" * (a.ndim == 2)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from everloop.compiler.advice import advice
 from everloop.compiler.ir import Builder, Type, Value
 from everloop.compiler.locations import unsupported
 from everloop.compiler.operations import OPERATIONS, Integers, operation_of
@@ -214,8 +215,7 @@ class Symbol:
         if name.startswith("__"):
             raise AttributeError(name)
         if not is_known(name) and (self.rows or not callable(getattr(torch.Tensor, name, None))):
-            advice = "; write the new value out, such as a = a + b" if name.endswith("_") else ""
-            error = unsupported(f"the tensor attribute {name!r}{advice}")
+            error = unsupported(f"the tensor attribute {name!r}{advice(name)}")
             raise MissingAttribute(str(error))
         return lambda *args, **kwargs: Symbol.call(name, self, *args, function=getattr(torch.Tensor, name), **kwargs)
 

@@ -21,11 +21,13 @@ from everloop.compiler import (
     contractions,
     convolutions,
     dtypes,
+    extremes,
     features,
     scans,
     shapes,
     surrogates,
 )
+from everloop.compiler.advice import advice
 from everloop.compiler.functions import clone
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
@@ -35,9 +37,8 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-assert all((activations, assignments, composed, contractions, convolutions, features, scans, shapes, surrogates)), (
-    "they register"
-)
+FILES = (activations, assignments, composed, contractions, convolutions, extremes, features, scans, shapes, surrogates)
+assert all(FILES), "they register"
 
 
 def call(name: str, *args: Any, function: Any = None, **kwargs: Any) -> Any:
@@ -73,7 +74,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     if has_rows:
         try:
             if known is None:
-                raise unsupported(f"the operation {name!r}")
+                raise unsupported(f"the operation {name!r}{advice(name)}")
             result = _handle(name, known, function, args, kwargs)
         except UnsupportedError as error:
             origin.builder.refused = error
@@ -134,6 +135,8 @@ def _handle(name: str, known: Function, function: Any, args: tuple[Any, ...], kw
              for b, leaf in zip(bounds, given, strict=True) if not isinstance(leaf, int | float)]  # fmt: skip
     is_any = loop not in kinds and known.integers != "cast" and any(map(_is_unbounded_integer, inside))
     for symbol, tensor in zip(_several(result), _several(expected), strict=True):
+        if isinstance(symbol, extremes.Places):
+            continue
         if is_any and not tensor.dtype.is_floating_point:
             raise unsupported(f"the operation {name!r} of integers of any size")
         _settle(name, known.integers, symbol, tensor, size, exact, batch)
@@ -258,12 +261,14 @@ def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     plain = name.removesuffix("_")
     what = "an assignment to a part" if plain == "setitem" else f"{plain} in place"
     if not is_known(name):
-        raise unsupported(f"the operation {name!r} in place; write the new value out, such as a = a + b")
+        raise unsupported(f"the operation {name!r} in place{advice(name)}")
     if isinstance(changed, Symbol) and not changed.rows:
         raise unsupported(f"{what} on a value of parameters alone; write it out, such as a = a + b")
     is_given = isinstance(changed, Symbol) and changed.value.op == "input" and not changed.is_copy
     if not isinstance(changed, Symbol) or changed.is_shared or is_given:
-        raise unsupported(f"{what} on a value whose memory is shared; write it out, such as a = a + b")
+        raise unsupported(
+            f"{what} on a value whose memory is shared; write it out, such as a = a + b, or torch.cat of its parts"
+        )
     if name in ASSIGNING:
         try:
             _signature(_ASSIGNING[name]).bind(changed, *others, **options)
