@@ -67,7 +67,7 @@ INSIDE = {
         quantize
     """,
     "compiler/targets/llvm": """
-        c_library emit formats kept pages threads vector
+        c_library capabilities emit formats kept pages threads vector
         mathematics memory
         trigonometry
         machine

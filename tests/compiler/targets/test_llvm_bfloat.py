@@ -22,16 +22,37 @@ from everloop.layers import Recurrent
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 UNIT = torch.finfo(torch.bfloat16).eps
+BFDOT = replace(vector.ISAS["neon"], features="+neon,+bf16")
+WRITTEN_OUT = """
+define internal <4 x float> @written_out(<4 x float> %sums, <8 x bfloat> %a, <8 x bfloat> %b) #0 {
+  %words_a = bitcast <8 x bfloat> %a to <4 x i32>
+  %words_b = bitcast <8 x bfloat> %b to <4 x i32>
+  %even_a = shl <4 x i32> %words_a, splat (i32 16)
+  %even_b = shl <4 x i32> %words_b, splat (i32 16)
+  %odd_a = and <4 x i32> %words_a, splat (i32 -65536)
+  %odd_b = and <4 x i32> %words_b, splat (i32 -65536)
+  %f0 = bitcast <4 x i32> %even_a to <4 x float>
+  %f1 = bitcast <4 x i32> %even_b to <4 x float>
+  %f2 = bitcast <4 x i32> %odd_a to <4 x float>
+  %f3 = bitcast <4 x i32> %odd_b to <4 x float>
+  %even = fmul <4 x float> %f0, %f1
+  %odd = fmul <4 x float> %f2, %f3
+  %both = fadd <4 x float> %even, %odd
+  %total = fadd <4 x float> %sums, %both
+  ret <4 x float> %total
+}
+"""
 
 
 def ways() -> dict[str, Isa]:
-    """Return what this processor can do: registers of each width, dot products, tiles."""
+    """Return what this processor can do: registers of each width, dot products, tiles; and `bfdot`, written out."""
     if not llvm.is_available():
         return {}
     found = {name: isa for name, isa in vector.ISAS.items() if machine.runs(name)}
     best = machine.narrow(machine.host())
     dots = best.features.partition(",+amx")[0]
-    return found | {isa.features.rpartition("+")[2]: isa for isa in (replace(best, features=dots), best)}
+    found |= {isa.features.rpartition("+")[2]: isa for isa in (replace(best, features=dots), best)}
+    return found if BFDOT in found.values() else found | {"bfdot written out": BFDOT}
 
 
 WAYS = ways()
@@ -40,6 +61,10 @@ WAYS = ways()
 @cache
 def library(isa: Isa) -> Library:
     text = machine.module(isa, bfloat.functions(isa))
+    if isa == BFDOT != machine.narrow(machine.host()):
+        text = text.replace(machine.triple(isa), machine.need().get_process_triple()) + WRITTEN_OUT
+        text = text.replace("@llvm.aarch64.neon.bfdot.v4f32.v8bf16(", "@written_out(")
+        isa = machine.host()
     return Library(machine.generate(text, isa), ("everloop_product", "everloop_pack"))
 
 

@@ -83,9 +83,54 @@ def test_the_dot_product_of_vnni_written_out(
     assert torch.equal(multiplied(single.compile(loop_of(*size[:2]), "avx2"), rows, matrix), rows @ matrix.float().T)
 
 
+SIGNED = """
+define internal <4 x i32> @written_out(<4 x i32> %sums, <16 x i8> %small_a, <16 x i8> %small_b) #0 {
+  %a = sext <16 x i8> %small_a to <16 x i32>
+  %b = sext <16 x i8> %small_b to <16 x i32>
+  %sum0 = mul <16 x i32> %a, %b
+{lines}
+  %sum = add <4 x i32> %sums, %total3
+  ret <4 x i32> %sum
+}
+"""
+LANES = """
+  %part{n} = shufflevector <16 x i32> %sum0, <16 x i32> poison, <4 x i32> <i32 {n}, i32 {n4}, i32 {n8}, i32 {n12}>
+  %total{n} = add <4 x i32> {before}, %part{n}"""
+
+
+@pytest.mark.skipif(not machine.runs("sse2"), reason="the text is for vectors of SSE")
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_dot_product_of_neon_written_out(
+    size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = [
+        LANES.format(n=n, n4=n + 4, n8=n + 8, n12=n + 12, before=f"%total{n - 1}" if n else "zeroinitializer")
+        for n in range(4)
+    ]
+
+    def written_out(isa: Isa, form: Any) -> str:
+        text = whole.whole(replace(isa, features=isa.features + ",+dotprod"), form)
+        assert "@llvm.aarch64.neon.sdot.v4i32.v16i8(" in text
+        text = text.replace("@llvm.aarch64.neon.sdot.v4i32.v16i8(", "@written_out(")
+        return text + SIGNED.replace("{lines}", "".join(parts))
+
+    monkeypatch.setattr(single, "whole", written_out)
+    monkeypatch.setenv("EVERLOOP_CACHE", str(tmp_path))
+    monkeypatch.setattr(single, "_kernels", {})
+    rows, matrix = numbers(*size)
+    assert torch.equal(multiplied(single.compile(loop_of(*size[:2]), "sse2"), rows, matrix), rows @ matrix.float().T)
+
+
+@pytest.mark.parametrize("isa", [name for name in ISAS if machine.runs(name)])
+def test_said_which_instruction_it_is(isa: str) -> None:
+    kernel = single.compile(loop_of(40, 20), isa)
+    found = whole.instruction(machine.dotted(ISAS[isa])) or "wider products"
+    assert kernel.description == f"{isa}, torch.float32, matrices of int8 where they are ({found})"
+
+
 @pytest.mark.parametrize(
     ("isa", "feature"),
-    [(isa, "") for isa in ISAS] + [("avx512", "avx512vnni"), ("avx2", "avxvnni")],
+    [(isa, "") for isa in ISAS] + [("avx512", "avx512vnni"), ("avx2", "avxvnni"), ("neon", "dotprod")],
 )
 def test_machine_code_for_every_instruction_set(isa: str, feature: str) -> None:
     used = ISAS[isa]

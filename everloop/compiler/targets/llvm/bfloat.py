@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -27,6 +28,11 @@ FEW = 2  # rows for which tiles are slower than vectors, which read a matrix fro
 IN_CACHE = 512 << 10  # bytes of matrices that one row reads as soon in float32
 MOST = 4096  # numbers in a row
 STACK = 256 << 10  # bytes of rounded rows, a small part of the stack of any thread
+# Of an instruction set: LLVM's name of its dot product of two numbers of bfloat16, and whose it is.
+_DOTS = {
+    "avx512bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", "AVX512-BF16"),
+    "bf16": ("llvm.aarch64.neon.bfdot.v4f32.v8bf16", "NEON (bfdot)"),
+}
 _FORM = FORMATS[torch.float32]
 _HEAD = (
     "ptr %in, i64 %from, ptr %out, i64 %to, i64 %stride, i64 %rows, "
@@ -47,17 +53,16 @@ class Narrow:
 
     @property
     def description(self) -> str:
-        if "amx-bf16" in self.isa.features:
+        if self.isa.has("amx-bf16"):
             return "tiles of AMX and dot products of AVX512-BF16"
-        if "avx512bf16" in self.isa.features:
-            return "dot products of AVX512-BF16" + f", up to {FEW} rows a thread" * (not self.is_double)
-        return f"bfloat16 widened in registers, up to {FEW} rows a thread"
+        how = dots(self.isa) or "bfloat16 widened in registers"
+        return how + f", up to {FEW} rows a thread" * (not self.is_double)
 
     def is_quicker(self, rows: int, packed: int) -> bool:
         """Whether it is for `rows` rows of a thread and matrices that take so many bytes in float32."""
         if rows <= FEW:
             return packed >= IN_CACHE
-        return "amx-bf16" in self.isa.features or self.is_double
+        return self.isa.has("amx-bf16") or self.is_double
 
 
 def fits(loop: Loop, form: FloatFormat) -> bool:
@@ -71,7 +76,7 @@ def functions(isa: Isa) -> str:
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
     tiles = [tile(isa, _FORM, r, v, multiply_add(isa)) for r, v in sizes]
     core = product(isa, _FORM, "internal void @core")
-    if "amx-bf16" not in isa.features:
+    if not isa.has("amx-bf16"):
         return "\n".join([*tiles, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
     parts = [_by_vectors(isa, "internal void @by_vectors"), _by_tiles(isa, "internal void @by_tiles"), _either()]
     return "\n".join([*tiles, core, *parts, pack_rounded(isa)])
@@ -88,14 +93,19 @@ def _either() -> str:
 
 def multiply_add(isa: Isa) -> MultiplyAdd:
     """Return what adds to sums the products of both numbers in each word."""
-    return dot_of_two if "avx512bf16" in isa.features else _widened
+    name = next((name for feature, (name, _) in _DOTS.items() if isa.has(feature)), None)
+    return _widened if name is None else partial(_dot_of_two, name)
 
 
-def dot_of_two(code: Code, lanes: int, number: str, columns: str, total: str) -> str:
-    """total + the products of both numbers in each word, by AVX512-BF16."""
+def dots(isa: Isa) -> str:
+    """Return whose instructions multiply and add both numbers in each word; nothing where there are none."""
+    return next((f"dot products of {whose}" for feature, (_, whose) in _DOTS.items() if isa.has(feature)), "")
+
+
+def _dot_of_two(name: str, code: Code, lanes: int, number: str, columns: str, total: str) -> str:
     kind, pairs = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>"
     a, b = (code(f"bitcast {kind} {v} to {pairs}") for v in (number, columns))
-    return code(f"call {kind} @llvm.x86.avx512bf16.dpbf16ps.{lanes * 32}({kind} {total}, {pairs} {a}, {pairs} {b})")
+    return code(f"call {kind} @{name}({kind} {total}, {pairs} {a}, {pairs} {b})")
 
 
 def _widened(code: Code, lanes: int, number: str, columns: str, total: str) -> str:

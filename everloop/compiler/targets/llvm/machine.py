@@ -15,6 +15,7 @@ from typing import Any
 
 from everloop.compiler import disk_cache
 from everloop.compiler.targets.llvm.c_library import C_LIBRARY
+from everloop.compiler.targets.llvm.capabilities import capabilities
 from everloop.compiler.targets.llvm.formats import FORMATS
 from everloop.compiler.targets.llvm.trigonometry import definitions
 from everloop.compiler.targets.llvm.vector import Isa, best, named
@@ -51,11 +52,16 @@ def host() -> Isa:
         llvm.initialize_native_asmprinter()
         arch = llvm.get_process_triple().split("-")[0]
         arch = {"arm64": "aarch64", "amd64": "x86_64"}.get(arch, arch)
-        features = dict(llvm.get_host_cpu_features()) if arch == "x86_64" else {"neon": True}
-    isa = best(arch, features)
+        isa = best(arch, _features(arch))
     if isa is None:
         raise UnsupportedError(f"the target 'llvm' knows no vector instructions of this processor ({arch})")
     return isa
+
+
+@lru_cache
+def _features(arch: str) -> dict[str, bool]:
+    """Return what this processor has, which is of this architecture."""
+    return dict(binding.get_host_cpu_features()) if arch == "x86_64" else capabilities()
 
 
 @lru_cache
@@ -63,17 +69,18 @@ def runs(name: str) -> bool:
     """Whether this processor has the instruction set `name`; False without llvmlite."""
     if binding is None or named(name).arch != host().arch:
         return False
-    features = dict(binding.get_host_cpu_features()) if host().arch == "x86_64" else {"neon": True}
+    features = _features(host().arch)
     return all(features.get(need, False) for need in named(name).needs)
 
 
 @lru_cache
 def narrow(isa: Isa) -> Isa:
     """Return an instruction set with what this processor has beside it for bfloat16."""
-    if isa.name != "avx512" or isa.name != host().name:
+    dot = {"avx512": "avx512bf16", "neon": "bf16"}.get(isa.name)
+    if dot is None or isa.name != host().name:
         return isa
-    features = dict(binding.get_host_cpu_features())
-    wanted = ["avx512bf16"] if features.get("avx512bf16") else []
+    features = _features(isa.arch)
+    wanted = [dot] if features.get(dot) else []
     if wanted and features.get("amx-tile") and features.get("amx-bf16") and _may_use_tiles():
         wanted += ["amx-tile", "amx-bf16"]
     return replace(isa, features=",".join([isa.features, *(f"+{name}" for name in wanted)]))
@@ -84,22 +91,22 @@ def halving(isa: Isa) -> Isa | None:
     """Return an instruction set with this processor's conversions of float16; None where it has none in it."""
     if isa.name == "avx512" or isa.arch != "x86_64":
         return isa
-    has_them = isa.name == "avx2" and binding.get_host_cpu_features().get("f16c")
+    has_them = isa.name == "avx2" and _features(isa.arch).get("f16c")
     return replace(isa, features=f"{isa.features},+f16c") if has_them else None
 
 
 @lru_cache
 def doubles() -> bool:
     """Whether a dot product of two in bfloat16 has a multiplication's throughput: so on AMD's Zen 5, not on Intel's."""
-    features = narrow(host()).features
-    return "avx512bf16" in features and "amx-bf16" not in features and "AuthenticAMD" in processor()
+    isa = narrow(host())
+    return isa.has("avx512bf16") and not isa.has("amx-bf16") and "AuthenticAMD" in processor()
 
 
 @lru_cache
 def dotted(isa: Isa) -> Isa:
     """Return an instruction set with what this processor has beside it for whole numbers of 8 bits."""
-    needs = {"avx512": "avx512vnni", "avx2": "avxvnni"}.get(isa.name)
-    if needs is None or not runs(isa.name) or not binding.get_host_cpu_features().get(needs):
+    needs = {"avx512": "avx512vnni", "avx2": "avxvnni", "neon": "dotprod"}.get(isa.name)
+    if needs is None or not runs(isa.name) or not _features(isa.arch).get(needs):
         return isa
     return replace(isa, features=f"{isa.features},+{needs}")
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
-from everloop.compiler.targets.llvm.bfloat import dot_of_two
+from everloop.compiler.targets.llvm.bfloat import multiply_add
 from everloop.compiler.targets.llvm.gemm import KINDS, flat, takes
 from everloop.compiler.targets.llvm.kept import kept
 from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
@@ -106,7 +106,8 @@ def _has_kernel() -> bool:
 
 @lru_cache
 def _kernel(is_low: bool) -> Products:
-    return Products(torch.float32, narrow(host()), dot_of_two, is_low)
+    isa = narrow(host())
+    return Products(torch.float32, isa, multiply_add(isa), is_low)
 
 
 class _Linear(torch.autograd.Function):

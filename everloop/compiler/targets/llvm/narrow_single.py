@@ -12,7 +12,7 @@ from torch import Tensor
 
 from everloop.compiler.loop import Loop, Product
 from everloop.compiler.targets.llvm import memory
-from everloop.compiler.targets.llvm.bfloat import MOST
+from everloop.compiler.targets.llvm.bfloat import MOST, dots
 from everloop.compiler.targets.llvm.driver import driver
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.layout import Layout, form_of, normalise, round_up, shape
@@ -114,8 +114,7 @@ class NarrowStepKernel(SingleKernel):
 
     @property
     def description(self) -> str:
-        has_dot = self.storage == torch.bfloat16 and "avx512bf16" in self.layout.isa.features
-        how = "dot products of AVX512-BF16" if has_dot else "widened in registers"
+        how = (self.storage == torch.bfloat16 and dots(self.layout.isa)) or "widened in registers"
         storage = str(self.storage).removeprefix("torch.")
         return f"{self.layout.isa.name}, matrices of {storage} where they are ({how})"
 

@@ -45,7 +45,7 @@ def interleaved(code: Code, even: str, odd: str, lanes: int) -> str:
 def side_by_side(code: Code, first: str, second: str, lanes: int, isa: Isa) -> str:
     """Return words of two neighbours each, from two vectors of float32 that follow one another."""
     kind, words = f"<{lanes} x float>", f"<{lanes} x i32>"
-    if "avx512bf16" in isa.features:
+    if isa.has("avx512bf16"):
         name = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * lanes}"
         low = code(f"call <{2 * lanes} x bfloat> @{name}({kind} {second}, {kind} {first})")
         return code(f"bitcast <{2 * lanes} x bfloat> {low} to {words}")
@@ -91,7 +91,7 @@ def round_numbers(code: Code, source: str, to: str, count: str, lanes: int, isa:
 def rounded_halves(code: Code, value: str, lanes: int, isa: Isa | None) -> str:
     """Return a vector of float32 as bfloat16, in i16; isa: may do so by an instruction of its own."""
     number, half = f"<{lanes} x float>", f"<{lanes} x i16>"
-    if isa and "avx512bf16" in isa.features:
+    if isa and isa.has("avx512bf16"):
         low = code(f"call <{lanes} x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.{32 * lanes}({number} {value})")
         return code(f"bitcast <{lanes} x bfloat> {low} to {half}")
     high = code(f"lshr <{lanes} x i32> {rounded(code, value, lanes)}, {each(16, lanes)}")

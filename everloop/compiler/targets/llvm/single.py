@@ -20,7 +20,7 @@ from everloop.compiler.targets.llvm.layout import SLOT, Layout, form_of, normali
 from everloop.compiler.targets.llvm.machine import Library, dotted, host, module, object_code
 from everloop.compiler.targets.llvm.mapping import mappings
 from everloop.compiler.targets.llvm.vector import named
-from everloop.compiler.targets.llvm.whole import whole
+from everloop.compiler.targets.llvm.whole import instruction, whole
 from everloop.errors import UnsupportedError
 
 MIN_PARALLEL = 1e6  # operations in a step that pay for a second thread
@@ -75,8 +75,10 @@ class SingleKernel:
 
     @property
     def description(self) -> str:
-        """Its instruction set and dtype."""
-        return f"{self.layout.isa.name}, {self.layout.form.dtype}"
+        """Its instruction set and dtype, and what multiplies matrices of int8."""
+        products = instruction(self.layout.isa) or "wider products"
+        whole = f", matrices of int8 where they are ({products})" * has_whole(self.layout.loop)
+        return f"{self.layout.isa.name}, {self.layout.form.dtype}{whole}"
 
     def over(self, batch: int, fixed: Mapping[str, Tensor], vary: Sequence[str]) -> Single:
         """Return a call of one step over `fixed` vectors and matrices, as the contract of kernels says."""

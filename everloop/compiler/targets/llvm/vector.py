@@ -20,6 +20,10 @@ class Isa:
     registers: int
     needs: tuple[str, ...]  # features the host must report
 
+    def has(self, feature: str) -> bool:
+        """Whether a feature is in the list."""
+        return f"+{feature}" in self.features.split(",")
+
     def lanes(self, size: int) -> int:
         """Numbers of `size` bytes in a vector."""
         return self.bytes // size

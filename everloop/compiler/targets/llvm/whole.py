@@ -1,9 +1,9 @@
 """Products of rows of whole numbers with a matrix of int8 as it lies in memory: `dot` with a quarter of the bytes.
 
 The row's numbers, from -127 to 127, become bytes first. Sums are exact, so that every instruction gives the same:
-`vpdpbusd`, which wants the numbers of the matrix 128 larger, where there is AVX512-VNNI or AVX-VNNI; on AVX2
-`vpmaddubsw` of the row's sizes and the matrix with their signs, whose sums of two stay below 2^15; else products as
-wide as 16 or 32 bits.
+`vpdpbusd`, which wants the numbers of the matrix 128 larger, where there is AVX512-VNNI or AVX-VNNI; `sdot` where
+NEON has it; on AVX2 `vpmaddubsw` of the row's sizes and the matrix with their signs, whose sums of two stay below
+2^15; else products as wide as 16 or 32 bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from everloop.compiler.targets.llvm.vector import Isa
 LINE = 64  # bytes of the cache that come together
 UNROLL = 4  # vectors
 CHUNK = 64 << 10  # bytes of rows that are made bytes at a time
+_DOTS = {"avx512vnni": "vpdpbusd", "avxvnni": "vpdpbusd", "dotprod": "sdot"}
 _PAIRS = {64: "avx512.pmaddw.d.512", 32: "avx2.pmadd.wd", 16: "sse2.pmadd.wd"}
+
+
+def instruction(isa: Isa) -> str:
+    """Return the name of what multiplies numbers of 8 bits and adds four products; nothing where none does."""
+    dot = next((name for feature, name in _DOTS.items() if isa.has(feature)), "")
+    return dot or ("vpmaddubsw" if isa.name == "avx2" else "")
 
 
 class _Whole(Writer):
@@ -28,14 +35,14 @@ class _Whole(Writer):
         super().__init__(isa, form, name)
         self.isa, self.floats, self.vector = isa, self.vector, f"<{self.lanes} x i32>"
         self.halves, self.small = f"<{2 * self.lanes} x i16>", f"<{4 * self.lanes} x i8>"
-        self.has_dot = "avx512vnni" in isa.features or "avxvnni" in isa.features
-        self.has_signs = isa.name == "avx2" and not self.has_dot
+        self.instruction = instruction(isa)
+        self.raised = 128 if self.instruction == "vpdpbusd" else 0  # by what the matrix's numbers are too large
 
     @property
     def declared(self) -> str:
         """What must be declared, since LLVM 22 takes operands of bytes, and these only by the declaration."""
         name, operands = f"@llvm.x86.avx512.vpdpbusd.{self.bytes * 8}", ", ".join([self.vector] * 3)
-        return f"declare {self.vector} {name}({operands})\n" if self.has_dot else ""
+        return f"declare {self.vector} {name}({operands})\n" if self.instruction == "vpdpbusd" else ""
 
     def add(self, parts: list[str]) -> str:  # type: ignore[override]
         total, *rest = parts
@@ -45,15 +52,17 @@ class _Whole(Writer):
 
     def matrix(self, words: str) -> list[str]:
         """What is multiplied of four numbers of the matrix in each lane."""
-        if self.has_dot:
+        if self.instruction == "vpdpbusd":
             return [self.code(f"xor {self.vector} {words}, {each(0x80808080 - (1 << 32), self.lanes)}")]
-        return [self.bytes_of(words)] if self.has_signs else self.row(words)
+        return [self.bytes_of(words)] if self.instruction in ("sdot", "vpmaddubsw") else self.row(words)
 
     def row(self, words: str) -> list[str]:
         """What is multiplied of four numbers of a row in each lane."""
-        if self.has_dot:
+        if self.instruction == "vpdpbusd":
             return [words]
-        if self.has_signs:
+        if self.instruction == "sdot":
+            return [self.bytes_of(words)]
+        if self.instruction == "vpmaddubsw":
             small, number = self.small, self.bytes_of(words)
             return [number, self.code(f"call {small} @llvm.abs.v{4 * self.lanes}i8({small} {number}, i1 false)")]
         if self.isa.arch != "x86_64":
@@ -74,10 +83,13 @@ class _Whole(Writer):
     def multiplied(self, matrix: list[str], row: list[str], total: str) -> str:
         """The sums, with those of four products added to each."""
         code, bits = self.code, self.bytes * 8
-        if self.has_dot:
+        if self.instruction == "vpdpbusd":
             args = ", ".join(f"{self.vector} {v}" for v in (total, *matrix, *row))
             return code(f"call {self.vector} @llvm.x86.avx512.vpdpbusd.{bits}({args})")
-        if self.has_signs:
+        if self.instruction == "sdot":
+            args = ", ".join(f"{self.small} {v}" for v in (*matrix, *row))
+            return code(f"call {self.vector} @llvm.aarch64.neon.sdot.v4i32.v16i8({self.vector} {total}, {args})")
+        if self.instruction == "vpmaddubsw":
             (numbers,), (signs, sizes), small = matrix, row, self.small
             numbers = code(f"call {small} @llvm.x86.avx2.psign.b({small} {numbers}, {small} {signs})")
             pairs = code(f"call {self.halves} @llvm.x86.avx2.pmadd.ub.sw({small} {sizes}, {small} {numbers})")
@@ -131,7 +143,7 @@ def whole(isa: Isa, form: FloatFormat) -> str:
         vectors = w.rounded("%k", lanes)
         values = code.loop(0, vectors, part(lanes), [("i32", "0"), ("float", "0.0")], lanes)
         values = code.loop(vectors, "%k", part(1), [("i32", values[0]), ("float", values[1])])
-        code.store("i32", code(f"mul i32 {values[0]}, {128 if w.has_dot else 0}"), fact, 4)
+        code.store("i32", code(f"mul i32 {values[0]}, {w.raised}"), fact, 4)
         code.store("float", values[1], code.at(fact, 4), 4)
 
     def few(count: int, line: Callable[[int], str], rows: list[str]) -> list[list[str]]:
