@@ -33,10 +33,11 @@ test-integrations: .venv/developer
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[integrations]'
 	$(BIN)/python -m pytest tests/test_examples.py tests/data/test_in_memory.py tests/data/test_frames.py tests/test_notebook.py
 
-# Every cell over time against plain PyTorch, every target against its contract; some ten minutes.
+# Every cell over time against plain PyTorch, every target against its contract, dot products; some ten minutes.
 test-arm64: .venv/developer
 	PYTHON=$(BIN)/python PIP_ARGS="$(PIP_ARGS)" tools/arm64.sh tests/layers/test_recurrent.py \
-	    tests/compiler/targets/test_contract.py
+	    tests/compiler/targets/test_contract.py tests/compiler/targets/test_llvm_bfloat.py \
+	    tests/compiler/targets/test_llvm_whole.py
 
 benchmark: .venv/developer
 	$(BIN)/python -m benchmarks.layers
