@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 
@@ -87,7 +88,8 @@ class TextOfFiles:
     def __init__(self, splits: dict[str, list[Path]]) -> None:
         self.files = {name: Files(paths) for name, paths in splits.items()}
         self.splits = tuple(self.files)
-        self.fingerprint = " ".join(f"{name} {files.ends}" for name, files in self.files.items())[:1000]
+        ends = str({name: files.ends for name, files in self.files.items()})
+        self.fingerprint = sha256(ends.encode()).hexdigest()
 
     def epoch(self, split: str, number: int, *, batch: int, length: int = 256, seed: int = 0) -> Windows:
         """Return the windows of a pass, of which each is the same."""

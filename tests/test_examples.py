@@ -94,6 +94,17 @@ def test_the_agent_in_cleanrls_form_resets_as_its_loop_does() -> None:
     torch.testing.assert_close(after, state)
 
 
+def test_the_name_of_many_files_depends_on_the_last_one(tmp_path: Path) -> None:
+    example = runpy.run_path(str(EXAMPLES / "many_files.py"))
+    paths = [tmp_path / str(i) for i in range(1000)]
+    for path in paths:
+        path.write_bytes(b"the cat")
+    before = example["TextOfFiles"]({"train": paths[:999], "valid": paths[999:]}).fingerprint
+    assert example["TextOfFiles"]({"train": paths[:999], "valid": paths[999:]}).fingerprint == before
+    paths[-1].write_bytes(b"the cats")
+    assert example["TextOfFiles"]({"train": paths[:999], "valid": paths[999:]}).fingerprint != before
+
+
 def test_windows_of_many_files_are_those_of_one(tmp_path: Path) -> None:
     example = runpy.run_path(str(EXAMPLES / "many_files.py"))
     paths = [tmp_path / str(i) for i in range(5)]

@@ -62,7 +62,7 @@ ROOMS = {
     "models": (
         "Block Classifier ClassifierConfig EncoderDecoder EncoderDecoderConfig Forecast Forecaster ForecasterConfig "
         "Generator GeneratorConfig Kind LanguageModel LanguageModelConfig Loss Model Outline Score Strand Tagger "
-        "TaggerConfig Transcriber TranscriberConfig forecast_frame load"
+        "TaggerConfig Transcriber TranscriberConfig detach forecast_frame load"
     ),
     "decode": (
         "Beam Branch Greedy Hypothesis Sampling ShallowFusion Sketch Tree align bleu compose generate probabilities "

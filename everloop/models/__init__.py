@@ -9,7 +9,7 @@ from everloop.models.generator import Generator, GeneratorConfig
 from everloop.models.kind import Kind
 from everloop.models.language_model import LanguageModel, LanguageModelConfig
 from everloop.models.loss import Loss, Score
-from everloop.models.model import Model
+from everloop.models.model import Model, detach
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.run import load
 from everloop.models.tagger import Tagger, TaggerConfig
@@ -38,6 +38,7 @@ __all__ = [
     "TaggerConfig",
     "Transcriber",
     "TranscriberConfig",
+    "detach",
     "forecast_frame",
     "load",
 ]
