@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -69,6 +70,23 @@ def one_number(layer: Recurrent) -> None:
         layer.cell.R[3, 5] += 8
 
 
+def one_number_past_the_count(layer: Recurrent) -> None:
+    layer.cell.R.data[3, 6] = 8
+
+
+def by_numpy_in_one_place(layer: Recurrent) -> None:
+    layer.cell.R.detach().numpy()[-1, -1] += 8
+
+
+def by_fused_optimiser_in_one_place(layer: Recurrent) -> None:
+    """Fused optimisers do not count what they change."""
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=8.0, weight_decay=0.0, fused=True)
+    for p in layer.parameters():
+        p.grad = torch.zeros_like(p)
+    layer.cell.R.grad[5, 8] = 1
+    optimiser.step()
+
+
 def one_row(layer: Recurrent) -> None:
     layer.cell.R.data[7] = 3
 
@@ -77,7 +95,25 @@ def one_column(layer: Recurrent) -> None:
     layer.cell.R.detach().numpy()[:, 5] = 3
 
 
-CHANGES = [by_optimiser, by_load, by_data, past_the_count, by_numpy, in_inference_mode, one_number, one_row, one_column]
+def exchanged_rows(layer: Recurrent) -> None:
+    layer.cell.R.data[[2, 9]] = layer.cell.R.data[[9, 2]]
+
+
+CHANGES = [
+    by_optimiser,
+    by_load,
+    by_data,
+    past_the_count,
+    by_numpy,
+    in_inference_mode,
+    one_number,
+    one_number_past_the_count,
+    by_numpy_in_one_place,
+    by_fused_optimiser_in_one_place,
+    one_row,
+    one_column,
+    exchanged_rows,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -201,5 +237,19 @@ def test_each_row_and_each_column_is_looked_at(shape: tuple[int, int]) -> None:
         for axis in (0, 1):
             for place in range(matrix.shape[axis]):
                 matrix.select(axis, place).fill_(1)
-                assert module._some(matrix).any()
+                assert module._marks(matrix)[1].any()
                 matrix.zero_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(1,), (2,), (7,), (3, 5), (33, 31)])
+def test_each_number_is_looked_at(shape: tuple[int, ...], first: int, dtype: torch.dtype) -> None:
+    weight = torch.randn(2000).to(dtype)[first : first + math.prod(shape)].view(shape)
+    before = module._marks(weight)
+    for place in range(weight.numel()):
+        number = weight.view(-1)[place].item()
+        weight.view(-1)[place] = 3.5
+        assert not all(map(torch.equal, before, module._marks(weight)))
+        weight.view(-1)[place] = number
+    assert all(map(torch.equal, before, module._marks(weight)))

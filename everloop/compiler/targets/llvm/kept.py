@@ -1,9 +1,8 @@
 """What is made of weights for a call, kept for the next calls while the weights stay what they were.
 
-Weights are known by their memory, their place in it, and PyTorch's count of the changes to it; some of their numbers
-are compared too. So whatever changes weights by PyTorch is seen (optimisers, `load_state_dict`, `copy_`), as are new
-tensors behind `.data`, and writes past the count (`p.data.mul_(2)`, NumPy) to a whole row or column or more; those to
-single numbers only where they are compared. The table holds no weights: those of a layer that is gone are forgotten.
+Weights are known by their memory, their place in it, and PyTorch's count of the changes to it, which fused optimisers
+and writes to `.data` do not touch. So the sum of all their bits is compared too, and some of their numbers, which see
+rows that change places. The table holds no weights: those of a layer that is gone are forgotten.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class _Entry:
     storages: list[torch_private.StorageWeakRef]
     versions: list[int]
     made: Tensor | None = None
-    samples: Sequence[Tensor] = ()
+    marks: Sequence[Tensor] = ()
 
     @property
     def size(self) -> int:
@@ -75,14 +74,15 @@ class Kept:
                 self._entries[key] = _Entry(weak, versions)
                 self._tidy()
                 return None
-        if found.made is not None and all(map(torch.equal, found.samples, map(_some, weights))):
+        marks = [mark for w in weights for mark in _marks(w.detach())]
+        if found.made is not None and all(map(torch.equal, found.marks, marks)):
             return found.made
-        samples, made = [_some(w).clone() for w in weights], make()
+        made = make()
         with self._lock:
             if made.nbytes > self.size or self._entries.get(key) is not found:
                 return None
             self.bytes += made.nbytes - found.size
-            found.samples, found.made = samples, made
+            found.marks, found.made = marks, made
             self._tidy()
         return made
 
@@ -108,13 +108,22 @@ def _is_known(weight: Tensor) -> bool:
     return not (weight.is_inference() or weight.is_shared())  # type: ignore[no-untyped-call]
 
 
-def _some(weight: Tensor) -> Tensor:
-    """Return some of the numbers in the memory of a tensor, evenly spread: at least one of each row and each column."""
+def _marks(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what tells whether the memory of a tensor has changed: the sum of its bits, and some of its numbers.
+
+    Eight bytes are summed at a time; the numbers are at least one of each row and each column, and what is left over.
+    """
     span = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
     step = max(1, span // (SAMPLES * max(weight.shape)))
     while math.gcd(step, max(weight.stride())) > 1:  # else it would come back to the same columns
         step -= 1
-    return weight.as_strided((math.ceil(span / step),), (step,), weight.storage_offset())
+    memory = weight.as_strided((span,), (1,), weight.storage_offset())
+    width = 8 // weight.element_size()
+    first = min(-weight.storage_offset() % width, span)
+    last = first + (span - first) // width * width
+    whole = memory[first:last]
+    total = whole.view(torch.int64).sum() if len(whole) else whole
+    return total, torch.cat([memory[::step], memory[:first], memory[last:]])
 
 
 kept = Kept()
