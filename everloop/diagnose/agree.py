@@ -16,9 +16,11 @@ from everloop.compiler.embedded import Embedded
 from everloop.compiler.target import names
 from everloop.errors import CellError, OptionError, ShapeError, UnsupportedError, unknown
 from everloop.layers.check import PERTURBED, poisoned
-from everloop.layers.compare import SLACK, Comparison, compare
+from everloop.layers.compare import SLACK, Comparison, compare, unit_of
 from everloop.layers.dispatch import eagerly, replaced, using
+from everloop.layers.dropout import Wrapper
 from everloop.layers.nested import leaves, named
+from everloop.layers.precision import autocast_dtype
 from everloop.layers.recurrent import Recurrent
 from everloop.layers.reference import in_float64, loop
 
@@ -41,7 +43,10 @@ class Agreement:
 
     def __str__(self) -> str:
         said = {"eager": "eager", "float64": "eager in float64", "loop": "the step in float64, one row at a time"}
-        head = f"against {said[self.reference]}; allowed: {SLACK} units in the last place of the largest number"
+        head = (
+            f"against {said[self.reference]}; allowed, relative to the largest number: {SLACK} units in the last place"
+        )
+        head += " of arithmetic, and one of bfloat16, float16 or int8 where these store or multiply"
         lines = [f"{head}, times the root of the steps", *map(str, self.comparisons)]
         return "\n".join([*lines, *(f"{target:6} did not run: {why}" for target, why in self.absent.items())])
 
@@ -53,9 +58,10 @@ def agree(
 
     The outputs, the final states, the gradients of x, of given states and of all parameters are compared, with the same
     random numbers (dropout masks) on every target, once with the gradient of x and once without; the larger difference
-    is told. Allowed is what rounding explains: 64 units in the last place of the layer's dtype, relative to the largest
-    number of a tensor, times the square root of the number of steps; more only where the reference itself moves as much
-    when its inputs are rounded otherwise.
+    is told. Allowed is what rounding explains, relative to the largest number of a tensor: 64 units in the last place
+    of the dtype of arithmetic, and one of bfloat16, float16 or the whole numbers of int8 where numbers are rounded to
+    these, times the square root of the number of steps; more only where the reference itself moves as much when its
+    inputs are rounded otherwise. A layer in 8 bits has no gradients to compare.
 
     Args:
         layer: any layer or model of this library whose call returns tensors, nested in tuples.
@@ -77,6 +83,7 @@ def agree(
         raise ShapeError("agree: x is Embedded; give its rows(), of which the gradient is compared")
     if reference not in REFERENCES:
         raise OptionError("agree: " + unknown("reference", reference, REFERENCES))
+    low = _of_autocast(x)
     steps: list[int] = []  # of the longest sequence, in each call of a cell
 
     def counted(cell: Cell, call: Call) -> Results:
@@ -87,8 +94,9 @@ def agree(
         run = loop if reference == "loop" else eagerly
         yield _results(layer, x, options, replaced(run))
         for seed in range(1, PERTURBED + 1):
-            yield _results(layer, x, options, replaced(in_float64(run, torch.Generator().manual_seed(seed))))
+            yield _results(layer, x, options, replaced(in_float64(run, torch.Generator().manual_seed(seed), low)))
 
+    unit = max(unit_of(layer.buffers()), low)
     comparisons: list[Comparison] = []
     absent: dict[str, str] = {}
     with _plain(layer):
@@ -107,7 +115,7 @@ def agree(
                 absent[target] = str(error)
                 continue
             fewer = expected | fewer
-            pairs = (compare(target, each, expected, max(steps), perturbed) for each in (found, fewer))
+            pairs = (compare(target, each, expected, max(steps), perturbed, unit) for each in (found, fewer))
             comparisons += [max(pair, key=lambda c: (not c.agrees, c.difference)) for pair in zip(*pairs, strict=True)]
     if not sum(c.count for c in comparisons):
         why = "; ".join(f"{t} did not run: {w}" for t, w in absent.items()) or f"{reference} gave no finite number"
@@ -131,14 +139,16 @@ def _plain(layer: nn.Module) -> Iterator[None]:
 def _results(
     layer: nn.Module, x: Tensor, options: dict[str, Any], way: AbstractContextManager[None], *, of_x: bool = True
 ) -> dict[str, Tensor]:
-    given = x.detach().requires_grad_(of_x and x.is_floating_point())
+    has_gradients = not any(isinstance(m, Wrapper) and m.inference_only for m in layer.modules())
+    given = x.detach().requires_grad_(of_x and has_gradients and x.is_floating_point())
     state = options.get("state")
-    states = [] if state is None else [s.detach().requires_grad_() for s in leaves(state)]
+    states = [] if state is None else [s.detach().requires_grad_(has_gradients) for s in leaves(state)]
     fresh = iter(states)
     call = options if state is None else {**options, "state": _nested(state, fresh)}
-    rest = {k: t.detach().requires_grad_() for k, t in options.items() if k != "reset" and _is_differentiable(t)}
+    rest = {k: t.detach() for k, t in options.items() if k != "reset" and _is_differentiable(t)}
+    rest = {k: t.requires_grad_(has_gradients) for k, t in rest.items()}
     call |= rest
-    with way, torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with way, torch.set_grad_enabled(has_gradients), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         result = layer(given, **call)
         y, *after = result if isinstance(result, tuple) and hasattr(result[0], "_fields") else leaves(result)
@@ -146,9 +156,10 @@ def _results(
         weights = [torch.randn(r.shape, dtype=r.dtype) for r in found.values()]
         loss = sum((r * w).sum() for r, w in zip(found.values(), weights, strict=True))
         wanted = {"gradient of x": given} if given.requires_grad else {}
-        wanted |= {f"gradient of state {k}": s for k, s in enumerate(states)}
-        wanted |= {f"gradient of {k}": t for k, t in rest.items()}
-        wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
+        if has_gradients:
+            wanted |= {f"gradient of state {k}": s for k, s in enumerate(states)}
+            wanted |= {f"gradient of {k}": t for k, t in rest.items()}
+            wanted |= {f"gradient of {n}": p for n, p in layer.named_parameters() if p.requires_grad}
         assert isinstance(loss, Tensor)
         is_reached = loss.requires_grad and wanted
         gradients = (
@@ -157,6 +168,12 @@ def _results(
     zeros = (torch.zeros_like(t) if g is None else g for g, t in zip(gradients, wanted.values(), strict=True))
     found |= dict(zip(wanted, zeros, strict=True))
     return {name: tensor for name, tensor in found.items() if tensor.numel()}
+
+
+def _of_autocast(x: Tensor) -> float:
+    """Return the unit in the last place to which autocast rounds, 0 where it has no say."""
+    low = None if x.dtype == torch.float64 else autocast_dtype(x)
+    return 0.0 if low is None else torch.finfo(low).eps
 
 
 def _is_differentiable(thing: Any) -> bool:

@@ -16,7 +16,7 @@ from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Runner
 from everloop.compiler.time_axis import is_batch_major
 from everloop.errors import MismatchError
-from everloop.layers.compare import Comparison, compare
+from everloop.layers.compare import Comparison, compare, unit_of
 from everloop.layers.nested import named
 from everloop.layers.reference import in_float64, loop, step_in_float64
 
@@ -45,7 +45,8 @@ def verify(run: Runner, cell: Cell, call: Call, record: dict[Any, str]) -> None:
         expected = found(in_float64(loop))  # first: a wrong kernel may write over what it was given
         with poisoned():
             results = found(run)
-        comparisons = compare("compiled", results, expected, len(piece.x), lambda: map(found, _others(loop)))
+        unit = unit_of(call.values.fixed.values())
+        comparisons = compare("compiled", results, expected, len(piece.x), lambda: map(found, _others(loop)), unit)
     where = f"{len(piece.x)} step(s) of {piece.x.shape[1]} sequence(s)"
     options = [n for n, is_on in zip(("lengths", "reset", "reverse"), kind, strict=False) if is_on]
     _judge(type(cell).__name__, comparisons, f"{where}{', with ' * bool(options)}{' and '.join(options)}", kind, record)
@@ -62,7 +63,8 @@ def verify_step(core: Any, x: Tensor, state: Any, found: tuple[Any, Any], record
         return named(*step_in_float64(core, x, state, noise))
 
     with torch.no_grad():
-        comparisons = compare("compiled", named(*found), expected(), 1, lambda: map(expected, _noises()))
+        others, unit = (lambda: map(expected, _noises())), unit_of(core.buffers())
+        comparisons = compare("compiled", named(*found), expected(), 1, others, unit)
     _judge(type(core).__name__, comparisons, f"a single step of {len(x)} row(s)", "step", record)
 
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SLACK = 64  # units in the last place that one step may lose, relative to the largest number of a tensor
+from everloop.compiler.dtypes import arithmetic
+from everloop.compiler.quantize import LEVELS
+
+SLACK = 64  # units in the last place of arithmetic that a step may lose: the root of the 4096 terms of a long sum
 SPREAD = 4  # times what the expected numbers themselves move where the inputs are rounded otherwise
 Named = Mapping[str, Tensor]
 
@@ -41,23 +44,46 @@ class Comparison:
         return f"{self.target:6} {self.what:32} {verdict:8} {self.difference:.1e} of {self.allowed:.1e}"
 
 
+def rounding(dtype: torch.dtype, unit: float = 0.0) -> float:
+    """Return what one step may lose, relative to the largest number of a tensor.
+
+    Arithmetic: SLACK units in its last place. What is only stored in a dtype, as in bfloat16, or `unit` says is rounded
+    on the way: one unit in that last place, twice the most that one rounding moves a number. The factors of a product
+    are rounded at random, so that the error of a sum of K terms grows with the root of K, as the sum does: relative to
+    it that is as of one factor; two factors and the result, each by a third of a unit on average, are half a unit.
+    """
+    stored = torch.finfo(dtype).eps if dtype != arithmetic(dtype) else 0.0
+    return SLACK * torch.finfo(arithmetic(dtype)).eps + max(stored, unit)
+
+
+def unit_of(tensors: Iterable[Tensor]) -> float:
+    """Return the unit to which a step rounds that reads these: with matrices of int8 that of whole numbers, else 0."""
+    return 1 / LEVELS if any(t.dtype == torch.int8 for t in tensors) else 0.0
+
+
 def compare(
-    target: str, found: Named, expected: Named, steps: int, perturbed: Callable[[], Iterable[Named]]
+    target: str,
+    found: Named,
+    expected: Named,
+    steps: int,
+    perturbed: Callable[[], Iterable[Named]],
+    unit: float = 0.0,
 ) -> tuple[Comparison, ...]:
     """Return the comparison of each tensor; the names of gradients begin with "gradient".
 
-    Allowed is, relative to the largest number of a tensor, SLACK units in the last place of its dtype, times the square
-    root of the number of steps; for gradients, one unit of the largest of all too. Where that is too little,
-    `perturbed` gives what is expected with inputs rounded otherwise: SPREAD times as much as these move is allowed, and
-    what is finite in one and not in another decides nothing.
+    Allowed is, relative to the largest number of a tensor, what `rounding` in a step may lose (unit: of numbers that
+    are rounded to less than the dtypes of the results say) times the root of the number of steps, since errors at
+    random add so; for gradients, one unit of the largest of all too. Where that is too little, `perturbed` gives what
+    is expected with inputs rounded otherwise: SPREAD times as much as these move is allowed, and what is finite in one
+    and not in another decides nothing.
     """
     largest = {name: _largest(t) for name, t in expected.items()}
     slopes = max((size for name, size in largest.items() if name.startswith("gradient")), default=0.0)
     allowed = {}
     for name, t in expected.items():
-        unit = torch.finfo(t.dtype).eps
-        least = unit * slopes if name.startswith("gradient") else 0.0  # what is left where large terms cancel
-        allowed[name] = SLACK * unit * largest[name] * max(steps, 1) ** 0.5 + least
+        last = max(torch.finfo(t.dtype).eps, unit)
+        least = last * slopes if name.startswith("gradient") else 0.0  # what is left where large terms cancel
+        allowed[name] = rounding(t.dtype, unit) * largest[name] * max(steps, 1) ** 0.5 + least
     decided: dict[str, Tensor] = {}  # where it is not everywhere
 
     def comparison(name: str, t: Tensor) -> Comparison:

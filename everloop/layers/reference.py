@@ -62,17 +62,17 @@ def step(core: Any, x: Any, state: Any) -> tuple[Any, Any]:
     return x, tuple(found)
 
 
-def in_float64(run: Runner, noise: torch.Generator | None = None) -> Runner:
+def in_float64(run: Runner, noise: torch.Generator | None = None, unit: float = 0.0) -> Runner:
     """Return `run` in float64, between tensors of the call's own dtype.
 
-    noise: moves every number of the call by about one unit in the last place of that dtype.
+    noise: moves every number of the call by about one unit in the last place of that dtype, or by `unit` if it is more.
 
     Raises:
         UnsupportedError: the step draws random numbers of its own, which no two runs share.
     """
 
     def precisely(cell: Cell, call: Call) -> Results:
-        before, wide = torch.get_rng_state(), _widened(call, noise)
+        before, wide = torch.get_rng_state(), _widened(call, noise, unit)
         with _InFloat64():
             y, finals = run(cell, wide)
         if not torch.equal(before, torch.get_rng_state()):
@@ -93,26 +93,28 @@ def step_in_float64(core: nn.Module, x: Tensor, state: Any, noise: torch.Generat
     return each(lambda rows: rows.to(x.dtype), y), map_state(lambda s: s.to(x.dtype), after)
 
 
-def widened(tensor: Tensor, noise: torch.Generator | None = None) -> Tensor:
-    """Return a tensor in float64, each number moved by about one unit in the last place of its dtype if `noise`."""
+def widened(tensor: Tensor, noise: torch.Generator | None = None, unit: float = 0.0) -> Tensor:
+    """Return a tensor in float64, each number moved as `in_float64` says if `noise`."""
     if not tensor.is_floating_point():
         return tensor
     wide = tensor.double()
     if noise is None:
         return wide
-    unit = torch.finfo(tensor.dtype).eps
+    unit = max(unit, torch.finfo(tensor.dtype).eps)
     return wide * (1 + unit * torch.randn(tensor.shape, generator=noise, dtype=torch.float64).to(tensor.device))
 
 
-def _widened(call: Call, noise: torch.Generator | None) -> Call:
+def _widened(call: Call, noise: torch.Generator | None, unit: float) -> Call:
     def all_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: widened(t, noise) for name, t in tensors.items()}
+        return {name: widened(t, noise, unit) for name, t in tensors.items()}
 
     def each(tensors: Iterable[Tensor | None]) -> tuple[Any, ...]:
-        return tuple(t if t is None else widened(t, noise) for t in tensors)
+        return tuple(t if t is None else widened(t, noise, unit) for t in tensors)
 
     values = Bindings(*map(all_of, (call.values.fixed, call.values.rows, call.values.steps)))
-    return replace(call, values=values, x=widened(call.x, noise), state=each(call.state), restart=each(call.restart))
+    return replace(
+        call, values=values, x=widened(call.x, noise, unit), state=each(call.state), restart=each(call.restart)
+    )
 
 
 class _InFloat64(TorchFunctionMode):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, inf, nan
 
-from everloop.layers.compare import SLACK, Comparison, compare
+from everloop.layers.compare import SLACK, Comparison, compare, unit_of
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -28,6 +28,23 @@ def test_rounding_is_relative_to_the_largest_number_and_grows_with_the_steps() -
         assert found.agrees is agrees
         assert found.allowed == pytest.approx(allowed)
         assert found.relative == pytest.approx(off * allowed / 100)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "whole", "unit"),
+    [(torch.bfloat16, False, 2**-7), (torch.float16, False, 2**-10), (torch.float32, True, 1 / 127)],
+)
+def test_what_is_stored_or_multiplied_in_less_may_lose_one_unit_of_that(
+    dtype: torch.dtype, whole: bool, unit: float
+) -> None:
+    """Arithmetic is float32, of which 64 units are next to nothing."""
+    matrix = torch.ones(2, 2, dtype=torch.int8 if whole else dtype)
+    expected = {"output": torch.tensor([2.0, 0.0], dtype=dtype)}
+    for off, agrees in ((0.95, True), (1.05, False)):
+        found = {"output": torch.tensor([2.0, 2.0 * 5 * off * unit], dtype=dtype)}
+        (result,) = compare("llvm", found, expected, 25, lambda: [expected], unit_of([matrix]))
+        assert result.agrees is agrees
+        assert result.allowed == pytest.approx(2.0 * 5 * unit, rel=0.01)
 
 
 @pytest.mark.parametrize(
