@@ -1,4 +1,7 @@
-"""Campaigns: `python -m tests.random_cells --cells 20000 --seed 7 --processes 2`; `--only N` looks at one cell."""
+"""Campaigns: `python -m tests.random_cells --cells 20000 --seed 7 --processes 2`; `--only N` looks at one cell.
+
+`--form bfloat16` (float16, int8) checks them in that format, in one process.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 from multiprocessing import get_context
 
 from tests.random_cells.campaign import Tally, checked_block, drawn
+from tests.random_cells.formats import run
 
 BLOCK = 25
 
@@ -21,6 +25,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--tries", type=int, default=300, help="checks spent on making a failure small")
     parser.add_argument("--only", type=int, help="print and check the cell of this number")
+    parser.add_argument("--form", choices=["bfloat16", "float16", "int8"], help="check cells in this format")
     given = parser.parse_args()
     if given.only is not None:
         cell, case = drawn(given.seed, given.only)
@@ -31,7 +36,9 @@ def main() -> int:
         for first in range(given.first, given.first + given.cells, BLOCK)
     ]
     total, began, told = Tally(), time.monotonic(), time.monotonic()
-    for part in _parts(blocks, given.processes):
+    numbers = range(given.first, given.first + given.cells)
+    parts = run(given.seed, numbers, given.form) if given.form else _parts(blocks, given.processes)
+    for part in parts:
         total += part
         for number, text in part.failures.items():
             print(f"\n# cell {number} of seed {given.seed}\n{text}", flush=True)
