@@ -19,6 +19,7 @@ from everloop.cells import named
 from everloop.cli import and_help
 from everloop.cli.options import parse
 from everloop.diagnose.experiments import (
+    GAINS,
     NORM,
     PROBLEMS,
     RATE,
@@ -138,7 +139,8 @@ def _gradients(args: Sequence[str]) -> None:
     makers = common.makers()
     for row in gradient_experiment(makers, hidden=common.hidden, steps=options.steps, seed=common.seed):
         norms = row.curve.norms.tolist()
-        curves[f"{row.cell}, {row.gain}"] = Curve(range(len(norms)), norms)
+        colour, stroke = list(makers).index(row.cell), list(GAINS).index(row.gain)
+        curves[f"{row.cell}, {row.gain}"] = Curve(range(len(norms)), norms, colour, stroke)
         table.add_row(row.cell, row.gain, f"× {row.curve.rate:.3f}", f"× {norms[-1]:.2g}")
         by = [f"{clipping.norm:.3g}" for clipping in row.clippings]
         turned = row.clippings[-1].turned
@@ -174,7 +176,7 @@ def _memory(args: Sequence[str]) -> None:
         for colour, (cell, right) in enumerate(rows.items()):
             style = "dim" if cell == "by chance" else None
             table.add_row(problem, cell, *(f"{right[lag]:.0%}" for lag in lags), style=style)
-            curves[f"{cell}, {problem}"] = Curve(lags, [right[lag] for lag in lags], colour, dashed=number > 0)
+            curves[f"{cell}, {problem}"] = Curve(lags, [right[lag] for lag in lags], colour, stroke=number)
     which = " and the ".join(problems)
     title = f"What is remembered: the {which} problem after {options.updates} updates"
     _show(table, draw_curves(curves, title=title, x_label="lag in steps", y_label="right"), common)

@@ -10,7 +10,7 @@ from everloop.draw.canvas import canvas
 from everloop.draw.figure import Figure
 from everloop.draw.flow import Flow, Node, flow_of
 from everloop.draw.graphs import dot, mermaid
-from everloop.draw.scene import Circle, Line, Point, Rect, Scene, Shape, Text, moved, text_width
+from everloop.draw.scene import DASHED, Circle, Line, Point, Rect, Scene, Shape, Text, moved, text_width
 from everloop.draw.wires import Layout, Spacing
 
 SIZE, SMALL = 13, 10
@@ -142,6 +142,6 @@ def _loops(
             top, y = top - LOOP, top - LOOP
         points = [(x1 + sizes[ends[state]][0] / 2, y1), (right + reach, y1), (right + reach, y)]
         points += [(left - reach, y), (left - reach, y0), (x0 - sizes[state][0] / 2, y0)]
-        found.append(Line(tuple(points), "muted", 1.2, arrow=True, dashed=True))
+        found.append(Line(tuple(points), "muted", 1.2, arrow=True, dashes=DASHED))
     reach = LOOP * len(ends)
     return found, left - reach, top, right + reach, bottom

@@ -19,12 +19,16 @@ GRAPH_ENDINGS = (".dot", ".mmd")  # and graphs besides
 
 @dataclass(frozen=True)
 class Figure:
-    """What was drawn. `text` is its form for a terminal; `dot` and `mermaid` are empty where it is no graph."""
+    """What was drawn. `text` is its form for a terminal; `dot` and `mermaid` are empty where it is no graph.
+
+    narrow: the same for the screen of a phone, where it is drawn otherwise there.
+    """
 
     scene: Scene
     text: str = ""
     dot: str = ""
     mermaid: str = ""
+    narrow: Figure | None = None
 
     def __str__(self) -> str:
         return self.text

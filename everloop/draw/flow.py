@@ -13,6 +13,7 @@ from typing import Literal
 from everloop.cell import Cell
 from everloop.compiler.equations import EquationWriter
 from everloop.compiler.ir import Graph, Value, walk
+from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.trace import named_outputs, trace
 from everloop.errors import CellError
 from everloop.layers.explanation import example_call
@@ -31,6 +32,8 @@ SIGNS = {
 SIGNS |= {"power": "^", "less": "<", "less_equal": "≤", "equal": "=", "root": "sqrt"}
 THROUGH = ("cast", "stop", "slice", "transpose", "view")  # what a line runs through without a node
 LINEAR = ("add", "sub", "neg", "mul", "div", "linear", "matmul", "slice", "view", "cat", "cast")
+
+LONGEST = 28  # characters of a formula in a circle
 
 
 @dataclass
@@ -107,9 +110,19 @@ def flow_of(cell: Cell) -> Flow:
     return _Reader(type(cell).__name__, graph, cell).flow
 
 
+class _Inline(EquationWriter):
+    """Writes a value out of inputs alone, as figures write products and gates."""
+
+    def read(self, value: Value) -> tuple[str, int]:
+        return self.expression(value)
+
+    def template(self, value: Value) -> str:
+        return {"sigmoid": "σ({0})", "mul": "{0} {1}", "sub": "{0} − {1}"}.get(value.op, super().template(value))
+
+
 class _Reader:
     def __init__(self, name: str, graph: Graph, cell: Cell) -> None:
-        self.graph, self.writer = graph, EquationWriter(graph)
+        self.graph, self.writer, self.inline = graph, EquationWriter(graph), _Inline(graph)
         self.flow, self.done = Flow(name), dict[Value, int]()
         self.order = {value: n for n, value in enumerate(graph.values)}
         self.bases = _normalised(graph)
@@ -162,17 +175,29 @@ class _Reader:
 
     def _sign(self, value: Value) -> str:
         sign = SIGNS.get(value.op, value.op)
-        fixed = [(place, self._fixed(a)) for place, a in enumerate(value.args) if not is_row(a)]
+        fixed = [(place, self._fixed(a, tight=9)) for place, a in enumerate(value.args) if not is_row(a)]
         if len(fixed) != 1 or len(value.args) != 2:
             return sign
         ((place, shown),) = fixed
         return f"{shown} {sign}" if place == 0 else f"{sign} {shown}"
 
-    def _fixed(self, value: Value) -> str:
+    def _fixed(self, value: Value, tight: int = OPERATIONS["mul"].binding) -> str:
+        """Return what no input changes: a number, the name of parameters, or what is made of them.
+
+        What binds less than `tight` stands in brackets.
+        """
         if value.op == "constant":
             return self.writer.number(value.number)
-        names = [v.name for v in walk([value]) if v.op == "input" and v.group != "literal"]
-        return " ".join(names) or "constant"
+        inside = list(walk([value]))
+        names = [v.name for v in inside if v.op == "input" and v.group != "literal"]
+        if not names:
+            return "constant"
+        if all(v.op in ("input", "call", *THROUGH) for v in inside):
+            return " ".join(names)
+        shown, binding = self.inline.read(value)
+        if len(shown) > LONGEST:
+            return f"f({', '.join(names)})"
+        return f"({shown})" if binding < tight else shown
 
     def _gate(self, value: Value, inside: Sum) -> int:
         name = self._name(value) or self._name(value.args[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from everloop.draw.curves import MARKS, axis
 from everloop.draw.figure import Figure
-from everloop.draw.scene import Area, Line, Point, Rect, Scene, Shape, Text, text_width
+from everloop.draw.scene import DASHED, Area, Line, Point, Rect, Scene, Shape, Text, text_width
 from everloop.errors import OptionError
 
 WIDTH, HEIGHT, LEFT, ABOVE, BELOW, TOP = 340.0, 150.0, 54.0, 24.0, 30.0, 56.0
@@ -88,7 +88,7 @@ def _panel(panel: Panel, left: float, top: float) -> list[Shape]:
         shapes.append(Line(((left, height), (left + WIDTH, height)), "grid", 1))
         shapes.append(Text(left - 6, height, f"{y:g}", 10, anchor="end", fill="muted"))
     now = place(0, low)[0]
-    shapes.append(Line(((now, top), (now, top + HEIGHT)), "frame", 1, dashed=True))
+    shapes.append(Line(((now, top), (now, top + HEIGHT)), "frame", 1, dashes=DASHED))
     marked = (-past, 0, ahead - 1) if past > 1 else (0, ahead - 1)
     shapes += [
         Text(place(s, low)[0], top + HEIGHT + 12, f"{s + 1:+d}", 10, fill="muted") for s in dict.fromkeys(marked)

@@ -11,7 +11,7 @@ from everloop.draw.figure import Figure
 from everloop.draw.levels import Level
 from everloop.draw.outline_text import dot, mermaid, text
 from everloop.draw.rows import BETWEEN, BOX, BUS, GAP, SIDE, SIZE, SMALL, Column, Lane, lanes_of
-from everloop.draw.scene import Anchor, Line, Point, Rect, Scene, Shape, Text, bounds, moved, text_width
+from everloop.draw.scene import DASHED, Anchor, Line, Point, Rect, Scene, Shape, Text, bounds, moved, text_width
 from everloop.errors import OptionError
 from everloop.layers import Recurrent
 from everloop.models.model import Model
@@ -254,7 +254,7 @@ def _fed_back(lane: Lane) -> list[Shape]:
             continue
         middle = (a.x + b.x) / 2
         points = ((a.x + out, top), (middle, top), (middle, bottom), (b.x - into, bottom))
-        shapes.append(Line(points, "muted", 1.2, arrow=True, dashed=True))
+        shapes.append(Line(points, "muted", 1.2, arrow=True, dashes=DASHED))
     return shapes
 
 

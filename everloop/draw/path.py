@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from everloop.draw.figure import Figure
-from everloop.draw.scene import Circle, Line, Point, Scene, Shape, Text, bounds, text_width
+from everloop.draw.scene import DASHED, Circle, Line, Point, Scene, Shape, Text, bounds, text_width
 from everloop.errors import OptionError
 
 HEIGHT, WIDEST, LEFT, TOP, LABELS = 130.0, 1000.0, 24.0, 44.0, 46.0
@@ -69,8 +69,8 @@ def _pieces(ways: Sequence[tuple[bool, int]]) -> list[tuple[int, int]]:
 
 def _piece(points: Sequence[Point], ink: bool, symbol: int) -> Line:
     if symbol < 0:
-        return Line(tuple(points), "muted" if ink else "frame", 2.0 if ink else 1.2, dashed=not ink)
-    return Line(tuple(points), f"series {symbol % COLOURS}", 4.5 if ink else 2.0, dashed=not ink)
+        return Line(tuple(points), "muted" if ink else "frame", 2.0 if ink else 1.2, dashes=() if ink else DASHED)
+    return Line(tuple(points), f"series {symbol % COLOURS}", 4.5 if ink else 2.0, dashes=() if ink else DASHED)
 
 
 def _labels(placed: Sequence[Point], symbols: Sequence[int], labels: Sequence[str]) -> list[Shape]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from everloop.data.readers.chorales import KEYS, LOWEST, PITCHES
 from everloop.data.readers.midi import notes_of
 from everloop.draw.figure import Figure
-from everloop.draw.scene import Line, Rect, Scene, Shape, Text, text_width
+from everloop.draw.scene import DASHED, Line, Rect, Scene, Shape, Text, text_width
 from everloop.errors import OptionError
 
 LEFT, TOP, ROW, WIDEST, STEP = 44.0, 52.0, 8.0, 1100.0, 16.0
@@ -53,7 +53,7 @@ def draw_piano_roll(roll: Tensor, given: int, *, title: str, repeat: bool = Fals
             shapes.append(Rect(*box, colour, "", 2, name))
     if 0 < given < len(roll):
         x = LEFT + given * step
-        shapes.append(Line(((x, TOP), (x, TOP + height)), "accent", 1.4, dashed=True))
+        shapes.append(Line(((x, TOP), (x, TOP + height)), "accent", 1.4, dashes=DASHED))
     whole = max(LEFT + width + 20, 28 + text_width(title, 13, bold=True))
     return Figure(Scene(whole, TOP + height + 28, tuple(shapes), title), _text(roll, given, title, low, high))
 

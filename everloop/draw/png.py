@@ -64,7 +64,7 @@ def _draw(axes: Any, shape: Shape, theme: str, order: int) -> None:
     elif isinstance(shape, Line):
         stroke = colour(shape.stroke, theme)
         xs, ys = zip(*shape.points, strict=True)
-        dashes = {"dashes": (5 / shape.width, 4 / shape.width)} if shape.dashed else {}
+        dashes = {"dashes": tuple(length / shape.width for length in shape.dashes)} if shape.dashes else {}
         axes.plot(xs, ys, color=stroke, lw=shape.width, zorder=order, solid_joinstyle="round", **dashes)
         if shape.arrow:
             axes.add_patch(patches.Polygon(arrow_head(shape.points), color=stroke, lw=0, zorder=order))

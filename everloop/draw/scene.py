@@ -160,15 +160,18 @@ class Circle:
     title: str = ""
 
 
+DASHED, DOTTED = (5.0, 4.0), (1.5, 3.0)
+
+
 @dataclass(frozen=True)
 class Line:
-    """A line through points, with an arrow at its end if wished."""
+    """A line through points, with an arrow at its end if wished; dashes: lengths of strokes and gaps, none if solid."""
 
     points: tuple[Point, ...]
     stroke: str = "ink"
     width: float = 1.4
     arrow: bool = False
-    dashed: bool = False
+    dashes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -339,7 +342,7 @@ def moved(shapes: Iterable[Shape], dx: float, dy: float) -> tuple[Shape, ...]:
 def _moved(shape: Shape, dx: float, dy: float) -> Shape:
     if isinstance(shape, Line):
         points = tuple((x + dx, y + dy) for x, y in shape.points)
-        return Line(points, shape.stroke, shape.width, shape.arrow, shape.dashed)
+        return Line(points, shape.stroke, shape.width, shape.arrow, shape.dashes)
     if isinstance(shape, Area):
         return Area(tuple((x + dx, y + dy) for x, y in shape.points), shape.fill, shape.opacity)
     return type(shape)(**{**vars(shape), "x": shape.x + dx, "y": shape.y + dy})

@@ -39,7 +39,7 @@ def _shape(shape: Shape, theme: str) -> Iterator[str]:
             f"{_paint(shape.fill, shape.stroke, theme)}{_titled('circle', shape.title)}"
         )
     elif isinstance(shape, Line):
-        dashes = ' stroke-dasharray="5 4"' if shape.dashed else ""
+        dashes = f' stroke-dasharray="{" ".join(f"{length:g}" for length in shape.dashes)}"' if shape.dashes else ""
         yield (
             f'<polyline points="{_points(shape.points)}" fill="none" stroke="{colour(shape.stroke, theme)}" '
             f'stroke-width="{shape.width:g}" stroke-linejoin="round"{dashes}/>'

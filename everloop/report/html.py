@@ -49,13 +49,20 @@ def joined(parts: Iterable[Content]) -> Html:
 
 def table(heads: Iterable[Content], rows: Iterable[Iterable[Content]], caption: str, *, name: str = "") -> Html:
     """Return a table with a caption, whose first column names the rows; it scrolls by itself where it is too wide."""
+    heads = list(heads)
     top = element("tr", *(element("th", head, scope="col") for head in heads))
     body = [
-        element("tr", *(element("td" if k else "th", cell, scope=None if k else "row") for k, cell in enumerate(row)))
-        for row in rows
+        element("tr", *(_cell(cell, head if name else None, not k) for k, (head, cell) in enumerate(pairs)))
+        for pairs in (zip(heads, row, strict=True) for row in rows)
     ]
     parts = element("caption", caption), element("thead", top), element("tbody", *body)
     return scrolling(element("table", *parts, class_=name or None), caption)
+
+
+def _cell(content: Content, head: Content | None, is_first: bool) -> Html:
+    """Return a cell, with the head of its column where cells stand below each other on a narrow screen."""
+    shown = None if head is None else str(head)
+    return element("th" if is_first else "td", content, scope="row" if is_first else None, data_head=shown)
 
 
 def listed(items: Iterable[Content], tag: str = "ul") -> Html:
@@ -72,7 +79,12 @@ def figure(drawn: Figure, caption: str = "") -> Html:
     """Return a figure in the colours of the page, with its caption, and in characters for those who read those."""
     words = [element("figcaption", caption)] if caption else []
     text = folded("the same in characters", element("pre", str(drawn))) if str(drawn) else Html("")
-    return element("figure", scrolling(Html(drawn.inline()), drawn.scene.title), *words, text)
+    shown = [_drawn(drawn, "scroll wide"), _drawn(drawn.narrow, "scroll narrow")] if drawn.narrow else [_drawn(drawn)]
+    return element("figure", *shown, *words, text)
+
+
+def _drawn(one: Figure, class_: str = "scroll") -> Html:
+    return scrolling(Html(one.inline()), one.scene.title, class_, style=f"--whole: {one.scene.width:.0f}px")
 
 
 def folded(summary: Content, *content: Content, is_open: bool = False, class_: str | None = None) -> Html:
@@ -80,6 +92,6 @@ def folded(summary: Content, *content: Content, is_open: bool = False, class_: s
     return element("details", element("summary", summary), *content, open=is_open, class_=class_)
 
 
-def scrolling(content: Html, name: str) -> Html:
+def scrolling(content: Html, name: str, class_: str = "scroll", style: str | None = None) -> Html:
     """Return a box that scrolls sideways by itself, with the keyboard too, so that the page never does."""
-    return element("div", content, class_="scroll", tabindex="0", role="group", aria_label=name)
+    return element("div", content, class_=class_, tabindex="0", role="group", aria_label=name, style=style)

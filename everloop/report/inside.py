@@ -37,7 +37,7 @@ def gates(found: Diagnosis, active: list[Activity], read: dict[str, list[str]]) 
     """Yield what gates do: over all data in numbers, and over one sequence step by step."""
     if not found.gates:
         raise UnsupportedError("this model has no gates, or the compiler cannot read its cell")
-    rows = [[one.layer, one.name, f"{one.low:.0%}", f"{one.high:.0%}", _histogram(one.shares)] for one in found.gates]
+    rows = [(one.layer, one.name, f"{one.low:.0%}", f"{one.high:.0%}", _histogram(one.shares)) for one in found.gates]
     heads = ["layer", "gate", "below 0.1", "above 0.9", "from 0 to 1"]
     yield table(heads, rows, "Gates over the data: shut below 0.1, open above 0.9")
     last = [one for one in active if one.is_gate and one.layer == active[-1].layer][:GATES]
@@ -46,9 +46,9 @@ def gates(found: Diagnosis, active: list[Activity], read: dict[str, list[str]]) 
         yield drawn if not number else folded(f"gate {one.name} of {one.layer}", drawn)
 
 
-def _histogram(shares: tuple[float, ...]) -> str:
+def _histogram(shares: tuple[float, ...]) -> Html:
     marks = "▁▂▃▄▅▆▇█"
-    return "".join(marks[min(7, int(8 * share))] for share in shares)
+    return element("span", "".join(marks[min(7, int(8 * share))] for share in shares), class_="bars")
 
 
 def states(found: Diagnosis, active: list[Activity], read: dict[str, list[str]]) -> Iterator[Html]:

@@ -52,7 +52,25 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; bo
 th { font-weight: normal; color: var(--muted); }
 td { white-space: pre-wrap; min-width: 4rem; }
 .examples th, .examples td { min-width: 11rem; max-width: 26rem; color: var(--ink); white-space: pre-wrap; }
-@media (max-width: 40rem) { .examples th, .examples td { min-width: 6.5rem; } }
+.narrow { display: none; }
+.bars { white-space: nowrap; }
+@media screen and (max-width: 40rem) {
+  .wide { display: none; }
+  .narrow { display: block; }
+  figure svg { width: min(var(--whole), max(100%, .49 * var(--whole))); }
+  figure svg > rect:first-of-type { fill: transparent; }
+  .scroll { background: linear-gradient(to right, var(--paper) 50%, transparent) 0 0 / 2rem 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 50%, transparent) 100% 0 / 2rem 100% no-repeat local,
+    linear-gradient(to right, var(--frame), transparent) 0 0 / .7rem 100% no-repeat,
+    linear-gradient(to left, var(--frame), transparent) 100% 0 / .7rem 100% no-repeat; }
+  table { font-size: .85rem; }
+  th, td { padding-right: .5rem; }
+  td { min-width: 0; overflow-wrap: anywhere; }
+  .examples thead { display: none; }
+  .examples tr, .examples th, .examples td { display: block; min-width: 0; max-width: none; border: 0; }
+  .examples tr { border-bottom: 1px solid var(--grid); }
+  .examples [data-head]::before { content: attr(data-head); display: block; color: var(--muted); }
+}
 .findings li { margin-bottom: .6rem; }
 pre { background: var(--inside); border: 1px solid var(--frame); border-radius: .5rem; padding: .75rem;
   overflow-x: auto; font: .8rem/1.35 "DejaVu Sans Mono", Menlo, Consolas, monospace; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from everloop.cli import main
 from everloop.diagnose import experiments
 from everloop.diagnose.experiments import gradient_experiment, memory_experiment, scaled
 from everloop.draw.curves import Curve, draw_curves
+from everloop.draw.scene import Line
 from everloop.errors import OptionError
 from tests.draw.overlaps import overlaps
 
@@ -44,7 +46,7 @@ def test_clipping_by_norm_keeps_the_direction_and_by_value_does_not() -> None:
 
 def test_updates_are_those_of_plain_gradient_descent_with_the_clipping_of_torch() -> None:
     _, row, _ = gradient_experiment({"elman": cells.Elman}, hidden=8, steps=10, seed=2)
-    clips = [
+    clips: list[Callable[[list[nn.Parameter]], object]] = [
         lambda _: None,
         lambda weights: nn.utils.clip_grad_norm_(weights, 1.0),
         lambda weights: nn.utils.clip_grad_value_(weights, 0.1),
@@ -159,6 +161,24 @@ def test_curves_with_ends_close_together_keep_their_names_apart() -> None:
         root = ET.fromstring(figure.svg("dark"))
         assert sum(e.tag.endswith("polyline") and e.get("stroke-width") == "1.8" for e in root.iter()) == 9
     assert figure.text.count("curve number") == 9
+
+
+def test_each_curve_has_its_own_colour_and_stroke_and_shows_them_beside_its_name() -> None:
+    cells_by_gain = {f"{cell} {gain}": Curve(range(3), [1, 2, 3], cell, gain) for cell in range(4) for gain in range(3)}
+    for curves in (cells_by_gain, {str(k): Curve(range(3), [k, k, k]) for k in range(28)}):
+        figure = draw_curves(
+            curves, title="A title of several words that a phone cannot show", x_label="x", y_label="y"
+        )
+        assert figure.narrow is not None
+        for shapes in (figure.scene.shapes, figure.narrow.scene.shapes):
+            lines = [s for s in shapes if isinstance(s, Line) and s.stroke.startswith("series")]
+            whole, samples = (
+                [(int(s.stroke.split()[1]) % 7, s.dashes) for s in lines if s.width == width] for width in (1.8, 2.2)
+            )
+            assert whole == samples
+            assert len(set(whole)) == len(curves)
+        assert figure.narrow.scene.width < 360 < figure.scene.width
+        assert [o for o in overlaps(figure.narrow.scene) if o.startswith("text") and "line" not in o] == []
 
 
 @pytest.mark.parametrize(

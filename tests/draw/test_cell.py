@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, sigmoid, tanh
 
 from everloop import cells
-from everloop.cell import Cell, H, I, param, state
+from everloop.cell import Cell, H, I, bias, param, state
 from everloop.cli import main
 from everloop.cli.show import example
 from everloop.draw import Figure, draw_cell
@@ -78,6 +78,20 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_gates_are_those_of_the_paper(name: str) -> None:
     assert gates(flow_of(example(cells.named(name)))) == EXPECTED[name]
+
+
+def test_what_scales_a_row_is_written_out() -> None:
+    class Mine(Cell):
+        h = state(H)
+        W, rate, scale = param(H, I), bias(H), bias(H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            keep = 0.99 * torch.sigmoid(self.rate)
+            return self.scale * (keep * h + (1 - keep) * torch.tanh(x @ self.W.T)) / (2 + self.scale)
+
+    signs = [node.sign for node in flow_of(Mine(3, 4)).nodes.values()]
+    for sign in ("× 0.99 σ(rate)", "× (1 − 0.99 σ(rate))", "× scale", "÷ (2 + scale)"):
+        assert sign in signs, signs
 
 
 def test_where_the_reset_gate_is_tells_the_two_grus_apart() -> None:

@@ -17,7 +17,7 @@ POINTS = [(0.0, 0.0), (0.0, 2.0), (1.0, 2.0), (2.0, 0.0), (3.0, 2.0)]
 def test_each_way_has_its_look() -> None:
     figure = draw_path(POINTS, [True, False, True, True], [-1, -1, -1, 0], ["<"], title="read as <")
     lines = [shape for shape in figure.scene.shapes if isinstance(shape, Line)][3:]  # behind the legend
-    looks = [(line.stroke, line.dashed, line.width) for line in lines]
+    looks = [(line.stroke, bool(line.dashes), line.width) for line in lines]
     assert looks == [("frame", True, 1.2), ("muted", False, 2.0), ("muted", False, 2.0), ("series 0", False, 4.5),
                      ("series 0", False, 0.8)]  # fmt: skip
     air, first, second, read, leader = (line.points for line in lines)

@@ -34,6 +34,23 @@ def test_a_page_is_quiet_and_fits_a_phone(pages: dict[str, Path], browser: Brows
         assert browser.run("document.querySelectorAll('main > section > h2').length") == 15
 
 
+def test_curves_and_examples_fit_a_phone_with_their_names(pages: dict[str, Path], browser: Browser) -> None:
+    fits = "e => e.clientWidth > 0 && e.scrollWidth <= e.clientWidth"
+    names = "[...document.querySelectorAll('figure .narrow text')].map(e => e.getBoundingClientRect().right)"
+    for kind in ("language-model", "translator"):
+        browser.open(pages[kind], width=PHONE)
+        curves = "[...document.querySelectorAll('figure .narrow')]"
+        assert browser.run(f"{curves}.length") == 3
+        assert browser.run(f"{curves}.every({fits})")
+        assert max(browser.run(names)) <= PHONE
+        assert browser.run("[...document.querySelectorAll('.wide')].every(e => e.clientWidth === 0)")
+        assert browser.run(f"[...document.querySelectorAll('#examples .scroll')].every({fits})")
+        assert browser.run("getComputedStyle(document.querySelector('.examples td'), '::before').content") != "none"
+        browser.open(pages[kind])
+        assert browser.run(f"{curves}.every(e => e.clientWidth === 0)")
+        assert browser.run("[...document.querySelectorAll('.wide')].every(e => e.clientWidth > 0)")
+
+
 def test_colours_follow_the_scheme(pages: dict[str, Path], browser: Browser) -> None:
     colours = []
     for dark in (False, True):
