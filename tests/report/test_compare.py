@@ -33,7 +33,7 @@ def test_two_runs(
     assert differing.count('<th scope="row">') == 1
     assert '<th scope="row">parameters</th>' in before
     assert "wider, validation" in before
-    assert before.count("<svg") == 1
+    assert before.count("<figure>") == 1
 
 
 def test_runs_of_different_kinds_and_too_few(
