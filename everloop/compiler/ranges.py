@@ -56,6 +56,7 @@ class Analysis:
     ) -> None:
         self.graph, self.given, self.rounded = graph, dict(given or {}), dict(rounded or {})
         self._corners = Corners()
+        self._known_sums: dict[Value, tuple[Tensor, Tensor] | None] = {}
         self._path: list[dict[str, Interval]] = []  # the states of the last steps that were followed
         self.tensors = fixed(graph, {name: t.detach() for name, t in (tensors or {}).items()})
         self._fixed = {v: _range_of(t) for v, t in self.tensors.items()}
@@ -132,20 +133,27 @@ class Analysis:
         return rule(*args).within(self._corners.range(value, found.__getitem__)).within(_share(value, args))
 
     def _product(self, value: Value, row: Interval) -> Interval:
-        matrix = self.tensors.get(value.args[1])
-        matrix = matrix if matrix is None or value.op == "linear" else matrix.mT
         if row == ZERO:
             return ZERO
+        sums = self._sums(value)
         if value in self.rounded:
-            matrix, bound = self.rounded[value]
-            row = _rounded(row, bound)
-        if matrix is None or not row.is_bounded:
+            row = _rounded(row, self.rounded[value][1])
+        if sums is None or not row.is_bounded:
             return ANY
-        matrix = matrix.double()
-        ups, downs = matrix.clamp(min=0).sum(1), matrix.clamp(max=0).sum(1)
+        ups, downs = sums
         return Interval(
             float((ups * row.low + downs * row.high).min()), float((ups * row.high + downs * row.low).max())
         )
+
+    def _sums(self, value: Value) -> tuple[Tensor, Tensor] | None:
+        """Return, for each result of a product, the sums of its positive and its negative factors, as far as known."""
+        if value not in self._known_sums:
+            matrix = self.tensors.get(value.args[1])
+            matrix = matrix if matrix is None or value.op == "linear" else matrix.mT
+            matrix = self.rounded[value][0] if value in self.rounded else matrix
+            wide = None if matrix is None else matrix.double()
+            self._known_sums[value] = None if wide is None else (wide.clamp(min=0).sum(1), wide.clamp(max=0).sum(1))
+        return self._known_sums[value]
 
 
 def fixed(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[Value, Tensor]:
