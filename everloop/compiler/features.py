@@ -10,7 +10,7 @@ import torch
 from everloop.compiler.functions import add, sub, where
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import unsupported
-from everloop.compiler.symbol import Symbol, elementwise, known, spread_to
+from everloop.compiler.symbol import Symbol, elementwise, known, spread_to, symbol_of
 from everloop.compiler.view import View, contiguous
 
 BATCH_STATISTICS = "normalisation over a batch, which mixes its sequences; take layer normalisation, or call eval()"
@@ -219,7 +219,7 @@ def batch_norm(
 ) -> Symbol:
     if training or not a.rows or a.ndim != 2 or running_mean is None or running_var is None:
         raise unsupported(BATCH_STATISTICS)
-    factor = elementwise("rsqrt", add(running_var, eps))
+    factor = elementwise("rsqrt", add(symbol_of(running_var, a), eps))
     return _affine(elementwise("mul", sub(a, running_mean), factor), weight, bias)
 
 

@@ -124,7 +124,7 @@ def known(cell: Cell, extras: Extras) -> dict[str, Form]:
         if other is not None and other.shape[1:] == value.shape[1:]:
             has_batch = value.dim() > 0 and value.shape != other.shape
             found[name] = Form(has_batch, tuple(value.shape[1:] if has_batch else value.shape))
-    return found
+    return found | {name: Form(True, tuple(axes)) for name, axes in cell.state_shapes.items()}
 
 
 def _tried(cell: Cell, batch: int, extras: Extras) -> dict[str, Tensor]:

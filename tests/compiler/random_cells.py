@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from everloop import custom_gradient
 from everloop.cell import Cell, output, param, state
 
+KERNEL = torch.tensor([[[0.2, -0.7, 0.4]]], dtype=torch.float64)
+MIDDLE = torch.linspace(-0.5, 1, 99, dtype=torch.float64)
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "neg": torch.neg,
     "abs": torch.abs,
@@ -68,6 +71,11 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "every other": lambda a: a[..., ::2],
     "twice": lambda a: a.repeat_interleave(2, -1),
     "halves": lambda a: torch.cat(a.chunk(2, -1)[::-1], -1),
+    "spike": custom_gradient(lambda a: a > 0, lambda a, g: g / (1 + 10 * a.abs()) ** 2),
+    "clipped": custom_gradient(lambda a: a.clamp(-0.4, 0.4), lambda a, g: torch.where(a.abs() < 1, g, 0)),
+    "largest": lambda a: a.max(-1, keepdim=True).values,
+    "neighbours": lambda a: F.conv1d(a.unsqueeze(1), KERNEL.to(a.dtype), padding=1).squeeze(1),
+    "batch_norm": lambda a: F.batch_norm(a, *(n[: a.shape[-1]].to(a.dtype) for n in (MIDDLE, MIDDLE**2 + 0.1))),
 }
 
 
@@ -86,6 +94,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "div": lambda a, b: a / (1 + b.abs()),
     "minimum": torch.minimum,
     "maximum": torch.maximum,
+    "threshold": custom_gradient(lambda a, b: a > b, lambda a, b, g: (g * torch.exp(-((a - b) ** 2)), -0.3 * g)),
     "less": lambda a, b: (a < b) * a,
     "where": lambda a, b: torch.where(a > b, a, 0.5 * b),
     "both": lambda a, b: torch.where((a > 0) & ~(b >= 0.1), a, b),

@@ -89,3 +89,17 @@ def test_statistics_of_a_batch_are_refused_by_name() -> None:
 
     with pytest.raises(UnsupportedError, match="normalisation over a batch, which mixes its sequences; take layer"):
         Recurrent(Bare(3, 5), target="llvm")(x.float())
+
+
+def test_statistics_that_are_constants_of_the_step() -> None:
+    class Constants(Cell):
+        h = state(H)
+        W = param(H, I)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            gathered = torch.linspace(-1, 1, 5, dtype=D), torch.linspace(0.5, 2, 5, dtype=D)
+            return functional.batch_norm(x @ self.W.T + 0.5 * h, *gathered)
+
+    found = agree(Recurrent(Constants(3, 5, dtype=D), target="llvm"), torch.randn(4, 2, 3, dtype=D))
+    assert found, str(found)
+    assert not found.absent

@@ -112,6 +112,17 @@ def test_stacks_directions_wrappers_and_outputs() -> None:
     torch.testing.assert_close(single, found["back.z"][0, :4])
 
 
+@pytest.mark.parametrize("target", ["llvm", "eager"])
+def test_states_of_several_axes_have_them(target: str) -> None:
+    cell = Zoneout(cells.DeltaNet(I_, 6, heads=2, dtype=D), S=0.3).eval()
+    layer = Recurrent(Stack([cell, cells.GRU(6, H_, dtype=D)]), target=target)
+    x = torch.randn(T, B, I_, dtype=D)
+    _, ((last,), _), found = layer.record(x, "members.0.S", lengths=[T, 2, 0, 3])
+    assert found["members.0.S"].shape == (T, B, 2, 3, 3)
+    torch.testing.assert_close(found["members.0.S"][-1, 0], last[0])
+    torch.testing.assert_close(found["members.0.S"][1, 1], last[1])
+
+
 def test_nothing_of_the_layer_changes() -> None:
     layer, x = Recurrent(Zoneout(cells.GRU(I_, H_), h=0.2)), torch.randn(T, B, I_)
     torch.manual_seed(1)

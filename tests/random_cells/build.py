@@ -21,7 +21,7 @@ from tests.random_cells.source import LETTERS, Drawn
 HEAD = """import torch
 from torch import nn, sigmoid, tanh
 from torch.nn import functional as F
-from everloop import Cell, H, I, bias, context, inputs, mask, noise, output, param, size, state
+from everloop import Cell, H, I, bias, context, custom_gradient, inputs, mask, noise, output, param, size, state
 
 
 """

@@ -20,7 +20,8 @@ class Case:
     around: what surrounds the cell: "" (nothing), "layers" (Recurrent(layers=2)), "stack" (this cell twice in a
     Stack), "under GRU", "over GRU", "residual", or one of "zoneout", "weight drop", "variational dropout".
     how: "train", "no_grad", "twice" (two calls, then backward of both), "retain" (backward twice), "other"
-    (a call of another size before), "step" (single steps), "step no_grad".
+    (a call of another size before), "record" (with the sequences of states and local names), "step" (single steps),
+    "step no_grad".
     """
 
     sizes: dict[str, int]
@@ -62,7 +63,7 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
     while steps * batch > 60:
         steps, batch = rng.choice(TIMES), rng.choice(BATCHES)
     how = rng.choices(
-        ["train", "no_grad", "twice", "retain", "other", "step", "step no_grad"], [50, 8, 8, 8, 10, 5, 10]
+        ["train", "no_grad", "twice", "retain", "other", "record", "step", "step no_grad"], [42, 8, 8, 8, 10, 8, 5, 10]
     )[0]
     around = rng.choices(
         ["", "layers", "stack", "residual", "under GRU", "over GRU", "zoneout", "weight drop", "variational dropout"],
@@ -80,6 +81,7 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
     chances = [d.text for d in told if d.sort == "noise"]
     stepping = how.startswith("step") and not any("always" in text for text in chances)
     how = how if stepping or not how.startswith("step") else "train"
+    around = "" if how == "record" else around
     noisy = bool(chances) or around in ("zoneout", "weight drop", "variational dropout")
     lengths = tuple(rng.choice([0, steps, rng.randint(0, steps)]) for _ in range(batch)) if chance(0.5) else None
     resets = None
@@ -91,7 +93,7 @@ def draw_case(rng: random.Random, cell: Drawn) -> Case:
         batch,
         rng.randrange(10**6),
         around,
-        bidirectional=chance(0.15) and not (stepping or noisy),
+        bidirectional=chance(0.15) and not (stepping or noisy or how == "record"),
         merge=rng.choice(["concat", "sum"]),
         how=how,
         lengths=None if stepping else lengths,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from everloop.layers.dropout import Wrapper, Zoneout, values_of
 from everloop.layers.extras import example, example_extras
 from tests.random_cells.build import Call, build, exactly, flat
 from tests.random_cells.cases import Case
+from tests.random_cells.inside import Inside
 from tests.random_cells.loop import Noise, Told, over_sequence
 from tests.random_cells.source import Drawn
 
@@ -57,7 +58,7 @@ def check(drawn: Drawn, case: Case) -> Outcome:
             with _constants(case.double):
                 call = build(drawn, case)
                 noise = _noise(call, case)
-            expected = reference(exactly(call), case, noise)
+            expected = reference(exactly(call), case, noise, drawn.local_names())
         except ERRORS as error:
             return Outcome("void", text=f"{type(error).__name__}: {error}")
         if not all(
@@ -66,7 +67,7 @@ def check(drawn: Drawn, case: Case) -> Outcome:
             return Outcome("void", text="not finite")
         try:
             with _constants(case.double), _poisoned():
-                came = layered(call, case)
+                came = layered(call, case, [n.removeprefix("record ") for n in expected if n.startswith("record ")])
             reason, shared = why_not(call), shared_gradients(call)
         except ERRORS as error:
             return Outcome("wrong", text=f"raises {type(error).__name__}: {error}")
@@ -74,13 +75,13 @@ def check(drawn: Drawn, case: Case) -> Outcome:
     return Outcome("wrong" if text else "right", not reason, reason, text)
 
 
-def reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
-    """Return outputs, states and gradients by the loop."""
+def reference(call: Call, case: Case, noise: dict[str, Tensor], names: Sequence[str] = ()) -> Results:
+    """Return outputs, states and gradients by the loop, and where a case records, those local names that are rows."""
     with _constants(double=True):
-        return _reference(call, case, noise)
+        return _reference(call, case, noise, names)
 
 
-def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
+def _reference(call: Call, case: Case, noise: dict[str, Tensor], names: Sequence[str]) -> Results:
     layer, x = call.layer, call.x
     zeros = layer.cell.zeros(1, x)
     start = flat(zeros)
@@ -88,7 +89,7 @@ def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
         start = [s.view_as(z) for s, z in zip(layer.start, start, strict=True)]
     initial = _like(start, zeros)
     with torch.set_grad_enabled(not case.how.endswith("no_grad")):
-        columns, lasts = [], []
+        columns, lasts, inside = [], [], Inside(layer.cell, case, names)
         for b in range(case.batch):
             n = case.steps if case.lengths is None else case.lengths[b]
             state = initial if call.state is None else _like([s[b : b + 1] for s in flat(call.state)], zeros)
@@ -96,21 +97,23 @@ def _reference(call: Call, case: Case, noise: dict[str, Tensor]) -> Results:
             rows = [x[t, b : b + 1] for t in range(n)]
             told = Told(call.told, {n.removeprefix("own "): t for n, t in noise.items() if n.startswith("own ")})
             at = Noise({n: t for n, t in noise.items() if not n.startswith("own ")}, b, told)
-            output, last = over_sequence(layer.cell, rows, state, initial, resets, at)
+            with inside:
+                output, last = over_sequence(layer.cell, rows, state, initial, resets, at)
             output += [x.new_zeros(1, _width(layer.cell))] * (case.steps - n)
             columns.append(torch.cat(output))
             lasts.append(flat(last))
         y, after = torch.stack(columns, 1), [torch.cat(parts) for parts in zip(*lasts, strict=True)]
-        results = _values(y, after)
-        total = loss(case, y, after)
+        recorded = inside.sequences()
+        results = _values(y, after, recorded)
+        total = loss(case, y, after, recorded)
     if total.requires_grad:
         torch.autograd.backward(total)
     doubled = 2 if case.how in ("twice", "retain") else 1
     return results | {name: doubled * grad for name, grad in _gradients(call).items()}
 
 
-def layered(call: Call, case: Case) -> Results:
-    """Return outputs, states and gradients by the layer."""
+def layered(call: Call, case: Case, names: Sequence[str] = ()) -> Results:
+    """Return outputs, states and gradients by the layer, and what it records."""
     layer = call.layer
     if case.how == "other":
         other = torch.randn(case.steps + 1, case.batch + 2, layer.input_size, dtype=call.x.dtype)
@@ -121,12 +124,12 @@ def layered(call: Call, case: Case) -> Results:
         layer.zero_grad()
     torch.manual_seed(case.seed)
     with torch.set_grad_enabled(not case.how.endswith("no_grad")):
-        y, after = _run(call, case)
-        results = _values(y, after)
-        total = loss(case, y, after)
+        y, after, recorded = _run(call, case, names)
+        results = _values(y, after, recorded)
+        total = loss(case, y, after, recorded)
         if case.how == "twice":
             torch.manual_seed(case.seed)
-            total = total + loss(case, *_run(call, case))
+            total = total + loss(case, *_run(call, case, names))
     if total.requires_grad:
         torch.autograd.backward(total, retain_graph=case.how == "retain")
         if case.how == "retain":
@@ -134,7 +137,7 @@ def layered(call: Call, case: Case) -> Results:
     return results | _gradients(call)
 
 
-def _run(call: Call, case: Case) -> tuple[Tensor, list[Tensor]]:
+def _run(call: Call, case: Case, names: Sequence[str]) -> tuple[Tensor, list[Tensor], Results]:
     layer, x, state, reset = call.layer, call.x, call.state, call.reset
     if case.how.startswith("step"):
         outputs, inputs = [], {name for cell in _outer_cells(layer.cell) for name in cell.input_sizes}
@@ -142,14 +145,18 @@ def _run(call: Call, case: Case) -> tuple[Tensor, list[Tensor]]:
             told: dict[str, Any] = {n: v[t] if n in inputs else v for n, v in call.told.items()}
             y, state = layer.step(x[t], state, **told)
             outputs.append(beside(y))
-        return torch.stack(outputs), flat(state)
+        return torch.stack(outputs), flat(state), {}
     lengths = None if case.lengths is None else torch.tensor(case.lengths, dtype=torch.long)
-    told = given(call.told, case)
+    told, recorded = given(call.told, case), {}
     if case.batch_first:
-        y, after = layer(x.transpose(0, 1), state, lengths=lengths, reset=None if reset is None else reset.T, **told)
-        return beside(y).transpose(0, 1), flat(after)
-    y, after = layer(x, state, lengths=lengths, reset=reset, **told)
-    return beside(y), flat(after)
+        x, reset = x.transpose(0, 1), None if reset is None else reset.T
+    if case.how == "record":
+        y, after, recorded = layer.record(x, *names, state=state, lengths=lengths, reset=reset, **told)
+    else:
+        y, after = layer(x, state, lengths=lengths, reset=reset, **told)
+    if case.batch_first:
+        return beside(y).transpose(0, 1), flat(after), {n: t.transpose(0, 1) for n, t in recorded.items()}
+    return beside(y), flat(after), recorded
 
 
 def given(told: dict[str, Tensor], case: Case) -> dict[str, Any]:
@@ -172,14 +179,14 @@ def _width(module: nn.Module) -> int:
     return sum(module.output_sizes.values()) or module.output_size
 
 
-def loss(case: Case, y: Tensor, after: list[Tensor]) -> Tensor:
+def loss(case: Case, y: Tensor, after: list[Tensor], recorded: Results) -> Tensor:
     """Return a number that depends on what the case says is used."""
     generator = torch.Generator().manual_seed(case.seed)
     weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in (y, *after)]
     sums = [(t * w).sum() for t, w in zip((y, *after), weights, strict=True)]
-    return {"all": sum(sums[1:], sums[0]), "output": sums[0], "state": sum(sums[2:], sums[1]), "last": sums[-1]}[
-        case.loss
-    ]
+    chosen = {"all": sum(sums[1:], sums[0]), "output": sums[0], "state": sum(sums[2:], sums[1]), "last": sums[-1]}
+    own = [(t * torch.cos(torch.arange(t.numel()).view(t.shape))).sum() for t in recorded.values()]
+    return sum(own, chosen[case.loss])
 
 
 def difference(drawn: Drawn, call: Call, case: Case, came: Results, expected: Results, noise: dict[str, Tensor]) -> str:
@@ -287,8 +294,10 @@ def _noise(call: Call, case: Case) -> dict[str, Tensor]:
     return {name: value.double() for name, value in drawn.items()}
 
 
-def _values(y: Tensor, after: list[Tensor]) -> Results:
-    return {"output": y.detach().clone()} | {f"state {i}": s.detach().clone() for i, s in enumerate(after)}
+def _values(y: Tensor, after: list[Tensor], recorded: Results) -> Results:
+    found = {"output": y} | {f"state {i}": s for i, s in enumerate(after)}
+    found |= {f"record {name}": t for name, t in recorded.items()}
+    return {name: t.detach().clone() for name, t in found.items()}
 
 
 def _gradients(call: Call) -> Results:

@@ -8,10 +8,13 @@ from tests.random_cells.forms import (
     BINARY_HELPERS,
     BLEND,
     BOUNDED,
+    OF_NEIGHBOURS,
     RARE,
     RARE_BINARY,
     REDUCE,
     SQUASH,
+    SURROGATES,
+    SURROGATES_OF_TWO,
     TIMES,
     UNARY_HELPERS,
     UNBOUNDED,
@@ -291,6 +294,21 @@ def draw_row(d: Draw, dim: Dim, depth: int) -> Node:
         d.scope.append(renamed)
         return renamed
 
+    def surrogate() -> Node:
+        if d.chance(0.3):
+            return Node(d.any(SURROGATES_OF_TWO), row(dim), (below(), below()))
+        return Node(d.any(SURROGATES), row(dim), (named(),))
+
+    def of_neighbours() -> Node:
+        kernel = d.param(ONE, ONE, Dim.of("", 3), prefix="k")
+        return Node(d.any(OF_NEIGHBOURS), row(dim), (named(), kernel))
+
+    def batch_norm() -> Node:
+        """As in evaluation; numbers that were gathered over batches are any."""
+        middle, spread, gain, shift = (d.param(dim, prefix=p) for p in "msgb")
+        form = "F.batch_norm({0}, {1}.detach(), {2}.detach().abs() + 0.2, {3}, {4})"
+        return Node(form, row(dim), (below(), middle, spread, gain, shift))
+
     def scaled() -> Node:
         option = d.option("scale", "float", "0.5", round(d.rng.uniform(0.1, 1.0), 2))
         return Node(f"(self.{option} * {{0}})", row(dim), (below(),), uses=(option,))
@@ -316,6 +334,9 @@ def draw_row(d: Draw, dim: Dim, depth: int) -> Node:
             (0.5, modules),
             (0.7, optional),
             (0.7, scaled),
+            (1, surrogate),
+            (0.6, of_neighbours),
+            (0.4, batch_norm),
             (0.7, helper),
             (2, lambda: masked(d, named(), named())),
             (1, lambda: counted(d, dim, named())),

@@ -79,6 +79,25 @@ UNBOUNDED = [
     "torch.full_like({0}, 0.3)",
     "torch.zeros_like({0})",
 ]
+SURROGATES = [  # a value, and the gradient of something else
+    "custom_gradient(lambda v: v > 0, lambda v, g: g / (1 + 10 * v.abs()) ** 2)({0})",
+    "custom_gradient(lambda v: (v > 0).to(v.dtype), lambda v, g: g * (1 - v.abs()).clamp(min=0))({0})",
+    "custom_gradient(lambda v: v, lambda v, g: -0.5 * g)({0})",
+    "custom_gradient(torch.sign, lambda v, g: torch.where(v.abs() < 1, g, 0))({0})",
+    "custom_gradient(lambda v: v - v.amax(-1, keepdim=True), lambda v, g: g * torch.sigmoid(v))({0})",
+    "({0} + ((2 * {0}).round() / 2 - {0}).detach())",
+]
+SURROGATES_OF_TWO = [
+    "custom_gradient(lambda v, w: v > w, lambda v, w, g: (g * torch.exp(-(v - w) ** 2), -g))({0}, {1})",
+    "custom_gradient(lambda v, w: v * w, lambda v, w, g: (g * w, None))({0}, {1})",
+    "custom_gradient(torch.maximum, lambda v, w, g: (0.5 * g, 0.5 * g))({0}, {1})",
+]
+OF_NEIGHBOURS = [  # {1} is a kernel [1, 1, 3]
+    "F.conv1d({0}.unsqueeze(1), {1}, padding=1).squeeze(1)",
+    "F.conv1d(F.pad({0}.unsqueeze(1), (2, 0)), {1}).squeeze(1)",
+    "F.conv1d({0}.unsqueeze(1), torch.cat([{1}, -{1}]), padding=1).amax(1)",
+    "F.conv2d({0}[:, None, None], {1}.unsqueeze(2), padding=(0, 1)).flatten(1)",
+]
 RARE = [
     "F.celu({0})",
     "F.threshold({0}, 0.1, 0.0)",
@@ -142,6 +161,8 @@ REDUCE = [
     "{0}[:, :1]",
     "{0}[..., -1:]",
     "{0}[:, 0].unsqueeze(1)",
+    "{0}.max(-1, keepdim=True).values",
+    "torch.min({0}, -1, keepdim=True)[0]",
 ]
 UNARY_HELPERS = [
     ("helper", "def leaky(u, slope=0.2):\n    return torch.where(u > 0, u, slope * u)"),

@@ -238,6 +238,12 @@ class Drawn:
         """Return the names of the declared parameters and modules, which may be frozen."""
         return [d.name for d in self.used()[1] if d.sort in ("param", "bias", "module")]
 
+    def local_names(self) -> list[str]:
+        """Return the names that the step gives, except those that it gives again."""
+        lines, _ = self.used()
+        names = [name for line in lines for name in line.targets]
+        return [name for name in names if names.count(name) == 1]
+
     def source(self) -> str:
         """Return the class, with what stands before it."""
         lines, declared = self.used()
