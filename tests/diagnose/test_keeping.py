@@ -62,6 +62,10 @@ def memory_of(formula: Formula) -> tuple[States, Tensor, Tensor]:
         (lambda a, b, n, c: c - sigmoid(a) * c + n, lambda a, b: 1 - sigmoid(a)),
         (lambda a, b, n, c: c + sigmoid(a) * (n - c), lambda a, b: 1 - sigmoid(a)),
         (lambda a, b, n, c: torch.lerp(c, n, sigmoid(a)), lambda a, b: 1 - sigmoid(a)),
+        (lambda a, b, n, c: n + sigmoid(a) * (c - n), lambda a, b: sigmoid(a)),
+        (lambda a, b, n, c: sigmoid(a) * c - n, lambda a, b: sigmoid(a)),
+        (lambda a, b, n, c: sigmoid(a) * c * 0.99 + n, lambda a, b: 0.99 * sigmoid(a)),
+        (lambda a, b, n, c: sigmoid(a) * (0.99 * c) + n, lambda a, b: 0.99 * sigmoid(a)),
         (lambda a, b, n, c: -(n - c) / (1 + b.exp()), lambda a, b: 1 / (1 + b.exp())),
         (lambda a, b, n, c: sigmoid(a) * c + tanh(n + c * c), lambda a, b: sigmoid(a)),
         (lambda a, b, n, c: 0.8 * c + n, lambda a, b: torch.full_like(a, 0.8)),
@@ -95,6 +99,22 @@ def test_a_sum_of_all_that_came_never_fades() -> None:
 )
 def test_what_is_not_a_factor_times_the_old_state_has_no_half_life(formula: Formula) -> None:
     assert memory_of(formula)[0].half_lives is None
+
+
+def test_a_rate_that_no_input_changes_is_a_factor_too() -> None:
+    class Leaky(Cell):
+        h = state(H)
+        W, rate = param(H, I), bias(H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            keep = 0.99 * sigmoid(self.rate)
+            return keep * h + (1 - keep) * tanh(x @ self.W.T + 0.1 * h)
+
+    torch.manual_seed(0)
+    cell = Leaky(3, 4).double()
+    _, (states,) = gates_and_states(record(Reader(Recurrent(cell)).double(), (torch.randn(8, 3, 3).double(), None)))
+    assert states.half_lives is not None
+    torch.testing.assert_close(states.half_lives, math.log(2) / -(0.99 * sigmoid(cell.rate.detach())).log())
 
 
 def test_two_states_that_turn_into_each_other_have_none() -> None:
