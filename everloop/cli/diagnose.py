@@ -60,5 +60,5 @@ def diagnosed(options: Options) -> Diagnosis:
         data, split = opened.read(options.file, options.labels)
     else:
         data, split = opened.data, "train"
-    batch = opened.batch(data, split, options.sequences)
-    return diagnose(opened.model, batch, facts=opened.facts())
+    first, *further = opened.stream(data, split, options.sequences)
+    return diagnose(opened.model, first, facts=opened.facts(), further=further)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from everloop.diagnose.activity import Connectivity, connectivity_of
 from everloop.diagnose.findings import Evidence, Finding, findings
 from everloop.diagnose.gates import Gate, States, gates_and_states
-from everloop.diagnose.gradients import GradientThroughTime, gradients_of, learned_reach, record
-from everloop.diagnose.jacobians import StepJacobians, step_jacobians
+from everloop.diagnose.gradients import GradientThroughTime, follow, gradients_of, learned_reach, record
+from everloop.diagnose.jacobians import StepJacobians, disagreements, step_jacobians
 from everloop.diagnose.training import TrainingFacts
 from everloop.models.model import Model
 
@@ -33,7 +34,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"{n}. {finding}" for n, finding in enumerate(self.findings, 1)] or ["Nothing stands out."]
-        lines += ["", *map(str, self.gradients), learned_reach(self.gradients), *map(str, self.jacobians)]
+        lines += ["", *map(str, self.gradients), learned_reach(self.gradients)]
+        lines += [*map(str, self.jacobians), *disagreements(self.jacobians, self.gradients)]
         lines += [*map(str, self.connectivity), "", *map(str, self.gates), "", *map(str, self.states)]
         told = str(self.facts)
         return "\n".join([*lines, "", told] if told else lines)
@@ -45,6 +47,9 @@ class Diagnosis:
             shown |= {"half_life": _plain(gradient.half_life), "verdict": str(gradient)}
         for one, shown in zip(self.connectivity, found["connectivity"], strict=True):
             shown["says"] = str(one)
+        for jacobians, shown in zip(self.jacobians, found["jacobians"], strict=True):
+            shown |= {"half_life": _plain(jacobians.half_life), "verdict": str(jacobians)}
+        found["disagreements"] = disagreements(self.jacobians, self.gradients)
         found["learned"] = learned_reach(self.gradients)
         found["facts"] |= {"final_loss": _plain(self.facts.final_loss), "clipped": self.facts.clipped}
         if self.facts.carried is not None:
@@ -52,7 +57,14 @@ class Diagnosis:
         return found  # type: ignore[no-any-return]
 
 
-def diagnose(model: Model, batch: Any, state: Any = None, facts: TrainingFacts | None = None) -> Diagnosis:
+def diagnose(
+    model: Model,
+    batch: Any,
+    state: Any = None,
+    facts: TrainingFacts | None = None,
+    *,
+    further: Sequence[Any] = (),
+) -> Diagnosis:
     """Look into a model on a batch: how far back gradients reach, what gates do, what stands out.
 
     Args:
@@ -60,6 +72,7 @@ def diagnose(model: Model, batch: Any, state: Any = None, facts: TrainingFacts |
         batch: as `model.loss` takes it; eight sequences are enough.
         state: what streams continue from.
         facts: the training, if it is known; findings about it come on top.
+        further: batches with which the streams go on; Lyapunov exponents are taken over them too.
 
     Raises:
         UnsupportedError: the model runs no recurrent layers on the whole sequence.
@@ -67,7 +80,7 @@ def diagnose(model: Model, batch: Any, state: Any = None, facts: TrainingFacts |
     facts = facts or TrainingFacts()
     lanes = record(model, batch, state)
     gates, states = gates_and_states(lanes)
-    jacobians = tuple(step_jacobians(track) for lane in lanes for track in lane.tracks)
+    jacobians = tuple(map(step_jacobians, follow(model, [batch, *further], state)))
     depends = tuple(connectivity_of(model, lanes, outputs=OUTPUTS))
     evidence = Evidence(gradients_of(lanes), gates, states, facts)
     found, curves = tuple(findings(evidence)), tuple(evidence.gradients)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from everloop.diagnose.recording import Lane, Track, recorded
 from everloop.errors import UnsupportedError
+from everloop.layers.nested import map_state
 from everloop.models.model import Model
 from everloop.models.modes import evaluating
 
@@ -46,7 +47,7 @@ class GradientThroughTime:
     @property
     def half_life(self) -> float:
         """Steps after which half of it is left; infinite where it does not shrink."""
-        return math.log(2) / -math.log(self.rate) if 0 < self.rate < 1 else math.inf if self.rate else 0.0
+        return half_life(self.rate)
 
     def __str__(self) -> str:
         where = f"{self.layer}, state {self.state}: the gradient"
@@ -59,6 +60,11 @@ class GradientThroughTime:
             return f"{where} reaches back over all {self.steps} steps; {left:.0%} of it is left there"
         half = f" and halves every {self.half_life:.1f} steps" if self.half_life < 1e4 else ""
         return f"{where} is below 5 % after {self.reach} steps{half}"
+
+
+def half_life(rate: float) -> float:
+    """Return after how many steps half is left of what changes by a factor each; infinite where it does not shrink."""
+    return math.log(2) / -math.log(rate) if 0 < rate < 1 else math.inf if rate else 0.0
 
 
 def learned_reach(curves: Sequence[GradientThroughTime]) -> str:
@@ -122,6 +128,17 @@ def record(model: Model, batch: Any, state: Any = None) -> list[Lane]:
     return lanes
 
 
+def follow(model: Model, batches: Sequence[Any], state: Any = None) -> list[list[Track]]:
+    """Return the tracks of batches that follow one another in their streams, for each cell those of all batches."""
+    windows = []
+    with evaluating(model):
+        for batch in batches:
+            with recorded(model) as lanes:
+                state = map_state(lambda s: s.detach() if isinstance(s, Tensor) else s, model.loss(batch, state).state)
+            windows.append([track for lane in lanes for track in lane.tracks])
+    return [list(tracks) for tracks in zip(*windows, strict=True)]
+
+
 def _hand_down(
     lane: Lane, grads: Sequence[Tensor | None], lanes: Sequence[Lane], pending: list[list[Tensor | None]]
 ) -> None:
@@ -154,7 +171,7 @@ def _of_lane(lane: Lane, grads: Sequence[Tensor | None]) -> list[GradientThrough
     for (n, name), (total, base) in sorted(sums.items(), key=lambda item: item[0][0]):
         curve = (total / base)[: int((base > 0).sum())]  # a lag that no sequence has is behind all others
         if len(curve):
-            found.append(GradientThroughTime(lane.tracks[n].layer, name, curve, _rate(curve), _reach(curve)))
+            found.append(GradientThroughTime(lane.tracks[n].layer, name, curve, fitted_rate(curve), _reach(curve)))
     return found
 
 
@@ -207,7 +224,7 @@ def _norms(
     return {key: (rows.sum(1), (exists[key] * rows[0]).sum(1)) for key, rows in norms.items()}
 
 
-def _rate(curve: Tensor) -> float:
+def fitted_rate(curve: Tensor) -> float:
     """Return the factor a step, by least squares on the logarithm, up to where it is lost in rounding."""
     lost = (curve <= NOISE).nonzero()
     end = int(lost[0]) if len(lost) else len(curve)

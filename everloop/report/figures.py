@@ -15,6 +15,7 @@ from everloop.data.pen import path_of
 from everloop.data.tokenize.pieces import SPACE
 from everloop.decode.ctc import align, prefix_beam
 from everloop.diagnose import Activity, Connectivity, GradientThroughTime, TrainingFacts
+from everloop.diagnose.jacobians import StepJacobians
 from everloop.draw.coloured import draw_coloured
 from everloop.draw.curves import Curve, draw_curves
 from everloop.draw.figure import Figure
@@ -59,9 +60,17 @@ def norms(facts: TrainingFacts) -> Figure:
     return draw_curves(curves, title=title, x_label="step", y_label="norm", log=True)
 
 
-def gradients(found: Sequence[GradientThroughTime]) -> Figure:
-    """Return how the gradient of the loss shrinks or grows on its way back in time, by layer and state."""
+def gradients(found: Sequence[GradientThroughTime], jacobians: Sequence[StepJacobians] = ()) -> Figure:
+    """Return how the gradient of the loss shrinks or grows on its way back in time, by layer and state.
+
+    jacobians: their products are drawn too, dashed, in the colour of the first state of their layer.
+    """
     curves = {f"{g.layer}, {g.state}": Curve(range(len(g.norms)), g.norms.tolist()) for g in found}
+    layers = [g.layer for g in found]
+    for one in jacobians:
+        colour = layers.index(one.layer) if one.layer in layers else None
+        norms = one.products.tolist()
+        curves[f"{one.layer}, product"] = Curve(range(len(norms)), norms, colour, stroke=1)
     title = "Gradient through time"
     return draw_curves(curves, title=title, x_label="steps back", y_label="norm, beside that at lag 0", log=True)
 

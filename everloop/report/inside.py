@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from everloop.cell import Cell
 from everloop.diagnose import Activity, Connectivity, Diagnosis
 from everloop.diagnose.gradients import learned_reach
+from everloop.diagnose.jacobians import disagreements, pace
 from everloop.draw import draw_cell, draw_network
 from everloop.errors import EverloopError, UnsupportedError
 from everloop.layers import Recurrent, Stack
@@ -25,12 +26,22 @@ def gradients(found: Diagnosis) -> Iterator[Html]:
     """Yield how far back gradients reach."""
     if not found.gradients:
         raise UnsupportedError("no gradient comes to a state")
-    yield figure(figures.gradients(found.gradients), "The loss of single steps, followed back through the states.")
+    told = "The loss of single steps, followed back through the states; dashed, the norm of products of step Jacobians."
+    yield figure(figures.gradients(found.gradients, found.jacobians), told)
     yield element("ul", *(element("li", str(one)) for one in found.gradients))
     yield paragraph(learned_reach(found.gradients))
-    rows = [(j.layer, f"{j.exponents[0]:+.3f}", f"{j.smallest:.3g} to {j.largest:.3g}") for j in found.jacobians]
-    heads = ["layer", "first Lyapunov exponent", "largest singular value"]
-    yield table(heads, rows, "Jacobians of single steps: with an exponent above 0 nearby states move apart")
+    rows = [
+        (
+            one.layer,
+            pace(one.rate),
+            f"{one.exponents[0]:+.3f} ({one.steps} steps)",
+            f"{one.smallest:.3g} to {one.largest:.3g}",
+        )
+        for one in found.jacobians
+    ]
+    heads = ["layer", "norm of their product", "first Lyapunov exponent", "largest singular value"]
+    yield table(heads, rows, "Jacobians of steps: with an exponent above 0 nearby states move apart")
+    yield from map(paragraph, disagreements(found.jacobians, found.gradients))
 
 
 def gates(found: Diagnosis, active: list[Activity], read: dict[str, list[str]]) -> Iterator[Html]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from everloop.train.folder import HISTORY, METRICS, metrics_of, read_lines
 from everloop.train.optimiser import optimiser
 
 SEEN = 20  # batches that are looked at for what their targets are, and windows for what a carried state is worth
+STREAM = 300  # steps of a stream that Lyapunov exponents are taken over
 STREAMS = 8  # beside each other in these windows
 
 
@@ -89,12 +91,28 @@ class Opened:
         Raises:
             DataError: there are not so many batches.
         """
-        window = self.train.length if length is None or not self.model.streams else min(length, self.window)
-        sizes = pass_sizes(self.model, min(sequences, self.train.batch), window)
-        batches = data.epoch(split, 0, seed=self.train.seed, **sizes)
+        batches = self._epoch(data, split, sequences, length)
         if not 0 <= number < len(batches):
             raise DataError(f"there is no sequence {number} in the {split} split; expected 0 to {len(batches) - 1}")
         return batches[number].to(next(self.model.parameters()).device)
+
+    def stream(self, data: Any, split: str, sequences: int) -> list[Any]:
+        """Return the first batch of a split and, of streams, those that follow it, for `STREAM` steps in all.
+
+        Raises:
+            DataError: there is no batch.
+        """
+        first = self.batch(data, split, sequences)
+        if not self.model.streams:
+            return [first]
+        batches, device = self._epoch(data, split, sequences), next(self.model.parameters()).device
+        count = min(math.ceil(STREAM / self.window), len(batches))
+        return [first, *(batches[number].to(device) for number in range(1, count))]
+
+    def _epoch(self, data: Any, split: str, sequences: int, length: int | None = None) -> Any:
+        window = self.train.length if length is None or not self.model.streams else min(length, self.window)
+        sizes = pass_sizes(self.model, min(sequences, self.train.batch), window)
+        return data.epoch(split, 0, seed=self.train.seed, **sizes)
 
     @property
     def window(self) -> int:

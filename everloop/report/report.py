@@ -73,7 +73,8 @@ class Look:
 
     def _diagnosis(self) -> Any:
         data, _ = self.data()
-        return diagnose(self.opened.model, self.opened.batch(data, "train", SEQUENCES), facts=self.opened.facts())
+        first, *further = self.opened.stream(data, "train", SEQUENCES)
+        return diagnose(self.opened.model, first, facts=self.opened.facts(), further=further)
 
     def _examples(self) -> Any:
         return sections.found_examples(self.opened, self.split())

@@ -216,6 +216,7 @@ def test_the_command_says_what_stands_out(tmp_path: Path, capsys: pytest.Capture
             "recurrent: outputs depend to",
         )
     )
+    assert "a step (over 204)" in out, "19 windows of 16 steps, without 50 steps at each end"
     assert all(
         part in out for part in ("first loss", "guessing all alike", "were clipped", "the next window and hardly used:")
     )
