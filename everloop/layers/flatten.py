@@ -27,17 +27,18 @@ class Flat(nn.Module):
 
     def step(self, x: Tensor, _: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Return the output and the new states."""
-        y, after = _walk(self.core, x, iter(states))
+        y, after = walk(self.core, x, iter(states))
         return torch.cat(list(y), -1) if isinstance(y, tuple) else y, *after
 
 
-def _walk(module: Any, x: Any, states: Iterator[Tensor]) -> tuple[Any, list[Tensor]]:
+def walk(module: Any, x: Any, states: Iterator[Tensor]) -> tuple[Any, list[Tensor]]:
+    """Return (output, states in order) of one step of a cell or stack, from rows of its states in order."""
     if isinstance(module, Cell):
         y, own = advance(module, x, [next(states) for _ in module.state_sizes])
         return module.by_name(y), list(own)
     after: list[Tensor] = []
     for i, member in enumerate(module.members):
-        y, new = _walk(member, x, states)
+        y, new = walk(member, x, states)
         after += new
         x = module.join(i, x, y)
     return x, after

@@ -1,7 +1,8 @@
-"""Single steps without gradients: the whole cell or stack as one call of one kernel."""
+"""Single steps: the whole cell or stack as one call of one kernel; with gradients in PyTorch, quicker for one step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -22,7 +23,7 @@ from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.extras import declared, example_extras, paths
-from everloop.layers.flatten import Flat, last
+from everloop.layers.flatten import Flat, last, walk
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
 from everloop.layers.precision import converted_values
@@ -70,10 +71,10 @@ class Stepper:
     ) -> None:
         """Compare what `step` has found with the step in float64, once a compiled step; raises MismatchError.
 
-        What autocast has rounded is not compared: the kernel is the one of a step without it.
+        What autocast has rounded and what has gradients is not compared: the kernel is the one of a step without these.
         """
         assert self._guarded is not None, "what has stepped is guarded"
-        if not torch.is_autocast_enabled("cpu"):
+        if not (torch.is_autocast_enabled("cpu") or any(t.requires_grad for t in leaves(found[1]))):
             self._guarded.verify(core, x, state, start, found, given)
 
     def explain(self, core: Any, reason: str, target: str | None) -> str:
@@ -86,8 +87,8 @@ class Stepper:
         if reason:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
-            f"step: one native call, {guarded.description}, for up to {ROWS} rows without gradients, on the"
-            f" parameters in place; otherwise as a sequence of one step, by the target above; {guarded.noted}"
+            f"step: one native call, {guarded.description}, for up to {ROWS} rows, on the parameters in place;"
+            f" with gradients {guarded.how_with_gradients}; otherwise as a sequence of one step; {guarded.noted}"
         )
 
 
@@ -200,7 +201,7 @@ class _GuardedStep:
         if reset is not None and state is not None:
             tensors = form.restarted(tensors, reset, start, len(self._states))
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *self._tensors)):
-            return None
+            return self._with_gradients(tensors, given)
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
         new = list(map(self._empty_like, form.results))
@@ -210,6 +211,25 @@ class _GuardedStep:
         form.call(*map(_address, chain(derived, tensors, new)))
         y = self._by_name(new[0]) if self._by_name else new[0]
         return y, tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
+
+    def _with_gradients(self, tensors: Sequence[Tensor], given: Given) -> tuple[Any, Any] | None:
+        """Return what PyTorch's own functions make of the step; None where a target is named or it is computed wider.
+
+        Compiled code would pack its matrices for one product, and again for the gradient.
+        """
+        if not self._trains_by_torch:
+            return None
+        x, *states = tensors[: len(self._states) + 1]
+        count = math.prod(x.shape[:-1])
+
+        def rows(tensor: Tensor) -> Tensor:
+            return tensor if x.dim() == 2 else tensor[None]
+
+        bound = {path: rows(given[name]) for path, name in paths(self._core).items()}
+        y, after = walk(bind(self._core, bound) if bound else self._core, rows(x), (rows(s).flatten(1) for s in states))
+        new = [n.expand(count, s.numel() // count).reshape(s.shape) for n, s in zip(after, states, strict=True)]
+        y = each(lambda part: part.reshape(*x.shape[:-1], part.shape[-1]), y)
+        return y, tuple(new) if self._count >= 0 else nest(iter(new), self._nested)
 
     def step_under_autocast(
         self, x: Tensor, state: Any, start: Iterable[Tensor] | None, reset: Tensor | None, given: Given
@@ -244,6 +264,15 @@ class _GuardedStep:
             results = each(batched, found[0]), as_rows(map_state(batched, found[1]))
             bound = {path: batched(given[name]) for path, name in paths(core).items()}
             verify_step(bind(core, bound), rows[0], before, results, self._program.checked)
+
+    @property
+    def _trains_by_torch(self) -> bool:
+        return self.target is None and arithmetic(self._dtype) == self._dtype
+
+    @property
+    def how_with_gradients(self) -> str:
+        """What runs a step with gradients."""
+        return "in PyTorch, quicker for one step" if self._trains_by_torch else "by the target above"
 
     @property
     def noted(self) -> str:

@@ -11,6 +11,7 @@ from everloop.cell import Cell, H, I, param, state
 from everloop.layers import Recurrent, Stack, Zoneout, guards
 from everloop.layers import single_step as module
 from everloop.layers.dispatch import using
+from everloop.layers.nested import leaves
 from tests import zoo
 from tests.layers.single_steps import F64, close, is_single, same_as_eager, stepped
 
@@ -24,6 +25,20 @@ def test_every_cell_steps_as_it_runs(name: str, dtype: torch.dtype) -> None:
         layer = Recurrent(zoo.make(name, width, hidden, dtype=dtype)).eval()
         for shape in ((4, 1, width), (4, 3, width), (4, width)):
             same_as_eager(layer, torch.randn(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_every_cell_steps_with_the_gradients_of_its_sequence(name: str) -> None:
+    layer = Recurrent(zoo.make(name, 3, 8, dtype=F64)).eval()
+    for shape in ((3, 2, 3), (3, 3)):
+        x = torch.randn(shape, dtype=F64, requires_grad=True)
+        told, wanted = zoo.given(layer, x), [x, *layer.parameters()]
+        found = []
+        for y, after in (stepped(layer, x, told=told), layer(x, **told.at())):
+            total = sum(part.square().sum() for part in (*leaves(y), *leaves(after)))
+            found.append(torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "sse2", "neon"])

@@ -37,8 +37,18 @@ def test_gradients_flow_where_they_are_asked_for() -> None:
     close(tuple(got), tuple(p.grad for p in layer.parameters()), 30)
     layer.requires_grad_(False)
     assert is_single(layer, x[0])
-    assert not is_single(layer, x[0].requires_grad_())
-    assert not is_single(layer, torch.randn(2, 3, dtype=F64), tuple(s.requires_grad_() for s in expected[1]))
+    wanted = x[0].clone().requires_grad_()
+    assert layer.step(wanted)[0].requires_grad
+    before = tuple(s.requires_grad_() for s in expected[1])
+    assert layer.step(x[0], before)[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_named_target_and_narrow_parameters_train_by_compiled_code(dtype: torch.dtype) -> None:
+    layer = Recurrent(cells.GRU(3, 4, dtype=dtype), target="llvm" if dtype == torch.float32 else None)
+    assert not is_single(layer, torch.randn(2, 3, dtype=dtype))
+    assert re.search("with gradients by the target above", layer.explain())
+    assert layer.step(torch.randn(2, 3, dtype=dtype))[0].requires_grad
 
 
 def test_inference_mode() -> None:
