@@ -25,8 +25,8 @@ def peers(hidden: int, rows: int, trains: bool) -> dict[str, Callable[[], object
         state, pair = layer.step(x)[1], theirs(x)
     if trains:
         return {
-            "ours": lambda: layer.step(x, state)[0].sum().backward(),  # type: ignore[no-untyped-call]
-            "nn.LSTMCell": lambda: theirs(x, pair)[0].sum().backward(),  # type: ignore[no-untyped-call]
+            "ours": lambda: layer.step(x, state)[0].sum().backward(),
+            "nn.LSTMCell": lambda: theirs(x, pair)[0].sum().backward(),
         }
     calls: dict[str, Callable[[], object]] = {
         "ours": lambda: layer.step(x, state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -87,7 +88,7 @@ def test_linux_says_it_in_words_of_bits(
     def getauxval(word: int) -> int:
         return words[word]
 
-    monkeypatch.setattr(capabilities.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(getauxval=getauxval))
     assert {name for name, has in capabilities.capabilities().items() if has} == {"neon", *expected}
 
@@ -98,11 +99,11 @@ def test_macos_says_it_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         value._obj.value = 1
         return 0 if name == b"hw.optional.arm.FEAT_DotProd" else -1
 
-    monkeypatch.setattr(capabilities.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(sysctlbyname=sysctlbyname))
     assert capabilities.capabilities() == {"neon": True, "dotprod": True, "bf16": False}
 
 
 def test_elsewhere_there_is_only_neon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capabilities.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     assert capabilities.capabilities() == {"neon": True, "dotprod": False, "bf16": False}
