@@ -25,7 +25,7 @@ from everloop.data.files import write_atomically, writing
 from everloop.data.settings import flag
 from everloop.errors import OptionError, RunError
 from everloop.models.run import CONFIG
-from everloop.train.folder import SWEEP, read_lines
+from everloop.train.folder import SWEEP, append_line, read_lines
 from everloop.train.interrupt import Interrupt
 from everloop.train.lock import Lock, LockedError
 
@@ -77,7 +77,7 @@ def main(args: Sequence[str]) -> int:
     if (options.out / CONFIG).exists():
         raise RunError(f"{options.out} holds a run; choose another --out")
     with Lock(options.out, "choose another --out, or a copy of the sweep"), Interrupt() as interrupt:
-        done = {line["run"] for line in read_lines(options.out / FINISHED) if not line["status"]}
+        done = {line.get("run") for line in read_lines(options.out / FINISHED) if line.get("status") == 0}
         left = [trial for trial in trials if trial.name not in done]
         if left:
             _check_data(trained, left[0].options(known))
@@ -178,9 +178,7 @@ class Sweep:
 
     def _ended(self, job: Job, number: int, count: int) -> None:
         status, name, seconds = job.process.returncode, job.trial.name, round(time.monotonic() - job.begun, 1)
-        line = json.dumps({"run": name, "status": status, "seconds": seconds})
-        with writing(self.out / FINISHED), (self.out / FINISHED).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(self.out / FINISHED, {"run": name, "status": status, "seconds": seconds})
         if status:
             self.failed.append(name)
         note(f"[{number}/{count}] {name}: {'failed' if status else 'done'} after {seconds:.0f} s")
@@ -234,8 +232,9 @@ def _begin(out: Path, trained: Sequence[str]) -> None:
     if file.exists():
         before = read_lines(file)
         if not before or before[0].get("train") != list(trained):
-            was = shlex.join(before[0].get("train", [])) if before else "something else"
-            raise RunError(f"{out} is a sweep of: everloop train {was}; give the same after --, or another --out")
+            was = before[0].get("train") if before else None
+            said = f"of: everloop train {shlex.join(map(str, was))}" if isinstance(was, list) else "of something else"
+            raise RunError(f"{out} is a sweep {said}; give the same after --, or another --out")
         return
     write_atomically(file, (json.dumps({"train": list(trained)}) + "\n").encode())
 

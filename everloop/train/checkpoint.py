@@ -61,7 +61,10 @@ class Checkpoint:
         fill(model, self.parts["model"], self.path)
         saved = self.parts.get("average", {})
         if len(saved) != len(average):
-            raise RunError(f"{self.path} holds {len(saved)} averaged weights; expected {len(average)}")
+            raise RunError(
+                f"{self.path} holds {len(saved)} averaged weights; expected {len(average)}: a run keeps the averaging "
+                "that it began with (ema_decay, average_after)"
+            )
         for number, value in enumerate(average):
             value.copy_(saved[str(number)])
         states: dict[int, dict[str, Tensor]] = {}

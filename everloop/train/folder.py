@@ -135,12 +135,7 @@ class Folder:
 
     def metric(self, **values: Any) -> None:
         """Add a line of metrics."""
-        self._append(METRICS, values)
-
-    def _append(self, name: str, values: dict[str, Any]) -> None:
-        path = self.path / name
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        append_line(self.path / METRICS, values)
 
     def forget_after(self, step: int, validated: int) -> None:
         """Drop the metrics of steps and of validations that will be made again, and lines that a crash cut off."""
@@ -151,6 +146,16 @@ class Folder:
         last = {"train": step, "valid": validated}
         kept = [line for line in lines if (at := _place(line)) and at[1] <= last.get(at[0], step)]
         write_atomically(file, "".join(line + "\n" for line in kept).encode())
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Add a line of JSON to a file, in the place of one that a crash or a full disk has cut off."""
+    with writing(path), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write(json.dumps(values).encode() + b"\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -199,5 +204,5 @@ def _place(line: str) -> tuple[str, int] | None:
     try:
         values = json.loads(line)
         return str(values["split"]), int(values["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -1,17 +1,21 @@
-"""Ctrl-C as a request: the step under way is finished, then training saves and returns."""
+"""Ctrl-C, or a closed terminal, as a request: the step under way is finished, then training saves and returns."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one interrupts at once."""
+    """While entered, the first SIGINT, SIGTERM or SIGHUP only sets `requested`; a second one interrupts at once.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGTERM and SIGHUP stay ignored where they are, as nohup has it.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
 
     def __init__(self) -> None:
         self.requested = False
@@ -20,7 +24,9 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         # only the main thread may set handlers; elsewhere the signal does what it always did
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            for number in self.SIGNALS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -21,7 +21,7 @@ VERSE = "the cat sat on the mat and the rat sat on the cat.\n" * 40
 EVERLOOP = [sys.executable, "-m", "everloop"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_saves_and_says_how_to_resume(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +62,17 @@ def test_a_second_ctrl_c_says_how_to_resume_too(tmp_path: Path) -> None:
     command = f"everloop train language-model --resume {tmp_path / 'run'}"
     assert seen[-1] == f"interrupted at once; from the last checkpoint on: {command}"
     assert train(small_model(), TEXT, out=tmp_path / "run", resume=True).step == 12
+
+
+def test_a_closed_terminal_is_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_while_libraries_are_imported(tmp_path: Path) -> None:

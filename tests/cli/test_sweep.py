@@ -259,6 +259,21 @@ def test_a_trial_goes_on_once_another_process_has_ended(monkeypatch: pytest.Monk
     assert [line["status"] for line in read_lines(Path("s/finished.jsonl"))] == [0]
 
 
+def test_what_a_crash_has_left_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "lr=1e-3", "--out", "s", "--", *TRAIN, *SIZES]
+    assert main(command) == 0
+    finished = Path("s/finished.jsonl")
+    finished.write_text('{"other": 1}\n{"run": "lr=1e-3", "sta')  # the line was cut off
+    for noted in ("1 trial, 0 of them finished before", "1 trial, 1 of them finished before"):
+        assert main(command) == 0
+        assert noted in capsys.readouterr().err
+    assert [line.get("run") for line in read_lines(finished)] == [None, "lr=1e-3"]
+    for content, said in (('{"train": 3}\n', "s is a sweep of something else"), ('{"tr', "s is a sweep of something")):
+        Path("s/sweep.json").write_text(content)
+        assert main(command) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_folder_holds_a_run_or_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *TRAIN, *SIZES, "--out", "r"]) == 0
     before = sorted(Path("r").iterdir())

@@ -192,8 +192,19 @@ def test_another_model_is_refused(finished: Path) -> None:
         train(small_model(cells.GRU), TEXT, out=finished, resume=True)
 
 
+def test_metrics_that_no_run_has_written_are_dropped(tmp_path: Path) -> None:
+    train(small_model(), TEXT, CONFIG, steps=4, out=tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    kept = metrics.read_text()
+    metrics.write_text('{"step": 1e400, "split": "train"}\n' + kept + '{"step": 9')
+    train(small_model(), TEXT, out=tmp_path / "run", resume=True)
+    assert metrics.read_text() == kept
+
+
 def test_average_cannot_appear_later(finished: Path) -> None:
-    with pytest.raises(RunError, match="averaged weights; expected 0"):
+    with pytest.raises(
+        RunError, match=r"averaged weights; expected 0: a run keeps the averaging that it began with \(ema_decay, "
+    ):
         train(small_model(), TEXT, CONFIG.replace({"ema_decay": 0.0}), out=finished, resume=True)
 
 
