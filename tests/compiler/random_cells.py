@@ -75,7 +75,9 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "clipped": custom_gradient(lambda a: a.clamp(-0.4, 0.4), lambda a, g: torch.where(a.abs() < 1, g, 0)),
     "largest": lambda a: a.max(-1, keepdim=True).values,
     "neighbours": lambda a: F.conv1d(a.unsqueeze(1), KERNEL.to(a.dtype), padding=1).squeeze(1),
-    "batch_norm": lambda a: F.batch_norm(a, *(n[: a.shape[-1]].to(a.dtype) for n in (MIDDLE, MIDDLE**2 + 0.1))),
+    "batch_norm": lambda a: F.batch_norm(
+        a, MIDDLE[: a.shape[-1]].to(a.dtype), (MIDDLE**2 + 0.1)[: a.shape[-1]].to(a.dtype)
+    ),
 }
 
 

@@ -36,7 +36,7 @@ class OfPyTorch(torch.autograd.Function):
         return (u > 0).to(u.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         (u,) = ctx.saved_tensors
         return g / (1 + 10 * u.abs()) ** 2
 
@@ -69,7 +69,7 @@ class Everywhere(Cell):
     def step(self, x: Tensor, h: Tensor, S: Tensor) -> tuple[Tensor, ...]:
         u = reverse(x @ self.W.T) + 0.1 * spike(x).sum(-1, keepdim=True)
         h = torch.tanh(u + rounded(3 * h) @ self.R.T) * rounded(4 * self.scale)
-        S = 0.5 * over(S + h.unflatten(-1, S.shape[1:]), S.mean(-1, keepdim=True))
+        S = 0.5 * over(S + h.unflatten(-1, S.shape[1:]), S.mean(-1, keepdim=True))  # type: ignore[no-untyped-call]
         return over(h, self.threshold), S, over(S, 0.1).flatten(1) + reverse(h)
 
 
@@ -152,7 +152,7 @@ class Wrong(Cell):
     function: ClassVar[Any]
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
-        return self.function(x @ self.W.T + 0.5 * h)  # type: ignore[no-any-return]
+        return self.function(x @ self.W.T + 0.5 * h)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_backward_returns_must_fit(backward: Any, text: str) -> None:
     with pytest.raises(CellError, match=text):
         function(torch.randn(B, H_, requires_grad=True)).sum().backward()
     cell = Wrong(I_, H_)
-    cell.function = function
+    cell.function = function  # type: ignore[misc]
     with pytest.raises(CellError, match=text):
         Recurrent(cell, target="eager")(torch.randn(T, B, I_))[0].sum().backward()
 
@@ -207,19 +207,19 @@ def test_what_is_not_compiled_runs_eager_and_is_right(forward: Any, backward: An
         @staticmethod
         def forward(ctx: Any, u: Tensor) -> Tensor:
             ctx.save_for_backward(u)
-            return forward(u)  # type: ignore[no-any-return]
+            return forward(u)
 
         @staticmethod
-        def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-            return backward(*ctx.saved_tensors, g)  # type: ignore[no-any-return]
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return backward(*ctx.saved_tensors, g)
 
     cell = Wrong(I_, H_, dtype=D)
-    cell.function = custom_gradient(forward, backward)
+    cell.function = custom_gradient(forward, backward)  # type: ignore[misc]
     x = torch.randn(T, B, I_, dtype=D)
     with pytest.raises(UnsupportedError, match=text):
         Recurrent(cell, target="llvm")(x)
     found = results(cell, "eager", x)
-    cell.function = OfTheTest.apply
+    cell.function = OfTheTest.apply  # type: ignore[misc]
     torch.testing.assert_close(found, results(cell, "eager", x), rtol=1e-12, atol=1e-12)
 
 
@@ -235,7 +235,7 @@ def test_what_forward_captures_is_not_compiled() -> None:
 def test_what_its_functions_do_besides_happens_at_every_step(capsys: pytest.CaptureFixture[str]) -> None:
     class Telling(Wrong):
         def step(self, x: Tensor, h: Tensor) -> Tensor:
-            return custom_gradient(lambda u: print("told") or u.relu(), lambda u, g: g)(x @ self.W.T)  # type: ignore[func-returns-value]
+            return custom_gradient(lambda u: print("told") or u.relu(), lambda u, g: g)(x @ self.W.T)
 
     layer = Recurrent(Telling(I_, H_))
     with pytest.warns(UserWarning, match="runs on eager"):

@@ -26,7 +26,7 @@ class Written(Cell):
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         a = torch.tanh(x @ self.W.T + h @ self.R.T)
-        found = self.function(self, (2 * a).unflatten(-1, (3, 2, 2)), h.unflatten(-1, (3, 2, 2)))
+        found = self.function(self, (2 * a).unflatten(-1, (3, 2, 2)), h.unflatten(-1, (3, 2, 2)))  # type: ignore[no-untyped-call]
         return 0.3 * a + found.expand(-1, 3, 2, 2).flatten(1)
 
 
@@ -49,7 +49,7 @@ FORMS: dict[str, Any] = {
     "var_mean correction": lambda cell, a, h: sum(torch.var_mean(h, (2, 3), correction=0, keepdim=True)) + a,
     "group_norm": lambda cell, a, h: F.group_norm(a, 3, cell.g, cell.b) * h,
     "group_norm one group": lambda cell, a, h: F.group_norm(a + h, 1, eps=0.1),
-    "group_norm flat": lambda cell, a, h: F.group_norm(a.flatten(1), 4).unflatten(-1, (3, 2, 2)),
+    "group_norm flat": lambda cell, a, h: F.group_norm(a.flatten(1), 4).unflatten(-1, (3, 2, 2)),  # type: ignore[no-untyped-call]
     "tensordot": lambda cell, a, h: torch.tensordot(a, cell.R[:2, :2], dims=([2], [1])).transpose(2, 3),
     "tensordot two": lambda cell, a, h: torch.tensordot(a, cell.R[:4, :4].reshape(2, 2, 2, 2), dims=2) + h,
     "diagonal": lambda cell, a, h: a.diagonal(dim1=2, dim2=3).unsqueeze(-1) + h,
@@ -64,7 +64,7 @@ FORMS: dict[str, Any] = {
 
 def results(cell: Cell, target: str) -> list[Tensor]:
     torch.manual_seed(3)
-    x = torch.randn(T, B, I_, dtype=cell.W.dtype, requires_grad=True)
+    x = torch.randn(T, B, I_, dtype=next(cell.parameters()).dtype, requires_grad=True)
     y, _ = Recurrent(cell, target=target)(x)
     return [y, *torch.autograd.grad((y * torch.randn_like(y)).sum(), [x, *cell.parameters()], materialize_grads=True)]
 

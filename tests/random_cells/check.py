@@ -147,7 +147,8 @@ def _run(call: Call, case: Case, names: Sequence[str]) -> tuple[Tensor, list[Ten
             outputs.append(beside(y))
         return torch.stack(outputs), flat(state), {}
     lengths = None if case.lengths is None else torch.tensor(case.lengths, dtype=torch.long)
-    told, recorded = given(call.told, case), {}
+    recorded: dict[str, Any] = {}
+    told = given(call.told, case)
     if case.batch_first:
         x, reset = x.transpose(0, 1), None if reset is None else reset.T
     if case.how == "record":

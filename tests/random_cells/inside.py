@@ -19,7 +19,8 @@ class Inside:
     def __init__(self, cell: nn.Module, case: Case, names: Sequence[str]) -> None:
         self.is_on, self.case, self.names = case.how == "record", case, names
         self.step: Any = getattr(type(cell), "step", None)
-        self.states = list(cell.state_sizes) if self.is_on else []
+        sizes: Any = cell.state_sizes if self.is_on else ()
+        self.states = list(sizes)
         self.found: list[list[dict[str, Tensor]]] = []
 
     def __enter__(self) -> None:
