@@ -85,6 +85,7 @@ def augmented(samples: Tensor, frames: FrameConfig, config: AugmentConfig, gener
         low, high = config.noise
         played = with_noise(played, low + (snr + 1) / 2 * (high - low), generator)
     faster = (1 + tempo * config.tempo_perturbation) / raised
-    found = normalised(log_mel(played, frames, tempo=faster, warp=1 + warp * config.vtlp))
+    heard = log_mel(played, frames, tempo=faster, warp=1 + warp * config.vtlp)
+    found = normalised(heard, per_band=frames.per_band)
     found = masked(found, config.time_masks, config.time_mask_width, 0, generator)
     return masked(found, config.frequency_masks, config.frequency_mask_width, 1, generator)

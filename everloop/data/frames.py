@@ -27,6 +27,8 @@ class FrameConfig:
     """Bands of a frame, evenly spaced on the mel scale from 0 to half the sampling rate."""
     dynamic_range: float = math.inf
     """Decibels below the loudest frame; what is quieter is heard as that."""
+    per_band: bool = True
+    """Whether each band is normalised by itself; otherwise all of them together are."""
 
     @property
     def samples(self) -> tuple[int, int]:
@@ -67,9 +69,14 @@ def log_mel(samples: Tensor, config: FrameConfig, *, tempo: float = 1.0, warp: f
     return torch.log(bands + quiet + 1e-6)
 
 
-def normalised(frames: Tensor) -> Tensor:
-    """Return frames [T, mels] with mean 0 and deviation 1 in each band: loudness and microphone no longer matter."""
-    return (frames - frames.mean(0)) / (frames.std(0, correction=0) + 1e-3)
+def normalised(frames: Tensor, *, per_band: bool = True) -> Tensor:
+    """Return frames [T, mels] with mean 0 and deviation 1 in each band: loudness and microphone no longer matter.
+
+    Not `per_band` they are those of all bands together, and the loudness alone no longer matters: a short recording
+    keeps what its few sounds have in common.
+    """
+    over = frames if per_band else frames.flatten()
+    return (frames - over.mean(0)) / (over.std(0, correction=0) + 1e-3)
 
 
 def mel_filters(config: FrameConfig, size: int, warp: float = 1.0) -> Tensor:

@@ -56,6 +56,9 @@ class TranscriberConfig(LayersConfig):
     dynamic_range: float = math.inf
     """Decibels below the loudest frame of a recording; what is quieter is heard as that, so that it does not matter how
     silent a pause is."""
+    per_band: bool = True
+    """Whether each band has mean 0 and deviation 1 over a recording, so that the microphone does not matter; otherwise
+    all bands together have: better for recordings of few sounds, which are what their mean is."""
     spacing: float = 0.08
     """Pen strokes: how long a frame is, where the height of a text is 1."""
 
@@ -74,7 +77,7 @@ class TranscriberConfig(LayersConfig):
     @property
     def frames(self) -> FrameConfig:
         """How samples become frames."""
-        return FrameConfig(self.rate, self.window, self.hop, self.mels, self.dynamic_range)
+        return FrameConfig(self.rate, self.window, self.hop, self.mels, self.dynamic_range, self.per_band)
 
     @property
     def features(self) -> int:
@@ -181,7 +184,7 @@ class Transcriber(Model):
             return source
         if self.pen:
             return pen_frames(source, self.config.spacing)
-        return normalised(log_mel(source, self.config.frames))
+        return normalised(log_mel(source, self.config.frames), per_band=self.config.per_band)
 
     def text(self, symbols: Sequence[int]) -> str:
         """Return what these numbers say."""

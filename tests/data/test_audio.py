@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from everloop.data.augmentation import AugmentConfig, augmented
 from everloop.data.datasets.digits import DigitsConfig, DigitStrings
 from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.frames import FrameConfig, log_mel, mel_filters, normalised
@@ -21,7 +22,7 @@ from everloop.data.readers.wav import read_wav
 from everloop.data.trimming import trimmed
 from everloop.errors import DataError, OptionError
 from everloop.kinds.transcriber import TranscriberDataConfig
-from everloop.models.transcriber import TranscriberConfig
+from everloop.models.transcriber import Transcriber, TranscriberConfig
 
 FRAMES = FrameConfig(rate=8000, mels=20)
 
@@ -72,6 +73,25 @@ def test_normalised_frames_forget_loudness() -> None:
     a, b = (normalised(log_mel(samples * gain, FRAMES)) for gain in (1.0, 3.0))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(a.mean(0), torch.zeros(20).double(), rtol=0, atol=1e-9)
+
+
+def test_frames_of_all_bands_together_keep_the_timbre() -> None:
+    """Training, held out strings and models normalise alike; NumPy tells how."""
+    frames = FrameConfig(rate=8000, mels=20, per_band=False)
+    samples = torch.sin(torch.arange(4000) * 0.3) + 0.1 * torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    plain = log_mel(samples, frames)
+    found = normalised(plain, per_band=False)
+    heard = plain.double().numpy()
+    expected = (heard - heard.mean()) / (heard.std() + 1e-3)
+    torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+    assert float(found.mean(0).amax() - found.mean(0).amin()) > 1  # the band of the sine stays louder than others
+    data = Recordings({"train": [(samples, "a")], "valid": [(samples, "a")]}, frames)
+    model = Transcriber(data.vocabulary, rate=8000, mels=20, per_band=False)
+    changed = augmented(samples, frames, AugmentConfig(), torch.Generator())
+    for same in (data.frames_of(samples), model.read_in([samples])[0][:, 0], changed):
+        torch.testing.assert_close(same, found, rtol=0, atol=0)
+    assert not Transcriber(data.vocabulary, rate=8000, mels=20).read_in([samples])[0][:, 0].equal(found)
+    assert TranscriberConfig(rate=8000, mels=20, per_band=False).frames == frames
 
 
 def test_what_is_far_below_the_loudest_frame_is_heard_as_silence() -> None:

@@ -53,7 +53,7 @@ class SpeechDataset(Transcribed):
         return [*super().notes(batch), *told]
 
     def frames_of(self, source: Tensor) -> Tensor:
-        return source if source.dim() == 2 else normalised(log_mel(source, self.frames))
+        return source if source.dim() == 2 else normalised(log_mel(source, self.frames), per_band=self.frames.per_band)
 
     def augment(self, items: list[Clip], seed: int) -> list[Clip]:
         """Return recordings with the random changes of the configuration: frames [T, mels] in place of samples."""
