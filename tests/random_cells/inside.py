@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.random_cells.cases import Case
 
@@ -16,7 +16,7 @@ from tests.random_cells.cases import Case
 class Inside:
     """While a sequence runs through the loop, notes what each step of a cell returns with; of no other case."""
 
-    def __init__(self, cell: nn.Module, case: Case, names: Sequence[str]) -> None:
+    def __init__(self, cell: Any, case: Case, names: Sequence[str]) -> None:
         self.is_on, self.case, self.names = case.how == "record", case, names
         self.step: Any = getattr(type(cell), "step", None)
         sizes: Any = cell.state_sizes if self.is_on else ()
