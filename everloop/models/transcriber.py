@@ -58,7 +58,7 @@ class TranscriberConfig(LayersConfig):
     silent a pause is."""
     per_band: bool = True
     """Whether each band has mean 0 and deviation 1 over a recording, so that the microphone does not matter; otherwise
-    all bands together have: better for recordings of few sounds, which are what their mean is."""
+    all bands together have: better for few sounds by the microphones of the training."""
     spacing: float = 0.08
     """Pen strokes: how long a frame is, where the height of a text is 1."""
 
