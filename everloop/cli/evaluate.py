@@ -36,8 +36,8 @@ class Options:
     """What the file is, as `everloop train` names it; by default as its name ends, or as in training."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a table without a header; by default as in training."""
-    split: Literal["train", "valid", "test"] = setting("test", old="part")
-    """Which split of the model's own data."""
+    split: Literal["train", "valid", "test"] | None = setting(None, old="part")
+    """Which split of the model's own data; by default test."""
     batch: int = 64
     """Sequences in a batch."""
     json: bool = False
@@ -57,12 +57,16 @@ def main(args: Sequence[str]) -> int:
     options.decoding.check(kind.name, _decoding_options(kind))
     if options.batch < 1:
         raise OptionError(f"batch is {options.batch}; expected at least 1")
+    if options.file and options.split:
+        raise OptionError(f"--split is of the run's own data, and {options.file} is evaluated whole; leave one out")
+    if options.labels and not options.file:
+        raise OptionError("--labels belongs to a file; give the file before it")
     if options.file and not options.file.exists():
         raise DataError(f"{options.file}: no such file or folder")
     config = _settings(run.settings("data", kind.data_config), kind, options)
     model = options.checkpoint.model(run)
     data = _data(kind, config, model, options)
-    split = "test" if options.file else options.split
+    split = options.split or "test"
     if split not in data.splits:
         others = " or ".join(f"--split {name}" for name in data.splits if name != "train")
         hint = f"say {others}, or give" if others else "give"

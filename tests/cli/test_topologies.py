@@ -281,6 +281,11 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
         (["evaluate", "run", "--split", "test"], "has no test split; say --split valid, or give a file"),
+        (
+            ["evaluate", "run", "t.tsv", "--split", "valid"],
+            "--split is of the run's own data, and t.tsv is",
+        ),
+        (["evaluate", "run", "--labels", "t.tsv"], "--labels belongs to a file; give the file before it"),
         (["train", "tagger", "--resume", "run"], "is for a classifier"),
     ]:
         capsys.readouterr()
