@@ -169,7 +169,7 @@ def _explodes(e: Evidence) -> Iterator[Finding]:
                 0.75,
                 f"One gradient in a hundred is {high / middle:.0f} times the median, and none is clipped.",
                 "A single one of them undoes many steps.",
-                f"--clip-norm {2 * middle:.2g}",
+                f"Train with --clip-norm {2 * middle:.2g}.",
             )
 
 
@@ -185,7 +185,7 @@ def _window(e: Evidence) -> Iterator[Finding]:
             0.87,
             f"{found.share:.0%} of the symbols are those of {found.lag} steps before ({found.chance:.0%} by chance).",
             f"Gradients reach back {window} steps, the window, so this cannot be learned.",
-            f"--length {2 * found.lag}",
+            f"Train with --length {2 * found.lag}.",
         )
 
 
@@ -197,7 +197,7 @@ def _clipping(e: Evidence) -> Iterator[Finding]:
             0.7,
             f"{e.facts.clipped:.0%} of the gradients are clipped, to {cut:.2%} of their mean norm.",
             "Then all gradients are equally long, and large ones no longer count more.",
-            f"--clip-norm {_mean_norm(e.facts):.2g}, the mean norm (half to ten times of it works).",
+            f"Train with --clip-norm {_mean_norm(e.facts):.2g}, the mean norm (half to ten times of it works).",
         )
 
 

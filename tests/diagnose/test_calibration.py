@@ -85,8 +85,10 @@ def test_each_rule_says_its_number_and_what_to_do(name: str) -> None:
     (found,) = findings(evidence)
     assert (found.name, found.is_note) == (expected, False)
     assert number in str(found)
-    assert found.advice
-    assert found.says.endswith(".")
+    for sentence in (found.says, found.because, found.advice):
+        assert sentence[0].isupper() or sentence[0].isdigit()
+        assert sentence.endswith(".")
+    assert found.advice[0].isupper(), "it says what to do, not an option alone"
 
 
 HEALTHY_CASES = {
