@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,12 +33,11 @@ class Diagnosis:
     facts: TrainingFacts
 
     def __str__(self) -> str:
-        lines = [f"{n}. {finding}" for n, finding in enumerate(self.findings, 1)] or ["Nothing stands out."]
-        lines += ["", *map(str, self.gradients), learned_reach(self.gradients)]
-        lines += [*map(str, self.jacobians), *disagreements(self.jacobians, self.gradients)]
-        lines += [*map(str, self.connectivity), "", *map(str, self.gates), "", *map(str, self.states)]
-        told = str(self.facts)
-        return "\n".join([*lines, "", told] if told else lines)
+        found = [f"{n}. {finding}" for n, finding in enumerate(self.findings, 1)] or ["Nothing stands out."]
+        through_time = [*map(str, self.gradients), learned_reach(self.gradients), *map(str, self.jacobians)]
+        through_time += [*disagreements(self.jacobians, self.gradients), *map(str, self.connectivity)]
+        parts: list[Iterable[object]] = [found, through_time, self.gates, self.states, [self.facts]]
+        return "\n\n".join(filter(None, ("\n".join(map(str, part)) for part in parts)))
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as what JSON holds."""

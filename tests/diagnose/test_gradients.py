@@ -38,6 +38,17 @@ class Fading(Cell):
         return self.a * h + x @ self.W.T
 
 
+class Leaky(Cell):
+    """Each unit keeps a share of what it was that no input changes."""
+
+    h = state(H)
+    W, keep = param(H, I), param(H, init=1.0)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        share = torch.sigmoid(self.keep)
+        return share * h + (1 - share) * torch.tanh(x @ self.W.T)
+
+
 class Reader(Model):
     """Any layers with a loss on each step, or on the last one."""
 
@@ -246,6 +257,16 @@ def test_without_a_training_there_are_still_numbers() -> None:
     assert found.facts == TrainingFacts()
     assert all(finding.is_note for finding in found.findings)
     assert "gate z" in str(found)
+
+
+def test_a_cell_without_gates_leaves_no_gap() -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(TEXT.vocabulary, cell=Leaky, hidden=8, layers=1)
+    found = diagnose(model, TEXT.epoch("train", 0, batch=3, length=40)[0])
+    assert found.gates == (), "its sigmoid is of a parameter alone"
+    assert "memory halves in" in str(found)
+    assert "\n\n\n" not in str(found)
+    assert str(found) == str(found).strip()
 
 
 def test_the_state_that_reaches_furthest_bounds_what_is_learned() -> None:
