@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from everloop.cell import Cell
 from everloop.compiler.bindings import Bindings
+from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.intervals import Interval, of
 from everloop.compiler.ir import Graph, Value
@@ -169,11 +170,14 @@ def _described(each: Factors, bound: float) -> str:
 
 
 def _on_tensors(graph: Graph, leaf: Callable[[Value], Tensor], x: Tensor) -> dict[str, Any]:
+    """Evaluate a graph in the arithmetic of x: sums of products of whole numbers are too large for float16."""
+    like = x.to(arithmetic(x.dtype))
+
     def row(value: Value) -> Tensor:
         tensor = leaf(value)
-        return (tensor.flatten(1) if value.type.rows else tensor).to(x.dtype)
+        return (tensor.flatten(1) if value.type.rows else tensor).to(like.dtype)
 
-    return evaluate(graph, row, x)
+    return {name: tensor.to(x.dtype) for name, tensor in evaluate(graph, row, like).items()}
 
 
 def _on_symbols(graph: Graph, leaf: Callable[[Value], Any], x: Symbol) -> dict[str, Any]:

@@ -190,3 +190,21 @@ def test_an_infinite_number_meets_weights_that_are_0_in_8_bits() -> None:
     with torch.no_grad():
         assert small(x)[0].flatten().tolist() == [torch.inf, 0.0, 0.0]
         assert small.step(x[0])[0].flatten().tolist() == [torch.inf, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("way", ["llvm", "eager", "step", "vmap"])
+def test_sums_that_float16_does_not_hold(way: str) -> None:
+    """Up to 127² times the 256 products of a row are added, and 65504 is the largest number of float16."""
+    torch.manual_seed(0)
+    layer, x = Recurrent(cells.GRU(8, 256, dtype=torch.float16)).eval(), torch.randn(5, 33, 8).half()
+    small = quantize(layer)
+    small.target = way if way in ("llvm", "eager") else None
+    calls: dict[str, Callable[[Tensor], Tensor]] = {
+        "step": lambda x: small.step(x[0])[0][None],
+        "vmap": torch.vmap(lambda z: small(z)[0], in_dims=1, out_dims=1),
+    }
+    with torch.no_grad():
+        y = calls.get(way, lambda x: small(x)[0])(x)  # type: ignore[no-untyped-call]
+        expected = layer.double()(x.double())[0][: len(y)]
+    assert y.dtype == torch.float16
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=0.01)
