@@ -84,7 +84,7 @@ def figure(drawn: Figure, caption: str = "") -> Html:
 
 
 def _drawn(one: Figure, class_: str = "scroll") -> Html:
-    return scrolling(Html(one.inline()), one.scene.title, class_, style=f"--whole: {one.scene.width:.0f}px")
+    return scrolling(Html(one.inline()), one.scene.title, class_)
 
 
 def folded(summary: Content, *content: Content, is_open: bool = False, class_: str | None = None) -> Html:
@@ -92,6 +92,6 @@ def folded(summary: Content, *content: Content, is_open: bool = False, class_: s
     return element("details", element("summary", summary), *content, open=is_open, class_=class_)
 
 
-def scrolling(content: Html, name: str, class_: str = "scroll", style: str | None = None) -> Html:
+def scrolling(content: Html, name: str, class_: str = "scroll") -> Html:
     """Return a box that scrolls sideways by itself, with the keyboard too, so that the page never does."""
-    return element("div", content, class_=class_, tabindex="0", role="group", aria_label=name, style=style)
+    return element("div", content, class_=class_, tabindex="0", role="group", aria_label=name)

@@ -57,7 +57,7 @@ td { white-space: pre-wrap; min-width: 4rem; }
 @media screen and (max-width: 40rem) {
   .wide { display: none; }
   .narrow { display: block; }
-  figure svg { width: min(var(--whole), max(100%, .49 * var(--whole))); }
+  .narrow svg { max-width: 100%; }
   figure svg > rect:first-of-type { fill: transparent; }
   .scroll { background: linear-gradient(to right, var(--paper) 50%, transparent) 0 0 / 2rem 100% no-repeat local,
     linear-gradient(to left, var(--paper) 50%, transparent) 100% 0 / 2rem 100% no-repeat local,

@@ -51,6 +51,20 @@ def test_curves_and_examples_fit_a_phone_with_their_names(pages: dict[str, Path]
         assert browser.run("[...document.querySelectorAll('.wide')].every(e => e.clientWidth > 0)")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_in_figures_can_be_read_on_a_phone(pages: dict[str, Path], browser: Browser, kind: str) -> None:
+    browser.open(pages[kind], width=390)
+    shown = "[...document.querySelectorAll('figure svg')].filter(s => s.clientWidth > 0)"
+    texts = "[...s.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize))"
+    scale = "s.getBoundingClientRect().width / s.viewBox.baseVal.width"
+    sizes = browser.run(f"{shown}.flatMap(s => {texts}.map(size => size * {scale}))")
+    assert len(sizes) > 50
+    assert min(sizes) > 9.9
+    wide = f"{shown}.map(s => s.parentElement).filter(e => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"{wide}.length") > 0, "they scroll inside"
+    assert browser.run("document.documentElement.scrollWidth") <= 390, "the page does not"
+
+
 def test_colours_follow_the_scheme(pages: dict[str, Path], browser: Browser) -> None:
     colours = []
     for dark in (False, True):
