@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import elu, softplus
+from torch import Tensor, nn, sigmoid
+from torch.nn.functional import elu, layer_norm, logsigmoid, silu, softplus
 
 from benchmarks.layers import MODES
 from benchmarks.timing import alternate, geometric_mean, machine, statistic_option, table
@@ -92,18 +92,71 @@ def mamba2(cell: Any, x: Tensor, chunk: int) -> Any:
     return (y + cell.D[:, None, None] * u).permute(2, 0, 1, 3).flatten(2)
 
 
-CHUNKED: dict[str, Callable[[Any, Tensor, int], Tensor]] = {"linear-attention": linear_attention, "mamba-2": mamba2}
+def retnet(cell: Any, x: Tensor, chunk: int) -> Any:
+    """Return the output of `cells.RetNet` for x [T, B, I]: complex keys that turn, as twice as many real ones."""
+    heads, keys = cell.sizes["heads"], cell.sizes["key_size"]
+    q, q_i, k, k_i = (by_head(a, heads) for a in (x @ cell.W.T + cell.b).chunk(4, -1))
+    v, g = (x @ cell.W_v.T + cell.b_v).chunk(2, -1)
+    angle = torch.arange(len(x))[:, None] * 10000.0 ** -(torch.arange(keys) / keys)
+    cos, sin = angle.cos(), angle.sin()
+    asked = torch.cat([q * cos - q_i * sin, -(q * sin + q_i * cos)], -1)
+    kept = torch.cat([k * cos - k_i * sin, -(k * sin + k_i * cos)], -1)
+    log_keep = (1 - 2.0 ** -(5 + torch.arange(heads))).log()[:, None].expand(x.shape[1], heads, len(x))
+    y = chunked(asked, kept, by_head(v, heads), log_keep, chunk).permute(2, 0, 1, 3)
+    y = layer_norm(y, y.shape[-1:], eps=cell.eps).flatten(2)
+    return (silu(g) * y) @ cell.W_o.T
+
+
+def gla(cell: Any, x: Tensor, chunk: int) -> Any:
+    """Return the output of `cells.GLA` for x [T, B, I]: each key has a decay of its own, which is put into q and k."""
+    heads = cell.sizes["heads"]
+    q, k, v, r = (x @ cell.W.T).chunk(4, -1)
+    forget = by_head(logsigmoid(x @ cell.W_1.T @ cell.W_2.T + cell.b) / 16, heads)
+    total = forget.unflatten(2, (-1, chunk)).cumsum(-2)
+    q, k, v = (by_head(a, heads).unflatten(2, (-1, chunk)) for a in (q, k, v))
+    asked, last = q * total.exp(), total[..., -1:, :]
+    inside = (asked @ (k * (-total).exp()).mT).tril() @ v
+    written, kept = (k * (last - total).exp()).mT @ v, last.exp().mT
+    S, before = torch.zeros_like(written[:, :, 0]), []
+    for part in range(written.shape[2]):
+        before.append(S)
+        S = kept[:, :, part] * S + written[:, :, part]
+    y = (inside + asked @ torch.stack(before, 2)).flatten(2, 3).permute(2, 0, 1, 3)
+    y = layer_norm(y, y.shape[-1:], cell.gain, eps=cell.eps).flatten(2)
+    return (silu(r + cell.b_r) * y) @ cell.W_o.T
+
+
+def mlstm(cell: Any, x: Tensor, chunk: int) -> Any:
+    """Return the output of `cells.MLSTM` for x [T, B, I], without the state that keeps large gates in range."""
+    heads = cell.sizes["heads"]
+    q, k, v, o = (x @ cell.W.T + cell.b).chunk(4, -1)
+    q, k, v = (by_head(a, heads) for a in (q, k, v))
+    log_i, log_f = (x @ cell.W_i.T + cell.b_i).permute(1, 2, 0), logsigmoid(x @ cell.W_f.T + cell.b_f).permute(1, 2, 0)
+    k = k * (log_i.exp() / k.shape[-1] ** 0.5).unsqueeze(-1)
+    read = chunked(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), log_f, chunk)
+    y = read[..., :-1] / read[..., -1:].abs().clamp(min=1)
+    return sigmoid(o) * y.permute(2, 0, 1, 3).flatten(2)
+
+
+CHUNKED: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+    "gla": gla,
+    "linear-attention": linear_attention,
+    "mamba-2": mamba2,
+    "mlstm": mlstm,
+    "retnet": retnet,
+}
 
 
 class Told(nn.Module):
-    """A layer with all that its cell declares beside x, called with x alone."""
+    """A layer with all that its cell declares beside x, called with x alone; several outputs stand side by side."""
 
     def __init__(self, layer: Recurrent, x: Tensor) -> None:
         super().__init__()
         self.layer, self.given = layer, example(layer, x)
 
     def forward(self, x: Tensor) -> Any:
-        return self.layer(x, **self.given)
+        y, state = self.layer(x, **self.given)
+        return torch.cat(y, -1) if isinstance(y, tuple) else y, state
 
 
 class Chunked(nn.Module):

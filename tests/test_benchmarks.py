@@ -84,6 +84,12 @@ def test_a_cell_is_compared_with_the_eager_loop_and_its_chunked_form() -> None:
         assert ("a" in found) == (not chunk)
 
 
+def test_a_cell_of_several_outputs_is_timed_in_training() -> None:
+    layer = Recurrent(benchmarks_of_cells.cell_of("attention-gru", 8))
+    y, _ = benchmarks_of_cells.Told(layer, torch.randn(3, 2, 8))(torch.randn(3, 2, 8))
+    assert y.shape == (3, 2, sum(layer.cell.output_sizes.values()))
+
+
 def test_every_cell_has_its_sizes() -> None:
     for name in cells.names():
         assert benchmarks_of_cells.cell_of(name, 16).hidden_size == 16
