@@ -60,7 +60,7 @@ INSIDE = {
         linear_cross_entropy validation
         extras
         autograd_function check custom_operator dropout
-        decomposition dispatch stack
+        decomposition dispatch stack torch_step
         explanation over_time quantized_cell recording single_step torch_nn
         recurrent
         as_torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,6 +36,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
     finally:
+        if isinstance(sys.exception(), Exception):
+            is_heard()  # before the others miss this one: what they say then is not the cause
         dist.destroy_process_group()
 
 
@@ -43,6 +46,7 @@ def is_launched() -> bool:
     return bool(dist.is_available() and dist.is_torchelastic_launched())
 
 
+@lru_cache(1)
 def is_heard() -> bool:
     """Return whether an error of this process is the first one: those of the others are the same, or follow from it."""
     if not is_launched():

@@ -32,7 +32,7 @@ from everloop.cli.progress import Progress
 from everloop.cli.torchrun import joined
 from everloop.data.files import no_such
 from everloop.data.settings import absent, flag, read_toml, to_table
-from everloop.errors import DataError, OptionError, unknown
+from everloop.errors import DataError, OptionError, RunError, unknown
 from everloop.kinds.defaults import Fit, fitted
 from everloop.models import Model
 from everloop.models.kind import BUILT_IN, Kind
@@ -186,7 +186,10 @@ def follow(
             for each in others:
                 each(event)
             if isinstance(event, Validated) and preview:
-                progress.preview(preview(model, data))
+                try:
+                    progress.preview(preview(model, data))
+                except RunError as error:  # training goes on, or says itself why it stops
+                    progress(Note(f"no sample: {error}"))
 
         run = train(model, data, config, out=folder, resume=folder.resumed is not None, report=show)
     Console(stderr=True).print(Line(str(run), "bold"), soft_wrap=True)

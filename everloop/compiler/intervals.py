@@ -183,7 +183,7 @@ def nearest(x: float) -> float:
 
 
 def logit(x: float) -> float:
-    return math.log(x / (1 - x)) if x else -math.inf
+    return math.log(x / (1 - x)) if x < 1 else math.inf
 
 
 def _checked(low: float, high: float) -> Interval:

@@ -148,8 +148,8 @@ def tensors(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) 
 
 
 def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a matrix as whole numbers of 8 bits, and the scale of each of its rows, in float64."""
-    matrix = matrix.double()
+    """Return a matrix as whole numbers of 8 bits, row after row in memory, and the scale of each row, in float64."""
+    matrix = matrix.double().contiguous()
     scale = matrix.abs().amax(1) / LEVELS
     scale = torch.where(scale == 0, 1.0, scale)
     return (matrix / scale[:, None]).round().to(torch.int8), scale

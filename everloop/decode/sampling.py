@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from everloop.data import Vocabulary
 from everloop.decode.writer import evaluating
-from everloop.errors import DataError, OptionError
+from everloop.errors import DataError, OptionError, RunError
 
 
 class Speaker(Protocol):
@@ -79,11 +79,19 @@ def stream(
 def probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """Return what symbols are drawn with: logits [..., V] at a temperature, cut to the top k, then to the top p."""
+    """Return what symbols are drawn with: logits [..., V] at a temperature, cut to the top k, then to the top p.
+
+    Raises:
+        OptionError: the choice is none.
+        RunError: logits are infinite or no numbers.
+    """
     check_choice(temperature, top_k, top_p)
+    top = logits.amax(-1, keepdim=True)
+    if not bool((top < torch.inf).all()):
+        raise RunError("what the model says of the next symbol is infinite or no number: its weights are too large")
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # below zero, so that none overflows
+    logits = (logits - top) / temperature  # below zero, so that none overflows
     order = logits.argsort(dim=-1, descending=True, stable=True)
     ordered = logits.gather(-1, order)
     if top_k is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -18,12 +18,13 @@ from everloop.compiler.reduced import running
 from everloop.compiler.stepping import Step
 from everloop.compiler.target import CellTarget, find
 from everloop.errors import UnsupportedError
+from everloop.layers import torch_step
 from everloop.layers.bidirectional import Bidirectional
 from everloop.layers.check import noted, verify_step
 from everloop.layers.dispatch import chosen, decomposition_reason
 from everloop.layers.dropout import Wrapper, values_of
 from everloop.layers.extras import declared, example_extras, paths
-from everloop.layers.flatten import Flat, last, walk
+from everloop.layers.flatten import Flat, last
 from everloop.layers.guards import Guard, programs, unsupported_reason, version
 from everloop.layers.nested import as_rows, each, flatten, leaves, map_state, nest
 from everloop.layers.precision import converted_values
@@ -74,7 +75,8 @@ class Stepper:
         What autocast has rounded and what has gradients is not compared: the kernel is the one of a step without these.
         """
         assert self._guarded is not None, "what has stepped is guarded"
-        if not (torch.is_autocast_enabled("cpu") or any(t.requires_grad for t in leaves(found[1]))):
+        read = (x, *(() if state is None else leaves(state)), *(start or ()), *given.values())
+        if not (torch.is_autocast_enabled("cpu") or self._guarded.wants_gradients(read)):
             self._guarded.verify(core, x, state, start, found, given)
 
     def explain(self, core: Any, reason: str, target: str | None) -> str:
@@ -200,7 +202,7 @@ class _GuardedStep:
             is_adjacent = is_adjacent and tensor.is_contiguous()
         if reset is not None and state is not None:
             tensors = form.restarted(tensors, reset, start, len(self._states))
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *self._tensors)):
+        if self.wants_gradients(tensors):
             return self._with_gradients(tensors, given)
         if not is_adjacent:
             tensors = [t.contiguous() for t in tensors]
@@ -212,24 +214,30 @@ class _GuardedStep:
         y = self._by_name(new[0]) if self._by_name else new[0]
         return y, tuple(new[1:]) if self._count >= 0 else nest(iter(new[1:]), self._nested)
 
+    def wants_gradients(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether a step of these tensors is to have gradients."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in chain(tensors, self._tensors))
+
     def _with_gradients(self, tensors: Sequence[Tensor], given: Given) -> tuple[Any, Any] | None:
-        """Return what PyTorch's own functions make of the step; None where a target is named or it is computed wider.
+        """Return what PyTorch's own functions make of the step; None where it takes the way of a whole sequence.
 
         Compiled code would pack its matrices for one product, and again for the gradient.
         """
         if not self._trains_by_torch:
             return None
         x, *states = tensors[: len(self._states) + 1]
-        count = math.prod(x.shape[:-1])
-
-        def rows(tensor: Tensor) -> Tensor:
-            return tensor if x.dim() == 2 else tensor[None]
-
-        bound = {path: rows(given[name]) for path, name in paths(self._core).items()}
-        y, after = walk(bind(self._core, bound) if bound else self._core, rows(x), (rows(s).flatten(1) for s in states))
-        new = [n.expand(count, s.numel() // count).reshape(s.shape) for n, s in zip(after, states, strict=True)]
-        y = each(lambda part: part.reshape(*x.shape[:-1], part.shape[-1]), y)
+        y, new = torch_step.step(self._core, x, states, given)
         return y, tuple(new) if self._count >= 0 else nest(iter(new), self._nested)
+
+    @cached_property
+    def _trains_by_torch(self) -> bool:
+        if self.target is not None or arithmetic(self._dtype) != self._dtype:
+            return False
+        like = torch.empty(0, dtype=self._dtype)
+        width: Any = self._core.input_size
+        x, states = like.new_zeros(1, width), [like.new_zeros(1, *sizes) for sizes in self._states]
+        given = {name: like.new_zeros(1, *self._declared[name].sizes) for name in self._given}
+        return torch_step.backpropagates(self._core, x, states, given)
 
     def step_under_autocast(
         self, x: Tensor, state: Any, start: Iterable[Tensor] | None, reset: Tensor | None, given: Given
@@ -264,10 +272,6 @@ class _GuardedStep:
             results = each(batched, found[0]), as_rows(map_state(batched, found[1]))
             bound = {path: batched(given[name]) for path, name in paths(core).items()}
             verify_step(bind(core, bound), rows[0], before, results, self._program.checked)
-
-    @property
-    def _trains_by_torch(self) -> bool:
-        return self.target is None and arithmetic(self._dtype) == self._dtype
 
     @property
     def how_with_gradients(self) -> str:

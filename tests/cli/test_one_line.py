@@ -244,3 +244,17 @@ def test_a_file_that_exists_is_named_where_its_name_is_known(
     shown = capsys.readouterr().err
     assert said in shown
     assert "None" not in shown
+
+
+def test_a_model_that_has_become_no_number_is_not_asked_for_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("verse.txt").write_text("the sea is blue and wide, " * 60)
+    sizes = "--steps 200 --validate 50 --log-every 50 --batch 4 --length 8 --hidden 8 --layers 1 --threads 1 --seed 3"
+    wild = "--lr 1e30 --optimiser sgd --schedule constant --warmup 0 --clip-norm inf"
+    command = f"train language-model --text verse.txt {sizes} {wild} --out run"
+    assert main(command.split()) == 2
+    shown = capsys.readouterr().err
+    assert "no sample: what the model says of the next symbol is infinite or no number" in shown
+    assert shown.splitlines()[-1].startswith("error: ")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, sigmoid, tanh
 
 from everloop.cell import Cell, H, I, param, state
+from everloop.compiler import intervals
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.intervals import ANY, Interval
 from everloop.compiler.ir import Graph, Value
@@ -180,3 +181,11 @@ def test_results_of_an_operation_lie_in_its_interval(name: str, ends: list[tuple
 
 def test_how_an_interval_reads() -> None:
     assert list(map(str, (Interval(-1, 1), ANY, Interval(0, math.inf)))) == ["[-1, 1]", "(-∞, ∞)", "[0, ∞)"]
+
+
+def test_the_ends_of_logit() -> None:
+    assert intervals.logit(0.5) == 0
+    for low, high in ((0.0, 1.0), (0.5, 1.0), (0.0, 0.25)):
+        found = OPERATIONS["logit"].interval(Interval(low, high))  # type: ignore[misc]
+        inside = torch.linspace(low, high, 11, dtype=torch.float64).logit()
+        assert (found.low, found.high) == pytest.approx((float(inside.min()), float(inside.max())))

@@ -208,3 +208,23 @@ def test_sums_that_float16_does_not_hold(way: str) -> None:
         expected = layer.double()(x.double())[0][: len(y)]
     assert y.dtype == torch.float16
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=0.01)
+
+
+class Untransposed(Cell):
+    """Matrices that are multiplied as they are, and one that is not square."""
+
+    h = state(H)
+    P, Q, R, W = param(I, 3), param(H, 3), param(H, H), param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(h @ self.R + x @ self.P @ self.Q.T + x @ self.W.T)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hidden", [4, 16, 65])
+def test_steps_multiply_matrices_that_the_cell_does_not_transpose(hidden: int) -> None:
+    q, x = quantize(Recurrent(Untransposed(5, hidden))), torch.randn(6, 2, 5)
+    y, state = q(x)[0], None
+    for t in range(6):
+        step, state = q.step(x[t], state)
+        torch.testing.assert_close(step, y[t])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop import cells
-from everloop.cell import Cell, H, I, param, state
+from everloop.cell import Cell, H, I, output, param, state
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.targets.llvm import machine
 from everloop.errors import OptionError, ShapeError
@@ -20,6 +20,8 @@ from everloop.layers import Bidirectional, Recurrent, VariationalDropout, Weight
 from everloop.layers.dispatch import using
 from everloop.layers.dropout import Wrapper
 from everloop.layers.extras import NOTHING, Extras
+from everloop.layers.nested import leaves
+from tests import zoo
 from tests.layers.single_steps import F64, close, is_single, same_as_eager, stepped, the_call
 
 pytest.importorskip("llvmlite")
@@ -41,6 +43,58 @@ def test_gradients_flow_where_they_are_asked_for() -> None:
     assert layer.step(wanted)[0].requires_grad
     before = tuple(s.requires_grad_() for s in expected[1])
     assert layer.step(x[0], before)[0].requires_grad
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_an_output_may_be_changed_in_place(name: str) -> None:
+    """It lies in no memory of a state, nor of what was given."""
+    layer, x = Recurrent(zoo.make(name, 3, 8, dtype=F64)).eval(), torch.randn(3, 2, 3, dtype=F64)
+    told, given_x = zoo.given(layer, x), x.clone()
+    expected, state = layer(x, **told.at()), None
+    for t in range(len(x)):
+        y, state = layer.step(x[t], state, **told.at(t))
+        for part in leaves(y):
+            part.detach().fill_(7.0)
+    close(state, expected[1], 40)
+    assert torch.equal(x, given_x)
+
+
+class InPlace(Cell):
+    """A change of what its own gradient reads, which PyTorch refuses."""
+
+    h = state(H)
+    W, R = param(H, I), param(H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        a = torch.sigmoid(x @ self.W.T + h @ self.R.T)
+        a *= 2
+        return a - 0.3 * h
+
+
+def test_changes_in_place_that_pytorch_refuses_train_by_compiled_code() -> None:
+    layer, x = Recurrent(InPlace(3, 4, dtype=F64)), torch.randn(3, 2, 3, dtype=F64)
+    got = torch.autograd.grad(stepped(layer, x)[0].sum(), list(layer.parameters()))
+    close(got, torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters())), 30)
+    assert "with gradients by the target above" in layer.explain()
+
+
+class Detached(Cell):
+    h = state(H)
+    y = output(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        n = torch.tanh(x @ self.W.T + h)
+        return n.detach(), n * 2
+
+
+def test_a_step_of_pytorch_is_not_told_as_a_checked_kernel() -> None:
+    layer = Recurrent(Detached(3, 4), check=True)
+    layer.step(torch.randn(2, 3))
+    assert "not checked against float64" in layer.explain().splitlines()[-1]
+    with torch.no_grad():
+        layer.step(torch.randn(2, 3))
+    assert "not checked" not in layer.explain().splitlines()[-1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

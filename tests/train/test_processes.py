@@ -128,6 +128,16 @@ def kill_one(process: subprocess.Popen[str], rank: int, folder: Path) -> None:
     os.kill(int(children[rank]), signal.SIGKILL)
 
 
+def test_why_the_first_of_them_ends_is_said_and_not_that_it_has(folder: Path) -> None:
+    """Files may have 8 blocks here, which the weights of a checkpoint do not fit into."""
+    command = shlex.join(["python", "-m", "everloop", *begin("language-model", hidden=48)])
+    (folder / "train.sh").write_text(f"ulimit -f 8; exec {command}\n")
+    assert torchrun(2, ["bash", "train.sh"], folder, "--no-python").wait(60) == 1
+    errors = [line for line in said(folder).splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said(folder)
+    assert "safetensors: File too large" in errors[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None:

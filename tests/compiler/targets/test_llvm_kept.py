@@ -99,7 +99,17 @@ def exchanged_rows(layer: Recurrent) -> None:
     layer.cell.R.data[[2, 9]] = layer.cell.R.data[[9, 2]]
 
 
+def two_signs(layer: Recurrent) -> None:
+    layer.cell.R.data.view(-1)[[1003, 20001]] *= -1
+
+
+def exchanged_numbers(layer: Recurrent) -> None:
+    layer.cell.R.data.view(-1)[[1003, 20001]] = layer.cell.R.data.view(-1)[[20001, 1003]]
+
+
 CHANGES = [
+    two_signs,
+    exchanged_numbers,
     by_optimiser,
     by_load,
     by_data,

@@ -1,8 +1,9 @@
 """What is made of weights for a call, kept for the next calls while the weights stay what they were.
 
 Weights are known by their memory, their place in it, and PyTorch's count of the changes to it, which fused optimisers
-and writes to `.data` do not touch. So the sum of all their bits is compared too, and some of their numbers, which see
-rows that change places. The table holds no weights: those of a layer that is gone are forgotten.
+and writes to `.data` do not touch. So sums of their bits are compared too, stretch by stretch, and some of their
+numbers. Unseen stays what leaves such a sum as it was: two numbers of one stretch that change places, past the count.
+The table holds no weights: those of a layer that is gone are forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from everloop import torch_private
 BYTES = 256 << 20  # that are kept in all; what was not used for longest goes first
 COUNT = 1024
 LEAST = 1 << 15  # numbers of the weights below which making is as quick as looking
+STRETCH = 64  # times eight bytes, which are summed
 SAMPLES = 2  # numbers that are compared, for each row or each column of a tensor, whichever are more
 
 
@@ -109,7 +111,7 @@ def _is_known(weight: Tensor) -> bool:
 
 
 def _marks(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what tells whether the memory of a tensor has changed: the sum of its bits, and some of its numbers.
+    """Return what tells whether the memory of a tensor has changed: sums of its bits, and some of its numbers.
 
     Eight bytes are summed at a time; the numbers are at least one of each row and each column, and what is left over.
     """
@@ -120,10 +122,10 @@ def _marks(weight: Tensor) -> tuple[Tensor, Tensor]:
     memory = weight.as_strided((span,), (1,), weight.storage_offset())
     width = 8 // weight.element_size()
     first = min(-weight.storage_offset() % width, span)
-    last = first + (span - first) // width * width
+    last = first + (span - first) // (STRETCH * width) * STRETCH * width
     whole = memory[first:last]
-    total = whole.view(torch.int64).sum() if len(whole) else whole
-    return total, torch.cat([memory[::step], memory[:first], memory[last:]])
+    sums = whole.view(torch.int64).view(-1, STRETCH).sum(1) if len(whole) else whole
+    return sums, torch.cat([memory[::step], memory[:first], memory[last:]])
 
 
 kept = Kept()
