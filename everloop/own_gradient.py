@@ -17,13 +17,15 @@ from everloop.errors import CellError
 def custom_gradient(forward: Callable[..., Any], backward: Callable[..., Any]) -> CustomGradient:
     """Return a function of tensors that computes `forward` and whose gradient is what `backward` says.
 
-    forward: takes the arguments; its result gets their dtype, so that a comparison is a spike of 0 and 1. It reads no
-        tensors that ask for a gradient besides: those are arguments.
+    forward: takes the arguments, tensors and numbers; its result gets their dtype, so that a comparison is a spike of 0
+        and 1. A comparison with NaN is 0, which hides that a network diverged; `torch.where(u.isnan(), u, u > 0)` keeps
+        NaN. It reads no tensors that ask for a gradient besides: those are arguments.
     backward: takes the arguments and g, the gradient of the result, and returns that of the argument, of several a
         tuple in their order; None for those that get none. What was broadcast is summed to its argument's shape.
 
     `custom_gradient(lambda u: u > 0, lambda u, g: g / (1 + 10 * u.abs()) ** 2)` is the spike of Zenke and Ganguli,
-    "SuperSpike", Neural Computation 2018. A gradient of the gradient is that of `backward`.
+    "SuperSpike", Neural Computation 2018. A gradient of the gradient is that of `backward`. Forward-mode derivatives
+    (`torch.func.jvp`) are not supported.
 
     Raises:
         CellError: when it is called: what the two functions return does not fit.

@@ -144,6 +144,17 @@ def test_the_spikes_of_lif_have_the_gradient_of_its_paper() -> None:
     torch.testing.assert_close(found, cell.beta / (1 + 5 * (cell.beta * u - 1).abs()) ** 2)
 
 
+@pytest.mark.parametrize("target", ["llvm", "eager"])
+def test_the_spikes_of_what_is_no_number_are_none(target: str) -> None:
+    """So that the loss of a network that diverged is no number either; infinite potentials spike, or do not."""
+    layer, u = Recurrent(LIF(I_, H_), target=target), torch.tensor([[torch.nan, torch.inf, -torch.inf, 2, 1, -1]])
+    state, x = (torch.zeros(1, H_), u / layer.cell.beta, torch.zeros(1, H_)), torch.zeros(2, 1, I_)
+    with torch.no_grad():
+        assert layer(torch.full((4, 2, I_), torch.nan))[0][2:].isnan().all()
+        for s in (layer(x, state)[0][0], layer.step(x[0], state)[0]):
+            torch.testing.assert_close(s, torch.tensor([[torch.nan, 1, 0, 1, 0, 0]]), rtol=0, atol=0, equal_nan=True)
+
+
 class Wrong(Cell):
     """A cell with a function as an option of the test."""
 
