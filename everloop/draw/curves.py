@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 from everloop.draw.figure import Figure
 from everloop.draw.scene import (
@@ -26,6 +26,7 @@ from everloop.errors import OptionError
 
 WIDTH, NARROW, HEIGHT, LEFT, TOP, SIZE = 460.0, 260.0, 240.0, 62.0, 46.0, 11
 SAMPLE, ROW = 18.0, 16.0  # of a curve beside its name; from one line of text to the next
+DOT = 3.0  # the radius of the only point of a curve
 STROKES = ((), DASHED, DOTTED, (8.0, 3.0, 1.5, 3.0))
 MARKS = "▁▂▃▄▅▆▇█"
 DECADES = 12  # no axis shows more powers of ten
@@ -80,10 +81,15 @@ def draw_curves(
         plot = _Plot(width, across, up, log)
         shapes = list(plot.grid(x_label))
         ends: list[tuple[str, _Style, float]] = []
+        dots: list[Point] = []  # curves of one point
         for (name, found), style in zip(points.items(), styles, strict=True):
             line = [plot.place(x, y) for x, y in found if y >= up[0][0]]
             if line:
-                shapes.append(style.point(*line[0]) if len(line) == 1 else style.line(tuple(line)))
+                if len(line) == 1:
+                    dots.append(_free(*line[0], dots))
+                    shapes.append(style.dot(*dots[-1]))
+                else:
+                    shapes.append(style.line(tuple(line)))
                 ends.append((name, style, line[-1][1]))
         below = [TOP + HEIGHT + 54 + ROW * n for n in range(len(ends))]
         heights = below if is_narrow else _apart([y for _, _, y in ends])
@@ -112,8 +118,9 @@ class _Style:
     def line(self, points: tuple[Point, ...], width: float = 1.8) -> Line:
         return Line(points, self.stroke, width, dashes=self.dashes)
 
-    def point(self, x: float, y: float) -> Circle:
-        return Circle(x, y, 3, self.stroke, "")
+    def dot(self, x: float, y: float) -> Circle:
+        """Return a curve's only point: hollow where its stroke has gaps."""
+        return Circle(x, y, DOT, "paper" if self.dashes else self.stroke, self.stroke if self.dashes else "")
 
 
 def _style(number: int, curve: Curve) -> _Style:
@@ -177,6 +184,13 @@ def _powers(values: Sequence[float]) -> Axis:
     low = min(low, high - 1)
     step = max(1, -(-(high - low) // 6))
     return (float(low), float(high)), [float(t) for t in range(low, high + 1, step)]
+
+
+def _free(x: float, y: float, taken: Sequence[Point]) -> Point:
+    """Return the place nearest to this one, to its right or left, where a dot covers none of those that are there."""
+    gap = 2 * DOT + 1
+    places = ((x + sign * gap * n, y) for n in count() for sign in (1, -1))
+    return next(place for place in places if all(math.dist(place, other) >= gap for other in taken))
 
 
 def _wrapped(text: str, width: float) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from everloop.cli import main
 from everloop.diagnose import experiments
 from everloop.diagnose.experiments import gradient_experiment, memory_experiment, scaled
 from everloop.draw.curves import Curve, draw_curves
-from everloop.draw.scene import Line
+from everloop.draw.scene import Circle, Line
 from everloop.errors import OptionError
 from tests.draw.overlaps import overlaps
 
@@ -179,6 +180,19 @@ def test_each_curve_has_its_own_colour_and_stroke_and_shows_them_beside_its_name
             assert len(set(whole)) == len(curves)
         assert figure.narrow.scene.width < 360 < figure.scene.width
         assert [o for o in overlaps(figure.narrow.scene) if o.startswith("text") and "line" not in o] == []
+
+
+def test_curves_of_one_point_stand_side_by_side_where_they_are_equal() -> None:
+    curves = {f"{k}": Curve([5], [1.0 if k < 6 else 0.98 - 0.003 * k], k, stroke=k % 2) for k in range(12)}
+    figure = draw_curves(curves, title="A title", x_label="lag", y_label="right")
+    assert figure.narrow is not None
+    for scene in (figure.scene, figure.narrow.scene):
+        dots = [shape for shape in scene.shapes if isinstance(shape, Circle)]
+        assert len(dots) == 12
+        assert min(math.dist((a.x, a.y), (b.x, b.y)) for a, b in combinations(dots, 2)) > 2 * dots[0].radius
+        assert {dot.y for dot in dots[:6]} == {dots[0].y}, "a dot keeps its height"
+        assert max(abs(dot.x - dots[0].x) for dot in dots) < 50
+        assert [dot.fill == "paper" for dot in dots] == [False, True] * 6, "hollow where the stroke has gaps"
 
 
 @pytest.mark.parametrize(
