@@ -28,7 +28,7 @@ def custom_gradient(forward: Callable[..., Any], backward: Callable[..., Any]) -
     (`torch.func.jvp`) are not supported.
 
     Raises:
-        CellError: when it is called: what the two functions return does not fit.
+        CellError: when it is called: an argument is None, or what the two functions return does not fit.
     """
     for name, function in (("forward", forward), ("backward", backward)):
         if not callable(function):
@@ -60,6 +60,9 @@ class CustomGradient:
 
 def with_custom_gradient(rule: CustomGradient, *args: Any) -> Any:
     """Return `rule` of tensors, or of other things that stand for tensors."""
+    for k, arg in enumerate(args):
+        if arg is None:
+            raise CellError(f"custom_gradient: argument {k} is None; expected tensors and numbers")
     if has_torch_function(args):
         return handle_torch_function(with_custom_gradient, args, rule, *args)
     if not any(isinstance(a, Tensor) and a.is_floating_point() for a in args):
@@ -76,6 +79,8 @@ class _Replaced(torch.autograd.Function):
             result = rule.forward(*(a.detach() if isinstance(a, Tensor) else a for a in args))
         if not isinstance(result, Tensor):
             raise CellError(f"custom_gradient: forward returns {type(result).__name__}; expected one tensor")
+        if result.is_complex():
+            raise CellError(f"custom_gradient: forward returns {result.dtype}; expected real numbers")
         if result.requires_grad:
             raise CellError(
                 "custom_gradient: forward reads a tensor that asks for a gradient and is no argument, so that it would "

@@ -194,8 +194,21 @@ def test_what_forward_reads_must_be_an_argument() -> None:
         custom_gradient(lambda u: 1.0, lambda u, g: g)(torch.randn(B, H_))
     with pytest.raises(CellError, match="no argument is a tensor of floating-point numbers"):
         spike(torch.arange(3))
+    with pytest.raises(CellError, match=r"forward returns torch\.complex64; expected real numbers"):
+        custom_gradient(lambda u: u * 1j, lambda u, g: g)(torch.randn(B, H_))
     with pytest.raises(CellError, match="custom_gradient: backward is Tensor; expected a function"):
         custom_gradient(torch.relu, W)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["llvm", "eager"])
+def test_none_is_no_argument(target: str) -> None:
+    function: Any = custom_gradient(lambda u, scale: u > 0, lambda u, scale, g: (g, None))
+    with pytest.raises(CellError, match="argument 1 is None; expected tensors and numbers"):
+        function(torch.randn(B, H_, requires_grad=True), None)
+    cell = Wrong(I_, H_)
+    cell.function = lambda u: function(u, None)  # type: ignore[misc]
+    with pytest.raises(CellError, match="argument 1 is None"):
+        Recurrent(cell, target=target)(torch.randn(T, B, I_))
 
 
 @pytest.mark.parametrize(
