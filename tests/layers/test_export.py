@@ -116,7 +116,7 @@ def test_a_new_process_loads_what_was_saved(tmp_path: Path) -> None:
     assert "exported with Leaky of the module tests.layers.exported, which is not there" in done.stdout
     assert done.returncode == 0, done.stderr
     for name, outputs in expected.items():
-        torch.testing.assert_close(torch.load(tmp_path / f"{name}.out"), outputs, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(torch.load(tmp_path / f"{name}.out"), outputs, rtol=1e-12, atol=1e-12)
 
 
 def test_what_cannot_be_saved_says_so() -> None:
