@@ -112,9 +112,9 @@ def _need_no_data(draft: Draft) -> None:
     """Raise OptionError where a range has to be measured."""
     for each in draft.found:
         if each.kind == "measured":
-            states = " and ".join(each.because)
+            states = " and ".join(each.because) or "numbers"
             raise OptionError(
                 f"quantize: in {type(draft.cell).__name__} the product with {each.name} reads {states}, which may grow"
-                f" without bound: no range of {states} is proved. Give data=x, or data=lambda layer: layer(x, …), like"
+                f" without bound: no range of theirs is proved. Give data=x, or data=lambda layer: layer(x, …), like"
                 " what the layer will see; the largest numbers are measured on it"
             )

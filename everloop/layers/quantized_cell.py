@@ -21,7 +21,7 @@ from everloop.compiler.quantize import BOUND, Factors, factors, prepared, quanti
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.symbol import Symbol, value_of
 from everloop.compiler.trace import trace
-from everloop.errors import CellError
+from everloop.errors import CellError, UnsupportedError
 from everloop.layers.dropout import Wrapper
 from everloop.layers.extras import NOTHING, Extras, declared, example_extras
 
@@ -45,7 +45,11 @@ class Draft:
         inside, like = Wrapper(self.cell), next(cell.parameters(), torch.empty(0))
         values = inside.draw(1, 1, example_extras(cell, like.new_zeros(1, 1, cell.input_size)))
         self.known = values.fixed | {f"cell.{name}": t for name, t in self.cell.named_buffers()}
-        self.step = prepared(trace(inside, self.known, values.rows, values.steps, like.dtype))
+        try:
+            graph = trace(inside, self.known, values.rows, values.steps, like.dtype)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"quantize: only what the compiler takes has a plan in 8 bits; {error}") from error
+        self.step = prepared(graph)
         self.found = factors(self.step, self.known)
 
 

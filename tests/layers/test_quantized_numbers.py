@@ -14,6 +14,7 @@ from torch import Tensor, nn, tanh
 
 import everloop
 from everloop import Cell, H, I, cells, param, quantize, state
+from everloop.errors import UnsupportedError
 from everloop.layers import Bidirectional, Recurrent, Stack
 from everloop.layers.quantize import empty
 from tests.layers.test_quantize import allowed
@@ -228,3 +229,16 @@ def test_steps_multiply_matrices_that_the_cell_does_not_transpose(hidden: int) -
     for t in range(6):
         step, state = q.step(x[t], state)
         torch.testing.assert_close(step, y[t])
+
+
+class Sorted(Cell):
+    h = state(H)
+    W = param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.sort(tanh(x @ self.W.T + h), -1)[0]
+
+
+def test_what_only_eager_runs_is_refused_by_what_it_needs() -> None:
+    with pytest.raises(UnsupportedError, match=r"quantize: only what the compiler takes .*sort"):
+        quantize(Recurrent(Sorted(3, 4)))
