@@ -26,7 +26,7 @@ from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.simplify import local_rules, push_slices, simplify, split_products
 
 LEVELS = 127.0  # the largest whole number
-LEAST = 1e-30  # of the numbers of a row, so that one of zeros has a scale
+LEAST = 2.0**-100  # of the numbers of a row, so that one of zeros has a scale; floats hold it
 SCALE, BOUND = "scale", "bound"  # behind the name of a matrix: one number a result, and the size of its rows or 0
 Kind = Literal["proved", "measured", "own"]
 absolute, floor, maximum, minimum, largest = of("abs"), of("floor"), of("maximum"), of("minimum"), of("max")
@@ -137,14 +137,20 @@ def quantized(step: Graph, found: Sequence[Factors]) -> Graph:
 
 def tensors(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what `quantized` reads in the place of the parameters `given` by name."""
-    known, made = fixed(step, {name: t.detach() for name, t in given.items()}), dict[str, Tensor]()
+    made, known = dict[str, Tensor](), matrices(step, found, given)
     for each in found:
-        matrix = known[each.matrix]
-        whole, scale = rounded(matrix if each.product.op == "linear" else matrix.mT)
+        matrix = known[each.name]
+        whole, scale = rounded(matrix)
         made[each.name] = whole
         made[f"{each.name}_{SCALE}"] = scale.to(matrix.dtype)
         made[f"{each.name}_{BOUND}"] = matrix.new_tensor([each.bound])
     return made
+
+
+def matrices(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the matrix of each product by name, a row for each number of the result."""
+    known = fixed(step, {name: t.detach() for name, t in given.items()})
+    return {f.name: known[f.matrix] if f.product.op == "linear" else known[f.matrix].mT for f in found}
 
 
 def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:

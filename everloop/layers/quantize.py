@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from everloop.cell import Cell
-from everloop.compiler.quantize import measured
+from everloop.compiler.quantize import matrices, measured
 from everloop.compiler.target import reference
 from everloop.errors import OptionError
 from everloop.layers.as_torch import AsTorch
@@ -37,16 +36,25 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
             has no proved range, the largest numbers are measured on it.
 
     Raises:
-        OptionError: there is no cell in it, or a state has no proved range and there is no data.
+        OptionError: there is no cell in it, a weight is not finite, or a state has no proved range and no data.
         CellError: a cell reads a memory of as many rows as a call brings.
         UnsupportedError: a step cannot be traced.
     """
     twin, drafts = _drafted(layer)
+    for draft in drafts:
+        for name, matrix in matrices(draft.step, draft.found, draft.known).items():
+            need_finite(f"in {type(draft.cell).__name__} the weight {name}", matrix)
     if data is None:
         for draft in drafts:
             _need_no_data(draft)
         return _finished(twin, drafts, [{}] * len(drafts))
     return _finished(twin, drafts, _measured(twin, drafts, data))
+
+
+def need_finite(name: str, weight: Tensor) -> None:
+    """Raise OptionError where a weight has no scale."""
+    if not weight.isfinite().all():
+        raise OptionError(f"quantize: {name} has numbers that are infinite or NaN")
 
 
 def empty(layer: nn.Module) -> Any:
@@ -72,17 +80,17 @@ def _finished(twin: Any, drafts: list[Draft], sizes: list[dict[str, float]]) -> 
 
 
 def _measured(twin: Any, drafts: list[Draft], data: Tensor | Callable[[Any], Any]) -> list[dict[str, float]]:
-    """Return the largest number of the rows of each product, by name; raise OptionError where there is none but 0."""
+    """Return the largest finite number of the rows of each product; raise OptionError where there is none but 0."""
     observed = [Observed(draft) for draft in drafts]
     _put(twin, (Cell,), observed)
     with torch.no_grad(), using(reference().name):
         _ = data(twin["layer"]) if callable(data) else twin["layer"](data)
     for draft, cell in zip(drafts, observed, strict=True):
         for each in draft.found:
-            if each.kind == "measured" and not 0 < cell.seen[each.name] < math.inf:
+            if each.kind == "measured" and cell.seen[each.name] == 0:
                 raise OptionError(
-                    f"quantize: in {type(draft.cell).__name__} the product with {each.name} met nothing but"
-                    f" {cell.seen[each.name]:g} in the data; give data that is like what the layer will see"
+                    f"quantize: in {type(draft.cell).__name__} the product with {each.name} met no finite number but 0"
+                    " in the data; give data that is like what the layer will see"
                 )
     return [cell.seen for cell in observed]
 

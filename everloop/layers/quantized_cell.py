@@ -17,7 +17,7 @@ from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.intervals import Interval, of
 from everloop.compiler.ir import Graph, Value
-from everloop.compiler.quantize import BOUND, Factors, factors, prepared, quantized, states, tensors
+from everloop.compiler.quantize import BOUND, LEAST, Factors, factors, prepared, quantized, states, tensors
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.symbol import Symbol, value_of
 from everloop.compiler.trace import trace
@@ -73,7 +73,7 @@ class OfGraph(Wrapper):
 
 
 class Observed(OfGraph):
-    """A cell in floats that notes how large the numbers are that its products multiply, in `seen`."""
+    """A cell in floats that notes how large the finite numbers are that its products multiply, in `seen`."""
 
     def __init__(self, draft: Draft) -> None:
         super().__init__(draft.cell)
@@ -83,7 +83,8 @@ class Observed(OfGraph):
     def step(self, x: Tensor, *states: Tensor) -> Any:
         found = self._outputs(self._graph[0], x, states)
         for name in self.seen:
-            self.seen[name] = max(self.seen[name], float(found[f"the row of {name}"].abs().max()))
+            row = found[f"the row of {name}"].abs()
+            self.seen[name] = max(self.seen[name], float(torch.where(row.isfinite(), row, 0).max()))
         return self._results(found)
 
 
@@ -170,6 +171,8 @@ def _described(each: Factors, bound: float) -> str:
     if not bound:
         return f"rows with {own}"
     how = "proved" if each.kind == "proved" else "measured"
+    if bound <= LEAST:
+        return f"rows of 0, {how}; others with {own}"
     return f"rows from {-bound:.4g} to {bound:.4g}, {how}; larger ones with {own}"
 
 

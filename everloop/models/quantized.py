@@ -30,12 +30,16 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
         data: x, or a function that calls what it is given, where a range has to be measured.
 
     Raises:
-        OptionError: there is no cell in it, or a state has no proved range and there is no data.
+        OptionError: there is no cell in it, a weight is not finite, or a state has no proved range and no data.
         CellError: a cell reads a memory of as many rows as a call brings.
         UnsupportedError: a step cannot be traced.
     """
     small = of_layers.quantize(layer, data)
-    return _rounded(small) if isinstance(layer, Model) else small
+    if not isinstance(layer, Model):
+        return small
+    for name, weight in _weights(small):
+        of_layers.need_finite(f"the weight {name.removesuffix('.weight')}", weight)
+    return _rounded(small)
 
 
 def empty(model: Model) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 from everloop import quantize
 from everloop.cli import main
+from everloop.errors import OptionError
 from everloop.layers.quantized_cell import QuantizedCell
 from everloop.models import load
 
@@ -49,9 +50,14 @@ def test_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(isinstance(part, QuantizedCell) for part in small.modules())
     assert torch.equal(small.embedding.weight, small.head.weight)
     assert main(["sample", "small", "the cat", "--length", "9", "--seed", "1"]) == 0
-    found = quantize(load("run")).state_dict()
+    model = load("run")
+    found = quantize(model).state_dict()
     for name, t in small.state_dict().items():
         torch.testing.assert_close(found[name], t, rtol=1e-6, atol=0)  # a scale is rounded to float32 in the file
+    with torch.no_grad():
+        model.embedding.weight[1, 2] = torch.nan
+    with pytest.raises(OptionError, match=r"quantize: the weight embedding has numbers that are infinite or NaN"):
+        quantize(model)
 
 
 def test_what_may_grow_is_measured_on_the_data_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:

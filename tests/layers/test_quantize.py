@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import everloop
-from everloop import cells, quantize
+from everloop import Cell, H, I, cells, param, quantize, state
 from everloop.compiler.ir import Value, walk
 from everloop.compiler.quantize import LEVELS, Factors
 from everloop.errors import CellError, OptionError, UnsupportedError
@@ -153,8 +153,39 @@ def test_a_state_that_may_grow_needs_data(name: str) -> None:
 
 
 def test_data_that_tells_nothing() -> None:
-    with pytest.raises(OptionError, match="met nothing but 0 in the data"):
+    with pytest.raises(OptionError, match="met no finite number but 0 in the data"):
         quantize(Recurrent(cells.Elman(3, 4, nonlinearity="relu", bias=False)), torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_data_without_a_finite_number(number: float) -> None:
+    layer, x = Recurrent(cells.Elman(3, 4, nonlinearity="relu")), torch.randn(5, 2, 3)
+    broken = torch.full_like(x, number)
+    with pytest.raises(OptionError, match="product with R met no finite number but 0 in the data"):
+        quantize(layer, broken)
+    in_part = torch.cat([x, broken], 1)
+    bound = quantize(layer, x).get_parameter("cell.R_bound")
+    assert torch.equal(quantize(layer, in_part).get_parameter("cell.R_bound"), bound)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_a_weight_that_is_not_finite(number: float) -> None:
+    layer = Recurrent(cells.GRU(3, 4))
+    with torch.no_grad():
+        layer.cell.R[2, 1] = number
+    with pytest.raises(OptionError, match="in GRU the weight R has numbers that are infinite or NaN"):
+        quantize(layer)
+
+
+def test_what_explain_says_of_rows_of_0() -> None:
+    class Still(Cell):
+        h = state(H)
+        W, R = param(H, I), param(H, H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return (x @ self.W.T + h @ self.R.T).relu() * 0.0
+
+    assert "R: int8 [4 × 4], rows of 0, proved; others with" in quantize(Recurrent(Still(3, 4))).explain()
 
 
 def test_what_explain_says() -> None:
