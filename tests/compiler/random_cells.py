@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from everloop import custom_gradient
 from everloop.cell import Cell, output, param, state
+from everloop.own_gradient import CustomGradient
 
 KERNEL = torch.tensor([[[0.2, -0.7, 0.4]]], dtype=torch.float64)
 MIDDLE = torch.linspace(-0.5, 1, 99, dtype=torch.float64)
@@ -104,6 +105,8 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "outer": lambda a, b: ((a + b).unsqueeze(-1) * torch.tanh(a - b).unsqueeze(-2)).amax(-1),
     "cat": lambda a, b: torch.cat([a, b], -1),
 }
+# whose gradients are no differences
+OWN_GRADIENT = {name for name, f in {**UNARY, **BINARY}.items() if isinstance(f, CustomGradient)}
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def kill_one(process: subprocess.Popen[str], rank: int, folder: Path) -> None:
 
 def test_why_the_first_of_them_ends_is_said_and_not_that_it_has(folder: Path) -> None:
     """Files may have 8 blocks here, which the weights of a checkpoint do not fit into."""
-    command = shlex.join(["python", "-m", "everloop", *begin("language-model", hidden=48)])
+    command = shlex.join([sys.executable, "-m", "everloop", *begin("language-model", hidden=48)])
     (folder / "train.sh").write_text(f"ulimit -f 8; exec {command}\n")
     assert torchrun(2, ["bash", "train.sh"], folder, "--no-python").wait(60) == 1
     errors = [line for line in said(folder).splitlines() if line.startswith("error: ")]
@@ -164,8 +164,8 @@ def test_200_steps_with_torchrun_and_one_killed(kind: str, folder: Path) -> None
 def test_torchrun_starts_them_again(folder: Path) -> None:
     settings = {**CONSTANT, "steps": 200, "validate": 20, "log_every": 10, "lr": 0.003}
     assert torchrun(1, begin("language-model", "whole", **settings), folder).wait(120) == 0, said(folder)
-    go_on = "python -m everloop train language-model --resume run --threads 1"
-    anew = shlex.join(["python", "-m", "everloop", *begin("language-model", **settings)])
+    go_on = f"{sys.executable} -m everloop train language-model --resume run --threads 1"
+    anew = shlex.join([sys.executable, "-m", "everloop", *begin("language-model", **settings)])
     (folder / "train.sh").write_text(f"if [ -e run/config.toml ]; then exec {go_on}; else exec {anew}; fi\n")
     process = torchrun(2, ["bash", "train.sh"], folder, "--max-restarts", "3", "--no-python")
     kill_one(process, 1, folder)
