@@ -99,7 +99,9 @@ def fmod(a: Interval, b: Interval) -> Interval:
 
 
 def floor_divide(a: Interval, b: Interval) -> Interval:
-    return rising(floor)(div(a, b))
+    """One more to each side: a bound of the quotient that is rounded may be on the other side of a whole number."""
+    found = rising(floor)(div(a, b))
+    return Interval(found.low - 1, found.high + 1)
 
 
 def remainder(a: Interval, b: Interval) -> Interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda a, b: function(torch.as_tensor(a), torch.as_tensor(b))
 
 
-def floor_divided(a: Any, b: Any) -> Tensor:
-    return torch.div(torch.as_tensor(a), torch.as_tensor(b), rounding_mode="floor")
+floor_divided = of_tensors(partial(torch.div, rounding_mode="floor"))
 
 
 def root(a: Tensor) -> Tensor:

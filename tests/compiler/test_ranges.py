@@ -179,6 +179,14 @@ def test_results_of_an_operation_lie_in_its_interval(name: str, ends: list[tuple
         assert ((results <= found.high) | (results <= found.high + slack)).all()
 
 
+@pytest.mark.parametrize(("a", "b"), [(49.0, 49.0), (1.0, 0.1), (-1.0, 0.1), (6.0, 0.2)])
+def test_a_quotient_that_is_whole_only_when_rounded(a: float, b: float) -> None:
+    rule = OPERATIONS["floor_divide"].interval
+    assert rule is not None
+    found = rule(Interval(a, a), Interval(b, b))
+    assert found.low <= a // b <= found.high
+
+
 def test_how_an_interval_reads() -> None:
     assert list(map(str, (Interval(-1, 1), ANY, Interval(0, math.inf)))) == ["[-1, 1]", "(-∞, ∞)", "[0, ∞)"]
 

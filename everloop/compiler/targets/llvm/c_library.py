@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-C_LIBRARY = {"sin": 1, "cos": 1}  # how many arguments each has
+C_LIBRARY = ("sin", "cos")

@@ -137,8 +137,8 @@ def module(isa: Isa, functions: str) -> str:
     """Return the functions as a whole module: declarations, attributes, triple."""
     functions = "\n".join([functions, *definitions(isa, functions)])
     declared = [
-        f"declare {form.scalar} @{name}{form.c_suffix}({', '.join([form.scalar] * count)})"
-        for name, count in C_LIBRARY.items()
+        f"declare {form.scalar} @{name}{form.c_suffix}({form.scalar})"
+        for name in C_LIBRARY
         for form in FORMATS.values()
         if f"@{name}{form.c_suffix}(" in functions
     ]

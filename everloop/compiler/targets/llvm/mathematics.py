@@ -299,13 +299,13 @@ class Lanes:
         up = self.pick(self.compare("ogt", x, self.number(0)), self.number(1), self.number(0))
         return self.pick(self.compare("olt", x, self.number(0)), self.number(-1), up)
 
-    def each(self, name: str, *args: str) -> str:
+    def each(self, name: str, x: str) -> str:
         """Call the C library's function for every lane."""
         scalar, value = self.form.scalar, "poison"
         name += self.form.c_suffix
         for lane in range(self.count):
-            own = [self.code(f"extractelement {self.vector} {x}, i64 {lane}") for x in args]
-            one = self.code(f"call {scalar} @{name}({', '.join(f'{scalar} {x}' for x in own)})")
+            own = self.code(f"extractelement {self.vector} {x}, i64 {lane}")
+            one = self.code(f"call {scalar} @{name}({scalar} {own})")
             value = self.code(f"insertelement {self.vector} {value}, {scalar} {one}, i64 {lane}")
         return value
 
