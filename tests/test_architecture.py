@@ -74,11 +74,12 @@ INSIDE = {
         phases product quick
         layout packing
         rounding
-        bfloat features large partition
+        features large partition tiles
+        bfloat tiled
         launch
         axes
         mapping
-        barrier matrices pairs worker
+        barrier matrices pairs tile_products worker
         direct driver gemm
         narrow_direct narrow_gemm whole
         single

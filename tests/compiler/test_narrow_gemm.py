@@ -15,23 +15,37 @@ from everloop.compiler.targets.llvm.pairs import in_pairs
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
 LOW = torch.bfloat16
-has_dots = llvm.is_available() and "avx512bf16" in machine.narrow(machine.host()).features
-needs_dots = pytest.mark.skipif(not has_dots, reason="this processor has no AVX512-BF16")
+HAS = {
+    "tiles": llvm.is_available() and machine.has_tiles(),
+    "dots": llvm.is_available() and machine.narrow(machine.host()).has("avx512bf16"),
+    "PyTorch": True,
+}
 LAYOUTS: list[Callable[[Tensor], Tensor]] = [
     lambda t: t,
     lambda t: t.T.contiguous().T,
     lambda t: t.repeat(1, 2)[:, : t.shape[1]],
     lambda t: t.repeat(1, 2)[:, ::2],
 ]
-SIZES = [(1, 1, 1), (2, 3, 2), (7, 64, 33), (50, 97, 130), (301, 31, 64), (64, 1500, 70)]
+SIZES = [(1, 1, 1), (2, 3, 2), (7, 64, 33), (50, 97, 130), (301, 31, 64), (64, 1500, 70), (33, 4200, 40)]
 
 
-@pytest.fixture(params=["kernel", "PyTorch"])
+@pytest.fixture(params=["tiles", "dots"])
+def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the kernels that this processor runs."""
+    _use(request.param, monkeypatch)
+
+
+@pytest.fixture(params=HAS)
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel for products of any size, or PyTorch."""
-    if request.param == "kernel" and not has_dots:
-        pytest.skip("this processor has no AVX512-BF16")
-    monkeypatch.setattr(narrow_gemm, "_has_kernel", lambda: request.param == "kernel")
+    """The kernels for products of any size, or PyTorch."""
+    _use(request.param, monkeypatch)
+
+
+def _use(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not HAS[way]:
+        pytest.skip(f"this processor has no {way}")
+    monkeypatch.setattr(narrow_gemm, "_has_kernel", lambda: way != "PyTorch")
+    monkeypatch.setattr(narrow_gemm, "has_tiles", lambda: way == "tiles")
     monkeypatch.setattr(narrow_gemm, "takes", lambda *_: True)
 
 
@@ -52,8 +66,7 @@ def exact(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a @ b, a.shape[1] * torch.finfo(torch.float32).eps * (a.abs() @ b.abs())
 
 
-@needs_dots
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("_threads", "_kernel")
 @pytest.mark.parametrize("size", SIZES)
 def test_every_edge_and_stride(size: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
@@ -86,7 +99,7 @@ def test_results_in_bfloat16_are_sums_rounded_once(size: tuple[int, int, int], l
             assert (off <= torch.finfo(LOW).eps / 2 * expected_y.abs() + most + 1e-6).all()
 
 
-@needs_dots
+@pytest.mark.usefixtures("_kernel")
 def test_odd_numbers_pass_and_denormals_are_zero() -> None:
     a, b = torch.ones(40, 33), torch.ones(33, 20)
     a[0, 3], a[1, 32], a[2, 0] = math.nan, math.inf, -math.inf

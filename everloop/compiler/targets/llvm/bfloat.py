@@ -14,15 +14,15 @@ from functools import partial
 import torch
 
 from everloop.compiler.loop import Loop, Product
+from everloop.compiler.targets.llvm import tiles
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.formats import FORMATS, FloatFormat
 from everloop.compiler.targets.llvm.layout import shape
 from everloop.compiler.targets.llvm.machine import Library
-from everloop.compiler.targets.llvm.product import MultiplyAdd, panel_width, product, tile
+from everloop.compiler.targets.llvm.product import MultiplyAdd, product, tile
 from everloop.compiler.targets.llvm.rounding import WORDS, each, pack_rounded, round_row, words_of
 from everloop.compiler.targets.llvm.vector import Isa
 
-TILE = 16  # rows of a tile
 ROWS = 256  # rows that are rounded at a time, where they are not long
 FEW = 2  # rows for which tiles are slower than vectors, which read a matrix from afar sooner
 IN_CACHE = 512 << 10  # bytes of matrices that one row reads as soon in float32
@@ -74,12 +74,12 @@ def fits(loop: Loop, form: FloatFormat) -> bool:
 def functions(isa: Isa) -> str:
     """Text of `everloop_product` and `everloop_pack`, by the best instructions of `isa`."""
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
-    tiles = [tile(isa, _FORM, r, v, multiply_add(isa)) for r, v in sizes]
+    own = [tile(isa, _FORM, r, v, multiply_add(isa)) for r, v in sizes]
     core = product(isa, _FORM, "internal void @core")
     if not isa.has("amx-bf16"):
-        return "\n".join([*tiles, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
+        return "\n".join([*own, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
     parts = [_by_vectors(isa, "internal void @by_vectors"), _by_tiles(isa, "internal void @by_tiles"), _either()]
-    return "\n".join([*tiles, core, *parts, pack_rounded(isa)])
+    return "\n".join([*own, core, tiles.functions(), *parts, pack_rounded(isa)])
 
 
 def _either() -> str:
@@ -136,8 +136,8 @@ def _in_chunks(code: Code, isa: Isa, body: Callable[[Rounded], None]) -> None:
     """Run body for some rows at a time."""
     words = words_of(code, "%k")
     size = code.mul(words, 4)
-    pairs = code.divide(code.divide(str(STACK), size), 2 * TILE)  # at least one of two tiles
-    most = code.least(code.mul(pairs, 2 * TILE), ROWS)
+    pairs = code.divide(code.divide(str(STACK), size), tiles.PAIR)  # at least one of two tiles
+    most = code.least(code.mul(pairs, tiles.PAIR), ROWS)
     memory = code(f"alloca i8, i64 {code.mul(code.least('%rows', most), size)}, align 64")
 
     def chunk(n: str, _: list[str]) -> list[str]:
@@ -190,108 +190,21 @@ def _by_vectors(isa: Isa, name: str) -> str:
 
 
 def _by_tiles(isa: Isa, name: str) -> str:
-    """The product by AMX: tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 columns of the matrix."""
-    lanes, width = isa.lanes(4), panel_width(isa, 4)
+    """The product by AMX, into rows that lie equally far apart."""
     code = Code(f"{name}({_HEAD})")
-    config = code("alloca [64 x i8], align 64")
-    result = code("alloca [1024 x i8], align 64")
-    blocks = code.divide(code.add("%n", lanes - 1), lanes)
-
-    def configure(count: str) -> None:
-        code.clear(config, 64)
-        code.store("i8", 1, config, 1)
-        upper = code.least(count, TILE)
-        lower = code.sub(count, upper)
-        lower = code(f"select i1 {code.equal(lower, 0)}, i64 {upper}, i64 {lower}")
-        rows = {4: upper, 5: lower, 6: str(TILE), 7: str(TILE)}
-        is_single = code(f"icmp sle i64 {count}, {TILE}")
-        rows |= {0: upper, 1: upper}
-        rows |= dict.fromkeys((2, 3), code(f"select i1 {is_single}, i64 {upper}, i64 {lower}"))
-        for t, number in rows.items():
-            code.store("i16", 64, code.at(config, 16 + 2 * t), 2)
-            code.store("i8", code(f"trunc i64 {number} to i8"), code.at(config, 48 + t), 1)
-        code.do(f"call void @llvm.x86.ldtilecfg(ptr {config})")
-
-    def write(number: int, row: str, count: str, block: str) -> None:
-        code.do(f"call void @llvm.x86.tilestored64(i8 {number}, ptr {result}, i64 64)")
-        to = code.add("%to", code.mul(block, 4 * lanes))
-
-        def one(r: str, _: list[str]) -> list[str]:
-            out = code.load("ptr", code.at("%out", code.mul(code.add(row, r), "%stride")))
-            value = code.load(f"<{lanes} x float>", code.at(result, code.mul(r, 64)), 64)
-            code.store(f"<{lanes} x float>", value, code.at(out, to), 4)
-            return []
-
-        code.loop(0, count, one)
-
-    def group(rows: Rounded, vectors: str, block: str, is_double: bool, columns: int) -> None:
-        """The sums of `columns` blocks of columns, of which the panel has `vectors` beside each other."""
-        panel = code.divide(block, isa.vectors)
-        inside = code.sub(block, code.mul(panel, isa.vectors))
-        place = code.at("%packed", code.mul(code.mul(panel, width * 4), rows.words))
-        place = code.at(place, code.mul(inside, 64))
-        stride = code.mul(vectors, 64)
-        below = code.at(rows.memory, code.mul(rows.size, TILE))
-        for t in [*range(columns), *(range(2, 2 + columns) if is_double else ())]:
-            code.do(f"call void @llvm.x86.tilezero(i8 {t})")
-
-        def step(s: str, _: list[str]) -> list[str]:
-            along = code.mul(s, 64)
-            code.do(f"call void @llvm.x86.tileloadd64(i8 4, ptr {code.at(rows.memory, along)}, i64 {rows.size})")
-            if is_double:
-                code.do(f"call void @llvm.x86.tileloadd64(i8 5, ptr {code.at(below, along)}, i64 {rows.size})")
-            at = code.at(place, code.mul(code.mul(s, WORDS), stride))
-            for c in range(columns):
-                b = 6 + c % 2
-                code.do(f"call void @llvm.x86.tileloadd64(i8 {b}, ptr {code.at(at, 64 * c)}, i64 {stride})")
-                code.do(f"call void @llvm.x86.tdpbf16ps(i8 {c}, i8 4, i8 {b})")
-                if is_double:
-                    code.do(f"call void @llvm.x86.tdpbf16ps(i8 {2 + c}, i8 5, i8 {b})")
-            return []
-
-        code.loop(0, code.divide(rows.words, WORDS), step)
-        upper = code.least(rows.count, TILE)
-        for c in range(columns):
-            write(c, rows.first, upper, code.add(block, c))
-            if is_double:
-                write(2 + c, code.add(rows.first, TILE), code.sub(rows.count, upper), code.add(block, c))
+    start = code.load("ptr", "%out")
+    second = code.load("ptr", code.at("%out", "%stride"))  # there are more than a few
+    step = code.sub(*(code(f"ptrtoint ptr {out} to i64") for out in (second, start)))
 
     def body(rows: Rounded) -> None:
-        ends = code.sub(code.add("%first", "%last"), 1)
-        is_back = code("icmp ne i64 %back, 0")
-        pairs = code.divide(code.add(rows.count, 2 * TILE - 1), 2 * TILE)
+        def store(sums: tiles.Sums) -> None:
+            row = code.mul(code.add(rows.first, sums.row), step)
+            to = code.add(code.add(row, "%to"), code.mul(sums.block, 4 * tiles.TILE))
+            code.do(sums.text(code.at(start, to), step))
 
-        def panel(n: str, _: list[str]) -> list[str]:
-            p = code(f"select i1 {is_back}, i64 {code.sub(ends, n)}, i64 {n}")
-            begin = code.mul(p, isa.vectors)
-            vectors = code.least(code.sub(blocks, begin), isa.vectors)
-
-            def by(part: Rounded, is_double: bool, columns: int) -> None:
-                full = code.mul(code.divide(vectors, columns), columns)
-
-                def columns_from(c: str, many: int) -> list[str]:
-                    group(part, vectors, code.add(begin, c), is_double, many)
-                    return []
-
-                code.loop(0, full, lambda c, _: columns_from(c, columns), step=columns)
-                code.loop(full, vectors, lambda c, _: columns_from(c, 1))
-
-            def pair(m: str, _: list[str]) -> list[str]:
-                skip = code.mul(m, 2 * TILE)
-                count = code.least(code.sub(rows.count, skip), 2 * TILE)
-                memory = code.at(rows.memory, code.mul(skip, rows.size))
-                part = Rounded(code.add(rows.first, skip), count, memory, rows.size, rows.words)
-                configure(count)
-                is_double = code(f"icmp sgt i64 {count}, {TILE}")
-                code.when(is_double, lambda: by(part, True, 2))
-                code.when(code(f"xor i1 {is_double}, true"), lambda: by(part, False, 4))
-                return []
-
-            code.loop(0, pairs, pair)
-            return []
-
-        code.loop("%first", "%last", panel)
-        code.do("call void @llvm.x86.tilerelease()")
+        part = tiles.Rows(rows.memory, rows.size, rows.count)
+        matrix = tiles.Panels("%packed", rows.words, "%n", "0", rows.words)
+        tiles.by_panels(code, isa, part, matrix, ("%first", "%last", "%back"), store)
 
     _in_chunks(code, isa, body)
     return code.end()

@@ -96,10 +96,16 @@ def halving(isa: Isa) -> Isa | None:
 
 
 @lru_cache
+def has_tiles() -> bool:
+    """Whether this process may use AMX for products of bfloat16."""
+    return narrow(host()).has("amx-bf16")
+
+
+@lru_cache
 def doubles() -> bool:
     """Whether a dot product of two in bfloat16 has a multiplication's throughput: so on AMD's Zen 5, not on Intel's."""
     isa = narrow(host())
-    return isa.has("avx512bf16") and not isa.has("amx-bf16") and "AuthenticAMD" in processor()
+    return isa.has("avx512bf16") and not has_tiles() and "AuthenticAMD" in processor()
 
 
 @lru_cache

@@ -1,8 +1,8 @@
 """The large products outside the loop with factors rounded to bfloat16 and sums in float32.
 
-By dot products of AVX512-BF16 where these are as quick as multiplications. Results are float32 (PyTorch's products of
-bfloat16 round theirs, which has to be widened again), or are rounded once, with a bias, for loops that read them so.
-What the kernel does not take goes to PyTorch, as does all where a processor has tiles of AMX.
+By tiles of AMX, or by dot products of AVX512-BF16 where these are as quick as multiplications. Results are float32
+(PyTorch's products of bfloat16 round theirs, which has to be widened again), or are rounded once, with a bias, for
+loops that read them so. What no kernel takes goes to PyTorch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.bfloat import multiply_add
 from everloop.compiler.targets.llvm.gemm import KINDS, flat, takes
 from everloop.compiler.targets.llvm.kept import kept
-from everloop.compiler.targets.llvm.machine import doubles, host, is_available, narrow
+from everloop.compiler.targets.llvm.machine import doubles, has_tiles, host, is_available, narrow
 from everloop.compiler.targets.llvm.matrices import MOST_LOW, Products
 from everloop.compiler.targets.llvm.pairs import in_pairs
+from everloop.compiler.targets.llvm.tile_products import tiled_product
 
 LOW = torch.bfloat16
 
@@ -43,21 +44,53 @@ def over_rows(left: Tensor, *right: Tensor) -> Tensor:
     """
     left, parts = flat(left), [*map(flat, right)]
     lefts = left.split_with_sizes([len(part) for part in parts])
+    if has_tiles() and _takes(lefts[-1].T, parts[-1].T):
+        product = pages.fresh((left.shape[1], parts[0].shape[1]), torch.float32)
+        for n, (rows, part) in enumerate(zip(lefts, parts, strict=True)):
+            _by_tiles(product, rows.T, part, add=n > 0)
+        return product
     if len(parts) > 1 and all(_takes(rows.T, part.T) for rows, part in zip(lefts, parts, strict=True)):
         product = pages.fresh((left.shape[1], parts[0].shape[1]), torch.float32)
-        _multiply(product, left.T, in_pairs(*parts), None)
+        _by_words(product, left.T, in_pairs(*parts))
         return product
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
     return _with_gradients(left.T, rows.T, None, torch.float32, may_keep=False)
 
 
-def multiply(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> None:
-    """Write a @ b + bias to `out`: a [m, k], b [k, n], out [m, n] with adjacent columns."""
-    _multiply(out, a, _words(b.T).T, bias)
+def multiply(
+    out: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None = None,
+    sums: Tensor | None = None,
+    made: Tensor | None = None,
+) -> None:
+    """Write a @ b + bias to `out`: a [m, k], b [k, n], out [m, n] with adjacent columns.
+
+    sums: what the sums of the rows of `a` are added to, where a.T is row-major; made: what `_made` made of b.
+    """
+    bias = None if bias is None else bias.contiguous()
+    if has_tiles():
+        _by_tiles(out, a, b, bias, sums, made)
+    else:
+        _by_words(out, a, _made(b) if made is None else made, bias, sums)
 
 
-def _multiply(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None, sums: Tensor | None = None) -> None:
-    _kernel(out.dtype == LOW)(out, _words(a), words, None if bias is None else bias.contiguous(), sums)
+def _made(b: Tensor) -> Tensor:
+    """Return b as the kernel reads it."""
+    return tiled_product(LOW, b.dtype, LOW).packed(b) if has_tiles() else _words(b.T).T.contiguous()
+
+
+def _by_tiles(
+    out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, sums: Tensor | None = None,
+    packed: Tensor | None = None, add: bool = False,
+) -> None:  # fmt: skip
+    a = a if 1 in a.stride() else a.contiguous()
+    tiled_product(a.dtype, b.dtype, out.dtype)(out, a, b, bias, sums, packed=packed, add=add)
+
+
+def _by_words(out: Tensor, a: Tensor, words: Tensor, bias: Tensor | None = None, sums: Tensor | None = None) -> None:
+    _kernel(out.dtype == LOW)(out, _words(a), words, bias, sums)
 
 
 def _words(rows: Tensor) -> Tensor:
@@ -85,13 +118,13 @@ def _by_torch(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, may_keep: bool = False) -> Tensor:
-    in_one_go = dtype == torch.float32 or (weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1)
+    in_one_go = dtype == torch.float32 or has_tiles() or (weight.shape[1] <= 2 * MOST_LOW and x.stride(-1) == 1)
     if not (in_one_go and _takes(x, weight, bias)):
         return _by_torch(x, weight, bias, dtype)
     rows, columns = flat(x), weight.shape[0]
     out = pages.fresh((rows.shape[0], columns), dtype)
-    words = kept.get("words", (weight,), lambda: _words(weight).T.contiguous()) if may_keep else None
-    _multiply(out, rows, _words(weight).T if words is None else words, bias)
+    made = kept.get("factor", (weight,), lambda: _made(weight.T)) if may_keep else None
+    multiply(out, rows, weight.T, bias, made=made)
     return out if x.dim() == 2 else out.view(*x.shape[:-1], columns)
 
 
@@ -101,7 +134,7 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 @lru_cache(maxsize=1)
 def _has_kernel() -> bool:
-    return is_available() and doubles()
+    return is_available() and (doubles() or has_tiles())
 
 
 @lru_cache
@@ -136,7 +169,7 @@ def _of_weight_and_bias(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return over_rows(grad, x), _sum(grad)
     product = pages.fresh((grad.shape[1], x.shape[1]), torch.float32)
     sums = product.new_zeros(grad.shape[1])
-    _multiply(product, grad.T, _words(x.T).T, None, sums)
+    multiply(product, grad.T, x, None, sums)
     return product, sums
 
 

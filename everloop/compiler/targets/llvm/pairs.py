@@ -12,7 +12,7 @@ from torch import Tensor
 from everloop.compiler.targets.llvm import pages, threads
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
-from everloop.compiler.targets.llvm.rounding import interleaved, joined, rounded, rounded_halves
+from everloop.compiler.targets.llvm.rounding import bits_at, interleaved, joined, rounded_halves
 from everloop.compiler.targets.llvm.vector import Isa
 
 MIN_PARALLEL = 1 << 20  # numbers that pay for waking a second thread
@@ -82,13 +82,6 @@ def _share(isa: Isa, size: int) -> str:
             return code.load(f"<{lanes} x i16>", place, 2)
         return rounded_halves(code, code.load(f"<{lanes} x float>", place, 4), lanes, isa)
 
-    def bits(place: str) -> str:
-        """A number in the upper half of a word."""
-        if size == 4:
-            return rounded(code, code.load("float", place, 4))
-        half = code.load("i16", place, 2)
-        return code(f"shl i32 {code(f'zext i16 {half} to i32')}, 16")
-
     def pair(p: str, _: list[str]) -> list[str]:
         even = code.at(source, code.mul(code.mul(p, 2), step))
         has_odd = code.less(code.add(code.mul(p, 2), 1), rows)
@@ -105,7 +98,7 @@ def _share(isa: Isa, size: int) -> str:
 
         def one(j: str, _: list[str]) -> list[str]:
             at = code.mul(j, size)
-            low, high = bits(code.at(even, at)), bits(code.at(odd, at))
+            low, high = (bits_at(code, code.at(row, at), size) for row in (even, odd))
             high = code(f"select i1 {has_odd}, i32 {high}, i32 0")
             code.store("i32", joined(code, low, high), code.at(to, code.mul(j, 4)), 4)
             return []

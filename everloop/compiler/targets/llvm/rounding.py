@@ -98,6 +98,14 @@ def rounded_halves(code: Code, value: str, lanes: int, isa: Isa | None) -> str:
     return code(f"trunc <{lanes} x i32> {high} to {half}")
 
 
+def bits_at(code: Code, place: str, size: int) -> str:
+    """Return bits (i32) whose upper half is a number in memory, of `size` bytes, as bfloat16."""
+    if size == 4:
+        return rounded(code, code.load("float", place, 4))
+    half = code.load("i16", place, 2)
+    return code(f"shl i32 {code(f'zext i16 {half} to i32')}, 16")
+
+
 def widened(code: Code, halves: str, lanes: int = 0) -> str:
     """Return the float32 of bfloat16 numbers, given as i16."""
     half, word, number = (f"<{lanes} x {one}>" if lanes else one for one in ("i16", "i32", "float"))
@@ -150,14 +158,17 @@ def _convert(
     code.loop(full, count, some(0))
 
 
-def pack_rounded(isa: Isa) -> str:
-    """Text of `everloop_pack`, as that of `packing`: vectors of columns first to last - 1, from float32."""
+def pack_rounded(isa: Isa, size: int = 4) -> str:
+    """Text of `everloop_pack`, as that of `packing`: vectors of columns first to last - 1.
+
+    size: bytes of a number, 4 of float32 and 2 of bfloat16.
+    """
     lanes = isa.lanes(4)
     vector, many = f"<{lanes} x float>", f"<{lanes} x i32>"
     head = "ptr %source, i64 %by_k, i64 %by_j, i64 %k, i64 %n, ptr %packed, i64 %first, i64 %last"
     code = Code(f"void @everloop_pack({head})")
     words = words_of(code, "%k")
-    along_k, along_j = code.equal("%by_k", 4), code.equal("%by_j", 4)
+    along_k, along_j = code.equal("%by_k", size), code.equal("%by_j", size)
     blocks, pairs = code.divide("%k", 2 * lanes), code.divide("%k", 2)
     all_vectors = code.divide(code.add("%n", lanes - 1), lanes)
 
@@ -169,10 +180,13 @@ def pack_rounded(isa: Isa) -> str:
 
         def transposed() -> str:
             def block(b: str, _: list[str]) -> list[str]:
-                corner = code.at(source, code.mul(b, 8 * lanes))
+                corner = code.at(source, code.mul(b, 2 * size * lanes))
                 rows = []
                 for c in range(lanes):
                     row = code.at(corner, code.mul("%by_j", c))
+                    if size == 2:
+                        rows.append(code.load(many, row, 2))
+                        continue
                     first, second = (code.load(vector, code.at(row, part), 4) for part in (0, 4 * lanes))
                     rows.append(side_by_side(code, first, second, lanes, isa))
                 for r, row in enumerate(transpose(code, rows, many, lanes)):
@@ -185,8 +199,9 @@ def pack_rounded(isa: Isa) -> str:
         def copied() -> str:
             def line(w: str, _: list[str]) -> list[str]:
                 start = code.at(source, code.mul(w, code.mul("%by_k", 2)))
-                rows = [code.load(vector, start, 4), code.load(vector, code.at(start, "%by_k"), 4)]
-                even, odd = (rounded_halves(code, row, lanes, isa) for row in rows)
+                kind = vector if size == 4 else f"<{lanes} x i16>"
+                rows = [code.load(kind, start, size), code.load(kind, code.at(start, "%by_k"), size)]
+                even, odd = rows if size == 2 else (rounded_halves(code, row, lanes, isa) for row in rows)
                 code.store(many, interleaved(code, even, odd, lanes), code.at(to, code.mul(w, stride)), 4)
                 return []
 
@@ -207,8 +222,7 @@ def pack_rounded(isa: Isa) -> str:
 
                 def number(at: str) -> str:
                     def there() -> str:
-                        value = code.load("float", code.at(start, code.mul(at, "%by_k")), 4)
-                        return rounded(code, value)
+                        return bits_at(code, code.at(start, code.mul(at, "%by_k")), size)
 
                     return code.either(code.less(at, "%k"), "i32", there, lambda: "0")
 
