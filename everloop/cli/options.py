@@ -28,7 +28,7 @@ from everloop.report.opened import Opened
 
 T = TypeVar("T")
 LONGEST = 60  # characters that are shown of a word that no option takes
-FILES = ("train", "source", "texts", "audio", "text")  # options that take the file to learn from
+FILES = ("source", "train", "texts", "audio", "text")  # options that take the file to learn from
 
 
 def _missing(said: re.Match[str]) -> str:
@@ -93,7 +93,7 @@ def parse(kind: type[T], args: Sequence[str], *, command: str, description: str,
 
 
 def _check_names(kind: type[Any], args: Sequence[str]) -> None:
-    """Check that no file or folder has an empty name, which would be the working folder.
+    """Check that no file or folder has an empty name, which would be the working folder, or one that no run can keep.
 
     Raises:
         OptionError: one has.
@@ -105,6 +105,8 @@ def _check_names(kind: type[Any], args: Sequence[str]) -> None:
         option = flag(name.removeprefix("--")) if name else ""
         if equals and not value and option in paths:
             raise OptionError(f"{option} is {value!r}; expected a name")
+        if option in paths and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise OptionError(f"{option} is {value!r}, which is not UTF-8; expected a name that is")
 
 
 def _check_lists(options: Any, default: Any, args: Sequence[str], command: str) -> None:

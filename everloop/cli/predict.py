@@ -58,7 +58,7 @@ def main(args: Sequence[str]) -> int:
     answers = replace(options.answers, trust_code=options.checkpoint.trust_code)
     answers.check(kind.name, kind.predict_options)
     model = options.checkpoint.model(run)
-    errors = ErrorPolicy(options.malformed)
+    errors = ErrorPolicy(options.malformed, column_advice="rename it as it was in training")
     source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
     if source.piped and sys.stdin.isatty():
         note("reading what you type, a line at a time (Ctrl-D ends it)")

@@ -26,7 +26,9 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of a language model."""
     file: Annotated[Path, tyro.conf.Positional]
-    """Text with a sentence a line; - reads standard input."""
+    """Text with a sentence a line, or a table (JSON lines, Parquet, CSV, TSV) with one a row; - is standard input."""
+    format: str = "auto"
+    """What the file is: text, jsonl, parquet, csv, tsv or semicolons; by default as its name ends, or text."""
     context: str | None = None
     """What stands before each sentence; it is read, not scored. By default the end of a document, or of a line."""
     malformed: Malformed = "stop"
@@ -48,10 +50,12 @@ def main(args: Sequence[str]) -> int:
     model = options.checkpoint.model(run)
     scored = kind.scorer(model, options.context)
     note_unknown(model, options.context or "")
-    errors = ErrorPolicy(options.malformed)
-    source = PredictSource(options.file, "auto", (), 0, errors)
+    errors = ErrorPolicy(options.malformed, column_advice="rename it as it was in training")
+    source = PredictSource(options.file, options.format, (), 0, errors)
+    config = run.settings("data", kind.data_config)
+    named = getattr(config, "text_column", "text"), getattr(config, "columns", ())
     read, missing = 0, 0
-    for number, line in source.lines():
+    for number, line in source.texts(*named):
         try:
             score = scored(line) if line.strip() else None
         except DataError as error:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.text import Text as Line
 
+from everloop import cells
 from everloop.cli.figures import print_notes, report
 from everloop.cli.options import (
     early,
@@ -240,6 +241,8 @@ def read_options(
         raise OptionError("--out and --resume exclude each other: a resumed run stays in its folder")
     if file and early(args, "--cell") is None:
         allow(str(vars(options.model).get("cell", "")), code, str(file), options.trust_code)
+    if not run and isinstance(cell := vars(options.model).get("cell"), str):
+        cells.named(cell)  # an unknown one is told before the data is read
     return options, run
 
 

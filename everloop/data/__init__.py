@@ -14,7 +14,8 @@ from everloop.data.datasets.series import Series
 from everloop.data.datasets.series_config import SeriesConfig
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
 from everloop.data.datasets.tagged import Tagged, TaggedConfig
-from everloop.data.datasets.text import Text, TextConfig
+from everloop.data.datasets.text import Text
+from everloop.data.datasets.text_config import TextConfig
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
 from everloop.data.pictures import PictureSize

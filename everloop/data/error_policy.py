@@ -18,12 +18,16 @@ class ErrorPolicy:
     Args:
         malformed: "stop" raises at the first one, "skip" leaves it out and counts it.
         advice: what the error tells the user to do.
+        column_advice: what it tells to do where a column is not there.
+        header_advice: what it tells before that of a table whose header may be none.
     """
 
     malformed: Malformed = "stop"
     skipped: int = 0
     first: str = ""
     advice: str = "malformed skip leaves such lines out and counts them"
+    column_advice: str = "say which one it is (--text, --label, --series, …)"
+    header_advice: str = "if its first line is data, name the columns with --columns; if not, "
 
     def __post_init__(self) -> None:
         if self.malformed not in get_args(Malformed):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,17 @@ from typing import Any, BinaryIO
 
 from everloop.errors import DataError
 
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice in an object")
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once)
 PART = ".part"  # how the name of a file ends that is being written
 
 
@@ -52,18 +64,18 @@ def parse_json(text: str | bytes) -> Any:
     """Return what JSON holds.
 
     Raises:
-        ValueError: it is no JSON, or nested more deeply than anyone would.
+        ValueError: it is no JSON, an object has a name twice, or it is nested more deeply than anyone would.
     """
     try:
-        return json.loads(text)
+        return _JSON.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Path]:
+def find_files(sources: Iterable[str | Path], pattern: str = "*.txt", hint: str = "") -> list[Path]:
     """Return the files that `sources` name: a file itself, of a folder every file below that fits `pattern`, by name.
 
-    One of a folder may be packed: its name then ends in .gz besides.
+    One of a folder may be packed: its name then ends in .gz besides. `hint` says what to do where none fits.
 
     Raises:
         DataError: a source does not exist, a folder has no such file, or the pattern is none.
@@ -81,9 +93,32 @@ def find_files(sources: Iterable[str | Path], pattern: str = "*.txt") -> list[Pa
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"pattern is {pattern!r}; expected one such as '*.txt' ({error})") from None
         if not inside:
-            raise DataError(f"folder {source} has no file that fits {pattern!r}")
+            raise DataError(f"folder {source} has no file that fits {pattern!r}{_endings(source)}{hint}")
         found += inside
     return found
+
+
+def passed_over(sources: Iterable[str | Path], found: Iterable[Path]) -> str:
+    """Return what to tell of the files in the folders of `sources` that are not among those found; nothing: ""."""
+    known = {*found}
+    inside = [path for source in map(Path, sources) if source.is_dir() for path in source.rglob("*")]
+    others = [path for path in inside if path.is_file() and path not in known and not path.name.startswith(".")]
+    if not others:
+        return ""
+    ends = _most(path.suffix for path in others)
+    some = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
+    return f"{some} passed over{f', whose names end in {ends}' if ends else ''}"
+
+
+def _endings(folder: Path) -> str:
+    """Return how most of the names in a folder end."""
+    ends = _most(path.suffix for path in folder.rglob("*") if path.is_file())
+    return f"; its files end in {ends}" if ends else ""
+
+
+def _most(endings: Iterable[str]) -> str:
+    """Return those endings that are most frequent."""
+    return ", ".join(ending for ending, _ in Counter(filter(None, endings)).most_common(3))
 
 
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:

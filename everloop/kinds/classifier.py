@@ -11,14 +11,13 @@ from torch import Tensor
 from everloop.data.datasets.examples import Examples, ExamplesConfig, read_part
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.readers.arrays import sequences
-from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.idx import read_images
 from everloop.data.readers.pictures import ENDINGS, has_pictures, picture_files, read_picture, steps_of
 from everloop.data.readers.ts import ts_series
 from everloop.errors import DataError
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.examples import label_examples
-from everloop.kinds.source import PredictSource
+from everloop.kinds.source import PredictSource, headed
 from everloop.models.classifier import Classifier, ClassifierConfig
 from everloop.models.kind import Kind
 
@@ -33,8 +32,17 @@ def predict(model: Classifier, config: ExamplesConfig, source: PredictSource, op
 
     The line of an empty text, or of a malformed one that is left out, is empty.
     """
+    answers = _answers(model, config, source, options)
     if options.probabilities:
-        yield "\t".join(["label", *model.labels.symbols, *(["text"] if model.tokenizer else [])]) + "\n"
+        answers = headed(
+            "\t".join(["label", *model.labels.symbols, *(["text"] if model.tokenizer else [])]) + "\n", answers
+        )
+    yield from answers
+
+
+def _answers(
+    model: Classifier, config: ExamplesConfig, source: PredictSource, options: PredictOptions
+) -> Iterator[str]:
     for chunk in source.chunks(_read(model, config, source)):
         there = [item for item in chunk if item is not None]
         if model.tokenizer is not None:
@@ -67,13 +75,7 @@ def _read(model: Classifier, config: ExamplesConfig, source: PredictSource) -> I
         else:
             yield from read_images(source.by_path())
         return
-    chosen = source.chosen_format(table_endings(), "text")
-    if chosen != "text":
-        rows = table_reader(source.path, chosen)(source, {config.text: "text"}, source.columns or config.columns)
-        texts = (one and one[2][config.text].replace("\n", " ") for one in source.each(rows))
-    else:
-        texts = (line for _, line in source.lines())
-    yield from (text if text and text.strip() else None for text in texts)
+    yield from (text if text.strip() else None for _, text in source.texts(config.text, config.columns))
 
 
 def _pictures(model: Classifier, config: ExamplesConfig, path: Path) -> Iterator[Tensor]:

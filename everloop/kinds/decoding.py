@@ -118,7 +118,7 @@ class PredictOptions(DecodingOptions):
     probabilities: bool = False
     """Classifiers and taggers: a table with the probability of every label."""
     columns: tuple[str, ...] = ()
-    """Classifiers, taggers and forecasters: names of the columns of a table without a header, or of a CoNLL file; by
+    """All but generators and transcribers: names of the columns of a table without a header, or of a CoNLL file; by
     default as in training."""
     plans: Path | None = None
     """Forecasters with planned columns: a table with these columns (and the time, if the run has one) to come."""

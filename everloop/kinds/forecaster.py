@@ -20,7 +20,7 @@ from everloop.data.readers.time_series import Step, Track
 from everloop.data.spacing import spacing
 from everloop.errors import DataError, OptionError
 from everloop.kinds.decoding import PredictOptions
-from everloop.kinds.source import PredictSource
+from everloop.kinds.source import PredictSource, headed
 from everloop.models.forecast_rows import ForecastRows
 from everloop.models.forecaster import Forecaster, ForecasterConfig
 from everloop.models.kind import Kind
@@ -40,14 +40,20 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
     config = replace(config, columns=source.columns or config.columns)
     told = list[str]()
     made = ForecastRows(model, config, _plans(config, source, options), told.append)
+    yield from headed(",".join(made.headings) + "\n", _forecasts(made, config, source, options, told))
+    source.notes.extend(told)
+
+
+def _forecasts(
+    made: ForecastRows, config: SeriesConfig, source: PredictSource, options: PredictOptions, told: list[str]
+) -> Iterator[str]:
     form = source.chosen_format(table_endings(), "csv")
     table = config.table(columns_of(config))
-    yield ",".join(made.headings) + "\n"
     if options.stride and source.piped:
         yield from _as_they_come(made, table.steps(source, table_reader(source.path, form), ends=False), options.stride)
         return
     for track in table.tracks([(source, block_reader(source.path, form))], told.append, ends=not source.piped):
-        count, context = len(track.values), model.config.context
+        count, context = len(track.values), made.model.config.context
         begin = track.breaks[-1] if track.breaks else 0
         if count - begin < context:
             of = f" of series {track.name}" if config.group else ""
@@ -57,8 +63,6 @@ def predict(model: Forecaster, config: SeriesConfig, source: PredictSource, opti
         for end in ends:
             if end - max((at for at in track.breaks if at < end), default=0) >= context:
                 yield from map(_line, made(track, end))
-    for line in told:
-        source.notes.append(line)
 
 
 def _as_they_come(made: ForecastRows, steps: Iterator[Step], stride: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,22 @@ from typing import IO, TypeVar
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
+from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.lines import decoded, opened, suffix
 from everloop.data.readers.source import Header
 from everloop.data.tokenize.symbols import UNKNOWN
 from everloop.errors import OptionError
 
 Item = TypeVar("Item")
+
+
+def headed(heading: str, lines: Iterator[str]) -> Iterator[str]:
+    """Yield a heading before lines, once the first of them is known: none stands alone above an error."""
+    first = next(lines, None)
+    yield heading
+    if first is not None:
+        yield first
+        yield from lines
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,21 @@ class PredictSource:
             with sys.stdin.buffer if path is None else opened(path) as file:
                 for number, raw in enumerate(file, 1):
                     yield number, decoded(raw, self.place if path is None else str(path), number, self.errors) or ""
+
+    def texts(self, column: str, columns: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
+        """Yield (number, text) of every line, or of every row of a table as one line; a malformed one is empty.
+
+        Args:
+            column: that of the texts.
+            columns: the names of all columns of a table without a header, unless `self.columns` has them.
+        """
+        form = self.chosen_format(table_endings(), "text")
+        if form == "text":
+            yield from self.lines()
+            return
+        rows = table_reader(self.path, form)(self, {column: "text"}, self.columns or columns)
+        for row in self.each(rows):
+            yield (row[0], " ".join(row[2][column].splitlines())) if row else (0, "")
 
     def each(self, items: Iterable[Item]) -> Iterator[Item | None]:
         """Yield items, and None for each malformed one that was left out between them: answers stand beside lines."""

@@ -15,13 +15,13 @@ from everloop.data.pictures import PictureSize
 from everloop.data.readers import conll, conllu
 from everloop.data.readers.arrays import films_or_sequences
 from everloop.data.readers.films import films
+from everloop.data.readers.formats import table_endings, table_reader
 from everloop.data.readers.source import Fields
-from everloop.data.readers.tables import Records
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
 from everloop.kinds.decoding import PredictOptions
 from everloop.kinds.examples import label_examples
-from everloop.kinds.source import PredictSource
+from everloop.kinds.source import PredictSource, headed
 from everloop.models.kind import Kind
 from everloop.models.tagger import Tagger, TaggerConfig
 
@@ -38,17 +38,31 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
 
     With probabilities: a table of them, whatever is read.
     """
+    answers = _answers(model, config, source, options)
     if options.probabilities:
-        yield "\t".join([*(["word"] if model.tokenizer else []), "label", *model.labels.symbols]) + "\n"
+        heading = [*(["word"] if model.tokenizer else []), "label", *model.labels.symbols]
+        answers = headed("\t".join(heading) + "\n", answers)
+    yield from answers
+
+
+def _answers(model: Tagger, config: TaggedConfig, source: PredictSource, options: PredictOptions) -> Iterator[str]:
     if model.tokenizer is None:
         for vectors in source.chunks(_numbers(model, config, source)):
             yield from _table(model, vectors) if options.probabilities else _steps(model, vectors)
         return
-    by_name = {".bio": "conll", ".iob": "conll", ".jsonl": "jsonl"}
+    by_name = table_endings() | {".bio": "conll", ".iob": "conll"}
+    by_name |= {".tsv": "conll"} if config.format == "conll" else {}
     by_name |= dict.fromkeys((".conllu", ".conll"), "conllu" if conllu.is_conllu(source.path) else "conll")
     chosen = source.chosen_format(by_name, "text")
     if chosen == "text":
+        if config.format == "conll" and source.format == "auto" and not source.piped:
+            source.notes.append(f"{source.place} is read as text, a sentence a line; --format conll: a word a line")
         yield from _words(model, (words_of(line) for _, line in source.lines()), source, options)
+        return
+    columns = source.columns or config.columns
+    if chosen in table_endings().values():
+        rows = table_reader(source.path, chosen)(source, {config.text: "words"}, columns)
+        yield from _words(model, (row[2][config.text] if row else [] for row in source.each(rows)), source, options)
         return
     with source.open() as file:
         if chosen == "conllu":
@@ -61,14 +75,10 @@ def predict(model: Tagger, config: TaggedConfig, source: PredictSource, options:
                     answers = zip(some, model.tag(read), strict=True)
                     yield from (sentence.replaced(config.label, answer) for sentence, answer in answers)
             return
-        if chosen == "conll":
-            fields = Fields(config.text, config.label, columns=source.columns or config.columns)
-            found = source.each(conll.sentences(file, source.place, source.errors))
-            words = (conll.column(one, config.text, fields, source.place) if one else [] for one in found)
-            yield from _words(model, words, source, options)
-            return
-        records = source.each(Records({config.text: "words"}, "jsonl", (), source.place, source.errors).read(file))
-        yield from _words(model, (record[2][config.text] if record else [] for record in records), source, options)
+        fields = Fields(config.text, config.label, columns=columns)
+        found = source.each(conll.sentences(file, source.place, source.errors))
+        words = (conll.column(one, config.text, fields, source.place) if one else [] for one in found)
+        yield from _words(model, words, source, options)
 
 
 def _numbers(model: Tagger, config: TaggedConfig, source: PredictSource) -> Iterable[torch.Tensor]:

@@ -15,6 +15,7 @@ from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
+from everloop.data.readers.file_lists import FileColumns
 from everloop.data.readers.formats import audio_endings, find_audio, read_audio
 from everloop.data.readers.lines import numbered, suffix
 from everloop.data.readers.strokes import parse_drawing, read_drawings
@@ -206,7 +207,8 @@ def evaluation_dataset(
         tests = (drawing._replace(split="test") for drawing in drawings)
         return Handwriting(tests, model.config.spacing, config, model.vocabulary, errors)
     upsampled = Upsampled()
-    clips = read_transcripts(path.parent, path, model.config.frames, errors, upsampled)
+    columns = FileColumns(config.file_column, config.text_column)
+    clips = read_transcripts(path.parent, path, model.config.frames, errors, upsampled, columns)
     data = Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
     data.upsampled = {"test": upsampled}
     return data

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rich.text import Text as Line
 
-from everloop.data.datasets.parallel import Parallel, ParallelConfig
+from everloop.data.datasets.parallel import COLUMN_ADVICE, Parallel, ParallelConfig, read_table_of_pairs
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.formats import table_endings
+from everloop.data.readers.lines import suffix
 from everloop.data.readers.parallel import read_pairs
 from everloop.decode.bleu import bleu, sacrebleu_scores
 from everloop.decode.generate import Beam
@@ -75,8 +77,7 @@ def predict(
 ) -> Iterator[str]:
     """Yield the translation of each line, an empty line stays empty; or several, each after the line's number."""
     decoder = options.decoder(BEAM)
-    source.chosen_format({}, "text")
-    for chunk in source.chunks(source.lines()):
+    for chunk in source.chunks(source.texts(config.source_column, config.columns)):
         answers = iter(translate(model, [line for _, line in chunk if line.strip()], decoder))
         for number, line in chunk:
             if decoder.several:
@@ -86,11 +87,15 @@ def predict(
 
 
 def evaluation_dataset(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:
-    """Return the pairs of a file and of the file of its translations, as the test split."""
-    errors = ErrorPolicy(config.malformed)
-    if labels is None:
-        raise OptionError("a translator is evaluated on two files: everloop evaluate RUN SOURCE --labels TRANSLATIONS")
-    return Parallel((), (), config, (model.source, model.written), read_pairs(path, labels, errors), errors)
+    """Return the pairs of a table, or of a file and of the file of its translations, as the test split."""
+    errors = ErrorPolicy(config.malformed, column_advice=COLUMN_ADVICE)
+    if labels is None and config.format == "auto" and suffix(path) not in table_endings():
+        raise OptionError(
+            "a translator is evaluated on two files, or on a table of pairs: everloop evaluate RUN SOURCE --labels "
+            "TRANSLATIONS, or everloop evaluate RUN TABLE"
+        )
+    pairs = read_pairs(path, labels, errors) if labels else read_table_of_pairs(path, config, errors)
+    return Parallel((), (), config, (model.source, model.written), pairs, errors)
 
 
 def translate(
@@ -111,12 +116,12 @@ KIND = Kind(
     model=EncoderDecoder,
     model_config=EncoderDecoderConfig,
     data_config=ParallelConfig,
-    description="Train an encoder-decoder: it reads a line and writes that of the other file.",
+    description="Train an encoder-decoder: it reads a line and writes that of the other file, or the other column.",
     dataset=dataset,
     create_model=create_model,
     evaluation_dataset=evaluation_dataset,
     predict=predict,
-    predict_options=SYMBOLS,
+    predict_options=(*SYMBOLS, "columns"),
     method=BEAM,
     decoding_metrics=decoding_metrics,
     examples=examples,

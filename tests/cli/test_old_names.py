@@ -201,4 +201,7 @@ def test_names_of_other_libraries_lead_somewhere() -> None:
     configs = (TrainConfig, EncoderDecoderConfig, ForecasterConfig, TextConfig, SeriesConfig, ExamplesConfig)
     known = {name for config in (*configs, PredictOptions, RunOptions) for name in vars(config())}
     assert set(ALIKE.values()) <= known
-    assert not known & set(ALIKE)
+    assert known & set(ALIKE) == {"text_column"}  # of language models, whose text is files; elsewhere it is text
+    assert from_table(TextConfig, {"text_column": "body"}, "t").text_column == "body"
+    with pytest.raises(OptionError, match="unknown setting 'text_column'; here it is 'text'"):
+        from_table(ExamplesConfig, {"text_column": "body"}, "t")

@@ -180,6 +180,17 @@ def test_an_empty_name_is_not_the_working_folder(
     assert sorted(Path().iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [([*LM, "--steps", "1", "--out", "r\udcff"], "out"), (["train", "lm", "--text", "verse.txt", "r\udcff"], "text")],
+)
+def test_a_name_that_no_run_can_keep_is_refused_before_anything_is_done(
+    command: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failure(capsys, *command) == f"error: --{name} is 'r\\udcff', which is not UTF-8; expected a name that is\n"
+    assert not Path("runs").exists()
+
+
 def test_an_empty_name_in_a_file_or_in_python(capsys: pytest.CaptureFixture[str]) -> None:
     Path("c.toml").write_text('[data]\ntext = ""\n')
     told = failure(capsys, "train", "language-model", "--config", "c.toml", "--steps", "1")

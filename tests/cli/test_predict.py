@@ -246,7 +246,7 @@ def test_what_does_not_apply_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         (translator, ["--seed", "-1"], "seed is -1"),
         (translator, ["--max-length", "0"], "max_length is 0"),
         (translator, ["--temperature", "-1"], "temperature is -1"),
-        (translator, ["--columns", "a"], "--columns does not apply to a translator"),
+        (generator, ["--columns", "a"], "--columns does not apply to a generator"),
         (transcriber, ["--temperature", "1"], "--temperature does not apply to a transcriber"),
         (transcriber, ["--length-penalty", "1"], "--length-penalty does not apply to a transcriber"),
         (
@@ -340,3 +340,25 @@ def test_a_file_without_anything_to_answer_is_told(
     Path(name).write_text("Czech\n")
     assert main(["predict", "run", name]) == 0
     assert "empty" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "content", "args", "message"),
+    [
+        (classifier, "t.csv", "words,label\nfine,good\n", ["--probabilities"], "unknown column 'text'"),
+        (tagger, "t.jsonl", "{}\n", ["--probabilities"], "t.jsonl: line 1: no 'form'"),
+        (forecaster, "t.csv", "b\n1\n", [], "unknown column 'a'"),
+        (forecaster, "t.csv", "a\n1\n", [], "t.csv has 1 rows; a forecast needs 4 before it"),
+    ],
+)
+def test_no_heading_stands_above_an_error(
+    made: Callable[[], None],
+    name: str,
+    content: str,
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made()
+    Path(name).write_text(content)
+    assert message in refused(capsys, name, *args)

@@ -99,6 +99,8 @@ def _text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["lrr=1", "--", *TRAIN], "unknown option '--lrr'; did you mean '--lr'?"),
         (["lr=1,x", "--", *TRAIN], "--lr is 'x'; expected a number"),
         (["lr=-1..1", "--trials", "2", "--", *TRAIN], "lr is -1.0; expected a number above 0"),
+        (["cell=gru,gruu", "--", *TRAIN], "unknown cell 'gruu'; did you mean 'gru'?"),
+        (["cell=gru,own.py:Cell", "--", *TRAIN], "cell own.py:Cell: there is no file own.py"),
         (["steps=1,2", "--", *TRAIN], "--steps is swept, and given after -- too; leave it out there"),
         (["lr=1", "--", *TRAIN, "--out", "a"], "--out is of the sweep, before --; leave it out there"),
         (["learning-rate=1,2", "lr=3", "--", *TRAIN], "settings to sweep are lr, lr; expected some, each once"),

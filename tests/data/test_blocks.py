@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from functools import partial
 from pathlib import Path
@@ -188,3 +189,35 @@ def test_frames_in_blocks(column: list[Any], kind: ColumnType, whole: bool) -> N
         assert cells == [described(cell) for block in other for cell in block.columns[name]]
     assert quick.errors == slow.errors
     assert isinstance(one[0].lines, range) == whole
+
+
+@pytest.mark.parametrize("count", [3, 1000])
+def test_wide_tables_have_smaller_blocks(tmp_path: Path, count: int) -> None:
+    names = [f"c{i}" for i in range(count)]
+    rows = [[str(i + j) for j in range(count)] for i in range(200)]
+    (tmp_path / "t").write_text("".join(",".join(row) + "\n" for row in [names, *rows]))
+    found = list(read_blocks("csv", FileSource(tmp_path / "t", ErrorPolicy()), {"c2": "value", "c0": "text"}))
+    assert {name for block in found for name in block.columns} == {"c2", "c0"}
+    assert [cell for block in found for cell in block.columns["c2"]] == [i + 2 for i in range(200)]
+    assert [cell for block in found for cell in block.columns["c0"]] == [str(i) for i in range(200)]
+    assert max(len(block.lines) for block in found) == (199 if count == 3 else 64)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [3, 9000])
+def test_lines_that_end_in_a_carriage_return_alone(tmp_path: Path, packed: bool, size: int) -> None:
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    text = "w,v\r" + "".join(f'"a\r{i}",{i}\r' for i in range(size))
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    wanted: dict[str, ColumnType] = {"w": "text", "v": "value"}
+    rows = [(line, row["w"], row["v"]) for line, _, row in read_rows("csv", FileSource(path, ErrorPolicy()), wanted)]
+    assert rows == [(2 + 2 * i, f"a\n{i}", float(i)) for i in range(size)]
+    blocks = list(read_blocks("csv", FileSource(path, ErrorPolicy()), wanted))
+    assert [cell for block in blocks for cell in block.columns["w"]] == [row[1] for row in rows]
+
+
+def test_a_carriage_return_within_a_line_stays(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b'w,v\r\n"a\rb",1\r\n')
+    assert [row["w"] for _, _, row in read_rows("csv", FileSource(tmp_path / "t", ErrorPolicy()), {"w": "text"})] == [
+        "a\rb"
+    ]

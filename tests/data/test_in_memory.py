@@ -111,7 +111,7 @@ def test_fingerprints_tell_examples_apart() -> None:
         ((TEXTS, [1.0, 0.0, 1.0, 0.0, 1.0, float("nan")]), "example 6 has no label"),
         (([torch.zeros(2, 3, 4)], "a"), "example 1 is torch.float32 \\[2, 3, 4\\]; expected numbers"),
         (([np.zeros(3), "text"], "ab"), "example 2 is 'text'; expected numbers"),
-        ("a text", "examples are str; expected \\(sequences, labels\\)"),
+        ("a text", "examples are str; expected a pair of lists"),
         (np.zeros((3, 2)), "examples are ndarray"),
         (([], []), "no training examples"),
     ],

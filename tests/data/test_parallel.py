@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -179,3 +181,59 @@ def test_the_fingerprint_is_that_of_the_pairs_in_memory() -> None:
     pairs = {name: [(a, b) for a, b in part] for name, part in data.items.items()}
     digest = hashlib.sha256(repr((data.source.symbols, data.target.symbols)).encode() + repr(pairs).encode())
     assert data.fingerprint == digest.hexdigest()[:16] == "9bce08a9285a85e4"
+
+
+PAIRS = [(f"ein hund, {i}", f"a dog {i}") for i in range(12)]
+
+
+def table(path: Path, header: tuple[str, str] | None, sign: str) -> Path:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file, delimiter=sign)
+        writer.writerows([*([header] if header else []), *PAIRS])
+    return path
+
+
+def test_pairs_in_a_table(tmp_path: Path) -> None:
+    whole = ParallelConfig(min_freq=1, hold_out=0)
+    wanted = Parallel(PAIRS, config=whole).fingerprint
+    named = replace(whole, source_column="german", target_column="english")
+    excel = table(tmp_path / "e.csv", ("german", "english"), ";")
+    for config in (
+        replace(whole, train=table(tmp_path / "a.csv", ("source", "target"), ",")),
+        replace(whole, train=table(tmp_path / "b.tsv", None, "\t"), columns=("source", "target")),
+        replace(named, train=excel, format="semicolons"),
+    ):
+        assert Parallel.from_config(config).fingerprint == wanted
+    lines = [json.dumps({"english": b, "german": a, "id": 1}) for a, b in PAIRS]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    both = Parallel.from_config(replace(named, train=tmp_path / "c.jsonl", valid=tmp_path / "c.jsonl"))
+    assert list(both.sentences["train"]) == list(both.sentences["valid"]) == PAIRS
+    with pytest.raises(DataError, match=r"look as if ';' were between them: say --format semicolons"):
+        Parallel.from_config(replace(named, train=excel))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("de,en\na,b\n", r"unknown column 'source'; known: de, en; .* \(--source-column, --target-column\)"),
+        ("source,target\na,b\nc,\n", "line 3: target is empty; expected the translation of a sentence that is not"),
+        ("source,target\na,b\nc\n", "line 3: 1 field; expected 2"),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_pairs(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        Parallel.from_config(ParallelConfig(train=tmp_path / "t.csv"))
+
+
+def test_pairs_come_from_one_place(tmp_path: Path) -> None:
+    config = files(tmp_path, "a\n", "b\n")
+    with pytest.raises(OptionError, match="--train is a file of pairs, and --source or --target is given too"):
+        Parallel.from_config(replace(config, train=tmp_path / "t.csv"))
+    with pytest.raises(OptionError, match="--valid is a file of pairs, and --valid-source or --valid-target is given"):
+        Parallel.from_config(replace(config, valid=tmp_path / "t.csv", valid_target=config.target))
+    with pytest.raises(DataError, match="of two files one is missing; expected --valid-source and --valid-target"):
+        Parallel.from_config(replace(config, valid_target=config.target))
+    (tmp_path / "t.csv").write_text("source,target\na,b\n")
+    with pytest.raises(OptionError, match="source_column and target_column are both 'target'; expected two columns"):
+        Parallel.from_config(ParallelConfig(train=tmp_path / "t.csv", source_column="target"))

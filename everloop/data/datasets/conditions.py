@@ -6,18 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
-from everloop.data.dataset import SequenceDataset, hold_out, shortened
+from everloop.data.dataset import SequenceDataset, hold_out, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.in_memory import given_texts
 from everloop.data.lazy import Mapped, Subset, Zip
 from everloop.data.pictures import PictureSize, check_size
 from everloop.data.ragged import IntLists, RaggedArray
 from everloop.data.readers.arrays import read_vectors
+from everloop.data.readers.file_lists import FileColumns
 from everloop.data.readers.labelled_texts import beside, captions, read_texts
 from everloop.data.readers.pictures import only_for_folders, read_pictures
 from everloop.data.tokenize.vocabulary import Vocabulary
@@ -36,7 +39,12 @@ class ConditionsConfig:
     """Instead of labels: a NumPy file (.npy, .npz) with vectors [N, n]; `texts` is then a file of N lines."""
     pictures: Path | None = None
     """Instead of labels: a NumPy file (.npy, .npz) with pictures [N, height, width] or [N, height, width, channels];
-    `texts` is then a file of N lines. Or a folder of PNG and JPEG files; `texts` is then lines PICTURE TAB TEXT."""
+    `texts` is then a file of N lines. Or a folder of PNG and JPEG files; `texts` is then lines PICTURE TAB TEXT, or a
+    table (CSV, TSV with a header, JSON lines, Parquet)."""
+    file_column: str = "file"
+    """Texts of pictures in a table: the column that names the file."""
+    text_column: str = "text"
+    """Texts of pictures in a table: the column that holds the text."""
     size: tuple[int, ...] = ()
     """Height and width to which the pictures of a folder are scaled; by default they must all have the same."""
     array: str = ""
@@ -123,6 +131,35 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         data.held_out = {"valid"}
         return data
 
+    @classmethod
+    def of(
+        cls,
+        train: Any,
+        valid: Any = None,
+        test: Any = None,
+        config: ConditionsConfig | None = None,
+        given: str = "label",
+    ) -> Conditions:
+        """Return texts that are in memory, each split in any of the forms that `everloop.data.in_memory` reads.
+
+        Args:
+            train, valid, test: pairs (what is given, texts) of lists or arrays; frames of pandas or polars; datasets of
+                Hugging Face or PyTorch. What validation lacks is taken from training, as `hold_out` says.
+            config: how they are read: `text_column` is the column of the texts.
+            given: the column of labels, vectors or pictures.
+
+        Raises:
+            DataError: a split is none of these, or lacks something.
+        """
+        config = config or ConditionsConfig()
+        splits = {"train": train, "valid": valid}
+        parts: dict[str, Sequence[tuple[Given, str]]] = {
+            name: given_texts(some, given, config.text_column) for name, some in splits.items() if some is not None
+        }
+        parts = with_held_out(parts, (config.hold_out,), Subset)
+        tests = () if test is None else given_texts(test, given, config.text_column)
+        return cls(parts["train"], parts.get("valid", ()), config, test=tests)
+
     def _encode(self, name: str, pairs: Sequence[tuple[Given, str]]) -> Zip[Tensor, list[int]]:
         size, texts = self.given_size, IntLists()
         given = RaggedArray("int64" if size is None else "uint8" if isinstance(size, PictureSize) else "float32")
@@ -195,7 +232,9 @@ def read_pairs(
     if not config.pictures.is_dir():
         return beside(texts, read_pictures(config.pictures, config.array), config.pictures, errors)
     sides, channels = ((size.height, size.width), size.channels) if size else (config.size, None)
-    return captions(texts, config.pictures, sides, channels, errors)
+    return captions(
+        texts, config.pictures, sides, channels, errors, FileColumns(config.file_column, config.text_column)
+    )
 
 
 def _scalar(row: Tensor) -> Tensor:

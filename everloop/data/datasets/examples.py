@@ -39,8 +39,8 @@ class ExamplesConfig:
     """Which labelled sequences are read, and how."""
 
     train: Path | None = None
-    """Training examples: TSV, CSV, JSON lines, .ts, .npz, IDX images, or a folder with a text file for each label, or
-    with a folder of PNG and JPEG files for each."""
+    """Training examples: TSV, CSV, JSON lines, .ts, .npz, IDX images, or a folder: for each label a text file
+    with a text a line, or a folder of text files, or of PNG and JPEG files."""
     valid: Path | None = None
     """Validation examples; without a file, `hold_out` says how many."""
     test: Path | None = None

@@ -1,10 +1,11 @@
-"""Two parallel text files: line n of one is the translation of line n of the other."""
+"""Pairs of sentences: two text files, of which line n of one is the translation of line n of the other, or a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,17 +13,22 @@ from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded_numbers
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.in_memory import sides
 from everloop.data.lazy import Subset, Zip, repr_of_list
-from everloop.data.ragged import IntLists
+from everloop.data.ragged import IntLists, Strings
+from everloop.data.readers.formats import read_rows
 from everloop.data.readers.parallel import read_pairs
+from everloop.data.readers.source import FileSource, Header
 from everloop.data.settings import setting
 from everloop.data.tokenize.pieces import BEGIN, END, UNKNOWN, Pieces
-from everloop.errors import DataError
+from everloop.errors import DataError, OptionError
+
+COLUMN_ADVICE = "say which ones they are (--source-column, --target-column)"
 
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Which parallel files are read, and how."""
+    """Which parallel files, or tables of pairs, are read, and how."""
 
     source: Path | None = None
     """Training sentences to read, one a line (.gz is unpacked)."""
@@ -44,6 +50,22 @@ class ParallelConfig:
     """Training pairs with more pieces than this on either side are left out."""
     malformed: Malformed = "stop"
     """What to do with a pair of which one line is empty."""
+    train: Path | None = None
+    """Training pairs in one file, in place of `source` and `target`: a table (TSV, CSV, JSON lines, Parquet; .gz is
+    unpacked) with a column for each side."""
+    valid: Path | None = None
+    """Validation pairs in one such file."""
+    format: str = "auto"
+    """What such files are: tsv, csv, semicolons, jsonl or parquet; by default as their names end."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a TSV or CSV file that has no header."""
+    header: Header = "auto"
+    """Whether the first line of a TSV or CSV file names its columns; auto: it does where there are no `columns`, or
+    where it has the same names."""
+    source_column: str = "source"
+    """The column of the sentences to read."""
+    target_column: str = "target"
+    """The column of the sentences to write."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +130,51 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
     @classmethod
     def from_config(cls, config: ParallelConfig, pieces: tuple[Pieces, Pieces] | None = None) -> Parallel:
         """Return the pairs that a configuration describes."""
-        if config.source is None or config.target is None:
-            raise DataError("no parallel files given; name them with --source FILE --target FILE")
-        if (config.valid_source is None) != (config.valid_target is None):
-            raise DataError("one validation file is missing; expected --valid-source and --valid-target")
-        errors = ErrorPolicy(config.malformed)
-        given = {"train": read_pairs(config.source, config.target, errors)}
-        if config.valid_source and config.valid_target:
-            given["valid"] = read_pairs(config.valid_source, config.valid_target, errors)
+        sides = {"train": (config.source, config.target), "valid": (config.valid_source, config.valid_target)}
+        for name, files in sides.items():
+            pre = "" if name == "train" else "valid-"
+            if getattr(config, name) and any(files):
+                raise OptionError(f"--{name} is a file of pairs, and --{pre}source or --{pre}target is given too")
+            if (files[0] is None) != (files[1] is None):
+                raise DataError(
+                    f"of two files one is missing; expected --{pre}source and --{pre}target, or a table of both, "
+                    f"--{name}"
+                )
+        if config.train is None and config.source is None:
+            raise DataError(
+                "no parallel files given; name them with --source FILE --target FILE, or a table of pairs with --train "
+                "FILE"
+            )
+        errors = ErrorPolicy(config.malformed, column_advice=COLUMN_ADVICE)
+        given = {}
+        for name, (source, target) in sides.items():
+            if source and target:
+                given[name] = read_pairs(source, target, errors)
+            elif table := getattr(config, name):
+                given[name] = read_table_of_pairs(table, config, errors)
         parts = with_held_out(given, (config.hold_out,), Subset)
         data = cls(parts["train"], parts.get("valid", ()), config, pieces, errors=errors)
         data.held_out = parts.keys() - given.keys()
         return data
+
+    @classmethod
+    def of(cls, train: Any, valid: Any = None, test: Any = None, config: ParallelConfig | None = None) -> Parallel:
+        """Return pairs that are in memory, each split in any of the forms that `everloop.data.in_memory` reads.
+
+        Args:
+            train, valid, test: a list of pairs, or two lists; frames of pandas or polars; datasets of Hugging Face or
+                PyTorch. What validation lacks is taken from training, as `hold_out` of the configuration says.
+            config: how they are read: `source_column` and `target_column` are the columns of a frame.
+
+        Raises:
+            DataError: a split is none of these, or lacks something.
+        """
+        config = config or ParallelConfig()
+        given = {"train": train, "valid": valid}
+        parts = {name: _in_memory(some, config) for name, some in given.items() if some is not None}
+        parts = with_held_out(parts, (config.hold_out,), Subset)
+        tests = () if test is None else _in_memory(test, config)
+        return cls(parts["train"], parts.get("valid", ()), config, test=tests)
 
     def _learn(self, sentences: Iterable[str]) -> Pieces:
         config = self.config
@@ -162,3 +217,30 @@ class Parallel(SequenceDataset[Pair, ParallelBatch]):
 
     def summary(self) -> str:
         return f"{self.source!r} to {self.target!r}"
+
+
+def read_table_of_pairs(path: Path, config: ParallelConfig, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:
+    """Return the pairs of a table; a pair of empty cells is passed over."""
+    names = config.source_column, config.target_column
+    if names[0] == names[1]:
+        raise OptionError(f"source_column and target_column are both {names[0]!r}; expected two columns")
+    left, right = Strings(), Strings()
+    source = FileSource(path, errors, config.header)
+    for line, _, row in read_rows(source, dict.fromkeys(names, "text"), config.columns, config.format):
+        a, b = (" ".join(row[name].splitlines()) for name in names)
+        if a.strip() and b.strip():
+            left.append(a)
+            right.append(b)
+        elif a.strip() or b.strip():
+            empty = names[1] if a.strip() else names[0]
+            errors.report(path, line, f"{empty} is empty", "the translation of a sentence that is not")
+    return Zip(left, right)
+
+
+def _in_memory(source: Any, config: ParallelConfig) -> Sequence[tuple[str, str]]:
+    """Return pairs that are in memory."""
+    found = list(zip(*sides(source, config.source_column, config.target_column), strict=True))
+    wrong = next((i for i, pair in enumerate(found) if not all(isinstance(side, str) for side in pair)), None)
+    if wrong is not None:
+        raise DataError(f"pair {wrong + 1} is {found[wrong]!r}; expected two texts")
+    return found

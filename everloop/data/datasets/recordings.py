@@ -6,17 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from everloop.data.augmentation import AugmentConfig, augmented
-from everloop.data.dataset import pass_seed
+from everloop.data.dataset import pass_seed, with_held_out
 from everloop.data.datasets.transcribed import Clip, Transcribed
 from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
+from everloop.data.in_memory import recordings
 from everloop.data.lazy import Array
+from everloop.data.readers.file_lists import FileColumns
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.resampling import Upsampled
 from everloop.data.settings import setting
@@ -31,9 +34,16 @@ class AudioConfig(AugmentConfig):
     audio: Path | None = None
     """Folder of WAV, FLAC, OGG or MP3 files."""
     transcripts: Path | None = setting(None, old="said")
-    """Training transcripts, one a line: the name of a sound file, a tab, what is said."""
+    """Training transcripts, one a line: the name of a sound file, a tab, what is said; or a table (CSV, TSV with a
+    header, JSON lines, Parquet)."""
     valid_transcripts: Path | None = setting(None, old="valid_said")
-    """Validation transcripts."""
+    """Validation transcripts; without them, `hold_out` says how many."""
+    hold_out: float = setting(0.1, absent=0.0)
+    """Fraction of the training recordings, drawn at random, that is kept for validation where no list is given."""
+    file_column: str = "file"
+    """Transcripts in a table: the column that names the file."""
+    text_column: str = "text"
+    """Transcripts in a table: the column that holds what is said."""
     seconds: float = math.inf
     """Training recordings that last longer are left out."""
     malformed: Malformed = "stop"
@@ -108,10 +118,48 @@ class Recordings(SpeechDataset):
         errors = ErrorPolicy(config.malformed)
         lists = {"train": config.transcripts, "valid": config.valid_transcripts}
         upsampled = {name: Upsampled() for name in lists}
-        parts = {k: read_transcripts(config.audio, v, frames, errors, upsampled[k]) for k, v in lists.items() if v}
-        data = cls(parts, frames, vocabulary, config.seconds, errors)
+        columns = FileColumns(config.file_column, config.text_column)
+        parts = {
+            name: read_transcripts(config.audio, path, frames, errors, upsampled[name], columns)
+            for name, path in lists.items()
+            if path
+        }
+        data = cls(with_held_out(parts, (config.hold_out,), _take), frames, vocabulary, config.seconds, errors)
         data.config, data.upsampled = config, upsampled
+        data.held_out = data.items.keys() - parts.keys()
         return data
+
+    @classmethod
+    def of(
+        cls,
+        train: Any,
+        valid: Any = None,
+        test: Any = None,
+        frames: FrameConfig | None = None,
+        config: AudioConfig | None = None,
+        audio: str = "audio",
+    ) -> Recordings:
+        """Return recordings that are in memory, each split in any of the forms that `everloop.data.in_memory` reads.
+
+        Args:
+            train, valid, test: pairs (recordings, texts) of lists or arrays, where a recording is samples [n] at the
+                rate of `frames`; frames of pandas or polars; datasets of PyTorch, or of Hugging Face, which tell rates.
+                What validation lacks is taken from training, as `hold_out` of the configuration says.
+            frames: how samples become frames.
+            config: the random changes in training; `text_column` is the column of the texts.
+            audio: the column of the recordings.
+
+        Raises:
+            DataError: a split is none of these, or lacks something.
+        """
+        frames, config = frames or FrameConfig(), config or AudioConfig()
+        given = {"train": train, "valid": valid, "test": test}
+        parts = {
+            name: recordings(some, audio, config.text_column, frames.rate)
+            for name, some in given.items()
+            if some is not None
+        }
+        return cls(with_held_out(parts, (config.hold_out,), _take), frames, seconds=config.seconds, augment=config)
 
     def content(self) -> Iterator[bytes]:
         yield repr((self.frames, self.vocabulary.symbols)).encode()
@@ -126,3 +174,7 @@ class Recordings(SpeechDataset):
     def sizes(self, split: str) -> Sequence[str]:
         seconds = self.lengths[split].sum() / self.frames.rate
         return f"{seconds:,.0f} seconds", f"{sum(len(text) for _, text in self[split]):,} characters"
+
+
+def _take(clips: Sequence[Clip], indices: Array) -> Sequence[Clip]:
+    return [clips[i] for i in indices]

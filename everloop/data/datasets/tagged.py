@@ -16,12 +16,14 @@ from everloop.data.batching.batch import Batch, sequence_mask
 from everloop.data.batching.padding import padded
 from everloop.data.dataset import SequenceDataset, shortened, with_held_out
 from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.in_memory import tagged
 from everloop.data.lazy import Array, LazySequence, Mapped, Subset, Zip
 from everloop.data.pictures import PictureSize, check_size
 from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
 from everloop.data.readers.formats import read_tagged
+from everloop.data.readers.lines import suffix
 from everloop.data.readers.pictures import channels_of, only_for_folders
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
@@ -146,6 +148,11 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
             return cls(
                 {**chorales.splits(config.train)}, config, tokenizer, labels or Symbols(chorales.PITCHES), errors
             )
+        if config.format == "auto" and suffix(config.train) == ".json":
+            raise OptionError(
+                f"{config.train}: the name tells no format; for a JSON file of chorales say --format chorales --output "
+                "several; words with tags are JSON lines (.jsonl), one object a line"
+            )
         channels = channels_of(config.train)
         splits = {"train": read_part(config.train, config, errors, channels)}
         for name in ("valid", "test"):
@@ -154,6 +161,26 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         data = cls(with_held_out(splits, config.hold_out, _take), config, tokenizer, labels, errors)
         data.held_out = data.items.keys() - splits.keys()
         return data
+
+    @classmethod
+    def of(cls, train: Any, valid: Any = None, test: Any = None, config: TaggedConfig | None = None) -> Tagged:
+        """Return tagged sequences that are in memory, each split in any of the forms `everloop.data.in_memory` reads.
+
+        Args:
+            train, valid, test: pairs (sequences, tags) of lists or arrays, where a sequence is a list of words, a text
+                with spaces between them, or numbers [T, F]; frames of pandas or polars; datasets of Hugging Face or
+                PyTorch. What validation and test lack is taken from training, as `hold_out` says.
+            config: how they are read: `text` and `label` are the columns of a frame.
+
+        Raises:
+            DataError: a split is none of these, or lacks something.
+        """
+        config = config or TaggedConfig()
+        given = {"train": train, "valid": valid, "test": test}
+        parts: dict[str, Pairs] = {
+            name: tagged(some, config.text, config.label) for name, some in given.items() if some is not None
+        }
+        return cls(with_held_out(parts, config.hold_out, _take), config)
 
     def _labels(self, y: Any) -> Symbols:
         if self.several:

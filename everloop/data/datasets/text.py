@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,94 +16,18 @@ from torch import Tensor
 
 from everloop.data.batching.windows import Windows
 from everloop.data.dataset import SPLITS, Dataset, pass_seed
+from everloop.data.datasets.text_config import TextConfig
 from everloop.data.error_policy import ErrorPolicy, Malformed
-from everloop.data.files import find_files
+from everloop.data.files import find_files, passed_over
+from everloop.data.in_memory import column
 from everloop.data.ragged import RaggedArray, Strings, pieces
 from everloop.data.readers.chunks import Chunk, byte_chunks, first, lines, text_chunks
 from everloop.data.readers.documents import marked
-from everloop.data.settings import setting
+from everloop.data.readers.text_tables import column_chunks, table_format
 from everloop.data.tokenize.subword_vocabulary import SubwordVocabulary
-from everloop.data.tokenize.vocabulary import DOCUMENT_END, MIN_FREQ, Units, Vocabulary, check_learned, check_units
+from everloop.data.tokenize.vocabulary import DOCUMENT_END, Units, Vocabulary, check_units
 from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted, splitting
 from everloop.errors import DataError, OptionError
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Which text is read, and how."""
-
-    text: tuple[Path, ...] = ()
-    """Text files, or folders that hold some."""
-    valid: tuple[Path, ...] = ()
-    """Files or folders for validation; without them, `split` cuts it from the text."""
-    test: tuple[Path, ...] = ()
-    """Files or folders for test; without them, `split` cuts it from the text."""
-    pattern: str = "*.txt"
-    """Which files of a folder are taken."""
-    documents: str | None = None
-    """What ends a document, at which the state begins anew: a text such as <|endoftext|>, in which \\n is the end of a
-    line, or "files": the end of each file. By default all is one document."""
-    units: Units = "characters"
-    """What one symbol is: a character, a word or sign, a subword, or a byte (any file, any language, 256 symbols)."""
-    tokenizer: Path | None = None
-    """Subwords: a tokenizer.json of Hugging Face's tokenizers; by default they are learned from the training text."""
-    split: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    """The fractions of the text for training, validation and test, cut in this order; what has files of its own takes
-    none, and leaves its fraction to training."""
-    lower: bool = False
-    """Words: whether the text is read in lower case."""
-    pretokenized: bool = False
-    """Words: whether they are what stands between spaces, as in files that others have split into words already."""
-    min_freq: int | None = setting(None, old="least")
-    """How often a character or word must occur in training to have a number of its own; by default 2. All others are
-    one and the same, which stands for what is unknown."""
-    max_vocab: int | None = setting(None, old="limit")
-    """How many characters, words or subwords have a number of their own, the most frequent ones; by default all that
-    occur often enough, and 8,000 subwords."""
-    malformed: Malformed = "stop"
-    """What to do with a line that is not UTF-8, or that a model from before there were unknown symbols cannot read."""
-
-    def __post_init__(self) -> None:
-        for name in ("lower", "pretokenized"):
-            if getattr(self, name) and self.units != "words":
-                raise OptionError(f"{name} is True; that is for words, and units is {self.units!r}")
-        for name, value in {"min_freq": self.min_freq, "max_vocab": self.max_vocab}.items():
-            if value and self.units == "bytes":
-                raise OptionError(f"{name} is {value}; that is for characters, words and subwords, not for bytes")
-        if self.tokenizer is not None and self.units != "subwords":
-            raise OptionError(f"tokenizer is {self.tokenizer}; that is for subwords, and units is {self.units!r}")
-        for name in ("min_freq", "max_vocab"):
-            if self.tokenizer is not None and (value := getattr(self, name)) is not None:
-                raise OptionError(f"{name} is {value}; that is for subwords that are learned, and there is a tokenizer")
-        check_learned(self.least, self.max_vocab)
-        if self.documents == "":
-            raise OptionError("documents is empty; expected what ends a document, or 'files'")
-        if self.documents is not None and self.units == "bytes":
-            raise OptionError(
-                f"documents is {self.documents!r}; that is for characters, words and subwords, not for bytes"
-            )
-
-    @property
-    def separator(self) -> str | None:
-        """What ends a document in the text; of files that are one each, a character that is put there."""
-        if self.documents is None:
-            return None
-        return DOCUMENT_END if self.documents == "files" else self.documents.replace("\\n", "\n").replace("\\t", "\t")
-
-    @property
-    def least(self) -> int:
-        """How often a symbol must occur in training to have a number of its own."""
-        return MIN_FREQ if self.min_freq is None else self.min_freq
-
-    @property
-    def cut(self) -> tuple[float, ...]:
-        """The fractions of the text that its splits take."""
-        if len(self.split) != 3:
-            return self.split
-        _, valid, test = (
-            0.0 if own else part for own, part in zip(((), self.valid, self.test), self.split, strict=True)
-        )
-        return (self.split[0] + (self.split[1] - valid) + (self.split[2] - test), valid, test)
 
 
 class Text(Dataset[Tensor]):
@@ -109,7 +35,7 @@ class Text(Dataset[Tensor]):
 
     A split is a tensor of symbol numbers; `epoch` reads it in windows, in several streams at once.
 
-    Several files are read one after another, each ended by a newline.
+    Several files are read one after another, each ended by a newline; of a table the texts of a column.
 
     Args:
         sources: files, or folders of which every file that fits `pattern` is taken.
@@ -118,6 +44,7 @@ class Text(Dataset[Tensor]):
         split: the fractions of the splits; they add up to 1, and 0 leaves a split out.
         vocabulary: numbers to use, for instance a trained model's; by default those of the training split.
         valid, test: files or folders of these splits, which are then not cut from the others.
+        format, text_column, columns: how tables are read, as in TextConfig.
         documents: what ends a document, or "files", as in TextConfig; that of `vocabulary` goes first.
         lower, pretokenized, min_freq, max_vocab: which symbols are known, as in TextConfig.
         malformed: whether a line that is not UTF-8 stops the reading, or is left out and counted.
@@ -127,6 +54,8 @@ class Text(Dataset[Tensor]):
             vocabulary without one for unknown characters.
         OptionError: units, split or one of the others make no sense.
     """
+
+    passed_over = ""  # what is told of files in the folders that are not read
 
     def __init__(
         self,
@@ -138,6 +67,9 @@ class Text(Dataset[Tensor]):
         vocabulary: Vocabulary | None = None,
         valid: Sequence[str | Path] = (),
         test: Sequence[str | Path] = (),
+        format: str = "auto",  # noqa: A002
+        text_column: str = "text",
+        columns: Sequence[str] = (),
         documents: str | None = None,
         lower: bool = False,
         pretokenized: bool = False,
@@ -148,17 +80,20 @@ class Text(Dataset[Tensor]):
         if not sources:
             raise DataError("no text given; name at least one file or folder")
         config = TextConfig(
-            _absolute(sources), _absolute(valid), _absolute(test), pattern, documents, check_units(units),
-            None if tokenizer is None else Path(tokenizer).absolute(), split, lower, pretokenized, min_freq, max_vocab,
-            malformed,
+            _absolute(sources), _absolute(valid), _absolute(test), pattern, format, text_column, tuple(columns),
+            documents, check_units(units), None if tokenizer is None else Path(tokenizer).absolute(), split, lower,
+            pretokenized, min_freq, max_vocab, malformed,
         )  # fmt: skip
-        super().__init__(config, ErrorPolicy(malformed))
+        super().__init__(config, ErrorPolicy(malformed, column_advice="say which one it is (--text-column)"))
         self.separator = vocabulary.separator if vocabulary else config.separator
-        files = {name: find_files(some, pattern) for name, some in zip(SPLITS, (sources, valid, test), strict=True)}
+        given = dict(zip(SPLITS, (sources, valid, test), strict=True))
+        files = {name: find_files(some, pattern, "; --pattern says which") for name, some in given.items()}
+        others = passed_over(chain(*given.values()), chain(*files.values()))
+        self.passed_over = f"{others} (--pattern says which are read)" if others else ""
         self._fill(self._chunks(files["train"]), vocabulary, _names(files["train"]))
         for name in ("valid", "test"):
             if files[name]:
-                self.items[name] = self._own(files[name])
+                self.items[name] = self._own(self._chunks(files[name]), _names(files[name]))
 
     @classmethod
     def from_string(
@@ -190,6 +125,34 @@ class Text(Dataset[Tensor]):
         return self
 
     @classmethod
+    def of(
+        cls, train: Any, valid: Any = None, test: Any = None, config: TextConfig | None = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> Text:  # fmt: skip
+        """Return the Text of many texts that are in memory, each ended by a newline, or by what ends a document.
+
+        Args:
+            train, valid, test: lists of texts; frames of pandas or polars; datasets of Hugging Face or PyTorch. What
+                validation and test lack is cut from training, as `split` of the configuration says.
+            config: how they are read: `text_column` is the column of a frame; each text is a document with
+                `documents` "files".
+            vocabulary: as in the class.
+
+        Raises:
+            DataError: one is none of these, or lacks something.
+        """
+        config, self = config or TextConfig(), object.__new__(cls)
+        given = {"valid": valid, "test": test}
+        own = {name: column(some, config.text_column) for name, some in given.items() if some is not None}
+        first, second, third = replace(config, valid=(Path(),) * ("valid" in own), test=(Path(),) * ("test" in own)).cut
+        Dataset.__init__(self, replace(config, split=(first, second, third)))
+        self.separator = vocabulary.separator if vocabulary else config.separator
+        self._fill(self._joined(column(train, config.text_column), "the texts"), vocabulary, "the texts")
+        for name, texts in own.items():
+            self.items[name] = self._own(self._joined(texts, f"the {name} texts"), f"the {name} texts")
+        return self
+
+    @classmethod
     def from_config(cls, config: TextConfig, vocabulary: Vocabulary | None = None) -> Text:
         """Return the Text that a configuration describes."""
         settings = {name: value for name, value in vars(config).items() if name != "text"}
@@ -198,8 +161,15 @@ class Text(Dataset[Tensor]):
     def _chunks(self, files: Sequence[Path]) -> Iterator[Chunk]:
         """Yield the files one after another, each of several ended by a newline, or by the end of a document."""
         for file in files:
-            end = ""
-            whole = byte_chunks(file) if self.config.units == "bytes" else text_chunks(file, self.errors)
+            end, form = "", table_format(file, self.config.format)
+            if self.config.units == "bytes":
+                whole = byte_chunks(file)
+            elif form is None:
+                whole = text_chunks(file, self.errors)
+            else:
+                how = self.config.text_column, self.config.columns
+                yield from self._marked(column_chunks(file, form, *how, self.errors, self._row_end))
+                continue
             for chunk in self._marked(whole):
                 yield chunk
                 end = chunk.text[-1]
@@ -207,6 +177,10 @@ class Text(Dataset[Tensor]):
                 yield Chunk(DOCUMENT_END, str(file))
             elif len(files) > 1 and end not in ("\n", DOCUMENT_END):
                 yield Chunk("\n", str(file))
+
+    @property
+    def _row_end(self) -> str:
+        return DOCUMENT_END if self.separator == DOCUMENT_END else "\n"
 
     def _marked(self, chunks: Iterable[Chunk]) -> Iterable[Chunk]:
         """Return chunks of a text with separators of documents as one character."""
@@ -223,17 +197,24 @@ class Text(Dataset[Tensor]):
         read = self._words if units == "words" else self._characters
         self.vocabulary, encoded = read(chunks, vocabulary)
         self.items = dict(zip(SPLITS, _cut(torch.from_numpy(encoded.all), self.config.cut, place), strict=True))
-        if not vocabulary and self.documents and not self.documents["train"]:
+        end = self.vocabulary.document_end
+        if not vocabulary and end is not None and not self._counts(end)["train"]:  # not `documents`, which is kept
             raise DataError(
                 f"no document ends in the training split of {place}: documents is {self.config.documents!r}"
             )
 
-    def _own(self, files: Sequence[Path]) -> Tensor:
-        """Return the numbers of a split that has files of its own."""
-        found = torch.from_numpy(self._encoded(self._chunks(files), self.vocabulary).all)
+    def _own(self, chunks: Iterable[Chunk], place: str) -> Tensor:
+        """Return the numbers of a split of its own."""
+        found = torch.from_numpy(self._encoded(chunks, self.vocabulary).all)
         if len(found) < 2:
-            raise DataError(f"{_names(files)} has {len(found)} symbols; expected at least 2")
+            raise DataError(f"{place} has {len(found)} symbols; expected at least 2")
         return found
+
+    def _joined(self, texts: Sequence[str], place: str) -> Iterable[Chunk]:
+        """Return texts that are in memory, each ended."""
+        if not any(texts):
+            raise DataError(f"{place} are empty; expected text")
+        return self._marked(Chunk(f"{text}{self._row_end}", place) for text in texts)
 
     def _characters(self, chunks: Iterable[Chunk], known: Vocabulary | None) -> tuple[Vocabulary, RaggedArray]:
         """Return (vocabulary, numbers of the text); if none is known it is learned from the training split."""
@@ -349,7 +330,7 @@ class Text(Dataset[Tensor]):
         return Windows(numbers[start:], batch, length, drop_last=True, where=where, varied=varied, jitter=jitter)
 
     def describe(self, batch: int) -> list[str]:
-        return [repr(self)]
+        return [repr(self), *([self.passed_over] if self.passed_over else [])]
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(numbers):,}" for name, numbers in self.items.items())

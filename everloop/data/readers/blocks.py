@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from everloop.data.error_policy import ErrorPolicy
+from everloop.data.readers.lines import ended
 from everloop.data.readers.source import ColumnType, Row, RowReader, Source
 from everloop.data.readers.tables import DELIMITERS, MAX_FLOAT32, Form, Records, value_of
 
 ROWS = 4096  # of a block, at most
+CELLS = 1 << 15  # about; more do not stay in the processor's cache while they are turned into columns
 
 SeeRows = Callable[[Sequence[int], Mapping[str, Sequence[Any]]], None]
 
@@ -62,10 +64,10 @@ def read_blocks(
     """Yield the well-formed rows of a table in blocks; the arguments are those of Records."""
     errors, number = source.errors, 0
     skipped = errors.skipped
-    with source.open() as file:
+    with ended(source.open()) as file:
         records = Records(wanted, form, columns, source.place, errors, _each(see), source.header)
-        while lines := list(islice(file, ROWS if records.between_rows else 1)):
-            if cells := _cells(records, lines):
+        while lines := list(islice(file, _rows(records))):
+            if cells := _cells(records, lines, None if see else wanted):
                 found = {name: column_of(cells[name], kind) for name, kind in wanted.items()}
             if cells and all(found.values()):
                 places = range(number + 1, number + 1 + len(lines))
@@ -102,8 +104,16 @@ def column_of(cells: Sequence[Any], kind: ColumnType) -> Sequence[Any]:
     return [] if any(value is None for value in found) else found
 
 
-def _cells(records: Records, lines: Sequence[bytes]) -> dict[str, Sequence[str]]:
-    """Return all cells of some lines by column; nothing where one of the lines needs a look of its own."""
+def _rows(records: Records) -> int:
+    """Return how many lines are the next block."""
+    return min(ROWS, max(64, CELLS // len(records.columns or " "))) if records.between_rows else 1
+
+
+def _cells(records: Records, lines: Sequence[bytes], wanted: Collection[str] | None) -> dict[str, Sequence[str]]:
+    """Return the cells of some lines by column, of those that are wanted, None: of all.
+
+    There are none where one of the lines needs a look of its own.
+    """
     if not records.between_rows:
         return {}
     assert records.columns, "a header has been read"
@@ -120,7 +130,8 @@ def _cells(records: Records, lines: Sequence[bytes]) -> dict[str, Sequence[str]]
     if {line.count(sign) for line in texts} != {count - 1}:
         return {}
     cells = sign.join(texts).split(sign)
-    return {name: cells[place::count] for place, name in enumerate(records.columns)}
+    names = enumerate(records.columns)
+    return {name: cells[place::count] for place, name in names if wanted is None or name in wanted}
 
 
 def _quoted(names: Sequence[str], texts: Sequence[str], sign: str) -> dict[str, Sequence[str]]:

@@ -100,7 +100,10 @@ def _decoded(raw: bytes, place: str, line: int, offset: int, errors: ErrorPolicy
             return raw.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    kept, expected = [], "UTF-8 text: convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols"
+    kept, expected = (
+        [],
+        "UTF-8 text: convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols (--units bytes)",
+    )
     for number, part in enumerate(_LINE.findall(raw), line):
         try:
             text = part.decode("utf-8")

@@ -83,7 +83,10 @@ def read_examples(source: FileSource, form: str, fields: Fields) -> Iterator[Rec
         return
     wanted: dict[str, ColumnType] = {fields.sequence: "text", fields.label: "text"}
     for line, raw, row in read_rows(source, wanted, fields.columns, form):
-        yield Record(row[fields.sequence], row[fields.label], raw, line)
+        if row[fields.label].strip():
+            yield Record(row[fields.sequence], row[fields.label], raw, line)
+        else:
+            source.errors.report(source.place, line, f"{fields.label} is empty", "a label")
 
 
 def read_tagged(source: FileSource, form: str, fields: Fields) -> Iterator[Record]:
@@ -203,4 +206,5 @@ def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
         raise DataError(f"{path} is a folder; expected a file whose name ends in {endings}")
     raise OptionError(
         f"{path}: the name tells no format; expected one that ends in {endings}, or --format with its format"
+        + ("; a list of objects is read as JSON lines (.jsonl), one object a line" if suffix(path) == ".json" else "")
     )

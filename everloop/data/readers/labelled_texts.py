@@ -15,6 +15,7 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
 from everloop.data.lazy import Mapped, Subset, Zip
 from everloop.data.ragged import Strings
+from everloop.data.readers.file_lists import FILE_COLUMNS, FileColumns, named_texts
 from everloop.data.readers.lines import decoded, numbered, opened, stem
 from everloop.data.readers.pictures import most_channels, read_picture
 from everloop.errors import DataError
@@ -69,29 +70,29 @@ def beside(path: Path, found: Tensor, place: Path, errors: ErrorPolicy) -> Seque
 
 
 def captions(
-    path: Path, folder: Path, size: tuple[int, ...], channels: int | None, errors: ErrorPolicy
+    path: Path,
+    folder: Path,
+    size: tuple[int, ...],
+    channels: int | None,
+    errors: ErrorPolicy,
+    columns: FileColumns = FILE_COLUMNS,
 ) -> Sequence[tuple[Tensor, str]]:
     """Return the pictures of a folder with their texts; a picture is read when it is asked for.
 
     Args:
-        path: lines PICTURE TAB TEXT, where PICTURE is the name of a PNG or JPEG file in the folder.
+        path: lines PICTURE TAB TEXT, where PICTURE is the name of a PNG or JPEG file in the folder; or a table.
         folder: where the pictures are.
         size: height and width to which they are scaled; none: they stay as they are.
         channels: how many they get; None: all 3 if one of them has colours, else 1.
         errors: takes malformed lines, and names of pictures that are not there.
+        columns: those of a table.
     """
     files, texts = list[Path](), Strings()
-    with opened(path) as file:
-        for number, line in numbered(file, str(path), errors):
-            name, tab, text = line.partition("\t")
-            picture = folder / name.strip()
-            if not (tab and name.strip() and text.strip()):
-                if line.strip():
-                    errors.report(path, number, repr(line), "PICTURE TAB TEXT")
-            elif not picture.is_file():
-                errors.report(path, number, f"there is no picture {picture}", "a file of the folder")
-            else:
-                files.append(picture)
-                texts.append(text.strip())
+    for number, name, text in named_texts(path, columns, "PICTURE TAB TEXT", errors):
+        if (folder / name).is_file():
+            files.append(folder / name)
+            texts.append(text)
+        else:
+            errors.report(path, number, f"there is no picture {folder / name}", "a file of the folder")
     channels = channels or most_channels(files)
     return Zip(Mapped(files, partial(read_picture, size=size, channels=channels)), texts)

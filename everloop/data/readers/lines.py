@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import open_file
 from everloop.errors import DataError
+
+UTF8 = "UTF-8 text: convert the file (iconv -f latin1 -t utf-8), or save it as UTF-8"
 
 
 def unpacked(path: str | Path) -> bytes:
@@ -32,6 +35,34 @@ def opened(path: str | Path) -> BinaryIO:
     """
     file = open_file(path)
     return io.BufferedReader(_Unpacked(path, file)) if Path(path).suffix == ".gz" else file
+
+
+def ended(file: IO[bytes]) -> IO[bytes]:
+    """Return an open file, of whose beginning nothing is read yet, with lines that end in a newline character.
+
+    Old programs for the Macintosh, and spreadsheets that write for them, end lines with a carriage return alone.
+    """
+    begin = file.peek() if isinstance(file, io.BufferedReader) else b""
+    return io.BufferedReader(_Returns(file)) if b"\r" in begin[:-1] and b"\n" not in begin else file
+
+
+class _Returns(io.RawIOBase):
+    """The content of a file with a newline character for each carriage return."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        found = self.file.read(len(room)).replace(b"\r", b"\n")
+        room[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 class _Unpacked(io.RawIOBase):
@@ -68,11 +99,17 @@ def stem(path: Path) -> str:
 
 
 def decoded(raw: bytes, place: str, number: int, errors: ErrorPolicy) -> str | None:
-    """Return a line without its end, None if it is malformed."""
+    """Return a line without its end, None if it is malformed.
+
+    Raises:
+        DataError: it is the first line of a file in UTF-16.
+    """
+    if number == 1 and raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) and raw.count(0):
+        raise DataError(f"{place} is UTF-16, not UTF-8; convert it, for instance with: iconv -f utf-16 -t utf-8")
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        errors.report(place, number, f"byte 0x{raw[error.start]:02x} at byte {error.start} is not UTF-8", "UTF-8 text")
+        errors.report(place, number, f"byte 0x{raw[error.start]:02x} at byte {error.start} is not UTF-8", UTF8)
         return None
     return text.rstrip("\r\n")
 

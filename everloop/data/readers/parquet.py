@@ -46,7 +46,7 @@ def _frame(source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[s
         names = list(polars.read_parquet_schema(path))
         for name in wanted:
             if name not in names:
-                raise DataError(f"{path}: {unknown('column', name, names)}")
+                raise DataError(f"{path}: {unknown('column', name, names)}; {source.errors.column_advice}")
         if columns and list(columns) != names:
             raise OptionError(f"columns are {', '.join(columns)}; {path} names its own: {', '.join(names)}")
         frame: Any = polars.read_parquet(path, columns=None if whole else list(wanted))

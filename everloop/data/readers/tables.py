@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import parse_json
-from everloop.data.readers.lines import decoded
+from everloop.data.readers.lines import decoded, ended
 from everloop.data.readers.quotes import Quotes
 from everloop.data.readers.source import ColumnType, Header, Row, See, Source
 from everloop.errors import DataError, OptionError, unknown
@@ -180,7 +180,8 @@ class Records:
     def _take_columns(self, names: list[str], where: str) -> None:
         for name in self.wanted:
             if name not in names:
-                raise DataError(f"{where}: {unknown('column', name, names)}; {self._advice(names)}")
+                said = unknown("column", name, names)
+                raise DataError(f"{where}: {said}{'' if said.endswith('?') else ';'} {self._advice(names)}")
             if names.count(name) > 1:
                 raise DataError(f"{where}: {names.count(name)} columns are called {name!r}; expected one: rename them")
         self.columns = names
@@ -191,18 +192,17 @@ class Records:
         for sign, form in other.items():
             if len(names) == 1 and sign in names[0]:
                 return f"its fields look as if {sign!r} were between them: say --format {form}"
-        said = "if its first line is data, name the columns with --columns"
-        if "words" in self.wanted.values():
-            said = f"for lines of a word and its tag say --format conll; {said}"
-        return f"{said}; if not, say which one it is (--text, --label, --series, …)"
+        said = f"{self.errors.header_advice}{self.errors.column_advice}"
+        return (
+            f"for lines of a word and its tag say --format conll; {said}" if "words" in self.wanted.values() else said
+        )
 
     def _values(self, number: int, fields: Mapping[str, Any]) -> Row | None:
         row: Row = {}
         for name, kind in self.wanted.items():
             if name not in fields:
-                self.errors.report(
-                    self.place, number, f"no {name!r} among {', '.join(map(repr, fields))}", EXPECTED[kind]
-                )
+                came = f"no {name!r} among {', '.join(map(repr, fields))}"
+                self.errors.report(self.place, number, came, f"{EXPECTED[kind]}; {self.errors.column_advice}")
                 return None
             value = value_of(fields[name], kind)
             if value is None:
@@ -216,14 +216,14 @@ def read_rows(
     form: Form, source: Source, wanted: Mapping[str, ColumnType], columns: Sequence[str] = (), see: See | None = None
 ) -> Iterator[tuple[int, bytes, Row]]:
     """Yield (line number, bytes, row) of each well-formed record; the arguments are those of Records."""
-    with source.open() as file:
+    with ended(source.open()) as file:
         yield from Records(wanted, form, columns, source.place, source.errors, see, source.header).read(file)
 
 
 def value_of(value: Any, kind: ColumnType) -> Any:
     """Return a field as what its column holds, None if it is not."""
     if kind == "text":
-        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, str | int) else None
     if kind == "words":
         words = value.split() if isinstance(value, str) else value
         right = isinstance(words, list) and words and all(isinstance(word, str) and word for word in words)
