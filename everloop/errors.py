@@ -47,8 +47,12 @@ class TrainingError(EverloopError, RuntimeError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown name: it names the nearest right one, or all of them."""
+    """Return the message for an unknown name: it names the nearest right one, or all of them.
+
+    The dashes before the names of options are no part of what is near.
+    """
     names = list(known)
-    near = get_close_matches(name, names, n=1)
+    bare = {each.removeprefix("--"): each for each in reversed(names)}
+    near = [bare[each] for each in get_close_matches(name.removeprefix("--"), bare, n=1)]
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"

@@ -90,6 +90,14 @@ VERBS = {
 }
 
 
+ANSWERS = {
+    "convert": "is no command; in Python everloop.models.load(RUN) is an nn.Module; torch.onnx.export takes layers",
+    "export": "is no command; in Python everloop.models.load(RUN) is an nn.Module; torch.onnx.export takes layers",
+    "serve": "is no command; everloop predict RUN answers line by line what it reads from standard input",
+    "version": "is an option: everloop --version",
+}  # to what others have commands for, and this has none
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if `check` finds a fault, 2 for an error of the user, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if args is None else args)
@@ -124,6 +132,8 @@ def _dispatch(args: list[str]) -> int:
     if args[0] in ("-V", "--version"):
         print(f"everloop {version('everloop')}")
         return 0
+    if args[0] in ANSWERS:
+        raise OptionError(f"{args[0]!r} {ANSWERS[args[0]]}")
     if args[0] not in VERBS:
         ours = next((name for name, verb in VERBS.items() if args[0] in verb.also), None)
         said = f"unknown command {args[0]!r}; here it is {ours!r}" if ours else unknown("command", args[0], VERBS)

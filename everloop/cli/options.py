@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +28,18 @@ from everloop.report.opened import Opened
 
 T = TypeVar("T")
 LONGEST = 60  # characters that are shown of a word that no option takes
+BY_PLACE = {
+    "checkpoint": "run",
+    "ckpt": "run",
+    "data": "file",
+    "file": "file",
+    "input": "file",
+    "model": "run",
+    "model-path": "run",
+    "path": "file",
+    "test": "file",
+    "text": "prompt",
+}  # what people call what a command is given by its place
 FILES = ("source", "train", "texts", "audio", "text")  # options that take the file to learn from
 
 
@@ -59,6 +71,10 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Missing value for argument '(--\S+)'\. Expected (\d+) values", r"\1 has too few values; expected \2"),
     (r"Unrecognized options: (.*)", r"\1: no option takes this"),
     (r"Missing from everloop [\w -]+: (?:--(\S+) )?(?:PATH|STR) (.*?)\.? \(required\).*", _missing),
+    (
+        r"Error parsing (--\S+): Failed to parse key-value pairs!",
+        r"\1 takes pairs NAME VALUE; one is incomplete",
+    ),
     (r"^Error parsing \w+: ", ""),  # a group of settings has checked itself, and its message says all
 )
 
@@ -191,14 +207,20 @@ def _rename_old_options(kind: type[Any], args: Sequence[str], command: str) -> l
                 raise OptionError(f"{name} is called {ours} here, and both are given; leave out {name}")
             found[i] = ours + equals + value
             note(f"{name} is called {ours} here")
-        elif name.startswith("--") and name not in options and name in by_place:
-            raise OptionError(and_help(f"{name} is no option; give {name[2:].upper()} without the name", command))
+        elif name.startswith("--") and name not in options and (place := _place(name, by_place)):
+            raise OptionError(and_help(f"{name} is no option; give {place} without the name", command))
         elif name.startswith("--") and name not in options and name[2:] in VERBS.keys() - {*FILES}:
             raise OptionError(f"{name} is no option but a command: everloop {name[2:]} --help")
         elif name.startswith("--") and name not in options:
             known = [*names, *(["help"] if get_close_matches(name, ["--help"], cutoff=0.8) else [])]
             raise OptionError(and_help(unknown_setting("option", name, known, flag), command))
     return found
+
+
+def _place(name: str, by_place: Collection[str]) -> str:
+    """Return what a word is called that is given by its place and that someone calls by a name; nothing if none is."""
+    placed = (name, flag(BY_PLACE.get(name.removeprefix("--"), "")))
+    return next((each.removeprefix("--").upper() for each in placed if each in by_place), "")
 
 
 def given(kind: type[Any], args: Sequence[str]) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from everloop.cli.options import CheckpointOptions, note, parse, write
-from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.error_policy import AS_TRAINED, ErrorPolicy, Malformed
 from everloop.data.settings import setting
 from everloop.errors import OptionError, RunError
 from everloop.kinds.decoding import PredictOptions
@@ -58,7 +58,7 @@ def main(args: Sequence[str]) -> int:
     answers = replace(options.answers, trust_code=options.checkpoint.trust_code)
     answers.check(kind.name, kind.predict_options)
     model = options.checkpoint.model(run)
-    errors = ErrorPolicy(options.malformed, column_advice="rename it as it was in training")
+    errors = ErrorPolicy(options.malformed, column_advice=AS_TRAINED)
     source = PredictSource(options.file, options.format, answers.columns, options.batch, errors)
     if source.piped and sys.stdin.isatty():
         note("reading what you type, a line at a time (Ctrl-D ends it)")

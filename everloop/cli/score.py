@@ -12,7 +12,7 @@ import tyro
 
 from everloop.cli.figures import note_unknown
 from everloop.cli.options import CheckpointOptions, parse, write
-from everloop.data.error_policy import ErrorPolicy, Malformed
+from everloop.data.error_policy import AS_TRAINED, ErrorPolicy, Malformed
 from everloop.decode.writer import unknown_symbols
 from everloop.errors import DataError, RunError
 from everloop.kinds.source import PredictSource
@@ -50,7 +50,7 @@ def main(args: Sequence[str]) -> int:
     model = options.checkpoint.model(run)
     scored = kind.scorer(model, options.context)
     note_unknown(model, options.context or "")
-    errors = ErrorPolicy(options.malformed, column_advice="rename it as it was in training")
+    errors = ErrorPolicy(options.malformed, column_advice=AS_TRAINED)
     source = PredictSource(options.file, options.format, (), 0, errors)
     config = run.settings("data", kind.data_config)
     named = getattr(config, "text_column", "text"), getattr(config, "columns", ())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import torch
@@ -57,6 +59,9 @@ def main(args: Sequence[str]) -> int:
     options = parse(
         Options, args, command="show", description="Print a cell as equations or at a stage of the compiler."
     )
+    if Path(options.cell).is_dir():
+        hint = f"of a run: everloop draw network {quote(options.cell)}, or everloop report"
+        raise OptionError(f"{options.cell} is a folder; expected a cell; {hint}")
     write(show(options.cell, options.stage, options.format) + "\n")
     return 0
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from everloop.errors import DataError, OptionError, unknown
 
 Malformed = Literal["stop", "skip"]
+AS_TRAINED = "rename it as it was in training"  # where no option names columns
 
 
 @dataclass

@@ -24,6 +24,7 @@ ALIKE = {
     "bptt_jitter": "length_jitter",
     "embed_dim": "embedding",
     "embedding_dim": "embedding",
+    "embedding_size": "embedding",
     "eval_every": "validate",
     "eval_steps": "validate",
     "grad_clip": "clip_norm",
@@ -39,6 +40,8 @@ ALIKE = {
     "learning_rate": "lr",
     "logging_steps": "log_every",
     "lookback": "context",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
     "max_epochs": "epochs",
     "max_grad_norm": "clip_norm",
     "max_len": "max_length",
@@ -46,10 +49,10 @@ ALIKE = {
     "max_steps": "steps",
     "metric_for_best_model": "best_metric",
     "min_count": "min_freq",
+    "mixed_precision": "precision",
     "model_dir": "out",
     "n_layers": "layers",
     "nonmono": "average_after",
-    "mixed_precision": "precision",
     "num_beams": "beam",
     "num_epochs": "epochs",
     "num_layers": "layers",
@@ -64,25 +67,61 @@ ALIKE = {
     "prediction_length": "horizon",
     "random_seed": "seed",
     "save_dir": "out",
+    "scheduler": "schedule",
+    "seasonality": "season",
     "seq_len": "length",
     "sequence_length": "length",
-    "seasonality": "season",
+    "src": "source",
     "target_column": "label",
     "temp": "temperature",
     "test_file": "test",
     "text_column": "text",
+    "tgt": "target",
     "time_column": "time",
     "timestamp": "time",
     "train_file": "train",
+    "train_src": "source",
+    "train_tgt": "target",
     "unique_id": "group",
-    "valid_file": "valid",
     "val": "valid",
+    "valid_file": "valid",
+    "valid_src": "valid_source",
+    "valid_tgt": "valid_target",
     "validation": "valid",
     "validation_file": "valid",
     "vocab_size": "max_vocab",
     "warmup_steps": "warmup",
     "window_jitter": "length_jitter",
 }  # fmt: skip; what other libraries call settings of ours
+MEANT: dict[str, tuple[str, ...]] = {
+    "amp": ("precision bf16",),
+    "bf16": ("precision bf16",),
+    "captions": ("texts",),
+    "cpu": ("device cpu",),
+    "csv": ("train",),
+    "cuda": ("device cuda",),
+    "data": ("train", "text", "texts", "audio", "source"),
+    "dataset": ("train", "text", "texts", "audio", "source"),
+    "file": ("train", "text", "texts", "audio", "source"),
+    "fp16": ("precision bf16",),
+    "gpu": ("device cuda",),
+    "images": ("pictures",),
+    "input": ("train", "text", "texts", "audio", "source"),
+    "labels": ("transcripts",),
+    "manifest": ("transcripts",),
+    "max_new_tokens": ("max_length", "length"),
+    "model": ("cell",),
+    "name": ("out",),
+    "path": ("train", "text", "texts", "audio", "source"),
+    "run_name": ("out",),
+    "test_size": ("hold_out", "split"),
+    "train_data": ("train", "text", "texts", "audio", "source"),
+    "val_size": ("hold_out", "split"),
+    "val_split": ("hold_out", "split"),
+    "valid_size": ("hold_out", "split"),
+    "validation_split": ("hold_out", "split"),
+    "wav": ("audio",),
+}  # what people mean that is not quite a setting of ours: the first of these that there is, perhaps with a value
 
 
 def flag(name: str) -> str:
@@ -138,7 +177,12 @@ def unknown_setting(what: str, name: str, known: Iterable[str], spell: Callable[
     """Return the message for an unknown setting; `spell` writes names as the user does."""
     names = list(known)
     ours = same_setting(name, names, spell)
-    return f"unknown {what} {name!r}; here it is {ours!r}" if ours else unknown(what, name, map(spell, names))
+    if ours:
+        return f"unknown {what} {name!r}; here it is {ours!r}"
+    meant = next((each for alike, each in MEANT.items() if name == spell(alike)), ())
+    one, _, value = next((each for each in meant if each.partition(" ")[0] in names), "").partition(" ")
+    said = f"{spell(one)} {value}".strip()
+    return f"unknown {what} {name!r}; did you mean {said!r}?" if one else unknown(what, name, map(spell, names))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from everloop.decode.sketch import Sketch, sketch
 from everloop.decode.writer import Hypothesis, writer
 from everloop.draw import pictures
 from everloop.draw.strokes import ink, png, sheet, svg
-from everloop.errors import DataError, OptionError
+from everloop.errors import DataError, OptionError, unknown
 from everloop.kinds.decoding import SYMBOLS, Decoder, PredictOptions
 from everloop.kinds.examples import Example, spread
 from everloop.kinds.source import PredictSource
@@ -215,8 +215,14 @@ def _given(
         return
     for number, line in source.lines():
         text = line.strip()
-        if not text or size is None:
-            yield (text, text) if text else None
+        if not text:
+            yield None
+            continue
+        if size is None:
+            is_known = text in model.labels
+            if not is_known:
+                source.errors.report(source.place, number, unknown("label", text, model.labels), "a label of training")
+            yield (text, text) if is_known else None
             continue
         vector = _vector(text, size)
         if vector is None:

@@ -12,6 +12,7 @@ from rich.text import Text as Line
 
 from everloop.data import Text, TextConfig
 from everloop.data.files import write_atomically
+from everloop.data.tokenize.vocabulary import DOCUMENT_END
 from everloop.decode import Sampling, sample, stream
 from everloop.decode.writer import Prompts
 from everloop.errors import DataError, OptionError
@@ -53,7 +54,7 @@ def written(model: LanguageModel, prompt: str, how: Sampling, length: int) -> It
     drawn = stream(
         model, prompt, length=length, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=how.seed
     )
-    return chain([prompt], drawn)
+    return map(_shown, chain([prompt.lstrip(DOCUMENT_END)], drawn))
 
 
 def scorer(model: LanguageModel, context: str | None) -> Callable[[str], Score]:
@@ -66,7 +67,7 @@ def preview(model: LanguageModel, text: Text) -> str:
     """Return some of what the model writes, after a newline or the first symbol of the text."""
     prompt = _beginning(model)
     length = 15 if model.vocabulary.units in ("words", "subwords") else 70
-    return sample(model, prompt, length=length, temperature=0.7, seed=0)
+    return _shown(sample(model, prompt, length=length, temperature=0.7, seed=0))
 
 
 def examples(model: LanguageModel, text: Text, split: str, count: int) -> Iterator[Example]:
@@ -77,7 +78,8 @@ def examples(model: LanguageModel, text: Text, split: str, count: int) -> Iterat
         if len(numbers) > EXAMPLE[0]:
             prompt = model.vocabulary.decode(numbers[: EXAMPLE[0]])
             drawn = sample(model, prompt, length=EXAMPLE[1], temperature=0.7, seed=number)
-            yield Example(prompt, model.vocabulary.decode(numbers[EXAMPLE[0] :], prompt), drawn, source=prompt)
+            goes_on = model.vocabulary.decode(numbers[EXAMPLE[0] :], prompt)
+            yield Example(_shown(prompt), _shown(goes_on), _shown(drawn), source=prompt)
 
 
 def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None, length: int = 300) -> Iterator[Line]:
@@ -86,14 +88,19 @@ def report(model: LanguageModel, text: Text, run: Run, prompt: str | None = None
     start = prompt or _beginning(model)
     kept = []
     for temperature in TEMPERATURES:
-        drawn = sample(model, start, length=length, temperature=temperature, seed=1)
+        drawn = _shown(sample(model, start, length=length, temperature=temperature, seed=1))
         yield Line(f"── temperature {temperature} " + "─" * 40, "bold cyan")
-        yield Line.assemble((start.lstrip("\n"), "bold"), drawn.strip("\n"))
+        yield Line.assemble((start.lstrip(f"\n{DOCUMENT_END}"), "bold"), drawn.strip("\n"))
         kept.append(f"── temperature {temperature}\n{start.lstrip()}{drawn}\n")
     if run.path:
         write_atomically(run.path / "samples.txt", "\n".join(kept).encode("utf-8", "replace"))
         hint = f'continue a prompt of yours with: everloop sample {shlex.quote(str(run.path))} "…"'
         yield Line(f"\n{hint}", "dim")
+
+
+def _shown(text: str) -> str:
+    """Return a text with an empty line at the end of each document, which in files that are one each has no text."""
+    return text.replace(DOCUMENT_END, "\n\n")
 
 
 def _beginning(model: LanguageModel) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from everloop.data.datasets.tagged import Tagged, TaggedConfig, read_part
-from everloop.data.error_policy import ErrorPolicy
+from everloop.data.error_policy import AS_TRAINED, ErrorPolicy
 from everloop.data.pictures import PictureSize
 from everloop.data.readers import conll, conllu
 from everloop.data.readers.arrays import films_or_sequences
@@ -134,7 +134,7 @@ def evaluation_dataset(model: Tagger, config: TaggedConfig, path: Path, labels: 
         raise OptionError("--labels is for IDX images; a tagger's file holds its labels itself")
     if config.format == "chorales":
         return Tagged.from_config(replace(config, train=path), model.tokenizer, model.labels)
-    errors = ErrorPolicy(config.malformed)
+    errors = ErrorPolicy(config.malformed, column_advice=AS_TRAINED)
     channels = model.features.channels if isinstance(model.features, PictureSize) else None
     parts = {"test": read_part(path, config, errors, channels)}
     return Tagged(parts, config, model.tokenizer, model.labels, errors)

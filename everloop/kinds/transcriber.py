@@ -15,7 +15,7 @@ from everloop.data.datasets.recordings import AudioConfig, Recordings
 from everloop.data.datasets.transcribed import Transcribed
 from everloop.data.error_policy import ErrorPolicy
 from everloop.data.frames import FrameConfig
-from everloop.data.readers.file_lists import FileColumns
+from everloop.data.readers.file_lists import FileColumns, named_texts
 from everloop.data.readers.formats import audio_endings, find_audio, read_audio
 from everloop.data.readers.lines import numbered, suffix
 from everloop.data.readers.strokes import parse_drawing, read_drawings
@@ -195,7 +195,7 @@ def _recordings(source: PredictSource) -> Iterator[Path]:
 def evaluation_dataset(
     model: Transcriber, config: TranscriberDataConfig, path: Path, labels: Path | None
 ) -> Transcribed:
-    """Return the recordings that a list of transcripts names, beside it, as the test split of the model's data.
+    """Return the recordings that a list of transcripts names, beside it or where those of training are, as test split.
 
     Handwriting is read as whole texts, of whatever split.
     """
@@ -208,7 +208,9 @@ def evaluation_dataset(
         return Handwriting(tests, model.config.spacing, config, model.vocabulary, errors)
     upsampled = Upsampled()
     columns = FileColumns(config.file_column, config.text_column)
-    clips = read_transcripts(path.parent, path, model.config.frames, errors, upsampled, columns)
+    first = next(named_texts(path, columns, "", ErrorPolicy("skip")), (0, "", ""))[1]
+    folder = config.audio if config.audio and not (path.parent / first).is_file() else path.parent
+    clips = read_transcripts(folder, path, model.config.frames, errors, upsampled, columns)
     data = Recordings({"test": clips}, model.config.frames, model.vocabulary, errors=errors)
     data.upsampled = {"test": upsampled}
     return data

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.text import Text as Line
 
-from everloop.data.datasets.parallel import COLUMN_ADVICE, Parallel, ParallelConfig, read_table_of_pairs
-from everloop.data.error_policy import ErrorPolicy
+from everloop.data.datasets.parallel import Parallel, ParallelConfig, read_table_of_pairs
+from everloop.data.error_policy import AS_TRAINED, ErrorPolicy
 from everloop.data.readers.formats import table_endings
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.parallel import read_pairs
@@ -88,7 +88,7 @@ def predict(
 
 def evaluation_dataset(model: EncoderDecoder, config: ParallelConfig, path: Path, labels: Path | None) -> Parallel:
     """Return the pairs of a table, or of a file and of the file of its translations, as the test split."""
-    errors = ErrorPolicy(config.malformed, column_advice=COLUMN_ADVICE)
+    errors = ErrorPolicy(config.malformed, column_advice=AS_TRAINED)
     if labels is None and config.format == "auto" and suffix(path) not in table_endings():
         raise OptionError(
             "a translator is evaluated on two files, or on a table of pairs: everloop evaluate RUN SOURCE --labels "

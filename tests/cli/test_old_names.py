@@ -11,9 +11,8 @@ import pytest
 from everloop.cli import VERBS, evaluate, main, predict
 from everloop.cli.options import parse
 from everloop.cli.train import RunOptions
-from everloop.data import ExamplesConfig, SeriesConfig, TextConfig
-from everloop.data.datasets.recordings import AudioConfig
-from everloop.data.settings import ALIKE, from_table, old_names, to_toml
+from everloop.data import AudioConfig, ConditionsConfig, ExamplesConfig, ParallelConfig, SeriesConfig, TextConfig
+from everloop.data.settings import ALIKE, MEANT, from_table, old_names, to_toml
 from everloop.errors import OptionError
 from everloop.kinds.decoding import PredictOptions
 from everloop.models import EncoderDecoderConfig, ForecasterConfig, load
@@ -195,13 +194,49 @@ def test_wrong_values_in_our_words(args: list[str], message: str, capsys: pytest
     assert len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train lm --text t --gpu", "unknown option '--gpu'; did you mean '--device cuda'?"),
+        ("train lm --text t --fp16", "unknown option '--fp16'; did you mean '--precision bf16'?"),
+        ("train lm --data t", "unknown option '--data'; did you mean '--text'?"),
+        ("train classifier --data t", "unknown option '--data'; did you mean '--train'?"),
+        ("train classifier --train t --test-size 0.2", "unknown option '--test-size'; did you mean '--hold-out'?"),
+        ("train lm --text t --val-split 0.2", "unknown option '--val-split'; did you mean '--split'?"),
+        ("train transcriber --wav t", "unknown option '--wav'; did you mean '--audio'?"),
+        ("train transcriber --audio t --labels t", "unknown option '--labels'; did you mean '--transcripts'?"),
+        ("train generator --texts t --images t", "unknown option '--images'; did you mean '--pictures'?"),
+        ("train lm --text t --bidirectional", "unknown option '--bidirectional'; known: "),
+        ("train lm --text t --zoneout 0.1", "--zoneout takes pairs NAME VALUE; one is incomplete;"),
+        ("predict --model runs/a t", "--model is no option; give RUN without the name"),
+        ("predict runs/a --input t", "--input is no option; give FILE without the name"),
+        ("evaluate runs/a --test t", "--test is no option; give FILE without the name"),
+        ("sample runs/a --text t", "--text is no option; give PROMPT without the name"),
+        ("export runs/a", "'export' is no command; in Python everloop.models.load(RUN) is an nn.Module"),
+        ("version", "'version' is an option: everloop --version"),
+        ("show .", ". is a folder; expected a cell; of a run: everloop draw network ."),
+    ],
+)
+def test_what_people_mean_is_answered(
+    command: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_names_of_other_libraries_lead_somewhere() -> None:
     with pytest.raises(OptionError, match="unknown setting 'learning_rate'; here it is 'lr'"):
         from_table(TrainConfig, {"learning_rate": 0.1}, "t")
     configs = (TrainConfig, EncoderDecoderConfig, ForecasterConfig, TextConfig, SeriesConfig, ExamplesConfig)
-    known = {name for config in (*configs, PredictOptions, RunOptions) for name in vars(config())}
+    known = {name for config in (*configs, ParallelConfig, PredictOptions, RunOptions) for name in vars(config())}
     assert set(ALIKE.values()) <= known
-    assert known & set(ALIKE) == {"text_column"}  # of language models, whose text is files; elsewhere it is text
+    kinds = (ConditionsConfig, AudioConfig)
+    meant = {one.partition(" ")[0] for names in MEANT.values() for one in names}
+    assert meant <= known | {name for config in kinds for name in vars(config())}
+    assert not set(MEANT) & set(ALIKE)
+    # of language models, whose text is files, and of translators, which have two columns; elsewhere they are called so
+    assert known & set(ALIKE) == {"text_column", "target_column"}
     assert from_table(TextConfig, {"text_column": "body"}, "t").text_column == "body"
     with pytest.raises(OptionError, match="unknown setting 'text_column'; here it is 'text'"):
         from_table(ExamplesConfig, {"text_column": "body"}, "t")

@@ -362,3 +362,65 @@ def test_no_heading_stands_above_an_error(
     made()
     Path(name).write_text(content)
     assert message in refused(capsys, name, *args)
+
+
+def test_an_unknown_label_of_a_generator_has_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+    generator()
+    Path("in.txt").write_text("Greek\nKlingon\nCzech\n")
+    assert "in.txt: line 2: unknown label 'Klingon'; known: Czech, Greek; expected a label" in refused(capsys, "in.txt")
+    lines = said(capsys, "in.txt", "--malformed", "skip", "--seed", "1").split("\n")
+    assert [line.partition("\t")[0] for line in lines] == ["Greek", "", "Czech", ""]
+
+
+def test_tables_are_asked_as_text_is(capsys: pytest.CaptureFixture[str]) -> None:
+    translator()
+    Path("in.txt").write_text("ein hund\n\nein mann\n")
+    Path("in.csv").write_text('id,source\n1,ein hund\n2,""\n3,ein mann\n')
+    assert said(capsys, "in.csv") == said(capsys, "in.txt")
+    Path("pairs.csv").write_text("source,target\nein hund,a dog\nein mann,a man\n")
+    Path("a").write_text("ein hund\nein mann\n")
+    Path("b").write_text("a dog\na man\n")
+    assert main(["evaluate", "run", "pairs.csv"]) == 0
+    told = capsys.readouterr().out
+    assert main(["evaluate", "run", "a", "--labels", "b"]) == 0
+    assert capsys.readouterr().out == told
+    assert "or on a table of pairs" in refused(capsys, "a", verb="evaluate")
+
+
+def test_a_tagger_reads_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    tagger()
+    Path("in.txt").write_text("they walk\nshe sings\n")
+    Path("in.csv").write_text("id,form\n1,they walk\n2,she sings\n")
+    assert said(capsys, "in.csv") == said(capsys, "in.txt")
+
+
+def test_pictures_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    for label, grey in (("dark", 10), ("bright", 200)):
+        for i in range(6):
+            Path("p", label).mkdir(parents=True, exist_ok=True)
+            pillow.new("L", (4, 4), grey + i).save(f"p/{label}/{i}.png")
+    small = ["--hidden", "4", "--steps", "2", "--batch", "4", "--out", "run"]
+    assert main(["train", "classifier", "--train", "p", *small]) == 0
+    lines = said(capsys, "p", "--probabilities").splitlines()
+    assert lines[0] == "label\tbright\tdark\tpicture"
+    assert [line.split("\t")[3] for line in lines[1:3]] == ["p/bright/0.png", "p/bright/1.png"]
+    assert said(capsys, "p/dark/3.png").endswith("\tp/dark/3.png\n")
+
+
+def test_recordings_are_found_beside_a_list_or_where_those_of_training_are(capsys: pytest.CaptureFixture[str]) -> None:
+    transcriber()
+    sounds = sorted(Path().glob("*.wav"))
+    Path("wav").mkdir()
+    for path in sounds:
+        path.rename(Path("wav", path.name))
+    Path("said.csv").write_text("file,text\n" + "".join(f"{path.name},{path.stem}\n" for path in sounds * 10))
+    small = ["--rate", "8000", "--hidden", "4", "--steps", "2", "--batch", "4", "--out", "other"]
+    assert main(["train", "transcriber", "--audio", "wav", "--transcripts", "said.csv", *small]) == 0
+    told = []
+    for place in ("said.csv", "wav/said.csv"):
+        Path("wav/said.csv").write_bytes(Path("said.csv").read_bytes())
+        capsys.readouterr()
+        assert main(["evaluate", "other", place]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]

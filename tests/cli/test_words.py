@@ -93,3 +93,15 @@ def test_a_prompt_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["sample", "run", "  "]) == 2
     assert "the prompt is empty" in capsys.readouterr().err
+
+
+def test_a_document_ends_with_an_empty_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.jsonl").write_text("".join('{"text": "ab"}\n' for _ in range(400)))
+    small = ["--documents", "files", "--hidden", "4", "--steps", "2", "--batch", "2", "--length", "8", "--out", "run"]
+    assert main(["train", "lm", "--text", "t.jsonl", *small]) == 0
+    assert main(["sample", "run", "--length", "60", "--seed", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1c" not in shown.out + shown.err + Path("run/samples.txt").read_text()
+    assert "\n\n" in shown.out
+    assert main(["score", "run", "t.jsonl"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split("\t")[1:] == ["2", "ab"]
