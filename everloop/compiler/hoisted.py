@@ -47,8 +47,11 @@ class HoistedGraph:
         self.roots = set(graph.outputs.values())
         self.frequencies: dict[Value, str] = {}
         self.when: list[str] = []
+        self.passed: set[int] = set()  # matrices that only the loop reads, in any dtype that its kernels take
         for leaf in graph.inputs:
             self.at[leaf] = len(self.sources)
+            if leaf.type.kind == "matrix" and self._is_passed(leaf):
+                self.passed.add(self.at[leaf])
             self.sources.append((leaf.group, leaf.data[1]))
             self.dtypes.append(self._dtypes_of(leaf))
             if leaf.group == "x":
@@ -90,6 +93,10 @@ class HoistedGraph:
         is_factor = leaf not in self.roots and all(r.op in ("linear", "matmul") for r in self.readers[leaf])
         return (self.dtype, self.target.narrow) if is_factor and self.target.narrow else (self.dtype,)
 
+    def _is_passed(self, value: Value) -> bool:
+        """Whether nothing reads the numbers of a value here, whole or in parts."""
+        return all(reader.kind == "layout" and self._is_passed(reader) for reader in self.readers[value])
+
     def _is_inside(self, value: Value) -> bool:
         """Whether a product is part of the one addition that reads it."""
         readers = self.readers[value]
@@ -120,7 +127,7 @@ class HoistedGraph:
 
     def _whole(self, rows: Tensor, matrix: Tensor) -> Tensor:
         """The product of whole numbers: floats hold it."""
-        return self.target.linear(rows, matrix.to(rows.dtype))
+        return self.target.linear(rows, self.target.converted(matrix, rows.dtype))
 
     def _meaning(self, value: Value) -> Callable[..., Any]:
         meaning, data = value.operation.meaning, value.data
@@ -148,10 +155,12 @@ class HoistedGraph:
         of_low = {at for name, at, _, _ in self.outputs if name in low and name in self.may_be_low}
         groups: dict[str, Mapping[str, Tensor]] = {"fixed": values.fixed, "rows": values.rows, "steps": values.steps}
         results: list[Tensor] = []
-        for (group, name), dtypes in zip(self.sources, self.dtypes, strict=True):
+        passed = () if torch.is_grad_enabled() else self.passed  # gradients have the dtype of the loop
+        for at, ((group, name), dtypes) in enumerate(zip(self.sources, self.dtypes, strict=True)):
             tensor = x if group == "x" else name if group == "literal" else groups[group][name]
-            if tensor.dtype not in dtypes:
-                tensor = tensor.to(dtypes[0])
+            if tensor.dtype not in dtypes and not (at in passed and tensor.dtype in self.target.matrices):
+                convert = self.target.converted if group == "fixed" else torch.Tensor.to
+                tensor = convert(tensor, dtypes[0])
             if group == "rows" and tensor.dim() > 2:
                 tensor = tensor.flatten(1)
             results.append(tensor)

@@ -44,7 +44,8 @@ class Kernel(Protocol):
         Args:
             time: steps, lengths, resets, direction. Where it is compact, buffers of every step may be [N, n] too.
             buffers: every buffer of the loop but states and scratch, by name. Features are adjacent; the other axes
-                have any strides, 0 for a row that many share. Matrices have any strides.
+                have any strides, 0 for a row that many share. Matrices have any strides, and any dtype that the
+                target says (`matrices`).
             first: rows [B, n] of each state before its first step; missing ones are zeros. These, `final` and `restart`
                 have the dtype of the step; the kernel converts them where the loop holds a state in another.
             final: rows [B, n] that receive each state after the last step of each sequence; missing ones are not

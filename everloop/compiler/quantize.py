@@ -10,6 +10,7 @@ int8, so that a target with instructions for it need not look for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -133,6 +134,20 @@ def quantized(step: Graph, found: Sequence[Factors]) -> Graph:
     result = rebuild(step, b, rule)
     result.verify()
     return result
+
+
+def in_dtype(graph: Graph, dtype: torch.dtype) -> Graph:
+    """Return a step that `quantized` made, for the arithmetic of another dtype, which has another largest number."""
+    before, most = (torch.finfo(arithmetic(d)).max for d in (graph.dtype, dtype))
+    if before == most:
+        return graph
+    b = Builder()
+
+    def rule(value: Value, args: tuple[Value, ...]) -> Value:
+        is_most = value.op == "constant" and abs(value.number) == before
+        return b.constant(math.copysign(most, value.number), value.type) if is_most else same(b, value, args)
+
+    return rebuild(graph, b, rule)
 
 
 def tensors(step: Graph, found: Sequence[Factors], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class Reduced(LoopTarget):
     """target: what runs loops of float32; narrow: the dtype of what large products read, None for float32."""
 
     def __init__(self, target: LoopTarget, storage: torch.dtype) -> None:
-        self.target, self.storage, self.name = target, storage, target.name
+        self.target, self.storage, self.name, self.matrices = target, storage, target.name, target.matrices
         self.narrow = storage if storage == torch.bfloat16 and torch_private.multiplies_bfloat16() else None
 
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
@@ -44,7 +44,7 @@ class Reduced(LoopTarget):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if self.narrow is None:
             wide = arithmetic(self.storage)
-            return self.target.linear(x.to(wide), weight.to(wide), bias)
+            return self.target.linear(x.to(wide), self.target.converted(weight, wide), bias)
         return self.target.linear_narrow(x, weight, bias)
 
     def linear_low(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,6 +58,9 @@ class Reduced(LoopTarget):
 
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         self.target.multiply(out, a, b, bias, add=add)
+
+    def converted(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.target.converted(weight, dtype)
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return self.target.empty(shape, like)

@@ -71,6 +71,10 @@ class Products:
         else:
             torch.addmm(bias, a, b, out=out)
 
+    def converted(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a parameter in another dtype, only to be read; a target may keep it as long as it is unchanged."""
+        return weight.to(dtype)
+
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Return memory of the dtype and device of `like`, with anything in it."""
         return like.new_zeros(shape)
@@ -85,6 +89,9 @@ class LoopTarget(Target, Products):
 
     # The dtype that factors of large products may have besides that of the loop.
     narrow: torch.dtype | None = None
+
+    # The dtypes that a matrix of a loop may have besides that of the loop; its kernels convert it then.
+    matrices: Collection[torch.dtype] = ()
 
     @abstractmethod
     def compile(self, loop: Loop) -> Kernel:

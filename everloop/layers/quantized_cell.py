@@ -17,7 +17,7 @@ from everloop.compiler.dtypes import arithmetic
 from everloop.compiler.evaluate import evaluate
 from everloop.compiler.intervals import Interval, of
 from everloop.compiler.ir import Graph, Value
-from everloop.compiler.quantize import BOUND, LEAST, Factors, factors, prepared, quantized, states, tensors
+from everloop.compiler.quantize import BOUND, LEAST, Factors, factors, in_dtype, prepared, quantized, states, tensors
 from everloop.compiler.rewrite import rebuild, same
 from everloop.compiler.symbol import Symbol, value_of
 from everloop.compiler.trace import trace
@@ -121,7 +121,8 @@ class QuantizedCell(OfGraph):
         return replace(super().draw(steps, batch, extras), fixed=dict(self.named_parameters()))
 
     def step(self, x: Tensor, *states: Tensor) -> Any:
-        return self._results(self._outputs(self._computed.graph, x, states))
+        dtype = x.float_dtype if isinstance(x, Symbol) else x.dtype
+        return self._results(self._outputs(self._computed.in_dtype(dtype), x, states))
 
     def like(self, input_size: int) -> Cell:
         raise CellError(f"a quantized {self.of} cannot be repeated; repeat the cell, and quantize that")
@@ -151,10 +152,17 @@ class QuantizedCell(OfGraph):
 class _Computed:
     """What a quantized cell does and why; as a draft, it does not change."""
 
-    __slots__ = ("found", "graph", "step")
+    __slots__ = ("found", "graph", "graphs", "step")
 
     def __init__(self, graph: Graph, step: Graph, found: Sequence[Factors]) -> None:
         self.graph, self.step, self.found = graph, step, tuple(found)
+        self.graphs: dict[torch.dtype, Graph] = {}
+
+    def in_dtype(self, dtype: torch.dtype) -> Graph:
+        """Return the graph for a layer that was converted to another dtype."""
+        if dtype not in self.graphs:
+            self.graphs[dtype] = in_dtype(self.graph, dtype)
+        return self.graphs[dtype]
 
     def __deepcopy__(self, memo: Any) -> _Computed:
         return self

@@ -285,6 +285,34 @@ def test_other_dtypes() -> None:
         torch.testing.assert_close(small.bfloat16()(x.bfloat16())[0].float(), y, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_layer_of_float64_becomes_one_of_less(dtype: torch.dtype) -> None:
+    """The largest number, by which infinite rows are divided, is that of the dtype of arithmetic."""
+    torch.manual_seed(0)
+    exact = Recurrent(cells.LSTM(5, 6)).double()
+    small, x = quantize(exact).to(dtype), torch.randn(4, 2, 5).double()
+    with torch.no_grad():
+        y, _ = exact(x)
+        found = small(x.to(dtype))[0], Recurrent(small.cell, target="eager")(x.to(dtype))[0]
+        step, _ = small.step(x[0].to(dtype))
+    for each in found:
+        assert each.dtype == dtype
+        torch.testing.assert_close(each.double(), y, rtol=0, atol=0.03)
+    torch.testing.assert_close(step.double(), y[0], rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("target", [None, "eager"])
+def test_rows_too_large_for_float32_in_a_layer_that_became_float64(target: str | None) -> None:
+    torch.manual_seed(0)
+    layer = Recurrent(cells.Elman(3, 4, nonlinearity="relu"))
+    x = torch.tensor([[[1e50, 3e49, -4e49]], [[2e49, -5e49, 1e49]]], dtype=torch.float64)
+    small = Recurrent(quantize(layer, torch.randn(2, 1, 3)).cell.double(), target=target)
+    with torch.no_grad():
+        y = layer.double()(x)[0]
+        assert y.max() > 1e49
+        torch.testing.assert_close(small(x)[0], y, rtol=0, atol=0.02 * float(y.max()))
+
+
 def test_of_what_is_no_number_the_result_is_none() -> None:
     small = quantize(Recurrent(cells.Elman(3, 4)))
     x = torch.randn(3, 1, 3)

@@ -6,12 +6,13 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from everloop import cells, torch_private
+from everloop import cells, quantize, torch_private
 from everloop.compiler.targets.llvm import kept as module
 from everloop.compiler.targets.llvm import machine
 from everloop.compiler.targets.llvm.kept import Kept, kept
@@ -31,6 +32,16 @@ def _empty() -> Iterator[None]:
 def run(layer: Recurrent, x: Tensor) -> Tensor:
     with torch.no_grad(), torch.autocast("cpu", LOW):
         return layer(x)[0]
+
+
+def run_of(dtype: torch.dtype) -> Callable[[Recurrent, Tensor], Tensor]:
+    """Return what runs a layer of this dtype without autocast."""
+
+    def of_its_own(layer: Recurrent, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return layer(x.to(dtype))[0]
+
+    return of_its_own
 
 
 def by_optimiser(layer: Recurrent) -> None:
@@ -143,7 +154,33 @@ def test_changed_weights_are_seen(name: str, change: Callable[[Recurrent], None]
     assert not torch.equal(found, first)
 
 
-def test_matrices_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+# Numpy has no bfloat16. Of the cell with its parts of a matrix in two places no parameter is R.
+OF_ANY_DTYPE = [("lstm", c) for c in CHANGES if "numpy" not in c.__name__ and c is not one_column]
+OF_ANY_DTYPE += [("minimal-gated-unit", c) for c in (by_optimiser, by_data, past_the_count)]
+
+
+@pytest.mark.parametrize(("name", "change"), OF_ANY_DTYPE)
+@pytest.mark.parametrize("dtype", [LOW, torch.float16])
+def test_changed_weights_of_two_bytes_are_seen(
+    name: str, dtype: torch.dtype, change: Callable[[Recurrent], None]
+) -> None:
+    torch.manual_seed(1)
+    layer, x = Recurrent(cells.named(name)(200, 200)).to(dtype), torch.randn(20, 2, 200)
+    found = run_of(dtype)
+    first, second, third = (found(layer, x) for _ in range(3))
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    assert kept.bytes > 0
+    change(layer)
+    after = found(layer, x)
+    kept.clear()
+    assert torch.equal(after, found(copy.deepcopy(layer), x))
+    assert not torch.equal(after, first)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was made of weights to be kept."""
     made: list[object] = []
     get = Kept.get
 
@@ -155,6 +192,10 @@ def test_matrices_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return get(table, what, weights, making)
 
     monkeypatch.setattr(Kept, "get", counted)
+    return made
+
+
+def test_matrices_are_made_once(made: list[object]) -> None:
     layer, x = Recurrent(cells.LSTM(H, H)), torch.randn(40, 2, H)
     for _ in range(5):
         run(layer, x)
@@ -167,6 +208,30 @@ def test_matrices_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         run(layer, x)
     assert len(made) == count
     assert kept.bytes < size
+
+
+@pytest.mark.parametrize("form", [LOW, torch.float16, "int8"])
+def test_layers_of_less_convert_no_matrix_twice(form: Any, made: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = Recurrent(cells.LSTM(H, H)), torch.randn(40, 2, H)
+    layer, x = (quantize(layer), x) if form == "int8" else (layer.to(form), x.to(form))
+    calls: list[Callable[[], object]] = [lambda: layer(x), lambda: layer.step(x[0])]
+    with torch.no_grad():
+        for call in calls:
+            for _ in range(3):
+                call()
+        before, to, sizes = len(made), Tensor.to, list[int]()
+
+        def noted(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+            found = to(tensor, *args, **options)
+            sizes.append(tensor.numel() if found is not tensor and tensor.shape in ((4 * H, H), (H, 4 * H)) else 0)
+            return found
+
+        monkeypatch.setattr(Tensor, "to", noted)
+        for call in calls:
+            call()
+    assert before > 0
+    assert len(made) == before
+    assert not any(sizes)
 
 
 def test_training_keeps_nothing_between_updates() -> None:

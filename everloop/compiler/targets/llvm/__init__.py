@@ -69,8 +69,7 @@ def compile(  # noqa: A001
             library = Library(code, ("everloop_run",))
             shared = _common(layout.form, instructions)
             fast = _narrow(layout) if is_narrow else None
-            whole = [b.name for b in loop.buffers if b.dtype == torch.int8]
-            kernel = _kernels[key] = NativeKernel(layout, lambda: _text(layout), library, shared, fast, whole)
+            kernel = _kernels[key] = NativeKernel(layout, lambda: _text(layout), library, shared, fast)
         return kernel
 
 

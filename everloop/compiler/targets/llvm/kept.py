@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from everloop import torch_private
 
@@ -129,3 +129,11 @@ def _marks(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 kept = Kept()
+
+
+def converted(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight in another dtype, kept where it is a matrix that has no gradient now."""
+    if type(weight) not in (Tensor, nn.Parameter) or (torch.is_grad_enabled() and weight.requires_grad):
+        return weight.to(dtype)
+    found = kept.get(dtype, (weight,), lambda: weight.to(dtype))
+    return weight.to(dtype) if found is None else found

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,11 +29,12 @@ _REVERSE, _PACK, _ORDER, _ENDS, _STARTS, _WORK, _PACKED, _PRODUCT, _PACKER = (
 STEPS, ROW, MATRIX, VECTOR = 1, 2, 3, 4  # forms: [T, B, n] or compact, [B, n], [m, n], [n]
 _PACK_ARGUMENTS = (ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p, *[ctypes.c_int64] * 2)
 _numbers = itertools.count()  # of kernels
+SHORT = (torch.bfloat16, torch.float16, torch.int8)  # dtypes of matrices besides that of a kernel
 FORMS = {"sequence": STEPS, "previous": STEPS, "emit": STEPS, "row": ROW, "matrix": MATRIX}
 
 
 class NativeKernel:
-    """One native call runs the whole sequence. whole: the names of the matrices that come as int8."""
+    """One native call runs the whole sequence. Matrices may come in a dtype of fewer bits, as those of int8 do."""
 
     def __init__(
         self,
@@ -43,16 +43,15 @@ class NativeKernel:
         library: Library,
         shared: Library,
         narrow: Narrow | None = None,
-        whole: Sequence[str] = (),
     ) -> None:
         self.loop: Loop = layout.loop
         self.dtype = layout.form.dtype
         self.isa = layout.isa.name
         self._ir = ir
         self._layout = layout
+        self._matrices = tuple(dict.fromkeys(name for name, _ in layout.packed))
         self._keep = (library, shared)
         self._narrow = narrow
-        self._whole = whole
         self._number = next(_numbers)
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library.address["everloop_run"])
         self._product, self._packer = shared.address["everloop_product"], shared.address["everloop_pack"]
@@ -117,10 +116,7 @@ class NativeKernel:
     ) -> None:
         """Run all steps of all sequences, as the contract of kernels says."""
         block, T, B, compact, valid = self._block(), time.steps, time.batch, time.compact, None
-        if self._whole:  # floats hold what they hold
-            buffers = {**buffers, **{name: buffers[name].to(self.dtype) for name in self._whole}}
         first, restart = (self._in_halves(rows) for rows in (first or {}, restart or {}))
-        self._fill(block, time, buffers, first, final or {}, restart)
         if compact is not None:
             valid, start = len(compact), compact.table.data_ptr()
             block[_ORDER], block[_ENDS], block[_STARTS] = start, start + 8 * B, start + 16 * B
@@ -130,10 +126,14 @@ class NativeKernel:
         block[_REVERSE] = time.reverse
         block[_PACK] = B > 0 and T > 0
         count, columns = self.team(T, B, valid)
+        block[_PRODUCT], block[_PACKER] = self._product, self._packer
         if self._narrow and self._narrow.is_quicker(B if columns else -(-B // count), self._layout.packed_size):
             own = self._narrow.compiled.address
             block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
-        known = self._kept(block[_PACKER], buffers) if self._narrow and block[_PACK] else None
+        known = self._kept(block[_PACKER], buffers) if block[_PACK] else None
+        if known is None:
+            buffers = self._in_own_dtype(buffers)
+        self._fill(block, time, buffers, first, final or {}, restart)
         packed = self._packed_bytes if known is None else 0
         work = memory.take(packed + self._layout.work_bytes(B, count, columns))
         block[_PACKED] = start = memory.aligned(work)
@@ -145,10 +145,16 @@ class NativeKernel:
         memory.give_back(work)
 
     def _kept(self, packer: int, buffers: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the matrices as the product takes them, where they are kept between calls."""
-        names = dict.fromkeys(name for name, _ in self._layout.packed)
-        matrices = [buffers[name] for name in names]
-        return kept.get((self._number, packer), matrices, partial(self._pack, packer, buffers))
+        """Return the matrices as the product takes them, where they are kept between calls: if they are converted."""
+        matrices = [buffers[name] for name in self._matrices]
+        if self._narrow is None and all(matrix.dtype is self.dtype for matrix in matrices):
+            return None
+        return kept.get((self._number, packer), matrices, lambda: self._pack(packer, self._in_own_dtype(buffers)))
+
+    def _in_own_dtype(self, buffers: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the buffers with matrices of fewer bits in the dtype of the kernel, which holds what they hold."""
+        short = [name for name in self._matrices if buffers[name].dtype in SHORT]
+        return {**buffers, **{name: buffers[name].to(self.dtype) for name in short}} if short else buffers
 
     def _pack(self, packer: int, buffers: Mapping[str, Tensor]) -> Tensor:
         made, size = pages.block(self._packed_bytes + 64), self._layout.form.size
@@ -181,7 +187,6 @@ class NativeKernel:
     ) -> None:
         T, B, compact, reset = time.steps, time.batch, time.compact, time.reset
         block[0], block[1] = T, B
-        block[_PRODUCT], block[_PACKER] = self._product, self._packer
         for name, slot, form, width, height, size in self._given:
             tensor = buffers[name]
             shape, strides = tensor.shape, tensor.stride()
@@ -201,7 +206,7 @@ class NativeKernel:
             else:
                 fits = shape == (height, width)
                 block[slot + 1], block[slot + 2] = strides[0] * size, strides[1] * size
-            fits = fits and tensor.dtype is self._dtype_of(name)
+            fits = fits and tensor.dtype in ((self.dtype, *SHORT) if form == MATRIX else (self._dtype_of(name),))
             assert fits, f"{name}: {tuple(shape)}, {tensor.dtype}"
             adjacent = strides[-1] == 1 or form == MATRIX or width == 1 or tensor.numel() == 0
             assert adjacent, f"{name}: features are adjacent"

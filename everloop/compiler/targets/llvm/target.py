@@ -10,7 +10,7 @@ from torch import Tensor
 from everloop.compiler.loop import Loop
 from everloop.compiler.target import LoopTarget
 from everloop.compiler.targets import llvm
-from everloop.compiler.targets.llvm import gemm, narrow_gemm, narrow_single, pages, single
+from everloop.compiler.targets.llvm import gemm, kept, narrow_gemm, narrow_single, pages, single
 from everloop.compiler.targets.llvm.formats import FORMATS, NAMES
 from everloop.compiler.targets.llvm.launch import NativeKernel
 from everloop.compiler.targets.llvm.layout import may_halve
@@ -20,6 +20,7 @@ class LLVM(LoopTarget):
     """Native code by LLVM, for the whole sequence and for single steps. Kernels are specialised on no size."""
 
     name = "llvm"
+    matrices = (torch.bfloat16, torch.float16)
 
     def refusal(self, dtype: torch.dtype, device: torch.device) -> str:
         if device.type != "cpu" or dtype not in FORMATS:
@@ -59,6 +60,9 @@ class LLVM(LoopTarget):
     def multiply(self, out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None, *, add: bool = False) -> None:
         if not gemm.multiply(out, a, b, bias, add):
             super().multiply(out, a, b, bias, add=add)
+
+    def converted(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        return kept.converted(weight, dtype)
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return pages.fresh(shape, like.dtype)
