@@ -60,8 +60,9 @@ def agree(
     random numbers (dropout masks) on every target, once with the gradient of x and once without; the larger difference
     is told. Allowed is what rounding explains, relative to the largest number of a tensor: 64 units in the last place
     of the dtype of arithmetic, and one of bfloat16, float16 or the whole numbers of int8 where numbers are rounded to
-    these, times the square root of the number of steps; more only where the reference itself moves as much when its
-    inputs are rounded otherwise. A layer in 8 bits has no gradients to compare.
+    these, times the square root of the number of steps. Where numbers are so rounded, the factor that all numbers of a
+    tensor have in common is compared too: rounding leaves it at 1, within one such unit. More is allowed only where the
+    reference itself moves as much when its inputs are rounded otherwise. A layer in 8 bits has no gradients to compare.
 
     Args:
         layer: any layer or model of this library whose call returns tensors, nested in tuples.

@@ -90,7 +90,11 @@ def poisoned() -> Iterator[None]:
 def _judge(name: str, comparisons: Sequence[Comparison], where: str, kind: Hashable, record: dict[Any, str]) -> None:
     wrong = [c for c in comparisons if not c.agrees]
     if wrong:
-        listed = "; ".join(f"{c.what} by {c.difference:.1e}, where rounding explains {c.allowed:.1e}" for c in wrong)
+        listed = "; ".join(
+            f"{c.what} {c.bias_text}" if c.is_biased
+            else f"{c.what} by {c.difference:.1e}, where rounding explains {c.allowed:.1e}"
+            for c in wrong
+        )  # fmt: skip
         raise MismatchError(
             f"{name}: what was compiled differs from the step in float64, seen on {where} of this call: {listed}. "
             'Its numbers are wrong: run this cell with target="eager", and report the cell with this message'

@@ -43,6 +43,36 @@ def test_a_wrong_product_in_bfloat16_is_seen(kind: Any, factor: float, monkeypat
         layer(x)
 
 
+def spoil_results(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Let the outputs over whole sequences be wrong by a factor, and with them all gradients through them."""
+    real = autograd_function.compute
+    monkeypatch.setattr(dispatch, "compute", lambda *a: (real(*a)[0] * factor, real(*a)[1]))
+
+
+@pytest.mark.parametrize("factor", [0.95, 1.02, 1.05])
+@pytest.mark.parametrize("form", [LOW, torch.float16, "autocast", "int8"])
+def test_a_small_factor_that_all_numbers_share_is_seen(
+    form: Any, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over 150 steps each number may be off by more, but not all of them in the same direction."""
+    torch.manual_seed(0)
+    layer, x = Recurrent(cells.GRU(8, 24)), torch.randn(150, 4, 8)
+    if isinstance(form, torch.dtype):
+        layer, x = layer.to(form), x.to(form)
+    layer = quantize(layer) if form == "int8" else layer
+    with torch.autocast("cpu", LOW, enabled=form == "autocast"):
+        found = agree(layer, x, reference="float64")
+        assert found, str(found)
+        spoil_results(monkeypatch, factor)
+        found = agree(layer, x, reference="float64")
+    assert not found
+    (output,) = (c for c in found.comparisons if (c.target, c.what) == ("llvm", "output"))
+    assert output.difference <= output.allowed or form == torch.float16
+    assert output.is_biased
+    assert output.bias == pytest.approx(factor - 1, abs=0.004)
+    assert "all by a factor of" in str(output)
+
+
 @pytest.mark.parametrize("name", ["lstm", "hyper-lstm", "lif", "retnet"])
 def test_autocast_agrees(name: str) -> None:
     torch.manual_seed(3)
@@ -68,6 +98,5 @@ def test_a_layer_in_8_bits_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch
     small, x = quantize(Recurrent(cells.LSTM(5, 20), check=True)), torch.randn(7, 4, 5)
     small(x)
     assert "checked against float64" in small.explain()
-    real = autograd_function.compute
-    monkeypatch.setattr(dispatch, "compute", lambda *a: (real(*a)[0] * 1.05, real(*a)[1]))
+    spoil_results(monkeypatch, 1.05)
     assert not agree(small, x)

@@ -81,3 +81,47 @@ def test_the_smallest_gradients_are_measured_by_the_largest() -> None:
     }
     found = {name: t + 0.9e6 * EPS for name, t in expected.items()}
     assert [c.agrees for c in compare("llvm", found, expected, 1, lambda: [expected])] == [True, True, False]
+
+
+LOW = torch.bfloat16
+
+
+def low(found: Tensor, expected: Tensor, *others: Tensor) -> Comparison:
+    """Compare numbers of bfloat16 after 10,000 steps, of which each may be off by less than the largest of all."""
+    again = [{"output": other.to(LOW)} for other in others]
+    return compare("llvm", {"output": found.to(LOW)}, {"output": expected.to(LOW)}, 10_000, lambda: again)[0]
+
+
+@pytest.mark.parametrize("factor", [0.9, 0.97, 1.03, 1.1])
+def test_errors_at_random_agree_and_a_factor_in_common_does_not(factor: float) -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(5000)
+    noisy = expected + 0.2 * torch.randn(5000)
+    assert low(noisy, expected).agrees
+    assert low(noisy, expected).bias == pytest.approx(0, abs=0.01)
+    result = low(factor * noisy, expected)
+    assert result.difference <= result.allowed
+    assert result.bias == pytest.approx(factor - 1, abs=0.01)
+    assert not result.agrees
+    assert f"a factor of {1 + result.bias:.4g}" in str(result)
+
+
+def test_a_factor_is_known_of_many_numbers_only() -> None:
+    torch.manual_seed(0)
+    few = torch.randn(63)
+    assert low(1.05 * few, few).agrees
+    one_large = torch.ones(5000)
+    one_large[7] = 1000
+    wrong = one_large.clone()
+    wrong[7] *= 1.05
+    assert low(wrong, one_large).agrees
+    assert not low(1.05 * one_large, one_large).agrees
+    assert not low(1.05 * torch.ones(64), torch.ones(64)).agrees
+    assert low(torch.full((100,), nan), torch.full((100,), nan)).agrees
+
+
+def test_a_factor_by_which_the_reference_moves_itself_is_allowed() -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(500)
+    assert low(1.05 * expected, expected, expected, 1.02 * expected).agrees
+    assert not low(1.05 * expected, expected, expected, 1.008 * expected).agrees
