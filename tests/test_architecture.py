@@ -25,7 +25,7 @@ LEVELS = [
 # Within a folder, what is on a line imports only from the lines above it, or from its own folder.
 INSIDE = {
     "compiler": """
-        advice batched bindings bounded compact expression fingerprints forks intervals locations pytree view
+        advice autocast batched bindings bounded compact expression fingerprints forks intervals locations pytree view
         dependencies derivatives disk_cache formulas meanings
         effects opaque operations randomness time_axis
         embedded

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from everloop import torch_private
+from everloop.compiler.autocast import without_autocast
 from everloop.compiler.batched import is_batched
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
@@ -141,6 +142,7 @@ class _Loop(torch.autograd.Function):
         return (*(buffers[sequence_of(name)] for name in program.split.exposed), *final.values())
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         saved = iter(ctx.saved_tensors)
         program: Program = ctx.program

@@ -46,7 +46,8 @@ class Draft:
         values = inside.draw(1, 1, example_extras(cell, like.new_zeros(1, 1, cell.input_size)))
         self.known = values.fixed | {f"cell.{name}": t for name, t in self.cell.named_buffers()}
         try:
-            graph = trace(inside, self.known, values.rows, values.steps, like.dtype)
+            with torch.autocast("cpu", enabled=False):
+                graph = trace(inside, self.known, values.rows, values.steps, like.dtype)
         except UnsupportedError as error:
             raise UnsupportedError(f"quantize: only what the compiler takes has a plan in 8 bits; {error}") from error
         self.step = prepared(graph)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from everloop.compiler.autocast import without_autocast
 from everloop.compiler.bindings import Bindings
 from everloop.compiler.call import Call, Results
 from everloop.compiler.time_axis import is_batch_major
@@ -97,6 +98,7 @@ class _Segment(torch.autograd.Function):
         return y, *final
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         tensors, is_differentiable = ctx.saved_tensors, torch.is_grad_enabled()
         if not is_differentiable:

@@ -299,6 +299,32 @@ def test_x_of_bfloat16_and_weights_of_float32(target: str) -> None:
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=2 * UNIT)
 
 
+@pytest.mark.parametrize("recompute", [None, 3])
+@pytest.mark.parametrize("sizes", [(6, 2, 8, 24), (12, 8, 64, 48)])
+@pytest.mark.parametrize("dtype", [LOW, torch.float16])
+def test_gradients_are_the_same_where_backward_is_called_under_autocast(
+    dtype: torch.dtype, sizes: tuple[int, int, int, int], recompute: int | None
+) -> None:
+    steps, batch, inner, hidden = sizes
+    found = []
+    for is_inside in (True, False):
+        torch.manual_seed(0)
+        layer = Recurrent(cells.GRU(inner, hidden), layers=2, recompute=recompute)
+        x = torch.randn(steps, batch, inner, requires_grad=True)
+        with autocast(dtype):
+            loss = layer(x)[0].float().square().sum()
+            if is_inside:
+                loss.backward()
+        if not is_inside:
+            loss.backward()
+        assert x.grad is not None
+        found.append([x.grad, *(p.grad for p in layer.parameters())])
+    for inside, outside in zip(*found, strict=True):
+        assert inside.dtype == torch.float32
+        # PyTorch's own products, of few rows, round their factors there
+        torch.testing.assert_close(inside, outside, rtol=0, atol=torch.finfo(dtype).eps * float(outside.abs().max()))
+
+
 def test_float64_is_left_alone_by_autocast() -> None:
     layer, x = Recurrent(cells.GRU(5, 7)).double(), torch.randn(8, 3, 5).double()
     expected = layer(x)[0]

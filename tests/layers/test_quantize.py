@@ -313,6 +313,18 @@ def test_rows_too_large_for_float32_in_a_layer_that_became_float64(target: str |
         torch.testing.assert_close(small(x)[0], y, rtol=0, atol=0.02 * float(y.max()))
 
 
+def test_quantized_and_run_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(cells.LSTM(5, 6)), torch.randn(4, 2, 5)
+    small = quantize(layer)
+    with torch.autocast("cpu", torch.float16), torch.no_grad():
+        found = quantize(layer)(x)[0]
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found, small(x)[0])
+    with torch.no_grad():
+        torch.testing.assert_close(found.float(), small(x)[0], rtol=0, atol=0.01)
+
+
 def test_of_what_is_no_number_the_result_is_none() -> None:
     small = quantize(Recurrent(cells.Elman(3, 4)))
     x = torch.randn(3, 1, 3)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from everloop.compiler.autocast import without_autocast
 from everloop.compiler.batched import is_batched
 from everloop.compiler.targets.llvm import pages
 from everloop.compiler.targets.llvm.formats import FORMATS
@@ -125,6 +126,7 @@ class _Linear(torch.autograd.Function):
         return _linear(x, weight, bias)
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
