@@ -50,8 +50,7 @@ def ways() -> dict[str, Isa]:
         return {}
     found = {name: isa for name, isa in vector.ISAS.items() if machine.runs(name)}
     best = machine.narrow(machine.host())
-    dots = best.features.partition(",+amx")[0]
-    found |= {isa.features.rpartition("+")[2]: isa for isa in (replace(best, features=dots), best)}
+    found |= {isa.features.rpartition("+")[2]: isa for isa in (machine.without_tiles(best), best)}
     return found if BFDOT in found.values() else found | {"bfdot written out": BFDOT}
 
 

@@ -24,6 +24,7 @@ from everloop.compiler.targets.llvm.machine import (
     need,
     object_code,
     runs,
+    without_tiles,
 )
 from everloop.compiler.targets.llvm.mapping import mappings
 from everloop.compiler.targets.llvm.mathematics import Lanes, operations
@@ -96,11 +97,16 @@ def _narrow(layout: Layout) -> Narrow | None:
     isa = narrow(named(layout.isa.name))
     if not bfloat.fits(layout.loop, layout.form):
         return None
+    few, many = (_narrow_library(each) for each in (without_tiles(isa), isa))
+    return Narrow(few, many, isa, doubles())
+
+
+def _narrow_library(isa: Isa) -> Library:
     key = (torch.bfloat16, isa.features)
     if key not in _shared:
         code = object_code("shared", "bfloat16", isa, lambda: module(isa, functions(isa)))
         _shared[key] = Library(code, ("everloop_product", "everloop_pack"))
-    return Narrow(_shared[key], isa, doubles())
+    return _shared[key]
 
 
 def _common(form: FloatFormat, isa: Isa) -> Library:

@@ -44,10 +44,12 @@ _HEAD = (
 class Narrow:
     """The product in bfloat16, and when it is quicker than that in float32.
 
+    few, many: what multiplies few rows, without AMX, and more.
     is_double: whether a dot product of two has the throughput of a multiplication, as on Zen 5 but not on Intel's.
     """
 
-    compiled: Library
+    few: Library
+    many: Library
     isa: Isa
     is_double: bool
 
@@ -57,6 +59,10 @@ class Narrow:
             return "tiles of AMX and dot products of AVX512-BF16"
         how = dots(self.isa) or "bfloat16 widened in registers"
         return how + f", up to {FEW} rows a thread" * (not self.is_double)
+
+    def library(self, rows: int) -> Library:
+        """What multiplies so many rows of a thread."""
+        return self.few if rows <= FEW else self.many
 
     def is_quicker(self, rows: int, packed: int) -> bool:
         """Whether it is for `rows` rows of a thread and matrices that take so many bytes in float32."""
@@ -73,22 +79,11 @@ def fits(loop: Loop, form: FloatFormat) -> bool:
 
 def functions(isa: Isa) -> str:
     """Text of `everloop_product` and `everloop_pack`, by the best instructions of `isa`."""
+    if isa.has("amx-bf16"):
+        return "\n".join([tiles.functions(), _by_tiles(isa), tiles.pack(isa)])
     sizes = [(r, v) for r in range(1, isa.rows + 1) for v in range(1, isa.vectors + 1)]
     own = [tile(isa, _FORM, r, v, multiply_add(isa)) for r, v in sizes]
-    core = product(isa, _FORM, "internal void @core")
-    if not isa.has("amx-bf16"):
-        return "\n".join([*own, core, _by_vectors(isa, "void @everloop_product"), pack_rounded(isa)])
-    parts = [_by_vectors(isa, "internal void @by_vectors"), _by_tiles(isa, "internal void @by_tiles"), _either()]
-    return "\n".join([*own, core, tiles.functions(), *parts, pack_rounded(isa)])
-
-
-def _either() -> str:
-    code = Code(f"void @everloop_product({_HEAD})")
-    args = ", ".join(f"{kind} {name}" for kind, name in (part.split() for part in _HEAD.split(", ")))
-    is_few = code(f"icmp sle i64 %rows, {FEW}")
-    code.when(is_few, lambda: code.do(f"call void @by_vectors({args})"))
-    code.when(code(f"xor i1 {is_few}, true"), lambda: code.do(f"call void @by_tiles({args})"))
-    return code.end()
+    return "\n".join([*own, product(isa, _FORM, "internal void @core"), _by_vectors(isa), pack_rounded(isa)])
 
 
 def multiply_add(isa: Isa) -> MultiplyAdd:
@@ -132,26 +127,29 @@ class Rounded:
     words: str
 
 
-def _in_chunks(code: Code, isa: Isa, body: Callable[[Rounded], None]) -> None:
-    """Run body for some rows at a time."""
+Write = Callable[[str, Rounded, str], None]  # (source, rows, number of one) rounds it
+
+
+def _in_chunks(code: Code, isa: Isa, body: Callable[[Rounded], None], write: Write, padding: int = 0) -> None:
+    """Run body for some rows at a time, for which there is memory, and for `padding` more."""
     words = words_of(code, "%k")
     size = code.mul(words, 4)
     pairs = code.divide(code.divide(str(STACK), size), tiles.PAIR)  # at least one of two tiles
     most = code.least(code.mul(pairs, tiles.PAIR), ROWS)
-    memory = code(f"alloca i8, i64 {code.mul(code.least('%rows', most), size)}, align 64")
+    memory = code(f"alloca i8, i64 {code.mul(code.add(code.least('%rows', most), padding), size)}, align 64")
 
     def chunk(n: str, _: list[str]) -> list[str]:
         first = code.mul(n, most)
         count = code.least(code.sub("%rows", first), most)
+        rows = Rounded(first, count, memory, size, words)
 
         def row(r: str, _: list[str]) -> list[str]:
             place = code.at("%in", code.mul(code.add(first, r), "%stride"))
-            source = code.at(code.load("ptr", place), "%from")
-            round_row(code, source, code.at(memory, code.mul(r, size)), "%k", words, isa)
+            write(code.at(code.load("ptr", place), "%from"), rows, r)
             return []
 
         code.loop(0, count, row)
-        body(Rounded(first, count, memory, size, words))
+        body(rows)
         return []
 
     code.loop(0, code.divide(code.sub(code.add("%rows", most), 1), most), chunk)
@@ -175,12 +173,15 @@ def on_rounded_rows(code: Code, isa: Isa, call: Callable[[str, Rounded], str]) -
         code.loop(0, rows.count, row)
         code.do(call(f"ptr {table}, i64 0, ptr {code.at(table, 8)}, i64 %to, i64 16, i64 {rows.count}", rows))
 
-    _in_chunks(code, isa, body)
+    def write(source: str, rows: Rounded, r: str) -> None:
+        round_row(code, source, code.at(rows.memory, code.mul(r, rows.size)), "%k", rows.words, isa)
+
+    _in_chunks(code, isa, body, write)
 
 
-def _by_vectors(isa: Isa, name: str) -> str:
+def _by_vectors(isa: Isa) -> str:
     """The product by register tiles, which `core` has for words."""
-    code = Code(f"{name}({_HEAD})")
+    code = Code(f"void @everloop_product({_HEAD})")
 
     def call(given: str, rows: Rounded) -> str:
         return f"call void @core({given}, ptr %packed, i64 {rows.words}, i64 %n, i64 %first, i64 %last, i64 %back)"
@@ -189,12 +190,18 @@ def _by_vectors(isa: Isa, name: str) -> str:
     return code.end()
 
 
-def _by_tiles(isa: Isa, name: str) -> str:
+def _by_tiles(isa: Isa) -> str:
     """The product by AMX, into rows that lie equally far apart."""
-    code = Code(f"{name}({_HEAD})")
+    code = Code(f"void @everloop_product({_HEAD})")
     start = code.load("ptr", "%out")
-    second = code.load("ptr", code.at("%out", "%stride"))  # there are more than a few
-    step = code.sub(*(code(f"ptrtoint ptr {out} to i64") for out in (second, start)))
+    last = code.load("ptr", code.at("%out", code.mul(code.least(code.sub("%rows", 1), 1), "%stride")))
+    step = code.sub(*(code(f"ptrtoint ptr {out} to i64") for out in (last, start)))
+
+    def in_tiles(rows: Rounded) -> tiles.Rows:
+        return tiles.Rows(rows.memory, code.mul(rows.size, tiles.TILE), rows.count)
+
+    def write(source: str, rows: Rounded, r: str) -> None:
+        tiles.write_row(code, isa, 4, source, tiles.place_of(code, in_tiles(rows), r), "%k")
 
     def body(rows: Rounded) -> None:
         def store(sums: tiles.Sums) -> None:
@@ -202,9 +209,8 @@ def _by_tiles(isa: Isa, name: str) -> str:
             to = code.add(code.add(row, "%to"), code.mul(sums.block, 4 * tiles.TILE))
             code.do(sums.text(code.at(start, to), step))
 
-        part = tiles.Rows(rows.memory, rows.size, rows.count)
         matrix = tiles.Panels("%packed", rows.words, "%n", "0", rows.words)
-        tiles.by_panels(code, isa, part, matrix, ("%first", "%last", "%back"), store)
+        tiles.by_panels(code, isa, in_tiles(rows), matrix, ("%first", "%last", "%back"), store)
 
-    _in_chunks(code, isa, body)
+    _in_chunks(code, isa, body, write, tiles.TILE)
     return code.end()

@@ -127,8 +127,9 @@ class NativeKernel:
         block[_PACK] = B > 0 and T > 0
         count, columns = self.team(T, B, valid)
         block[_PRODUCT], block[_PACKER] = self._product, self._packer
-        if self._narrow and self._narrow.is_quicker(B if columns else -(-B // count), self._layout.packed_size):
-            own = self._narrow.compiled.address
+        rows = B if columns else -(-B // count)
+        if self._narrow and self._narrow.is_quicker(rows, self._layout.packed_size):
+            own = self._narrow.library(rows).address
             block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
         known = self._kept(block[_PACKER], buffers) if block[_PACK] else None
         if known is None:

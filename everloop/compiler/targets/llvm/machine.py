@@ -28,6 +28,7 @@ except ImportError:  # pragma: no cover - a platform without wheels
     binding = None
 
 OPTIMISATION = 2  # of code generation; optimisation passes cost much and gain nothing here
+_TILES = ",+amx-tile,+amx-bf16"
 _lock = threading.RLock()
 
 
@@ -80,10 +81,10 @@ def narrow(isa: Isa) -> Isa:
     if dot is None or isa.name != host().name:
         return isa
     features = _features(isa.arch)
-    wanted = [dot] if features.get(dot) else []
+    wanted = f",+{dot}" if features.get(dot) else ""
     if wanted and features.get("amx-tile") and features.get("amx-bf16") and _may_use_tiles():
-        wanted += ["amx-tile", "amx-bf16"]
-    return replace(isa, features=",".join([isa.features, *(f"+{name}" for name in wanted)]))
+        wanted += _TILES
+    return replace(isa, features=isa.features + wanted)
 
 
 @lru_cache
@@ -93,6 +94,11 @@ def halving(isa: Isa) -> Isa | None:
         return isa
     has_them = isa.name == "avx2" and _features(isa.arch).get("f16c")
     return replace(isa, features=f"{isa.features},+f16c") if has_them else None
+
+
+def without_tiles(isa: Isa) -> Isa:
+    """Return an instruction set without AMX."""
+    return replace(isa, features=isa.features.removesuffix(_TILES))
 
 
 @lru_cache

@@ -11,11 +11,13 @@ from torch import Tensor
 from everloop.compiler.targets.llvm import memory, pages, threads
 from everloop.compiler.targets.llvm.layout import HALF, round_up
 from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
-from everloop.compiler.targets.llvm.tiled import LINE, NAMES, SLOT, tiled
-from everloop.compiler.targets.llvm.tiles import PAIR, TILE
+from everloop.compiler.targets.llvm.tiled import NAMES, SLOT, tiled
+from everloop.compiler.targets.llvm.tiles import LINE, PAIR, TILE
 
 MIN_PARALLEL = 3e6  # operations that pay for waking a second thread
-CACHED = 512 << 10  # bytes of rows of A that meet panel after panel
+NEAR = 1 << 20  # bytes of B that stay in the cache while C is written row by row, which memory takes best
+FEW = 2 * PAIR  # rows of C at a time then
+CACHED = 512 << 10  # bytes of rows of A that stay there, where B does not
 DEEP, DEEP_ACROSS = 4096, 1024  # numbers that are summed at a time, of rows of A whose numbers are adjacent or not
 SIZES = {torch.float32: 4, torch.bfloat16: HALF}
 
@@ -62,7 +64,8 @@ class Tiled:
         is_across = sums is not None or (a_k != 1 and k > 1)
         parts = 1 if of_c == HALF else -(-k // (DEEP_ACROSS if is_across else DEEP))
         deep = round_up(-(-k // parts), LINE)
-        high = min(max(CACHED // (HALF * deep) // PAIR, 1) * PAIR, round_up(rows, PAIR))
+        most = FEW if deep * columns * HALF <= NEAR and not is_across else CACHED // (HALF * deep)
+        high = min(max(most // PAIR, 1) * PAIR, round_up(rows, PAIR))
         block, team = self._arguments(b, rows)
         size, work_step = (0 if packed is not None else _packed_bytes(b)), round_up(high * deep * HALF, 64) + 64
         taken = memory.take(size + work_step * team)

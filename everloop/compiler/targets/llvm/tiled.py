@@ -16,16 +16,13 @@ from everloop.compiler.targets.llvm.product import panel_width
 from everloop.compiler.targets.llvm.rounding import (
     WORDS,
     each,
-    pack_rounded,
-    round_row,
     rounded_halves,
     side_by_side,
     words_of,
 )
-from everloop.compiler.targets.llvm.tiles import PAIR, TILE
+from everloop.compiler.targets.llvm.tiles import BYTES, LINE, PAIR, TILE, first_bits, read_line
 from everloop.compiler.targets.llvm.vector import Isa
 
-LINE = 2 * WORDS  # numbers in a row of a tile
 ONES = 0x3F803F80  # a word of two ones of bfloat16
 
 # The argument block, one 8-byte slot each. Strides are in bytes; a_k: 0 where the numbers of a row are adjacent.
@@ -39,7 +36,7 @@ SLOT = {name: n for n, name in enumerate(NAMES)}
 def tiled(isa: Isa, of_a: int, of_b: int, of_c: int) -> str:
     """Text of `everloop_tiles_pack(args)` and `everloop_tiles(args)`, for bytes of a number of A, B and C."""
     parts = [
-        tiles.functions(), pack_rounded(isa, of_b), _pack_share(isa), _rows_along(isa, of_a), _rows_across(isa, of_a),
+        tiles.functions(), tiles.pack(isa, of_b), _pack_share(isa), _rows_along(isa, of_a), _rows_across(isa, of_a),
         _finish(isa, of_c), _product_share(isa, of_a, of_c),
     ]  # fmt: skip
     for name, share in (("everloop_tiles_pack", "pack_share"), ("everloop_tiles", "product_share")):
@@ -69,16 +66,11 @@ def _pack_share(isa: Isa) -> str:
 
 def _rows_along(isa: Isa, size: int) -> str:
     """Rounds rows of A with adjacent numbers."""
-    code = Code("internal void @rows_along(ptr %a, i64 %a_row, i64 %rows, i64 %k, ptr %to)")
-    words = words_of(code, "%k")
+    code = Code("internal void @rows_along(ptr %a, i64 %a_row, i64 %rows, i64 %k, ptr %to, i64 %step)")
 
     def row(r: str, _: list[str]) -> list[str]:
-        source, to = code.at("%a", code.mul(r, "%a_row")), code.at("%to", code.mul(code.mul(r, words), 4))
-        if size == 4:
-            round_row(code, source, to, "%k", words, isa)
-        else:
-            code.copy(to, source, code.mul("%k", HALF))
-            code.clear(code.at(to, code.mul("%k", HALF)), code.sub(code.mul(words, 4), code.mul("%k", HALF)))
+        place = tiles.place_of(code, tiles.Rows("%to", "%step", "%rows"), r)
+        tiles.write_row(code, isa, size, code.at("%a", code.mul(r, "%a_row")), place, "%k")
         return []
 
     code.loop(0, "%rows", row)
@@ -90,8 +82,8 @@ def _rows_across(isa: Isa, size: int) -> str:
 
     A line of 32 rows is one of the cache.
     """
-    code = Code("internal void @rows_across(ptr %a, i64 %a_k, i64 %rows, i64 %k, ptr %to, ptr %sums)")
-    words, lanes, many = words_of(code, "%k"), isa.lanes(4), isa.lanes(HALF)
+    code = Code("internal void @rows_across(ptr %a, i64 %a_k, i64 %rows, i64 %k, ptr %to, i64 %step, ptr %sums)")
+    lanes, many = isa.lanes(4), isa.lanes(HALF)
     vector, squares, halves, pairs = (
         f"<{count} x {kind}>" for count, kind in ((lanes, "float"), (lanes, "i32"), (many, "i16"), (many, "bfloat"))
     )
@@ -100,34 +92,18 @@ def _rows_across(isa: Isa, size: int) -> str:
     rows_of = [[8 * (n // 4) + n % 4 + high for n in range(lanes)] for high in (0, 4)]
     has_sums = code("icmp ne ptr %sums, null")
 
-    def read(place: str, mask: str) -> str:
-        """The 32 numbers of a line as bfloat16."""
-        parts = [(halves, place)] if size == HALF else [(vector, place), (vector, code.at(place, isa.bytes))]
-        count = many // len(parts)
-        values = []
-        for n, (kind, at) in enumerate(parts):
-            order = ", ".join(f"i32 {n * count + lane}" for lane in range(count))
-            part = code(f"shufflevector <{many} x i1> {mask}, <{many} x i1> poison, <{count} x i32> <{order}>")
-            name = f"@llvm.masked.load.v{count}{'i16' if size == HALF else 'f32'}.p0"
-            args = f"ptr {at}, i32 {size}, <{count} x i1> {part}, {kind} zeroinitializer"
-            values.append(code(f"call {kind} {name}({args})"))
-        if size == HALF:
-            return values[0]
-        return code(f"bitcast {squares} {side_by_side(code, values[0], values[1], lanes, isa)} to {halves}")
-
     def some(m: str, _: list[str]) -> list[str]:
         source, count = code.at("%a", code.mul(m, size)), code.least(code.sub("%rows", m), many)
-        there = masked(code, many, count)
+        there, block = first_bits(code, count), code.at("%to", code.mul(code.divide(m, TILE), "%step"))
 
         def square(s: str, values: list[str]) -> list[str]:
             first = code.mul(s, LINE)
 
             def line(n: int) -> str:
                 k = code.add(first, n)
-                is_there = code(f"insertelement <{many} x i1> poison, i1 {code.less(k, '%k')}, i64 0")
-                splat = f"<{many} x i1> poison, <{many} x i32> zeroinitializer"
-                is_there = code(f"shufflevector <{many} x i1> {is_there}, {splat}")
-                return read(code.at(source, code.mul(k, "%a_k")), code(f"and <{many} x i1> {there}, {is_there}"))
+                bits = code(f"select i1 {code.less(k, '%k')}, i32 {there}, i32 0")
+                value = read_line(code, isa, size, code.at(source, code.mul(k, "%a_k")), bits)
+                return code(f"bitcast {squares} {value} to {halves}")
 
             lines, totals = [line(n) for n in range(LINE)], []
             for rows, total in zip(rows_of, values, strict=True):
@@ -140,12 +116,14 @@ def _rows_across(isa: Isa, size: int) -> str:
                     total = code(f"call {vector} {name}({vector} {total}, {pairs} {numbers}, {pairs} {ones})")
                     turned.append(code(f"bitcast {halves} {mixed} to {squares}"))
                 totals.append(total)
+                tile = code.at(block, code.mul(s, BYTES))
                 for row, value in zip(rows, transpose(code, turned, squares, lanes), strict=True):
-                    at = code.add(code.mul(code.add(m, row), words), code.mul(s, WORDS))
-                    code.store(squares, value, code.at("%to", code.mul(at, 4)), 4)
+                    below = code.at(tile, "%step") if row >= TILE else tile
+                    code.store(squares, value, code.at(below, row % TILE * 4 * WORDS), 4)
             return totals
 
-        totals = code.loop(0, code.divide(words, WORDS), square, [(vector, "zeroinitializer")] * 2)
+        depth = code.divide(words_of(code, "%k"), WORDS)
+        totals = code.loop(0, depth, square, [(vector, "zeroinitializer")] * 2)
         order = sorted(range(2 * lanes), key=[*rows_of[0], *rows_of[1]].__getitem__)
 
         def add_up() -> None:
@@ -266,6 +244,7 @@ def _product_share(isa: Isa, of_a: int, of_c: int) -> str:
     def some_k(begin: str, _: list[str]) -> list[str]:
         depth = code.least(code.sub(k, begin), deep)
         part_words = words_of(code, depth)
+        step = code.mul(part_words, 4 * TILE)
         is_first = code(f"and i1 {is_new}, {code.equal(begin, 0)}")
 
         def some_rows(i: str, _: list[str]) -> list[str]:
@@ -273,28 +252,29 @@ def _product_share(isa: Isa, of_a: int, of_c: int) -> str:
             corner = code.at(code.at(a, code.mul(i, a_row)), code.mul(begin, by_k))
 
             def along() -> str:
-                code.do(f"call void @rows_along(ptr {corner}, i64 {a_row}, i64 {count}, i64 {depth}, ptr {work})")
+                args = f"ptr {corner}, i64 {a_row}, i64 {count}, i64 {depth}, ptr {work}, i64 {step}"
+                code.do(f"call void @rows_along({args})")
                 return "0"
 
             def across() -> str:
                 total = code(f"select i1 {has_sums}, ptr {code.at(sums, code.mul(i, 4))}, ptr null")
-                args = f"ptr {corner}, i64 {a_k}, i64 {count}, i64 {depth}, ptr {work}, ptr {total}"
+                args = f"ptr {corner}, i64 {a_k}, i64 {count}, i64 {depth}, ptr {work}, i64 {step}, ptr {total}"
                 code.do(f"call void @rows_across({args})")
                 return "0"
 
             code.either(is_along, "i64", along, across)
 
             def write(block: tiles.Sums) -> None:
-                step = str(4 * TILE * block.columns)
-                code.do(block.text(result, step))
+                line = str(4 * TILE * block.columns)
+                code.do(block.text(result, line))
                 j, row = code.mul(block.block, lanes), code.add(i, block.row)
                 out = code.at(code.at(c, code.mul(row, c_row)), code.mul(j, of_c))
                 start = code(f"select i1 {has_bias}, ptr {code.at(bias, code.mul(j, 4))}, ptr null")
                 left = code.least(code.sub(columns, j), lanes * block.columns)
                 args = f"ptr {out}, i64 {c_row}, ptr {start}, i64 {left}, i1 {is_first}"
-                code.do(f"call void @finish(ptr {result}, i64 {step}, i64 {block.count}, {args})")
+                code.do(f"call void @finish(ptr {result}, i64 {line}, i64 {block.count}, {args})")
 
-            part = tiles.Rows(work, code.mul(part_words, 4), count)
+            part = tiles.Rows(work, step, count)
             matrix = tiles.Panels(packed, words, columns, code.divide(begin, 2), part_words)
             tiles.by_panels(code, isa, part, matrix, ("0", panels, "0"), write)
             return []
