@@ -37,7 +37,7 @@ class QuickLanes(Lanes):
         t, f = self._split(size, 2 / math.log(2))
         power = self._raised(self.number(1), t)
         less_one = self.fma(self.mul(f, self.horner(f, _POWER)), power, self.sub(power, self.number(1)))
-        value = self._quotient(less_one, self.add(less_one, self.number(2)))
+        value = self._quotient(less_one, self.add(less_one, self.number(2)), is_finite=True)
         return self.intrinsic("copysign", value, x)
 
     def _split(self, x: str, scale: float) -> tuple[str, str]:
@@ -51,16 +51,18 @@ class QuickLanes(Lanes):
         args = f"{self.vector} {value}, {self.vector} {t}, {self.vector} {value}, i16 -1, {_CURRENT}"
         return self.code(f"call {self.vector} @llvm.x86.avx512.mask.scalef.ps.512({args})")
 
-    def _quotient(self, a: str, x: str) -> str:
+    def _quotient(self, a: str, x: str, is_finite: bool = False) -> str:
         """a / x for x of at least one: 14 bits of 1 / x, and a step of Newton's where x is finite."""
         args = f"{self.vector} {x}, {self.vector} {x}, i16 -1"
         near = self.code(f"call {self.vector} @llvm.x86.avx512.rcp14.ps.512({args})")
         better = self.fma(near, self.fma(self.neg(x), near, self.number(1)), near)
-        return self.mul(a, self.pick(self.compare("oeq", x, self.number(math.inf)), near, better))
+        if not is_finite:
+            better = self.pick(self.compare("une", x, self.number(math.inf)), better, near)
+        return self.mul(a, better)
 
 
 class DividingLanes(QuickLanes):
     """The same where a division takes no longer than an estimate and its correction."""
 
-    def _quotient(self, a: str, x: str) -> str:
+    def _quotient(self, a: str, x: str, is_finite: bool = False) -> str:
         return self.div(a, x)
