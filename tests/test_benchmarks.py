@@ -95,12 +95,17 @@ def test_every_cell_has_its_sizes() -> None:
         assert benchmarks_of_cells.cell_of(name, 16).hidden_size == 16
 
 
-def test_the_heads_that_are_compared_compute_the_same() -> None:
-    x, layer, target = head.given(6, 4, 5)
-    losses = [loss(x, layer, target) for loss in head.PEERS.values()]
-    for loss in losses[1:]:
-        torch.testing.assert_close(loss, losses[0])
-    found = head.measure((6, 4, 5), "training", 100.0, 1, "minimum")
+@pytest.mark.parametrize("form", head.FORMS)
+def test_the_heads_that_are_compared_compute_the_same(form: str) -> None:
+    x, layer, target = head.given(6, 4, 5, form)
+    losses = [head.in_form(loss, form)(x, layer, target) for loss in head.PEERS.values()]
+    logits = torch.nn.functional.linear(*(t.double() for t in (x, layer.weight, layer.bias)))
+    exact = torch.nn.functional.cross_entropy(logits, target)
+    for loss in losses:
+        assert loss.dtype == (torch.bfloat16 if form == "bfloat16" else torch.float32)
+        near = 1e-6 if form == "float32" else 2**-7
+        torch.testing.assert_close(loss.double(), exact, rtol=near, atol=0)
+    found = head.measure((6, 4, 5), "training", 100.0, 1, "minimum", form)
     assert found["arithmetic"] == pytest.approx(2e-6 * 3 * 6 * 4 * 5 / 100)
     assert all(value > 0 for value in found.values())
 
@@ -151,7 +156,16 @@ def test_a_loop_inside_a_step_is_measured_as_it_is_written() -> None:
     cell, x, h = inner_steps.Euler(3, 5, turns=2), torch.randn(2, 3), torch.randn(2, 5)
     once = h + 0.1 * torch.tanh(x @ cell.W.T + h @ cell.R.T + cell.b)
     torch.testing.assert_close(cell.step(x, h), once + 0.1 * torch.tanh(x @ cell.W.T + once @ cell.R.T + cell.b))
-    assert all(milliseconds > 0 for milliseconds in inner_steps.calls(9))
+    assert all(milliseconds > 0 for kind in inner_steps.KINDS for milliseconds in inner_steps.calls(9, kind))
+
+
+def test_a_loop_written_out_is_the_same_step_and_is_not_counted() -> None:
+    torch.manual_seed(0)
+    cell, out = inner_steps.Euler(3, 5, turns=9), inner_steps.written_out(3, 5, turns=9)
+    out.load_state_dict(cell.state_dict())
+    x, h = torch.randn(2, 3), torch.randn(2, 5)
+    torch.testing.assert_close(out.step(x, h), cell.step(x, h))
+    assert [Recurrent(each).explain().count("9 turns") > 0 for each in (cell, out)] == [True, False]
 
 
 def test_faults_of_a_translators_step() -> None:
