@@ -2,8 +2,7 @@
 
 A ratio is the time of the peer divided by ours: above 1 we are faster. Of the peak: how much of our time the arithmetic
 (a) or the memory (m) alone would take at the machine's own speed (`benchmarks/work.py`). The chunked form is the
-published parallel one: products inside a chunk of steps, and one memory from chunk to chunk; it is exact, and has
-products in place of a loop.
+published parallel one (`benchmarks/chunked.py`): `--peers chunked` compares it alone.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn, sigmoid
-from torch.nn.functional import elu, layer_norm, logsigmoid, silu, softplus
+from torch import Tensor, nn
 
+from benchmarks.chunked import CHUNKED, Chunked
 from benchmarks.layers import MODES
 from benchmarks.timing import alternate, geometric_mean, machine, statistic_option, table
 from benchmarks.work import work_of
@@ -50,103 +49,6 @@ def cell_of(name: str, hidden: int) -> Cell:
     return kind(hidden, hidden, **sizes)
 
 
-def chunked(q: Any, k: Any, v: Any, log_keep: Any, chunk: int) -> Any:
-    """Return q_t S_t for all steps, where S_t = exp(log_keep_t) S_(t-1) + k_t v_t^T, from zero on.
-
-    q, k: [B, heads, T, K]; v: [B, heads, T, V]; log_keep: [B, heads, T]; chunk: steps, of which T is a multiple.
-    """
-    q, k, v = (a.unflatten(2, (-1, chunk)) for a in (q, k, v))
-    total = log_keep.unflatten(2, (-1, chunk)).cumsum(-1)
-    later = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).triu(1)
-    decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, -torch.inf).exp()
-    inside = ((q @ k.mT) * decay) @ v
-    written = (k * (total[..., -1:] - total).exp().unsqueeze(-1)).mT @ v
-    kept = total[..., -1, None, None].exp()
-    S, before = torch.zeros_like(written[:, :, 0]), []
-    for part in range(written.shape[2]):
-        before.append(S)
-        S = kept[:, :, part] * S + written[:, :, part]
-    return (inside + (q * total.exp().unsqueeze(-1)) @ torch.stack(before, 2)).flatten(2, 3)
-
-
-def by_head(a: Tensor, heads: int) -> Any:
-    """Return [T, B, n] as [B, heads, T, n / heads]."""
-    return a.view(*a.shape[:2], heads, -1).permute(1, 2, 0, 3)
-
-
-def linear_attention(cell: Any, x: Tensor, chunk: int) -> Any:
-    """Return the output of `cells.LinearAttention` for x [T, B, I]."""
-    q, k, v = (by_head(a, cell.sizes["heads"]) for a in (x @ cell.W.T + cell.b).chunk(3, -1))
-    ones = torch.ones_like(v[..., :1])
-    read = chunked(elu(q) + 1, elu(k) + 1, torch.cat([v, ones], -1), torch.zeros_like(v[..., 0]), chunk)
-    return (read[..., :-1] / (read[..., -1:] + cell.eps)).permute(2, 0, 1, 3).flatten(2)
-
-
-def mamba2(cell: Any, x: Tensor, chunk: int) -> Any:
-    """Return the output of `cells.Mamba2` for x [T, B, I]."""
-    heads = cell.sizes["heads"]
-    u, step = by_head(x @ cell.W.T, heads), softplus(x @ cell.W_d.T + cell.b_d).permute(1, 2, 0)
-    B, C = (by_head(a, 1) for a in (x @ cell.W_bc.T).chunk(2, -1))
-    y = chunked(C.expand(-1, heads, -1, -1), B.expand(-1, heads, -1, -1), step.unsqueeze(-1) * u,
-                -cell.A.exp()[:, None] * step, chunk)  # fmt: skip
-    return (y + cell.D[:, None, None] * u).permute(2, 0, 1, 3).flatten(2)
-
-
-def retnet(cell: Any, x: Tensor, chunk: int) -> Any:
-    """Return the output of `cells.RetNet` for x [T, B, I]: complex keys that turn, as twice as many real ones."""
-    heads, keys = cell.sizes["heads"], cell.sizes["key_size"]
-    q, q_i, k, k_i = (by_head(a, heads) for a in (x @ cell.W.T + cell.b).chunk(4, -1))
-    v, g = (x @ cell.W_v.T + cell.b_v).chunk(2, -1)
-    angle = torch.arange(len(x))[:, None] * 10000.0 ** -(torch.arange(keys) / keys)
-    cos, sin = angle.cos(), angle.sin()
-    asked = torch.cat([q * cos - q_i * sin, -(q * sin + q_i * cos)], -1)
-    kept = torch.cat([k * cos - k_i * sin, -(k * sin + k_i * cos)], -1)
-    log_keep = (1 - 2.0 ** -(5 + torch.arange(heads))).log()[:, None].expand(x.shape[1], heads, len(x))
-    y = chunked(asked, kept, by_head(v, heads), log_keep, chunk).permute(2, 0, 1, 3)
-    y = layer_norm(y, y.shape[-1:], eps=cell.eps).flatten(2)
-    return (silu(g) * y) @ cell.W_o.T
-
-
-def gla(cell: Any, x: Tensor, chunk: int) -> Any:
-    """Return the output of `cells.GLA` for x [T, B, I]: each key has a decay of its own, which is put into q and k."""
-    heads = cell.sizes["heads"]
-    q, k, v, r = (x @ cell.W.T).chunk(4, -1)
-    forget = by_head(logsigmoid(x @ cell.W_1.T @ cell.W_2.T + cell.b) / 16, heads)
-    total = forget.unflatten(2, (-1, chunk)).cumsum(-2)
-    q, k, v = (by_head(a, heads).unflatten(2, (-1, chunk)) for a in (q, k, v))
-    asked, last = q * total.exp(), total[..., -1:, :]
-    inside = (asked @ (k * (-total).exp()).mT).tril() @ v
-    written, kept = (k * (last - total).exp()).mT @ v, last.exp().mT
-    S, before = torch.zeros_like(written[:, :, 0]), []
-    for part in range(written.shape[2]):
-        before.append(S)
-        S = kept[:, :, part] * S + written[:, :, part]
-    y = (inside + asked @ torch.stack(before, 2)).flatten(2, 3).permute(2, 0, 1, 3)
-    y = layer_norm(y, y.shape[-1:], cell.gain, eps=cell.eps).flatten(2)
-    return (silu(r + cell.b_r) * y) @ cell.W_o.T
-
-
-def mlstm(cell: Any, x: Tensor, chunk: int) -> Any:
-    """Return the output of `cells.MLSTM` for x [T, B, I], without the state that keeps large gates in range."""
-    heads = cell.sizes["heads"]
-    q, k, v, o = (x @ cell.W.T + cell.b).chunk(4, -1)
-    q, k, v = (by_head(a, heads) for a in (q, k, v))
-    log_i, log_f = (x @ cell.W_i.T + cell.b_i).permute(1, 2, 0), logsigmoid(x @ cell.W_f.T + cell.b_f).permute(1, 2, 0)
-    k = k * (log_i.exp() / k.shape[-1] ** 0.5).unsqueeze(-1)
-    read = chunked(q, k, torch.cat([v, torch.ones_like(v[..., :1])], -1), log_f, chunk)
-    y = read[..., :-1] / read[..., -1:].abs().clamp(min=1)
-    return sigmoid(o) * y.permute(2, 0, 1, 3).flatten(2)
-
-
-CHUNKED: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
-    "gla": gla,
-    "linear-attention": linear_attention,
-    "mamba-2": mamba2,
-    "mlstm": mlstm,
-    "retnet": retnet,
-}
-
-
 class Told(nn.Module):
     """A layer with all that its cell declares beside x, called with x alone; several outputs stand side by side."""
 
@@ -157,17 +59,6 @@ class Told(nn.Module):
     def forward(self, x: Tensor) -> Any:
         y, state = self.layer(x, **self.given)
         return torch.cat(y, -1) if isinstance(y, tuple) else y, state
-
-
-class Chunked(nn.Module):
-    """A cell's chunked form, called as a layer is."""
-
-    def __init__(self, name: str, cell: Cell, chunk: int) -> None:
-        super().__init__()
-        self.name, self.cell, self.chunk = name, cell, chunk
-
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        return (CHUNKED[self.name](self.cell, x, self.chunk),)
 
 
 def measure(
@@ -199,6 +90,7 @@ def of_the_peak(found: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", nargs="*", default=cells.names(), choices=cells.names())
+    parser.add_argument("--peers", nargs="*", default=["eager", "chunked"], choices=["eager", "chunked"])
     parser.add_argument("--modes", nargs="*", default=[*MODES], choices=[*MODES])
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 8, 32])
     parser.add_argument("--steps", type=int, default=256)
@@ -209,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     how = (options.rounds, options.statistic)
     print(f"{machine()}; {options.statistic} of {options.rounds} rounds; H = {options.hidden}\n")
-    for mode in options.modes:
+    for mode in options.modes if "eager" in options.peers else ():
         lines: list[list[object]] = []
         for name in options.cells:
             shapes = [(batch, options.steps, options.hidden) for batch in options.batches]
@@ -218,7 +110,7 @@ def main() -> None:
             lines[-1].append(geometric_mean(one["ratio"] for one in found))
         header = [text for batch in options.batches for text in (f"ms, B = {batch}", "eager / ours", "of the peak")]
         print(f"### The eager loop, {mode}, T = {options.steps}\n\n" + table(["cell", *header, "mean"], lines), "\n")
-    for mode in options.modes:
+    for mode in options.modes if "chunked" in options.peers else ():
         lines = []
         for name in [name for name in options.cells if name in CHUNKED]:
             for batch in options.batches:
