@@ -102,6 +102,15 @@ FORMS = (
     Form("sums into fixed places", "u = h.index_add(1, torch.tensor([0, 1, 1, 5, 0, 2]), a)"),
     Form("changes in place of a new value", "u = 2 * a\nu.add_(h).mul_(0.5)\nu -= a"),
     Form("an assignment to a part of a new value", "u = a.clone()\nu[:, :3] = h[:, :3]\nu[..., -1] = 0.5"),
+    Form("a part added to", "u = a.clone()\nu[:, 1:3] += h[:, :2]\nu[:, ::2] *= 0.5"),
+    Form(
+        "places that a fixed index or mask names", "u = 2 * a\nu[:, [4, 0]] = h[:, :2]\nu[:, torch.arange(6) > 3] *= 2"
+    ),
+    Form("places where a condition holds", "u = 2 * a\nu[u < 0] = 0.1"),
+    Form(
+        "changes in place of a view", "u = 2 * a\nq = u.view(-1, 2, 3)\nq[:, 1].mul_(0.5)\nq.transpose(1, 2)[:, 0] += 1"
+    ),
+    Form("a value filled piece by piece", "u = torch.empty_like(a)\nfor k in range(6): u[:, k] = a[:, k] * (k + 1)"),
     Form("a new value assigned", "u = 2 * a\nu.copy_(h)\nu.clamp_(min=-0.5)"),
     Form("angles, hyperbolic functions", "u = torch.atan2(a, 1 + h * h) + torch.asinh(torch.sinh(a) * torch.cosh(h))"),
     Form("whole numbers, straight through", "u = a + (torch.round(4 * a) / 4 - a).detach() + torch.remainder(h, 1.0)"),
@@ -142,9 +151,7 @@ FORMS = (
     ),
     Form("columns in place of rows", "u = (self.R @ a.T).T", "write h @ W.T, not (W @ h.T).T"),
     Form("an axis before the batch", "u = self.norm(a.unsqueeze(0)).squeeze(0)", "the batch stays first"),
-    Form("an assignment to places apart", "u = a.clone()\nu[:, ::2] = h[:, ::2]", "write torch.cat or torch.where"),
-    Form("a part added to", "u = a.clone()\nu[:, -1] += h[:, 0]", "torch.cat of its parts"),
-    Form("changes in place of a view", "v = 2 * a\nv[:, :3].mul_(0.5)\nu = v", "write it out, such as a = a + b"),
+    Form("changes in place of what is detached", "u = 2 * a\nu.detach().clamp_(-1, 1)", "a value that is detached"),
     Form("changes in place of no known kind", "u = 2 * a\nu.renorm_(2, 0, 1.0)", "write the new value out"),
     Form("dropout inside", "u = self.drop(a)", "mask(H, p=0.1), which the layer draws"),
     Form("random numbers", "u = a + torch.randn_like(a)", "declare noise(H)"),

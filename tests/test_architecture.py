@@ -33,8 +33,8 @@ INSIDE = {
         abstract evaluate rewrite symbol target
         equations functions interpreter lower placement reduced rules targets
         corners features precision schedule simplify sums
-        gradient hoist ranges shapes
-        contractions hoisted rematerialisation sink
+        aliases gradient hoist ranges shapes
+        contractions hoisted indexing rematerialisation sink
         roll
         activations assignments composed convolutions quantize scans surrogates
         extremes

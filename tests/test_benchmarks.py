@@ -14,6 +14,7 @@ from benchmarks import (
     ablation,
     attention,
     chorales,
+    chunked,
     faults,
     head,
     inner_steps,
@@ -66,13 +67,13 @@ def test_a_version_is_compared_with_itself() -> None:
     assert all(isinstance(value, float) and value > 0 for value in (theirs, mine, *ratios))
 
 
-@pytest.mark.parametrize("name", benchmarks_of_cells.CHUNKED)
+@pytest.mark.parametrize("name", chunked.CHUNKED)
 def test_the_chunked_form_is_the_cell(name: str) -> None:
     cell = benchmarks_of_cells.cell_of(name, 8).double()
     x = torch.randn(12, 3, 8, dtype=torch.float64)
     expected = Recurrent(cell)(x)[0]
     for chunk in (1, 4, 12):
-        (found,) = benchmarks_of_cells.Chunked(name, cell, chunk)(x)
+        (found,) = chunked.Chunked(name, cell, chunk)(x)
         torch.testing.assert_close(found, expected)
 
 

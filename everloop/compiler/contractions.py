@@ -81,7 +81,7 @@ def inner(a: Any, b: Any) -> Symbol:
     like = next(t for t in (a, b) if isinstance(t, Symbol))
     if symbol_of(b, like).rows:
         raise unsupported("inner of rows, which multiplies every sequence with every other; write (a * b).sum(-1)")
-    return matmul(a, symbol_of(b, like))
+    return linear(a, b) if symbol_of(b, like).value.type.kind == "matrix" else matmul(a, symbol_of(b, like))
 
 
 @known("linalg_vecdot", "vecdot")

@@ -128,9 +128,20 @@ known("std_mean")(_beside_mean(std))
 
 @known("norm", "linalg_vector_norm")
 def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Symbol:
-    if p not in (2, 2.0, "fro") or out is not None or dtype not in (None, a.float_dtype):
-        raise unsupported(f"the norm of order {p}" if out is dtype is None else "the norm with out= or another dtype")
-    return elementwise("root", sum_(elementwise("mul", a, a), dim, keepdim))
+    if out is not None or dtype not in (None, a.float_dtype):
+        raise unsupported("the norm with out= or another dtype")
+    if p in (2, "fro"):
+        return elementwise("root", sum_(elementwise("mul", a, a), dim, keepdim))
+    size = elementwise("abs", a)
+    if p == 1:
+        return sum_(size, dim, keepdim)
+    if p in (math.inf, -math.inf):
+        return (amax if p > 0 else amin)(size, dim, keepdim)
+    if isinstance(p, str) or p < 1:
+        raise unsupported(f"the norm of order {p!r}; orders of 1 and more are known")
+    total = sum_(elementwise("power", size, p), dim, keepdim)
+    is_zero = elementwise("equal", total, 0.0)  # where it has no derivative, for which PyTorch takes 0
+    return where(is_zero, 0.0, elementwise("power", where(is_zero, 1.0, total), 1 / p))
 
 
 @known("normalize")

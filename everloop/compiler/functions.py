@@ -46,14 +46,13 @@ known("rsub", integers="sum")(lambda a, b, *, alpha=1: sub(b, a, alpha=alpha))
 known("rdiv", "rtruediv")(lambda a, b: elementwise("div", b, a))
 known("reciprocal")(lambda a: elementwise("div", 1.0, a))
 known("square", integers="square")(lambda a: elementwise("mul", a, a))
-known("pos", "positive", "contiguous", integers="move")(lambda a: a)
+known("pos", "positive", integers="move")(lambda a: a)
+known("contiguous", integers="move", is_view=True)(lambda a, memory_format=None: a.like(a.value, a.axes))
 
 
 @known("clone", integers="move")
 def clone(a: Symbol, *, memory_format: Any = None) -> Symbol:
-    copy = a.like(a.value, a.axes)
-    copy.is_copy = True
-    return copy
+    return a.like(a.value, a.axes)
 
 
 known("addcdiv")(lambda a, b, c, *, value=1: add(a, elementwise("div", _times(b, value), c)))
@@ -115,6 +114,16 @@ def log_add_exp(a: Any, b: Any) -> Symbol:
     """From the larger of both, so that no exponential overflows; two equal infinities stay one."""
     distance = where(elementwise("equal", a, b), 0.0, elementwise("abs", sub(a, b)))
     return add(elementwise("maximum", a, b), elementwise("log1p", elementwise("exp", elementwise("neg", distance))))
+
+
+@known("round", integers="move")
+def round_(a: Symbol, *, decimals: int = 0) -> Symbol:
+    """To so many decimals, before the point where that is less than 0, computed as PyTorch does."""
+    if not decimals or not a.dtype.is_floating_point:
+        return elementwise("round", a)
+    power_of_ten = converted(10.0 ** abs(decimals), a.dtype)
+    there, back = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return elementwise(back, elementwise("round", elementwise(there, a, power_of_ten)), power_of_ten)
 
 
 known("frac")(lambda a: sub(a, elementwise("trunc", a)))
@@ -234,9 +243,9 @@ def _sizes(sizes: tuple[Any, ...]) -> Any:
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
 
 
-known("zeros_like", integers="fill")(lambda a, **_: _filled(a, 0.0))
+known("zeros_like", "empty_like", integers="fill")(lambda a, **_: _filled(a, 0.0))
 known("ones_like", integers="fill")(lambda a, **_: _filled(a, 1.0))
 known("full_like", integers="fill")(lambda a, fill_value, **_: _filled(a, fill_value))
-known("new_zeros", integers="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
+known("new_zeros", "new_empty", integers="fill")(lambda a, *size, **_: _filled(a, 0.0, _sizes(size)))
 known("new_ones", integers="fill")(lambda a, *size, **_: _filled(a, 1.0, _sizes(size)))
 known("new_full", integers="fill")(lambda a, size, fill_value, **_: _filled(a, fill_value, size))

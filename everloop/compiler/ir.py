@@ -234,6 +234,7 @@ class Builder:
         self.known: dict[tuple[Any, ...], Value] = {}
         self.line = ""
         self.refused: Exception | None = None  # what a step may have caught itself
+        self.views: list[Any] = []  # symbols that may lie in the memory of others
 
     def make(self, op: str, *args: Value, data: tuple[Any, ...] = (), type: Type | None = None) -> Value:  # noqa: A002
         """Return the value `op` of `args`."""

@@ -136,7 +136,7 @@ _ROWS = [
     ),
     Operation(  # to the even one where two are as near
         "round", "map", 1, torch.round, "round({0})", r"\operatorname{{round}}({0})",
-        gradient=derivatives.none, functions=("round",), integers="move", interval=intervals.rising(intervals.nearest),
+        gradient=derivatives.none, interval=intervals.rising(intervals.nearest),
     ),
     Operation(
         "sqrt", "map", 1, torch.sqrt, "sqrt({0})", r"\sqrt{{{0}}}",

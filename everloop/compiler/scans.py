@@ -10,6 +10,8 @@ from everloop.compiler.ir import Type
 from everloop.compiler.shapes import cat, part, squeeze
 from everloop.compiler.symbol import Symbol, elementwise, known
 
+_IN_ORDER = 64  # places of an axis, each product an operation of its own
+
 
 def _scanned(op: str, start: float, a: Symbol, dim: int) -> Symbol:
     """All before and with each place: in as many operations as the number of places has binary digits."""
@@ -28,7 +30,14 @@ def cumsum(a: Symbol, dim: int, *, dtype: Any = None) -> Symbol:
 
 @known("cumprod")
 def cumprod(a: Symbol, dim: int, *, dtype: Any = None) -> Symbol:
-    return _scanned("mul", 1.0, a, dim)
+    """In PyTorch's order: in another, two numbers may overflow before they meet the 0 before them."""
+    total = a.axes[feature_axis(a, dim, "cumprod")]
+    if total > _IN_ORDER:
+        return _scanned("mul", 1.0, a, dim)
+    parts = [part(a, dim, k, k + 1) for k in range(total)]
+    for k in range(1, total):
+        parts[k] = elementwise("mul", parts[k - 1], parts[k])
+    return cat(parts, dim) if parts else a
 
 
 @known("prod")

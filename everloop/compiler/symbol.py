@@ -119,7 +119,7 @@ class Symbol:
     float_dtype: the type in which the loop computes; dtype: that of the tensor.
     bound: the tensor holds integers of this size at most; None where they may be any numbers.
     axes: the sizes of the axes behind the batch that the features of a row lie in, none for shape [B].
-    is_shared: another symbol would lie in the same memory; is_copy: it has memory of its own, whatever its value is.
+    is_given: it would lie in memory that the step is given; origin, place, refusal: where else it lies, see `aliases`.
     """
 
     call: ClassVar[Callable[..., Any]]  # what a function of PyTorch makes of symbols: see `torch_function`
@@ -139,7 +139,9 @@ class Symbol:
         self.dtype = dtype or loop
         self.bound = 1.0 if dtype == torch.bool else None
         self.axes = value.type.shape if axes is None else axes
-        self.is_shared = self.is_copy = False
+        self.is_given, self.refusal = False, ""
+        self.origin: Any = None
+        self.place: Any = None
 
     def like(self, value: Value, axes: tuple[int, ...] | None = None) -> Symbol:
         """Return another symbol of the same trace."""

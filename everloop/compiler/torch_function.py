@@ -16,6 +16,7 @@ import torch
 
 from everloop.compiler import (
     activations,
+    aliases,
     assignments,
     composed,
     contractions,
@@ -23,6 +24,7 @@ from everloop.compiler import (
     dtypes,
     extremes,
     features,
+    indexing,
     scans,
     shapes,
     surrogates,
@@ -37,7 +39,10 @@ from everloop.compiler.pytree import tree_leaves, tree_map
 from everloop.compiler.symbol import ASSIGNING, BatchSize, Function, Symbol, function_of, is_known
 from everloop.errors import UnsupportedError
 
-FILES = (activations, assignments, composed, contractions, convolutions, extremes, features, scans, shapes, surrogates)
+FILES = (
+    activations, assignments, composed, contractions, convolutions, extremes, features, indexing, scans, shapes,
+    surrogates,
+)  # fmt: skip
 assert all(FILES), "they register"
 
 
@@ -69,7 +74,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     function = function or _function_of(name)
     known = function_of(name)
     has_rows = any(isinstance(leaf, BatchSize) or (isinstance(leaf, Symbol) and leaf.rows) for leaf in inside)
-    if has_rows and known is None and name.endswith("_"):
+    if known is None and name.endswith("_"):
         return _changed(name, *args, **kwargs)
     if has_rows:
         try:
@@ -80,9 +85,7 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
             origin.builder.refused = error
             raise
         if known.is_view:
-            for thing in tree_leaves((args, result)):
-                if isinstance(thing, Symbol):
-                    thing.is_shared = True
+            aliases.note_views(name, known, function, args, kwargs, result)
         return result
     if known is not None:
         try:
@@ -97,7 +100,7 @@ def _function_of(name: str) -> Any:
     return getattr(operator, name, None) or getattr(operator, f"{name}_", None) or getattr(torch, name, None)
 
 
-_SAME = ("contiguous", "dropout", "pos", "positive")  # give the tensor that they are given, where nothing is to do
+_SAME = ("dropout", "pos", "positive")  # give the tensor that they are given, where nothing is to do
 _signature = lru_cache(512)(inspect.signature)
 
 
@@ -191,7 +194,7 @@ _RANDOM = re.compile("rand|bernoulli|dropout|multinomial|poisson|exponential|uni
 
 
 def _opaque(origin: Symbol, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if function is None or name.endswith("_") or _RANDOM.search(name):
+    if function is None or _RANDOM.search(name):
         raise unsupported(f"the operation {name!r} on parameters or constants alone")
     found = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Symbol)]
     loop = origin.float_dtype
@@ -230,7 +233,7 @@ def _operator(name: str, *, swapped: bool = False) -> Callable[..., Any]:
 
 
 def _in_place(name: str) -> Callable[..., Any]:
-    return lambda self, other: _changed(f"{name}_", self, other)
+    return lambda self, other: call(f"{name}_", self, other)
 
 
 def _filled(changed: Symbol, value: Any) -> Any:
@@ -259,16 +262,17 @@ def _with_part(changed: torch.Tensor, index: Any, value: Any) -> torch.Tensor:
 def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
     """Return a symbol after a method that changes it in place, such as add_."""
     plain = name.removesuffix("_")
-    what = "an assignment to a part" if plain == "setitem" else f"{plain} in place"
+    what = "an assignment to a part of" if plain == "setitem" else f"{plain} in place on"
     if not is_known(name):
         raise unsupported(f"the operation {name!r} in place{advice(name)}")
-    if isinstance(changed, Symbol) and not changed.rows:
-        raise unsupported(f"{what} on a value of parameters alone; write it out, such as a = a + b")
-    is_given = isinstance(changed, Symbol) and changed.value.op == "input" and not changed.is_copy
-    if not isinstance(changed, Symbol) or changed.is_shared or is_given:
-        raise unsupported(
-            f"{what} on a value whose memory is shared; write it out, such as a = a + b, or torch.cat of its parts"
-        )
+    if not isinstance(changed, Symbol):
+        raise unsupported(f"{what} a tensor without the batch; make it from x, as x.new_zeros(x.shape[0], n)")
+    aliases.check_changeable(changed, what)
+    place = aliases.place_of(changed)
+    if plain == "setitem":
+        place = assignments.place(place, others[0]) or place
+    if aliases.check_apart(place, others, what) and plain == "setitem":
+        return changed  # the end of u[:, :3] += v, which has happened
     if name in ASSIGNING:
         try:
             _signature(_ASSIGNING[name]).bind(changed, *others, **options)
@@ -279,8 +283,8 @@ def _changed(name: str, changed: Any, *others: Any, **options: Any) -> Any:
         function = _with_part if plain == "setitem" else getattr(torch.Tensor, plain, None)
         result = call(plain, changed, *others, function=function, **options)
     if not result.rows or (result.axes, result.dtype) != (changed.axes, changed.dtype):
-        raise unsupported(f"{what} with a result of another shape or dtype")
-    changed.value, changed.bound = result.value, result.bound
+        raise unsupported(f"{what} a value with a result of another shape or dtype")
+    aliases.change(changed, result.value, result.bound)
     return changed
 
 

@@ -79,8 +79,8 @@ class _Plain(TorchFunctionMode):
 
     def _filled(self, name: str, *sizes: Any, **options: Any) -> Any:
         """Return rows of one number, made of the batch size."""
-        if name not in ("zeros", "ones", "full") or "out" in options or not sizes:
-            raise unsupported(f"torch.{name} with the batch size; zeros, ones and full are known")
+        if name not in ("zeros", "ones", "full", "empty") or "out" in options or not sizes:
+            raise unsupported(f"torch.{name} with the batch size; zeros, ones, full and empty are known")
         dtype = torch.full((), sizes[1]).dtype if name == "full" and len(sizes) > 1 else torch.get_default_dtype()
         method = f"new_{name}"
         given = {"dtype": dtype} | options
@@ -136,12 +136,12 @@ def _traced(
         for name, tensor in tensors.items():
             axes = tuple(tensor.shape[("fixed", "rows", "steps").index(group) :])
             kind = Type(axes if group == "fixed" else (math.prod(axes),), rows=group != "fixed", dtype=dtype)
-            symbol = Symbol(builder.input(group, name, kind), builder, dtype, tensor.dtype)
+            symbol = _given(Symbol(builder.input(group, name, kind), builder, dtype, tensor.dtype))
             is_flat = group == "fixed" or len(axes) == 1
             with torch.inference_mode(False), torch.enable_grad():  # as the step
                 symbols[name] = symbol if is_flat else symbol.reshape(BATCH_SIZE, *axes)
-    x = Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True, dtype=dtype)), builder, dtype)
-    states = [Symbol(builder.input("state", s, Type((n,), rows=True, dtype=dtype)), builder, dtype)
+    x = _given(Symbol(builder.input("x", "x", Type((cell.input_size,), rows=True, dtype=dtype)), builder, dtype))
+    states = [_given(Symbol(builder.input("state", s, Type((n,), rows=True, dtype=dtype)), builder, dtype))
               for s, n in cell.state_sizes.items()]  # fmt: skip
     twin: Any = bind(cell, symbols)
     watch = Watch(cell)
@@ -174,6 +174,11 @@ def _traced(
     graph.outputs |= zip(cell.state_sizes, made, strict=False)
     graph.verify()
     return graph
+
+
+def _given(symbol: Symbol) -> Symbol:
+    symbol.is_given = True
+    return symbol
 
 
 def named_outputs(graph: Graph, cell: Cell) -> Graph:

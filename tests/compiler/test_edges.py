@@ -42,6 +42,8 @@ ONE: dict[str, Function] = {
     "inverse quotient": lambda a: torch.div(torch.ones_like(a) * 3.0, a, rounding_mode="floor"),
     "fmod": lambda a: torch.fmod(a, 0.3),
     "bool": lambda a: a.bool() * a,
+    "round to hundredths": lambda a: a.round(decimals=2),
+    "round to tens": lambda a: torch.round(a, decimals=-1),
 }  # fmt: skip
 TWO: dict[str, Function] = {
     **{f.__name__: f for f in (torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.maximum, torch.minimum)},
@@ -129,26 +131,51 @@ OVER_FEATURES: dict[str, Function] = {
     "std": lambda a: a.std(-1, keepdim=True),
     "std of all": lambda a: a.std(-1, unbiased=False, keepdim=True),
     "norm": lambda a: a.norm(dim=-1, keepdim=True),
+    "norm of order 1": lambda a: a.norm(1, -1, keepdim=True),
+    "norm of order 3": lambda a: torch.linalg.vector_norm(a, 3.0, -1, keepdim=True),
+    "normalize by order 1": lambda a: F.normalize(a, p=1.0, dim=-1),
     "softmax": lambda a: a.softmax(-1),
     "log_softmax": lambda a: a.log_softmax(-1),
     "logsumexp": lambda a: a.logsumexp(-1, keepdim=True),
 }
+# Of these PyTorch has other slopes where a number is none.
+OF_FINITE_ROWS: dict[str, Function] = {
+    "largest norm": lambda a: torch.linalg.vector_norm(a, INF, -1, keepdim=True),
+    "smallest norm": lambda a: torch.linalg.vector_norm(a, -INF, -1, keepdim=True),
+    "products so far": lambda a: a.cumprod(-1),
+}
+FINITE_ROWS = [[0.0, 1.0, 1.0, 2.0], [1.0, -2.0, 0.0, 3.0], [2.0, 2.0, -2.0, 0.5]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", OVER_FEATURES)
+@pytest.mark.parametrize("name", [*OVER_FEATURES, *OF_FINITE_ROWS])
 def test_edges_over_features(name: str, dtype: torch.dtype) -> None:
-    function = OVER_FEATURES[name]
+    function = (OVER_FEATURES | OF_FINITE_ROWS)[name]
 
     def step(self: Any, x: Tensor, h: Tensor) -> Tensor:
         return function(x) + 0 * h + 0 * self.p
 
     body = {"h": state(H), "p": param(H, init=1.0), "W": param(1, I), "step": step}
     cell = type("Edge", (Cell,), body)(4, function(torch.zeros(1, 4)).shape[-1]).to(dtype)
-    x = torch.tensor([ROWS], dtype=dtype, requires_grad=True)
+    rows = ROWS if name in OVER_FEATURES else FINITE_ROWS
+    x = torch.tensor([rows], dtype=dtype, requires_grad=True)
     y, meant = Recurrent(cell, target="llvm")(x)[0], function(x)
     weights = torch.randn_like(y)
     rtol, atol = (1e-10, 1e-40) if dtype == torch.float64 else (1e-5, 1e-38)
     torch.testing.assert_close(y, meant, rtol=rtol, atol=atol, equal_nan=True)
     found, expected = (torch.autograd.grad(t, x, weights)[0] for t in (y, meant))
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_products_so_far_are_made_in_order(dtype: torch.dtype) -> None:
+    """In another order two large numbers would overflow before they meet the 0 before them."""
+
+    def step(self: Any, x: Tensor, h: Tensor) -> Tensor:
+        return x.cumprod(-1) + 0 * h
+
+    layer = Recurrent(type("Edge", (Cell,), {"h": state(H), "p": param(H), "step": step})(4, 4, dtype=dtype))
+    large = 1e200 if dtype == torch.float64 else 1e30
+    x = torch.tensor([[[0.0, large, large, 2.0]]], dtype=dtype)
+    assert "target llvm" in layer.explain()
+    torch.testing.assert_close(layer(x)[0], torch.zeros(1, 1, 4, dtype=dtype))

@@ -57,13 +57,6 @@ def of_what_is_detached(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.tanh(g * fixed)
 
 
-def detached_and_changed(cell: Any, x: Tensor, h: Tensor) -> Tensor:
-    g = x @ cell.W.T + h
-    fixed = g.detach()
-    g += 1
-    return torch.tanh(fixed)
-
-
 def of_new_values(cell: Any, x: Tensor, h: Tensor) -> Tensor:
     total, twice, ones = torch.zeros_like(h), h.clone().mul_(2), h.new_ones(h.shape)
     total += x @ cell.W.T
@@ -151,6 +144,8 @@ FOLLOWED: dict[str, Step] = {
     "remainders in place": of_remainders,
     "masks in place": of_masks,
     "an empty part": of_an_empty_part,
+    "the whole changed": of_the_whole,
+    "changed where seen by einsum": of_a_view_by_einsum,
     "detached": of_what_is_detached,
     "expand_as": lambda c, x, h: torch.tanh(x @ c.W.T + h.mean(-1, keepdim=True).expand_as(h).sum(-1, keepdim=True)),
     "narrow from the end": lambda c, x, h: torch.tanh(x @ c.W.T + h.narrow(-1, -2, 2).sum(-1, keepdim=True)),
@@ -164,12 +159,9 @@ FOLLOWED: dict[str, Step] = {
 REFUSED: dict[str, tuple[Step, str]] = {
     "inplace": (lambda c, x, h: F.relu(x @ c.W.T + h, inplace=True), "'relu' with inplace=True"),
     "inplace, leaky": (lambda c, x, h: F.leaky_relu(x @ c.W.T + h, inplace=True), "with inplace=True"),
-    "a part changed": (of_a_part, "add in place on a value whose memory is shared"),
-    "the whole changed": (of_the_whole, "add in place on a value whose memory is shared"),
-    "changed where detached": (detached_and_changed, "add in place on a value whose memory is shared"),
-    "changed where seen by einsum": (of_a_view_by_einsum, "add in place on a value whose memory is shared"),
+    "a part changed": (of_a_part, "that chunk gave, where PyTorch lets nobody change it in training"),
     "a value of parameters changed": (of_a_parameter, "add in place on a value of parameters alone"),
-    "a state changed": (of_the_state, "add in place on a value whose memory is shared"),
+    "a state changed": (of_the_state, "add in place on h, which the step is given"),
     "a part of a mask": (part_of_a_mask, "an assignment to a part of a value of torch.bool"),
     "another width": (lambda c, x, h: h.sum(-1, keepdim=True).__iadd__(h), "another shape or dtype"),
     "batch size": (lambda c, x, h: h if x.shape[0] == 3 else torch.tanh(h), "the batch size"),
