@@ -14,6 +14,7 @@ from everloop.cell import Cell
 from everloop.compiler.call import Call, Results, Runner
 from everloop.compiler.embedded import Embedded
 from everloop.compiler.target import names
+from everloop.diagnose.stepped import can_step, stepped
 from everloop.errors import CellError, OptionError, ShapeError, UnsupportedError, unknown
 from everloop.layers.check import PERTURBED, poisoned
 from everloop.layers.compare import SLACK, Comparison, compare, unit_of
@@ -58,11 +59,12 @@ def agree(
 
     The outputs, the final states, the gradients of x, of given states and of all parameters are compared, with the same
     random numbers (dropout masks) on every target, once with the gradient of x and once without; the larger difference
-    is told. Allowed is what rounding explains, relative to the largest number of a tensor: 64 units in the last place
-    of the dtype of arithmetic, and one of bfloat16, float16 or the whole numbers of int8 where numbers are rounded to
-    these, times the square root of the number of steps. Where numbers are so rounded, the factor that all numbers of a
-    tensor have in common is compared too: rounding leaves it at 1, within one such unit. More is allowed only where the
-    reference itself moves as much when its inputs are rounded otherwise. A layer in 8 bits has no gradients to compare.
+    is told. So are the first steps of a layer that can be streamed, by `layer.step` with gradients and without. Allowed
+    is what rounding explains, relative to the largest number of a tensor: 64 units in the last place of the dtype of
+    arithmetic, and one of bfloat16, float16 or the whole numbers of int8 where numbers are rounded to these, times the
+    square root of the number of steps. Where numbers are so rounded, the factor that all numbers of a tensor have in
+    common is compared too: rounding leaves it at 1, within one such unit. More is allowed only where the reference
+    itself moves as much when its inputs are rounded otherwise. A layer in 8 bits has no gradients to compare.
 
     Args:
         layer: any layer or model of this library whose call returns tensors, nested in tuples.
@@ -91,13 +93,19 @@ def agree(
         steps.append(call.time.longest)
         return REFERENCES[reference](cell, call)
 
+    def by_steps(runner: Runner) -> dict[str, Tensor]:
+        return stepped(layer, x, options, replaced(runner), as_sequences=True) if has_steps else {}
+
+    def by(runner: Runner) -> dict[str, Tensor]:
+        return _results(layer, x, options, replaced(runner)) | by_steps(runner)
+
     def perturbed() -> Iterator[dict[str, Tensor]]:
         run = loop if reference == "loop" else eagerly
-        yield _results(layer, x, options, replaced(run))
+        yield by(run)
         for seed in range(1, PERTURBED + 1):
-            yield _results(layer, x, options, replaced(in_float64(run, torch.Generator().manual_seed(seed), low)))
+            yield by(in_float64(run, torch.Generator().manual_seed(seed), low))
 
-    unit = max(unit_of(layer.buffers()), low)
+    unit, has_steps = max(unit_of(layer.buffers()), low), can_step(layer, x, options)
     comparisons: list[Comparison] = []
     absent: dict[str, str] = {}
     with _plain(layer):
@@ -105,6 +113,7 @@ def agree(
         if not max(steps, default=0):
             why = "no sequence has a step" if steps else f"{type(layer).__name__} ran no cell of this library"
             raise UnsupportedError(f"agree: there was nothing to compare, because {why}")
+        expected |= by_steps(REFERENCES[reference])
         for target in names():
             if target == reference:
                 continue
@@ -112,6 +121,7 @@ def agree(
                 with poisoned():
                     found = _results(layer, x, options, using(target))
                     fewer = _results(layer, x, options, using(target), of_x=False)  # other kernels run then
+                    found |= stepped(layer, x, options, using(target)) if has_steps else {}
             except UnsupportedError as error:
                 absent[target] = str(error)
                 continue

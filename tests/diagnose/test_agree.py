@@ -14,7 +14,7 @@ from everloop.compiler.targets import eager, llvm
 from everloop.diagnose.agree import agree
 from everloop.errors import CellError, OptionError, UnsupportedError
 from everloop.layers import autograd_function, dispatch
-from tests.layers.wrong import forget_programs, spoil_gradient
+from tests.layers.wrong import forget_programs, spoil_gradient, spoil_steps
 from tests.zoo import ALL, ONE_OUTPUT, given, make
 
 pytestmark = pytest.mark.skipif(not llvm.is_available(), reason="needs llvmlite")
@@ -132,7 +132,8 @@ def test_a_tensor_without_a_finite_number_is_not_said_to_agree() -> None:
         found = agree(layer, torch.randn(5, 2, 3))
         assert bool(found) is is_known
         unknown = [line for line in str(found).splitlines() if "UNKNOWN: no finite number to compare" in line]
-        assert [line.split()[:4] for line in unknown] == ([] if is_known else [["llvm", "gradient", "of", "cell.p"]])
+        said = [["llvm", "gradient", "of", name] for name in ("cell.p", "cell.p,")]  # of sequences, and of single steps
+        assert [line.split()[:4] for line in unknown] == ([] if is_known else said)
 
 
 @pytest.mark.parametrize("reference", ["float64", "loop"])
@@ -164,6 +165,19 @@ def test_a_gradient_off_by_a_thousandth_is_found(monkeypatch: pytest.MonkeyPatch
     found = agree(layer, torch.randn(5, 2, 3), reference=reference)
     wrong = [(c.target, c.what) for c in found.comparisons if not c.agrees]
     assert wrong == [("llvm", "gradient of cell.p_i")]
+
+
+@pytest.mark.parametrize("reference", ["eager", "loop"])
+def test_a_wrong_single_step_is_found(monkeypatch: pytest.MonkeyPatch, reference: Any) -> None:
+    layer, x = Recurrent(everloop.cells.LSTM(3, 4), batch_first=True), torch.randn(2, 5, 3)
+    options = {"lengths": [5, 2], "reset": torch.rand(2, 5) < 0.3}
+    compared = {c.what for c in agree(layer, x, reference=reference, **options).comparisons}
+    assert {"output of step 2", "state 1 after steps, trained", "gradient of cell.W, by steps"} <= compared
+    spoil_steps(monkeypatch)
+    found = agree(layer, x, reference=reference, **options)
+    wrong = {c.what for c in found.comparisons if not c.agrees}
+    assert "output of step 2" in wrong
+    assert all("step" in what for what in wrong)
 
 
 class Adds(Cell):
