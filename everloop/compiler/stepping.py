@@ -35,9 +35,9 @@ class BoundStep:
 class Step:
     """The passes applied to a step that runs alone, for one dtype.
 
-    No number is remembered between steps: the kernel reads parameters (and slices of them) in place, arithmetic on
-    vectors of parameters is part of it, and arithmetic on matrices runs before every step. `target` makes the kernel. A
-    step of bfloat16 has all its tensors in bfloat16, and computes in float32, before the step too.
+    The kernel reads parameters (and slices of them) in place, and arithmetic on vectors of parameters is part of it.
+    Arithmetic on matrices runs before a step, anew where the parameters are not bit for bit what they were. `target`
+    makes the kernel. A step of bfloat16 has all its tensors in bfloat16, and computes in float32, before the step too.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype, target: LoopTarget) -> None:
@@ -58,25 +58,49 @@ class Step:
         """Return the compiled step of a cell; raises UnsupportedError where it cannot be traced."""
         return cls(passes.run("step", cell=cell, bindings=values, dtype=arithmetic(dtype)), dtype, target)
 
-    def sources(self, values: Bindings) -> list[Tensor]:
-        """Return the tensors that the step reads besides its input and its states."""
-        sources = dict.fromkeys(source for part in self.prologues for source in part.sources)
+    def sources(self, values: Bindings, parts: Sequence[HoistedGraph] = ()) -> list[Tensor]:
+        """Return the tensors that the step, or some parts before it, reads besides its input and its states."""
+        sources = dict.fromkeys(source for part in parts or self.prologues for source in part.sources)
         return [name if group == "literal" else values.fixed[name] for group, name in sources]
 
     def bind(self, values: Bindings, batch: int) -> BoundStep:
         """Return the step over these parameters, good as long as they stay where they are."""
         memory = {s.untyped_storage().data_ptr() for s in self.sources(values)}
-        found = self._fixed(values)
+        found = self.fixed(values)
         derived = [name for name, t in found.items() if t.untyped_storage().data_ptr() not in memory]
         first, final = ([f"{when} {s}" for s in self.states] for when in ("first", "final"))
         vary = [*derived, INPUT, *first[1:], *self.rows, *final]
         call = self.kernel.over(batch, found, vary)
-        return BoundStep(call, (lambda given: [self._fixed(given)[name] for name in derived]) if derived else None)
+        return BoundStep(call, _Derived(self, derived) if derived else None)
 
-    def _fixed(self, values: Bindings) -> Mapping[str, Tensor]:
+    def fixed(self, values: Bindings) -> Mapping[str, Tensor]:
+        """Return what the kernel reads of parameters alone."""
         moved, computed = (part(values, _NOTHING, batch_major=False) for part in self.prologues)
         found = moved | {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in computed.items()}
         return {name: t if t.dim() < 2 or 1 in t.stride() else t.contiguous() for name, t in found.items()}
+
+
+class _Derived:
+    """What is made of parameters before a step, as long as these stay as they are."""
+
+    def __init__(self, step: Step, names: Sequence[str]) -> None:
+        self._step, self._names = step, names
+        is_read = [not {name for name, *_ in part.outputs}.isdisjoint(names) for part in step.prologues]
+        self._parts = [part for part, is_one in zip(step.prologues, is_read, strict=True) if is_one]
+        self._known: tuple[list[Tensor], list[Tensor]] | None = None  # copies of the parameters, and what was made
+
+    def __call__(self, values: Bindings) -> Sequence[Tensor]:
+        sources = [_bits(t) for t in self._step.sources(values, self._parts)]
+        if self._known is None or not all(map(torch.equal, self._known[0], sources)):
+            made = self._step.fixed(values)
+            self._known = [s.clone() for s in sources], [made[name] for name in self._names]
+        return self._known[1]
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return a tensor that is equal where all bits are, NaN and the sign of 0 among them."""
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
+    return tensor.detach().view(kind) if kind and tensor.is_floating_point() else tensor.detach()
 
 
 def _moved(prologue: Graph) -> tuple[Graph, Graph]:

@@ -36,7 +36,7 @@ _address, _is_contiguous = Tensor.data_ptr, Tensor.is_contiguous
 
 
 class Stepper:
-    """How a layer takes single steps. It holds addresses and compiled code, never numbers, and is never copied."""
+    """How a layer takes single steps. It holds addresses, compiled code and what is made of weights; never copied."""
 
     def __init__(self) -> None:
         self._guarded: _GuardedStep | None = None

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from everloop import cells
+from everloop.compiler.convolutions import Convolution
 from everloop.errors import ShapeError
 from everloop.layers import Recurrent, Stack, Zoneout
 from everloop.layers.dispatch import using
@@ -189,3 +190,35 @@ def test_orthogonal_weights_are_compiled(kind: str) -> None:
     with using("eager"):
         expected = layer(x)
     close(layer(x), expected, 3)
+
+
+def test_what_is_made_of_parameters_before_a_step_is_made_once_for_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, real = list[int](), Convolution.__call__
+
+    def counted(self: Convolution, kernel: torch.Tensor) -> torch.Tensor:
+        made.append(1)
+        return real(self, kernel)
+
+    monkeypatch.setattr(Convolution, "__call__", counted)
+    cell = cells.ConvLSTM(8, 3, height=2, width=4, reach=1, dtype=F64)
+    layer, x = Recurrent(cell), torch.randn(5, 2, 8, dtype=F64)
+
+    def step(state: Any = None) -> Any:
+        before = len(made)
+        with torch.no_grad():
+            found = layer.step(x[0], state)
+            right = Recurrent(cell, target="eager").step(x[0], state)
+        torch.testing.assert_close(found, right)
+        return found[1], len(made) - before
+
+    state, _ = step()
+    for expected, change in (
+        (0, lambda: None),
+        (2, lambda: cell.R.data.mul_(-2)),  # which PyTorch's version counter does not see
+        (0, lambda: None),
+        (2, lambda: cell.W.detach().numpy().__setitem__((0, 0), 3)),
+    ):
+        change()
+        assert step(state)[1] == expected
