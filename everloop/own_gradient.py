@@ -25,7 +25,7 @@ def custom_gradient(forward: Callable[..., Any], backward: Callable[..., Any]) -
 
     `custom_gradient(lambda u: u > 0, lambda u, g: g / (1 + 10 * u.abs()) ** 2)` is the spike of Zenke and Ganguli,
     "SuperSpike", Neural Computation 2018. A gradient of the gradient is that of `backward`. Forward-mode derivatives
-    (`torch.func.jvp`) are not supported.
+    (`torch.func.jvp`) are those of which `backward` is the transpose, where it is linear in g; at g = 0 elsewhere.
 
     Raises:
         CellError: when it is called: an argument is None, or what the two functions return does not fit.
@@ -93,14 +93,37 @@ class _Replaced(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.rule, *args = inputs
         ctx.numbers = [None if isinstance(a, Tensor) else a for a in args]
-        ctx.save_for_backward(*(a for a in args if isinstance(a, Tensor)))
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.like = output.detach()
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Any) -> Tensor:
+        """The transpose of `backward`, which is its gradient with respect to g."""
+        args = _all_args(ctx)
+        moved = [k for k, t in enumerate(tangents) if t is not None and isinstance(args[k], Tensor)]
+
+        def pulled(g: Tensor) -> tuple[Tensor, ...]:
+            found = ctx.rule.gradients(args, g)
+            each = (_fitted(k, found[k], args[k]) for k in moved)
+            return tuple(torch.zeros_like(args[k]) if f is None else f for k, f in zip(moved, each, strict=True))
+
+        transposed: Any = torch.func.vjp(pulled, torch.zeros_like(ctx.like))[1]
+        result: Tensor = transposed(tuple(tangents[k] for k in moved))[0]
+        return result
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        saved = iter(ctx.saved_tensors)
-        args = tuple(next(saved) if number is None else number for number in ctx.numbers)
+        args = _all_args(ctx)
         found = ctx.rule.gradients(args, g)
         return None, *(_fitted(k, each, arg) for k, (each, arg) in enumerate(zip(found, args, strict=True)))
+
+
+def _all_args(ctx: Any) -> tuple[Any, ...]:
+    """Return the arguments of the function, tensors and numbers."""
+    saved = iter(ctx.saved_tensors)
+    return tuple(next(saved) if number is None else number for number in ctx.numbers)
 
 
 def _fitted(k: int, gradient: Any, arg: Any) -> Tensor | None:

@@ -26,7 +26,7 @@ LEVELS = [
 INSIDE = {
     "compiler": """
         advice autocast batched bindings bounded compact expression fingerprints forks intervals locations pytree view
-        dependencies derivatives disk_cache formulas meanings
+        backwards dependencies derivatives disk_cache formulas meanings
         effects opaque operations randomness time_axis
         embedded
         call dtypes ir kernel loop

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
-from everloop.compiler import sums
+from everloop.compiler import backwards, sums
 from everloop.compiler.expression import Expression
 from everloop.compiler.ir import Graph, Type, Value, walk
 from everloop.compiler.rewrite import Depends, same
@@ -150,6 +151,8 @@ class _Reverse:
         g = self.total(value)
         if value.kind == "product":
             self._product(value, g)
+        elif value.op == "replaced":
+            self._replaced(value, g)
         elif value.op == "view":
             self._view(value, g)
         elif value.kind == "reduce" and value.data:
@@ -163,6 +166,20 @@ class _Reverse:
             for arg, term in terms(self.b, value, g):
                 if self.matters(arg):
                     self.add(arg, sums.total(self.b, term) if term.width > arg.width else term)
+
+    def _replaced(self, value: Value, g: Value) -> None:
+        """What the text says of g gets each target."""
+
+        def make(op: str, args: list[Value], data: list[Any], shape: tuple[int, ...]) -> Value:
+            if op == "constant":
+                return self.b.constant(data[0], Type(shape))
+            made = self.b.make(op, *args, data=tuple(data))
+            return self.b.local(made, made.args)
+
+        (text,), count = value.data, backwards.targets_of(value.data[0])
+        read = value.args[1 + count :]
+        for arg, term in zip(value.args[1:], backwards.gradients(text, g, read, make), strict=False):
+            self.add(arg, sums.total(self.b, term) if term.width > arg.width else term)
 
     def _slice(self, value: Value) -> None:
         """A slice of a slice ends at the value that is no slice."""

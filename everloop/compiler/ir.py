@@ -185,6 +185,8 @@ def infer(op: str, args: tuple[Value, ...], data: tuple[Any, ...], given: Type |
     types = [a.type for a in args]
     if op == "cast":
         return types[0].of(*data)
+    if op == "replaced":
+        return types[0]
     if kind == "map":
         return broadcast(types)
     if op == "view":

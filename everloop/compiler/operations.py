@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from everloop.compiler import derivatives, formulas, intervals
+from everloop.compiler import backwards, derivatives, formulas, intervals
 from everloop.compiler.derivatives import Gradient
 from everloop.compiler.expression import Expression, of
 from everloop.compiler.meanings import comparing, floor_divided, joined, largest, of_tensors, root, summed, with_slope
@@ -350,6 +350,11 @@ _ROWS = [
     Operation(  # a value as it is, and to the gradient the slope of an argument
         "surrogate", "map", 3, with_slope, "surrogate({0}, {1}, {2})", r"\operatorname{{surrogate}}({0}, {1}, {2})",
         gradient=lambda g, y, value, argument, slope: (g, g * slope, None), lowering=lambda value, *_: value,
+        accumulates=True, interval=lambda value, *_: value,
+    ),
+    Operation(  # a value as it is, and to the gradient what a text says (`backwards`)
+        "replaced", "map", -1, lambda *args: backwards.with_gradient(OPERATIONS, *args), "replaced({all})",
+        r"\operatorname{{replaced}}({all})", gradient=derivatives.none, lowering=lambda value, *_: value,
         accumulates=True, interval=lambda value, *_: value,
     ),
     # over the features of a row; the result has one feature

@@ -16,7 +16,7 @@ class Local:
         self.b = builder
 
     def __call__(self, value: Value, args: tuple[Value, ...]) -> Value:
-        if value.kind == "map":
+        if value.kind == "map" and value.op != "replaced":
             folded = self.fold(value, args)
             if folded is not None:
                 return folded

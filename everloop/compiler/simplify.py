@@ -52,7 +52,7 @@ def push_slices(graph: Graph, builder: Builder, in_loop: Depends) -> Graph:
             cut.add(each)
 
     def pushable(value: Value) -> bool:
-        if value.kind != "map" or not in_loop(value):
+        if value.kind != "map" or value.op == "replaced" or not in_loop(value):
             return False
         ranges = sorted({r.data for r in readers[value] if r.op == "slice"})
         if any(start < stop for (_, stop), (start, _) in pairwise(ranges)):

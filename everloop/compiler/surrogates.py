@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
+
+from everloop.compiler import backwards, dtypes
 from everloop.compiler.ir import Type, Value, walk
 from everloop.compiler.locations import unsupported
+from everloop.compiler.operations import OPERATIONS
 from everloop.compiler.rewrite import Depends, same
 from everloop.compiler.rules import is_number
-from everloop.compiler.symbol import Number, Symbol, elementwise, known, spread, symbol_of
+from everloop.compiler.symbol import Number, Symbol, elementwise, features, known, spread, spread_to, symbol_of
 from everloop.own_gradient import CustomGradient
 
 
 @known("with_custom_gradient")
 def with_custom_gradient(rule: CustomGradient, *args: Any) -> Symbol:
-    """The value of the rule, tied to each argument by what its gradient is for a gradient of one."""
+    """The value of the rule, tied to each argument by what its gradient is for a gradient of one, or as it says."""
     like = next(a for a in args if isinstance(a, Symbol))
     given = [a if isinstance(a, Number) else symbol_of(a, like) for a in args]
     symbols = [a for a in given if isinstance(a, Symbol)]
@@ -27,16 +32,91 @@ def with_custom_gradient(rule: CustomGradient, *args: Any) -> Symbol:
     y, b = result.like(spread(result, result.value.width), result.axes), like.builder
     g = y.like(b.make("input", data=("literal", rule), type=y.value.type), y.axes)
     y = elementwise("stop", y)
+    pairs: list[tuple[Symbol, Symbol]] = []
     for arg, gradient in zip(given, rule.gradients(tuple(given), g), strict=True):
         if gradient is None or not (isinstance(arg, Symbol) and arg.dtype.is_floating_point):
             continue
         if not isinstance(gradient, Symbol):
             raise unsupported("custom_gradient whose backward returns no tensor; None is for no gradient")
-        slope = gradient.like(_for_one(gradient.value, g.value, like), gradient.axes)
-        y = elementwise("surrogate", y, arg, slope)
-        if y.axes != result.axes:
-            raise unsupported("custom_gradient whose result has another shape than its arguments; eager runs it")
+        pairs.append((arg, gradient))
+    slopes = [_for_one(gradient.value, g.value, like) for _, gradient in pairs]
+    ranks = {len(gradient.axes) for _, gradient in pairs}
+    if None in slopes or any(_together(*pair) != y.axes for pair in pairs) or len(ranks) > 1:
+        return _replaced(y, pairs, g.value)
+    for (arg, gradient), slope in zip(pairs, slopes, strict=True):
+        assert slope is not None
+        y = elementwise("surrogate", y, arg, gradient.like(slope, gradient.axes))
     return y
+
+
+def check_additive(rule: CustomGradient, *args: Any) -> None:
+    """Refuse a rule of parameters alone, which runs once for all steps, unless its gradients of steps add up so."""
+
+    def example(a: Any) -> Any:
+        if not isinstance(a, Symbol):
+            return a
+        numbers = torch.linspace(-1.7, 2.3, math.prod(a.value.type.shape), dtype=torch.float64)
+        return numbers.view(a.value.type.shape)
+
+    def backward(g: torch.Tensor) -> list[Any]:
+        return [f for f in rule.gradients(given, g) if isinstance(f, torch.Tensor)]
+
+    given = tuple(map(example, args))
+    y = dtypes.on_examples(rule.forward, given, {})
+    one = torch.linspace(-1.1, 0.7, y.numel(), dtype=torch.float64).view(y.shape)
+    for size in (1e-9, 1.0, 1e9):
+        parts = [dtypes.on_examples(backward, (size * g,), {}) for g in (one, 2 - one, one + (2 - one))]
+        if not all(torch.allclose(a + b, c, 1e-9, 0.0) for a, b, c in zip(*parts, strict=True)):
+            raise unsupported("custom_gradient of parameters alone, whose backward is not linear in g; eager runs it")
+
+
+def _together(arg: Symbol, gradient: Symbol) -> tuple[int, ...]:
+    """Return the axes of an argument and its gradient side by side."""
+    rank = len(gradient.axes)
+    if arg.rows and len(arg.axes) != rank:
+        raise unsupported("custom_gradient whose backward returns another number of axes than its argument has")
+    return tuple(torch.broadcast_shapes(gradient.axes, features(arg, rank)))  # type: ignore[no-untyped-call]
+
+
+def _replaced(y: Symbol, pairs: list[tuple[Symbol, Symbol]], g: Value) -> Symbol:
+    """A value whose gradient is what operations on g and on values of the step make of it."""
+    has_g, b = Depends(lambda v: v is g), y.builder
+    if not any(v.op == "input" and v.group in ("x", "steps", "state") for v in walk([y.value])):
+        raise unsupported(
+            "custom_gradient of what is the same at every step, whose backward is not proportional to g; eager runs it"
+        )
+    targets, found = list[Value](), list[Value]()
+    for arg, gradient in pairs:
+        axes = _together(arg, gradient)
+        targets.append(spread_to(arg, features(arg, len(axes)), axes).value)
+        wide = spread_to(gradient, gradient.axes, axes)
+        found.append(spread(wide, math.prod(axes)) if targets[-1].width > 1 else wide.value)
+    inside = [v for v in walk(found) if has_g(v) and v is not g]
+    read = list(dict.fromkeys(a for v in [*inside, g] for a in v.args if not has_g(a) and a.op != "constant"))
+    read += [v for v in dict.fromkeys(found) if not has_g(v) and v not in read]
+    for each in [*inside, *read]:
+        if (each.kind in ("product", "call") and each in inside) or len(each.type.shape) > 1:
+            raise unsupported("custom_gradient whose backward multiplies g by a matrix; eager runs it")
+    at, lines = {v: k for k, v in enumerate([g, *read])}, list[backwards.Line]()
+    for each in inside:
+        for a in each.args:
+            if a not in at:  # a number
+                lines.append(("constant", [], list(a.data), list(a.type.shape)))
+                at[a] = len(at)
+        lines.append((each.op, [at[a] for a in each.args], list(each.data), list(each.type.shape)))
+        at[each] = len(at)
+    text = backwards.text_of(len(targets), lines, [at[v] for v in found])
+    _check_zero(text, g, read)
+    return y.like(b.make("replaced", y.value, *targets, *read, data=(text,)), y.axes)
+
+
+def _check_zero(text: str, g: Value, read: list[Value]) -> None:
+    """Refuse gradients that are not 0 for g = 0, as beyond the end of a sequence."""
+    numbers = [torch.linspace(-1.7, 2.3, v.width, dtype=torch.float64).view(1, *v.type.shape) for v in read]
+    zero = torch.zeros((1, *g.type.shape), dtype=torch.float64)
+    for found in backwards.on_tensors(OPERATIONS, text, zero, numbers):
+        if found.count_nonzero() or found.isnan().any():
+            raise unsupported("custom_gradient whose backward is not 0 where g is 0; eager runs it")
 
 
 def _check_reads(value: Value, args: list[Symbol]) -> None:
@@ -53,23 +133,19 @@ def _check_reads(value: Value, args: list[Symbol]) -> None:
         stack += each.args
 
 
-def _for_one(value: Value, g: Value, like: Symbol) -> Value:
+def _for_one(value: Value, g: Value, like: Symbol) -> Value | None:
     """Return what a gradient is for g = 1, of which it is that many times g.
 
-    Raises:
-        UnsupportedError: it is not proportional to g, feature by feature.
+    None of one that is not proportional to g, feature by feature.
     """
     b, has_g = like.builder, Depends(lambda v: v is g)
     found: dict[Value, Value] = {g: b.constant(1.0, Type(g.type.shape, rows=True))}
     if not (has_g(value) or is_number(value, 0.0)):
-        raise unsupported("custom_gradient whose backward does not multiply g")
+        return None
     for each in walk([value]):
         if each is not g and has_g(each):
             if not _is_proportional(each, has_g):
-                raise unsupported(
-                    f"custom_gradient whose backward is not proportional to g, feature by feature ({each.op} of it); "
-                    "eager runs it"
-                )
+                return None
             found[each] = same(b, each, tuple(found.get(a, a) for a in each.args))
     return found.get(value, value)
 

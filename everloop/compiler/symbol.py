@@ -281,13 +281,13 @@ def elementwise(op: str, *things: Any) -> Symbol:
             f"an operation on rows with {' and '.join(map(str, sorted(ranks)))} axes of features, which PyTorch aligns "
             "with the batch; give both as many, by unsqueeze or keepdim=True"
         )
-    shapes = [_features(s, *ranks) for s in symbols]
+    shapes = [features(s, *ranks) for s in symbols]
     axes = tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
     values = [spread_to(s, shape, axes).value for s, shape in zip(symbols, shapes, strict=True)]
     return like.like(like.builder.make(op, *values), axes)
 
 
-def _features(a: Symbol, rank: int) -> tuple[int, ...]:
+def features(a: Symbol, rank: int) -> tuple[int, ...]:
     """Return the axes of a value beside rows with `rank` axes of features."""
     if a.rows:
         return a.axes

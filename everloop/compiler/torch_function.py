@@ -92,6 +92,8 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
             return _handle(name, known, function, args, kwargs)
         except UnsupportedError:
             pass  # of fixed values PyTorch itself computes the rest, before the loop
+    if name == "with_custom_gradient":
+        surrogates.check_additive(*args)
     return _opaque(origin, name, function, args, kwargs)
 
 

@@ -211,22 +211,27 @@ def test_none_is_no_argument(target: str) -> None:
         Recurrent(cell, target=target)(torch.randn(T, B, I_))
 
 
-@pytest.mark.parametrize(
-    ("forward", "backward", "text"),
-    [
-        (
-            torch.relu,
-            lambda u, g: g.clamp(-0.1, 0.1),
-            r"is not proportional to g, feature by feature \(at_least of it\)",
-        ),
-        (torch.tanh, lambda u, g: g / (1 + g.abs()), r"is not proportional to g, feature by feature"),
-        (torch.tanh, lambda u, g: g + u, r"is not proportional to g, feature by feature \(add of it\)"),
-        (torch.tanh, lambda u, g: g.flip(-1), r"is not proportional to g, feature by feature"),
-        (torch.tanh, lambda u, g: u, r"does not multiply g"),
-        (lambda u: u.sum(-1, keepdim=True), lambda u, g: g * u.cos(), r"whose result has another shape"),
-    ],
-)
-def test_what_is_not_compiled_runs_eager_and_is_right(forward: Any, backward: Any, text: str) -> None:
+GENERAL: dict[str, tuple[Any, Any]] = {
+    "clipped": (torch.relu, lambda u, g: g.clamp(-0.1, 0.1)),
+    "squashed": (torch.tanh, lambda u, g: g / (1 + g.abs()) * u.cos()),
+    "turned": (torch.tanh, lambda u, g: g.flip(-1)),
+    "of another width": (lambda u: u.sum(-1, keepdim=True), lambda u, g: g * u.cos()),
+    "of one number": (lambda u: u * 2, lambda u, g: g.sum(-1, keepdim=True)),
+    "of length one": (lambda u: u, lambda u, g: g / g.norm(dim=-1, keepdim=True).clamp_min(1.0)),
+    "centred": (torch.sin, lambda u, g: (g - g.mean(-1, keepdim=True)) * torch.where(u > 0, u, 0.5)),
+}
+NOT_COMPILED: dict[str, tuple[Any, Any, str]] = {
+    "not zero": (torch.tanh, lambda u, g: g + u, "whose backward is not 0 where g is 0"),
+    "constant": (torch.tanh, lambda u, g: u, "whose backward is not 0 where g is 0"),
+    "a product": (torch.tanh, lambda u, g: g.clamp(-1, 1) @ torch.ones(H_, H_, dtype=D), "multiplies g by a matrix"),
+}
+
+
+@pytest.mark.parametrize("name", [*GENERAL, *NOT_COMPILED])
+@pytest.mark.parametrize("kind", ["in the loop", "before it", "after it"])
+def test_gradients_that_are_no_multiple_of_g(name: str, kind: str) -> None:
+    forward, backward = (GENERAL | NOT_COMPILED)[name][:2]
+
     class OfTheTest(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, u: Tensor) -> Tensor:
@@ -235,16 +240,70 @@ def test_what_is_not_compiled_runs_eager_and_is_right(forward: Any, backward: An
 
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Tensor:
-            return backward(*ctx.saved_tensors, g)
+            return backward(*ctx.saved_tensors, g).expand_as(ctx.saved_tensors[0])
 
-    cell = Wrong(I_, H_, dtype=D)
+    class Placed(Cell):
+        h, v = state(H), state(H)
+        y = output(H)
+        W, R, U = param(H, I), param(H, H), param(H, H)
+        function: ClassVar[Any]
+
+        def step(self, x: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+            u = x @ self.W.T
+            u = u + 0.1 * self.function(3 * u) if kind == "before it" else u
+            read = self.function(h + v) + 0.1 * h if kind == "in the loop" else h
+            h = torch.tanh(u + 0.5 * read @ self.R.T)
+            y = h @ self.U.T
+            return h, 0.5 * v + u, self.function(y) * h if kind == "after it" else y
+
+    cell = Placed(I_, H_, dtype=D)
     cell.function = custom_gradient(forward, backward)  # type: ignore[misc]
-    x = torch.randn(T, B, I_, dtype=D)
-    with pytest.raises(UnsupportedError, match=text):
-        Recurrent(cell, target="llvm")(x)
-    found = results(cell, "eager", x)
+    x = 3 * torch.randn(T, B, I_, dtype=D)
+    if name in NOT_COMPILED:
+        with pytest.raises(UnsupportedError, match=NOT_COMPILED[name][2]):
+            Recurrent(cell, target="llvm")(x)
+    found = [results(cell, target, x) for target in ("eager", *["llvm"] * (name in GENERAL))]
     cell.function = OfTheTest.apply  # type: ignore[misc]
-    torch.testing.assert_close(found, results(cell, "eager", x), rtol=1e-12, atol=1e-12)
+    expected = results(cell, "eager", x)
+    for each in found:
+        torch.testing.assert_close(each, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_of_several_arguments_and_of_what_is_the_same_at_every_step() -> None:
+    clip: Any = custom_gradient(lambda u, p, s: u * p + s, lambda u, p, s, g: ((g * p).clamp(-1, 1), g * u, g.sign()))
+
+    class Several(Cell):
+        h = state(H)
+        W, p = param(H, I), param(H)
+
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(clip(h, self.p, x.sum(-1, keepdim=True)) + x @ self.W.T)
+
+    class Fixed(Several):
+        def step(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(h + clip(self.p.expand(len(self.p)), 1.0, self.p) + x @ self.W.T)
+
+    x = torch.randn(T, B, I_, dtype=D)
+    cell = Several(I_, H_, dtype=D)
+    torch.testing.assert_close(results(cell, "llvm", x), results(cell, "eager", x), rtol=1e-10, atol=1e-10)
+    with pytest.raises(UnsupportedError, match="of parameters alone"):
+        Recurrent(Fixed(I_, H_, dtype=D), target="llvm")(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")  # PyTorch's own forward mode calls it
+def test_forward_mode_is_the_transpose_of_backward() -> None:
+    u, p = torch.randn(B, H_, dtype=D), torch.randn(H_, dtype=D)
+    du, dp = torch.randn_like(u), torch.randn_like(p)
+    rule: Any = custom_gradient(lambda u, p: u.sin() * p, lambda u, p, g: (g * p * u.cos(), g * u.sin()))
+    found = torch.func.jvp(rule, (u, p), (du, dp))
+    torch.testing.assert_close(found, torch.func.jvp(lambda u, p: u.sin() * p, (u, p), (du, dp)))
+    torch.testing.assert_close(torch.func.jvp(spike, (u,), (du,))[1], du / (1 + 10 * u.abs()) ** 2)
+    cell, x = Spiking(I_, H_, dtype=D), torch.randn(T, B, I_, dtype=D)
+    dx, weights = torch.randn_like(x), torch.randn(T, B, H_, dtype=D)
+    slope: Any = torch.func.jvp(lambda x: Recurrent(cell)(x)[0], (x,), (dx,))[1]
+    given = x.clone().requires_grad_()
+    (back,) = torch.autograd.grad((Recurrent(cell)(given)[0] * weights).sum(), given)
+    torch.testing.assert_close((slope * weights).sum(), (back * dx).sum())
 
 
 def test_what_forward_captures_is_not_compiled() -> None:

@@ -55,7 +55,7 @@ def test_every_table_covers_every_operation() -> None:
     assert {name for name, row in OPERATIONS.items() if row.kind == "reduce"} == set(REDUCTIONS)
     b = Builder()
     for name, row in OPERATIONS.items():
-        if row.lowering is None:
+        if row.lowering is None or row.arity < 0:
             continue
         args = [b.make("input", data=("state", f"s{k}"), type=Type((3,), rows=True)) for k in range(row.arity)]
         value = b.make(name, *args)
