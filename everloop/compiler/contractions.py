@@ -67,13 +67,17 @@ def linear(a: Any, weight: Any, bias: Any = None) -> Symbol:
 
 
 @known("addmm", has_matrix=True)
-def addmm(bias: Any, a: Any, b: Any) -> Symbol:
-    return add(matmul(a, b), bias)
+def addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Symbol:
+    return add(_scaled(matmul(a, b), alpha), _scaled(bias, beta))
 
 
 @known("baddbmm")
-def baddbmm(bias: Any, a: Any, b: Any) -> Symbol:
-    return add(matmul(a, b), bias)
+def baddbmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Symbol:
+    return add(_scaled(matmul(a, b), alpha), _scaled(bias, beta))
+
+
+def _scaled(a: Any, factor: float) -> Any:
+    return a if factor == 1 else elementwise("mul", a, factor)
 
 
 @known("inner")

@@ -266,6 +266,19 @@ def permute(a: Symbol, *axes: Any, dims: Any = None) -> Symbol:
     return viewed(a, tuple(n for n, _ in found), View(found))
 
 
+@known("unfold", integers="move", is_view=True)
+def unfold(a: Symbol, dimension: int, size: int, step: int) -> Symbol:
+    """Windows of an axis, whose places become the last axis."""
+    axis = feature_axis(a, dimension, "unfold")
+    if not 1 <= size <= a.axes[axis] or step < 1:
+        raise ValueError(f"windows of {size} by {step} of {a.axes[axis]} places")
+    found = list(zip(a.axes, contiguous(a.axes), strict=True))
+    total, stride = found[axis]
+    found[axis] = ((total - size) // step + 1, step * stride)
+    found.append((size, stride))
+    return viewed(a, tuple(n for n, _ in found), View(tuple(found)))
+
+
 known("movedim", "moveaxis", integers="move", is_view=True)(
     lambda a, source, destination: _moved(a, source, destination)
 )

@@ -190,12 +190,18 @@ def inner_products(cell: Any, u: Tensor, h: Tensor) -> Tensor:
     return tanh(torch.inner(rows(h), cell.P[0]) + torch.inner(u[:, :SIZE], cell.P[1]).unsqueeze(1))
 
 
+def windows(cell: Any, u: Tensor, h: Tensor) -> Tensor:
+    C = rows(h)
+    found = C.unfold(2, 2, 1).amax(-1).sum(-1, keepdim=True) + C.unfold(1, 2, 1).sum((1, 3))[:, None]
+    return tanh(found + torch.baddbmm(C, C @ C.mT, rows(u), beta=0.5, alpha=2.0))
+
+
 STEPS = [
     sums_of_heads, outer_product, fast_weights, sums_of_products, three_factors, transposes, transpose_alone,
     a_matrix_a_head, normalised, softmax_of_what_leaves_the_loop,
     joined, moved, without_common_axes, one_gate_for_all, unbound, maxima, dots, the_batch_size, directions,
     axes_of_none, places_taken_twice, four_factors, sizes_by_name, assigned_parts, products_so_far,
-    inner_products,
+    inner_products, windows,
 ]  # fmt: skip
 
 
