@@ -5,7 +5,7 @@
 The options are those of `everloop train`; batches and the learning rate of each step too are Everloop's. `nn.LSTM` and
 `nn.GRU` read packed sequences, and have no dropout of their recurrence: where a recipe has it, theirs does without.
 Printed are the figures of test, or where there is none of validation, and the processor's seconds in training, which
-other programs on the machine lengthen little.
+other programs on the machine lengthen little. `--out` keeps our run, as `everloop train` does.
 """
 
 from __future__ import annotations
@@ -375,7 +375,7 @@ def main(args: Sequence[str]) -> None:
     plain_train(plain, data, config, sizes)
     tell("torch.nn", plain, time.process_time() - start, split, figures_of(plain, data, split, sizes))
     start = time.process_time()
-    train(ours, data, config)
+    train(ours, data, config, out=options.out)
     seconds = time.process_time() - start
     score = evaluate(ours, data, split, batch=config.batch, length=config.length)
     tell("Everloop", ours, seconds, split, {"loss": score.loss, **score.means})

@@ -198,7 +198,8 @@ def test_the_same_weights_learn_the_same(tmp_path: Path, name: str) -> None:
 
 
 def test_both_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain_torch.main(["forecaster", *_forecaster(tmp_path), *TRAINING, "--hidden", "6"])
+    plain_torch.main(["forecaster", *_forecaster(tmp_path), *TRAINING, "--hidden", "6", "--out", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "best.safetensors").is_file()
     theirs, ours = capsys.readouterr().out.splitlines()[1:]
     assert theirs.startswith("torch.nn: test loss ")
     assert ours.startswith("Everloop: test loss ")
