@@ -48,7 +48,7 @@ class ErrorPolicy:
         Raises:
             DataError: the policy is to stop.
         """
-        message = f"{came}; expected {expected}"
+        message = f"{came}{'' if came.endswith('?') else ';'} expected {expected}"
         if self.malformed == "stop":
             raise DataError(f"{message} ({self.advice})")
         self.skipped += 1

@@ -88,7 +88,8 @@ def recordings(source: Any, audio: str, text: str, rate: int) -> list[tuple[Tens
     """Return recordings [n] with what is said: samples at `rate`, or mappings with `array` and `sampling_rate`."""
     clips = []
     for i, (sound, said) in enumerate(zip(*sides(source, audio, text), strict=True)):
-        array, own = (sound["array"], int(sound["sampling_rate"])) if isinstance(sound, Mapping) else (sound, rate)
+        told = isinstance(sound, Mapping) or hasattr(sound, "get_all_samples")  # the latter of Hugging Face since 4.0
+        array, own = (sound["array"], int(sound["sampling_rate"])) if told else (sound, rate)
         samples = _numbers(i, array)
         if samples.shape[1] != 1 or not isinstance(said, str):
             came = f"recording {i + 1} has {samples.shape[1]} channels and says {said!r}"

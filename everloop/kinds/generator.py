@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everloop.data.datasets.conditions import Conditions, ConditionsConfig, read_pairs
 from everloop.data.datasets.strokes import Strokes, StrokesConfig
-from everloop.data.error_policy import ErrorPolicy
+from everloop.data.error_policy import AS_TRAINED, ErrorPolicy
 from everloop.data.files import write_atomically
 from everloop.data.pictures import PictureSize
 from everloop.data.readers.arrays import read_vectors
@@ -254,7 +254,7 @@ def evaluation_dataset(
     model: Generator, config: GeneratorDataConfig, path: Path, labels: Path | None
 ) -> Conditions | Strokes:
     """Return the texts or drawings of a file as the test split of the model's data."""
-    errors = ErrorPolicy(config.malformed)
+    errors = ErrorPolicy(config.malformed, column_advice=AS_TRAINED)
     if model.vocabulary is None:
         if labels is not None:
             raise OptionError("--labels is for vectors of texts; a file of drawings holds its labels itself")

@@ -16,6 +16,7 @@ from everloop.data.readers import conll, conllu
 from everloop.data.readers.arrays import films_or_sequences
 from everloop.data.readers.films import films
 from everloop.data.readers.formats import table_endings, table_reader
+from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import Fields
 from everloop.data.tokenize.words import words_of
 from everloop.errors import OptionError
@@ -84,6 +85,8 @@ def _answers(model: Tagger, config: TaggedConfig, source: PredictSource, options
 def _numbers(model: Tagger, config: TaggedConfig, source: PredictSource) -> Iterable[torch.Tensor]:
     """Return series or films of an archive, or films of a folder, whose frames are scaled to what the model reads."""
     path, size = source.by_path(), model.features
+    if suffix(path) == ".json":
+        raise OptionError(f"{path}: predict reads arrays (.npz); evaluate reads chorales, and sample goes on with one")
     if isinstance(size, PictureSize) and path.is_dir():
         return films(path, (size.height, size.width), size.channels)
     return films_or_sequences(path, config.text, config.lengths)

@@ -39,6 +39,18 @@ class Items(torch.utils.data.Dataset[Any]):
         return self.rows[index] if len(self.rows[index]) > 1 else self.rows[index][0]
 
 
+class Decoded:
+    """As datasets of Hugging Face decode since version 4: no mapping, but asked like one."""
+
+    def __init__(self, sound: Any) -> None:
+        self.sound = sound
+
+    def get_all_samples(self) -> None: ...
+
+    def __getitem__(self, name: str) -> Any:
+        return {"array": self.sound, "sampling_rate": 8000}[name]
+
+
 def forms(first: Any, second: Any, names: tuple[str, str]) -> list[Any]:
     """Return the same examples as lists, a dataset of PyTorch, a mapping, and in every library that is here."""
     mapping = dict(zip(names, (first, second), strict=True))
@@ -133,5 +145,7 @@ def test_recordings(tmp_path: Path) -> None:
         {"audio": slow, "said": ["a", "b"]}, frames=frames, config=AudioConfig(text_column="said")
     )
     assert len(resampled["train"][0][0]) == 1600
+    decoded = {"audio": [Decoded(sound) for sound in sounds], "text": ["a", "b"]}
+    assert Recordings.of(decoded, frames=frames).fingerprint == wanted
     with pytest.raises(DataError, match=r"recording 1 has 2 channels"):
         Recordings.of(([np.zeros((5, 2))], ["a"]), frames=frames)

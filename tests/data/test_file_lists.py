@@ -55,15 +55,31 @@ def test_lines(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("path,text\na.wav,b\n", r"unknown column 'file'; .* say which ones they are \(--file-column, --text-column\)"),
+        ("path,text\na.wav,b\n", r"unknown column 'file'; known: path, text; say which"),
         ("file,text\na.wav,\n", "line 2: text is empty; expected both"),
         ("file,text\n,b\n", "line 2: file is empty; expected both"),
     ],
 )
 def test_what_is_wrong(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(content)
+    errors = ErrorPolicy(column_advice="say which", header_advice="")
     with pytest.raises(DataError, match=message):
-        list(named_texts(tmp_path / "t.csv", FileColumns(), "", ErrorPolicy()))
+        list(named_texts(tmp_path / "t.csv", FileColumns(), "", errors))
+
+
+def test_labelled_texts_of_a_table(tmp_path: Path) -> None:
+    whole = ConditionsConfig(hold_out=0)
+    (tmp_path / "lines").write_text("Greek\tKosta\nCzech\tNovak\n")
+    wanted = Conditions.from_config(replace(whole, texts=tmp_path / "lines")).fingerprint
+    (tmp_path / "a.csv").write_text("id,text,label\n1,Kosta,Greek\n2,Novak,Czech\n")
+    assert Conditions.from_config(replace(whole, texts=tmp_path / "a.csv")).fingerprint == wanted
+    (tmp_path / "b.csv").write_text("name,language\nKosta,Greek\nNovak,Czech\n")
+    named = replace(whole, texts=tmp_path / "b.csv", label_column="language", text_column="name")
+    assert Conditions.from_config(named).fingerprint == wanted
+    with pytest.raises(DataError, match=r"known: name, language; say which ones they are \(--label-column, --text-col"):
+        Conditions.from_config(replace(whole, texts=tmp_path / "b.csv"))
+    pairs = {"language": ["Greek", "Czech"], "text": ["Kosta", "Novak"]}
+    assert Conditions.of(pairs, config=replace(whole, label_column="language")).fingerprint == wanted
 
 
 def test_recordings_and_pictures_of_a_table(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,18 @@ from tests.data.test_malformed import sounds
 WHOLE = (0.0, 0.0)
 
 
-def read(path: Path, **settings: str) -> Examples:
-    return Examples.from_config(ExamplesConfig(train=path, hold_out=WHOLE, **settings))  # type: ignore[arg-type]
+def read(path: Path, **settings: Any) -> Examples:
+    return Examples.from_config(ExamplesConfig(train=path, hold_out=WHOLE, **settings))
 
 
 def test_an_empty_label_is_no_label(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\na,x\nb, \nc,y\n")
     with pytest.raises(DataError, match=r"t.csv: line 3: label is empty; expected a label"):
         read(tmp_path / "t.csv")
+    (tmp_path / "v.csv").write_text("text,label\na,yy\n")
+    (tmp_path / "u.csv").write_text("text,label\na,x\nb,y\n")
+    with pytest.raises(DataError, match=r"line 2: unknown label 'yy'; did you mean 'y'\? expected a label of training"):
+        read(tmp_path / "u.csv", valid=tmp_path / "v.csv")
     data = read(tmp_path / "t.csv", malformed="skip")
     assert (data.labels.symbols, len(data["train"])) == (("x", "y"), 2)
     with pytest.raises(DataError, match=r"example 2 has no label"):

@@ -136,6 +136,7 @@ PLACES = "expected an object with strokes"
 NO_STROKES = "no field 'strokes'; expected an object with strokes, label"
 CASES: list[tuple[Callable[[Path], Any], str, bytes, int, str, int]] = [
     (text, "t.txt", b"one\n" + BAD + b"\nthree\n", 2, UTF8, 10),
+    (text, "t.txt", b"one one\n\x89PNG\0\n", 2, "byte 0x89 at offset 8 is not UTF-8, and it looks binary", 8),
     (text, "t.txt", b"one\ntwo\nth\0ree\n", 3, "a zero byte at offset 10.*; expected UTF-8 text", 8),
     (examples, "t.tsv", b"text\tlabel\n" + BAD + b"\tA\ngood\tA\n", 2, UTF8, 1),
     (examples, "t.csv", b"text,label\ngood,A\nbad\n", 3, "1 field; expected 2: text, label", 1),

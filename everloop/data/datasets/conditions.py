@@ -34,17 +34,20 @@ class ConditionsConfig:
     """Which texts are read, and what each is written from."""
 
     texts: Path | None = None
-    """A folder of text files, the file's name is the label of each line; or a file of lines LABEL TAB TEXT."""
+    """A folder of text files, the file's name is the label of each line; or a file of lines LABEL TAB TEXT, or a
+    table (CSV, TSV with a header, JSON lines, Parquet)."""
     vectors: Path | None = None
     """Instead of labels: a NumPy file (.npy, .npz) with vectors [N, n]; `texts` is then a file of N lines."""
     pictures: Path | None = None
     """Instead of labels: a NumPy file (.npy, .npz) with pictures [N, height, width] or [N, height, width, channels];
     `texts` is then a file of N lines. Or a folder of PNG and JPEG files; `texts` is then lines PICTURE TAB TEXT, or a
     table (CSV, TSV with a header, JSON lines, Parquet)."""
+    label_column: str = "label"
+    """Texts in a table: the column that holds the label."""
     file_column: str = "file"
-    """Texts of pictures in a table: the column that names the file."""
+    """Texts in a table, of pictures: the column that names the file."""
     text_column: str = "text"
-    """Texts of pictures in a table: the column that holds the text."""
+    """Texts in a table: the column that holds the text."""
     size: tuple[int, ...] = ()
     """Height and width to which the pictures of a folder are scaled; by default they must all have the same."""
     array: str = ""
@@ -124,7 +127,9 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
             raise OptionError("both --vectors and --pictures were given; expected one of them, or neither for labels")
         check_size(config.size)
         only_for_folders(config.pictures, size=config.size)
-        errors = ErrorPolicy(config.malformed)
+        columns = "--label-column" if config.pictures is None else "--file-column"
+        advice = f"say which ones they are ({columns}, --text-column)"
+        errors = ErrorPolicy(config.malformed, column_advice=advice, header_advice="")
         pairs = read_pairs(config.texts, config, errors)
         valid, train = (Subset(pairs, indices) for indices in hold_out(len(pairs), [config.hold_out]))
         data = cls(train, valid, config, labels, vocabulary, errors=errors)
@@ -138,7 +143,7 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
         valid: Any = None,
         test: Any = None,
         config: ConditionsConfig | None = None,
-        given: str = "label",
+        given: str = "",
     ) -> Conditions:
         """Return texts that are in memory, each split in any of the forms that `everloop.data.in_memory` reads.
 
@@ -146,12 +151,13 @@ class Conditions(SequenceDataset[tuple[Tensor, list[int]], ConditionsBatch]):
             train, valid, test: pairs (what is given, texts) of lists or arrays; frames of pandas or polars; datasets of
                 Hugging Face or PyTorch. What validation lacks is taken from training, as `hold_out` says.
             config: how they are read: `text_column` is the column of the texts.
-            given: the column of labels, vectors or pictures.
+            given: the column of vectors or pictures; by default `label_column`, that of labels.
 
         Raises:
             DataError: a split is none of these, or lacks something.
         """
         config = config or ConditionsConfig()
+        given = given or config.label_column
         splits = {"train": train, "valid": valid}
         parts: dict[str, Sequence[tuple[Given, str]]] = {
             name: given_texts(some, given, config.text_column) for name, some in splits.items() if some is not None
@@ -228,7 +234,7 @@ def read_pairs(
     if config.vectors:
         return beside(texts, read_vectors(config.vectors, config.array), config.vectors, errors)
     if config.pictures is None:
-        return read_texts(texts, errors)
+        return read_texts(texts, errors, FileColumns(config.label_column, config.text_column))
     if not config.pictures.is_dir():
         return beside(texts, read_pictures(config.pictures, config.array), config.pictures, errors)
     sides, channels = ((size.height, size.width), size.channels) if size else (config.size, None)

@@ -19,7 +19,7 @@ from everloop.data.error_policy import ErrorPolicy, Malformed
 from everloop.data.frames import FrameConfig, log_mel, normalised
 from everloop.data.in_memory import recordings
 from everloop.data.lazy import Array
-from everloop.data.readers.file_lists import FileColumns
+from everloop.data.readers.file_lists import COLUMN_ADVICE, FileColumns
 from everloop.data.readers.transcripts import read_transcripts
 from everloop.data.resampling import Upsampled
 from everloop.data.settings import setting
@@ -115,7 +115,7 @@ class Recordings(SpeechDataset):
         """Return the recordings that a configuration describes."""
         if config.audio is None or config.transcripts is None:
             raise DataError("no recordings given; name them with --audio FOLDER --transcripts FILE")
-        errors = ErrorPolicy(config.malformed)
+        errors = ErrorPolicy(config.malformed, column_advice=COLUMN_ADVICE, header_advice="")
         lists = {"train": config.transcripts, "valid": config.valid_transcripts}
         upsampled = {name: Upsampled() for name in lists}
         columns = FileColumns(config.file_column, config.text_column)

@@ -100,16 +100,15 @@ def _decoded(raw: bytes, place: str, line: int, offset: int, errors: ErrorPolicy
             return raw.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    kept, expected = (
-        [],
-        "UTF-8 text: convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols (--units bytes)",
-    )
+    kept = []
+    expected = "UTF-8 text: convert the file (iconv -f latin1 -t utf-8), or take bytes as symbols (--units bytes)"
     for number, part in enumerate(_LINE.findall(raw), line):
         try:
             text = part.decode("utf-8")
         except UnicodeDecodeError as error:
-            at = offset + error.start
-            errors.report(place, number, f"byte 0x{part[error.start]:02x} at offset {at} is not UTF-8", expected)
+            binary = ", and it looks binary" if b"\0" in part else ""
+            came = f"byte 0x{part[error.start]:02x} at offset {offset + error.start} is not UTF-8{binary}"
+            errors.report(place, number, came, expected)
         else:
             if (zero := part.find(b"\0")) >= 0:
                 errors.report(place, number, f"a zero byte at offset {offset + zero}, it looks binary", expected)

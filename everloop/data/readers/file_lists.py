@@ -1,4 +1,4 @@
-"""Lists of files with a text each: lines NAME TAB TEXT, or a table with a column for each of the two."""
+"""Texts with a name each, of a file or a label: lines NAME TAB TEXT, or a table with a column for each of the two."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from everloop.data.readers.source import FileSource
 
 
 class FileColumns(NamedTuple):
-    """The columns of a table that name a file, and tell its text."""
+    """The columns of a table that name a file (or are a label), and tell its text."""
 
     file: str = "file"
     text: str = "text"
 
 
 FILE_COLUMNS = FileColumns()
+COLUMN_ADVICE = "say which ones they are (--file-column, --text-column)"
 
 
 def named_texts(path: Path, columns: FileColumns, expected: str, errors: ErrorPolicy) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, name of a file, its text).
+    """Yield (line, name, text).
 
     Args:
-        path: the list. Its name tells whether it is a table; one in .tsv is, where its first line names both columns.
+        path: the list, which may be a table: `is_table` tells.
         columns: those of a table.
         expected: what a line that is none should have been.
         errors: takes malformed lines.
     """
-    form = table_endings().get(suffix(path)) if suffix(path) else None
-    if form is not None and (form != "tsv" or _is_header(path, columns)):
-        errors.header_advice, errors.column_advice = "", "say which ones they are (--file-column, --text-column)"
-        for number, _, row in read_rows(FileSource(path, errors), dict.fromkeys(columns, "text"), (), form):
+    if is_table(path, columns):
+        for number, _, row in read_rows(FileSource(path, errors), dict.fromkeys(columns, "text"), ()):
             name, text = (row[column].strip() for column in columns)
             if name and text:
                 yield number, name, " ".join(text.splitlines())
@@ -50,7 +49,11 @@ def named_texts(path: Path, columns: FileColumns, expected: str, errors: ErrorPo
                 errors.report(path, number, repr(line), expected)
 
 
-def _is_header(path: Path, columns: FileColumns) -> bool:
+def is_table(path: Path, columns: FileColumns) -> bool:
+    """Return whether a file is a table, as its name tells; one in .tsv is, where its first line names both columns."""
+    form = table_endings().get(suffix(path)) if suffix(path) and not path.is_dir() else None
+    if form != "tsv":
+        return form is not None
     with opened(path) as file:
         first = decoded(file.readline(), str(path), 1, ErrorPolicy("skip"))
     return first is not None and {*columns} <= {*first.split("\t")}

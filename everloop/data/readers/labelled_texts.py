@@ -15,20 +15,29 @@ from everloop.data.error_policy import ErrorPolicy
 from everloop.data.files import find_files
 from everloop.data.lazy import Mapped, Subset, Zip
 from everloop.data.ragged import Strings
-from everloop.data.readers.file_lists import FILE_COLUMNS, FileColumns, named_texts
+from everloop.data.readers.file_lists import FILE_COLUMNS, FileColumns, is_table, named_texts
 from everloop.data.readers.lines import decoded, numbered, opened, stem
 from everloop.data.readers.pictures import most_channels, read_picture
 from everloop.errors import DataError
 
+LABEL_COLUMNS = FileColumns("label")
 
-def read_texts(path: Path, errors: ErrorPolicy) -> Sequence[tuple[str, str]]:
+
+def read_texts(path: Path, errors: ErrorPolicy, columns: FileColumns = LABEL_COLUMNS) -> Sequence[tuple[str, str]]:
     """Return texts, each with its label.
 
     Args:
-        path: a folder of text files, whose names are the labels of their lines, or a file of lines LABEL TAB TEXT.
+        path: a folder of text files, whose names are the labels of their lines, or a file of lines LABEL TAB TEXT, or a
+            table.
         errors: takes malformed lines.
+        columns: those of a table: the labels, and the texts.
     """
     labels, texts = list[str](), Strings()
+    if is_table(path, columns):
+        for _, label, text in named_texts(path, columns, "", errors):
+            labels.append(sys.intern(label))
+            texts.append(text)
+        return Zip(labels, texts)
     one_each = path.is_dir()
     for file_path in find_files([path]):
         with opened(file_path) as file:
