@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from everloop.data.readers.frames import columns_of_frame
 from everloop.data.resampling import resample
@@ -70,8 +71,11 @@ def column(source: Any, name: str) -> list[str]:
 def tagged(source: Any, text: str, label: str) -> list[tuple[Any, Any]]:
     """Return (words, tags) or (numbers [T, F], tags [T] or [T, K]) of what holds tagged sequences, as `sides` takes it.
 
-    Words and tags are lists, or texts with spaces between them.
+    Words and tags are lists, or texts with spaces between them. A list of lists of pairs (word, tag) is taken too, as
+    NLTK has them.
     """
+    if isinstance(source, list) and all(map(_is_sentence, source)):
+        source = [[*zip(*sentence, strict=True)] for sentence in source if sentence]
     return [_tagged(i, *pair) for i, pair in enumerate(zip(*sides(source, text, label), strict=True))]
 
 
@@ -111,6 +115,9 @@ def _both(source: Any, *names: str) -> tuple[Sequence[Any], Sequence[Any]]:
 
 def _columns(source: Any, *names: str) -> dict[str, Sequence[Any]]:
     """Return the columns that are wanted; nothing if there are no columns."""
+    items = _items(source) if isinstance(source, Sequence | Dataset) and not isinstance(source, str) else None
+    if items and all(isinstance(item, Mapping) for item in items):
+        source = {name: [item.get(name) for item in items] for name in items[0]}
     listed = getattr(source, "column_names", None)  # of a dataset of Hugging Face
     if listed is None and not isinstance(source, Mapping) and not hasattr(source, "columns"):
         return {}
@@ -141,6 +148,12 @@ def _tagged(index: int, sequence: Any, tags: Any) -> tuple[Any, Any]:
         return [str(word) for word in words], [_label(index, tag) for tag in told]
     picture = torch.as_tensor(np.asarray(words))
     return (picture if picture.dim() == 4 else _numbers(index, words)), torch.as_tensor(np.asarray(tags))
+
+
+def _is_sentence(item: Any) -> bool:
+    """Return whether it is a list of pairs (word, tag)."""
+    pairs = item if isinstance(item, list) else [None]
+    return all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs)
 
 
 def _is_plain(given: Any) -> bool:

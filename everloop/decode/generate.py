@@ -12,6 +12,7 @@ from everloop.decode.single import draw, greedy
 from everloop.decode.writer import Hypothesis, Writer, writer
 from everloop.errors import OptionError
 from everloop.models.kind import kind_of
+from everloop.models.model import several
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def generate(model: Any, sources: Sequence[Any], method: Method | None = None, *
     method = method or Greedy()
     if length < 1:
         raise OptionError(f"length is {length}; expected at least 1")
+    several(sources, "generate")
     if not sources:
         return []
     kind = kind_of(model)

@@ -22,7 +22,7 @@ from everloop.layers import Embedded
 from everloop.layers.linear import Linear
 from everloop.models.body import BodyConfig, Dropout, body, check, configured, embedded, word_dropout
 from everloop.models.loss import Loss
-from everloop.models.model import Model
+from everloop.models.model import Model, several
 from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.pooling import Pooling, PoolingMethod
@@ -158,6 +158,9 @@ class Classifier(Model):
     @torch.no_grad()
     def classify(self, sequences: Sequence[str | Tensor]) -> Tensor:
         """Return the probabilities [B, K] of the labels, for texts or series [T, F]."""
+        several(sequences, "classify")
+        if not len(sequences):
+            return torch.zeros(0, len(self.labels))
         with evaluating(self):
             scores = self(*self.read_in(sequences))
         return scores.softmax(-1).cpu()  # type: ignore[no-any-return]

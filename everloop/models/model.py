@@ -87,3 +87,14 @@ def is_finite(state: Any) -> bool:
     if isinstance(state, Tensor):
         return bool(torch.isfinite(state).all())
     return all(map(is_finite, state)) if isinstance(state, tuple | list) else True
+
+
+def several(given: Any, function: str, each: str = "") -> None:
+    """Check that something is a list of texts, or of words, not one text, whose characters would be taken for them.
+
+    Raises:
+        OptionError: it is a text.
+    """
+    if isinstance(given, str):
+        expected = f"a {each}" if each else f"a list, as in {function}([{given[:20]!r}])"
+        raise OptionError(f"{function} was given the text {given[:20]!r}; expected {expected}")

@@ -25,7 +25,7 @@ from everloop.layers.rows import rows_of_batch
 from everloop.models.body import BodyConfig, Dropout, body, check, configured, embedded, word_dropout
 from everloop.models.crf import LinearChainCRF
 from everloop.models.loss import Loss
-from everloop.models.model import Model
+from everloop.models.model import Model, several
 from everloop.models.modes import evaluating
 from everloop.models.outline import Block, Outline, Strand
 from everloop.models.picture_encoder import PictureEncoder, PicturesConfig
@@ -235,6 +235,9 @@ class Tagger(Model):
         return [row[:n].cpu() for row, n in zip(sure.unbind(1), lengths.tolist(), strict=True)]
 
     def _scores(self, sequences: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        several(sequences, "tag")
+        for words in sequences:
+            several(words, "tag", "list of words")
         device = self.head.weight.device
         x, lengths = self.tokenizer.batch(sequences) if self.tokenizer else padded(sequences)
         with evaluating(self):

@@ -13,16 +13,21 @@ from everloop.data import (
     AudioConfig,
     Conditions,
     ConditionsConfig,
+    Examples,
     FrameConfig,
     Parallel,
     ParallelConfig,
     Recordings,
+    Series,
+    SeriesConfig,
     Tagged,
     TaggedConfig,
     Text,
     TextConfig,
 )
-from everloop.errors import DataError
+from everloop.decode import generate
+from everloop.errors import DataError, OptionError
+from everloop.models import Classifier, ClassifierConfig, EncoderDecoder, Tagger, TaggerConfig
 
 READ, WRITTEN = ["ein hund", "ein mann", "zwei hunde"], ["a dog", "a man", "two dogs"]
 WORDS, TAGS = [["they", "walk"], ["she", "sings", "well"]], [["P", "V"], ["P", "V", "A"]]
@@ -54,7 +59,8 @@ class Decoded:
 def forms(first: Any, second: Any, names: tuple[str, str]) -> list[Any]:
     """Return the same examples as lists, a dataset of PyTorch, a mapping, and in every library that is here."""
     mapping = dict(zip(names, (first, second), strict=True))
-    found: list[Any] = [(first, second), Items(first, second), mapping]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(first, second, strict=True)]
+    found: list[Any] = [(first, second), Items(first, second), Items(rows), mapping, rows]
     for library in ("pandas", "polars", "datasets"):
         try:
             module = __import__(library)
@@ -82,6 +88,9 @@ def test_texts() -> None:
         Text.of({"body": READ})
     with pytest.raises(DataError, match=r"texts are str; expected a list of them"):
         Text.of("abc")
+    for text in ("a\nb", "a" * 5000):
+        with pytest.raises(DataError, match=r"a text was given where a file is expected; Text.from_string reads"):
+            Text(text)
 
 
 def test_rows_of_pandas_are_counted_from_0() -> None:
@@ -112,6 +121,11 @@ def test_tagged_words() -> None:
     spaced = [" ".join(words) for words in WORDS], [" ".join(tags) for tags in TAGS]
     for form in [*forms(WORDS, TAGS, ("tokens", "tags")), spaced]:
         assert Tagged.of(form, config=config).fingerprint == wanted
+    pairs = [[*zip(words, tags, strict=True)] for words, tags in zip(WORDS, TAGS, strict=True)]
+    assert Tagged.of(pairs, config=config).fingerprint == wanted  # as NLTK has them
+    two = [[("she", "P"), ("sings", "V")]] * 3
+    assert Tagged.of(two, config=config).labels.symbols == ("P", "V")
+    assert Tagged.of([(["she", "sings"], ["P", "V"])] * 3, config=config).labels.symbols == ("P", "V")
     numbers = Tagged.of((WORDS, [[0, 1], [0, 1, 2]]), config=config)
     assert numbers.labels.symbols == ("0", "1", "2")
     series = [np.ones((4, 3), np.float32), np.zeros((2, 3), np.float32)]
@@ -149,3 +163,30 @@ def test_recordings(tmp_path: Path) -> None:
     assert Recordings.of(decoded, frames=frames).fingerprint == wanted
     with pytest.raises(DataError, match=r"recording 1 has 2 channels"):
         Recordings.of(([np.zeros((5, 2))], ["a"]), frames=frames)
+
+
+def test_series_may_be_arrays_of_one_axis() -> None:
+    config = SeriesConfig(series=("y",))
+    wanted = Series(torch.arange(40.0)[:, None], config=config, context=4, horizon=2)
+    for values in (np.arange(40), torch.arange(40.0), [*range(40)]):
+        given: Any = values
+        assert Series(given, config=config, context=4, horizon=2).fingerprint == wanted.fingerprint
+
+
+def test_one_text_is_not_taken_for_many() -> None:
+    data = Examples.of((["good", "bad"] * 5, ["1", "0"] * 5))
+    model = Classifier.of(data, ClassifierConfig(hidden=4))
+    with pytest.raises(OptionError, match=r"classify was given the text 'good'; expected a list, as in classify\(\["):
+        model.classify("good")
+    assert model.classify([]).shape == (0, 2)
+    tagger = Tagger.of(Tagged.of((WORDS * 5, TAGS * 5)), TaggerConfig(hidden=4))
+    given: Any = "they walk"
+    for call in (tagger.tag, tagger.probabilities):
+        with pytest.raises(OptionError, match=r"tag was given the text 'they walk'; expected a list"):
+            call(given)
+        with pytest.raises(OptionError, match=r"tag was given the text 'they walk'; expected a list of words"):
+            call([given])
+    pairs = Parallel([*zip(READ, WRITTEN, strict=True)] * 2, config=ParallelConfig(min_freq=1))
+    translator = EncoderDecoder(pairs.source, pairs.target, hidden=4, embedding=4)
+    with pytest.raises(OptionError, match=r"generate was given the text 'ein hund'; expected a list"):
+        generate(translator, given.replace("they walk", "ein hund"))

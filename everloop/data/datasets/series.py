@@ -94,9 +94,9 @@ class Series(SequenceDataset[SeriesBatch, SeriesBatch]):
         self.context, self.horizon, self.season = context, horizon, season
         if context < 1 or horizon < 1:
             raise OptionError(f"context is {context} and horizon is {horizon}; expected at least 1")
-        self.values = values.float()
-        self.covariates = torch.zeros(len(values), 0) if extra is None else extra.float()
-        self.planned = torch.zeros(len(values), 0) if planned is None else planned.float()
+        self.values = _rows(values)
+        self.covariates = torch.zeros(len(values), 0) if extra is None else _rows(extra)
+        self.planned = torch.zeros(len(values), 0) if planned is None else _rows(planned)
         for name, part in (("values", self.values), ("extra", self.covariates), ("planned", self.planned)):
             _check_numbers(name, part)
         self.groups = groups or {"": len(values)}
@@ -383,6 +383,12 @@ def _numbers_of(config: SeriesConfig) -> list[str]:
         raise errors.nothing(path, "the names of columns above it")
     named = {*config.covariates, *config.planned, *config.time, *config.group, *config.static}
     return [name for name, known in is_number.items() if known and name not in named]
+
+
+def _rows(numbers: Any) -> Tensor:
+    """Return numbers [T, columns] as a tensor; one axis is one column."""
+    found = torch.as_tensor(numbers).float()
+    return found[:, None] if found.dim() == 1 else found
 
 
 def _check_numbers(name: str, part: Tensor) -> None:

@@ -29,6 +29,8 @@ from everloop.data.tokenize.vocabulary import DOCUMENT_END, Units, Vocabulary, c
 from everloop.data.tokenize.word_vocabulary import WordVocabulary, counted, splitting
 from everloop.errors import DataError, OptionError
 
+LONGEST = 4096  # characters of a path
+
 
 class Text(Dataset[Tensor]):
     """A text from files, folders or a string: UTF-8, cut into train, valid and test in this order.
@@ -79,6 +81,8 @@ class Text(Dataset[Tensor]):
     ) -> None:
         if not sources:
             raise DataError("no text given; name at least one file or folder")
+        if any(isinstance(source, str) and ("\n" in source or len(source) > LONGEST) for source in sources):
+            raise DataError("a text was given where a file is expected; Text.from_string reads a text")
         config = TextConfig(
             _absolute(sources), _absolute(valid), _absolute(test), pattern, format, text_column, tuple(columns),
             documents, check_units(units), None if tokenizer is None else Path(tokenizer).absolute(), split, lower,
