@@ -32,8 +32,8 @@ class Options:
     .mp3, .aif, .aiff), a folder of them, or a list of their names; for a model that reads pictures a picture (.png,
     .jpg, .jpeg), a folder of them, or a NumPy file (.npy, .npz)."""
     format: str = setting("auto", old="form")
-    """What the file is: text, tsv, csv, semicolons, jsonl, parquet, conllu, conll, ts, npz or idx; by default as its
-    name ends, or text."""
+    """What the file is: text, tsv, csv, semicolons, jsonl, json, parquet, conllu, conll, ts, npz or idx; by default as
+    its name ends, or text."""
     batch: int = 0
     """Sequences that are read before something is written; 0: one from standard input, 64 from a file."""
     malformed: Malformed = "stop"

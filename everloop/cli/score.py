@@ -28,7 +28,7 @@ class Options:
     file: Annotated[Path, tyro.conf.Positional]
     """Text with a sentence a line, or a table (JSON lines, Parquet, CSV, TSV) with one a row; - is standard input."""
     format: str = "auto"
-    """What the file is: text, jsonl, parquet, csv, tsv or semicolons; by default as its name ends, or text."""
+    """What the file is: text, jsonl, json, parquet, csv, tsv or semicolons; by default as its name ends, or text."""
     context: str | None = None
     """What stands before each sentence; it is read, not scored. By default the end of a document, or of a line."""
     malformed: Malformed = "stop"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from everloop.data import Examples, ExamplesConfig, FrameConfig, Recordings, Tagged, TaggedConfig
+from everloop.data import Examples, ExamplesConfig, FrameConfig, Recordings, Tagged, TaggedConfig, Text
 from everloop.data.datasets.recordings import AudioConfig
-from everloop.errors import DataError, OptionError
+from everloop.errors import DataError
 from tests.data.test_malformed import sounds
 
 WHOLE = (0.0, 0.0)
@@ -62,12 +63,30 @@ def test_tables_in_another_encoding(encoding: str, tmp_path: Path) -> None:
         read(tmp_path / "t.tsv")
 
 
-def test_what_a_name_in_json_may_be(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text("[]")
-    with pytest.raises(OptionError, match=r"a list of objects is read as JSON lines \(.jsonl\), one object a line"):
-        read(tmp_path / "t.json")
-    with pytest.raises(OptionError, match=r"for a JSON file of chorales say --format chorales --output several"):
-        Tagged.from_config(TaggedConfig(train=tmp_path / "t.json"))
+def test_a_list_of_objects_is_a_table(tmp_path: Path) -> None:
+    rows = [{"text": "a b", "label": "x"}, {"text": "c", "label": 1}]
+    (tmp_path / "t.json").write_text(json.dumps(rows, indent=2))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lists, lines = read(tmp_path / "t.json"), read(tmp_path / "t.jsonl")
+    assert [*lists.parts["train"]] == [*lines.parts["train"]] == ["a b", "c"]
+    assert lists.labels.symbols == lines.labels.symbols == ("1", "x")
+    assert Text(tmp_path / "t.json", split=(1, 0, 0), min_freq=1).vocabulary.symbols[1:] == ("\n", " ", "a", "b", "c")
+    for content, message in (
+        ('[{"text": "a", "label": "x"}, {"text": "b"}]', r"t.json, an object a line: line 2: no 'label' among 'text'"),
+        ('[{"text": "a", "label": "x"}, 3]', r"line 2: a JSON int; expected one JSON object a line"),
+        ('{"train": []}', r"t.json is a JSON dict; expected a list of objects; for chorales .* --format chorales"),
+        ('{"text": "a"}\n{"text": "b"}', r"t.json is no JSON \(Extra data.*one object a line is JSON lines"),
+        ("[]", r"t.json has no row"),
+    ):
+        (tmp_path / "t.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text('[{"text": "a", "label": "x"}, {"text": "b"}]')
+    assert len(read(tmp_path / "t.json", malformed="skip")["train"]) == 1
+    (tmp_path / "w.json").write_text('[{"form": ["a"], "upos": ["X"]}]')
+    assert Tagged.from_config(TaggedConfig(train=tmp_path / "w.json", hold_out=WHOLE, min_freq=1)).labels.symbols == (
+        "X",
+    )
 
 
 def test_recordings_without_a_list_for_validation_are_validated(tmp_path: Path) -> None:

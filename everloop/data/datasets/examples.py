@@ -52,8 +52,8 @@ class ExamplesConfig:
     test_labels: Path | None = None
     """IDX file with the labels of the test images."""
     format: str = setting("auto", old="form")
-    """What the files are: tsv, csv, semicolons, jsonl, parquet, files (a folder of texts), pictures (a folder), idx, ts
-    or npz; by default as their names end."""
+    """What the files are: tsv, csv, semicolons, jsonl, json, parquet, files (a folder of texts), pictures (a folder),
+    idx, ts or npz; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     header: Header = "auto"

@@ -56,7 +56,7 @@ class ParallelConfig:
     valid: Path | None = None
     """Validation pairs in one such file."""
     format: str = "auto"
-    """What such files are: tsv, csv, semicolons, jsonl or parquet; by default as their names end."""
+    """What such files are: tsv, csv, semicolons, jsonl, json or parquet; by default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     header: Header = "auto"

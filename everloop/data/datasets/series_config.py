@@ -19,7 +19,7 @@ class SeriesConfig:
     """CSV, TSV or JSON lines with a row a time step, of one series or, with `group`, of several; all splits are cut
     from it. Several files without `group` are a series each."""
     format: str = "auto"
-    """What the file is: csv, tsv, semicolons, jsonl or parquet; by default as its name ends."""
+    """What the file is: csv, tsv, semicolons, jsonl, json or parquet; by default as its name ends."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a TSV or CSV file that has no header."""
     series: tuple[str, ...] = ()

@@ -23,7 +23,6 @@ from everloop.data.ragged import WordLists
 from everloop.data.readers import chorales
 from everloop.data.readers.chorales import transposed
 from everloop.data.readers.formats import read_tagged
-from everloop.data.readers.lines import suffix
 from everloop.data.readers.pictures import channels_of, only_for_folders
 from everloop.data.readers.source import Fields, FileSource
 from everloop.data.settings import setting
@@ -47,8 +46,8 @@ class TaggedConfig:
     test: Path | None = None
     """Test sequences."""
     format: str = setting("auto", old="form")
-    """What the files are: conllu, conll, jsonl, parquet, npz, films, or chorales (one file for all splits); by default
-    as their names end."""
+    """What the files are: conllu, conll, jsonl, json, parquet, npz, films, or chorales (one file for all splits); by
+    default as their names end."""
     columns: tuple[str, ...] = ()
     """Names of all columns of a CoNLL file that has more than a word and its tag, or of a table without a header."""
     text: str = "form"
@@ -147,11 +146,6 @@ class Tagged(SequenceDataset[tuple[Any, Tensor], TaggedBatch]):
         if config.format == "chorales":
             return cls(
                 {**chorales.splits(config.train)}, config, tokenizer, labels or Symbols(chorales.PITCHES), errors
-            )
-        if config.format == "auto" and suffix(config.train) == ".json":
-            raise OptionError(
-                f"{config.train}: the name tells no format; for a JSON file of chorales say --format chorales --output "
-                "several; words with tags are JSON lines (.jsonl), one object a line"
             )
         channels = channels_of(config.train)
         splits = {"train": read_part(config.train, config, errors, channels)}

@@ -24,7 +24,7 @@ class TextConfig:
     pattern: str = "*.txt"
     """Which files of a folder are taken, such as '*.jsonl'."""
     format: str = setting("auto", absent="text")
-    """What the files are: text, jsonl, parquet, csv, tsv or semicolons; by default as their names end, or text."""
+    """What the files are: text, jsonl, json, parquet, csv, tsv, semicolons; by default as their names end, or text."""
     text_column: str = "text"
     """Tables: the column that holds the texts. Each is ended by a newline, or by what ends a document."""
     columns: tuple[str, ...] = ()

@@ -15,7 +15,21 @@ from typing import Any
 from torch import Tensor
 
 from everloop.data.files import find_files
-from everloop.data.readers import arrays, conll, conllu, films, folders, idx, parquet, pictures, sound, tables, ts, wav
+from everloop.data.readers import (
+    arrays,
+    conll,
+    conllu,
+    films,
+    folders,
+    idx,
+    json_lists,
+    parquet,
+    pictures,
+    sound,
+    tables,
+    ts,
+    wav,
+)
 from everloop.data.readers.blocks import BlockReader, in_blocks, read_blocks
 from everloop.data.readers.lines import suffix
 from everloop.data.readers.source import ColumnType, Fields, FileSource, Reader, Record, Row, RowReader
@@ -63,6 +77,7 @@ FORMATS = (
     Format("csv", (".csv",), rows=partial(tables.read_rows, "csv"), blocks=partial(read_blocks, "csv")),
     Format("semicolons", rows=partial(tables.read_rows, "semicolons"), blocks=partial(read_blocks, "semicolons")),
     Format("jsonl", (".jsonl", ".ndjson"), rows=partial(tables.read_rows, "jsonl")),
+    Format("json", (".json",), rows=json_lists.read_rows),
     Format("parquet", (".parquet",), rows=parquet.read_rows, blocks=parquet.read_blocks),
     Format("ts", (".ts",), examples=ts.examples),
     Format("npz", (".npz",), examples=arrays.examples, tagged=arrays.tagged),
@@ -206,5 +221,4 @@ def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
         raise DataError(f"{path} is a folder; expected a file whose name ends in {endings}")
     raise OptionError(
         f"{path}: the name tells no format; expected one that ends in {endings}, or --format with its format"
-        + ("; a list of objects is read as JSON lines (.jsonl), one object a line" if suffix(path) == ".json" else "")
     )
