@@ -122,7 +122,7 @@ def test_a_column_whose_first_numbers_are_missing_is_a_column_of_numbers(tmp_pat
 def test_a_table_that_is_no_text_says_so_where_no_series_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes("day,y\n1,2\n".encode("utf-16"))
-    with pytest.raises(DataError, match=r"t\.csv: line 1: byte 0xff at byte 0 is not UTF-8"):
+    with pytest.raises(DataError, match=r"t\.csv is UTF-16, not UTF-8; convert it"):
         Series.from_config(SeriesConfig(train=(path,)), context=4, horizon=2)
 
 
