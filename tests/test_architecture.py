@@ -31,7 +31,7 @@ INSIDE = {
         embedded
         call dtypes ir kernel loop
         abstract evaluate rewrite symbol target
-        equations functions interpreter lower placement reduced rules targets
+        conditions equations functions interpreter lower placement quotients reduced rules targets
         corners features precision schedule simplify sums
         aliases gradient hoist ranges shapes
         contractions hoisted indexing rematerialisation sink

@@ -1,23 +1,26 @@
 """The range of sums of products: a polynomial that is linear in each variable is largest and smallest at corners.
 
 So z * h + (1 - z) * n, h + z * (n - h) and every other way to write the same mixture have the range of h and n, where
-interval arithmetic, which takes the two z for different numbers, would say twice as much.
+interval arithmetic, which takes the two z for different numbers, would say twice as much. Shares of one sum, as those
+of a softmax, are not free of each other: their corners are those where one is 1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from math import prod
 
 from everloop.compiler import intervals
 from everloop.compiler.intervals import ANY, Interval
 from everloop.compiler.ir import Value
+from everloop.compiler.quotients import Share, share
 
 TERMS, VARIABLES = 16, 8  # of a polynomial; larger ones have no range but that of interval arithmetic
 Term = tuple[Value, ...]  # variables in the order of their names, one as often as its power says
 Polynomial = dict[Term, float]
+Point = dict[tuple[Value, int], float]  # of powers of variables, numbers
 _OPS = ("add", "sub", "neg", "mul", "cast", "stop")
 
 
@@ -39,11 +42,13 @@ class Corners:
         if len(powers) > VARIABLES or not all(of(v).is_bounded for v, _ in powers):
             return ANY
         # A power is a variable of its own: its range is right, if wider than that of both together.
-        ranges = {(v, n): _raised(of(v), n) for v, n in powers}
         factors = [(number, list(Counter(term).items())) for term, number in terms.items()]
+        choices = _of_shares(terms, of)
+        shared = {power for at in choices for power in at[0]}
+        choices += [[{(v, n): end} for end in _ends(of(v), n)] for v, n in powers if (v, n) not in shared]
         found = []
-        for corner in product(*((r.low, r.high) for r in ranges.values())):
-            at = dict(zip(ranges, corner, strict=True))
+        for corner in product(*choices):
+            at = {power: number for chosen in corner for power, number in chosen.items()}
             found.append(sum(number * prod(at[power] for power in powers) for number, powers in factors))
         return intervals.of(found)
 
@@ -81,5 +86,27 @@ class Corners:
         return tuple(sorted(term, key=self._names.__getitem__))
 
 
-def _raised(a: Interval, n: int) -> Interval:
-    return a if n == 1 else intervals.power(a, Interval(float(n), float(n)))
+def _ends(a: Interval, n: int) -> tuple[float, float]:
+    raised = a if n == 1 else intervals.power(a, Interval(float(n), float(n)))
+    return raised.low, raised.high
+
+
+def _of_shares(terms: Iterable[Term], of: Callable[[Value], Interval]) -> list[list[Point]]:
+    """Return the corners of each group of shares of one sum that a polynomial is linear in: one is 1, the others 0."""
+    variables = dict.fromkeys(v for term in terms for v in term)
+    groups: list[dict[Value, Share]] = []
+    for v in variables:
+        found = share(v, of)
+        if found is None:
+            continue
+        beside = next((g for g in groups if all(found.is_beside(other) for other in g.values())), None)
+        if beside is None:
+            groups.append(beside := {})
+        beside[v] = found
+    corners = []
+    for group in groups:
+        if len(group) > 1 and all(sum(v in group for v in term) <= 1 for term in terms):
+            points: list[Point] = [{(v, 1): float(v is one) for v in group} for one in group]
+            is_all = len(group) == next(iter(group.values())).parts
+            corners.append(points if is_all else [*points, {(v, 1): 0.0 for v in group}])
+    return corners

@@ -1,6 +1,7 @@
 """Intervals: between which numbers a value lies, and how that passes through the operations of the table.
 
-All is in exact arithmetic: rounding may put a number a last digit outside. What may be no number is unbounded.
+All is in exact arithmetic: rounding may put a number a last digit outside. An interval is of numbers: what is none (the
+sine of infinity) is in no interval, and what is made of it is none, or what a comparison with it chooses.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def truth(*_: Interval) -> Interval:
 
 
 def sine(a: Interval) -> Interval:
-    return SIGNED if a.is_bounded else ANY  # of infinity there is none
+    return SIGNED
 
 
 def rising(function: Callable[[float], float], low: float = -math.inf) -> Rule:

@@ -39,13 +39,15 @@ class Factors:
 
     name: that the numbers of the matrix are kept under; kind: whether the range of the row is proved for any weights,
     has to be measured, or is that of each row itself; bound: the size of the row's numbers, 0 where it is not known or
-    not wanted; because: the states without a bound, for which it has to be measured.
+    not wanted; most: the size that is proved, where one is; because: the states without a bound, for which it has to be
+    measured.
     """
 
     name: str
     product: Value
     kind: Kind
     bound: float = 0.0
+    most: float = 0.0
     because: tuple[str, ...] = ()
 
     @property
@@ -77,7 +79,8 @@ def factors(step: Graph, tensors: Mapping[str, Tensor]) -> list[Factors]:
             continue
         row, name = value.args[0], _name(value.args[1], [f.name for f in found])
         if proved.values[row].is_bounded:
-            found.append(Factors(name, value, "proved", max(proved.values[row].size, LEAST)))
+            size = max(proved.values[row].size, LEAST)
+            found.append(Factors(name, value, "proved", size, size))
         elif of_bounded_inputs[row].is_bounded:
             found.append(Factors(name, value, "own"))
         else:
@@ -177,8 +180,15 @@ def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measured(found: Sequence[Factors], sizes: Mapping[str, float]) -> list[Factors]:
-    """Return factors with the bounds that were measured, by name."""
-    return [f if f.kind != "measured" else replace(f, bound=sizes[f.name]) for f in found]
+    """Return factors with the bounds that were measured, by name; a proved one becomes smaller at most."""
+    return [replace(f, bound=_narrowed(f, sizes)) for f in found]
+
+
+def _narrowed(each: Factors, sizes: Mapping[str, float]) -> float:
+    if each.kind == "measured":
+        return sizes[each.name]
+    seen = sizes.get(each.name, 0.0) if each.kind == "proved" else 0.0
+    return min(each.bound, max(seen, LEAST)) if seen else each.bound
 
 
 def _name(matrix: Value, taken: Sequence[str]) -> str:

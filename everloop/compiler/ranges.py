@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from everloop.compiler import intervals
+from everloop.compiler.conditions import chosen
 from everloop.compiler.corners import Corners
-from everloop.compiler.intervals import ANY, SIGNED, UNIT, Interval
+from everloop.compiler.intervals import ANY, Interval
 from everloop.compiler.ir import Graph, Value
+from everloop.compiler.quotients import mixed, quotient
 from everloop.compiler.rewrite import Depends
-from everloop.compiler.view import View
 
 ROUNDS = 4  # of following the states exactly, before larger intervals are tried
 LEVELS = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0)
@@ -124,13 +125,18 @@ class Analysis:
         if value.kind == "product":
             return self._product(value, args[0])
         if value.op == "sum":
-            return _sum(value, args[0])
+            return _sum(value, args[0]).within(mixed(value, found.__getitem__))
         if value.op == "max" and value.data:  # of no feature it is -inf
             return Interval(-math.inf, args[0].high)
         rule = value.operation.interval
         if rule is None:
             return ANY
-        return rule(*args).within(self._corners.range(value, found.__getitem__)).within(_share(value, args))
+        of = found.__getitem__
+        if value.op == "where":
+            return rule(*args).within(chosen(value, of))
+        if value.op == "mul" and value.args[0] is value.args[1]:
+            return intervals.power(args[0], Interval(2.0, 2.0)).within(quotient(value, of))
+        return rule(*args).within(self._corners.range(value, of)).within(quotient(value, of))
 
     def _product(self, value: Value, row: Interval) -> Interval:
         if row == ZERO:
@@ -197,30 +203,6 @@ def _sum(value: Value, each: Interval) -> Interval:
     if not value.data:
         return intervals.mul(each, Interval(width, width))
     return intervals.mul(each, Interval(0, width))
-
-
-def _share(value: Value, args: list[Interval]) -> Interval:
-    """What a quotient is in whose parts are related: a share of a sum, as in softmax, or x / (c + |x|)."""
-    if value.op != "div":
-        return ANY
-    part, whole = value.args
-    if args[0].low >= 0 and _is_sum_of(whole, part):
-        return UNIT
-    if whole.op == "add":
-        for number, size in (whole.args, whole.args[::-1]):
-            if number.op == "constant" and number.number > 0 and size.op == "abs" and size.args[0] is part:
-                return SIGNED
-    return ANY
-
-
-def _is_sum_of(whole: Value, part: Value) -> bool:
-    """Whether each feature of `whole` is a sum with that feature of `part` in it."""
-    if whole.op == "sum":
-        return whole.args[0] is part and not whole.data
-    if whole.op == "view" and whole.args[0].op == "sum" and whole.args[0].args[0] is part and whole.args[0].data:
-        taken, group = (View.of(numbers).index for numbers in (whole.data, whole.args[0].data[1:]))
-        return len(taken) == len(group) and bool((taken == group).all())
-    return False
 
 
 def _limit(a: Interval, b: Interval, c: Interval) -> Interval:

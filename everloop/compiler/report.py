@@ -15,20 +15,23 @@ from everloop.compiler.passes import plan_training
 from everloop.compiler.plan import DerivedTraining, Factor, TrainingPlan, plan_forward
 
 
-def plan_text(split: Split) -> str:
-    """Return the whole plan of a step, for inference and for training with every gradient."""
-    training = plan_training(split, frozenset(split.loop_inputs))
+def plan_text(split: Split, *, with_gradient: bool = True) -> str:
+    """Return the whole plan of a step: for inference, and for training with every gradient where there are any."""
     often = f", {split.turns} turns a step" if split.turns > 1 else ""
     after = [("after the loop, once for all steps", text(split.epilogue))] if split.epilogue.outputs else []
     sections = [
         ("before the loop, once for all steps", hoisted(split)),
         (f"the loop{often}", loop_text(plan_forward(split).loop)),
         *after,
-        (f"the loop in training, which saves{often}", loop_text(training.forward.loop)),
-        ("saved for the gradient", saved_text(training)),
-        (f"the gradient loop, from the last step to the first{often}", loop_text(training.gradient)),
-        ("after the gradient loop, once for all steps", after_text(training)),
     ]
+    if with_gradient:
+        training = plan_training(split, frozenset(split.loop_inputs))
+        sections += [
+            (f"the loop in training, which saves{often}", loop_text(training.forward.loop)),
+            ("saved for the gradient", saved_text(training)),
+            (f"the gradient loop, from the last step to the first{often}", loop_text(training.gradient)),
+            ("after the gradient loop, once for all steps", after_text(training)),
+        ]
     return "\n\n".join(f"# {title}\n{body or 'nothing'}" for title, body in sections)
 
 

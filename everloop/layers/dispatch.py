@@ -148,8 +148,11 @@ def why(cell: Cell, values: Bindings, x: Tensor) -> str:
     return found if isinstance(found, str) else ""
 
 
-def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
-    """Return which target runs this cell over this input and why; for a compiled cell its whole plan."""
+def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None, *, with_gradient: bool = True) -> str:
+    """Return which target runs this cell over this input and why; for a compiled cell its whole plan.
+
+    with_gradient: whether the cell has gradients, whose loops are in the plan then.
+    """
     low = precision.autocast_dtype(x) if x.dtype == torch.float32 else None
     named = None if target is None else targets.find(target)
     if isinstance(named, CellTarget):
@@ -166,7 +169,7 @@ def explain(cell: Cell, values: Bindings, x: Tensor, target: str | None) -> str:
     if isinstance(found.target, Reduced):
         head += f"\n{found.target.description}"
     head += f"\n{noted(found.checked)}"
-    return f"{head}\n\n{plan_text(found.split)}"
+    return f"{head}\n\n{plan_text(found.split, with_gradient=with_gradient)}"
 
 
 def program_of(

@@ -46,5 +46,6 @@ def explanation(module: nn.Module, name: str = "cell", target: str | None = None
     x, values = example_call(module)
     own = list(islice(left, len(module.state_sizes)))
     summary = module.summary(own) if isinstance(module, Wrapper) else ""
-    parts = [part for part in (summary, explain(module, values, x, target)) if part]
+    trains = not (isinstance(module, Wrapper) and module.inference_only)
+    parts = [part for part in (summary, explain(module, values, x, target, with_gradient=trains)) if part]
     return f"{name} ({type(module).__name__}): " + "\n\n".join(parts)

@@ -74,10 +74,10 @@ def linear_cross_entropy(
         if not bool(counts.all()):
             x, symbols = x[counts], symbols[counts]
         if len(symbols) and _are_symbols(symbols, size):
-            total = _total(_Task(x, linear_weight, linear_bias, symbols, weight, label_smoothing))
-            if reduction == "sum":
-                return total
-            return total / (len(symbols) if weight is None else weight[symbols].sum())
+            count: float | Tensor = 1.0
+            if reduction == "mean":
+                count = len(symbols) if weight is None else weight[symbols].sum(dtype=_wide(weight.dtype))
+            return _total(_Task(x, linear_weight, linear_bias, symbols, weight, label_smoothing), count)
     logits = linear(x, linear_weight, linear_bias)
     loss = F.cross_entropy(logits, symbols, reduction=reduction, ignore_index=ignore_index, **options)
     return loss.reshape(input.shape[:-1]) if reduction == "none" else loss
@@ -128,11 +128,11 @@ class _Task(NamedTuple):
     smoothing: float = 0.0
 
 
-def _total(task: _Task) -> Tensor:
-    """Return the sum of the losses."""
+def _total(task: _Task, count: float | Tensor) -> Tensor:
+    """Return the sum of the losses over a count; float16 may hold the quotient alone."""
     device, dtype = task.x.device.type, task.x.dtype
     if (low := autocast_dtype(task.x)) is not None:
-        dtype = torch.promote_types(dtype, torch.float32)
+        dtype = _wide(dtype)
         bias = None if task.bias is None else task.bias.to(low)
         task = _Task(task.x.to(low), task.weight.to(low), bias, *task[3:])
     with torch.autocast(device, enabled=False):
@@ -140,7 +140,7 @@ def _total(task: _Task) -> Tensor:
             total = _LinearCrossEntropy.apply(*task)  # type: ignore[no-untyped-call]
         else:
             total, _ = _chunks(task, (False, False, False))
-        return total.to(dtype)  # type: ignore[no-any-return]
+        return (total / count).to(dtype)  # type: ignore[no-any-return]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -174,7 +174,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grads = [None if g is None else g.mul_(slope.to(g.dtype)) for g in grads]
         else:
             grads = [None if g is None else g * slope.to(g.dtype) for g in grads]
-        return *grads, None, None, None
+        return *(None if g is None else g.to(x.dtype) for g in grads), None, None, None
 
 
 def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
@@ -184,7 +184,7 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
     """
     x, weight, bias, symbols, class_weight, smoothing = task
     count, size, target = len(x), len(weight), products(x.dtype, x.device)
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = _wide(x.dtype)
     rows = max(1, -(-count // max(1, -(-count * size // NUMBERS))))
     memory = target.empty((min(rows, count), size), x)
     of_x = target.empty(x.shape, x) if wanted[0] else None
@@ -211,8 +211,12 @@ def _chunks(task: _Task, wanted: tuple[bool, ...], best: Tensor | None = None) -
                 target.multiply(of_weight, stored.T, read, add=True)
             else:
                 of_weight.add_(stored.T @ read)
-    narrow = [None if g is None else g.to(x.dtype) for g in (of_x, of_weight, of_bias)]
-    return losses.sum(), narrow
+    return losses.sum(), [of_x, of_weight, of_bias]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _losses(

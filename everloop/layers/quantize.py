@@ -33,13 +33,20 @@ def quantize(layer: nn.Module, data: Tensor | Callable[[Any], Any] | None = None
         layer: a cell, a Recurrent layer, an RNN, LSTM or GRU of this library or of torch.nn (which become an `AsTorch`,
             called in the same way), or any module with such inside.
         data: x, or a function that calls the layer it is given, on what is like what the layer will see: where a state
-            has no proved range, the largest numbers are measured on it.
+            has no proved range, or never fills it, its scale is that of the largest numbers that are measured.
 
     Raises:
-        OptionError: there is no cell in it, a weight is not finite, or a state has no proved range and no data.
+        OptionError: there is no cell in it, it is in 8 bits already, a weight is not finite or has no numbers, or a
+            state has no proved range and no data.
         CellError: a cell reads a memory of as many rows as a call brings.
         UnsupportedError: a step cannot be traced.
     """
+    for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
+        if tensor.is_meta:
+            raise OptionError(
+                f"quantize: {name} is on the device meta and has no numbers; give the layer some first, by"
+                ' layer.to_empty(device="cpu") and load_state_dict'
+            )
     twin, drafts = _drafted(layer)
     for draft in drafts:
         for name, matrix in matrices(draft.step, draft.found, draft.known).items():
@@ -67,7 +74,10 @@ def _drafted(layer: nn.Module) -> tuple[Any, list[Draft]]:
     """Return a copy of a layer, inside of a module that holds it, and the drafts of its cells."""
     twin: Any = nn.ModuleDict({"layer": accelerate(copy.deepcopy(layer))}).requires_grad_(False).eval()
     _put(twin, (RNN, LSTM, GRU), [AsTorch.of(found) for found in _inside(twin, (RNN, LSTM, GRU))])
-    drafts = [Draft(cell) for cell in _inside(twin, (Cell,))]
+    found = _inside(twin, (Cell,))
+    if any(isinstance(part, QuantizedCell) for cell in found for part in cell.modules()):
+        raise OptionError(f"quantize: {type(layer).__name__} is in 8 bits already")
+    drafts = [Draft(cell) for cell in found]
     if not drafts:
         raise OptionError(f"quantize: {type(layer).__name__} has no cell inside; expected a layer of everloop")
     return twin, drafts

@@ -29,11 +29,12 @@ from everloop.layers.extras import NOTHING, Extras, declared, example_extras
 class Draft:
     """What is known of a cell before its numbers are rounded. It does not change, and copies of its owner share it.
 
-    cell: a copy in evaluation; step: in floats, prepared; found: the factors of its products; known: its tensors by
-    name.
+    cell: a copy in evaluation, in float32 where its numbers are of 16 bits: a matrix that is a function of parameters
+    may need more than these; dtype: what the cell had; step: in floats, prepared; found: the factors of its products;
+    known: its tensors by name.
     """
 
-    __slots__ = ("cell", "found", "known", "step")  # no guard looks into what has no __dict__
+    __slots__ = ("cell", "dtype", "found", "known", "step")  # no guard looks into what has no __dict__
 
     def __init__(self, cell: Cell) -> None:
         if any(expected.is_memory for expected in declared(cell).values()):
@@ -41,9 +42,10 @@ class Draft:
                 f"quantize: {type(cell).__name__} reads a memory of as many rows as a call brings, and such a step has"
                 " no plan in 8 bits; leave this cell as it is"
             )
-        self.cell = copy.deepcopy(cell).requires_grad_(False).eval()
-        inside, like = Wrapper(self.cell), next(cell.parameters(), torch.empty(0))
-        values = inside.draw(1, 1, example_extras(cell, like.new_zeros(1, 1, cell.input_size)))
+        self.dtype = next(cell.parameters(), torch.empty(0)).dtype
+        self.cell = copy.deepcopy(cell).requires_grad_(False).eval().to(arithmetic(self.dtype))
+        inside, like = Wrapper(self.cell), next(self.cell.parameters(), torch.empty(0))
+        values = inside.draw(1, 1, example_extras(self.cell, like.new_zeros(1, 1, cell.input_size)))
         self.known = values.fixed | {f"cell.{name}": t for name, t in self.cell.named_buffers()}
         try:
             with torch.autocast("cpu", enabled=False):
@@ -77,7 +79,7 @@ class Observed(OfGraph):
     """A cell in floats that notes how large the finite numbers are that its products multiply, in `seen`."""
 
     def __init__(self, draft: Draft) -> None:
-        super().__init__(draft.cell)
+        super().__init__(copy.deepcopy(draft.cell).to(draft.dtype))
         rows = {f"the row of {f.name}": f.row for f in draft.found}
         self._graph, self.seen = [Graph(draft.step.outputs | rows)], dict.fromkeys((f.name for f in draft.found), 0.0)
 
@@ -112,7 +114,7 @@ class QuantizedCell(OfGraph):
         for path, module in self.cell.named_modules(prefix="cell"):
             for name in [n for n in module._parameters if f"{path}.{n}" not in read]:
                 del module._parameters[name]
-        self.train()
+        self.to(draft.dtype).train()
 
     def train(self, mode: bool = True) -> QuantizedCell:
         """Stay in evaluation."""
@@ -179,7 +181,8 @@ def _described(each: Factors, bound: float) -> str:
     own = "the scale of their own largest number"
     if not bound:
         return f"rows with {own}"
-    how = "proved" if each.kind == "proved" else "measured"
+    how = "measured" if bound < 0.99 * each.most or each.kind == "measured" else "proved"  # 16 bits round a bound
+    how += f" (to {each.most:.4g} is proved)" if each.most and how == "measured" else ""
     if bound <= LEAST:
         return f"rows of 0, {how}; others with {own}"
     return f"rows from {-bound:.4g} to {bound:.4g}, {how}; larger ones with {own}"

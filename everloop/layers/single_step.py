@@ -90,7 +90,7 @@ class Stepper:
             return f"step: as a sequence of one step, by the target above, because {reason}"
         return (
             f"step: one native call, {guarded.description}, for up to {ROWS} rows, on the parameters in place;"
-            f" with gradients {guarded.how_with_gradients}; otherwise as a sequence of one step; {guarded.noted}"
+            f"{guarded.how_with_gradients} otherwise as a sequence of one step; {guarded.noted}"
         )
 
 
@@ -275,8 +275,12 @@ class _GuardedStep:
 
     @property
     def how_with_gradients(self) -> str:
-        """What runs a step with gradients."""
-        return "in PyTorch, quicker for one step" if self._trains_by_torch else "by the target above"
+        """What runs a step with gradients, where there are any."""
+        if any(isinstance(m, Wrapper) and m.inference_only for m in self._core.modules()):
+            return ""
+        return (
+            f" with gradients {'in PyTorch, quicker for one step' if self._trains_by_torch else 'by the target above'};"
+        )
 
     @property
     def noted(self) -> str:

@@ -97,8 +97,10 @@ class _Layers(nn.RNNBase):
         x = form.inward(x)
         lengths = checked_lengths(type(self).__name__, lengths, x)
         y, state = self._layers(x, state, lengths, reset)
-        if self.mode == "GRU" and y.dtype != x.dtype:  # autocast leaves the state of torch.nn.GRU as it comes
-            y, state = y.to(x.dtype), tuple(s.to(x.dtype) for s in state)
+        low = autocast_dtype(x) if self._flat_weights[0].dtype == torch.float32 else None  # type: ignore[union-attr]
+        if self.mode == "GRU" and low is not None:  # torch.nn.GRU adds its state as it comes
+            dtype = torch.promote_types(low, x.dtype if hx is None else hx.dtype)
+            y, state = y.to(dtype), tuple(s.to(dtype) for s in state)
         return form.outward(y, lengths), self._state(form.state_outward(state, axis=1))
 
     def _fits(self, input: Any, hx: Any) -> bool:  # noqa: A002
@@ -127,7 +129,8 @@ class _Layers(nn.RNNBase):
         given = hx if isinstance(hx, tuple) else (hx,)
         if isinstance(hx, tuple) != (self.mode == "LSTM") or not all(isinstance(h, Tensor) for h in given):
             return False
-        return [tuple(h.shape) for h in given] == shapes and all(map(is_fit, given))
+        is_wide = dtype != torch.float64 and any(h.dtype == torch.float64 for h in given)  # PyTorch casts none
+        return [tuple(h.shape) for h in given] == shapes and all(map(is_fit, given)) and not is_wide
 
     def _steps(self, data: Tensor) -> int:
         return data.shape[1 if self.batch_first and data.dim() == 3 else 0]

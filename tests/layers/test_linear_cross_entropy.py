@@ -312,3 +312,20 @@ def test_tensors_without_numbers() -> None:
     with torch.no_grad():
         total, best = module.with_likeliest(x, weight, target, None)
     assert (total.shape, best.shape) == ((), (3000,))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mean_whose_sum_float16_does_not_hold(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """65504 is the largest number of float16; the sum of these losses is three times as large."""
+    monkeypatch.setattr(module, "NUMBERS", 1 << 20)
+    torch.manual_seed(0)
+    given = Given((40_000, 4, 100), torch.float32)
+    options = {"weight": given.of_symbols} if weighted else {}
+    want = given.results(False, **options)
+    for name in ("x", "weight", "bias", "of_symbols"):
+        setattr(given, name, getattr(given, name).detach().half().requires_grad_(name != "of_symbols"))
+    got = given.results(True, **({"weight": given.of_symbols} if weighted else {}))
+    assert all(t.dtype == torch.float16 for t in got)
+    torch.testing.assert_close(got[0].float(), want[0], rtol=2e-3, atol=0)
+    for found, expected in zip(got[2:], want[2:], strict=True):
+        torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,52 @@ def test_a_weight_that_is_not_finite(number: float) -> None:
         quantize(layer)
 
 
+class Orthogonal(Cell):
+    """A matrix that is a function of a parameter, and is not finite where that is computed in 16 bits."""
+
+    h = state(H)
+    A, W = param(H, H), param(H, I)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(h @ torch.linalg.matrix_exp(self.A - self.A.T).T + x @ self.W.T)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_matrix_that_needs_more_than_16_bits(dtype: torch.dtype, with_data: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(Orthogonal(4, 64)).eval(), torch.randn(9, 2, 4, dtype=dtype)
+    layer.cell.A.normal_()
+    layer.to(dtype)
+    small = quantize(layer, x if with_data else None)
+    assert {p.dtype for p in small.parameters()} == {dtype}
+    assert next(layer.parameters()).dtype == dtype
+    y = layer.double()(x.double())[0]
+    torch.testing.assert_close(small(x)[0].double(), y, rtol=0, atol=0.1)
+
+
+@torch.no_grad()
+def test_data_narrow_a_proved_range() -> None:
+    torch.manual_seed(0)
+    layer, x = Recurrent(cells.GRU(8, 64)).eval(), torch.randn(30, 4, 8) * 0.05
+    layer.cell.b.zero_()
+    layer.cell.d.zero_()
+    y, _ = layer(x)
+    by_proof, by_data = quantize(layer), quantize(layer, x)
+    errors = [float((small(x)[0] - y).square().mean().sqrt()) for small in (by_proof, by_data)]
+    assert y.abs().max() < 0.2
+    assert errors[1] < 0.5 * errors[0]
+    assert re.search(r"R: int8 .*measured \(to 1 is proved\); larger ones with", by_data.explain())
+    assert "measured" not in by_proof.explain()
+    by_proof.load_state_dict(by_data.state_dict())
+    assert by_proof.explain() == by_data.explain()
+    far = torch.rand(4, 64) * 2 - 1  # states that the data never had are rounded, and not cut off
+    for small in (by_data, Recurrent(copy.deepcopy(by_data.cell), target="eager")):
+        torch.testing.assert_close(small(x, state=(far,))[0], layer(x, state=(far,))[0], rtol=0, atol=0.03)
+    torch.testing.assert_close(by_data.step(x[0], (far,))[0], layer.step(x[0], (far,))[0], rtol=0, atol=0.03)
+
+
 def test_what_explain_says_of_rows_of_0() -> None:
     class Still(Cell):
         h = state(H)
@@ -190,6 +237,8 @@ def test_what_explain_says_of_rows_of_0() -> None:
 
 def test_what_explain_says() -> None:
     text = quantize(Recurrent(cells.LSTM(3, 4))).explain()
+    assert "gradient" not in text
+    assert "training" not in text
     assert "state h: in [-1, 1], proved" in text
     assert "state c: in (-∞, ∞), not bounded; it stays float" in text
     assert "R: int8 [16 × 4], rows from -1 to 1, proved" in text
@@ -340,6 +389,11 @@ def test_of_what_is_no_number_the_result_is_none() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(OptionError, match="no cell inside"):
         quantize(nn.Linear(3, 4))
+    with pytest.raises(OptionError, match="Sequential is in 8 bits already"):
+        quantize(nn.Sequential(quantize(Recurrent(cells.GRU(3, 4)))))
+    for layer in (Recurrent(cells.GRU(3, 4)).to("meta"), nn.GRU(3, 4, device="meta")):
+        with pytest.raises(OptionError, match="is on the device meta and has no numbers"):
+            quantize(layer)
     with pytest.raises(CellError, match="memory"):
         quantize(Recurrent(zoo.make("attention-gru", 3, 4)))
     with pytest.raises(CellError, match="repeated"):

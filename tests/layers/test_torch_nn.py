@@ -233,3 +233,22 @@ def test_lengths_and_resets_that_do_not_fit() -> None:
         rnn(x, torch.zeros(1, 3, 4), lengths=[7, 7])
     with pytest.raises(ShapeError, match="x has 2 features; expected input size 3"):
         rnn(x[..., :2], lengths=[7, 7])
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("given", [None, torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtypes_under_autocast(kind: str, dtype: torch.dtype, given: torch.dtype | None) -> None:
+    mine, theirs = (module.float() for module in pair(kind, 3, 4, num_layers=2))
+    x, hx = torch.randn(5, 2, 3, dtype=dtype), None if given is None else torch.rand(2, 2, 4, dtype=given)
+    state = (hx, hx) if kind == "LSTM" and hx is not None else hx
+    with torch.autocast("cpu", torch.bfloat16):
+        if given == torch.float64:
+            for module in (mine, theirs):
+                with pytest.raises(RuntimeError):
+                    module(x, state)
+            return
+        got, want = tensors(mine(x, state)), tensors(theirs(x, state))
+    assert [t.dtype for t in got] == [t.dtype for t in want]
+    for found, expected in zip(got, want, strict=True):
+        torch.testing.assert_close(found.float(), expected.float(), rtol=0, atol=0.03)
