@@ -100,6 +100,7 @@ class QuantizedCell(OfGraph):
     """
 
     inference_only = True
+    not_exported = "a layer in 8 bits is not exported; export the one in floats that it was made from"
 
     def __init__(self, draft: Draft, found: Sequence[Factors]) -> None:
         super().__init__(draft.cell)

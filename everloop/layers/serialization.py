@@ -42,6 +42,8 @@ def read(text: Any) -> Cell:
 def _module(module: nn.Module, path: str) -> dict[str, Any]:
     kind = module.__class__
     name = f"{kind.__module__}:{kind.__qualname__}"
+    if reason := getattr(module, "not_exported", ""):
+        raise UnsupportedError(reason)
     if _found(name) is not kind:
         raise _unwritable(f"{name} cannot be imported by this name in another process", "define it in a module")
     if any(getattr(module, hooks) for hooks in HOOKS):
