@@ -125,9 +125,17 @@ class _Sinking:
 
     def _sources(self, value: Value) -> set[Value]:
         """Return the new states that a value is made of, and the old ones where it is made of these."""
-        if value in self.new or value.op == "input":
-            return {value} if self.in_loop(value) else set()
-        return set().union(*map(self._sources, value.args))
+        found, stack, seen = set[Value](), [value], set[Value]()
+        while stack:  # each value once: in a long step, the ways to a value are more than can be gone
+            each = stack.pop()
+            if each in seen:
+                continue
+            seen.add(each)
+            if each in self.new or each.op == "input":
+                found |= {each} if self.in_loop(each) else set()
+            else:
+                stack += each.args
+        return found
 
     def _name(self, value: Value) -> str:
         """Return the name under which the loop gives the rows of a value."""

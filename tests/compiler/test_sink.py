@@ -171,3 +171,23 @@ def test_the_mean_of_a_vector_leaves_with_what_reads_it() -> None:
     cell = Normalised(4, 16)
     split = split_step(trace(cell, dict(cell.named_parameters())))
     assert list(split.loop.outputs) == ["h"]
+
+
+def test_a_long_chain_before_a_product_is_followed_once() -> None:
+    """The number of ways from its end to its beginning doubles at every turn."""
+
+    class Long(Cell):
+        h, y = state(H), state(3)
+        W, R, V = param(H, I), param(H, H), param(3, H)
+
+        def step(self, x: Tensor, h: Tensor, y: Tensor) -> Any:
+            h = torch.tanh(x @ self.W.T + h @ self.R.T)
+            z = h
+            for _ in range(60):
+                z = z + 0.1 * torch.tanh(z)
+            return h, z @ self.V.T
+
+    cell = Long(4, 5)
+    split = split_step(trace(cell, dict(cell.named_parameters())))
+    assert list(split.loop.outputs) == ["h"]
+    assert list(split.epilogue.outputs) == ["y"]
