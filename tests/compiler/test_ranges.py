@@ -143,6 +143,8 @@ BOUNDED: dict[str, tuple[int, Step, Range]] = {
 # Of the same kind, but not bounded: a fact that does not hold, or a sum that is not the one of the parts.
 UNBOUNDED: dict[str, tuple[int, Step]] = {
     "elsewhere": (1, lambda _, u, h: torch.where(u.flip(-1) < 1, u, 0.0).clamp(min=-1)),
+    "moved": (1, lambda _, u, h: torch.where(u < 1, u.flip(-1), 0.0).clamp(min=-1)),
+    "not smaller than NaN": (1, lambda _, u, h: torch.where(u < sigmoid(u.flip(-1)), 0.0, u).clamp(max=1)),
     "the other way": (1, lambda _, u, h: torch.where(u < 1, 0.0, u)),
     "not compared": (1, lambda _, u, h: torch.where(h < u * 0, torch.relu(u), 0.0)),
     "another length": (1, lambda _, u, h: u / (h.norm(dim=-1, keepdim=True) + 1)),
