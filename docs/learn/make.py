@@ -27,6 +27,7 @@ from everloop import Recurrent, cells
 from everloop.cli import main
 from everloop.cli.show import show_cell
 from everloop.draw import draw_cell, draw_network
+from everloop.draw.matrix import SHADES
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(
@@ -136,10 +137,15 @@ def index(page: Path) -> str:
     return LIST.sub(lambda found: f"{found[1]}\n{listed}\n{found[2]}", page.read_text(encoding="utf-8"))
 
 
+def one_shade(a: str, b: str) -> bool:
+    """Whether two characters are shades of a text's picture that follow each other."""
+    return a in SHADES and b in SHADES and abs(SHADES.index(a) - SHADES.index(b)) == 1
+
+
 def alike(a: str, b: str) -> bool:
-    """Whether two files are the same; the numbers of pictures may differ by half a point, as rounding differs."""
+    """Whether two files are the same, but for rounding: numbers of pictures by half a point, and shades by one."""
     if not a.startswith("<svg"):
-        return a == b
+        return len(a) == len(b) and all(x == y or one_shade(x, y) for x, y in zip(a, b, strict=True))
     number = re.compile(r"-?\d+\.\d+")
     near = (abs(float(x) - float(y)) < 0.5 for x, y in zip(number.findall(a), number.findall(b), strict=False))
     return number.sub("#", a) == number.sub("#", b) and all(near)

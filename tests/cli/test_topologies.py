@@ -277,7 +277,7 @@ def test_mistakes_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "run", "new.jsonl"], "new.jsonl: line 2: no 'text' among 'txt'; expected text"),
         (
             ["predict", "run", "t.tsv", "--format", "conllu"],
-            "format is 'conllu'; this model reads: csv, jsonl, parquet, semicolons, text, tsv",
+            "format is 'conllu'; this model reads: csv, json, jsonl, parquet, semicolons, text, tsv",
         ),
         (["predict", "run", "--batch", "-1"], "batch is -1"),
         (["evaluate", "run", "--split", "test"], "has no test split; say --split valid, or give a file"),

@@ -129,6 +129,7 @@ def test_the_rule_takes_large_products_only(monkeypatch: pytest.MonkeyPatch) -> 
         return kernel(dtype)
 
     monkeypatch.setattr(gemm, "_kernel", counted)
+    monkeypatch.setattr(gemm, "has_quick_mkl", lambda: False)
     gemm.linear(torch.randn(3, 512), torch.randn(512, 512))  # fewer rows than pay for packing
     gemm.linear(torch.randn(32, 16), torch.randn(64, 16))  # too small
     gemm.linear(torch.randn(32, 64).half(), torch.randn(256, 64).half())

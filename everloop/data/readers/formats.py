@@ -197,8 +197,8 @@ def read_audio(path: Path, rate: int | None = None, upsampled: Upsampled | None 
 
 
 def told(path: Path) -> bool:
-    """Return whether the name of a file tells its format."""
-    return any(one.fits(path) for one in FORMATS)
+    """Return whether the name of a file tells its format; .json does not, as lists of rows and chorales are JSON."""
+    return any(one.fits(path) for one in FORMATS if one.name != "json")
 
 
 def format_of(path: Path, form: str, reads: Callable[[Format], Any]) -> Format:
