@@ -33,7 +33,7 @@ def feature_axes(a: Symbol, dim: Any, what: str) -> tuple[int, ...]:
 
 def feature_axis(a: Symbol, dim: Any, what: str) -> int:
     """Return which of the axes behind the batch `dim` names."""
-    return feature_axes(a, (dim,), what)[0]
+    return feature_axes(a, dim if dim is None else (dim,), what)[0]
 
 
 def _reduced(op: str, a: Symbol, dim: Any, keepdim: bool) -> Symbol:
@@ -126,7 +126,7 @@ known("var_mean")(_beside_mean(var))
 known("std_mean")(_beside_mean(std))
 
 
-@known("norm", "linalg_vector_norm")
+@known("norm")
 def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Symbol:
     if out is not None or dtype not in (None, a.float_dtype):
         raise unsupported("the norm with out= or another dtype")
@@ -142,6 +142,55 @@ def norm(a: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any
     total = sum_(elementwise("power", size, p), dim, keepdim)
     is_zero = elementwise("equal", total, 0.0)  # where it has no derivative, for which PyTorch takes 0
     return where(is_zero, 0.0, elementwise("power", where(is_zero, 1.0, total), 1 / p))
+
+
+@known("linalg_vector_norm")
+def vector_norm(
+    x: Symbol,
+    ord: Any = 2,  # noqa: A002 - as PyTorch names it
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
+) -> Symbol:
+    if isinstance(ord, str):
+        raise TypeError(f"vector_norm takes a number as ord, not {ord!r}")
+    return norm(x, ord, dim, keepdim, out, dtype)
+
+
+@known("linalg_matrix_norm")
+def matrix_norm(
+    a: Symbol,
+    ord: Any = "fro",  # noqa: A002 - as PyTorch names it
+    dim: Any = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
+) -> Symbol:
+    if ord not in ("fro", 1, -1, math.inf, -math.inf):
+        raise unsupported(f"the matrix norm of order {ord!r}, which needs singular values; 'fro', 1 and inf are known")
+    if ord == "fro":
+        return norm(a, 2, dim, keepdim, out, dtype)
+    summed, over = dim if abs(ord) == 1 else reversed(dim)
+    sums = norm(a, 1, summed, True, out, dtype)
+    return _kept((amax if ord > 0 else amin)(sums, over, True), dim, keepdim)
+
+
+@known("linalg_norm")
+def linalg_norm(
+    a: Symbol,
+    ord: Any = None,  # noqa: A002 - as PyTorch names it
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
+) -> Symbol:
+    if ord is not None and isinstance(dim, tuple | list) and len(dim) == 2:
+        return matrix_norm(a, ord, dim, keepdim, dtype=dtype, out=out)
+    return vector_norm(a, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
 
 
 @known("normalize")

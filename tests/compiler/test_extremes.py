@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,6 +45,11 @@ FORMS: dict[str, Any] = {
     "min of zeros": lambda cell, a, h: torch.relu(h).min(-1, keepdim=True).values * a,
     "torch.max": lambda cell, a, h: torch.max(ties(a), -1, keepdim=True).values * h,
     "aminmax": lambda cell, a, h: sum(ties(3 * a).aminmax(dim=1, keepdim=True)) * h,
+    "matrix_norm": lambda cell, a, h: h / (1 + torch.linalg.matrix_norm(a, keepdim=True)),
+    "matrix_norm of sums": lambda cell, a, h: h / (1 + torch.linalg.matrix_norm(a, ord=1)[..., None, None]),
+    "matrix_norm of smallest sums": lambda cell, a, h: h / (1 + torch.linalg.matrix_norm(a, -math.inf, (1, 3), True)),
+    "linalg.norm of matrices": lambda cell, a, h: h / (1 + torch.linalg.norm(a, math.inf, (1, 2), keepdim=True)),
+    "linalg.norm of two axes": lambda cell, a, h: h / (1 + torch.linalg.norm(a, dim=(1, 2), keepdim=True, ord=None)),
     "std_mean": lambda cell, a, h: h / (1 + sum(torch.std_mean(a, (1, 3), keepdim=True))),
     "var_mean": lambda cell, a, h: h / (3 + sum(torch.var_mean(a, -1, keepdim=True, unbiased=False))),
     "var_mean correction": lambda cell, a, h: sum(torch.var_mean(h, (2, 3), correction=0, keepdim=True)) + a,
@@ -106,6 +112,12 @@ def test_what_is_not_a_number_is_the_largest() -> None:
         (lambda cell, a, h: a.detach().requires_grad_(), "custom_gradient"),
         (lambda cell, a, h: a * a.item(), "has no number while it is compiled"),
         (lambda cell, a, h: torch.linalg.inv(a), "of values of a step write products"),
+        (lambda cell, a, h: torch.linalg.matrix_norm(a, "nuc"), "'nuc', which needs singular values; 'fro'"),
+        (
+            lambda cell, a, h: h if h.abs().max() > 1 else a,
+            "max over all axes, the batch too, .* not mix; name the dim",
+        ),
+        (lambda cell, a, h: a * h.min(), "min over all axes, the batch too, whose sequences do not mix; name the dim"),
         (lambda cell, a, h: torch.fft.fft(a).real, "write the real and the imaginary part as two values"),
         (lambda cell, a, h: a.clone().renorm_(2, 0, 1), "write the new value out"),
     ],
