@@ -34,7 +34,7 @@ INSIDE = {
         conditions equations functions interpreter lower placement quotients reduced rules targets
         corners features precision schedule simplify sums
         aliases gradient hoist ranges shapes
-        contractions hoisted indexing rematerialisation sink
+        contractions chosen hoisted indexing rematerialisation sink
         roll
         activations assignments composed convolutions quantize scans surrogates
         extremes

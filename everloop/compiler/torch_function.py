@@ -30,6 +30,7 @@ from everloop.compiler import (
     surrogates,
 )
 from everloop.compiler.advice import advice
+from everloop.compiler.chosen import Chosen, is_chosen_by, refusal
 from everloop.compiler.functions import clone
 from everloop.compiler.ir import Type
 from everloop.compiler.locations import line_of_cell, unsupported
@@ -71,6 +72,12 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     inside = list(tree_leaves((args, kwargs)))
     origin = next(leaf for leaf in inside if isinstance(leaf, Symbol))
     origin.builder.line = line_of_cell()
+    if name == "getitem" and is_chosen_by(*args):
+        return Chosen(*args)
+    if name == "setitem_" and isinstance(args[2], Chosen):
+        args = args[0], slice(None), args[2].within(*args[:2])
+    elif any(isinstance(leaf, Chosen) for leaf in inside):
+        raise refusal()
     function = function or _function_of(name)
     known = function_of(name)
     has_rows = any(isinstance(leaf, BatchSize) or (isinstance(leaf, Symbol) and leaf.rows) for leaf in inside)

@@ -64,6 +64,19 @@ def mask_of_the_step(c: Any, x: Tensor, h: Tensor, S: Tensor) -> Any:
     return read(u, S)
 
 
+def changed_where_a_mask_is_true(c: Any, x: Tensor, h: Tensor, S: Tensor) -> Any:
+    u, S = x @ c.W.T + h, 0.5 * S
+    u[u < 0] *= 0.1
+    S[S > 0] **= 0.5  # whose slope at the others is none
+    low = S < -0.1
+    kept = other = S[low]
+    S[low] = 2 - 3 * S[low] / S[low].__neg__() + u.view(-1, 3, 4)[low]
+    other += c.slope
+    S[S == 100] = S[S == 100] + 1
+    S[low] -= kept
+    return read(u, S)
+
+
 def places_apart(c: Any, x: Tensor, h: Tensor, S: Tensor) -> Any:
     u = x @ c.W.T + h
     u[:, ::2] = h[:, 1::2] * u[:, :6].clone()
@@ -159,6 +172,7 @@ FOLLOWED: dict[str, Step] = {
     "a fixed mask": fixed_mask,
     "a fixed list": fixed_list,
     "a mask of the step": mask_of_the_step,
+    "changed where a mask is true": changed_where_a_mask_is_true,
     "places apart": places_apart,
     "a view changed": view_changed,
     "the whole changed where it is seen": whole_changed_where_seen,
@@ -188,6 +202,13 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
         lambda c, x, h, S: (2 * h).__setitem__(h > 0, h[:, 0]), r"write torch\.where\(mask, b, a\)"
     ),
     "read where a mask is true": (lambda c, x, h, S: h[h > 0].sum(), "an index that a step computes"),
+    "one mask's numbers at another": (
+        lambda c, x, h, S: (2 * h).__setitem__(h > 0, h[h > 1]), r"an index that a step computes; v\[mask\] meets"
+    ),
+    "a function where a mask is true": (lambda c, x, h, S: h[h > 0] + torch.tanh(h[h > 0]), "v.mask. meets numbers"),
+    "a row where a mask is true": (lambda c, x, h, S: h * h[h > 0], "v.mask. meets numbers"),
+    "a row that a mask meets": (lambda c, x, h, S: h.mul(h[h > 0]), "v.mask. meets numbers"),
+    "how many a mask has": (lambda c, x, h, S: h[h > 0].numel(), "v.mask. meets numbers"),
     "parameters": (lambda c, x, h, S: (2 * c.W).add_(1), "add in place on a value of parameters alone"),
     "a parameter for each sequence": (lambda c, x, h, S: c.R.sum(0).expand(x.shape[0], -1).add_(1), "of a parameter"),
     "many parts": (
@@ -201,7 +222,7 @@ def of_itself(u: Any) -> Any:
 
 
 def cell_of(step: Callable[..., Any]) -> Cell:
-    given = {"h": state(H), "S": state(3, 4), "W": param(H, I), "R": param(H, H), "step": step}
+    given = {"h": state(H), "S": state(3, 4), "W": param(H, I), "R": param(H, H), "slope": param(1), "step": step}
     made: Cell = type("Custom", (Cell,), given)(5, 12)
     return made.double()
 
