@@ -60,7 +60,7 @@ class Narrow:
         how = dots(self.isa) or "bfloat16 widened in registers"
         return how + f", up to {FEW} rows a thread" * (not self.is_double)
 
-    def library(self, rows: int) -> Library:
+    def compiled_for(self, rows: int) -> Library:
         """What multiplies so many rows of a thread."""
         return self.few if rows <= FEW else self.many
 

@@ -129,7 +129,7 @@ class NativeKernel:
         block[_PRODUCT], block[_PACKER] = self._product, self._packer
         rows = B if columns else -(-B // count)
         if self._narrow and self._narrow.is_quicker(rows, self._layout.packed_size):
-            own = self._narrow.library(rows).address
+            own = self._narrow.compiled_for(rows).address
             block[_PRODUCT], block[_PACKER] = own["everloop_product"], own["everloop_pack"]
         known = self._kept(block[_PACKER], buffers) if block[_PACK] else None
         if known is None:
