@@ -74,7 +74,7 @@ INSIDE = {
         phases product quick
         layout packing
         rounding
-        features large partition tiles
+        features large partition team tiles
         bfloat tiled
         launch
         axes

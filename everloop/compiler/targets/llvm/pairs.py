@@ -13,6 +13,7 @@ from everloop.compiler.targets.llvm import pages, threads
 from everloop.compiler.targets.llvm.emit import Code
 from everloop.compiler.targets.llvm.machine import Library, host, module, narrow, object_code
 from everloop.compiler.targets.llvm.rounding import bits_at, interleaved, joined, rounded_halves
+from everloop.compiler.targets.llvm.team import shared
 from everloop.compiler.targets.llvm.vector import Isa
 
 MIN_PARALLEL = 1 << 20  # numbers that pay for waking a second thread
@@ -60,7 +61,7 @@ def _run(size: int) -> Callable[[int], None]:
 
 def pairs(isa: Isa, size: int) -> str:
     """Text of `everloop_pairs(args)`, for numbers of `size` bytes."""
-    return "\n".join([_share(isa, size), _region(), _start()])
+    return "\n".join([_share(isa, size), shared("everloop_pairs", "share", SLOT)])
 
 
 def _argument(code: Code, name: str, kind: str = "i64") -> str:
@@ -108,27 +109,4 @@ def _share(isa: Isa, size: int) -> str:
         return []
 
     code.loop(begin, end, pair)
-    return code.end()
-
-
-def _region() -> str:
-    """What each thread of a parallel region runs; the team may be smaller than asked for."""
-    code = Code("internal void @region(ptr %args)")
-    numbers = [code(f"call i32 {_argument(code, name, 'ptr')}()") for name in ("number", "team")]
-    number, team = (code(f"sext i32 {n} to i64") for n in numbers)
-    code.do(f"call void @share(ptr %args, i64 {number}, i64 {team})")
-    return code.end()
-
-
-def _start() -> str:
-    code = Code("void @everloop_pairs(ptr %args)")
-    count = _argument(code, "threads")
-    is_many = code(f"icmp sgt i64 {count}, 1")
-
-    def many() -> None:
-        start, asked = _argument(code, "parallel", "ptr"), code(f"trunc i64 {count} to i32")
-        code.do(f"call void {start}(ptr @region, ptr %args, i32 {asked}, i32 0)")
-
-    code.when(is_many, many)
-    code.when(code(f"xor i1 {is_many}, true"), lambda: code.do("call void @share(ptr %args, i64 0, i64 1)"))
     return code.end()

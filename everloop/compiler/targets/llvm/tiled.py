@@ -20,6 +20,7 @@ from everloop.compiler.targets.llvm.rounding import (
     side_by_side,
     words_of,
 )
+from everloop.compiler.targets.llvm.team import shared
 from everloop.compiler.targets.llvm.tiles import BYTES, LINE, PAIR, TILE, first_bits, read_line
 from everloop.compiler.targets.llvm.vector import Isa
 
@@ -40,7 +41,7 @@ def tiled(isa: Isa, of_a: int, of_b: int, of_c: int) -> str:
         _finish(isa, of_c), _product_share(isa, of_a, of_c),
     ]  # fmt: skip
     for name, share in (("everloop_tiles_pack", "pack_share"), ("everloop_tiles", "product_share")):
-        parts += [_region(share), _start(name, share)]
+        parts.append(shared(name, share, SLOT))
     return "\n".join(parts)
 
 
@@ -290,26 +291,3 @@ def _stride(code: Code, begin: str, end: str, step: str, body: Callable[[str, li
     """For index = begin, begin + step, ... below end, with a step known at run time."""
     count = code.divide(code.sub(code.add(code.sub(end, begin), step), 1), step)
     code.loop(0, count, lambda n, values: body(code.add(begin, code.mul(n, step)), values))
-
-
-def _region(share: str) -> str:
-    """What each thread of a parallel region runs; the team may be smaller than asked for."""
-    code = Code(f"internal void @{share}_region(ptr %args)")
-    numbers = [code(f"call i32 {_argument(code, name, 'ptr')}()") for name in ("number", "team")]
-    number, team = (code(f"sext i32 {n} to i64") for n in numbers)
-    code.do(f"call void @{share}(ptr %args, i64 {number}, i64 {team})")
-    return code.end()
-
-
-def _start(name: str, share: str) -> str:
-    code = Code(f"void @{name}(ptr %args)")
-    count = _argument(code, "threads")
-    is_many = code(f"icmp sgt i64 {count}, 1")
-
-    def many() -> None:
-        start, asked = _argument(code, "parallel", "ptr"), code(f"trunc i64 {count} to i32")
-        code.do(f"call void {start}(ptr @{share}_region, ptr %args, i32 {asked}, i32 0)")
-
-    code.when(is_many, many)
-    code.when(code(f"xor i1 {is_many}, true"), lambda: code.do(f"call void @{share}(ptr %args, i64 0, i64 1)"))
-    return code.end()
